@@ -1,0 +1,83 @@
+"""kerasrobust: train, attack, defend and compare Keras image classifiers.
+
+Example:
+    >>> import kerasrobust as kr
+    >>> x, y = kr.load_data("cifar10", split="test[:1000]")
+    >>> model = kr.load_model("saved_models/convnet-pgd")
+    >>> kr.evaluate(model, x, y, attacks="pgd", epsilon=8 / 255).robust_accuracy
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from typing import TYPE_CHECKING, Any
+
+from kerasrobust.errors import Cancelled, InputError
+
+if TYPE_CHECKING:
+    from kerasrobust import attacks, training
+    from kerasrobust.classifier import as_classifier
+    from kerasrobust.data import load_data, load_dataset
+    from kerasrobust.evaluation import evaluate
+    from kerasrobust.layers import RandomDropout, randomize
+    from kerasrobust.models import build_model
+    from kerasrobust.saving import load_model, save_model
+    from kerasrobust.training import AdversarialModel
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "AdversarialModel": "training",
+    "RandomDropout": "layers",
+    "as_classifier": "classifier",
+    "build_model": "models",
+    "evaluate": "evaluation",
+    "load_data": "data",
+    "load_dataset": "data",
+    "load_model": "saving",
+    "randomize": "layers",
+    "save_model": "saving",
+}
+_MODULES = ("attacks", "training")
+
+__all__ = [
+    "AdversarialModel",
+    "Cancelled",
+    "InputError",
+    "RandomDropout",
+    "as_classifier",
+    "attacks",
+    "build_model",
+    "evaluate",
+    "load_data",
+    "load_dataset",
+    "load_model",
+    "randomize",
+    "save_model",
+    "training",
+]
+
+
+def require_tensorflow() -> None:
+    """Raises InputError where Keras is set to another backend than TensorFlow."""
+    backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    if backend != "tensorflow":
+        raise InputError(
+            f"Expected Keras on TensorFlow. Received: KERAS_BACKEND={backend}. Unset it, or set it to tensorflow."
+        )
+
+
+def __getattr__(name: str) -> Any:
+    """Loads a public name when it is first used, so that `import kerasrobust` takes no TensorFlow with it."""
+    if name in _MODULES:
+        require_tensorflow()
+        return importlib.import_module(f"kerasrobust.{name}")
+    if name in _HOMES:
+        require_tensorflow()
+        return getattr(importlib.import_module(f"kerasrobust.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'kerasrobust' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

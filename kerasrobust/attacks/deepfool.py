@@ -1,0 +1,159 @@
+"""DeepFool: the nearest decision boundary of the linearised network, again and again."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import tensorflow as tf
+
+from kerasrobust import threat
+from kerasrobust.attacks.base import Attack, Network, Parameters, State
+from kerasrobust.attacks.gradient import mean_score
+from kerasrobust.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeepFool(Attack):
+    """Minimum-norm attack: steps onto the nearest boundary of the network's linearisation until the label flips.
+
+        k = argmin_k |f_k - f_y| / |w_k|_q,   x <- x + (1 + overshoot) * |f_k - f_y| / |w_k|_q * direction(w_k)
+
+    with w_k the gradient of f_k - f_y, q = 2 for L2 and 1 for Linf. All candidates' gradients come from one batched
+    Jacobian. The perturbation isn't clipped to any epsilon; robust accuracy at an epsilon is the share of examples
+    whose distance is larger.
+
+    Attributes:
+        norm: "l2" or "linf".
+        steps: at most so many.
+        overshoot: how much further than the boundary each step goes, as a share of its length.
+        candidates: how many classes are looked at, those with the highest logits; None for all.
+
+    Example:
+        >>> result = DeepFool(norm="l2")(model, x, y)
+        >>> result.median_distance
+
+    Reference: Moosavi-Dezfooli et al. 2016, algorithm 2 (L2) and section 2.3 (other norms).
+    """
+
+    name: ClassVar[str] = "deepfool"
+    minimum_norm: ClassVar[bool] = True
+
+    norm: threat.Norm = "l2"
+    steps: int = 50
+    overshoot: float = 0.02
+    candidates: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.targeted:
+            raise InputError("Expected targeted=False for DeepFool, which has no targets. Use PGD or BIM with targets.")
+        if self.steps < 1:
+            raise InputError(f"Expected at least 1 step. Received: steps={self.steps}. Try 50.")
+        if self.candidates is not None and self.candidates < 1:
+            raise InputError(f"Expected at least 1 candidate. Received: candidates={self.candidates}. Try 9.")
+
+    def structure(self) -> Hashable:
+        return type(self).__name__, self.norm, self.eot == 1, self.candidates
+
+    def parameters(self) -> dict[str, float | int]:
+        return {"overshoot": self.overshoot, "eot": self.eot}
+
+    def step_count(self) -> int:
+        return self.steps
+
+    def cost_per_step(self, classes: int) -> int:
+        return self._rivals(classes) * self.eot
+
+    def _rivals(self, classes: int) -> int:
+        return classes - 1 if self.candidates is None else min(self.candidates, classes - 1)
+
+    def begin(self, network: Network, x: tf.Tensor, y: tf.Tensor, keys: tf.Tensor, numbers: Parameters) -> State:
+        return {
+            "x": x,
+            "y": y,
+            "x_adv": x,
+            "done": tf.zeros([tf.shape(x)[0]], tf.bool),
+            "step": tf.constant(0),
+            "key": threat.fold(keys[0], 7),
+        }
+
+    def advance(self, network: Network, state: State, count: tf.Tensor, numbers: Parameters) -> State:
+        last = state["step"] + count
+        (state,) = tf.while_loop(
+            lambda state: (state["step"] < last) & ~tf.reduce_all(state["done"]),
+            lambda state: (self._step(network, state, numbers),),
+            (state,),
+        )
+        return state
+
+    def _step(self, network: Network, state: State, numbers: Parameters) -> State:
+        x_adv = state["x_adv"]
+        key = threat.fold(state["key"], state["step"])
+        gaps, slopes = self._linearise(network, x_adv, state["y"], key, numbers)
+        done = state["done"] | tf.reduce_any(gaps > 0, axis=1)
+        # The dual norm of each gradient: how fast the gap closes per unit of distance.
+        flat = tf.reshape(slopes, [tf.shape(slopes)[0], tf.shape(slopes)[1], -1])
+        if self.norm == "linf":
+            speeds = tf.reduce_sum(tf.abs(flat), axis=2)
+        else:
+            speeds = tf.sqrt(tf.reduce_sum(tf.square(flat), axis=2))
+        ways = tf.where(speeds > 0, tf.abs(gaps) / tf.maximum(speeds, 1e-12), float("inf"))
+        nearest = tf.argmin(ways, axis=1)
+        way = tf.gather(ways, nearest, batch_dims=1)
+        # A flat network offers no way at all: the example stays where it is, and fails.
+        way = tf.where(tf.math.is_finite(way) & ~done, way, 0.0)
+        slope = tf.gather(slopes, nearest, batch_dims=1)
+        # On the boundary itself neither class wins: a nudge of 1e-6 makes the overshoot work for gaps near 0.
+        length = (1.0 + numbers["overshoot"]) * way + tf.where(done | (way == 0.0), 0.0, 1e-6)
+        moved = tf.clip_by_value(x_adv + threat.column(length) * threat.steepest(slope, self.norm), 0.0, 1.0)
+        return dict(state) | {"x_adv": moved, "done": done, "step": state["step"] + 1}
+
+    def _linearise(
+        self, network: Network, x: tf.Tensor, y: tf.Tensor, key: tf.Tensor, numbers: Parameters
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns the rivals' leads f_k - f_y, (N, K), and their gradients, (N, K, H, W, C), as means over EOT passes.
+
+        A lead above 0 means that the label has flipped.
+        """
+        # Which classes are looked at must not change from pass to pass, or the means would mix classes.
+        logits = None if self.candidates is None and self.eot == 1 else network(x, threat.fold(key, 0))
+
+        def once(number: tf.Tensor | int) -> tuple[tf.Tensor, tf.Tensor]:
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(x)
+                found = network(x, threat.fold(key, number))
+                rivals = self._choose(found if logits is None else logits, y)
+                leads = tf.gather(found, rivals, batch_dims=1) - tf.gather(found, y, batch_dims=1)[:, None]
+            return leads, tape.batch_jacobian(leads, x)
+
+        if self.eot == 1:
+            return once(0)
+        passes = numbers["eot"]
+        rivals = tf.shape(self._choose(logits, y))[1]
+        empty = tf.zeros(tf.stack([tf.shape(x)[0], rivals])), tf.zeros(
+            tf.concat([[tf.shape(x)[0], rivals], tf.shape(x)[1:]], axis=0)
+        )
+        _, leads, slopes = tf.while_loop(
+            lambda number, *_: number < passes,
+            lambda number, leads, slopes: (
+                number + 1,
+                *(old + new for old, new in zip((leads, slopes), once(number), strict=True)),
+            ),
+            (tf.constant(0), *empty),
+        )
+        return leads / tf.cast(passes, tf.float32), slopes / tf.cast(passes, tf.float32)
+
+    def _choose(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+        """Returns the classes other than the label with the highest logits, int32 (N, K)."""
+        own = tf.one_hot(y, tf.shape(logits)[1], on_value=True, off_value=False)
+        classes = logits.shape[1]
+        if classes is None:
+            raise InputError("Expected a model with a known number of classes. Received: logits of unknown width.")
+        return tf.math.top_k(tf.where(own, float("-inf"), logits), self._rivals(classes)).indices
+
+    def finish(self, network: Network, state: State, numbers: Parameters) -> tuple[tf.Tensor, tf.Tensor]:
+        key = threat.fold(state["key"], state["step"])
+        passes = 1 if self.eot == 1 else numbers["eot"]
+        return state["x_adv"], mean_score(network, state["x_adv"], state["y"], key, passes, targeted=False)

@@ -1,0 +1,438 @@
+"""What an attack sees: the logits of any image classifier, and the probes that tell what kind of one it is."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kerasrobust import layers
+from kerasrobust.errors import InputError
+from kerasrobust.models import is_graph
+from kerasrobust.tracing import Traced
+
+Shape = tuple[int | None, int | None, int | None]
+
+_ATTRIBUTE = "_kerasrobust_classifier"
+_PROBES = 8
+# What sides and channels a model is probed with where neither it nor the caller says: CIFAR, then ImageNet sizes.
+_GUESSES: list[tuple[int, ...]] = [(side, side, channels) for side in (32, 96, 224) for channels in (3, 1)]
+# What a model's own code and TensorFlow raise for inputs that it doesn't take.
+_FAILURES = (TypeError, ValueError, LookupError, AttributeError, NotImplementedError, tf.errors.OpError)
+# log(1e-30) is -69: below every logit difference that float32 softmax resolves, and far from float32's underflow.
+_SMALLEST_PROBABILITY = 1e-30
+
+
+class Classifier:
+    """An image classifier as attacks see it: float32 images in [0, 1] to float32 logits, in inference mode.
+
+    Made by `as_classifier`, which also fills in what the probes found.
+
+    Attributes:
+        model: what it was made of.
+        name: what reports call the model.
+        image_shape: height, width and channels; an entry is None where the model takes any.
+        classes: the number of logits.
+        randomized: whether two passes over the same images differ.
+        seedable: whether that noise follows a key, so that a run repeats.
+        warnings: (code, message) pairs that belong into every result about this model.
+        compiled: compiled attacks, kept here so that they live as long as the model does.
+    """
+
+    def __init__(self, model: Any, forward: Callable[[tf.Tensor], tf.Tensor], *, name: str, image_shape: Shape) -> None:
+        self.model = model
+        self.name = name
+        self.image_shape = image_shape
+        self.classes = 0
+        self.randomized = False
+        self.seedable = False
+        self.warnings: list[tuple[str, str]] = []
+        self.compiled: dict[Any, Any] = {}
+        self.structure: list[Any] = []
+        self.probed: set[tuple[int, ...]] = set()
+        self._forward = forward
+        self._probabilities = False
+        self._passes: dict[Any, Any] = {}
+
+    @tf.autograph.experimental.do_not_convert
+    def __call__(self, x: tf.Tensor, key: tf.Tensor | None = None) -> tf.Tensor:
+        """Returns the logits, inside or outside a `tf.function` and under a gradient tape.
+
+        Args:
+            x: float32 (N, H, W, C) in [0, 1].
+            key: int32 (2,), a stateless seed that the model's noise follows; None for fresh noise.
+
+        Returns:
+            float32 (N, classes).
+
+        Example:
+            >>> logits = as_classifier(model)(x, key=tf.constant([0, 1]))
+        """
+        if key is None:
+            outputs = self._forward(x)
+        else:
+            with layers.noise(key):
+                outputs = self._forward(x)
+        flat = tf.nest.flatten(outputs)
+        if len(flat) != 1:
+            raise InputError(
+                f"Expected a classifier with one output. Received: {self.name!r} with {len(flat)} outputs. "
+                "Wrap it in a function that returns the logits alone."
+            )
+        outputs = tf.cast(flat[0], tf.float32)
+        if self._probabilities:
+            outputs = tf.math.log(tf.maximum(outputs, _SMALLEST_PROBABILITY))
+        return outputs
+
+    def run(self, x: np.ndarray | tf.Tensor, key: tf.Tensor | None = None) -> np.ndarray:
+        """Returns the logits as an array, from a pass that is compiled once per batch shape."""
+        arguments = [tf.convert_to_tensor(x, tf.float32)]
+        if key is not None:
+            arguments.append(tf.cast(key, tf.int32))
+        signature = tuple(tuple(argument.shape) for argument in arguments)
+        if signature not in self._passes:
+            self._passes[signature] = Traced(self)
+        return self._passes[signature](*arguments).numpy()
+
+
+
+def as_classifier(
+    model: Any, *, image_shape: Sequence[int | None] | None = None, classes: int | None = None
+) -> Classifier:
+    """Returns what attacks see of a model. The same model gives the same object again, with its compiled attacks.
+
+    Args:
+        model: a Keras model (functional, Sequential or subclassed; an `AdversarialModel` stands for its network), what
+            `load_model` returns, a `Classifier`, or a callable made of TensorFlow operations that maps float32
+            (N, H, W, C) in [0, 1] to logits (N, K).
+        image_shape: height, width and channels of the images to come, for a model that doesn't tell.
+        classes: the number of classes, where the caller knows it; checked.
+
+    Returns:
+        The classifier. A model that ends in softmax is attacked through its logits.
+
+    Raises:
+        InputError: for a model that can't be attacked: several inputs or outputs, inputs that aren't images or are
+            integers, sigmoid or single outputs, NaN, or another shape or number of classes than stated.
+
+    Example:
+        >>> as_classifier(build_model("convnet")).classes
+        10
+    """
+    if image_shape is not None and len(image_shape) != 3:
+        raise InputError(f"Expected an image shape (height, width, channels). Received: {tuple(image_shape)}.")
+    classifier: Classifier
+    if isinstance(model, Classifier):
+        classifier = model
+    else:
+        while _is_training_wrapper(model):
+            model = model.network
+        # Of another model where functools.wraps has copied it, of an older one where a Sequential has grown since.
+        kept = getattr(model, _ATTRIBUTE, None)
+        if kept is None or kept.model is not model or kept.structure != _structure(model):
+            kept = _make(model, image_shape)
+            _probe(kept, image_shape)
+            kept.structure = _structure(model)
+            # A bound method or an object with slots has nowhere to keep it, so it is made anew each time.
+            with contextlib.suppress(AttributeError, TypeError):
+                # On the model, so that both are freed together; past Keras' __setattr__, which would track it.
+                object.__setattr__(model, _ATTRIBUTE, kept)
+        classifier = kept
+    if image_shape is not None:
+        _check_shape(classifier, tuple(image_shape))
+    if classes is not None and classes != classifier.classes:
+        raise InputError(
+            f"Expected a model of {classes} classes. Received: {classifier.name!r} with {classifier.classes}. "
+            "Choose the data that the model was trained on."
+        )
+    return classifier
+
+
+def has_gradient(classifier: Classifier) -> bool:
+    """Tells whether gradients reach the images: False where they are missing, NaN or zero everywhere.
+
+    Example:
+        >>> has_gradient(as_classifier(lambda x: tf.round(x)[:, 0, :, 0], image_shape=(8, 8, 3)))
+        False
+    """
+    images = tf.constant(_probe_images(next(iter(classifier.probed))))
+
+    @tf.function(autograph=False)
+    def gradient() -> tf.Tensor | None:
+        with tf.GradientTape() as tape:
+            tape.watch(images)
+            # Unequal weights, as the sum over softmax-like outputs is constant.
+            loss = tf.reduce_sum(classifier(images) * tf.range(1.0, classifier.classes + 1.0))
+        return tape.gradient(loss, images)
+
+    try:
+        value = gradient.get_concrete_function()()
+    except LookupError:  # TensorFlow's answer where an operation has no gradient registered.
+        return False
+    return value is not None and bool(np.isfinite(value).all() and np.any(value))
+
+
+def check_images(classifier: Classifier, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Returns images and labels as float32 and int64 arrays, checked against the model.
+
+    Args:
+        classifier: the model that they are for.
+        x: floating (N, H, W, C) in [0, 1].
+        y: integer (N,), from 0 to classes - 1.
+
+    Returns:
+        float32 (N, H, W, C) and int64 (N,).
+
+    Raises:
+        InputError: for another rank, dtype, length or shape, values outside [0, 1], NaN, labels out of range, or none.
+    """
+    x, y = np.asarray(x), np.asarray(y)
+    if x.ndim != 4 or len(x) == 0:
+        raise InputError(
+            f"Expected images of shape (N, height, width, channels), at least one. Received: shape {x.shape}. "
+            "Add a missing axis as in x[None]; ask for a larger split where there are none."
+        )
+    if not np.issubdtype(x.dtype, np.floating):
+        raise InputError(
+            f"Expected floating images in [0, 1]. Received: dtype {x.dtype}. Divide 8-bit images by 255 as float32."
+        )
+    x = x.astype(np.float32, copy=False)
+    low, high = float(x.min()), float(x.max())
+    if not (low >= 0 and high <= 1):  # So spelled, NaN fails too.
+        raise InputError(
+            f"Expected images in [0, 1] without NaN. Received: values from {low:.4g} to {high:.4g}. "
+            "Scale them, and put the model's own normalisation into the model."
+        )
+    if y.shape != (len(x),) or not np.issubdtype(y.dtype, np.integer):
+        raise InputError(
+            f"Expected {len(x)} integer labels of shape ({len(x)},). Received: {y.dtype} of shape {y.shape}. "
+            "Give one class index per image (argmax of one-hot labels)."
+        )
+    if y.min() < 0 or y.max() >= classifier.classes:
+        raise InputError(
+            f"Expected labels from 0 to {classifier.classes - 1}. Received: {y.min()} to {y.max()}. "
+            "Choose the data that the model was trained on."
+        )
+    _check_shape(classifier, x.shape[1:])
+    return x, y.astype(np.int64, copy=False)
+
+
+def predict(classifier: Classifier, x: np.ndarray, batch_size: int = 256, key: Any = None) -> np.ndarray:
+    """Returns the logits of many images. The last batch is padded, so the pass is compiled once.
+
+    Args:
+        classifier: the model.
+        x: float32 (N, H, W, C) in [0, 1].
+        batch_size: images per pass; fewer where there are fewer.
+        key: int32 (2,), a stateless seed that each batch's noise is derived from; None for fresh noise.
+
+    Returns:
+        float32 (N, classes).
+
+    Example:
+        >>> accuracy = (predict(classifier, x).argmax(-1) == y).mean()
+    """
+    if len(x) == 0:
+        return np.zeros((0, classifier.classes), np.float32)
+    size = min(batch_size, len(x))
+    parts = []
+    for index, start in enumerate(range(0, len(x), size)):
+        batch = x[start : start + size]
+        # Repeats of a real image: zeros could give NaN in a model that standardises each image.
+        padded = np.concatenate([batch, np.repeat(batch[-1:], size - len(batch), axis=0)])
+        fold = None if key is None else tf.random.experimental.stateless_fold_in(tf.cast(key, tf.int32), index)
+        parts.append(classifier.run(padded, fold)[: len(batch)])
+    return np.concatenate(parts)
+
+
+def _is_training_wrapper(model: Any) -> bool:
+    # By module: another person's model may hold a `network` that is only a part of it.
+    return hasattr(model, "network") and any(t.__module__ == "kerasrobust.training" for t in type(model).__mro__)
+
+
+def _structure(model: Any) -> list[Any]:
+    return list(model.layers) if isinstance(model, keras.Model) else []
+
+
+def _make(model: Any, image_shape: Sequence[int | None] | None) -> Classifier:
+    if isinstance(model, keras.Model):
+        return _of_keras(model, image_shape)
+    if not callable(model):
+        raise InputError(
+            f"Expected a Keras model or a callable that gives logits. Received: {type(model).__name__}. "
+            "Load a file with kerasrobust.load_model first."
+        )
+    name = getattr(model, "name", None) or getattr(model, "__name__", None) or type(model).__name__
+    shape = getattr(model, "image_shape", None) or (None, None, None)
+    return Classifier(model, model, name=str(name), image_shape=shape)
+
+
+def _of_keras(model: keras.Model, image_shape: Sequence[int | None] | None) -> Classifier:
+    if not model.built:
+        if image_shape is None or None in image_shape:
+            raise InputError(
+                f"Expected a built model. Received: {model.name!r} without weights. Call it on a batch of images first."
+            )
+        try:
+            model(tf.zeros((1, *image_shape)), training=False)
+        except _FAILURES as error:
+            raise _not_callable(model.name, tuple(image_shape), error) from error
+    if not is_graph(model):
+        shape = (model.get_build_config() or {}).get("input_shape")
+        spatial: Shape = (None, None, None)
+        if isinstance(shape, (tuple, list)) and len(shape) == 4 and not isinstance(shape[0], (tuple, list)):
+            spatial = tuple(shape[1:])
+        return Classifier(model, lambda x: model(x, training=False), name=model.name, image_shape=spatial)
+    inputs, outputs = model.inputs, model.outputs
+    for what, tensors in (("input", inputs), ("output", outputs)):
+        if len(tensors) != 1:
+            raise InputError(
+                f"Expected a classifier with one {what}. Received: {model.name!r} with {len(tensors)} {what}s. "
+                "Make a keras.Model of the images and the logits alone."
+            )
+    if len(inputs[0].shape) != 4:
+        raise InputError(
+            f"Expected a model of images (N, height, width, channels). Received: {model.name!r} with inputs of shape "
+            f"{inputs[0].shape}. Attacks here are for images."
+        )
+    if not keras.backend.is_float_dtype(inputs[0].dtype):
+        raise InputError(
+            f"Expected a model of floating images. Received: {model.name!r} with {inputs[0].dtype} inputs, which have "
+            "no gradient. Rebuild it on float32 images in [0, 1]."
+        )
+    return Classifier(model, _logits(model), name=model.name, image_shape=tuple(inputs[0].shape[1:]))
+
+
+def _logits(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Returns the pass up to the logits, on the model's own weights: before a last softmax where Keras shows one."""
+    output = model.outputs[0]
+    last, node_index, _ = output._keras_history
+    activation = _activation(last)
+    if activation == "sigmoid":
+        raise InputError(
+            f"Expected a classifier with logits or softmax outputs. Received: {model.name!r}, which ends in sigmoid. "
+            "Attacks here are for one class per image."
+        )
+    nested = is_graph(last) and len(last.outputs) == 1 and len(last.inputs) == 1
+    quantized = getattr(last, "quantization_mode", None) is not None
+    if not nested and (activation != "softmax" or quantized):
+        return _flat(model, output)
+    body = _flat(model, last._inbound_nodes[node_index].input_tensors[0])
+    if nested:
+        inner = _logits(last)
+        return lambda x: inner(body(x))
+    if type(last) is not keras.layers.Dense:
+        return body
+
+    def dense(x: tf.Tensor) -> tf.Tensor:
+        dtype = last.compute_dtype
+        outputs = tf.matmul(tf.cast(body(x), dtype), tf.cast(last.kernel, dtype))
+        return outputs if last.bias is None else outputs + tf.cast(last.bias, dtype)
+
+    return dense
+
+
+def _flat(model: keras.Model, output: keras.KerasTensor) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Returns the pass from the model's one input to a tensor in it, whatever dict or list they are wrapped in."""
+    if output is model.inputs[0]:
+        return lambda x: x
+    part = keras.Model(model.inputs[0], output)
+    return lambda x: part(x, training=False)
+
+
+def _activation(last: Any) -> str | None:
+    """Returns "softmax" or "sigmoid" where an operation ends in one."""
+    if type(last) in (keras.layers.Dense, keras.layers.Activation):  # A subclass may compute something else.
+        return {keras.activations.softmax: "softmax", keras.activations.sigmoid: "sigmoid"}.get(last.activation)
+    # The layer, or the operation that keras.ops.softmax leaves in a functional model.
+    kind = type(last).__name__.lower()
+    return kind if kind in ("softmax", "sigmoid") else None
+
+
+def _not_callable(name: str, shape: tuple[int | None, ...], error: Exception) -> InputError:
+    reason = " ".join(str(error).split())[:200]
+    return InputError(
+        f"Expected a model that maps float32 images to logits with TensorFlow operations. Received: {name!r}, which "
+        f"fails on a batch of {shape} images ({type(error).__name__}: {reason}). State the right image_shape."
+    )
+
+
+def _probe_images(shape: tuple[int, ...]) -> np.ndarray:
+    return np.random.default_rng(0).random((_PROBES, *shape), np.float32)
+
+
+def _pass(classifier: Classifier, shape: tuple[int, ...], key: tf.Tensor | None = None) -> np.ndarray:
+    """Runs the classifier on random images of one shape, in a graph as attacks do."""
+    try:
+        outputs = classifier.run(_probe_images(shape), key)
+    except InputError:
+        raise
+    except _FAILURES as error:
+        raise _not_callable(classifier.name, shape, error) from error
+    if outputs.ndim != 2 or len(outputs) != _PROBES or outputs.shape[1] < 2:
+        raise InputError(
+            f"Expected logits of shape (N, classes), at least two of them. Received: {classifier.name!r} gives "
+            f"{outputs.shape} for {_PROBES} images. Choose that output, and give a binary classifier the logits [0, z]."
+        )
+    if np.isnan(outputs).any():
+        raise InputError(
+            f"Expected finite logits. Received: {classifier.name!r} gives NaN for random images in [0, 1]. "
+            "Train it again, or check the file."
+        )
+    classifier.probed.add(tuple(shape))
+    return outputs
+
+
+def _probe(classifier: Classifier, image_shape: Sequence[int | None] | None) -> None:
+    """Fills in what one can only learn by passes over random images."""
+    known = [mine or theirs for mine, theirs in zip(classifier.image_shape, image_shape or (None,) * 3, strict=True)]
+    # One shape where everything is known.
+    shapes = list(dict.fromkeys(tuple(k or g for k, g in zip(known, guess, strict=True)) for guess in _GUESSES))
+    for index, shape in enumerate(shapes):
+        try:
+            first = _pass(classifier, shape)
+            break
+        except InputError as error:
+            # A failure may be due to the guessed shape; what came out of a pass that worked is final.
+            if error.__cause__ is None or index == len(shapes) - 1:
+                raise
+    classifier.classes = first.shape[1]
+    noisy = isinstance(classifier.model, keras.Model) and layers.is_noisy(classifier.model)
+    classifier.randomized = noisy or not _same(first, _pass(classifier, shape))
+    if classifier.randomized:
+        # After the passes without a key: a function that the model compiled by itself would keep the key for good.
+        key = tf.constant([0, 1])
+        classifier.seedable = _same(_pass(classifier, shape, key), _pass(classifier, shape, key))
+        if not classifier.seedable:
+            message = f"The noise inside {classifier.name!r} can't be seeded: figures differ from run to run."
+            classifier.warnings.append(("unseeded-noise", message))
+    if (first >= 0).all() and (abs(first.sum(axis=1) - 1) < 1e-3).all():
+        classifier._probabilities = True
+        classifier._passes.clear()  # The passes so far were traced without the logarithm.
+        message = (
+            f"{classifier.name!r} gives probabilities: it is attacked through their logarithm, whose gradients vanish "
+            "where a probability rounds to 0 or 1. Give a model that returns logits."
+        )
+        classifier.warnings.append(("softmax-output", message))
+
+
+def _same(a: np.ndarray, b: np.ndarray) -> bool:
+    # Relative to the largest logit: devices may sum in another order from call to call, noise moves far more.
+    return bool(abs(a - b).max() <= 1e-6 * max(1.0, float(abs(a).max())))
+
+
+def _check_shape(classifier: Classifier, shape: tuple[int | None, ...]) -> None:
+    """Raises where the model doesn't take images of this shape; tries it once where its structure doesn't tell."""
+    wanted = classifier.image_shape
+    if any(None not in (w, s) and w != s for w, s in zip(wanted, shape, strict=True)):
+        expected = "x".join("any" if side is None else str(side) for side in wanted)
+        raise InputError(
+            f"Expected images of shape {expected} for {classifier.name!r}. "
+            f"Received: {'x'.join(map(str, shape))}. Resize them, or choose another model."
+        )
+    if None not in shape and shape not in classifier.probed:
+        _pass(classifier, shape)  # type: ignore[arg-type]

@@ -1,0 +1,39 @@
+"""The error that bad input raises: one line that says what was expected, what came and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """Input that can't be used. The command line prints it as one line and exits with status 2.
+
+    Example:
+        >>> raise InputError("Expected a split with examples. Received: 'test[:0]'. Ask for at least one.")
+        Traceback (most recent call last):
+        kerasrobust.errors.InputError: Expected a split with examples. Received: 'test[:0]'. Ask for at least one.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))
+
+
+class Cancelled(Exception):
+    """The person asked to stop (Ctrl-C, SIGTERM). Raised between two chunks of compiled work, never inside one."""
+
+
+def unknown_name(what: str, name: str, choices: Iterable[str], extra: str = "") -> InputError:
+    """Returns the error for a name that isn't registered, with the nearest one that is.
+
+    Example:
+        >>> str(unknown_name("attack", "pdg", ["fgsm", "pgd"]))
+        "Expected an attack that exists (fgsm, pgd). Received: 'pdg'. Did you mean 'pgd'?"
+    """
+    known = sorted(choices)
+    article = "an" if what[0] in "aeiou" else "a"
+    near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.4)
+    advice = f"Did you mean {near[0]!r}?" if near else "Choose one of these."
+    return InputError(
+        f"Expected {article} {what} that exists ({', '.join(known)}{extra}). Received: {name!r}. {advice}"
+    )

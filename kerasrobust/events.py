@@ -1,0 +1,236 @@
+"""What happened in a run: typed events, one JSON object a line, with a schema version.
+
+The engine emits them, `events.jsonl` keeps them, the console and the terminal UI draw them. A reader skips types and
+fields that it doesn't know, so that an old reader follows a newer run. No TensorFlow here.
+
+Example:
+    >>> line = to_json(Log(level="info", message="hello", time=0.0))
+    >>> from_json(line)
+    Log(time=0.0, stage=None, level='info', message='hello')
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import time as clock
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+SCHEMA = 1
+
+Severity = Literal["info", "warning", "error"]
+Status = Literal["done", "failed", "cancelled"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """What all events carry: `time` in Unix seconds and, inside a stage, the `stage`'s name."""
+
+    types: ClassVar[dict[str, type[Event]]] = {}
+
+    time: float = field(default_factory=clock.time)
+    stage: str | None = None
+
+    def __init_subclass__(cls) -> None:
+        Event.types[cls.__name__] = cls
+
+
+Emit = Callable[[Event], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunStarted(Event):
+    """The first event of a run: what was asked for, and on what it runs."""
+
+    run: str
+    kind: str
+    config: dict[str, Any]
+    command: str
+    versions: dict[str, str]
+    devices: list[str]
+    pid: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageStarted(Event):
+    """A named part of the run begins; `title` is for people."""
+
+    title: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageFinished(Event):
+    """The stage of this name ended after `seconds`."""
+
+    status: Literal["done", "skipped", "failed"]
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress(Event):
+    """How far a stage is: `done` of `total` units (`total` null: unknown), units per second, seconds to go."""
+
+    unit: str
+    done: int
+    total: int | None = None
+    rate: float | None = None
+    seconds_left: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metrics(Event):
+    """Figures of training, named as Keras names them."""
+
+    step: int
+    epoch: int
+    values: dict[str, float]
+    split: Literal["train", "validation"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackStarted(Event):
+    """An attack begins on `examples` images."""
+
+    attack: str
+    norm: str
+    epsilon: float | None
+    examples: int
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackProgress(Event):
+    """Examples `done` of `total`, of which `survivors` are still classified correctly, and what it has cost."""
+
+    attack: str
+    done: int
+    total: int
+    survivors: int
+    step: int
+    steps: int
+    gradients: int
+    forwards: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackFinished(Event):
+    """An attack ended: the fields of its entry in `result.json`."""
+
+    attack: str
+    name: str
+    norm: str
+    epsilon: float | None
+    robust_accuracy: float
+    interval: list[float]
+    median_distance: float | None
+    seconds: float
+    gradients: int
+    forwards: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExamplesSaved(Event):
+    """`count` examples of `attack` were written to the HDF5 file at `path` (relative to the run's folder)."""
+
+    path: str
+    count: int
+    attack: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSaved(Event):
+    """A model was saved in the folder `path`; `card` is its `card.json`."""
+
+    name: str
+    path: str
+    card: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row(Event):
+    """One row of the study's table, fields as in `result.json`; null where there is none."""
+
+    model: str
+    training: str
+    randomized: bool
+    attack: str | None = None
+    norm: str | None = None
+    epsilon: float | None = None
+    steps: int | None = None
+    eot: int | None = None
+    accuracy: float
+    interval: list[float]
+    median_distance: float | None = None
+    published: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding(Event):
+    """A reason to doubt a figure, with a stable `code`, a sentence, and the figures behind it."""
+
+    code: str
+    message: str
+    severity: Severity
+    evidence: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Log(Event):
+    """A line for people."""
+
+    level: Severity
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFinished(Event):
+    """The last event of a run that ended by itself."""
+
+    status: Status
+    seconds: float
+    message: str
+
+
+def finite(value: Any) -> Any:
+    """Returns `value` with numbers that JSON has no word for (NaN, infinities) replaced by None, at any depth."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(key): finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return value
+
+
+def as_dict(event: Event) -> dict[str, Any]:
+    """Returns the event as the JSON object that its line holds; `stage` is left out outside a stage."""
+    fields = {item.name: getattr(event, item.name) for item in dataclasses.fields(event)}
+    if fields["stage"] is None:
+        del fields["stage"]
+    return {"schema": SCHEMA, "type": type(event).__name__, **finite(fields)}
+
+
+def to_json(event: Event) -> str:
+    """Returns the event as one line of JSON, without the line's end."""
+    return json.dumps(as_dict(event), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def from_json(line: str | bytes) -> Event | None:
+    """Returns the event of a line, or None where it isn't one that this version knows (torn, foreign, newer)."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    if not isinstance(record, dict):
+        return None
+    kind = Event.types.get(str(record.get("type")))
+    if kind is None:
+        return None
+    known = {item.name for item in dataclasses.fields(kind)}
+    try:
+        return kind(**{name: value for name, value in record.items() if name in known})
+    except TypeError:  # A field is missing: written by something else.
+        return None

@@ -1,0 +1,203 @@
+"""The command `train`: data, network, training, the card's accuracies, a saved model."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from kerasrobust import layers, saving
+from kerasrobust.attacks import PGD
+from kerasrobust.callbacks import BestEpoch, EventCallback, OverfittingAlarm
+from kerasrobust.classifier import as_classifier
+from kerasrobust.config import ARCHITECTURE_NAMES, TrainConfig, to_dict
+from kerasrobust.data import Dataset, load_dataset, train_pipeline
+from kerasrobust.errors import InputError, unknown_name
+from kerasrobust.events import Log, ModelSaved
+from kerasrobust.jobs.attack import evaluate_with_events
+from kerasrobust.jobs.context import Context
+from kerasrobust.models import build_model
+from kerasrobust.precision import with_precision
+from kerasrobust.training import OBJECTIVES, AdversarialModel, Objective
+
+CARD_STEPS, CARD_RESTARTS, CARD_EOT = 20, 5, 20
+"""The card's attack: PGD-20 at the training's epsilon, 5 restarts; for a randomized network EOT over 20 passes."""
+
+
+@dataclass(frozen=True)
+class TrainData:
+    """The data of a training: what is learned from, what chooses the epoch, and what the card is measured on."""
+
+    train: Dataset
+    validation: Dataset
+    test: Dataset
+
+
+def prepare(context: Context, config: TrainConfig) -> Callable[[], dict[str, Any]]:
+    """Checks the settings and loads the data; returns the work."""
+    name = config.name or context.run.name
+    target = config.models_dir / name
+    check_free(target, config.overwrite)
+    data = load_train_data(config, context)
+    network = make_network(config, data.train)
+
+    def work() -> dict[str, Any]:
+        with context.stage("train", f"Training {name}"):
+            fit(context, config, data, network, context.run.path / "training")
+        with context.stage("evaluate", f"Measuring {name} on {len(data.test):,} test images"):
+            card = make_card(context, config, data, network, name)
+        context.check()
+        save(context, network, target, card, config.overwrite)
+        return {"schema": 1, "kind": config.kind, "seed": config.seed, "versions": context.versions, **card}
+
+    return work
+
+
+def check_free(target: Path, overwrite: bool) -> None:
+    """Raises InputError where a model of this name is there already."""
+    if target.exists() and not overwrite:
+        raise InputError(
+            f"Expected a name that no saved model has. Received: {target.name!r}, which is in {target.parent}. "
+            "Choose another --name, or replace it with --overwrite."
+        )
+
+
+def load_train_data(config: TrainConfig, context: Context) -> TrainData:
+    """Loads the data and keeps a share of the training images aside, the same ones for every seed and recipe."""
+    loaded = load_dataset(config.data, config.split, data_dir=config.data_dir, emit=context.emit)
+    test = load_dataset(config.data, config.test_split, data_dir=config.data_dir, emit=context.emit)
+    aside = round(config.validation_share * len(loaded))
+    if not 1 <= aside < len(loaded):
+        raise InputError(
+            f"Expected enough images to keep some aside for validation. Received: {len(loaded)}, of which "
+            f"{config.validation_share:g} is {aside}. Take more images or another --validation-share."
+        )
+    order = np.random.default_rng(0).permutation(len(loaded))
+    train, validation = (
+        dataclasses.replace(loaded, images=loaded.images[part], labels=loaded.labels[part])
+        for part in (np.sort(order[aside:]), np.sort(order[:aside]))
+    )
+    return TrainData(train, validation, test)
+
+
+def make_network(config: TrainConfig, data: Dataset) -> keras.Model:
+    """Builds the architecture, or loads the saved model to train on from, and randomizes it where asked to."""
+    keras.utils.set_random_seed(config.seed)
+    dtype = "mixed_bfloat16" if config.precision == "bfloat16" else "float32"
+    if config.model in ARCHITECTURE_NAMES:
+        network = build_model(
+            config.model,
+            image_shape=data.images.shape[1:],
+            classes=data.classes,
+            widths=config.widths,
+            depth=config.depth,
+            width=config.width,
+            dtype=dtype,
+        )
+    elif Path(config.model).exists() or (config.models_dir / config.model).exists():
+        loaded = saving.load_model(config.model, models_dir=config.models_dir)
+        if not isinstance(loaded, keras.Model):
+            raise InputError(
+                f"Expected a Keras model to train on from. Received: {config.model}, a SavedModel, whose graph is "
+                "fixed. Give the .keras file it was made from."
+            )
+        network = with_precision(loaded, dtype)
+        as_classifier(network, image_shape=data.images.shape[1:], classes=data.classes)
+    else:
+        raise unknown_name("architecture or saved model", config.model, ARCHITECTURE_NAMES)
+    return network if config.randomize is None else layers.randomize(network, config.randomize)
+
+
+def make_objective(config: TrainConfig, steps_per_epoch: int) -> Objective:
+    """Returns the training objective that a config describes."""
+    settings: dict[str, Any] = {"epsilon": float(config.epsilon), "norm": config.norm}
+    if config.training != "standard":
+        settings["clean_share"] = config.clean_share
+        settings["warmup_steps"] = round(config.warmup_epochs * steps_per_epoch)
+    if config.training == "pgd":
+        settings["steps"] = config.steps
+        settings["step_size"] = None if config.step_size is None else float(config.step_size)
+    return OBJECTIVES[config.training](**settings)
+
+
+def fit(context: Context, config: TrainConfig, data: TrainData, network: keras.Model, folder: Path) -> None:
+    """Trains a network in place; goes on from the last whole epoch where `folder` holds one; keeps the best epoch."""
+    folder.mkdir(parents=True, exist_ok=True)
+    batch_size = min(config.batch_size, len(data.train))
+    steps_per_epoch = len(data.train) // batch_size
+    steps = steps_per_epoch * config.epochs
+    model = AdversarialModel(network, make_objective(config, steps_per_epoch), seed=config.seed)
+    warmup = steps // 10
+    rate = keras.optimizers.schedules.CosineDecay(
+        0.0, max(1, steps - warmup), warmup_target=config.learning_rate, warmup_steps=warmup
+    )
+    model.compile(keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, weight_decay=config.weight_decay))
+    model.build(data.train.images.shape)
+    # Clean training has no robust accuracy to choose by: it is near 0 from the first epoch to the last.
+    monitor = "val_accuracy" if config.training == "standard" else "val_robust_accuracy"
+    best = BestEpoch(monitor, folder)
+    model.fit(
+        train_pipeline(data.train, batch_size, seed=config.seed, augment=config.augment),
+        epochs=config.epochs,
+        validation_data=(data.validation.x, data.validation.y),
+        validation_batch_size=batch_size,
+        callbacks=[
+            EventCallback(context.emit, context.should_stop, steps_per_epoch),
+            best,
+            OverfittingAlarm(context.emit),
+            keras.callbacks.BackupAndRestore(folder / "backup"),
+        ],
+        verbose=0,
+    )
+    context.emit(Log(level="info", message=f"Kept epoch {best.epoch} of {config.epochs}: {monitor} {best.best:.2%}."))
+
+
+def make_card(
+    context: Context, config: TrainConfig, data: TrainData, network: keras.Model, name: str
+) -> dict[str, Any]:
+    """Measures a trained network on the test images; returns its card."""
+    network = with_precision(network, "float32")
+    randomized = as_classifier(network).randomized
+    attack = PGD(
+        epsilon=float(config.epsilon),
+        norm=config.norm,
+        steps=CARD_STEPS,
+        restarts=1 if randomized else CARD_RESTARTS,
+        eot=CARD_EOT if randomized else 1,
+    )
+    # Gradients by the dozen per image need larger batches than training does.
+    evaluation = evaluate_with_events(context, network, data.test, [attack], seed=config.seed, batch_size=256)
+    entries = [item.entry() | {"settings": item.attack.settings()} for item in evaluation.attacks]
+    return {
+        "name": name,
+        "data": {"name": data.train.name, "split": config.split, "test_split": config.test_split,
+                 "examples": len(data.test), "synthetic": data.test.synthetic, "classes": list(data.test.class_names)},
+        "training": {key: value for key, value in to_dict(config).items() if key in RECIPE},
+        "randomized": randomized,
+        "command": context.command,
+        "clean_accuracy": evaluation.clean_accuracy,
+        "clean_interval": list(evaluation.clean_interval),
+        "attacks": entries,
+        "robust_accuracy": evaluation.robust_accuracy,
+        "robust_interval": list(evaluation.interval),
+        "warnings": [{"code": code, "message": message} for code, message in evaluation.warnings],
+    }  # fmt: skip
+
+
+RECIPE = (
+    "model", "data", "split", "training", "randomize", "epochs", "epsilon", "norm", "steps", "step_size", "clean_share",
+    "warmup_epochs", "learning_rate", "weight_decay", "augment", "validation_share", "widths", "depth", "width",
+    "batch_size", "seed", "precision",
+)  # fmt: skip
+"""The settings that decide which network comes out of a training."""
+
+
+def save(context: Context, network: keras.Model, target: Path, card: dict[str, Any], overwrite: bool) -> None:
+    """Saves a network with its card, and says so."""
+    saving.save_model(network, target, card, overwrite=overwrite)
+    context.emit(ModelSaved(name=target.name, path=str(target), card=card))

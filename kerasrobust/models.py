@@ -1,0 +1,122 @@
+"""The architectures that can be trained by name. All give logits and take images in [0, 1]."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import layers
+from keras.src.models.functional import Functional  # Keras 3 has no public name for it.
+
+from kerasrobust.errors import InputError, unknown_name
+
+
+def build_model(
+    architecture: str = "convnet",
+    *,
+    image_shape: tuple[int, int, int] = (32, 32, 3),
+    classes: int = 10,
+    widths: Sequence[int] = (32, 64, 128),
+    depth: int = 2,
+    width: int = 16,
+    dtype: str = "float32",
+) -> keras.Model:
+    """Builds a functional Keras model with random weights.
+
+    The images are normalised inside the model, so an attack's epsilon always means a share of the range [0, 1].
+
+    Args:
+        architecture: `lenet` (Model A: LeNet-5, LeCun et al. 1998, 62,006 parameters on CIFAR-10), `convnet` (Model B:
+            blocks of convolution, batch normalisation and max pooling, then two dense layers) or `resnet` (a small
+            pre-activation ResNet, He et al. 2016b).
+        image_shape: height, width, channels.
+        classes: the number of classes, at least 2.
+        widths: filters of each block of `convnet`.
+        depth: residual blocks in each of the three stages of `resnet`.
+        width: filters in the first stage of `resnet`; doubled in each further one.
+        dtype: dtype policy; `mixed_bfloat16` computes in bfloat16 with float32 weights and float32 logits.
+
+    Returns:
+        A Keras model, float32 (N, H, W, C) in [0, 1] -> float32 logits (N, classes).
+
+    Raises:
+        InputError: for an unknown architecture, fewer than 2 classes, or images too small for it.
+
+    Example:
+        >>> build_model("lenet").count_params()
+        62006
+    """
+    if architecture not in ARCHITECTURES:
+        raise unknown_name("architecture", architecture, ARCHITECTURES)
+    if classes < 2:
+        raise InputError(f"Expected at least 2 classes. Received: {classes}. Check the labels of the data.")
+    smallest = {"lenet": 16, "convnet": 2 ** len(widths), "resnet": 8}[architecture]
+    if min(image_shape[:2]) < smallest:
+        raise InputError(
+            f"Expected images of at least {smallest}x{smallest} pixels for {architecture!r}. "
+            f"Received: {image_shape[0]}x{image_shape[1]}. Choose another architecture or larger images."
+        )
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(dtype)
+    try:
+        images = keras.Input(image_shape, dtype="float32", name="images")
+        # (x - 0.5) / 0.25: about zero mean and unit spread on natural images, and the same for every data set.
+        hidden = layers.Rescaling(4.0, offset=-2.0, name="normalise")(images)
+        if architecture == "lenet":
+            hidden = _lenet(hidden)
+        elif architecture == "convnet":
+            hidden = _convnet(hidden, widths)
+        else:
+            hidden = _resnet(hidden, depth, width)
+        # The last layer stays in float32: logits rounded to bfloat16 tie and hide small margins.
+        logits = layers.Dense(classes, dtype="float32", name="logits")(hidden)
+    finally:
+        keras.config.set_dtype_policy(policy)
+    return keras.Model(images, logits, name=architecture)
+
+
+ARCHITECTURES = ("lenet", "convnet", "resnet")
+
+
+def _lenet(hidden: keras.KerasTensor) -> keras.KerasTensor:
+    for filters in (6, 16):
+        hidden = layers.Conv2D(filters, 5, activation="relu")(hidden)
+        hidden = layers.MaxPooling2D()(hidden)
+    hidden = layers.Flatten()(hidden)
+    for units in (120, 84):
+        hidden = layers.Dense(units, activation="relu")(hidden)
+    return hidden
+
+
+def _convnet(hidden: keras.KerasTensor, widths: Sequence[int]) -> keras.KerasTensor:
+    for filters in widths:
+        hidden = layers.Conv2D(filters, 3, padding="same", use_bias=False)(hidden)
+        # 0.9 instead of Keras' 0.99: attacks in the training step use the moving statistics, which must not lag.
+        hidden = layers.BatchNormalization(momentum=0.9)(hidden)
+        hidden = layers.ReLU()(hidden)
+        hidden = layers.MaxPooling2D()(hidden)
+    hidden = layers.Flatten()(hidden)
+    return layers.Dense(widths[-1], activation="relu")(hidden)
+
+
+def _resnet(hidden: keras.KerasTensor, depth: int, width: int) -> keras.KerasTensor:
+    hidden = layers.Conv2D(width, 3, padding="same", use_bias=False)(hidden)
+    for stage in range(3):
+        filters = width * 2**stage
+        for block in range(depth):
+            strides = 2 if stage and not block else 1
+            activated = layers.ReLU()(layers.BatchNormalization(momentum=0.9)(hidden))
+            branch = layers.Conv2D(filters, 3, strides, padding="same", use_bias=False)(activated)
+            branch = layers.ReLU()(layers.BatchNormalization(momentum=0.9)(branch))
+            branch = layers.Conv2D(filters, 3, padding="same", use_bias=False)(branch)
+            if strides > 1 or hidden.shape[-1] != filters:
+                hidden = layers.Conv2D(filters, 1, strides, use_bias=False)(activated)
+            hidden = layers.Add()([hidden, branch])
+    hidden = layers.ReLU()(layers.BatchNormalization(momentum=0.9)(hidden))
+    return layers.GlobalAveragePooling2D()(hidden)
+
+
+def is_graph(model: Any) -> bool:
+    """Tells whether a model does what its graph of layers says: a subclass may have a `call` of its own."""
+    return isinstance(model, (Functional, keras.Sequential)) and type(model).call in (Functional.call, keras.Sequential.call)

@@ -1,0 +1,70 @@
+"""Named recipes for `train --preset`, also the five trainings of the study. No TensorFlow here.
+
+Each function's docstring says where the recipe comes from, how long it takes and what to expect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from kerasrobust.config import TrainConfig
+from kerasrobust.errors import unknown_name
+
+
+def lenet() -> TrainConfig:
+    """Model A: LeNet-5 on clean CIFAR-10 (the study of 2023, after LeCun 1998)."""
+    return TrainConfig(
+        model="lenet", data="cifar10", epochs=40, batch_size=128, learning_rate=0.02, weight_decay=1e-4
+    )
+
+
+def convnet() -> TrainConfig:
+    """Model B: three convolution blocks on clean CIFAR-10 (the study of 2023)."""
+    return TrainConfig(model="convnet", data="cifar10", epochs=30, batch_size=128, learning_rate=0.05)
+
+
+def convnet_pgd() -> TrainConfig:
+    """Model B, adversarially trained with PGD at 8/255 (Madry 2018)."""
+    return TrainConfig(
+        model="convnet", data="cifar10", training="pgd", steps=3, epochs=16, batch_size=128, weight_decay=2e-4
+    )
+
+
+def convnet_random() -> TrainConfig:
+    """Model B with dropout that stays on at inference, on clean CIFAR-10 (the study of 2023)."""
+    return TrainConfig(
+        model="convnet", data="cifar10", randomize=0.15, epochs=20, batch_size=128, learning_rate=0.05
+    )
+
+
+def convnet_random_pgd() -> TrainConfig:
+    """The randomized Model B, adversarially trained with PGD at 8/255 (the study of 2023, after Madry 2018)."""
+    return TrainConfig(
+        model="convnet", data="cifar10", randomize=0.1, training="pgd", steps=2, epochs=22, batch_size=128,
+        weight_decay=1e-4,
+    )  # fmt: skip
+
+
+PRESETS: dict[str, Callable[[], TrainConfig]] = {
+    "lenet": lenet,
+    "convnet": convnet,
+    "convnet-pgd": convnet_pgd,
+    "convnet-random": convnet_random,
+    "convnet-random-pgd": convnet_random_pgd,
+}
+
+
+def get(name: str) -> TrainConfig:
+    """Returns a preset's config.
+
+    Raises:
+        InputError: for an unknown name.
+    """
+    if name not in PRESETS:
+        raise unknown_name("preset", name, PRESETS)
+    return PRESETS[name]()
+
+
+def summaries() -> dict[str, str]:
+    """Returns the first line of each preset's docstring."""
+    return {name: (made.__doc__ or "").splitlines()[0] for name, made in PRESETS.items()}

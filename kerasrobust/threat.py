@@ -1,0 +1,91 @@
+"""Norms and balls: steepest step, projection, random start, distance. Linf and L2 on batches of images.
+
+All functions take perturbations of shape (N, H, W, C) in float32 and radii that are numbers or scalar tensors, and run
+inside a `tf.function`. `norm` is "linf" or "l2".
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import tensorflow as tf
+
+Norm = Literal["linf", "l2"]
+NORMS: tuple[Norm, ...] = ("linf", "l2")
+
+
+def distance(perturbation: tf.Tensor, norm: Norm) -> tf.Tensor:
+    """Returns the norm of each example's perturbation, float32 (N,)."""
+    flat = tf.reshape(perturbation, [tf.shape(perturbation)[0], -1])
+    if norm == "linf":
+        return tf.reduce_max(tf.abs(flat), axis=1)
+    return tf.sqrt(tf.reduce_sum(tf.square(flat), axis=1))
+
+
+def column(values: tf.Tensor) -> tf.Tensor:
+    """Returns (N,) as (N, 1, 1, 1), to be combined with images."""
+    return tf.reshape(values, [-1, 1, 1, 1])
+
+
+def steepest(gradient: tf.Tensor, norm: Norm) -> tf.Tensor:
+    """Returns the direction of norm 1 along which a linear function with this gradient grows fastest.
+
+    Linf: the gradient's sign. L2: the gradient divided by its length (0 where the gradient is 0).
+    """
+    if norm == "linf":
+        return tf.sign(gradient)
+    # Scaled by the largest entry first: squares of gradients below 1e-19 are 0 in float32.
+    scaled = tf.math.divide_no_nan(gradient, column(distance(gradient, "linf")))
+    return tf.math.divide_no_nan(scaled, column(distance(scaled, "l2")))
+
+
+def project(x_adv: tf.Tensor, x: tf.Tensor, epsilon: tf.Tensor | float, norm: Norm) -> tf.Tensor:
+    """Returns `x_adv` brought back into the ball of radius `epsilon` around `x` and into the box [0, 1]."""
+    if norm == "linf":
+        return tf.clip_by_value(tf.clip_by_value(x_adv, x - epsilon, x + epsilon), 0.0, 1.0)
+    perturbation = x_adv - x
+    shrink = tf.minimum(1.0, tf.math.divide_no_nan(epsilon, distance(perturbation, "l2")))
+    shrink = tf.where(distance(perturbation, "l2") > 0, shrink, 1.0)
+    # Clipping to the box afterwards only shortens the perturbation, as x itself lies in the box.
+    return tf.clip_by_value(x + perturbation * column(shrink), 0.0, 1.0)
+
+
+def uniform(keys: tf.Tensor, shape: tf.Tensor, low: float = 0.0, high: float = 1.0) -> tf.Tensor:
+    """Returns uniform noise of `shape`: from one key (2,) for the batch, or one key per example (N, 2).
+
+    With a key per example the noise of an example doesn't depend on the others in its batch.
+    """
+    return _draw(lambda size, key: tf.random.stateless_uniform(size, key, low, high), keys, shape)
+
+
+def normal(keys: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
+    """Returns standard normal noise of `shape`, keys as in `uniform`."""
+    return _draw(tf.random.stateless_normal, keys, shape)
+
+
+def _draw(sample, keys: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:  # type: ignore[no-untyped-def]
+    if keys.shape.rank == 1:
+        return sample(shape, keys)
+    return tf.map_fn(lambda key: sample(shape[1:], key), keys, fn_output_signature=tf.float32)
+
+
+def fold(keys: tf.Tensor, number: int | tf.Tensor) -> tf.Tensor:
+    """Returns new keys that depend on `keys`, (2,) or (N, 2), and a number: for another restart, step or use."""
+    if keys.shape.rank == 1:
+        return tf.random.experimental.stateless_fold_in(keys, number)
+    return tf.map_fn(lambda key: tf.random.experimental.stateless_fold_in(key, number), keys)
+
+
+def random_start(keys: tf.Tensor, x: tf.Tensor, epsilon: tf.Tensor | float, norm: Norm) -> tf.Tensor:
+    """Returns points drawn uniformly from the ball of radius `epsilon` around `x`, clipped to the box [0, 1].
+
+    L2: a direction from the sphere times uniform ** (1 / d), d the number of entries of an image.
+    """
+    shape = tf.shape(x)
+    if norm == "linf":
+        perturbation = uniform(keys, shape, -1.0, 1.0)
+    else:
+        direction = steepest(normal(keys, shape), "l2")
+        radius = uniform(fold(keys, 1), tf.stack([shape[0], 1, 1, 1]))
+        perturbation = direction * radius ** (1.0 / tf.cast(tf.reduce_prod(shape[1:]), tf.float32))
+    return tf.clip_by_value(x + epsilon * perturbation, 0.0, 1.0)

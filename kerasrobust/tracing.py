@@ -1,0 +1,41 @@
+"""Graphs that are traced once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+
+class Traced:
+    """A TensorFlow graph made of a Python function at its first call, and never again.
+
+    Other shapes or dtypes than at the first call raise, where a plain `tf.function` would silently trace anew.
+
+    Args:
+        body: made of TensorFlow operations; loops are written as `tf.while_loop`, so autograph stays off.
+
+    Attributes:
+        traces: how often the body was traced: 0 before the first call, then 1.
+
+    Example:
+        >>> double = Traced(lambda x: 2 * x)
+        >>> float(double(tf.constant(2.0)))
+        4.0
+    """
+
+    def __init__(self, body: Callable[..., Any]) -> None:
+        self.traces = 0
+        self._body = body
+        self._graph: Any = None
+
+    def __call__(self, *arguments: Any) -> Any:
+        if self._graph is None:
+            # Autograph would slow tracing and rewrite the errors of a model's own code.
+            self._graph = tf.function(self._counted, autograph=False).get_concrete_function(*arguments)
+        return self._graph(*arguments)
+
+    def _counted(self, *arguments: Any) -> Any:
+        self.traces += 1
+        return self._body(*arguments)

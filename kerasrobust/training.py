@@ -1,0 +1,227 @@
+"""Adversarial training as a Keras model with its own `train_step`, and the objectives that it can pursue."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import keras
+import tensorflow as tf
+
+from kerasrobust import attacks, threat
+from kerasrobust.attacks.gradient import GradientAttack
+from kerasrobust.config import check_epsilon
+from kerasrobust.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """What training minimises: the cross-entropy on images that an attack has changed, on clean ones, or on both.
+
+    Attributes:
+        epsilon: radius of the ball, in units of an image in [0, 1].
+        norm: "linf" or "l2".
+        clean_share: share of each batch that stays clean, in [0, 1).
+        warmup_steps: training steps over which epsilon grows linearly from 0; a help where training collapses early.
+        validation_steps: PGD steps of the attack in `evaluate` and in validation.
+    """
+
+    name: ClassVar[str]
+
+    epsilon: float = 8 / 255
+    norm: threat.Norm = "linf"
+    clean_share: float = 0.0
+    warmup_steps: int = 0
+    validation_steps: int = 10
+
+    def __post_init__(self) -> None:
+        check_epsilon(self.epsilon, self.norm)
+        if not 0 <= self.clean_share < 1:
+            raise InputError(
+                f"Expected a share of clean examples in [0, 1). Received: {self.clean_share}. "
+                "For 1 use the objective 'standard'."
+            )
+
+    def attack(self) -> GradientAttack | None:
+        """Returns the attack of the training step, None for clean training."""
+        return None
+
+    def validation_attack(self) -> GradientAttack:
+        """Returns the attack of the validation: PGD, which single-step training can't fool."""
+        return attacks.PGD(epsilon=self.epsilon, norm=self.norm, steps=self.validation_steps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standard(Objective):
+    """Training on clean images. Robust accuracy is measured in validation only, with a short attack."""
+
+    name: ClassVar[str] = "standard"
+
+    validation_steps: int = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class FGSM(Objective):
+    """Single-step adversarial training from a random start (Wong et al. 2020): cheap, but it can overfit suddenly."""
+
+    name: ClassVar[str] = "fgsm"
+
+    def attack(self) -> GradientAttack:
+        return attacks.FGSMRS(epsilon=self.epsilon, norm=self.norm)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PGD(Objective):
+    """Adversarial training with PGD (Madry et al. 2018, equation 2.1).
+
+    Attributes:
+        steps: PGD steps in each training step.
+        step_size: length of a step; None for 2.5 epsilon / steps.
+    """
+
+    name: ClassVar[str] = "pgd"
+
+    steps: int = 7
+    step_size: float | None = None
+
+    def attack(self) -> GradientAttack:
+        # The last iterate: training needs strong examples on average, not the best of each path.
+        return attacks.PGD(
+            epsilon=self.epsilon, norm=self.norm, steps=self.steps, step_size=self.step_size, keep_best=False
+        )
+
+
+OBJECTIVES: dict[str, type[Objective]] = {kind.name: kind for kind in (Standard, FGSM, PGD)}
+
+
+class AdversarialModel(keras.Model):
+    """A Keras model around a network that trains it against an attack. Everything else is plain Keras.
+
+    The attack inside the step sees the network in **inference** mode (BatchNorm uses its moving statistics and doesn't
+    change them, always-on noise stays on); the weights are then trained on the result in training mode. Metrics:
+    `robust_accuracy` on the attacked part of the batch, `accuracy` on clean images (the clean share of the batch, or a
+    quarter of it, predicted in inference mode, where all of it is attacked). In validation both are over all images.
+
+    Args:
+        network: Keras model, float32 (N, H, W, C) in [0, 1] -> logits (N, K).
+        objective: an `Objective`; PGD with epsilon 8/255 by default.
+        seed: of the random starts.
+
+    Example:
+        >>> network = AdversarialModel(build_model("convnet"), objective=PGD(epsilon=8 / 255))
+        >>> network.compile(optimizer=keras.optimizers.SGD(0.1, momentum=0.9))
+        >>> network.fit(x, y, validation_data=(x_val, y_val), epochs=30)
+        >>> network.save("convnet-pgd.keras")  # Saves the inner network.
+
+    Reference: Madry et al. 2018; Wong et al. 2020.
+    """
+
+    def __init__(self, network: keras.Model, objective: Objective | None = None, seed: int = 0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.network = network
+        self.objective = PGD() if objective is None else objective
+        self.clean_metric = keras.metrics.Mean(name="accuracy")
+        self.robust_metric = keras.metrics.Mean(name="robust_accuracy")
+        self.seed = seed
+
+    def compile(self, optimizer: Any = "sgd", loss: Any = None, **kwargs: Any) -> None:
+        """Configures training as `keras.Model.compile` does; the loss is the cross-entropy from logits by default."""
+        if loss is None:
+            loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        super().compile(optimizer=optimizer, loss=loss, **kwargs)
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        return [*super().metrics, self.clean_metric, self.robust_metric]
+
+    def build(self, input_shape: Any = None) -> None:
+        if not self.network.built:
+            self.network.build(input_shape)
+        self.built = True
+
+    def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        return self.network(x, training=training)
+
+    def get_config(self) -> dict[str, Any]:
+        raise NotImplementedError("Save the inner network: AdversarialModel.save does.")
+
+    def save(self, filepath: Any, overwrite: bool = True, **kwargs: Any) -> None:
+        """Saves the inner network, without the training around it (`.keras`, `.h5`)."""
+        self.network.save(filepath, overwrite=overwrite, **kwargs)
+
+    def _logits(self, x: tf.Tensor, key: tf.Tensor | None = None) -> tf.Tensor:
+        """Returns what the attack sees: inference mode, float32. The noise is fresh in each call, so no key is used."""
+        return tf.cast(self.network(x, training=False), tf.float32)
+
+    def _craft(
+        self, attack: GradientAttack, x: tf.Tensor, y: tf.Tensor, key: tf.Tensor, share: tf.Tensor | float
+    ) -> tf.Tensor:
+        """Returns attacked images; `share` scales the budget and the step with it."""
+        numbers = {name: tf.constant(value) for name, value in attack.parameters().items()}
+        numbers |= {name: numbers[name] * share for name in ("epsilon", "step_size")}
+        numbers["early_stop"] = tf.constant(False)
+        state = attack.begin(self._logits, x, y, key, numbers)
+        state = attack.advance(self._logits, state, tf.constant(attack.step_count()), numbers)
+        x_adv = state["x_adv"]
+        if attack.keeps_best():
+            x_adv, _ = attack.finish(self._logits, state, numbers)
+        return tf.stop_gradient(x_adv)
+
+    def _share(self) -> tf.Tensor:
+        """Returns the share of epsilon that is in force at this training step."""
+        done = tf.cast(self.optimizer.iterations, tf.float32) + 1.0
+        return tf.minimum(1.0, done / float(max(1, self.objective.warmup_steps)))
+
+    def _key(self) -> tf.Tensor:
+        """Returns a key of the random start that changes with every training step."""
+        return tf.stack([tf.constant(self.seed, tf.int32), tf.cast(self.optimizer.iterations, tf.int32)])
+
+    def train_step(self, data: Any) -> dict[str, Any]:
+        x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
+        attack = self.objective.attack()
+        size = tf.shape(x)[0]
+        if attack is None:
+            clean, mixed = size, x
+        else:
+            clean = tf.cast(tf.round(self.objective.clean_share * tf.cast(size, tf.float32)), tf.int32)
+            x_adv = self._craft(attack, x[clean:], y[clean:], self._key(), self._share())
+            mixed = x_adv if self.objective.clean_share == 0 else tf.concat([x[:clean], x_adv], axis=0)
+        with tf.GradientTape() as tape:
+            logits = self.network(mixed, training=True)
+            loss = self.compute_loss(x=mixed, y=y, y_pred=logits, sample_weight=weights, training=True)
+            scaled = self.optimizer.scale_loss(loss)
+        variables = self.network.trainable_variables
+        self.optimizer.apply_gradients(zip(tape.gradient(scaled, variables), variables, strict=True))
+        self._loss_tracker.update_state(loss, sample_weight=size)
+        if attack is None:
+            self.clean_metric.update_state(_right(logits, y))
+        else:
+            self.robust_metric.update_state(_right(logits[clean:], y[clean:]))
+            if self.objective.clean_share:
+                self.clean_metric.update_state(_right(logits[:clean], y[:clean]))
+            else:
+                part = size // 4 + 1
+                self.clean_metric.update_state(_right(self._logits(x[:part]), y[:part]))
+        results = self.compute_metrics(mixed, y, logits, sample_weight=weights)
+        if attack is None:  # Nothing was attacked: an accuracy of 0 would be a lie.
+            results.pop("robust_accuracy")
+        return results
+
+    def test_step(self, data: Any) -> dict[str, Any]:
+        x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
+        # A batch's own content makes the key, so that validation repeats from epoch to epoch without a counter.
+        key = tf.stack([tf.constant(self.seed, tf.int32), tf.cast(tf.reduce_sum(tf.cast(y, tf.int32)), tf.int32)])
+        logits = self._logits(x)
+        x_adv = self._craft(self.objective.validation_attack(), x, y, key, 1.0)
+        self._loss_tracker.update_state(
+            self.compute_loss(x=x, y=y, y_pred=logits, sample_weight=weights, training=False),
+            sample_weight=tf.shape(x)[0],
+        )
+        self.clean_metric.update_state(_right(logits, y))
+        self.robust_metric.update_state(_right(self._logits(x_adv), y))
+        return self.compute_metrics(x, y, logits, sample_weight=weights)
+
+
+def _right(logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+    """Returns 1.0 where the largest logit is the label's, else 0.0, float32 (N,)."""
+    return tf.cast(tf.argmax(logits, axis=1) == tf.cast(tf.reshape(y, [-1]), tf.int64), tf.float32)

@@ -1,0 +1,87 @@
+"""Whether a model is right on given images: one pass where it is deterministic, many fresh ones where it is random."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+from kerasrobust.classifier import Classifier, predict
+from kerasrobust.errors import Cancelled
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What fresh passes over N images say.
+
+    Attributes:
+        passes: int64 (m, N), the class of each image in each of the m passes.
+        prediction: int64 (N,), the most frequent class (of equals, the lowest).
+        correct_rate: float64 (N,), the share of passes that are right.
+        confidence: float32 (N,), the mean softmax probability of `prediction`.
+    """
+
+    passes: np.ndarray
+    prediction: np.ndarray
+    correct_rate: np.ndarray
+    confidence: np.ndarray
+
+    @property
+    def wrong(self) -> np.ndarray:
+        """bool (N,): the majority of passes is wrong; a tie counts as wrong."""
+        return self.correct_rate <= 0.5
+
+    @property
+    def accuracy(self) -> float:
+        """The mean over images and passes: for a randomized network the expected accuracy, never one lucky pass."""
+        return float(self.correct_rate.mean())
+
+
+def judge(
+    classifier: Classifier,
+    x: np.ndarray,
+    y: np.ndarray,
+    *,
+    passes: int = 1,
+    seed: Sequence[int] = (0,),
+    batch_size: int = 256,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Verdict:
+    """Predicts images `passes` times with fresh noise.
+
+    Args:
+        classifier: what is judged.
+        x: float32 (N, H, W, C) in [0, 1].
+        y: integers (N,), the true classes.
+        passes: how often; 1 is enough for a deterministic network.
+        seed: of the noise in our noise layers.
+        batch_size: images at once.
+        should_stop: asked after each pass; where it says True, `Cancelled` is raised.
+
+    Raises:
+        Cancelled: when `should_stop` says so.
+
+    Example:
+        >>> judge(as_classifier(model), x, y, passes=20).accuracy
+    """
+    found = np.zeros((passes, len(x)), np.int64)
+    probabilities = np.zeros((len(x), classifier.classes), np.float32)
+    for number in range(passes):
+        if should_stop():
+            raise Cancelled
+        key = np.random.SeedSequence([*(part % 2**32 for part in seed), number]).generate_state(2, np.uint32)
+        noise = tf.constant((key >> 1).astype(np.int32)) if classifier.randomized and classifier.seedable else None
+        logits = predict(classifier, x, batch_size=batch_size, key=noise)
+        found[number] = logits.argmax(axis=1)
+        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+        probabilities += exponentials / exponentials.sum(axis=1, keepdims=True)
+    votes = np.stack([(found == label).sum(axis=0) for label in range(classifier.classes)], axis=1)
+    prediction = votes.argmax(axis=1)
+    return Verdict(
+        passes=found,
+        prediction=prediction,
+        correct_rate=(found == np.asarray(y)[None]).mean(axis=0),
+        confidence=probabilities[np.arange(len(x)), prediction] / passes,
+    )
