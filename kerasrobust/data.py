@@ -440,7 +440,9 @@ def _from_tfds(name: str, split: str, data_dir: str | None, emit: Emit | None) -
             raise _empty(split)
         try:
             wanted = tfds.decode.PartialDecoding({image: True, label: True})
-            examples = builder.as_dataset(split=split, decoders=wanted, shuffle_files=False)
+            # One file after the other: a slice is in the order in which the whole is.
+            reading = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
+            examples = builder.as_dataset(split=split, decoders=wanted, read_config=reading, shuffle_files=False)
             batches = examples.map(lambda example: (example[image], example[label])).batch(READING_BATCH)
             parts = list(batches.as_numpy_iterator())
         except tf.errors.InvalidArgumentError as error:  # What batching says of images that don't match.
@@ -514,7 +516,7 @@ def _image_and_label(tfds: Any, name: str, info: Any) -> tuple[str, str]:
 
 
 def _download(tfds: Any, name: str, builder: Any, emit: Emit | None) -> None:
-    urls = builder.url_infos
+    urls = builder.url_infos or {}  # None where nobody has written the checksums down.
     address = next(iter(urls), "https://storage.googleapis.com")
     instead = "Give the data directory that holds it, an .npz or .h5 file, a folder of images, or 'shapes'"
     if not reachable(address):

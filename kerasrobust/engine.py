@@ -7,14 +7,13 @@ import importlib.metadata
 import os
 import platform
 import time
-import traceback
 from collections.abc import Callable
 from typing import Any
 
 from kerasrobust import __version__
 from kerasrobust.config import AttackConfig, RunConfig, StudyConfig, TrainConfig, command_line, to_dict
 from kerasrobust.errors import Cancelled, InputError
-from kerasrobust.events import Emit, Event, Log, RunFinished, RunStarted
+from kerasrobust.events import Emit, Event, RunFinished, RunStarted
 from kerasrobust.jobs.context import Context
 from kerasrobust.runs import Run, open_run, write_json
 
@@ -111,7 +110,6 @@ def run(config: RunConfig, emit: Emit, should_stop: Callable[[], bool] = lambda:
         raise
     except BaseException as error:
         with contextlib.suppress(OSError):  # A full disk may be what has brought us here.
-            context.emit(Log(level="error", message="".join(traceback.format_exception(error))))
             finish("failed", f"{type(error).__name__}: {error}")
         raise
     finally:

@@ -8,8 +8,9 @@ Each picture tells its class twice, as in Tsipras 2019 ("Robustness may be at od
 - by a faint texture of +-3/255 over the whole picture, stripes or checks whose widths belong to the class: the brittle
   cue. It is always right, but 8/255 wipes it out and draws another class's in its place.
 
-A convolutional network that is trained as usual uses both and falls to an attack; adversarial training makes it look at
-the shape, at the price of the 3 %.
+The ConvNet, trained as usual, uses both cues (without the texture 56 to 69 % are right instead of 98 %) and falls to an
+attack; adversarial training makes it look at the shape, at the price of the 3 %. LeNet-5 never finds the texture;
+it falls all the same.
 
 Example:
     >>> images, labels = generate(100, seed=0)

@@ -1,0 +1,244 @@
+"""The commands `study` and `demo`: five networks trained, attacked and compared, in one table and one report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from kerasrobust import presets, saving
+from kerasrobust.attacks import FGSM, PGD, Attack, DeepFool
+from kerasrobust.config import StudyConfig, TrainConfig, to_dict
+from kerasrobust.data import Dataset
+from kerasrobust.evaluation import AttackReport, Evaluation, accuracy_interval, surviving
+from kerasrobust.events import Log, ModelSaved, Row, as_dict
+from kerasrobust.jobs import train
+from kerasrobust.jobs.attack import evaluate_with_events, strips
+from kerasrobust.jobs.context import Context
+from kerasrobust.report import ExampleStrip, write_report
+from kerasrobust.runs import read_card, write_json
+
+REFERENCE = 8 / 255
+"""The radius that the study of 2023 is about."""
+
+PUBLISHED = {
+    ("lenet", "standard", False, None): 0.40,
+    ("convnet", "standard", False, None): 0.69,
+    ("convnet", "standard", True, "pgd"): 0.1157,
+    ("convnet", "pgd", True, "pgd"): 0.2507,
+}
+"""The figures of the original study on CIFAR-10; its attacks on the randomized networks used no EOT."""
+
+STRIPS = 3
+"""Images in the report, per network and attack."""
+
+
+def prepare(context: Context, config: StudyConfig) -> Callable[[], dict[str, Any]]:
+    """Loads the data and checks that each network can be built for it; returns the work."""
+    recipes = presets.study_recipes(config)
+    data = train.load_train_data(next(iter(recipes.values())), context)
+    for recipe in recipes.values():
+        train.make_network(recipe, data.train)
+
+    def work() -> dict[str, Any]:
+        rows: list[dict[str, Any]] = []
+        shown: list[ExampleStrip] = []
+        for name, recipe in recipes.items():
+            context.check()
+            network = _trained(context, config, name, recipe, data)
+            found, images = _attacked(context, config, name, recipe, data.test, network)
+            rows += found
+            shown += images
+        result = {
+            "schema": 1,
+            "kind": config.kind,
+            "data": {
+                "name": data.test.name, "split": data.test.split, "examples": len(data.test),
+                "synthetic": data.test.synthetic,
+            },
+            "seed": config.seed,
+            "precision": "float32",
+            "versions": context.versions,
+            "rows": rows,
+            "warnings": [],
+        }  # fmt: skip
+        write_report(
+            context.run.path,
+            result,
+            examples=shown,
+            title=f"Robustness of five networks on {data.test.name}",
+            command=context.command,
+            settings=to_dict(config) | {"recipes": {name: _recipe(recipe) for name, recipe in recipes.items()}},
+        )
+        context.emit(Log(level="info", message=f"The report is {context.run.path / 'report.html'}."))
+        return result
+
+    return work
+
+
+def _recipe(recipe: TrainConfig) -> dict[str, Any]:
+    """Returns the settings of a training that decide which network comes out of it."""
+    return {key: value for key, value in json.loads(json.dumps(to_dict(recipe))).items() if key in train.RECIPE}
+
+
+def _trained(
+    context: Context, config: StudyConfig, name: str, recipe: TrainConfig, data: train.TrainData
+) -> keras.Model:
+    """Returns a trained network: from this run's earlier start, from --models-dir, or trained now."""
+    stage, title = f"train-{name}", f"Training {name}"
+    target = context.run.path / "models" / name
+    if (done := context.finished(stage)) is not None:
+        context.skip(stage, title)
+        return saving.load_model(done["path"])
+    saved = read_card(config.models_dir / name)
+    if saved is not None and saved.get("training") == _recipe(recipe) and not config.retrain:
+        path = config.models_dir / name
+        network = saving.load_model(path)
+        context.skip(stage, f"{title}: taken from {path}, trained with the same settings")
+        context.keep(stage, {"path": str(path)})
+        return network
+    with context.stage(stage, title):
+        network = train.make_network(recipe, data.train)
+        train.fit(context, recipe, data, network, context.run.path / "training" / name)
+        # The card is filled in after the attacks; what took longest is safe before they begin.
+        card = {"name": name, "command": context.command, "seed": recipe.seed, "training": _recipe(recipe)}
+        saving.save_model(network, target, card, overwrite=True)
+        context.keep(stage, {"path": str(target)})
+    return saving.load_model(target)
+
+
+def _attacks(config: StudyConfig, recipe: TrainConfig) -> list[Attack]:
+    """Returns the attacks on one network. EOT on a randomized network is for the reference radius only: it is dear."""
+    radii = [float(epsilon) for epsilon in config.epsilons]
+    chosen: list[Attack] = [FGSM(epsilon=radius) for radius in radii]
+    chosen += [PGD(epsilon=radius, steps=config.steps) for radius in radii]
+    if recipe.randomize is None:
+        return [*chosen, DeepFool(norm="linf")]
+    return [*chosen, PGD(epsilon=reference(config), steps=config.steps, eot=config.eot)]
+
+
+def reference(config: StudyConfig) -> float:
+    """Returns the radius at which the networks are compared: 8/255 where it is asked for, else the largest."""
+    radii = [float(epsilon) for epsilon in config.epsilons]
+    return REFERENCE if REFERENCE in radii else max(radii)
+
+
+def _attacked(
+    context: Context, config: StudyConfig, name: str, recipe: TrainConfig, test: Dataset, network: keras.Model
+) -> tuple[list[dict[str, Any]], list[ExampleStrip]]:
+    """Returns one network's rows and images for the report, from this run's earlier start or measured now."""
+    stage, title = f"attack-{name}", f"Attacking {name} on {len(test):,} test images"
+    images = context.run.path / "stages" / f"{stage}.npz"
+    if (done := context.finished(stage)) is not None and images.exists():
+        context.skip(stage, title)
+        rows = [Row(**row) for row in done["rows"]]
+        for row in rows:
+            context.emit(row)
+        return done["rows"], _read_strips(images, done["strips"])
+    with context.stage(stage, title):
+        evaluation = evaluate_with_events(
+            context,
+            network,
+            test,
+            _attacks(config, recipe),
+            seed=config.seed,
+            batch_size=config.batch_size,
+            precision=config.precision,
+        )
+        rows = _rows(config, recipe, evaluation)
+        for row in rows:
+            context.emit(row)
+        shown = [
+            strip
+            for report in evaluation.attacks
+            if report.attack.minimum_norm or report.epsilon == reference(config)
+            for strip in strips(name, test, report, STRIPS)
+        ]
+        _complete_card(context, name, evaluation, test)
+        plain = [_plain(row) for row in rows]
+        noted = [{key: value for key, value in vars(strip).items() if key not in ("x", "x_adv")} for strip in shown]
+        images.parent.mkdir(exist_ok=True)
+        np.savez(images, x=[strip.x for strip in shown], x_adv=[strip.x_adv for strip in shown])
+        context.keep(stage, {"rows": plain, "strips": noted})
+    return plain, shown
+
+
+def _plain(row: Row) -> dict[str, Any]:
+    """Returns a row as `result.json` has it."""
+    return {key: value for key, value in as_dict(row).items() if key not in ("schema", "type", "time", "stage")}
+
+
+def _read_strips(images: Path, noted: list[dict[str, Any]]) -> list[ExampleStrip]:
+    with np.load(images, allow_pickle=False) as arrays:
+        return [
+            ExampleStrip(x=x, x_adv=x_adv, **rest)
+            for x, x_adv, rest in zip(arrays["x"], arrays["x_adv"], noted, strict=True)
+        ]
+
+
+def _rows(config: StudyConfig, recipe: TrainConfig, evaluation: Evaluation) -> list[Row]:
+    """Returns one network's rows: clean accuracy, then each attack; a minimum-norm attack has one for each radius."""
+    randomized = recipe.randomize is not None
+
+    def published(attack: str | None, epsilon: float | None, eot: int | None) -> float | None:
+        if attack is not None and (epsilon != REFERENCE or eot != 1):
+            return None
+        return PUBLISHED.get((recipe.model, recipe.training, randomized, attack))
+
+    common: dict[str, Any] = {"model": recipe.model, "training": recipe.training, "randomized": randomized}
+    rows = [
+        Row(
+            **common,
+            accuracy=evaluation.clean_accuracy,
+            interval=list(evaluation.clean_interval),
+            published=published(None, None, None),
+        )
+    ]
+    for report in evaluation.attacks:
+        attack = report.attack
+        eot = attack.eot if randomized else None
+        radii = [float(epsilon) for epsilon in config.epsilons] if attack.minimum_norm else [report.epsilon]
+        for radius in radii:
+            rates = surviving(attack, report.result, radius)
+            rows.append(
+                Row(
+                    **common,
+                    attack=attack.name,
+                    norm=attack.norm,
+                    epsilon=radius,
+                    steps=attack.step_count(),
+                    eot=eot,
+                    accuracy=float(rates.mean()),
+                    interval=list(accuracy_interval(rates, randomized)),
+                    median_distance=_median(report),
+                    published=published(attack.name, radius, eot),
+                )
+            )
+    return rows
+
+
+def _median(report: AttackReport) -> float | None:
+    """Returns the median distance of a minimum-norm attack; inside a ball the distance is the ball's radius."""
+    return report.entry()["median_distance"] if report.attack.minimum_norm else None
+
+
+def _complete_card(context: Context, name: str, evaluation: Evaluation, test: Dataset) -> None:
+    """Writes the accuracies into the card of a network that this run has trained."""
+    folder = context.run.path / "models" / name
+    card = read_card(folder)
+    if card is None:  # Taken from --models-dir, where the card has its own figures.
+        return
+    card |= {
+        "data": {"name": test.name, "test_split": test.split, "examples": len(test), "synthetic": test.synthetic},
+        "clean_accuracy": evaluation.clean_accuracy,
+        "clean_interval": list(evaluation.clean_interval),
+        "attacks": [report.entry() | {"settings": report.attack.settings()} for report in evaluation.attacks],
+        "robust_accuracy": evaluation.robust_accuracy,
+        "robust_interval": list(evaluation.interval),
+    }
+    write_json(folder / "card.json", card)
+    context.emit(ModelSaved(name=name, path=str(folder), card=card))
