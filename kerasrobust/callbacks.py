@@ -136,6 +136,9 @@ class OverfittingAlarm(keras.callbacks.Callback):
         trained, validated = (logs or {}).get("robust_accuracy"), (logs or {}).get("val_robust_accuracy")
         if trained is None or validated is None or self._told:
             return
+        # During warm-up the training attack is weaker than that of the validation, so the two say nothing together.
+        if int(self.model.optimizer.iterations) < self.model.objective.warmup_steps:
+            return
         self._best = max(self._best, float(validated))
         # Half of the best so far is far outside of what epochs differ by; the training attack must not agree with it.
         if self._best >= 0.1 and validated < 0.5 * self._best and trained > 2 * validated:

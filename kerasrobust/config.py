@@ -11,7 +11,7 @@ import math
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_type_hints
+from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 from kerasrobust.errors import InputError, unknown_name
 
@@ -21,7 +21,6 @@ Training = Literal["standard", "fgsm", "pgd"]
 
 ATTACK_NAMES = ("fgsm", "rfgsm", "fgsm-rs", "bim", "pgd", "mifgsm", "deepfool")
 ARCHITECTURE_NAMES = ("lenet", "convnet", "resnet")
-TRAINING_NAMES = ("standard", "fgsm", "pgd")
 
 
 class Epsilon(float):
@@ -47,6 +46,10 @@ class Epsilon(float):
                 "Give the radius in units of an image in [0, 1]."
             )
         return super().__new__(cls, number)
+
+
+EPSILON = Epsilon("8/255")
+"""The usual radius on colour images."""
 
 
 def check_epsilon(epsilon: float, norm: str) -> None:
@@ -95,8 +98,13 @@ class RunConfig:
             RunConfig.kinds[cls.kind] = cls
 
     def __post_init__(self) -> None:
+        for name, hint in get_type_hints(type(self)).items():
+            if get_origin(hint) is Literal and getattr(self, name) not in get_args(hint):
+                raise unknown_name(name, str(getattr(self, name)), get_args(hint))
         _at_least("batch size", self.batch_size, 1)
         _at_least("seed", self.seed, 0)
+        if self.seed >= 2**31:  # Where seeds end in Keras and TensorFlow.
+            raise InputError(f"Expected a seed below 2147483648. Received: {self.seed}. Give a smaller one.")
         if self.name is not None and (
             not self.name or Path(self.name).name != self.name or self.name.startswith((".", "-"))
         ):
@@ -131,7 +139,7 @@ class TrainConfig(RunConfig):
     """Rate of always-on dropout put into the network; none without it."""
     epochs: int = 30
     """Passes over the training data."""
-    epsilon: Epsilon = Epsilon("8/255")
+    epsilon: Epsilon = EPSILON
     """Radius of the ball that the training attack searches."""
     norm: Norm = "linf"
     """Norm of that ball."""
@@ -170,13 +178,11 @@ class TrainConfig(RunConfig):
             raise InputError(f"Expected widths of at least 1. Received: {self.widths}. Try 32 64 128.")
         if not self.learning_rate > 0 or not math.isfinite(self.learning_rate):
             raise InputError(f"Expected a learning rate above 0. Received: {self.learning_rate}. Try 0.1.")
-        for what, value, least in (("clean share", self.clean_share, 0), ("validation share", self.validation_share, 0)):
-            if not least <= value < 1:
+        for what, value in (("clean share", self.clean_share), ("validation share", self.validation_share)):
+            if not 0 <= value < 1:
                 raise InputError(f"Expected a {what} in [0, 1). Received: {value}. Choose a smaller one.")
         if self.randomize is not None and not 0 < self.randomize < 1:
             raise InputError(f"Expected a dropout rate between 0 and 1. Received: {self.randomize}. Try 0.15.")
-        if self.training not in TRAINING_NAMES:
-            raise unknown_name("training", self.training, TRAINING_NAMES)
         check_epsilon(self.epsilon, self.norm)
 
 
@@ -196,7 +202,7 @@ class AttackConfig(RunConfig):
     """Part of the data, in TFDS's syntax."""
     norm: Norm = "linf"
     """Norm of the ball."""
-    epsilon: Epsilon = Epsilon("8/255")
+    epsilon: Epsilon = EPSILON
     """Radius of the ball; for deepfool the radius at which robust accuracy is read off."""
     steps: int | None = None
     """Steps of an iterative attack: 20 without it, 50 for deepfool."""
@@ -262,6 +268,12 @@ class DemoConfig(StudyConfig):
 
     data: str = "shapes"
     """Data set; `shapes` is embedded and synthetic."""
+    split: str = "train[:5000]"
+    """Part of the data to train on."""
+    test_split: str = "test[:400]"
+    """Part of the data that is attacked."""
+    eot: int = 10
+    """Passes of the attacks with EOT on randomized networks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -347,8 +359,7 @@ def command_line(config: RunConfig) -> str:
 
 def written(value: Any) -> str:
     """Returns a setting as a person types it: radii as n/255 where they are such."""
-    if isinstance(value, float) and 0 < value <= 1:
-        levels = value * 255
-        if abs(levels - round(levels)) < 1e-9 and round(levels) > 0:
-            return f"{round(levels)}/255"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, Epsilon):
+        levels = round(value * 255)
+        return f"{levels}/255" if 0 < levels <= 255 and levels / 255 == value else repr(float(value))
+    return str(value)

@@ -71,7 +71,7 @@ def study_table(rows: Sequence[Mapping[str, Any] | Row], *, synthetic: bool) -> 
         >>> study_table([row], synthetic=False).row_count
         1
     """
-    table = _table(synthetic)
+    table = make_table(synthetic)
     for header in ("model", "training"):
         table.add_column(header, overflow="fold")
     table.add_column("random", no_wrap=True)
@@ -98,7 +98,7 @@ def study_table(rows: Sequence[Mapping[str, Any] | Row], *, synthetic: bool) -> 
 
 def attack_table(attacks: Sequence[AttackFinished], *, synthetic: bool) -> Table:
     """Returns the table of one model's attacks, in the order in which they ended."""
-    table = _table(synthetic)
+    table = make_table(synthetic)
     table.add_column("attack", overflow="fold")
     table.add_column("norm", no_wrap=True)
     for header in ("epsilon", "robust\naccuracy", "95 %\ninterval", "median\ndistance", "time", "gradients"):
@@ -352,7 +352,7 @@ class ConsoleRenderer:
         self._say(line, _STATUS_STYLES[event.status], even_if_quiet=True)
 
 
-def _table(synthetic: bool) -> Table:
+def make_table(synthetic: bool) -> Table:
     # The narrowest box that rich has, without its edges: ten columns have to fit 80 characters.
     return Table(
         box=box.SIMPLE_HEAD,

@@ -73,7 +73,7 @@ def run(config: RunConfig, emit: Emit, should_stop: Callable[[], bool] = lambda:
         emit(event)
 
     context = Context(config, folder, both, should_stop, command_line(config), versions())
-    prepared = False
+    prepared = refused = False
 
     def finish(status: Any, message: str) -> None:
         context.emit(RunFinished(status=status, seconds=time.monotonic() - began, message=message))
@@ -92,28 +92,34 @@ def run(config: RunConfig, emit: Emit, should_stop: Callable[[], bool] = lambda:
             )
         )
         context.check()
-        work = _prepare(context)
+        with context.stage("prepare", "Reading data and model"):
+            work = _prepare(context)
         prepared = True
+        folder.settle()
         context.check()
         result = work()
         write_json(folder.path / "result.json", result)
         finish("done", f"Everything is in {folder.path}.")
         return result
-    except InputError as error:
-        if folder.is_new and not prepared:
-            folder.discard()
-        else:
-            finish("failed", str(error))
+    except (InputError, OSError) as error:
+        refused = folder.is_new and not prepared
+        if not refused:
+            with contextlib.suppress(OSError):  # A full disk may be what has brought us here.
+                finish("failed", str(error))
         raise
-    except Cancelled:
+    except (Cancelled, KeyboardInterrupt) as error:
         finish("cancelled", f"What is done so far is in {folder.path}; {_going_on(config, folder)}")
-        raise
+        raise Cancelled from error
     except BaseException as error:
-        with contextlib.suppress(OSError):  # A full disk may be what has brought us here.
+        with contextlib.suppress(OSError):
             finish("failed", f"{type(error).__name__}: {error}")
         raise
     finally:
-        folder.close()
+        if not prepared and (refused or folder.replaces):
+            folder.discard()
+        else:
+            with contextlib.suppress(OSError):
+                folder.close()
 
 
 def _prepare(context: Context) -> Callable[[], dict[str, Any]]:

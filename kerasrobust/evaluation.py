@@ -129,6 +129,13 @@ def surviving(attack: Attack, result: AttackResult, epsilon: float) -> np.ndarra
     return np.where(result.distance > epsilon, result.clean_rate, result.correct_rate)
 
 
+def _inside(found: AttackReport, x: np.ndarray) -> np.ndarray:
+    """Returns the attack's examples inside its radius: the image itself where a minimum-norm attack went further."""
+    if not found.attack.minimum_norm:
+        return found.result.x_adv
+    return np.where((found.result.distance > found.epsilon)[:, None, None, None], x, found.result.x_adv)
+
+
 def report(attack: Attack, result: AttackResult, epsilon: float, randomized: bool) -> AttackReport:
     """Returns what an attack's result says about robust accuracy at a radius."""
     rates = surviving(attack, result, epsilon)
@@ -217,6 +224,7 @@ def evaluate(
     if not chosen:
         raise InputError("Expected at least one attack. Received: none. Try 'pgd'.")
     made = [make_attack(item, epsilon=epsilon, norm=norm, eot=eot) if isinstance(item, str) else item for item in chosen]
+    stop = should_stop or (lambda: False)
     clean = judge(
         classifier,
         x,
@@ -224,7 +232,7 @@ def evaluate(
         passes=passes if classifier.randomized else 1,
         seed=[seed, 1],
         batch_size=batch_size,
-        should_stop=should_stop or (lambda: False),
+        should_stop=stop,
     )
     reports = []
     for attack in made:
@@ -251,8 +259,10 @@ def evaluate(
     if classifier.randomized and len(reports) > 1:
         # The lowest of several noisy rates is biased low, so the worst example of each is judged on fresh passes.
         which = np.argmin([item.rates for item in reports], axis=0)
-        chosen_x = np.stack([item.result.x_adv for item in reports])[which, np.arange(len(x))]
-        fresh = judge(classifier, chosen_x, y, passes=passes, seed=[seed, 3], batch_size=batch_size)
+        chosen_x = np.stack([_inside(item, x) for item in reports])[which, np.arange(len(x))]
+        fresh = judge(
+            classifier, chosen_x, y, passes=passes, seed=[seed, 3], batch_size=batch_size, should_stop=stop
+        )
         worst = fresh.correct_rate
     return Evaluation(
         clean_accuracy=clean.accuracy,

@@ -215,14 +215,14 @@ def as_dict(event: Event) -> dict[str, Any]:
 
 def to_json(event: Event) -> str:
     """Returns the event as one line of JSON, without the line's end."""
-    return json.dumps(as_dict(event), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return json.dumps(as_dict(event), separators=(",", ":"), allow_nan=False)
 
 
 def from_json(line: str | bytes) -> Event | None:
     """Returns the event of a line, or None where it isn't one that this version knows (torn, foreign, newer)."""
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):  # The latter for brackets without end.
         return None
     if not isinstance(record, dict):
         return None

@@ -14,12 +14,77 @@ from typing import Any
 Record = Mapping[str, Any]
 """One row of a study: the fields of `events.Row`, as in `result.json`."""
 
-PALETTE = 7
-"""How many colours the report's style sheet defines (`--s0` to `--s6`): Okabe and Ito's, without the yellow."""
+STYLE = """
+:root { --ink: #1b1f24; --soft: #59636e; --paper: #fff; --panel: #f6f7f9; --rule: #d5dae0; --bar: #cfe0f3;
+  --warn-ink: #6b4300; --warn: #fff3d6; --wrong: #b3261e;
+  --s0: #0072b2; --s1: #d55e00; --s2: #007a5a; --s3: #b0578d; --s4: #a87400; --s5: #2b8fc7; --s6: #3c3c3c; }
+@media screen and (prefers-color-scheme: dark) {
+  :root { --ink: #e6e9ed; --soft: #9aa5b1; --paper: #14171b; --panel: #1c2127; --rule: #363d46; --bar: #24415f;
+    --warn-ink: #ffdf9e; --warn: #3d2f10; --wrong: #ff8a80;
+    --s0: #58aee6; --s1: #ff8a4c; --s2: #35c79b; --s3: #e492c0; --s4: #e6b23c; --s5: #8fd3f7; --s6: #d0d0d0; } }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.5 system-ui, sans-serif;
+  print-color-adjust: exact; -webkit-print-color-adjust: exact; }
+main { max-width: 70rem; margin: 0 auto; padding: 1.5rem 1rem 3rem; }
+h1 { font-size: 1.75rem; line-height: 1.2; margin: 0 0 .5rem; }
+h2 { font-size: 1.2rem; margin: 2.5rem 0 .75rem; padding-bottom: .25rem; border-bottom: 1px solid var(--rule); }
+h3 { font-size: 1rem; margin: 1.5rem 0 .5rem; }
+.lead { font-size: 1.06rem; max-width: 50rem; margin: 0; }
+.note, figcaption, .pairs th, .group span { color: var(--soft); }
+.note { font-size: .875rem; max-width: 50rem; }
+.banner { background: var(--warn); color: var(--warn-ink); border-left: 4px solid; border-radius: 4px;
+  padding: .6rem 1rem; margin: 1.25rem 0 0; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+.results { width: 100%; font-size: .875rem; white-space: nowrap; }
+.results th, .results td { padding: .2rem .6rem; text-align: right; }
+.results th:nth-child(-n+2), .results td:nth-child(-n+2), .results .group th { text-align: left; }
+.results thead th { border-bottom: 2px solid var(--rule); vertical-align: bottom; }
+.results tbody tr + tr td { border-top: 1px solid var(--panel); }
+.results .group th { background: var(--panel); padding: .4rem .6rem; border-top: 1px solid var(--rule); }
+.group span { font-weight: 400; margin-left: .5rem; }
+.clean td { font-weight: 600; }
+.figure b { display: inline-block; width: 4.2rem; font-weight: inherit; }
+.bar { display: inline-block; vertical-align: middle; width: 6rem; height: .7rem; background: var(--panel); }
+.bar i { display: block; height: 100%; background: var(--s0); opacity: .75; }
+.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(20rem, 100%), 1fr)); gap: 1.5rem; }
+figure { margin: 0; break-inside: avoid; }
+.charts svg { width: 100%; height: auto; display: block; }
+.charts figcaption { color: var(--ink); font-weight: 600; margin-bottom: .25rem; }
+.charts text { fill: var(--soft); font-size: 11.5px; }
+.grid, .tick { stroke: var(--rule); }
+.line { fill: none; stroke: var(--c); stroke-width: 2; stroke-linejoin: round; }
+.band { fill: var(--c); opacity: .13; }
+.mark { fill: var(--c); stroke: var(--paper); stroke-width: 1; }
+.hit { fill: transparent; }
+.s0 { --c: var(--s0); } .s1 { --c: var(--s1); } .s2 { --c: var(--s2); } .s3 { --c: var(--s3); }
+.s4 { --c: var(--s4); } .s5 { --c: var(--s5); } .s6 { --c: var(--s6); }
+.legend { list-style: none; margin: .5rem 0 0; padding: 0; display: flex; flex-wrap: wrap; gap: .1rem 1.1rem;
+  font-size: .84rem; }
+.legend svg { width: 34px; height: 14px; display: inline-block; vertical-align: middle; margin-right: .35rem; }
+.strips { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(19rem, 100%), 1fr)); gap: 1rem; }
+.strip { border: 1px solid var(--rule); border-radius: 6px; padding: .6rem; font-size: .84rem; }
+.images { display: grid; grid-template-columns: repeat(3, 1fr); gap: .5rem; text-align: center; }
+.images img { width: 100%; aspect-ratio: 1; object-fit: contain; image-rendering: pixelated; display: block;
+  margin-bottom: .2rem; }
+.images span { display: block; overflow-wrap: anywhere; line-height: 1.3; }
+.strip figcaption { margin-top: .4rem; }
+.wrong { color: var(--wrong); }
+pre { background: var(--panel); padding: .7rem 1rem; border-radius: 4px; white-space: pre-wrap;
+  overflow-wrap: anywhere; }
+.tables { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(18rem, 100%), 1fr)); gap: 0 2rem; }
+.pairs { font-size: .875rem; }
+.pairs th, .pairs td { text-align: left; vertical-align: top; padding: .1rem .9rem .1rem 0; font-weight: 400;
+  overflow-wrap: anywhere; }
+@media print { main { max-width: none; padding: 0; } body { font-size: 10pt; } .results { font-size: 8pt; }
+  .wide { overflow: visible; } tr, .strip, .banner { break-inside: avoid; } h2, h3, .group { break-after: avoid; } }
+"""
+"""The report's style sheet, which gives the charts their colours: light, dark and on paper."""
 
 _NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1", "l0": "L0"}
 _ATTACKS = {"fgsm": "FGSM", "pgd": "PGD", "bim": "BIM", "mifgsm": "MI-FGSM", "rfgsm": "R-FGSM", "deepfool": "DeepFool"}
 _DASHES = ("", "6 4", "2 3", "9 3 2 3")
+_PALETTE = 7  # The colours s0 to s6 of the style sheet: Okabe and Ito's without the yellow, darkened on white.
 _WIDTH, _HEIGHT = 360, 264
 _LEFT, _RIGHT, _TOP, _BOTTOM = 40, 12, 10, 42
 
@@ -402,7 +467,7 @@ def _marker(line: Line, across: float, down: float) -> str:
 
 
 def _colour(line: Line) -> str:
-    return f"s{line.series % PALETTE}"
+    return f"s{line.series % _PALETTE}"
 
 
 def _dash(line: Line) -> str:

@@ -139,6 +139,12 @@ _POOLING = tuple(
 _DROPOUT = (keras.layers.Dropout, keras.layers.SpatialDropout1D, keras.layers.SpatialDropout2D, RandomDropout)
 
 
+def _unnested(model: keras.Model) -> Iterator[keras.layers.Layer]:
+    """Yields a model's layers, and instead of models in it their layers."""
+    for layer in model.layers:
+        yield from _unnested(layer) if is_graph(layer) else [layer]
+
+
 def randomize(model: keras.Model, rate: float = 0.15, seed: int | None = None) -> keras.Model:
     """Returns the randomized version of a model: always-on dropout in it, its weights kept, the model untouched.
 
@@ -168,17 +174,19 @@ def randomize(model: keras.Model, rate: float = 0.15, seed: int | None = None) -
         )
     if not model.built:
         raise InputError("Expected a built model. Received: one without weights. Call it on a batch of images first.")
-    replacing = any(isinstance(layer, _DROPOUT) for layer in model.layers)
+    replacing = any(isinstance(layer, _DROPOUT) for layer in _unnested(model))
     placed = 0
 
-    def make() -> RandomDropout:
+    def make(beside: keras.layers.Layer) -> RandomDropout:
         nonlocal placed
         placed += 1
-        return RandomDropout(rate, seed=None if seed is None else seed + placed)
+        return RandomDropout(rate, seed=None if seed is None else seed + placed, dtype=beside.dtype_policy)
 
     def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
         if replacing and isinstance(layer, _DROPOUT):
-            return make()
+            return make(layer)
+        if is_graph(layer):
+            return rebuild(layer)
         return layer.__class__.from_config(layer.get_config())
 
     dense_seen = False
@@ -193,22 +201,23 @@ def randomize(model: keras.Model, rate: float = 0.15, seed: int | None = None) -
     def after(layer: keras.layers.Layer) -> bool:
         return not replacing and isinstance(layer, _POOLING)
 
-    if isinstance(model, keras.Sequential):
-        layers: list[keras.layers.Layer] = [keras.Input(model.input_shape[1:], dtype=model.inputs[0].dtype)]
-        for layer in model.layers:
-            layers += [make()] if before(layer) else []
+    def call(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
+        if before(layer):
+            args = (make(layer)(args[0]), *args[1:])
+        outputs = layer(*args, **kwargs)
+        return make(layer)(outputs) if after(layer) else outputs
+
+    def rebuild(part: keras.Model) -> keras.Model:
+        if not isinstance(part, keras.Sequential):
+            return keras.models.clone_model(part, clone_function=clone, call_function=call)
+        layers: list[keras.layers.Layer] = [keras.Input(part.input_shape[1:], dtype=part.inputs[0].dtype)]
+        for layer in part.layers:
+            layers += [make(layer)] if before(layer) else []
             layers += [clone(layer)]
-            layers += [make()] if after(layer) else []
-        result = keras.Sequential(layers, name=f"{model.name}_random")
-    else:
+            layers += [make(layer)] if after(layer) else []
+        return keras.Sequential(layers, name=part.name)
 
-        def call(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
-            if before(layer):
-                args = (make()(args[0]), *args[1:])
-            outputs = layer(*args, **kwargs)
-            return make()(outputs) if after(layer) else outputs
-
-        result = keras.models.clone_model(model, clone_function=clone, call_function=call)
+    result = rebuild(model)
     if not placed:
         raise InputError(
             f"Expected a model with dropout, pooling or several dense layers. Received: {model.name!r}, which has no "

@@ -1,7 +1,7 @@
-"""A run's `report.html`: one self-contained file with the table, the curves, the images, and how all of it was measured.
+"""A run's `report.html`: one self-contained file with the table, the curves, the images, and how it was measured.
 
-Nothing in it is loaded from elsewhere and nothing runs in it: the style sheet, the charts (SVG) and the images (PNG data
-URIs) are inline. Every figure is computed from the run's result; no sentence has one of its own. No TensorFlow here.
+Nothing in it is loaded from elsewhere and nothing runs in it: the style sheet, the charts (SVG) and the images (PNG
+data URIs) are inline. Every figure is computed from the run's result, in the sentences too. No TensorFlow here.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from kerasrobust.figures import (
+    STYLE,
     Record,
     attack_name,
     by_network,
@@ -116,7 +117,7 @@ def write_report(
         _method_section(result),
         _settings_section(result, command, settings),
     ]
-    page = _PAGE.format(title=escape(title), style=_STYLE, body="\n".join(part for part in parts if part))
+    page = _PAGE.format(title=escape(title), style=STYLE, body="\n".join(part for part in parts if part))
     target = folder / "report.html"
     handle, temporary = tempfile.mkstemp(prefix=".report-", suffix=".html", dir=folder)
     try:
@@ -131,7 +132,7 @@ def write_report(
 
 
 def encode_png(image: np.ndarray) -> bytes:
-    """Returns an image as a PNG file.
+    r"""Returns an image as a PNG file.
 
     Args:
         image: (H, W, C) with 1, 3 or 4 channels; uint8, or float in [0, 1].
@@ -141,7 +142,7 @@ def encode_png(image: np.ndarray) -> bytes:
 
     Example:
         >>> encode_png(np.zeros((2, 2, 3), np.uint8))[:4]
-        b'\\x89PNG'
+        b'\x89PNG'
     """
     colour = {1: 0, 3: 2, 4: 6}.get(image.shape[-1]) if image.ndim == 3 else None
     if colour is None:
@@ -167,8 +168,8 @@ def _banner(result: Mapping[str, Any]) -> str:
     if not _is_synthetic(result):
         return ""
     return (
-        "<p class=banner role=note><strong>Synthetic data.</strong> These images are generated shapes, not photographs. "
-        "The figures show how the methods behave; they say nothing about accuracy on real images"
+        "<p class=banner role=note><strong>Synthetic data.</strong> These images are generated shapes, not "
+        "photographs. The figures show how the methods behave; they say nothing about accuracy on real images"
         + (
             ", and the published ones beside them were measured on others."
             if any(row.get("published") is not None for row in result.get("rows") or [])
@@ -194,7 +195,7 @@ def _accuracy_cells(accuracy: float | None, interval: Sequence[float] | None) ->
     """Returns the cells of an accuracy and its interval; the bar behind the figure is the figure."""
     share = 100 * (accuracy or 0)
     bar = f'<span class=bar><i style="width:{share:.1f}%"></i></span>'
-    return f"<td class=figure>{bar}{format_accuracy(accuracy)}</td>{_cells([format_interval(interval)])}"
+    return f"<td class=figure>{bar}<b>{format_accuracy(accuracy)}</b></td>{_cells([format_interval(interval)])}"
 
 
 def _study_section(rows: Sequence[Record]) -> str:
@@ -230,8 +231,8 @@ def _study_section(rows: Sequence[Record]) -> str:
         bodies.append(f"<tbody>{''.join(lines)}</tbody>")
     heads = ("Attack", "Norm", "Epsilon", "Steps", "EOT", "Accuracy", "95 % interval", "Median distance", "Published")
     note = (
-        "<p class=note>Published: what the original study printed for its own networks (its Model A is lenet, its Model B "
-        "convnet), whose weights and settings aren't known.</p>"
+        "<p class=note>Published: what the original study printed for networks of its own (its Model A is lenet, its "
+        "Model B convnet).</p>"
         if any(row.get("published") is not None for row in rows)
         else ""
     )
@@ -269,8 +270,8 @@ def _attack_section(attacks: Sequence[Mapping[str, Any]]) -> str:
 def _table_section(heading: str, heads: Iterable[str], bodies: str, note: str) -> str:
     head = "".join(f"<th scope=col>{escape(text)}</th>" for text in heads)
     return (
-        f"<section><h2>{heading}</h2><div class=wide><table class=results><thead><tr>{head}</tr></thead>{bodies}</table>"
-        f"</div>{note}</section>"
+        f"<section><h2>{heading}</h2><div class=wide><table class=results>"
+        f"<thead><tr>{head}</tr></thead>{bodies}</table></div>{note}</section>"
     )
 
 
@@ -283,8 +284,8 @@ def _curve_section(rows: Sequence[Record]) -> str:
         return ""
     return (
         f"<section><h2>Accuracy over epsilon</h2><div class=charts>{''.join(figures)}</div>"
-        "<p class=note>Epsilon 0 is the clean accuracy. Bands are 95 % intervals. A point's figures show when the pointer "
-        "rests on it.</p></section>"
+        "<p class=note>Epsilon 0 is the clean accuracy. Bands are 95 % intervals. A point's figures show when "
+        "the pointer rests on it.</p></section>"
     )
 
 
@@ -352,17 +353,18 @@ def _confidence(value: float) -> str:
 def _method_section(result: Mapping[str, Any]) -> str:
     rows = result.get("rows") or []
     sentences = [
-        f"Measured on {format_images(result)}. An attack counts as successful where the attacked image, classified again in "
-        "float32, is not given its true label; images that the model gets wrong from the start count as wrong.",
+        f"Measured on {format_images(result)}. An attack counts as successful where the attacked image, classified "
+        "again in float32, is not given its true label; images that the model gets wrong from the start count as wrong.",
     ]
     if any(row.get("randomized") for row in rows):
         sentences.append(
-            "Intervals are at 95 %: Wilson's for deterministic networks; for randomized ones, whose accuracy is the mean "
-            "over fresh passes, from resampling the examples."
+            "Intervals are at 95 %: Wilson's for deterministic networks; for randomized ones, whose accuracy is the "
+            "mean over fresh passes, from resampling the examples."
         )
     else:
         sentences.append(
-            "Intervals are at 95 %: Wilson's for a deterministic network, from resampling the examples for a randomized one."
+            "Intervals are at 95 %: Wilson's for a deterministic network, from resampling the examples for a "
+            "randomized one."
         )
     if any((row.get("eot") or 1) > 1 for row in rows):
         sentences.append(
@@ -399,7 +401,8 @@ def _settings_section(result: Mapping[str, Any], command: str, settings: Mapping
     parts = [f"<h3>{name}</h3>{_pairs(values)}" for name, values in tables if values]
     return (
         "<section><h2>To repeat it</h2>"
-        f"<pre><code>{escape(command)}</code></pre><div class=tables><div>{'</div><div>'.join(parts)}</div></div></section>"
+        f"<pre><code>{escape(command)}</code></pre>"
+        f"<div class=tables><div>{'</div><div>'.join(parts)}</div></div></section>"
     )
 
 
@@ -423,67 +426,6 @@ def _flat(values: Mapping[str, Any], prefix: str) -> Iterable[tuple[str, str]]:
         else:
             yield name, "" if value is None else str(value)
 
-
-_STYLE = """
-:root { --ink: #1b1f24; --soft: #59636e; --paper: #fff; --panel: #f6f7f9; --rule: #d5dae0; --bar: #cfe0f3;
-  --warn-ink: #6b4300; --warn: #fff3d6; --wrong: #b3261e;
-  --s0: #0072b2; --s1: #d55e00; --s2: #007a5a; --s3: #b0578d; --s4: #a87400; --s5: #2b8fc7; --s6: #3c3c3c; }
-@media screen and (prefers-color-scheme: dark) {
-  :root { --ink: #e6e9ed; --soft: #9aa5b1; --paper: #14171b; --panel: #1c2127; --rule: #363d46; --bar: #24415f;
-    --warn-ink: #ffdf9e; --warn: #3d2f10; --wrong: #ff8a80;
-    --s0: #58aee6; --s1: #ff8a4c; --s2: #35c79b; --s3: #e492c0; --s4: #e6b23c; --s5: #8fd3f7; --s6: #d0d0d0; } }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.5 system-ui, sans-serif;
-  print-color-adjust: exact; -webkit-print-color-adjust: exact; }
-main { max-width: 70rem; margin: 0 auto; padding: 1.5rem 1rem 3rem; }
-h1 { font-size: 1.75rem; line-height: 1.2; margin: 0 0 .5rem; }
-h2 { font-size: 1.2rem; margin: 2.5rem 0 .75rem; padding-bottom: .25rem; border-bottom: 1px solid var(--rule); }
-h3 { font-size: 1rem; margin: 1.5rem 0 .5rem; }
-.lead { font-size: 1.06rem; max-width: 50rem; margin: 0; }
-.note, figcaption, .pairs th, .group span { color: var(--soft); }
-.note { font-size: .875rem; max-width: 50rem; }
-.banner { background: var(--warn); color: var(--warn-ink); border-left: 4px solid; border-radius: 4px; padding: .6rem 1rem;
-  margin: 1.25rem 0 0; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-.results { width: 100%; font-size: .875rem; white-space: nowrap; }
-.results th, .results td { padding: .2rem .6rem; text-align: right; }
-.results th:nth-child(-n+2), .results td:nth-child(-n+2), .results .group th { text-align: left; }
-.results thead th { border-bottom: 2px solid var(--rule); vertical-align: bottom; }
-.results tbody tr + tr td { border-top: 1px solid var(--panel); }
-.results .group th { background: var(--panel); padding: .4rem .6rem; border-top: 1px solid var(--rule); }
-.group span { font-weight: 400; margin-left: .5rem; }
-.clean td { font-weight: 600; }
-.bar { display: inline-block; vertical-align: middle; width: 6rem; height: .7rem; margin-right: .6rem; background: var(--panel); }
-.bar i { display: block; height: 100%; background: var(--s0); opacity: .75; }
-.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(20rem, 100%), 1fr)); gap: 1.5rem; }
-figure { margin: 0; break-inside: avoid; }
-.charts svg { width: 100%; height: auto; display: block; }
-.charts figcaption { color: var(--ink); font-weight: 600; margin-bottom: .25rem; }
-.charts text { fill: var(--soft); font-size: 11.5px; }
-.grid, .tick { stroke: var(--rule); }
-.line { fill: none; stroke: var(--c); stroke-width: 2; stroke-linejoin: round; }
-.band { fill: var(--c); opacity: .13; }
-.mark { fill: var(--c); stroke: var(--paper); stroke-width: 1; }
-.hit { fill: transparent; }
-.s0 { --c: var(--s0); } .s1 { --c: var(--s1); } .s2 { --c: var(--s2); } .s3 { --c: var(--s3); }
-.s4 { --c: var(--s4); } .s5 { --c: var(--s5); } .s6 { --c: var(--s6); }
-.legend { list-style: none; margin: .5rem 0 0; padding: 0; display: flex; flex-wrap: wrap; gap: .1rem 1.1rem; font-size: .84rem; }
-.legend svg { width: 34px; height: 14px; display: inline-block; vertical-align: middle; margin-right: .35rem; }
-.strips { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(19rem, 100%), 1fr)); gap: 1rem; }
-.strip { border: 1px solid var(--rule); border-radius: 6px; padding: .6rem; font-size: .84rem; }
-.images { display: grid; grid-template-columns: repeat(3, 1fr); gap: .5rem; text-align: center; }
-.images img { width: 100%; aspect-ratio: 1; object-fit: contain; image-rendering: pixelated; display: block; margin-bottom: .2rem; }
-.images span { display: block; overflow-wrap: anywhere; line-height: 1.3; }
-.strip figcaption { margin-top: .4rem; }
-.wrong { color: var(--wrong); }
-pre { background: var(--panel); padding: .7rem 1rem; border-radius: 4px; white-space: pre-wrap; overflow-wrap: anywhere; }
-.tables { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(18rem, 100%), 1fr)); gap: 0 2rem; }
-.pairs { font-size: .875rem; }
-.pairs th, .pairs td { text-align: left; vertical-align: top; padding: .1rem .9rem .1rem 0; font-weight: 400; overflow-wrap: anywhere; }
-@media print { main { max-width: none; padding: 0; } body { font-size: 10pt; } .results { font-size: 8pt; }
-  .wide { overflow: visible; } tr, .strip, .banner { break-inside: avoid; } h2, h3, .group { break-after: avoid; } }
-"""
 
 _PAGE = """<!DOCTYPE html>
 <html lang="en">

@@ -5,9 +5,12 @@ The order of precedence: what is typed, then the preset (`train --preset`), then
 
 from __future__ import annotations
 
+import _thread
+import ast
 import contextlib
+import dataclasses
+import difflib
 import io
-import json
 import os
 import re
 import signal
@@ -21,9 +24,11 @@ from typing import IO, Any
 from kerasrobust import presets, require_tensorflow
 from kerasrobust.config import CompareConfig, Epsilon, ModelsConfig, RunConfig, written
 from kerasrobust.errors import Cancelled, InputError, unknown_name
-from kerasrobust.events import Event, RunStarted, as_dict
+from kerasrobust.events import Event, RunStarted, to_json
 
 PROGRAM = "kerasrobust"
+GRACE_SECONDS = 1.0
+"""How long the work may take to notice that it is to stop, before it is interrupted wherever it is."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,6 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"{PROGRAM}: {error}", file=people)
         return 2
+    except KeyboardInterrupt:  # Before anything has begun.
+        return 130
 
 
 def parse(words: list[str]) -> RunConfig | None:
@@ -62,6 +69,7 @@ def parse(words: list[str]) -> RunConfig | None:
         words, default = _preset(words)
     if made is CompareConfig and words and not words[0].startswith("-"):
         words = ["--subjects", *words]
+    _check_options(kind, words)
     import tyro
 
     errors = io.StringIO()
@@ -78,7 +86,24 @@ def parse(words: list[str]) -> RunConfig | None:
     except SystemExit as stopped:
         if not stopped.code:
             return None
-        raise InputError(_one_line(errors.getvalue(), kind)) from None
+        cause: BaseException | None = stopped
+        while cause is not None:  # What our own checks have raised is among what the parser was handling.
+            if isinstance(cause, InputError):
+                raise cause from None
+            cause = cause.__context__
+        raise _reworded(errors.getvalue(), kind) from None
+
+
+def _check_options(kind: str, words: list[str]) -> None:
+    """Raises InputError for an option that the command doesn't have, with the nearest one that it has."""
+    names = [item.name.replace("_", "-") for item in dataclasses.fields(RunConfig.kinds[kind])]
+    known = ["--help", *(f"--{prefix}{name}" for name in names for prefix in ("", "no-"))]
+    for word in words:
+        option = word.partition("=")[0].replace("_", "-")
+        if option.startswith("--") and option not in known:
+            near = difflib.get_close_matches(option, known, n=1)
+            advice = f"Did you mean {near[0]}?" if near else f"See {PROGRAM} {kind} --help."
+            raise InputError(f"Expected an option of {kind!r}. Received: {option}. {advice}")
 
 
 def _preset(words: list[str]) -> tuple[list[str], RunConfig | None]:
@@ -112,12 +137,27 @@ def _registry() -> Any:
     return registry
 
 
-def _one_line(text: str, kind: str) -> str:
-    """Returns the parser's message without its box, its help and its line breaks."""
+def _reworded(text: str, kind: str) -> InputError:
+    """Returns what the parser says in a box, in one line and in the words of all other errors here."""
     inside = [line.strip("│ ") for line in text.splitlines() if not re.match(r"[╭╰]", line)]
     message = " ".join(" ".join(inside).split("───")[0].split()).rstrip(".")
-    message = re.sub(r"^Error parsing --[\w-]+: (?=Expected)", "", message)
-    return f"{message}. See {PROGRAM} {kind} --help." if message else f"Bad options. See {PROGRAM} {kind} --help."
+    see = f"See {PROGRAM} {kind} --help."
+    if match := re.match(r"Missing from .*?: (--[\w-]+)", message):
+        return InputError(f"Expected the option {match[1]}. Received: none. {see}")
+    if match := re.match(r"Missing value for argument '(--[\w-]+)", message):
+        return InputError(f"Expected a value after {match[1]}. Received: none. {see}")
+    if match := re.match(r"invalid choice '(.*)' for argument '--([\w-]+)'.*\((.*)\)$", message):
+        return unknown_name(match[2], match[1], re.findall(r"'([^']+)'", match[3]))
+    if match := re.match(r"Error parsing (--[\w-]+): (.*): (\[.*\]|'.*')$", message):
+        option, reason, received = match.groups()
+        if option == "--epsilons":  # The parser tries several readings of a list and drops what they say.
+            for word in ast.literal_eval(received):
+                Epsilon(word)
+        what = {"invalid": "a whole number", "could": "a number"}.get(reason.split()[0], "whole numbers")
+        return InputError(f"Expected {option} as {what}. Received: {received}. {see}")
+    if match := re.match(r"Unrecognized options: (.*)", message):
+        return InputError(f"Expected options of {kind!r} only. Received: {match[1]}. {see}")
+    return InputError(f"Expected options that can be read. Received: {message or 'others'}. {see}")
 
 
 def _help() -> str:
@@ -143,8 +183,9 @@ class _Log:
     """
 
     def __init__(self) -> None:
-        self.people: IO[str] = os.fdopen(os.dup(2), "w", buffering=1)
-        self._early = tempfile.TemporaryFile()
+        # As Python's own standard error does it: a name that can't be printed is no reason to fail.
+        self.people: IO[str] = os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
+        self._early = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `close`.
         os.dup2(self._early.fileno(), 2)
 
     def move(self, target: Path) -> None:
@@ -160,16 +201,37 @@ class _Log:
         """Gives standard error back."""
         sys.stderr.flush()
         os.dup2(self.people.fileno(), 2)
+        self.people.close()
+        self._early.close()
 
 
 @contextlib.contextmanager
 def _stopping() -> Iterator[Callable[[], bool]]:
-    """Makes SIGINT and SIGTERM set a flag that the engine looks at; gives a function that tells it."""
+    """Makes SIGINT and SIGTERM set a flag that the engine looks at; gives a function that tells it.
+
+    What doesn't look at the flag within `GRACE_SECONDS` (imports, loading, tracing) is interrupted by a
+    KeyboardInterrupt, as by a second signal.
+    """
     flag = threading.Event()
-    before = {number: signal.signal(number, lambda *_: flag.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    timer = threading.Timer(GRACE_SECONDS, _thread.interrupt_main)
+    timer.daemon = True
+
+    def ask(*_: Any) -> None:
+        if flag.is_set():
+            raise KeyboardInterrupt
+        flag.set()
+        timer.start()
+
+    def asked() -> bool:
+        if flag.is_set():
+            timer.cancel()
+        return flag.is_set()
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield flag.is_set
+        yield asked
     finally:
+        timer.cancel()
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -196,7 +258,7 @@ def _run(config: RunConfig) -> int:
 
             engine.run(config, emit, should_stop)
         return 0
-    except Cancelled:
+    except (Cancelled, KeyboardInterrupt):
         return 130
     except InputError as error:
         print(f"{PROGRAM}: {error}", file=log.people)
@@ -217,7 +279,7 @@ def _run(config: RunConfig) -> int:
 
 
 def _print_json(event: Event) -> None:
-    print(json.dumps(as_dict(event), ensure_ascii=False), flush=True)
+    print(to_json(event), flush=True)
 
 
 if __name__ == "__main__":

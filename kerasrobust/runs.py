@@ -1,7 +1,7 @@
 """One run's folder: made, locked, written, read again and followed. No TensorFlow here.
 
-`config.json`, `events.jsonl`, `console.log`, `result.json`, `examples.h5`, `report.html`, `models/`, and `lock`, which a
-living run holds (with its pid). Files appear whole: they are written under another name and then renamed.
+`config.json`, `events.jsonl`, `console.log`, `result.json`, `examples.h5`, `report.html`, `models/`, and `lock`, which
+a living run holds (with its pid). Files appear whole: they are written under another name and then renamed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def write_json(path: Path, value: Any) -> None:
     """Writes JSON under a temporary name and renames it, so that nobody meets half a file."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.write_text(json.dumps(finite(value), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(finite(value), indent=1) + "\n", encoding="utf-8")
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -50,13 +50,14 @@ class Run:
 
     Attributes:
         path: the folder.
-        is_new: whether it was made just now.
+        is_new: whether it was made just now, also in place of another run.
     """
 
     path: Path
     is_new: bool
     _lock: IO[str]
     _events: IO[str] | None = None
+    _replaced: Path | None = None
 
     @property
     def name(self) -> str:
@@ -65,103 +66,143 @@ class Run:
     def write(self, event: Event) -> None:
         """Appends an event to `events.jsonl`: a whole line in one write."""
         if self._events is None:
-            self._events = (self.path / "events.jsonl").open("a", encoding="utf-8")
+            path = self.path / "events.jsonl"
+            torn = path.exists() and path.read_bytes()[-1:] not in (b"", b"\n")
+            self._events = path.open("a", encoding="utf-8")
+            if torn:  # A process died while it wrote: what comes now is not to be lost with that line.
+                self._events.write("\n")
         self._events.write(to_json(event) + "\n")
         self._events.flush()
 
+    @property
+    def replaces(self) -> bool:
+        """Whether another run was put aside for this one."""
+        return self._replaced is not None
+
+    def settle(self) -> None:
+        """Says that the run is under way: what it replaces is removed."""
+        if self._replaced is not None:
+            shutil.rmtree(self._replaced)
+            self._replaced = None
+
     def close(self) -> None:
         """Lets go of the folder."""
-        if self._events is not None:
-            self._events.close()
-        self._lock.close()
+        try:
+            if self._events is not None:
+                self._events.close()
+        finally:
+            self._lock.close()
 
     def discard(self) -> None:
-        """Removes the folder of a run that never began."""
-        self.close()
+        """Removes the folder of a run that never began, and puts back what it was to replace."""
+        with contextlib.suppress(OSError):  # What couldn't be written to a full disk is removed anyway.
+            self.close()
         shutil.rmtree(self.path)
+        if self._replaced is not None:
+            self._replaced.rename(self.path)
 
 
 def open_run(config: RunConfig) -> Run:
     """Makes a run's folder, or takes up the unfinished one of the same name and settings, and locks it.
 
-    A finished study is taken up too: its stages are done, so it ends at once with the same table.
+    A finished study is taken up too: its stages are done, so it ends at once with the same table. With `overwrite` what
+    can't be taken up is put aside, until `Run.settle` or `Run.discard` decides on it.
 
     Raises:
         InputError: where the folder is in use, finished, of other settings, or can't be written.
     """
-    name = config.name or f"{config.kind}-{time.strftime('%Y%m%d-%H%M%S')}"
-    path = config.runs_dir / name
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not config.name:
-            while path.exists():
+    with contextlib.ExitStack() as undo:
+        try:
+            config.runs_dir.mkdir(parents=True, exist_ok=True)
+            path, is_new = _make_folder(config)
+            if is_new:
+                undo.callback(shutil.rmtree, path, ignore_errors=True)
+            lock = undo.enter_context((path / "lock").open("a+"))
+            _take_lock(lock, path)
+            replaced = None
+            if not is_new and (refusal := _refusal(path, config)):
+                if not config.overwrite or not (path / "config.json").is_file():
+                    raise refusal
+                is_new, replaced = True, path.with_name(f".{path.name}.{os.getpid()}")
+                path.rename(replaced)
+                undo.callback(replaced.rename, path)
+                lock.close()
+                path.mkdir()
+                undo.callback(shutil.rmtree, path, ignore_errors=True)
+                lock = undo.enter_context((path / "lock").open("a+"))
+                _take_lock(lock, path)
+            lock.truncate(0)
+            lock.write(f"{os.getpid()}\n")
+            lock.flush()
+            write_json(path / "config.json", to_dict(config))
+        except OSError as error:
+            raise InputError(
+                f"Expected a folder for runs that can be written. Received: {config.runs_dir} ({error.strerror}). "
+                "Free some space, or choose another with --runs-dir."
+            ) from error
+        undo.pop_all()
+    return Run(path=path, is_new=is_new, _lock=lock, _replaced=replaced)
+
+
+def _make_folder(config: RunConfig) -> tuple[Path, bool]:
+    """Returns the run's folder, and whether it was made just now: always, where the run has no name of its own."""
+    path = config.runs_dir / (config.name or f"{config.kind}-{time.strftime('%Y%m%d-%H%M%S')}")
+    while True:
+        try:
+            path.mkdir()
+        except FileExistsError:
+            if config.name is None:
                 path = path.with_name(path.name + "b")
-        is_new = not path.exists()
-        path.mkdir(exist_ok=True)
-        lock = (path / "lock").open("a+")
-    except OSError as error:
-        raise InputError(
-            f"Expected a folder for runs that can be written. Received: {config.runs_dir} ({error.strerror}). "
-            "Choose another with --runs-dir."
-        ) from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.seek(0)
-        owner = lock.read().strip()
-        lock.close()
-        raise InputError(
-            f"Expected a run folder that is free. Received: {path}, in use by process {owner or 'unknown'}. "
-            "Wait for it, stop it, or choose another --name."
-        ) from None
-    run = Run(path=path, is_new=is_new, _lock=lock)
-    try:
-        if not is_new:
-            _take_up(path, config)
-        lock.truncate(0)
-        lock.write(f"{os.getpid()}\n")
-        lock.flush()
-        write_json(path / "config.json", to_dict(config))
-    except OSError as error:
-        run.close()
-        raise InputError(
-            f"Expected a run folder that can be written. Received: {path} ({error.strerror}). "
-            "Free some space, or choose another with --runs-dir."
-        ) from error
-    except InputError:
-        run.close()
-        raise
-    return run
+                continue
+            if not path.is_dir():
+                raise
+            return path, False
+        return path, True
 
 
-def _take_up(path: Path, config: RunConfig) -> None:
-    """Checks that an existing folder may be gone on with; empties it where it is to be overwritten."""
-    if config.overwrite:
-        for item in path.iterdir():
-            if item.name != "lock":
-                shutil.rmtree(item) if item.is_dir() else item.unlink()
-        return
+def _take_lock(lock: IO[str], path: Path) -> None:
+    """Locks a run's folder for this process.
+
+    Raises:
+        InputError: where another one works in it.
+    """
+    for pause in (0.05, 0.1, None):  # A reader that asks `is_locked` holds it for a moment.
+        try:
+            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if pause is not None:
+                time.sleep(pause)
+    lock.seek(0)
+    raise InputError(
+        f"Expected a run folder that is free. Received: {path}, in use by process {lock.read().strip() or 'unknown'}. "
+        "Wait for it, stop it, or choose another --name."
+    )
+
+
+def _refusal(path: Path, config: RunConfig) -> InputError | None:
+    """Returns why an existing folder can't be gone on with, or None where it can."""
     before = read_json(path / "config.json")
     if before is None:
         if any(item.name != "lock" for item in path.iterdir()):
-            raise InputError(f"Expected a run's folder. Received: {path}, which holds something else. Choose another.")
-        return
+            return InputError(f"Expected a run's folder. Received: {path}, which holds something else. Choose another.")
+        return None
 
     def relevant(settings: dict[str, Any]) -> dict[str, Any]:
         return {key: value for key, value in settings.items() if key not in _IRRELEVANT}
 
-    now = json.loads(json.dumps(finite(to_dict(config))))
-    if relevant(before) != relevant(now):
-        differing = sorted(key for key in relevant(now) if relevant(before).get(key) != relevant(now)[key])
-        raise InputError(
+    then, now = relevant(before), relevant(json.loads(json.dumps(finite(to_dict(config)))))
+    if then != now:
+        differing = sorted(key for key in then | now if then.get(key) != now.get(key))
+        return InputError(
             f"Expected the settings that run {path.name!r} was started with. Received: other {', '.join(differing)}. "
             "Choose another --name, or replace it with --overwrite."
         )
-    if (path / "result.json").exists() and config.kind not in ("study", "demo"):
-        raise InputError(
+    if (path / "result.json").exists() and (config.overwrite or config.kind not in ("study", "demo")):
+        return InputError(
             f"Expected a name that is free. Received: {path.name!r}, a finished run. "
             "Choose another --name, or replace it with --overwrite."
         )
+    return None
 
 
 def read_events(path: Path, offset: int = 0) -> tuple[list[Event], int]:
@@ -207,8 +248,12 @@ def list_runs(runs_dir: Path) -> list[Path]:
     """Returns the folders of all runs, the newest first."""
     if not runs_dir.is_dir():
         return []
-    found = [path for path in runs_dir.iterdir() if (path / "config.json").is_file()]
-    return sorted(found, key=lambda path: (path / "config.json").stat().st_mtime, reverse=True)
+    found = []
+    for path in runs_dir.iterdir():
+        if not path.name.startswith("."):  # What is being replaced.
+            with contextlib.suppress(OSError):  # No run, or removed since it was listed.
+                found.append(((path / "config.json").stat().st_mtime_ns, path))
+    return [path for _, path in sorted(found, reverse=True)]
 
 
 def read_card(folder: Path) -> dict[str, Any] | None:

@@ -177,7 +177,7 @@ class AdversarialModel(keras.Model):
         return tf.stack([tf.constant(self.seed, tf.int32), tf.cast(self.optimizer.iterations, tf.int32)])
 
     def train_step(self, data: Any) -> dict[str, Any]:
-        x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
+        x, y, weights = _unpack(data)
         attack = self.objective.attack()
         size = tf.shape(x)[0]
         if attack is None:
@@ -208,7 +208,7 @@ class AdversarialModel(keras.Model):
         return results
 
     def test_step(self, data: Any) -> dict[str, Any]:
-        x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
+        x, y, weights = _unpack(data)
         # A batch's own content makes the key, so that validation repeats from epoch to epoch without a counter.
         key = tf.stack([tf.constant(self.seed, tf.int32), tf.cast(tf.reduce_sum(tf.cast(y, tf.int32)), tf.int32)])
         logits = self._logits(x)
@@ -220,6 +220,12 @@ class AdversarialModel(keras.Model):
         self.clean_metric.update_state(_right(logits, y))
         self.robust_metric.update_state(_right(self._logits(x_adv), y))
         return self.compute_metrics(x, y, logits, sample_weight=weights)
+
+
+def _unpack(data: Any) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
+    """Returns images, labels (N,), also where they came as (N, 1), and the sample weights, if any."""
+    x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
+    return x, tf.reshape(y, [-1]), weights
 
 
 def _right(logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import tensorflow as tf
@@ -58,7 +59,7 @@ def judge(
         passes: how often; 1 is enough for a deterministic network.
         seed: of the noise in our noise layers.
         batch_size: images at once.
-        should_stop: asked after each pass; where it says True, `Cancelled` is raised.
+        should_stop: asked before each batch; where it says True, `Cancelled` is raised.
 
     Raises:
         Cancelled: when `should_stop` says so.
@@ -68,12 +69,19 @@ def judge(
     """
     found = np.zeros((passes, len(x)), np.int64)
     probabilities = np.zeros((len(x), classifier.classes), np.float32)
+    size = min(batch_size, len(x))
+    # The last part takes the rest, so that no part is smaller than a batch, which would be compiled anew.
+    edges = [*range(0, len(x) - size + 1, size), len(x)]
     for number in range(passes):
-        if should_stop():
-            raise Cancelled
-        key = np.random.SeedSequence([*(part % 2**32 for part in seed), number]).generate_state(2, np.uint32)
-        noise = tf.constant((key >> 1).astype(np.int32)) if classifier.randomized and classifier.seedable else None
-        logits = predict(classifier, x, batch_size=batch_size, key=noise)
+        parts = []
+        for first, last in pairwise(edges):
+            if should_stop():
+                raise Cancelled
+            entropy = [*(part % 2**32 for part in seed), number, first]
+            key = np.random.SeedSequence(entropy).generate_state(2, np.uint32)
+            noise = tf.constant((key >> 1).astype(np.int32)) if classifier.randomized and classifier.seedable else None
+            parts.append(predict(classifier, x[first:last], batch_size=size, key=noise))
+        logits = np.concatenate(parts)
         found[number] = logits.argmax(axis=1)
         exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
         probabilities += exponentials / exponentials.sum(axis=1, keepdims=True)

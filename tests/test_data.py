@@ -16,8 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kerasrobust import data
-from kerasrobust.data import Dataset, load_data, load_dataset, parts_of, reachable, train_pipeline
+from kerasrobust import data, tfds_sets
+from kerasrobust.data import Dataset, load_data, load_dataset, parts_of, train_pipeline
+from kerasrobust.tfds_sets import reachable
 from kerasrobust.errors import InputError
 from kerasrobust.events import Event, Log, Progress
 
@@ -205,7 +206,7 @@ def test_sets_for_other_tasks_are_refused(name: str, tmp_path: Path) -> None:
 
 
 def test_without_network_it_says_what_to_do_and_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data, "reachable", lambda address: False)
+    monkeypatch.setattr(tfds_sets, "reachable", lambda address: False)
     with pytest.raises(InputError, match=r"(?s)a network to download it from.*storage\.googleapis\.com.*'shapes'"):
         load_dataset("mnist", data_dir=str(tmp_path / "sets"))
     assert not (tmp_path / "sets").exists()
@@ -234,7 +235,7 @@ def test_silence_and_refusal_are_not_reachable_and_silence_ends_in_time() -> Non
         assert time.monotonic() - started < 3
     assert not reachable(f"http://127.0.0.1:{port}/")
     assert not reachable("nonsense://x")
-    assert data.PROBE_SECONDS < 10
+    assert tfds_sets.PROBE_SECONDS < 10
 
 
 @pytest.fixture(scope="module")
@@ -280,7 +281,7 @@ def local_set() -> str:
 def test_a_download_is_watched_and_then_read(
     local_set: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(data, "reachable", lambda address: True)
+    monkeypatch.setattr(tfds_sets, "reachable", lambda address: True)
     events: list[Event] = []
     dataset = load_dataset(local_set, data_dir=str(tmp_path), emit=events.append)
     assert dataset.class_names == ("dark", "grey", "light")
@@ -295,14 +296,14 @@ def test_a_download_is_watched_and_then_read(
     said = capfd.readouterr()
     assert "Dl Completed" not in said.err + said.out
     # And once it is there, no network is asked for.
-    monkeypatch.setattr(data, "reachable", lambda address: pytest.fail("asked the network"))
+    monkeypatch.setattr(tfds_sets, "reachable", lambda address: pytest.fail("asked the network"))
     assert len(load_dataset(local_set, "test[:5]", data_dir=str(tmp_path))) == 5
 
 
 def test_a_download_that_fails_says_so(local_set: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import tensorflow_datasets as tfds
 
-    monkeypatch.setattr(data, "reachable", lambda address: True)
+    monkeypatch.setattr(tfds_sets, "reachable", lambda address: True)
     monkeypatch.setattr(tfds.builder_cls(local_set), "fails", True)
     with pytest.raises(InputError, match="the server hung up"):
         load_dataset(local_set, data_dir=str(tmp_path))

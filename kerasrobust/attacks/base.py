@@ -9,6 +9,7 @@ cancelling looked at.
 from __future__ import annotations
 
 import time
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
@@ -99,6 +100,8 @@ class _Counts:
     """What a call has cost and reached so far."""
 
     total: int
+    runs: int
+    run: int = 0
     done: int = 0
     survivors: int = 0
     gradients: int = 0
@@ -109,7 +112,7 @@ class _Counts:
         if self.progress:
             self.progress(
                 Step(
-                    done=self.done,
+                    done=(self.run * self.total + self.done) // self.runs,
                     total=self.total,
                     survivors=self.survivors,
                     step=step,
@@ -235,7 +238,7 @@ class Attack(ABC):
         """
         began = time.perf_counter()
         classifier = as_classifier(model)
-        check_images(classifier, x, y)
+        x, y = check_images(classifier, x, y)
         goal = self._goal(classifier, y, target)
         stop = should_stop or (lambda: False)
         passes = passes if classifier.randomized else 1
@@ -243,20 +246,23 @@ class Attack(ABC):
             classifier, x, y, passes=passes, seed=[seed, 1], batch_size=batch_size, should_stop=stop
         )
         reached = before.prediction == goal if self.targeted else before.wrong
-        active = np.flatnonzero(~reached) if early_stop else np.arange(len(x))
+        # A randomized network is judged by its mean over passes: an image that is right now and then can still fall.
+        idle = before.correct_rate == 0 if classifier.randomized and not self.targeted else reached
+        active = np.flatnonzero(~idle) if early_stop else np.arange(len(x))
         counts = _Counts(
             total=len(x),
+            runs=self.run_count(),
             done=len(x) - len(active),
             survivors=int(np.sum(~reached)),
             forwards=0 if clean else len(x) * passes,
             progress=progress,
         )
-        x_adv = np.array(x, np.float32)
+        x_adv = x.copy()
         score = np.full(len(x), np.inf, np.float32)
         crafting = at_precision(classifier, precision)
         for run in range(self.run_count()):
             remaining = active if not early_stop or classifier.randomized else active[score[active] >= 0]
-            counts.done = len(x) - len(remaining)
+            counts.run, counts.done = run, len(x) - len(remaining)
             for found in self._batches(crafting, x, goal, remaining, [seed, run], batch_size, early_stop, counts, stop):
                 index, images, scores = found
                 better = scores < score[index]
@@ -292,9 +298,9 @@ class Attack(ABC):
             expected = "target classes for a targeted attack" if self.targeted else "no targets for an untargeted one"
             raise InputError(f"Expected {expected}. Set targeted=True and give target=..., or neither.")
         if target is None:
-            return np.asarray(y, np.int64)
+            return y
         target = np.asarray(target)
-        if target.shape != np.shape(y) or not ((target >= 0) & (target < classifier.classes)).all():
+        if target.shape != y.shape or not ((target >= 0) & (target < classifier.classes)).all():
             raise InputError(
                 f"Expected one target in 0..{classifier.classes - 1} per image. Received: shape {target.shape}. "
                 "Check the targets."
@@ -324,7 +330,9 @@ class Attack(ABC):
             index = remaining[first : first + size]
             # Padding repeats the batch's own images, so nothing in the graph meets an unusual value.
             padded = np.resize(index, size)
-            keys = np.stack([np.full(size, _key(*seed)), padded], axis=1).astype(np.int32)
+            # An image's noise follows from the image, so it is the same wherever in whatever batch it stands.
+            marks = np.array([zlib.crc32(image.tobytes()) >> 1 for image in x[padded]])
+            keys = np.stack([np.full(size, _key(*seed)), marks], axis=1).astype(np.int32)
             state = compiled.begin(tf.constant(x[padded]), tf.constant(goal[padded]), tf.constant(keys), numbers)
             taken, count, steps = 0, 1, self.step_count()
             while taken < steps:

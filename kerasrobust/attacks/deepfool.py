@@ -58,7 +58,7 @@ class DeepFool(Attack):
         return type(self).__name__, self.norm, self.eot == 1, self.candidates
 
     def parameters(self) -> dict[str, float | int]:
-        return {"overshoot": self.overshoot, "eot": self.eot}
+        return {"overshoot": float(self.overshoot), "eot": self.eot}
 
     def step_count(self) -> int:
         return self.steps
@@ -126,7 +126,7 @@ class DeepFool(Attack):
                 found = network(x, threat.fold(key, number))
                 rivals = self._choose(found if logits is None else logits, y)
                 leads = tf.gather(found, rivals, batch_dims=1) - tf.gather(found, y, batch_dims=1)[:, None]
-            return leads, tape.batch_jacobian(leads, x)
+            return leads, tape.batch_jacobian(leads, x, unconnected_gradients=tf.UnconnectedGradients.ZERO)
 
         if self.eot == 1:
             return once(0)

@@ -54,8 +54,9 @@ class GradientAttack(Attack):
         return type(self).__name__, self.norm, self.targeted, self.eot == 1, self.keeps_best()
 
     def parameters(self) -> dict[str, float | int]:
-        numbers: dict[str, float | int] = {"epsilon": self.epsilon, "step_size": self.length(), "eot": self.eot}
-        return numbers | ({"decay": self.decay()} if self.momentum else {})
+        # As floats: the integer 1 would become an integer tensor.
+        numbers: dict[str, float | int] = {"epsilon": float(self.epsilon), "step_size": float(self.length())}
+        return numbers | {"eot": self.eot} | ({"decay": float(self.decay())} if self.momentum else {})
 
     def decay(self) -> float:
         """Returns the decay of the accumulated gradient, where the attack has one."""

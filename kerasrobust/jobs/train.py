@@ -23,6 +23,7 @@ from kerasrobust.jobs.attack import evaluate_with_events
 from kerasrobust.jobs.context import Context
 from kerasrobust.models import build_model
 from kerasrobust.precision import with_precision
+from kerasrobust.runs import read_json, write_json
 from kerasrobust.training import OBJECTIVES, AdversarialModel, Objective
 
 CARD_STEPS, CARD_RESTARTS, CARD_EOT = 20, 5, 20
@@ -52,7 +53,9 @@ def prepare(context: Context, config: TrainConfig) -> Callable[[], dict[str, Any
         with context.stage("evaluate", f"Measuring {name} on {len(data.test):,} test images"):
             card = make_card(context, config, data, network, name)
         context.check()
-        save(context, network, target, card, config.overwrite)
+        with context.stage("save", f"Saving {name}"):
+            saving.save_model(network, target, card, overwrite=config.overwrite)
+        context.emit(ModelSaved(name=name, path=str(target), card=card))
         return {"schema": 1, "kind": config.kind, "seed": config.seed, "versions": context.versions, **card}
 
     return work
@@ -126,7 +129,15 @@ def make_objective(config: TrainConfig, steps_per_epoch: int) -> Objective:
 
 
 def fit(context: Context, config: TrainConfig, data: TrainData, network: keras.Model, folder: Path) -> None:
-    """Trains a network in place; goes on from the last whole epoch where `folder` holds one; keeps the best epoch."""
+    """Trains a network in place and leaves it at its best epoch.
+
+    Goes on from the last whole epoch that `folder` holds, and trains nothing where that was the last of all.
+    """
+    done = folder / "done.json"
+    if (before := read_json(done)) is not None:
+        network.load_weights(folder / "best.weights.h5")
+        context.emit(Log(level="info", message=f"Trained before: {before['summary']}"))
+        return
     folder.mkdir(parents=True, exist_ok=True)
     batch_size = min(config.batch_size, len(data.train))
     steps_per_epoch = len(data.train) // batch_size
@@ -150,11 +161,14 @@ def fit(context: Context, config: TrainConfig, data: TrainData, network: keras.M
             EventCallback(context.emit, context.should_stop, steps_per_epoch),
             best,
             OverfittingAlarm(context.emit),
-            keras.callbacks.BackupAndRestore(folder / "backup"),
+            # The one before is kept too: a process may die while it writes.
+            keras.callbacks.BackupAndRestore(folder / "backup", double_checkpoint=True),
         ],
         verbose=0,
     )
-    context.emit(Log(level="info", message=f"Kept epoch {best.epoch} of {config.epochs}: {monitor} {best.best:.2%}."))
+    summary = f"Kept epoch {best.epoch} of {config.epochs}: {monitor} {best.best:.2%}."
+    write_json(done, {"summary": summary})
+    context.emit(Log(level="info", message=summary))
 
 
 def make_card(
@@ -195,9 +209,3 @@ RECIPE = (
     "batch_size", "seed", "precision",
 )  # fmt: skip
 """The settings that decide which network comes out of a training."""
-
-
-def save(context: Context, network: keras.Model, target: Path, card: dict[str, Any], overwrite: bool) -> None:
-    """Saves a network with its card, and says so."""
-    saving.save_model(network, target, card, overwrite=overwrite)
-    context.emit(ModelSaved(name=target.name, path=str(target), card=card))

@@ -1,0 +1,151 @@
+"""The command line as tests use it: called in this process or started as its own, and what the two need."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kerasrobust import run
+from kerasrobust.events import Event
+from kerasrobust.runs import read_events
+
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended, and what it wrote on the two file descriptors, from Python and from C."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def message(self) -> str:
+        """The one line of a command that refuses its input; checks that there is nothing else."""
+        assert self.status == 2, (self.status, self.err)
+        assert self.err.count("\n") == 1 and self.err.endswith("\n"), self.err
+        line = self.err.removeprefix("kerasrobust: ").rstrip("\n")
+        assert line.startswith("Expected ") and line.endswith((".", "?")), line
+        assert "Received: " in line, line
+        assert "Traceback" not in line and "│" not in line, line
+        return line
+
+
+def call(*words: str | Path) -> Outcome:
+    """Calls the command line in this process, which spares the seconds that TensorFlow takes to start."""
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        kept = os.dup(1), os.dup(2)
+        streams = sys.stdout, sys.stderr
+        try:
+            os.dup2(out.fileno(), 1)
+            os.dup2(err.fileno(), 2)
+            # Unlike pytest's own, these write through the file descriptors, as in a process of its own.
+            with open(1, "w", closefd=False) as sys.stdout, open(2, "w", buffering=1, closefd=False) as sys.stderr:
+                status = run.main([str(word) for word in words])
+        finally:
+            sys.stdout, sys.stderr = streams
+            for number, copy in enumerate(kept, start=1):
+                os.dup2(copy, number)
+                os.close(copy)
+        texts = []
+        for file in (out, err):
+            file.seek(0)
+            texts.append(file.read().decode())
+    return Outcome(status, *texts)
+
+
+def start(*words: str | Path, cwd: Path | None = None, **env: str) -> subprocess.Popen[str]:
+    """Starts the command line in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "kerasrobust.run", *map(str, words)],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **env},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen[str], seconds: float = 120) -> Outcome:
+    """Waits for the end of a process."""
+    try:
+        out, err = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+    return Outcome(process.returncode, out, err)
+
+
+def events(folder: Path) -> list[Event]:
+    """Returns what happened in a run so far."""
+    path = folder / "events.jsonl"
+    return read_events(path)[0] if path.exists() else []
+
+
+def wait_for(process: subprocess.Popen[str], ready: Callable[[], bool], seconds: float = 120) -> None:
+    """Waits until something has happened while a process runs."""
+    end = time.monotonic() + seconds
+    while not ready():
+        if process.poll() is not None or time.monotonic() > end:
+            outcome = finish(process, 0.1)
+            raise AssertionError(f"It ended too early, or never got there: {outcome}")
+        time.sleep(0.02)
+
+
+def interrupt(process: subprocess.Popen[str]) -> tuple[Outcome, float]:
+    """Sends SIGINT, as Ctrl-C does; returns how the process ended, and after how many seconds."""
+    process.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    outcome = finish(process, 30)
+    return outcome, time.monotonic() - began
+
+
+@pytest.fixture(scope="session")
+def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with two small untrained networks for `shapes`: `tiny`, and `noisy` with dropout that stays on."""
+    import keras
+
+    from kerasrobust.layers import randomize
+    from kerasrobust.models import build_model
+    from kerasrobust.saving import save_model
+
+    folder = tmp_path_factory.mktemp("models")
+    keras.utils.set_random_seed(5)
+    network = build_model("convnet", widths=(4, 8))
+    save_model(network, folder / "tiny", {"data": "shapes"})
+    save_model(randomize(network, 0.3), folder / "noisy", {"data": "shapes"})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def agreed(models_dir: Path) -> Path:
+    """An .npz file of 3,000 images with the classes that `tiny` gives them, so that it is right on all of them."""
+    from kerasrobust import shapes
+    from kerasrobust.classifier import as_classifier, predict
+    from kerasrobust.saving import load_model
+
+    images, _ = shapes.generate(3000, 1)
+    model = as_classifier(load_model(models_dir / "tiny"))
+    y = predict(model, images.astype(np.float32) / np.float32(255)).argmax(axis=1)
+    path = models_dir.parent / "agreed.npz"
+    np.savez(path, x=images, y=y)
+    return path
+
+
+@pytest.fixture
+def places(tmp_path: Path, models_dir: Path) -> Iterator[list[str]]:
+    """The options for a fresh folder of runs and the session's models; nothing may be written to the latter."""
+    before = sorted(models_dir.rglob("*"))
+    yield ["--runs-dir", str(tmp_path / "runs"), "--models-dir", str(models_dir)]
+    assert sorted(models_dir.rglob("*")) == before

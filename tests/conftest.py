@@ -1,0 +1,74 @@
+"""Models that several test files attack, small enough to be traced in a second and kept for the session."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from keras import layers as L
+
+from kerasrobust.layers import randomize
+from kerasrobust.models import build_model
+
+SHAPE = (8, 8, 3)
+PIXELS = 192
+
+
+def linear_model(kernel: np.ndarray, bias: np.ndarray, *between: L.Layer) -> keras.Model:
+    """Returns a linear classifier with known weights: images -> flatten -> `between` -> dense."""
+    head = L.Dense(kernel.shape[1])
+    model = keras.Sequential([keras.Input(SHAPE), L.Flatten(), *between, head], name="linear")
+    head.set_weights([kernel, bias])
+    return model
+
+
+def images(count: int, seed: int = 0) -> np.ndarray:
+    """Returns images of middling brightness, so that no small perturbation meets the box [0, 1]."""
+    return np.random.default_rng(seed).uniform(0.35, 0.65, (count, *SHAPE)).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def weights() -> tuple[np.ndarray, np.ndarray]:
+    """Kernel (192, 4) and bias (4,) of `linear`, in float32."""
+    draw = np.random.default_rng(1)
+    return draw.normal(size=(PIXELS, 4)).astype(np.float32), draw.normal(size=4).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def linear(weights: tuple[np.ndarray, np.ndarray]) -> keras.Model:
+    return linear_model(*weights)
+
+
+@pytest.fixture(scope="session")
+def small() -> keras.Model:
+    """A convnet with BatchNorm whose random weights are scaled up, so that small perturbations change its mind."""
+    keras.utils.set_random_seed(3)
+    model = build_model("convnet", image_shape=SHAPE, classes=4, widths=(4, 8))
+    kernel, bias = model.layers[-1].get_weights()
+    model.layers[-1].set_weights([5 * kernel, bias])
+    return model
+
+
+@pytest.fixture(scope="session")
+def randomized(small: keras.Model) -> keras.Model:
+    return randomize(small, 0.15)
+
+
+def labels_of(model: keras.Model, x: np.ndarray, wrong: int) -> np.ndarray:
+    """Returns the model's own predictions as labels, but for the first `wrong` images another class."""
+    logits = np.asarray(model(x, training=False))
+    y = logits.argmax(axis=1).astype(np.int64)
+    y[:wrong] = (y[:wrong] + 1) % logits.shape[1]
+    return y
+
+
+@pytest.fixture(scope="session")
+def tfds_dir() -> Path:
+    """The prepared TFDS data, or a skip."""
+    folder = Path(os.environ.get("TFDS_DATA_DIR") or Path(__file__).parents[2] / "shared/data/tfds")
+    if not (folder / "cifar10").is_dir():
+        pytest.skip(f"no CIFAR-10 in {folder}: set TFDS_DATA_DIR")
+    return folder

@@ -1,0 +1,582 @@
+"""Every attack against rules that hold for all, and against closed forms on linear models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import PIXELS, SHAPE, images, labels_of, linear_model
+
+from kerasrobust.attacks import ATTACKS, BIM, FGSM, FGSMRS, MIFGSM, PGD, RFGSM, Attack, AttackResult, DeepFool, Step
+from kerasrobust.attacks.base import gradient
+from kerasrobust.classifier import as_classifier
+from kerasrobust.errors import Cancelled, InputError
+from kerasrobust.layers import RandomDropout, noise_off
+
+N, WRONG, BATCH = 22, 4, 8
+X = np.random.default_rng(5).random((N, *SHAPE)).astype(np.float32)
+ORDER = {"linf": np.inf, "l2": 2}
+EPSILON = {"linf": 0.05, "l2": 0.5}
+
+
+@dataclass(frozen=True)
+class Case:
+    """An attack with what is special about it."""
+
+    make: Callable[..., Attack]
+    random: bool = False
+    targeted: bool = True
+    gradients: int = 1
+    """Gradient evaluations of a whole attack on one example without early stop; 0: it stops by itself."""
+
+
+def case(kind: type[Attack], norm: str, random: bool = False, gradients: int = 1, **settings: Any) -> Case:
+    if kind is DeepFool:
+        return Case(lambda **more: DeepFool(norm=norm, **settings, **more), targeted=False, gradients=0)
+    settings |= {"norm": norm}
+
+    def make(epsilon: float = EPSILON[norm], **more: Any) -> Attack:
+        return kind(epsilon=epsilon, **settings, **more)
+
+    return Case(make, random, gradients=gradients)
+
+
+TABLE = {
+    f"{name}-{norm}": made
+    for norm in ("linf", "l2")
+    for name, made in {
+        "fgsm": case(FGSM, norm),
+        "rfgsm": case(RFGSM, norm, random=True),
+        "fgsm-rs": case(FGSMRS, norm, random=True),
+        "bim": case(BIM, norm, steps=4, gradients=4),
+        "pgd": case(PGD, norm, steps=5, random=True, gradients=5),
+        "pgd restarts": case(PGD, norm, steps=2, restarts=3, random=True, gradients=6),
+        "mifgsm": case(MIFGSM, norm, steps=3, gradients=3),
+        "deepfool": case(DeepFool, norm, steps=10),
+    }.items()
+}
+
+
+@pytest.fixture(scope="module")
+def models(linear: keras.Model, small: keras.Model, randomized: keras.Model) -> dict[str, Any]:
+    def function(x: tf.Tensor) -> tf.Tensor:
+        return linear(x, training=False)
+
+    return {"linear": linear, "convnet": small, "randomized": randomized, "callable": function}
+
+
+@pytest.fixture(scope="module")
+def labels(linear: keras.Model, small: keras.Model) -> dict[str, np.ndarray]:
+    found = {"linear": labels_of(linear, X, WRONG), "convnet": labels_of(small, X, WRONG)}
+    return found | {"callable": found["linear"], "randomized": found["convnet"]}
+
+
+def predicted(model: Any, x: np.ndarray) -> np.ndarray:
+    return np.asarray(model(x, training=False) if isinstance(model, keras.Model) else model(x)).argmax(axis=1)
+
+
+def norm_of(result: AttackResult, x: np.ndarray, norm: str) -> np.ndarray:
+    return np.linalg.norm((result.x_adv.astype(np.float64) - x).reshape(len(x), -1), ord=ORDER[norm], axis=1)
+
+
+def same(one: AttackResult, other: AttackResult) -> None:
+    for field in ("x_adv", "prediction_adv", "success", "correct_rate", "distance"):
+        np.testing.assert_array_equal(getattr(one, field), getattr(other, field))
+
+
+def test_the_table_holds_every_attack() -> None:
+    assert {made.make().name for made in TABLE.values()} == set(ATTACKS)
+
+
+@pytest.mark.parametrize("model_name", ["linear", "convnet", "randomized", "callable"])
+@pytest.mark.parametrize("name", TABLE)
+def test_rules_for_all(name: str, model_name: str, models: dict[str, Any], labels: dict[str, np.ndarray]) -> None:
+    model, y, attack = models[model_name], labels[model_name], TABLE[name].make()
+    random = model_name == "randomized"
+    settings: dict[str, Any] = {"seed": 3, "batch_size": BATCH, "precision": "float32", "passes": 8}
+    result = attack(model, X, y, **settings)
+    assert result.x_adv.dtype == np.float32
+    assert result.x_adv.shape == X.shape
+    assert np.isfinite(result.x_adv).all()
+    assert result.x_adv.min() >= 0
+    assert result.x_adv.max() <= 1
+    np.testing.assert_allclose(result.distance, norm_of(result, X, attack.norm), rtol=1e-6, atol=1e-9)
+    if attack.radius() is not None:
+        assert result.distance.max() <= attack.radius() + 1e-6
+    # Success is what the model says about the result, and nothing else.
+    if random:
+        np.testing.assert_allclose(result.correct_rate, (result.passes == y).mean(axis=0))
+        np.testing.assert_array_equal(result.success, result.correct_rate <= 0.5)
+    else:
+        np.testing.assert_array_equal(result.prediction_adv, predicted(model, result.x_adv))
+        np.testing.assert_array_equal(result.prediction, predicted(model, X))
+        np.testing.assert_array_equal(result.success, result.prediction_adv != y)
+        np.testing.assert_array_equal(result.correct_rate, ~result.success)
+    # What was wrong from the start is left alone, and counts as success; the others are attacked.
+    wrong = result.clean_rate <= 0.5
+    assert wrong[:WRONG].all()
+    np.testing.assert_array_equal(result.x_adv[wrong], X[wrong])
+    assert result.success[wrong].all() or random
+    assert (result.distance[~wrong] > 0).all()
+    same(result, attack(model, X, y, **settings))
+    whole = attack(model, X, y, early_stop=False, **settings)
+    if not attack.minimum_norm:
+        assert (whole.distance > 0).all()
+        assert whole.gradients == N * TABLE[name].gradients
+        # One pass over the images before, one over the result, and one over each run's candidate.
+        passes = 8 if random else 1
+        assert whole.forwards == N * (2 * passes + attack.run_count())
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_noise_follows_the_seed(name: str, small: keras.Model, labels: dict[str, np.ndarray]) -> None:
+    attack, y = TABLE[name].make(), labels["convnet"]
+    one, other = (attack(small, X, y, seed=seed, batch_size=BATCH, early_stop=False).x_adv for seed in (1, 2))
+    assert np.array_equal(one, other) != TABLE[name].random
+
+
+@pytest.mark.parametrize("early_stop", [True, False])
+@pytest.mark.parametrize("name", ["pgd-linf", "pgd-l2", "pgd restarts-linf", "deepfool-l2", "fgsm-rs-linf"])
+def test_an_examples_attack_does_not_depend_on_its_batch(
+    name: str, early_stop: bool, small: keras.Model, labels: dict[str, np.ndarray]
+) -> None:
+    attack, y = TABLE[name].make(), labels["convnet"]
+    together = attack(small, X, y, batch_size=N, early_stop=early_stop)
+    for other in (
+        attack(small, X, y, batch_size=1, early_stop=early_stop),
+        attack(small, X, y, batch_size=7, early_stop=early_stop),
+    ):
+        np.testing.assert_array_equal(other.success, together.success)
+        np.testing.assert_allclose(other.x_adv, together.x_adv, atol=1e-4)
+    order = np.random.default_rng(0).permutation(N)[:13]
+    some = attack(small, X[order], y[order], batch_size=N, early_stop=early_stop)
+    np.testing.assert_array_equal(some.success, together.success[order])
+    np.testing.assert_allclose(some.x_adv, together.x_adv[order], atol=1e-4)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_random_start_of_an_image_is_the_same_alone_and_in_a_batch(norm: str) -> None:
+    """On a model without gradient an attack stays where it starts."""
+
+    def flat(x: tf.Tensor) -> tf.Tensor:
+        return tf.stop_gradient(tf.reshape(x, (-1, PIXELS))[:, :3])
+
+    attack = PGD(norm=norm, epsilon=0.1, steps=1, keep_best=False)
+    y = np.zeros(5, np.int64)
+    together = attack(flat, X[:5], y, early_stop=False).x_adv
+    alone = [attack(flat, X[i : i + 1], y[:1], early_stop=False).x_adv[0] for i in range(5)]
+    np.testing.assert_array_equal(together, alone)
+    assert len({part.tobytes() for part in together - X[:5]}) == 5
+
+
+def test_padding_of_the_last_batch_is_harmless(small: keras.Model, labels: dict[str, np.ndarray]) -> None:
+    y = labels["convnet"]
+    attack = PGD(epsilon=0.05, steps=4)
+    padded = attack(small, X[:5], y[:5], batch_size=4, early_stop=False)
+    full = attack(small, X[:4], y[:4], batch_size=4, early_stop=False)
+    np.testing.assert_array_equal(padded.x_adv[:4], full.x_adv)
+    assert padded.gradients == 5 * 4
+
+
+@pytest.mark.parametrize("epsilon", [0, 0.0])
+@pytest.mark.parametrize("name", [name for name in TABLE if not name.startswith("deepfool")])
+def test_epsilon_0_changes_nothing(
+    name: str, epsilon: float, small: keras.Model, labels: dict[str, np.ndarray]
+) -> None:
+    y = labels["convnet"]
+    result = TABLE[name].make(epsilon=epsilon)(small, X, y, batch_size=BATCH, early_stop=False)
+    np.testing.assert_array_equal(result.x_adv, X)
+    np.testing.assert_array_equal(result.success, np.arange(N) < WRONG)
+
+
+# Closed forms on linear models. Images keep away from the edges of the box.
+
+MIDDLE = images(40)
+
+
+def closed_form(kernel: np.ndarray, bias: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Returns the gradient of the cross-entropy of softmax(x W + b), W (p - onehot), in float64 (N, 192)."""
+    logits = x.reshape(len(x), -1).astype(np.float64) @ kernel + bias
+    p = np.exp(logits - logits.max(axis=1, keepdims=True))
+    p /= p.sum(axis=1, keepdims=True)
+    return (p - np.eye(kernel.shape[1])[y]) @ kernel.T.astype(np.float64)
+
+
+def soft(weights: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Weights so small that no softmax saturates, and gradients are far above float32's rounding."""
+    return weights[0] / 10, weights[1] / 10
+
+
+@pytest.mark.parametrize("targeted", [False, True])
+def test_fgsm_is_its_formula(weights: tuple[np.ndarray, np.ndarray], targeted: bool) -> None:
+    kernel, bias = soft(weights)
+    y = np.arange(40) % 4
+    slope = closed_form(kernel, bias, MIDDLE, y).reshape(MIDDLE.shape) * (-1 if targeted else 1)
+    sure = np.abs(slope) > 1e-5
+    assert sure.mean() > 0.99
+    target = {"target": y} if targeted else {}
+    model = linear_model(kernel, bias)
+    found = FGSM(epsilon=0.1, targeted=targeted)(model, MIDDLE, y, early_stop=False, **target).x_adv
+    np.testing.assert_allclose(found[sure], (MIDDLE + 0.1 * np.sign(slope))[sure], atol=1e-6)
+    attack = FGSM(epsilon=0.7, norm="l2", targeted=targeted)
+    found = attack(model, MIDDLE, y, early_stop=False, **target).x_adv
+    length = np.linalg.norm(slope.reshape(40, -1), axis=1).reshape(-1, 1, 1, 1)
+    np.testing.assert_allclose(found, MIDDLE + 0.7 * slope / length, atol=1e-6)
+
+
+@pytest.mark.parametrize(("norm", "dual"), [("linf", 1), ("l2", 2)])
+def test_of_two_classes_the_worst_margin_is_reached(norm: str, dual: int) -> None:
+    """min over the ball of (w_y - w_o) x + b_y - b_o is the clean margin less epsilon times the dual norm."""
+    draw = np.random.default_rng(7)
+    kernel, bias = draw.normal(size=(PIXELS, 2)).astype(np.float32) / 10, np.zeros(2, np.float32)
+    model = linear_model(kernel, bias)
+    logits = np.asarray(model(MIDDLE), np.float64)
+    y = logits.argmax(axis=1)
+    sign = 1 - 2 * y
+    clean = (logits[:, 0] - logits[:, 1]) * sign
+    worst = clean - EPSILON[norm] * np.linalg.norm(kernel[:, 0] - kernel[:, 1], ord=dual)
+    for attack in (
+        FGSM(norm=norm, epsilon=EPSILON[norm]),
+        BIM(norm=norm, epsilon=EPSILON[norm], steps=5),
+        MIFGSM(norm=norm, epsilon=EPSILON[norm], steps=5),
+        PGD(norm=norm, epsilon=EPSILON[norm], steps=30, step_size=EPSILON[norm], keep_best=False),
+    ):
+        result = attack(model, MIDDLE, y, early_stop=False)
+        found = np.asarray(model(result.x_adv), np.float64)
+        np.testing.assert_allclose((found[:, 0] - found[:, 1]) * sign, worst, atol=1e-3)
+        np.testing.assert_array_equal(result.success, worst < 0)
+        assert 0 < result.success.mean() < 1
+        assert result.median_distance == pytest.approx(EPSILON[norm] if result.success.mean() > 0.5 else np.inf)
+
+
+def test_rfgsm_goes_half_the_budget_twice(weights: tuple[np.ndarray, np.ndarray]) -> None:
+    """A random sign step of epsilon / 2, then epsilon / 2 along the gradient: entries end at 0 or at +- epsilon."""
+    kernel, bias = soft(weights)
+    y = np.arange(40) % 4
+    slope = closed_form(kernel, bias, MIDDLE, y).reshape(MIDDLE.shape)
+    found = (RFGSM(epsilon=0.02)(linear_model(kernel, bias), MIDDLE, y, early_stop=False).x_adv - MIDDLE) / 0.02
+    along = found * np.sign(slope)
+    assert np.all((np.abs(along) < 1e-4) | (np.abs(along - 1) < 1e-4) | (np.abs(slope) < 1e-2))
+    assert (np.abs(along) < 1e-4).mean() == pytest.approx(0.5, abs=0.03)
+
+
+def test_fgsm_rs_starts_uniform_and_steps_by_one_and_a_quarter(weights: tuple[np.ndarray, np.ndarray]) -> None:
+    """u + 1.25 clipped to 1, u uniform in [-1, 1]: 7/8 end at 1 (in units of epsilon), the rest between 1/4 and 1."""
+    kernel, bias = soft(weights)
+    y = np.arange(40) % 4
+    slope = closed_form(kernel, bias, MIDDLE, y).reshape(MIDDLE.shape)
+    found = (FGSMRS(epsilon=0.02)(linear_model(kernel, bias), MIDDLE, y, early_stop=False).x_adv - MIDDLE) / 0.02
+    along = (found * np.sign(slope))[np.abs(slope) > 1e-2]
+    assert (np.abs(along - 1) < 1e-4).mean() == pytest.approx(7 / 8, abs=0.02)
+    assert along.min() == pytest.approx(0.25, abs=0.01)
+
+
+def test_mifgsm_by_hand(weights: tuple[np.ndarray, np.ndarray]) -> None:
+    """g <- decay g + grad / mean|grad|; x <- clip(x + alpha sign(g)): done in NumPy, in float64."""
+    kernel, bias = soft(weights)
+    y = np.arange(40) % 4
+    x, velocity = MIDDLE.astype(np.float64), np.zeros((40, PIXELS))
+    unsure = np.zeros((40, PIXELS), bool)
+    for _ in range(4):
+        slope = closed_form(kernel, bias, x, y)
+        velocity = 0.6 * velocity + slope / np.abs(slope).mean(axis=1, keepdims=True)
+        unsure |= np.abs(velocity) < 1e-3
+        x = np.clip(x + 0.03 * np.sign(velocity).reshape(x.shape), MIDDLE - 0.07, MIDDLE + 0.07)
+    attack = MIFGSM(epsilon=0.07, step_size=0.03, steps=4, momentum_decay=0.6, keep_best=False)
+    found = attack(linear_model(kernel, bias), MIDDLE, y, early_stop=False).x_adv
+    assert unsure.mean() < 0.01
+    np.testing.assert_allclose(found.reshape(40, -1)[~unsure], x.reshape(40, -1)[~unsure], atol=1e-6)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_bim_by_hand(weights: tuple[np.ndarray, np.ndarray], norm: str) -> None:
+    """x <- Proj(x + alpha direction), the default alpha being 2.5 epsilon / steps."""
+    kernel, bias = soft(weights)
+    y = np.arange(40) % 4
+    x, epsilon = MIDDLE.astype(np.float64), EPSILON[norm]
+    for _ in range(4):
+        slope = closed_form(kernel, bias, x, y)
+        step = np.sign(slope) if norm == "linf" else slope / np.linalg.norm(slope, axis=1, keepdims=True)
+        shift = (x - MIDDLE).reshape(40, -1) + 2.5 * epsilon / 4 * step
+        if norm == "linf":
+            shift = np.clip(shift, -epsilon, epsilon)
+        else:
+            shift /= np.maximum(1, np.linalg.norm(shift, axis=1, keepdims=True) / epsilon)
+        x = MIDDLE + shift.reshape(x.shape)
+    attack = BIM(norm=norm, epsilon=epsilon, steps=4, keep_best=False)
+    found = attack(linear_model(kernel, bias), MIDDLE, y, early_stop=False).x_adv
+    assert (np.abs(found - x) < 1e-5).mean() > 0.999
+
+
+@pytest.mark.parametrize("name", [name for name, made in TABLE.items() if made.targeted])
+def test_targets_are_reached(name: str, weights: tuple[np.ndarray, np.ndarray]) -> None:
+    model = linear_model(*soft(weights))
+    y = labels_of(model, MIDDLE, 0)
+    target = (y + 1 + np.arange(40) % 3) % 4
+    attack = TABLE[name].make(epsilon=0.3 if name.endswith("linf") else 6.0, targeted=True)
+    result = attack(model, MIDDLE, y, target=target)
+    np.testing.assert_array_equal(result.prediction_adv, target)
+    assert result.success.all()
+    # Success means the target: another wrong class is none. What says it already stays as it is.
+    nothing = TABLE[name].make(epsilon=0.0, targeted=True)
+    assert not nothing(model, MIDDLE, y, target=target).success.any()
+    already = attack(model, MIDDLE, (y + 1) % 4, target=y)
+    np.testing.assert_array_equal(already.x_adv, MIDDLE)
+    assert already.success.all()
+
+
+def margins(model: keras.Model, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    logits = np.asarray(model(x, training=False))
+    others = np.where(np.eye(logits.shape[1], dtype=bool)[y], -np.inf, logits).max(axis=1)
+    return logits[np.arange(len(y)), y] - others
+
+
+def test_more_restarts_are_never_worse(small: keras.Model, labels: dict[str, np.ndarray]) -> None:
+    y = labels["convnet"]
+    found = [
+        margins(small, PGD(epsilon=0.02, steps=2, restarts=restarts)(small, X, y, early_stop=False).x_adv, y)
+        for restarts in (1, 2, 6)
+    ]
+    assert (found[1] <= found[0] + 1e-5).all()
+    assert (found[2] <= found[1] + 1e-5).all()
+    assert (found[2] < found[0] - 1e-3).any()
+
+
+def test_the_best_iterate_is_never_worse_than_the_last(small: keras.Model, labels: dict[str, np.ndarray]) -> None:
+    y = labels["convnet"]
+    # Steps so long that the loss swings.
+    settings: dict[str, Any] = {"epsilon": 0.05, "steps": 6, "step_size": 0.08}
+    best = PGD(**settings)(small, X, y, early_stop=False).x_adv
+    last = PGD(**settings, keep_best=False)(small, X, y, early_stop=False).x_adv
+    assert (margins(small, best, y) <= margins(small, last, y) + 1e-5).all()
+    assert (margins(small, best, y) < margins(small, last, y) - 1e-3).any()
+
+
+def test_early_stop_saves_gradients_and_not_successes(small: keras.Model, labels: dict[str, np.ndarray]) -> None:
+    y = labels["convnet"]
+    attack = PGD(epsilon=0.1, steps=20, restarts=3)
+    early, whole = (attack(small, X, y, early_stop=early, batch_size=BATCH) for early in (True, False))
+    assert whole.gradients == N * 60
+    assert early.gradients < whole.gradients / 2
+    np.testing.assert_array_equal(early.success, whole.success)
+
+
+def test_clean_verdict_given_is_not_computed_again(small: keras.Model, labels: dict[str, np.ndarray]) -> None:
+    from kerasrobust.verdict import judge
+
+    y = labels["convnet"]
+    clean = judge(as_classifier(small), X, y)
+    given, own = FGSM()(small, X, y, clean=clean), FGSM()(small, X, y)
+    same(given, own)
+    assert given.forwards == own.forwards - N
+
+
+# Randomized networks.
+
+
+def test_eot_gradient_tends_to_its_expectation() -> None:
+    """With weights near 0 the softmax is constant, so the gradient is linear in the noise, and its mean is noise-free.
+
+    One pass keeps a weight with probability 1 - r and scales it by 1 / (1 - r): a relative variance of r / (1 - r).
+    """
+    rate, passes = 0.3, 3000
+    kernel = np.random.default_rng(0).choice([-1e-4, 1e-4], (PIXELS, 2)).astype(np.float32)
+    kernel[:, 1] = -kernel[:, 0]
+    network = as_classifier(linear_model(kernel, np.zeros(2, np.float32), RandomDropout(rate)))
+    x, y = tf.constant(MIDDLE[:4]), tf.constant([0, 1, 0, 1], tf.int64)
+
+    @tf.function
+    def averaged(eot: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return gradient(network, x, y, key=tf.constant([1, 2]), eot=eot, targeted=False)
+
+    slope, score = averaged(tf.constant(passes))
+    with noise_off():
+        expected, clean = gradient(network, x, y, key=tf.constant([1, 2]), eot=1, targeted=False)
+    ratio = (slope / expected).numpy()
+    spread = np.sqrt(rate / (1 - rate) / passes)
+    assert np.abs(ratio - 1).max() < 5 * spread
+    assert ratio.std() == pytest.approx(spread, rel=0.2)
+    single = (averaged(tf.constant(1))[0] / expected).numpy()
+    assert (single == 0).mean() == pytest.approx(rate, abs=0.06)
+    assert np.abs(score - clean).max() < 5 * 1e-4 * 2 * np.sqrt(PIXELS) * spread
+
+
+@pytest.mark.parametrize("attack", [PGD(epsilon=0.05, steps=3, eot=4), FGSM(eot=4), DeepFool(steps=3, eot=4)])
+def test_eot_counts_its_passes_and_repeats(
+    attack: Attack, randomized: keras.Model, labels: dict[str, np.ndarray]
+) -> None:
+    y = labels["randomized"]
+    one, again = (attack(randomized, X, y, early_stop=False, passes=3, seed=1, batch_size=BATCH) for _ in range(2))
+    same(one, again)
+    if not attack.minimum_norm:
+        assert one.gradients == N * attack.step_count() * 4
+    assert one.passes.shape == (3, N)
+    assert one.forwards == N * (3 + 3 + 4)
+
+
+def test_one_lucky_pass_does_not_end_the_attack_on_a_randomized_network(
+    randomized: keras.Model, labels: dict[str, np.ndarray]
+) -> None:
+    y = labels["randomized"]
+    result = PGD(epsilon=0.1, steps=6, restarts=2)(randomized, X, y, passes=20)
+    assert result.gradients == int((result.clean_rate > 0.5).sum()) * 6 * 2
+
+
+def test_unseeded_noise_is_attacked_too(weights: tuple[np.ndarray, np.ndarray]) -> None:
+    def foreign(x: tf.Tensor) -> tf.Tensor:
+        noisy = x + tf.random.normal(tf.shape(x), stddev=0.05)
+        return tf.reshape(noisy, (-1, PIXELS)) @ weights[0] + weights[1]
+
+    y = np.asarray(tf.reshape(MIDDLE, (-1, PIXELS)) @ weights[0] + weights[1]).argmax(axis=1)
+    result = PGD(epsilon=0.1, steps=3, eot=2)(foreign, MIDDLE, y, passes=5)
+    assert result.success.mean() > 0.9
+
+
+# Around the attack.
+
+
+@pytest.mark.parametrize("name", ["pgd restarts-linf", "mifgsm-l2", "deepfool-linf"])
+@pytest.mark.parametrize("early_stop", [True, False])
+def test_progress_moves_forward_and_ends_at_the_total(
+    name: str, early_stop: bool, small: keras.Model, labels: dict[str, np.ndarray]
+) -> None:
+    told: list[Step] = []
+    result = TABLE[name].make()(
+        small, X, labels["convnet"], batch_size=BATCH, progress=told.append, early_stop=early_stop
+    )
+    assert len(told) >= 3
+    for before, after in zip(told, told[1:], strict=False):
+        assert after.done >= before.done
+        assert after.gradients >= before.gradients
+        assert after.forwards >= before.forwards
+        assert after.survivors <= before.survivors
+    assert {step.total for step in told} == {N}
+    assert all(0 <= step.step <= step.steps and step.done <= N for step in told)
+    last = told[-1]
+    assert (last.done, last.gradients, last.forwards) == (N, result.gradients, result.forwards)
+    assert last.survivors == int((~result.success).sum())
+
+
+@pytest.mark.parametrize("after", [0, 1, 4, 7])
+def test_cancelling_between_chunks(after: int, small: keras.Model, labels: dict[str, np.ndarray]) -> None:
+    asked = 0
+
+    def should_stop() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked > after
+
+    with pytest.raises(Cancelled):
+        PGD(steps=50)(small, X, labels["convnet"], batch_size=4, should_stop=should_stop, early_stop=False)
+    assert asked == after + 1
+
+
+@pytest.mark.parametrize("name", ["pgd-linf", "deepfool-l2"])
+def test_bfloat16_gradients_with_float32_verdicts(
+    name: str, small: keras.Model, labels: dict[str, np.ndarray]
+) -> None:
+    y = labels["convnet"]
+    exact, fast = (TABLE[name].make()(small, X, y, precision=kind) for kind in ("float32", "bfloat16"))
+    np.testing.assert_array_equal(fast.prediction_adv, predicted(small, fast.x_adv))
+    assert not np.array_equal(exact.x_adv, fast.x_adv)
+    assert abs(float(fast.success.mean()) - float(exact.success.mean())) < 0.3
+    same(exact, TABLE[name].make()(small, X, y, precision="auto"))
+
+
+def test_bfloat16_follows_weights_that_change(weights: tuple[np.ndarray, np.ndarray]) -> None:
+    model = linear_model(*soft(weights))
+    y = np.zeros(40, np.int64)
+    attack = FGSM(epsilon=0.1)
+    before = attack(model, MIDDLE, y, precision="bfloat16", early_stop=False).x_adv
+    model.set_weights([-part for part in model.get_weights()])
+    after = attack(model, MIDDLE, y, precision="bfloat16", early_stop=False).x_adv
+    fresh = attack(linear_model(*model.get_weights()), MIDDLE, y, precision="bfloat16", early_stop=False).x_adv
+    np.testing.assert_array_equal(after, fresh)
+    assert not np.array_equal(before, after)
+
+
+@pytest.mark.parametrize("attack", [PGD(norm="l2", epsilon=1, steps=2), DeepFool(overshoot=0, steps=2), FGSM(epsilon=1)])
+def test_whole_numbers_are_taken_as_settings(attack: Attack, linear: keras.Model) -> None:
+    y = labels_of(linear, MIDDLE, 0)
+    assert np.isfinite(attack(linear, MIDDLE, y).x_adv).all()
+
+
+def test_other_dtypes_and_lists_are_taken(linear: keras.Model) -> None:
+    y = labels_of(linear, MIDDLE, 0)
+    expected = FGSM(epsilon=0.01)(linear, MIDDLE, y)
+    same(FGSM(epsilon=0.01)(linear, MIDDLE.astype(np.float64), y.tolist()), expected)
+    same(FGSM(epsilon=np.float64(0.01))(linear, tf.constant(MIDDLE), tf.constant(y.astype(np.int32))), expected)
+
+
+@pytest.mark.parametrize("attack", [PGD(steps=3), PGD(norm="l2", epsilon=1.0, steps=3), DeepFool(steps=3)])
+def test_gradients_that_are_no_numbers_do_not_spoil_the_image(attack: Attack) -> None:
+    """The root's slope at 0 is infinite, and infinity less infinity is no number."""
+
+    def broken(x: tf.Tensor) -> tf.Tensor:
+        root = tf.sqrt(tf.maximum(x - 0.9, 0.0))
+        return tf.reshape(root, (-1, PIXELS))[:, :3] + tf.reshape(x, (-1, PIXELS))[:, :3]
+
+    result = attack(broken, MIDDLE, np.zeros(40, np.int64), early_stop=False)
+    assert np.isfinite(result.x_adv).all()
+
+
+@pytest.mark.parametrize(
+    ("make", "part"),
+    [
+        (lambda: PGD(epsilon=-0.1), "epsilon"),
+        (lambda: PGD(epsilon=float("nan")), "epsilon"),
+        (lambda: PGD(epsilon=8), "8/255"),
+        (lambda: PGD(norm="l1"), "norm"),
+        (lambda: PGD(steps=0), "step"),
+        (lambda: PGD(step_size=-1.0), "step size"),
+        (lambda: PGD(step_size=float("nan")), "step size"),
+        (lambda: PGD(restarts=0), "restart"),
+        (lambda: FGSM(eot=0), "EOT"),
+        (lambda: DeepFool(targeted=True), "DeepFool"),
+        (lambda: DeepFool(steps=0), "step"),
+        (lambda: DeepFool(candidates=0), "candidate"),
+    ],
+)
+def test_settings_out_of_range_are_refused_in_one_line(make: Callable[[], Attack], part: str) -> None:
+    with pytest.raises(InputError, match=part) as caught:
+        make()
+    assert "\n" not in str(caught.value)
+
+
+Y = np.zeros(40, np.int64)
+
+
+@pytest.mark.parametrize(
+    ("settings", "part"),
+    [
+        ({"x": MIDDLE * 255}, "0, 1"),
+        ({"x": np.where(MIDDLE > 0.6, np.nan, MIDDLE)}, "NaN"),
+        ({"x": (MIDDLE * 255).astype(np.uint8)}, "uint8"),
+        ({"x": MIDDLE[:, :4]}, "8x8x3"),
+        ({"x": MIDDLE[:0], "y": Y[:0]}, "at least one"),
+        ({"y": Y[:-1]}, "labels"),
+        ({"y": Y + 4}, "labels"),
+        ({"y": Y - 1}, "labels"),
+        ({"target": Y}, "target"),
+        ({"targeted": True}, "target"),
+        ({"targeted": True, "target": Y[:3]}, "target"),
+        ({"targeted": True, "target": Y + 4}, "target"),
+        ({"precision": "float16"}, "precision"),
+    ],
+)
+def test_bad_input_is_refused_in_one_line(settings: dict[str, Any], part: str, linear: keras.Model) -> None:
+    call: dict[str, Any] = {"x": MIDDLE, "y": Y} | settings
+    attack = FGSM(targeted=call.pop("targeted", False))
+    with pytest.raises(InputError, match=part) as caught:
+        attack(linear, call.pop("x"), call.pop("y"), **call)
+    assert "\n" not in str(caught.value)
+
+
+def test_bfloat16_needs_a_keras_model() -> None:
+    with pytest.raises(InputError, match="Keras model"):
+        FGSM()(lambda x: tf.reshape(x, (-1, PIXELS))[:, :4], MIDDLE, Y, precision="bfloat16")

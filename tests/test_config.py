@@ -1,0 +1,252 @@
+"""A run's settings: checked in one line, written as JSON and as a command, and read again from both."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import shlex
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from kerasrobust import config as settings
+from kerasrobust.config import (
+    AttackConfig,
+    CompareConfig,
+    DemoConfig,
+    Epsilon,
+    ModelsConfig,
+    RunConfig,
+    StudyConfig,
+    TrainConfig,
+    check_epsilon,
+    command_line,
+    from_dict,
+    to_dict,
+)
+from kerasrobust.errors import InputError
+from kerasrobust.run import parse
+
+# Whatever people call things, but for what a shell's parser takes for an option, and what stands for no value at all.
+WORDS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=20).filter(
+    lambda word: not word.startswith("-") and word != "None"
+)
+NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,20}", fullmatch=True).filter(lambda name: name != "None")
+PATHS = WORDS.map(Path)
+RADII = st.floats(0, 1).map(Epsilon) | st.builds(lambda top: Epsilon(f"{top}/255"), st.integers(0, 255))
+SHARES = st.floats(0, 1, exclude_max=True)
+COUNTS = st.integers(1, 10**6)
+COMMON: dict[str, st.SearchStrategy[Any]] = {
+    "name": st.none() | NAMES,
+    "seed": st.integers(0, 2**31 - 1),
+    "batch_size": COUNTS,
+    "precision": st.sampled_from(get_args(settings.Precision)),
+    "device": st.sampled_from(["auto", "cpu", "gpu"]),
+    "runs_dir": PATHS,
+    "models_dir": PATHS,
+    "data_dir": st.none() | PATHS,
+}
+SWITCHES: dict[str, st.SearchStrategy[Any]] = dict.fromkeys(("overwrite", "quiet", "json"), st.booleans())
+STUDY: dict[str, st.SearchStrategy[Any]] = {
+    "data": WORDS,
+    "split": WORDS,
+    "test_split": WORDS,
+    "epochs": st.none() | COUNTS,
+    "epsilons": st.lists(RADII, min_size=1, max_size=4).map(tuple),
+    "steps": COUNTS,
+    "eot": st.integers(2, 100),
+    "retrain": st.booleans(),
+}
+FIELDS: dict[type[RunConfig], dict[str, st.SearchStrategy[Any]]] = {
+    TrainConfig: {
+        "model": WORDS,
+        "data": WORDS,
+        "split": WORDS,
+        "test_split": WORDS,
+        "training": st.sampled_from(get_args(settings.Training)),
+        "randomize": st.none() | st.floats(0, 1, exclude_min=True, exclude_max=True),
+        "epochs": COUNTS,
+        "epsilon": RADII,
+        "norm": st.sampled_from(get_args(settings.Norm)),
+        "steps": COUNTS,
+        "step_size": st.none() | RADII,
+        "clean_share": SHARES,
+        "warmup_epochs": st.floats(0, 100),
+        "learning_rate": st.floats(0, 10, exclude_min=True),
+        "weight_decay": st.floats(0, 1),
+        "augment": st.booleans(),
+        "validation_share": SHARES,
+        "widths": st.lists(COUNTS, min_size=1, max_size=4).map(tuple),
+        "depth": COUNTS,
+        "width": COUNTS,
+    },
+    AttackConfig: {
+        "model": WORDS,
+        "attack": st.sampled_from(settings.ATTACK_NAMES),
+        "data": WORDS,
+        "split": WORDS,
+        "norm": st.sampled_from(get_args(settings.Norm)),
+        "epsilon": RADII,
+        "steps": st.none() | COUNTS,
+        "step_size": st.none() | RADII,
+        "restarts": COUNTS,
+        "eot": COUNTS,
+        "passes": COUNTS,
+    },
+    StudyConfig: STUDY,
+    DemoConfig: STUDY,
+    CompareConfig: {"subjects": st.lists(WORDS, min_size=1, max_size=3).map(tuple)},
+    ModelsConfig: {},
+}
+
+
+def any_config(**more: st.SearchStrategy[Any]) -> st.SearchStrategy[RunConfig]:
+    return st.one_of([st.builds(kind, **(COMMON | fields | more)) for kind, fields in FIELDS.items()])
+
+
+def test_the_strategies_leave_no_field_out() -> None:
+    for kind, fields in FIELDS.items():
+        assert {item.name for item in dataclasses.fields(kind)} == {*COMMON, *SWITCHES, *fields}
+    assert set(RunConfig.kinds.values()) == set(FIELDS)
+
+
+@given(any_config(**SWITCHES))
+def test_json_there_and_back(config: RunConfig) -> None:
+    record = json.loads(json.dumps(to_dict(config), allow_nan=False))
+    back = from_dict(record)
+    assert (type(back), back) == (type(config), config)
+    assert from_dict(record | {"of_a_newer_version": 1}) == config
+
+
+# How a run is shown, and whether it replaces another, is not what it is.
+@given(any_config())
+@example(TrainConfig(randomize=0.2, learning_rate=0.2, clean_share=0.4, step_size=Epsilon("2/255")))
+@example(TrainConfig(learning_rate=0.123456789, augment=False, widths=(4,)))
+@example(AttackConfig(model="a b'c\"d", norm="l2", epsilon=Epsilon(128 / 255)))
+def test_the_command_of_a_run_is_read_as_that_run(config: RunConfig) -> None:
+    words = shlex.split(command_line(config))
+    assert words[:4] == ["python", "-m", "kerasrobust.run", config.kind]
+    assert parse(words[3:]) == config
+
+
+def test_the_command_of_a_run_is_what_a_person_would_type() -> None:
+    config = AttackConfig(model="convnet-pgd", attack="pgd", data="cifar10", split="test[:1000]", eot=20)
+    assert (
+        command_line(config) == "python -m kerasrobust.run attack --model convnet-pgd --data cifar10 --eot 20"
+    )  # The rest are defaults.
+    config = AttackConfig(model="m", epsilon=Epsilon("4/255"), split="test[:50]", quiet=True, overwrite=True)
+    assert command_line(config).endswith("attack --model m --split 'test[:50]' --epsilon 4/255")
+
+
+@given(st.integers(0, 10**6), st.integers(1, 10**6))
+def test_fractions_are_radii(top: int, bottom: int) -> None:
+    assert Epsilon(f"{top}/{bottom}") == float(Fraction(top, bottom))
+
+
+@given(st.floats(0, allow_infinity=False))
+def test_numbers_are_radii(number: float) -> None:
+    assert Epsilon(repr(number)) == Epsilon(number) == number
+
+
+@given(st.text(st.sampled_from("0123456789./-+e naif"), max_size=8))
+def test_text_is_a_finite_radius_or_refused_in_one_line(text: str) -> None:
+    try:
+        number = Epsilon(text)
+    except InputError as error:
+        assert len(str(error).splitlines()) == 1
+        assert f"Received: {' '.join(text.split())}" in str(error)
+    else:
+        assert math.isfinite(number) and number >= 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["-1", "-8/255", "8/-255", "nan", "nan/1", "1/nan", "inf", "-inf", "1/inf/2", "8/0", "0/0", "8/", "/255", "/", "",
+     "8/255/2", "eight", "8,255", "0.1.2", "1e999", "8 255", "8\\255"],
+)  # fmt: skip
+def test_what_is_no_radius_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="Expected epsilon as a number of at least 0.*Received: "):
+        Epsilon(text)
+
+
+@pytest.mark.parametrize("epsilon", [8, 1.01, 255])
+def test_a_radius_in_levels_is_not_taken_for_one_in_shares(epsilon: float) -> None:
+    with pytest.raises(InputError, match=rf"Received: {epsilon:g}\. Did you mean {epsilon:g}/255\?"):
+        check_epsilon(epsilon, "linf")
+    check_epsilon(epsilon, "l2")  # In L2 that is a radius like another.
+    for make in (lambda: AttackConfig(model="m", epsilon=Epsilon(epsilon)), lambda: TrainConfig(epsilon=Epsilon(epsilon)),
+                 lambda: StudyConfig(epsilons=(Epsilon(0), Epsilon(epsilon)))):  # fmt: skip
+        with pytest.raises(InputError, match="Did you mean"):
+            make()
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "part"),
+    [
+        (AttackConfig, {"attack": "pdg"}, "Did you mean 'pgd'?"),
+        (AttackConfig, {"norm": "l7"}, "a norm that exists (l2, linf). Received: 'l7'"),
+        (AttackConfig, {"precision": "float23"}, "Did you mean 'float32'?"),
+        (AttackConfig, {"device": "tpu"}, "Received: 'tpu'"),
+        (AttackConfig, {"steps": 0}, "number of steps"),
+        (AttackConfig, {"restarts": 0}, "restarts"),
+        (AttackConfig, {"eot": 0}, "EOT"),
+        (AttackConfig, {"passes": -1}, "passes"),
+        (AttackConfig, {"batch_size": 0}, "batch size"),
+        (AttackConfig, {"seed": -1}, "seed"),
+        (AttackConfig, {"seed": 2**31}, "seed below 2147483648"),
+        (TrainConfig, {"training": "standart"}, "Did you mean 'standard'?"),
+        (TrainConfig, {"epochs": 0}, "epochs"),
+        (TrainConfig, {"randomize": 0.0}, "between 0 and 1"),
+        (TrainConfig, {"randomize": 1.0}, "between 0 and 1"),
+        (TrainConfig, {"randomize": math.nan}, "between 0 and 1"),
+        (TrainConfig, {"clean_share": 1.0}, "clean share in [0, 1)"),
+        (TrainConfig, {"validation_share": math.nan}, "validation share in [0, 1)"),
+        (TrainConfig, {"learning_rate": 0.0}, "learning rate above 0"),
+        (TrainConfig, {"learning_rate": math.inf}, "learning rate above 0"),
+        (TrainConfig, {"weight_decay": math.nan}, "weight decay"),
+        (TrainConfig, {"warmup_epochs": -1.0}, "warm-up"),
+        (TrainConfig, {"widths": ()}, "widths"),
+        (TrainConfig, {"widths": (4, 0)}, "widths"),
+        (TrainConfig, {"depth": 0}, "depth"),
+        (TrainConfig, {"width": 0}, "width"),
+        (StudyConfig, {"epsilons": ()}, "at least one epsilon"),
+        (StudyConfig, {"eot": 1}, "EOT"),
+        (StudyConfig, {"epochs": 0}, "epochs"),
+        (DemoConfig, {"steps": 0}, "number of steps"),
+    ],
+)  # fmt: skip
+def test_values_out_of_range_are_refused_in_one_line(kind: type[RunConfig], values: dict[str, Any], part: str) -> None:
+    required = {"model": "m"} if kind is AttackConfig else {}
+    with pytest.raises(InputError) as caught:
+        kind(**required, **values)
+    text = str(caught.value)
+    assert text.startswith("Expected ") and "Received: " in text and part in text
+    assert len(text.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", ".hidden", "a/b", "/a", "-a", "a/"])
+def test_a_name_is_a_plain_one(name: str) -> None:
+    with pytest.raises(InputError, match="Expected a plain name for --name"):
+        ModelsConfig(name=name)
+
+
+@pytest.mark.parametrize(
+    ("record", "part"),
+    [
+        ({}, "a command that exists"),
+        ({"kind": "atack", "model": "m"}, "Did you mean 'attack'?"),
+        ({"kind": "attack"}, "model"),
+        ({"kind": "attack", "model": "m", "epsilon": "8/0"}, "Received: 8/0"),
+        ({"kind": "attack", "model": "m", "steps": "many"}, "settings of a 'attack' run"),
+        ({"kind": "attack", "model": "m", "norm": "l7"}, "a norm that exists"),
+    ],
+)  # fmt: skip
+def test_what_is_no_config_is_refused_in_one_line(record: dict[str, Any], part: str) -> None:
+    with pytest.raises(InputError) as caught:
+        from_dict(record)
+    assert part in str(caught.value)

@@ -1,0 +1,88 @@
+"""The recipes: the five networks of the study, each with its own source, as configs that the command line accepts."""
+
+from __future__ import annotations
+
+import shlex
+
+import pytest
+
+from kerasrobust import presets
+from kerasrobust.config import DemoConfig, Epsilon, StudyConfig, TrainConfig, command_line, from_dict, to_dict
+from kerasrobust.errors import InputError
+from kerasrobust.run import parse
+
+# What the study of 2023 is about: its networks, how they were trained, and which of them are random.
+NETWORKS = {
+    "lenet": ("lenet", "standard", False),
+    "convnet": ("convnet", "standard", False),
+    "convnet-pgd": ("convnet", "pgd", False),
+    "convnet-random": ("convnet", "standard", True),
+    "convnet-random-pgd": ("convnet", "pgd", True),
+}
+
+
+def traits(config: TrainConfig) -> tuple[str, str, bool]:
+    return config.model, config.training, config.randomize is not None
+
+
+def test_there_are_the_five_networks_of_the_study() -> None:
+    assert {name: traits(presets.get(name)) for name in presets.PRESETS} == NETWORKS
+    for name in NETWORKS:
+        config = presets.get(name)
+        assert config.data == "cifar10" and (config.epsilon, config.norm) == (Epsilon("8/255"), "linf")
+        assert config.randomize is None or config.randomize >= 0.1  # So that its noise is more than a gesture.
+
+
+@pytest.mark.parametrize("name", presets.PRESETS)
+def test_a_preset_is_a_command(name: str) -> None:
+    config = presets.get(name)
+    assert parse(shlex.split(command_line(config))[3:]) == config
+    assert parse(["train", "--preset", name]) == config
+    assert parse(["train", f"--preset={name}"]) == config
+    assert from_dict(to_dict(config)) == config
+
+
+def test_what_is_typed_comes_before_the_preset_and_the_preset_before_the_defaults() -> None:
+    preset, default = presets.get("convnet-pgd"), TrainConfig()
+    assert preset.steps != default.steps and preset.epochs != 3
+    config = parse(["train", "--epochs", "3", "--preset", "convnet-pgd", "--epsilon", "4/255"])
+    assert isinstance(config, TrainConfig)
+    assert (config.epochs, config.epsilon, config.steps) == (3, Epsilon("4/255"), preset.steps)
+    assert config.validation_share == default.validation_share
+
+
+@pytest.mark.parametrize(("name", "near"), [("convnet-pdg", "convnet-pgd"), ("Lenet", "lenet"), ("", "Choose one")])
+def test_an_unknown_preset_names_the_nearest(name: str, near: str) -> None:
+    with pytest.raises(InputError, match=f"Expected a preset that exists .*{near}"):
+        presets.get(name)
+
+
+def test_each_says_in_a_line_what_it_is() -> None:
+    for name, summary in presets.summaries().items():
+        assert summary.endswith(".") and len(summary) < 100, name
+    assert len(set(presets.summaries().values())) == len(presets.PRESETS)
+
+
+@pytest.mark.parametrize("kind", [StudyConfig, DemoConfig])
+def test_a_study_trains_the_five_on_its_own_data(kind: type[StudyConfig]) -> None:
+    config = kind(split="train[:300]", test_split="test[:40]", seed=7, precision="float32")
+    recipes = presets.study_recipes(config)
+    assert {name: traits(recipe) for name, recipe in recipes.items()} == NETWORKS
+    for recipe in recipes.values():
+        assert recipe.data == config.data
+        assert (recipe.split, recipe.test_split, recipe.seed) == ("train[:300]", "test[:40]", 7)
+        assert recipe.precision == "float32"
+
+
+def test_epochs_of_a_study_are_those_of_every_training() -> None:
+    assert {recipe.epochs for recipe in presets.study_recipes(DemoConfig(epochs=1)).values()} == {1}
+    own = presets.study_recipes(StudyConfig(data="cifar10"))
+    assert {name: recipe.epochs for name, recipe in own.items()} == {
+        name: presets.get(name).epochs for name in presets.PRESETS
+    }
+
+
+def test_a_study_on_cifar10_takes_the_networks_of_the_presets() -> None:
+    # The saved models are trained with the presets, and taken only where nothing differs but the place of the data.
+    for name, recipe in presets.study_recipes(StudyConfig(data="cifar10")).items():
+        assert recipe == presets.get(name)
