@@ -17,7 +17,7 @@ from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from kerasrobust.events import (
@@ -159,7 +159,8 @@ class ConsoleRenderer:
         """Starts the bars where there is a terminal to draw them on."""
         if self.console.is_terminal and not self.console.is_dumb_terminal and not self.quiet:
             self._bars = Bars(
-                TextColumn("{task.description}", markup=False),
+                # Titles give way to the figures: a stage's was printed in full when it began.
+                TextColumn("{task.description}", markup=False, table_column=_column(48 if self._wide else 18)),
                 BarColumn(bar_width=30 if self._wide else 10),
                 TextColumn("{task.fields[counts]}", markup=False),
                 TextColumn("{task.fields[pace]}", style="dim", markup=False),
@@ -352,7 +353,12 @@ class ConsoleRenderer:
         self._say(line, _STATUS_STYLES[event.status], even_if_quiet=True)
 
 
+def _column(width: int) -> Column:
+    return Column(max_width=width, no_wrap=True, overflow="ellipsis")
+
+
 def make_table(synthetic: bool) -> Table:
+    """Returns an empty table in the style of all of them, captioned where the data are synthetic."""
     # The narrowest box that rich has, without its edges: ten columns have to fit 80 characters.
     return Table(
         box=box.SIMPLE_HEAD,
@@ -369,7 +375,7 @@ def make_table(synthetic: bool) -> Table:
 def _is_synthetic(kind: str, config: Mapping[str, Any]) -> bool:
     data = config.get("data")
     name = data.get("name") if isinstance(data, Mapping) else data
-    return kind == "demo" or name == "shapes"
+    return name == "shapes" if name else kind == "demo"
 
 
 def _epsilon(value: float | None, norm: str | None) -> str:

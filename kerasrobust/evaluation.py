@@ -218,7 +218,7 @@ def evaluate(
         >>> evaluation = evaluate(model, x, y, attacks=["fgsm", "pgd"], epsilon=8 / 255)
         >>> evaluation.robust_accuracy, evaluation.interval
     """
-    classifier = as_classifier(model)
+    classifier = as_classifier(model, image_shape=np.shape(x)[1:] if np.ndim(x) == 4 else None)
     x, y = check_images(classifier, x, y)
     chosen = [attacks] if isinstance(attacks, str | Attack) else list(attacks)
     if not chosen:

@@ -15,11 +15,11 @@ Record = Mapping[str, Any]
 """One row of a study: the fields of `events.Row`, as in `result.json`."""
 
 STYLE = """
-:root { --ink: #1b1f24; --soft: #59636e; --paper: #fff; --panel: #f6f7f9; --rule: #d5dae0; --bar: #cfe0f3;
+:root { --ink: #1b1f24; --soft: #59636e; --paper: #fff; --panel: #f6f7f9; --rule: #d5dae0;
   --warn-ink: #6b4300; --warn: #fff3d6; --wrong: #b3261e;
   --s0: #0072b2; --s1: #d55e00; --s2: #007a5a; --s3: #b0578d; --s4: #a87400; --s5: #2b8fc7; --s6: #3c3c3c; }
 @media screen and (prefers-color-scheme: dark) {
-  :root { --ink: #e6e9ed; --soft: #9aa5b1; --paper: #14171b; --panel: #1c2127; --rule: #363d46; --bar: #24415f;
+  :root { --ink: #e6e9ed; --soft: #9aa5b1; --paper: #14171b; --panel: #1c2127; --rule: #363d46;
     --warn-ink: #ffdf9e; --warn: #3d2f10; --wrong: #ff8a80;
     --s0: #58aee6; --s1: #ff8a4c; --s2: #35c79b; --s3: #e492c0; --s4: #e6b23c; --s5: #8fd3f7; --s6: #d0d0d0; } }
 * { box-sizing: border-box; }
@@ -51,18 +51,20 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 figure { margin: 0; break-inside: avoid; }
 .charts svg { width: 100%; height: auto; display: block; }
 .charts figcaption { color: var(--ink); font-weight: 600; margin-bottom: .25rem; }
-.charts text { fill: var(--soft); font-size: 11.5px; }
+.charts text { fill: var(--soft); font-size: 12.5px; }
 .grid, .tick { stroke: var(--rule); }
 .line { fill: none; stroke: var(--c); stroke-width: 2; stroke-linejoin: round; }
 .band { fill: var(--c); opacity: .13; }
 .mark { fill: var(--c); stroke: var(--paper); stroke-width: 1; }
+svg .hollow { fill: var(--paper); stroke: var(--c); stroke-width: 2; }
+.whisker { stroke: var(--c); stroke-width: 1.5; }
 .hit { fill: transparent; }
 .s0 { --c: var(--s0); } .s1 { --c: var(--s1); } .s2 { --c: var(--s2); } .s3 { --c: var(--s3); }
 .s4 { --c: var(--s4); } .s5 { --c: var(--s5); } .s6 { --c: var(--s6); }
 .legend { list-style: none; margin: .5rem 0 0; padding: 0; display: flex; flex-wrap: wrap; gap: .1rem 1.1rem;
   font-size: .84rem; }
 .legend svg { width: 34px; height: 14px; display: inline-block; vertical-align: middle; margin-right: .35rem; }
-.strips { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(19rem, 100%), 1fr)); gap: 1rem; }
+.strips { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(20rem, 100%), 1fr)); gap: 1rem; }
 .strip { border: 1px solid var(--rule); border-radius: 6px; padding: .6rem; font-size: .84rem; }
 .images { display: grid; grid-template-columns: repeat(3, 1fr); gap: .5rem; text-align: center; }
 .images img { width: 100%; aspect-ratio: 1; object-fit: contain; image-rendering: pixelated; display: block;
@@ -76,6 +78,9 @@ pre { background: var(--panel); padding: .7rem 1rem; border-radius: 4px; white-s
 .pairs { font-size: .875rem; }
 .pairs th, .pairs td { text-align: left; vertical-align: top; padding: .1rem .9rem .1rem 0; font-weight: 400;
   overflow-wrap: anywhere; }
+@media screen and (max-width: 40rem) { .bar { display: none; } .results { font-size: .75rem; }
+  .results th, .results td { padding: .2rem .25rem; } .results thead th { white-space: normal; }
+  .figure b { width: auto; } .group th { white-space: normal; } }
 @media print { main { max-width: none; padding: 0; } body { font-size: 10pt; } .results { font-size: 8pt; }
   .wide { overflow: visible; } tr, .strip, .banner { break-inside: avoid; } h2, h3, .group { break-after: avoid; } }
 """
@@ -86,7 +91,7 @@ _ATTACKS = {"fgsm": "FGSM", "pgd": "PGD", "bim": "BIM", "mifgsm": "MI-FGSM", "rf
 _DASHES = ("", "6 4", "2 3", "9 3 2 3")
 _PALETTE = 7  # The colours s0 to s6 of the style sheet: Okabe and Ito's without the yellow, darkened on white.
 _WIDTH, _HEIGHT = 360, 264
-_LEFT, _RIGHT, _TOP, _BOTTOM = 40, 12, 10, 42
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 10, 42
 
 
 def format_accuracy(value: float | None) -> str:
@@ -333,7 +338,8 @@ class Panel:
 def panels(rows: Sequence[Record]) -> list[Panel]:
     """Returns one panel per attack and norm, in each one line per network, steps and EOT, from epsilon 0 (clean) on.
 
-    Rows without an epsilon (a minimum-norm attack's own accuracy) are no points of a curve.
+    Rows without an epsilon (a minimum-norm attack's own accuracy) are no points of a curve. What was measured at one
+    epsilon only is a point in its attack's panel, and a panel of nothing but such points isn't made.
     """
     groups = by_network(rows)
     drawn: dict[tuple[str, str], dict[tuple[str, Any, Any], dict[float, Point]]] = {}
@@ -344,14 +350,17 @@ def panels(rows: Sequence[Record]) -> list[Panel]:
                 continue
             lines = drawn.setdefault((row["attack"], row.get("norm") or ""), {})
             points = lines.setdefault((name, row.get("steps"), row.get("eot")), {})
-            if clean is not None and not points:
-                points[0.0] = Point(epsilon=0.0, accuracy=clean["accuracy"], interval=clean.get("interval"))
             points[row["epsilon"]] = Point(
                 epsilon=row["epsilon"], accuracy=row["accuracy"], interval=row.get("interval")
             )
+            # One epsilon is a point, not a curve: nothing is known of what lies between it and the clean accuracy.
+            if clean is not None and len(points) == 2:
+                points[0.0] = Point(epsilon=0.0, accuracy=clean["accuracy"], interval=clean.get("interval"))
     order = list(groups)
     result = []
     for (attack, norm), lines in drawn.items():
+        if all(len(points) < 2 for points in lines.values()):
+            continue
         panel = Panel(attack=attack, norm=norm)
         variants: dict[str, list[tuple[Any, Any]]] = {}
         for name, steps, eot in lines:
@@ -394,6 +403,10 @@ def draw(panel: Panel) -> str:
     for line in panel.lines:
         path = _path(at(point.epsilon, point.accuracy) for point in line.points)
         parts.append(f'<polyline class="line {_colour(line)}"{_dash(line)} points="{path}"/>')
+        if len(line.points) == 1 and line.points[0].interval:
+            alone = line.points[0]
+            ends = [at(alone.epsilon, bound) for bound in alone.interval or ()]
+            parts.append(f'<polyline class="whisker {_colour(line)}" points="{_path(ends)}"/>')
     for line in panel.lines:
         for point in line.points:
             across, down = at(point.epsilon, point.accuracy)
@@ -412,7 +425,8 @@ def legend(panel: Panel) -> str:
     """Returns the panel's legend as an HTML list, each entry with a piece of its line."""
     items = []
     for line in panel.lines:
-        swatch = f'<line class="line {_colour(line)}"{_dash(line)} x1="1" y1="7" x2="33" y2="7"/>{_marker(line, 17, 7)}'
+        stroke = f'<line class="line {_colour(line)}"{_dash(line)} x1="1" y1="7" x2="33" y2="7"/>'
+        swatch = (stroke if len(line.points) > 1 else "") + _marker(line, 17, 7)
         items.append(f'<li><svg viewBox="0 0 34 14" aria-hidden="true">{swatch}</svg>{escape(line.label)}</li>')
     return f'<ul class="legend">{"".join(items)}</ul>'
 
@@ -461,9 +475,10 @@ def _marker(line: Line, across: float, down: float) -> str:
         [(0, r * 1.3), (r * 1.15, -r * 0.85), (-r * 1.15, -r * 0.85)],
     )
     shape = shapes[line.series % len(shapes)]
+    style = f"mark {_colour(line)}{' hollow' if line.variant else ''}"
     if shape is None:
-        return f'<circle class="mark {_colour(line)}" cx="{across:.1f}" cy="{down:.1f}" r="{r}"/>'
-    return f'<polygon class="mark {_colour(line)}" points="{_path((across + x, down + y) for x, y in shape)}"/>'
+        return f'<circle class="{style}" cx="{across:.1f}" cy="{down:.1f}" r="{r}"/>'
+    return f'<polygon class="{style}" points="{_path((across + x, down + y) for x, y in shape)}"/>'
 
 
 def _colour(line: Line) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import os
 import struct
-import tempfile
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -107,7 +106,7 @@ def write_report(
     """
     rows = result.get("rows") or []
     parts = [
-        f"<header><h1>{escape(title)}</h1><p class=lead>{escape(summary(result))}</p></header>",
+        f"<header><h1>{escape(title)}</h1><p class=lead>{_unbroken(escape(summary(result)))}</p></header>",
         _banner(result),
         _warnings(result),
         _study_section(rows) if rows else "",
@@ -119,15 +118,12 @@ def write_report(
     ]
     page = _PAGE.format(title=escape(title), style=STYLE, body="\n".join(part for part in parts if part))
     target = folder / "report.html"
-    handle, temporary = tempfile.mkstemp(prefix=".report-", suffix=".html", dir=folder)
+    temporary = folder / f".report.html.{os.getpid()}"
     try:
-        os.fchmod(handle, 0o644)  # mkstemp's files are its owner's alone, but a report is there to be shown.
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(page)
+        temporary.write_text(page, encoding="utf-8")
         os.replace(temporary, target)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    finally:
+        temporary.unlink(missing_ok=True)
     return target
 
 
@@ -160,8 +156,13 @@ def encode_png(image: np.ndarray) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + body
 
 
+def _unbroken(text: str) -> str:
+    return text.replace(" %", "&nbsp;%")
+
+
 def _is_synthetic(result: Mapping[str, Any]) -> bool:
-    return result.get("kind") == "demo" or (result.get("data") or {}).get("name") == "shapes"
+    data = result.get("data") or {}
+    return bool(data.get("synthetic", data.get("name") == "shapes"))
 
 
 def _banner(result: Mapping[str, Any]) -> str:
@@ -262,8 +263,10 @@ def _attack_section(attacks: Sequence[Mapping[str, Any]]) -> str:
             )
             + "</tr>"
         )
-    heads = ("Attack", "Norm", "Epsilon", "Robust accuracy", "95 % interval")
-    heads += ("Median distance", "Time", "Gradients", "Forward passes")
+    heads = [
+        *("Attack", "Norm", "Epsilon", "Robust accuracy", "95 % interval"),
+        *("Median distance", "Time", "Gradients", "Forward passes"),
+    ]
     return _table_section("Attacks", heads, f"<tbody>{''.join(lines)}</tbody>", "") if lines else ""
 
 
@@ -324,7 +327,7 @@ def _strip(example: ExampleStrip) -> str:
         (
             amplified,
             f"perturbation, amplified {factor} times",
-            f"perturbation <b>× {factor}</b>",  # noqa: RUF001
+            f"change <b>× {factor}</b>",
         ),
         (
             perturbed,
@@ -354,9 +357,9 @@ def _method_section(result: Mapping[str, Any]) -> str:
     rows = result.get("rows") or []
     sentences = [
         f"Measured on {format_images(result)}. An attack counts as successful where the attacked image, classified "
-        "again in float32, is not given its true label; images that the model gets wrong from the start count as wrong.",
+        "again in float32, is not given its true label; what the model gets wrong from the start counts as wrong.",
     ]
-    if any(row.get("randomized") for row in rows):
+    if result.get("randomized") or any(row.get("randomized") for row in rows):
         sentences.append(
             "Intervals are at 95 %: Wilson's for deterministic networks; for randomized ones, whose accuracy is the "
             "mean over fresh passes, from resampling the examples."

@@ -67,12 +67,12 @@ def parse(words: list[str]) -> RunConfig | None:
     default = None
     if kind == "train":
         words, default = _preset(words)
-    if made is CompareConfig and words and not words[0].startswith("-"):
-        words = ["--subjects", *words]
     _check_options(kind, words)
     import tyro
 
     errors = io.StringIO()
+    # What is compared is typed without an option's name.
+    markers = (tyro.conf.PositionalRequiredArgs,) if made is CompareConfig else ()
     try:
         with contextlib.redirect_stderr(errors):
             return tyro.cli(
@@ -81,7 +81,7 @@ def parse(words: list[str]) -> RunConfig | None:
                 default=default,
                 prog=f"{PROGRAM} {kind}",
                 registry=_registry(),
-                config=(tyro.conf.FlagCreatePairsOff,),
+                config=(tyro.conf.FlagCreatePairsOff, *markers),
             )
     except SystemExit as stopped:
         if not stopped.code:
@@ -100,7 +100,7 @@ def _check_options(kind: str, words: list[str]) -> None:
     known = ["--help", *(f"--{prefix}{name}" for name in names for prefix in ("", "no-"))]
     for word in words:
         option = word.partition("=")[0].replace("_", "-")
-        if option.startswith("--") and option not in known:
+        if word.startswith("--") and option not in known:
             near = difflib.get_close_matches(option, known, n=1)
             advice = f"Did you mean {near[0]}?" if near else f"See {PROGRAM} {kind} --help."
             raise InputError(f"Expected an option of {kind!r}. Received: {option}. {advice}")
@@ -140,7 +140,7 @@ def _registry() -> Any:
 def _reworded(text: str, kind: str) -> InputError:
     """Returns what the parser says in a box, in one line and in the words of all other errors here."""
     inside = [line.strip("│ ") for line in text.splitlines() if not re.match(r"[╭╰]", line)]
-    message = " ".join(" ".join(inside).split("───")[0].split()).rstrip(".")
+    message = " ".join(" ".join(inside).split("───")[0].split()).rstrip(". ")
     see = f"See {PROGRAM} {kind} --help."
     if match := re.match(r"Missing from .*?: (--[\w-]+)", message):
         return InputError(f"Expected the option {match[1]}. Received: none. {see}")
@@ -263,9 +263,15 @@ def _run(config: RunConfig) -> int:
     except InputError as error:
         print(f"{PROGRAM}: {error}", file=log.people)
         return 2
+    except BrokenPipeError:  # Nobody reads on, as behind `| head`; neither would Python's last flush get through.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
     except OSError as error:
-        print(f"{PROGRAM}: Expected to write and read files. Received: {error}. Free space or check the folder.",
-              file=log.people)  # fmt: skip
+        # HDF5 tells a long story of several lines around the number.
+        reason = os.strerror(error.errno) if error.errno else " ".join(str(error).split())
+        where = f" ({error.filename})" if error.filename else ""
+        print(f"{PROGRAM}: Expected files that can be read and written. Received: {reason}{where}. "
+              "Free some space, or check the folders.", file=log.people)  # fmt: skip
         return 2
     except Exception as error:  # The last line of defence: the traceback is in console.log, the person gets a line.
         print(f"{PROGRAM}: failed with {type(error).__name__}: {' '.join(str(error).split())[:300]}. "

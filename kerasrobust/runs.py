@@ -12,7 +12,6 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -116,9 +115,11 @@ def open_run(config: RunConfig) -> Run:
             config.runs_dir.mkdir(parents=True, exist_ok=True)
             path, is_new = _make_folder(config)
             if is_new:
-                undo.callback(shutil.rmtree, path, ignore_errors=True)
+                undo.callback(_remove_if_empty, path)
             lock = undo.enter_context((path / "lock").open("a+"))
             _take_lock(lock, path)
+            if is_new:
+                undo.callback(shutil.rmtree, path, ignore_errors=True)
             replaced = None
             if not is_new and (refusal := _refusal(path, config)):
                 if not config.overwrite or not (path / "config.json").is_file():
@@ -158,6 +159,11 @@ def _make_folder(config: RunConfig) -> tuple[Path, bool]:
                 raise
             return path, False
         return path, True
+
+
+def _remove_if_empty(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.rmdir()
 
 
 def _take_lock(lock: IO[str], path: Path) -> None:
@@ -279,11 +285,3 @@ def find(subject: str, config: RunConfig) -> Path:
             return path
     known = [path.name for path in [*list_runs(config.runs_dir), *list_models(config.models_dir)]]
     raise unknown_name("run or model", subject, known)
-
-
-def stage_results(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields the names and results of the stages that a run has finished."""
-    folder = path / "stages"
-    for file in sorted(folder.glob("*.json")) if folder.is_dir() else []:
-        if (value := read_json(file)) is not None:
-            yield file.stem, value

@@ -12,6 +12,7 @@ from kerasrobust import attacks, threat
 from kerasrobust.attacks.gradient import GradientAttack
 from kerasrobust.config import check_epsilon
 from kerasrobust.errors import InputError
+from kerasrobust.layers import is_noisy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,7 +213,8 @@ class AdversarialModel(keras.Model):
         # A batch's own content makes the key, so that validation repeats from epoch to epoch without a counter.
         key = tf.stack([tf.constant(self.seed, tf.int32), tf.cast(tf.reduce_sum(tf.cast(y, tf.int32)), tf.int32)])
         logits = self._logits(x)
-        x_adv = self._craft(self.objective.validation_attack(), x, y, key, 1.0)
+        attack = self.objective.validation_attack().against(is_noisy(self.network))
+        x_adv = self._craft(attack, x, y, key, 1.0)
         self._loss_tracker.update_state(
             self.compute_loss(x=x, y=y, y_pred=logits, sample_weight=weights, training=False),
             sample_weight=tf.shape(x)[0],

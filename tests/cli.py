@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -42,7 +43,7 @@ class Outcome:
         return line
 
 
-def call(*words: str | Path) -> Outcome:
+def call(*words: str | Path, encoding: str = "utf-8") -> Outcome:
     """Calls the command line in this process, which spares the seconds that TensorFlow takes to start."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         kept = os.dup(1), os.dup(2)
@@ -51,7 +52,10 @@ def call(*words: str | Path) -> Outcome:
             os.dup2(out.fileno(), 1)
             os.dup2(err.fileno(), 2)
             # Unlike pytest's own, these write through the file descriptors, as in a process of its own.
-            with open(1, "w", closefd=False) as sys.stdout, open(2, "w", buffering=1, closefd=False) as sys.stderr:
+            with (
+                open(1, "w", encoding=encoding, closefd=False) as sys.stdout,
+                open(2, "w", buffering=1, errors="backslashreplace", closefd=False) as sys.stderr,
+            ):
                 status = run.main([str(word) for word in words])
         finally:
             sys.stdout, sys.stderr = streams
@@ -65,15 +69,21 @@ def call(*words: str | Path) -> Outcome:
     return Outcome(status, *texts)
 
 
-def start(*words: str | Path, cwd: Path | None = None, **env: str) -> subprocess.Popen[str]:
-    """Starts the command line in a process of its own."""
+def start(*words: str | Path, cwd: Path | None = None, largest_file: int | None = None) -> subprocess.Popen[str]:
+    """Starts the command line in a process of its own, which may write files up to a size only."""
+
+    def limit() -> None:
+        if largest_file is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
+
     return subprocess.Popen(
         [sys.executable, "-m", "kerasrobust.run", *map(str, words)],
         cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **env},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=limit,
     )
 
 

@@ -239,19 +239,21 @@ def test_of_two_classes_the_worst_margin_is_reached(norm: str, dual: int) -> Non
     y = logits.argmax(axis=1)
     sign = 1 - 2 * y
     clean = (logits[:, 0] - logits[:, 1]) * sign
-    worst = clean - EPSILON[norm] * np.linalg.norm(kernel[:, 0] - kernel[:, 1], ord=dual)
+    speed = np.linalg.norm(kernel[:, 0] - kernel[:, 1], ord=dual)
+    epsilon = float(np.quantile(clean, 0.6) / speed)  # About 6 in 10 can be reached.
+    worst = clean - epsilon * speed
     for attack in (
-        FGSM(norm=norm, epsilon=EPSILON[norm]),
-        BIM(norm=norm, epsilon=EPSILON[norm], steps=5),
-        MIFGSM(norm=norm, epsilon=EPSILON[norm], steps=5),
-        PGD(norm=norm, epsilon=EPSILON[norm], steps=30, step_size=EPSILON[norm], keep_best=False),
+        FGSM(norm=norm, epsilon=epsilon),
+        BIM(norm=norm, epsilon=epsilon, steps=5),
+        MIFGSM(norm=norm, epsilon=epsilon, steps=5),
+        PGD(norm=norm, epsilon=epsilon, steps=30, step_size=epsilon, keep_best=False),
     ):
         result = attack(model, MIDDLE, y, early_stop=False)
         found = np.asarray(model(result.x_adv), np.float64)
         np.testing.assert_allclose((found[:, 0] - found[:, 1]) * sign, worst, atol=1e-3)
         np.testing.assert_array_equal(result.success, worst < 0)
-        assert 0 < result.success.mean() < 1
-        assert result.median_distance == pytest.approx(EPSILON[norm] if result.success.mean() > 0.5 else np.inf)
+        assert result.success.mean() == pytest.approx(0.6, abs=0.05)
+        assert result.median_distance == pytest.approx(epsilon, rel=1e-4)
 
 
 def test_rfgsm_goes_half_the_budget_twice(weights: tuple[np.ndarray, np.ndarray]) -> None:
@@ -266,13 +268,13 @@ def test_rfgsm_goes_half_the_budget_twice(weights: tuple[np.ndarray, np.ndarray]
 
 
 def test_fgsm_rs_starts_uniform_and_steps_by_one_and_a_quarter(weights: tuple[np.ndarray, np.ndarray]) -> None:
-    """u + 1.25 clipped to 1, u uniform in [-1, 1]: 7/8 end at 1 (in units of epsilon), the rest between 1/4 and 1."""
+    """u + 1.25 clipped to 1, u uniform in [-1, 1]: 5/8 end at 1 (in units of epsilon), the rest between 1/4 and 1."""
     kernel, bias = soft(weights)
     y = np.arange(40) % 4
     slope = closed_form(kernel, bias, MIDDLE, y).reshape(MIDDLE.shape)
     found = (FGSMRS(epsilon=0.02)(linear_model(kernel, bias), MIDDLE, y, early_stop=False).x_adv - MIDDLE) / 0.02
     along = (found * np.sign(slope))[np.abs(slope) > 1e-2]
-    assert (np.abs(along - 1) < 1e-4).mean() == pytest.approx(7 / 8, abs=0.02)
+    assert (np.abs(along - 1) < 1e-4).mean() == pytest.approx(5 / 8, abs=0.02)
     assert along.min() == pytest.approx(0.25, abs=0.01)
 
 
@@ -435,6 +437,15 @@ def test_unseeded_noise_is_attacked_too(weights: tuple[np.ndarray, np.ndarray]) 
     y = np.asarray(tf.reshape(MIDDLE, (-1, PIXELS)) @ weights[0] + weights[1]).argmax(axis=1)
     result = PGD(epsilon=0.1, steps=3, eot=2)(foreign, MIDDLE, y, passes=5)
     assert result.success.mean() > 0.9
+
+
+def test_the_last_iterate_counts_on_a_randomized_network(
+    randomized: keras.Model, labels: dict[str, np.ndarray]
+) -> None:
+    """The best of noisy margins would be that of lucky noise; even the image itself could win."""
+    y = labels["randomized"]
+    best, last = (BIM(epsilon=0.05, steps=4, keep_best=keep)(randomized, X, y, passes=3) for keep in (True, False))
+    same(best, last)
 
 
 # Around the attack.

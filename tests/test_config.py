@@ -170,7 +170,7 @@ def test_text_is_a_finite_radius_or_refused_in_one_line(text: str) -> None:
      "8/255/2", "eight", "8,255", "0.1.2", "1e999", "8 255", "8\\255"],
 )  # fmt: skip
 def test_what_is_no_radius_is_refused(text: str) -> None:
-    with pytest.raises(InputError, match="Expected epsilon as a number of at least 0.*Received: "):
+    with pytest.raises(InputError, match=r"Expected epsilon as a number of at least 0.*Received: "):
         Epsilon(text)
 
 
@@ -179,8 +179,12 @@ def test_a_radius_in_levels_is_not_taken_for_one_in_shares(epsilon: float) -> No
     with pytest.raises(InputError, match=rf"Received: {epsilon:g}\. Did you mean {epsilon:g}/255\?"):
         check_epsilon(epsilon, "linf")
     check_epsilon(epsilon, "l2")  # In L2 that is a radius like another.
-    for make in (lambda: AttackConfig(model="m", epsilon=Epsilon(epsilon)), lambda: TrainConfig(epsilon=Epsilon(epsilon)),
-                 lambda: StudyConfig(epsilons=(Epsilon(0), Epsilon(epsilon)))):  # fmt: skip
+    radius = Epsilon(epsilon)
+    for make in (
+        lambda: AttackConfig(model="m", epsilon=radius),
+        lambda: TrainConfig(epsilon=radius),
+        lambda: StudyConfig(epsilons=(Epsilon(0), radius)),
+    ):
         with pytest.raises(InputError, match="Did you mean"):
             make()
 

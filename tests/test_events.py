@@ -106,7 +106,8 @@ def test_a_torn_line_is_nothing_yet(event: Event, data: st.DataObject) -> None:
 
 @given(ANY, st.dictionaries(st.text(min_size=1), JSON, max_size=3))
 def test_fields_of_a_newer_version_are_skipped(event: Event, extra: dict[str, Any]) -> None:
-    assert from_json(json.dumps({f"x-{name}": value for name, value in extra.items()} | strict(to_json(event)))) == event
+    newer = {f"x-{name}": value for name, value in extra.items()} | strict(to_json(event))
+    assert from_json(json.dumps(newer)) == event
 
 
 @pytest.mark.parametrize(

@@ -145,6 +145,8 @@ class Attack(ABC):
     name: ClassVar[str]
     minimum_norm: ClassVar[bool] = False
     """Whether the attack looks for the nearest adversarial example instead of the worst one inside a ball."""
+    largest_batch: ClassVar[int | None] = None
+    """Images that the attack takes at once at most, whatever the caller's batch size."""
 
     norm: threat.Norm = "linf"
     eot: int = 1
@@ -187,6 +189,10 @@ class Attack(ABC):
     def run_count(self) -> int:
         """Returns how often the attack is started from a new random point."""
         return 1
+
+    def against(self, randomized: bool) -> Attack:
+        """Returns the attack as it runs against a network: some do otherwise where that is randomized."""
+        return self
 
     def radius(self) -> float | None:
         """Returns the largest distance that is allowed, or None for a minimum-norm attack."""
@@ -237,7 +243,8 @@ class Attack(ABC):
             >>> robust_accuracy = 1 - result.success.mean()
         """
         began = time.perf_counter()
-        classifier = as_classifier(model)
+        # A plain callable doesn't tell its shape: the images do.
+        classifier = as_classifier(model, image_shape=np.shape(x)[1:] if np.ndim(x) == 4 else None)
         x, y = check_images(classifier, x, y)
         goal = self._goal(classifier, y, target)
         stop = should_stop or (lambda: False)
@@ -260,11 +267,12 @@ class Attack(ABC):
         x_adv = x.copy()
         score = np.full(len(x), np.inf, np.float32)
         crafting = at_precision(classifier, precision)
+        attack = self.against(classifier.randomized)
         for run in range(self.run_count()):
             remaining = active if not early_stop or classifier.randomized else active[score[active] >= 0]
             counts.run, counts.done = run, len(x) - len(remaining)
-            for found in self._batches(crafting, x, goal, remaining, [seed, run], batch_size, early_stop, counts, stop):
-                index, images, scores = found
+            work = attack._batches(crafting, x, goal, remaining, [seed, run], batch_size, early_stop, counts, stop)
+            for index, images, scores in work:
                 better = scores < score[index]
                 x_adv[index[better]], score[index[better]] = images[better], scores[better]
                 counts.survivors -= 0 if classifier.randomized else int(np.sum((scores < 0) & ~reached[index]))
@@ -320,7 +328,7 @@ class Attack(ABC):
         stop: Callable[[], bool],
     ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Attacks the examples `remaining`, batch after batch; yields their indices, candidates and scores."""
-        size = min(batch_size, len(x))
+        size = min(batch_size, len(x), self.largest_batch or batch_size)
         compiled = self._compile(classifier, (size, *x.shape[1:]))
         # A randomized network has no "done": one lucky pass is no success.
         ends_early = early_stop and not classifier.randomized

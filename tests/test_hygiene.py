@@ -1,0 +1,109 @@
+"""What is imported when: the light modules take no TensorFlow with them, and help answers at once."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+from cli import ROOT
+
+import kerasrobust
+from kerasrobust.config import RunConfig
+from kerasrobust.presets import PRESETS
+
+HEAVY = ("tensorflow", "keras", "tensorflow_datasets", "h5py")
+LIGHT = [
+    "kerasrobust",
+    *(f"kerasrobust.{name}" for name in ("errors", "events", "config", "presets", "runs", "console", "report", "run")),
+    *sorted(
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for path in (ROOT / "tui").rglob("*.py")
+    ),
+]
+
+
+def in_a_new_process(code: str, *arguments: str) -> str:
+    """Runs code in a process of its own, in the checkout; returns what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_light_modules_take_nothing_heavy_with_them() -> None:
+    code = """
+import importlib, json, sys
+found = {}
+for name in sys.argv[2:]:
+    importlib.import_module(name)
+    for heavy in json.loads(sys.argv[1]):
+        if heavy in sys.modules:
+            found.setdefault(heavy, name)
+print(json.dumps(found))
+"""
+    assert json.loads(in_a_new_process(code, json.dumps(HEAVY), *LIGHT)) == {}
+
+
+@pytest.mark.parametrize("line", ["attack --model m --epsilon 8/0", "trian", "train --help", "help"])
+def test_what_is_refused_or_answered_while_parsing_needs_nothing_heavy(line: str) -> None:
+    code = (
+        "import json, sys\nfrom kerasrobust.run import main\nstatus = main(json.loads(sys.argv[1]))\n"
+        "print(json.dumps([status, [name for name in sys.argv[2:] if name in sys.modules]]))"
+    )
+    status, heavy = json.loads(in_a_new_process(code, json.dumps(line.split()), *HEAVY).splitlines()[-1])
+    assert heavy == [] and status == (0 if "help" in line else 2)
+
+
+def test_the_core_knows_nothing_of_the_terminal_ui() -> None:
+    # With TensorFlow: the engine and all that it calls.
+    code = """
+import pkgutil, importlib, sys, kerasrobust
+for module in pkgutil.walk_packages(kerasrobust.__path__, "kerasrobust."):
+    importlib.import_module(module.name)
+print([name for name in sys.modules if name.split(".")[0] in ("tui", "textual")])
+"""
+    assert in_a_new_process(code).strip() == "[]"
+
+
+def test_help_lists_every_command_within_half_a_second() -> None:
+    seconds = []
+    for _ in range(3):
+        began = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, "-m", "kerasrobust.run", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        seconds.append(time.perf_counter() - began)
+    assert done.stderr == ""
+    listed = {line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ")}
+    assert {*RunConfig.kinds, *PRESETS} <= listed
+    assert {"demo", "study", "train", "attack", "compare", "models"} <= listed
+    assert min(seconds) < 0.5, seconds
+
+
+@pytest.mark.parametrize("name", kerasrobust.__all__)
+def test_public_names_resolve(name: str) -> None:
+    assert getattr(kerasrobust, name) is not None
+    assert name in dir(kerasrobust)
+
+
+def test_names_that_are_loaded_later_are_those_that_type_checkers_see() -> None:
+    lazy = {*kerasrobust._HOMES, *kerasrobust._MODULES}
+    assert lazy <= set(kerasrobust.__all__)
+    for name, home in kerasrobust._HOMES.items():
+        assert getattr(kerasrobust, name) is getattr(importlib.import_module(f"kerasrobust.{home}"), name)
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'atacks'"):
+        kerasrobust.atacks  # noqa: B018
+
+
+def test_another_backend_is_refused_when_a_name_is_first_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    with pytest.raises(kerasrobust.InputError, match="Received: KERAS_BACKEND=jax"):
+        kerasrobust.load_model  # noqa: B018
