@@ -99,7 +99,6 @@ class Classifier:
         return self._passes[signature](*arguments).numpy()
 
 
-
 def as_classifier(
     model: Any, *, image_shape: Sequence[int | None] | None = None, classes: int | None = None
 ) -> Classifier:

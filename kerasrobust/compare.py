@@ -18,7 +18,7 @@ from kerasrobust.figures import format_accuracy, format_epsilon, format_interval
 from kerasrobust.runs import find, list_models, read_card, read_json
 
 Figures = dict[str, Any]
-"""One line of a comparison: name, model, training, randomized, data, examples, attack, ..., clean and robust figures."""
+"""One line of a comparison: name, model, training, data, examples, attack, clean and robust figures."""
 
 
 def run(config: RunConfig) -> int:

@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -223,7 +224,9 @@ def evaluate(
     chosen = [attacks] if isinstance(attacks, str | Attack) else list(attacks)
     if not chosen:
         raise InputError("Expected at least one attack. Received: none. Try 'pgd'.")
-    made = [make_attack(item, epsilon=epsilon, norm=norm, eot=eot) if isinstance(item, str) else item for item in chosen]
+    made = [
+        make_attack(item, epsilon=epsilon, norm=norm, eot=eot) if isinstance(item, str) else item for item in chosen
+    ]
     stop = should_stop or (lambda: False)
     clean = judge(
         classifier,
@@ -245,7 +248,7 @@ def evaluate(
             seed=seed,
             precision=precision,
             batch_size=batch_size,
-            progress=None if progress is None else lambda step, attack=attack: progress(attack, step),
+            progress=None if progress is None else partial(progress, attack),
             should_stop=should_stop,
             passes=passes,
             clean=clean,
@@ -260,9 +263,7 @@ def evaluate(
         # The lowest of several noisy rates is biased low, so the worst example of each is judged on fresh passes.
         which = np.argmin([item.rates for item in reports], axis=0)
         chosen_x = np.stack([_inside(item, x) for item in reports])[which, np.arange(len(x))]
-        fresh = judge(
-            classifier, chosen_x, y, passes=passes, seed=[seed, 3], batch_size=batch_size, should_stop=stop
-        )
+        fresh = judge(classifier, chosen_x, y, passes=passes, seed=[seed, 3], batch_size=batch_size, should_stop=stop)
         worst = fresh.correct_rate
     return Evaluation(
         clean_accuracy=clean.accuracy,

@@ -2,7 +2,7 @@
 
 A randomized network draws new noise in every forward pass, also when it predicts. Attacks and verdicts need that noise
 to be repeatable under a seed, fresh in each pass of an expectation over transformations (EOT; Athalye et al. 2018), and
-sometimes switched off. `noise` and `noise_off` steer it while a graph is traced; outside them it is fresh in every call.
+sometimes switched off. `noise` and `noise_off` steer it while a graph is traced; outside them each call draws anew.
 """
 
 from __future__ import annotations

@@ -119,4 +119,7 @@ def _resnet(hidden: keras.KerasTensor, depth: int, width: int) -> keras.KerasTen
 
 def is_graph(model: Any) -> bool:
     """Tells whether a model does what its graph of layers says: a subclass may have a `call` of its own."""
-    return isinstance(model, (Functional, keras.Sequential)) and type(model).call in (Functional.call, keras.Sequential.call)
+    return isinstance(model, (Functional, keras.Sequential)) and type(model).call in (
+        Functional.call,
+        keras.Sequential.call,
+    )

@@ -15,9 +15,7 @@ from kerasrobust.errors import unknown_name
 
 def lenet() -> TrainConfig:
     """Model A: LeNet-5 on clean CIFAR-10 (the study of 2023, after LeCun 1998)."""
-    return TrainConfig(
-        model="lenet", data="cifar10", epochs=40, batch_size=128, learning_rate=0.02, weight_decay=1e-4
-    )
+    return TrainConfig(model="lenet", data="cifar10", epochs=40, batch_size=128, learning_rate=0.02, weight_decay=1e-4)
 
 
 def convnet() -> TrainConfig:
@@ -34,9 +32,7 @@ def convnet_pgd() -> TrainConfig:
 
 def convnet_random() -> TrainConfig:
     """Model B with dropout that stays on at inference, on clean CIFAR-10 (the study of 2023)."""
-    return TrainConfig(
-        model="convnet", data="cifar10", randomize=0.15, epochs=14, batch_size=128, learning_rate=0.05
-    )
+    return TrainConfig(model="convnet", data="cifar10", randomize=0.15, epochs=10, batch_size=128, learning_rate=0.05)
 
 
 def convnet_random_pgd() -> TrainConfig:
@@ -80,7 +76,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "convnet-random": {"epochs": 4},
     "convnet-random-pgd": {"epochs": 5, "steps": 2, "warmup_epochs": 2.0},
 }
-"""What the five trainings change on the embedded set, whose networks learn in seconds what photographs take minutes for."""
+"""What the five trainings change on the embedded set, where seconds teach what photographs take minutes for."""
 
 
 def study_recipes(config: StudyConfig) -> dict[str, TrainConfig]:

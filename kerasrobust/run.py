@@ -5,11 +5,11 @@ The order of precedence: what is typed, then the preset (`train --preset`), then
 
 from __future__ import annotations
 
-import _thread
 import ast
 import contextlib
 import dataclasses
 import difflib
+import functools
 import io
 import os
 import re
@@ -43,7 +43,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             from kerasrobust import compare
 
             return compare.run(config)
-        return _run(config)
+        status = _run(config)
+        if status == 130 and argv is None:
+            # All that matters is on the disk, and TensorFlow takes up to a second to tidy up after itself.
+            sys.stdout.flush()
+            os._exit(status)
+        return status
     except InputError as error:
         print(f"{PROGRAM}: {error}", file=people)
         return 2
@@ -209,11 +214,13 @@ class _Log:
 def _stopping() -> Iterator[Callable[[], bool]]:
     """Makes SIGINT and SIGTERM set a flag that the engine looks at; gives a function that tells it.
 
-    What doesn't look at the flag within `GRACE_SECONDS` (imports, loading, tracing) is interrupted by a
-    KeyboardInterrupt, as by a second signal.
+    What doesn't look at the flag within `GRACE_SECONDS` (loading, tracing) is interrupted by a KeyboardInterrupt, as by
+    a second signal. To be entered in the main thread, which signals go to.
     """
     flag = threading.Event()
-    timer = threading.Timer(GRACE_SECONDS, _thread.interrupt_main)
+    # A real signal, as only that ends a sleep or a wait for another thread.
+    again = functools.partial(signal.pthread_kill, threading.get_ident(), signal.SIGINT)
+    timer = threading.Timer(GRACE_SECONDS, again)
     timer.daemon = True
 
     def ask(*_: Any) -> None:
@@ -241,6 +248,9 @@ def _run(config: RunConfig) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
     log = _Log()
     try:
+        # Seconds of TensorFlow, before anything has begun: Ctrl-C ends it at once.
+        from kerasrobust import engine
+
         with _stopping() as should_stop, contextlib.ExitStack() as stack:
             if config.json:
                 draw: Callable[[Event], None] = _print_json
@@ -253,8 +263,6 @@ def _run(config: RunConfig) -> int:
                 if isinstance(event, RunStarted):
                     log.move(config.runs_dir / event.run / "console.log")
                 draw(event)
-
-            from kerasrobust import engine
 
             engine.run(config, emit, should_stop)
         return 0

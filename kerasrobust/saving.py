@@ -20,9 +20,9 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrobust.classifier import Shape, as_classifier
+from kerasrobust.errors import InputError, unknown_name
 from kerasrobust.models import is_graph
 from kerasrobust.precision import clone, with_precision
-from kerasrobust.errors import InputError, unknown_name
 
 SCHEMA = 1
 _KERAS_FILE = "model.keras"

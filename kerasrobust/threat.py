@@ -6,7 +6,8 @@ inside a `tf.function`. `norm` is "linf" or "l2".
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import tensorflow as tf
 
@@ -63,7 +64,7 @@ def normal(keys: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
     return _draw(tf.random.stateless_normal, keys, shape)
 
 
-def _draw(sample, keys: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:  # type: ignore[no-untyped-def]
+def _draw(sample: Callable[[Any, tf.Tensor], tf.Tensor], keys: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
     if keys.shape.rank == 1:
         return sample(shape, keys)
     return tf.map_fn(lambda key: sample(shape[1:], key), keys, fn_output_signature=tf.float32)

@@ -11,7 +11,8 @@ import tensorflow as tf
 class Traced:
     """A TensorFlow graph made of a Python function at its first call, and never again.
 
-    Other shapes or dtypes than at the first call raise, where a plain `tf.function` would silently trace anew.
+    Other dtypes than at the first call raise, where a plain `tf.function` would silently trace anew. Other shapes may
+    not, and may give wrong results: keep one of these for each shape.
 
     Args:
         body: made of TensorFlow operations; loops are written as `tf.while_loop`, so autograph stays off.

@@ -124,6 +124,8 @@ class AdversarialModel(keras.Model):
         self.clean_metric = keras.metrics.Mean(name="accuracy")
         self.robust_metric = keras.metrics.Mean(name="robust_accuracy")
         self.seed = seed
+        # The training step calls the network, never this model, so nothing else would say so; saving weights asks.
+        self.built = network.built
 
     def compile(self, optimizer: Any = "sgd", loss: Any = None, **kwargs: Any) -> None:
         """Configures training as `keras.Model.compile` does; the loss is the cross-entropy from logits by default."""
@@ -232,4 +234,5 @@ def _unpack(data: Any) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
 
 def _right(logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
     """Returns 1.0 where the largest logit is the label's, else 0.0, float32 (N,)."""
-    return tf.cast(tf.argmax(logits, axis=1) == tf.cast(tf.reshape(y, [-1]), tf.int64), tf.float32)
+    # Not `==`: its result has no known rank where the two lengths aren't known to be equal.
+    return tf.cast(tf.equal(tf.argmax(logits, axis=1), tf.cast(y, tf.int64)), tf.float32)

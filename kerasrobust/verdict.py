@@ -31,7 +31,7 @@ class Verdict:
 
     @property
     def wrong(self) -> np.ndarray:
-        """bool (N,): the majority of passes is wrong; a tie counts as wrong."""
+        """Bool (N,): the majority of passes is wrong; a tie counts as wrong."""
         return self.correct_rate <= 0.5
 
     @property

@@ -1,4 +1,4 @@
-"""The command line as tests use it: called in this process or started as its own, and what the two need."""
+"""The command line as tests use it: called in this process, or started as one of its own."""
 
 from __future__ import annotations
 
@@ -9,12 +9,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
-import pytest
 
 from kerasrobust import run
 from kerasrobust.events import Event
@@ -72,7 +69,9 @@ def call(*words: str | Path, encoding: str = "utf-8") -> Outcome:
 def start(*words: str | Path, cwd: Path | None = None, largest_file: int | None = None) -> subprocess.Popen[str]:
     """Starts the command line in a process of its own, which may write files up to a size only."""
 
-    def limit() -> None:
+    def prepare() -> None:
+        # A test suite in the background has it ignored, and what it starts inherits that.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         if largest_file is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
 
@@ -83,7 +82,7 @@ def start(*words: str | Path, cwd: Path | None = None, largest_file: int | None 
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=limit,
+        preexec_fn=prepare,
     )
 
 
@@ -119,43 +118,3 @@ def interrupt(process: subprocess.Popen[str]) -> tuple[Outcome, float]:
     began = time.monotonic()
     outcome = finish(process, 30)
     return outcome, time.monotonic() - began
-
-
-@pytest.fixture(scope="session")
-def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder with two small untrained networks for `shapes`: `tiny`, and `noisy` with dropout that stays on."""
-    import keras
-
-    from kerasrobust.layers import randomize
-    from kerasrobust.models import build_model
-    from kerasrobust.saving import save_model
-
-    folder = tmp_path_factory.mktemp("models")
-    keras.utils.set_random_seed(5)
-    network = build_model("convnet", widths=(4, 8))
-    save_model(network, folder / "tiny", {"data": "shapes"})
-    save_model(randomize(network, 0.3), folder / "noisy", {"data": "shapes"})
-    return folder
-
-
-@pytest.fixture(scope="session")
-def agreed(models_dir: Path) -> Path:
-    """An .npz file of 3,000 images with the classes that `tiny` gives them, so that it is right on all of them."""
-    from kerasrobust import shapes
-    from kerasrobust.classifier import as_classifier, predict
-    from kerasrobust.saving import load_model
-
-    images, _ = shapes.generate(3000, 1)
-    model = as_classifier(load_model(models_dir / "tiny"))
-    y = predict(model, images.astype(np.float32) / np.float32(255)).argmax(axis=1)
-    path = models_dir.parent / "agreed.npz"
-    np.savez(path, x=images, y=y)
-    return path
-
-
-@pytest.fixture
-def places(tmp_path: Path, models_dir: Path) -> Iterator[list[str]]:
-    """The options for a fresh folder of runs and the session's models; nothing may be written to the latter."""
-    before = sorted(models_dir.rglob("*"))
-    yield ["--runs-dir", str(tmp_path / "runs"), "--models-dir", str(models_dir)]
-    assert sorted(models_dir.rglob("*")) == before

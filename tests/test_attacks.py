@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import keras
@@ -117,9 +118,9 @@ def test_rules_for_all(name: str, model_name: str, models: dict[str, Any], label
         np.testing.assert_array_equal(result.prediction, predicted(model, X))
         np.testing.assert_array_equal(result.success, result.prediction_adv != y)
         np.testing.assert_array_equal(result.correct_rate, ~result.success)
-    # What was wrong from the start is left alone, and counts as success; the others are attacked.
-    wrong = result.clean_rate <= 0.5
-    assert wrong[:WRONG].all()
+    # What was wrong from the start (in all passes) is left alone, and counts as success; the others are attacked.
+    wrong = result.clean_rate == 0
+    assert wrong[:WRONG].all() or random
     np.testing.assert_array_equal(result.x_adv[wrong], X[wrong])
     assert result.success[wrong].all() or random
     assert (result.distance[~wrong] > 0).all()
@@ -426,7 +427,7 @@ def test_one_lucky_pass_does_not_end_the_attack_on_a_randomized_network(
 ) -> None:
     y = labels["randomized"]
     result = PGD(epsilon=0.1, steps=6, restarts=2)(randomized, X, y, passes=20)
-    assert result.gradients == int((result.clean_rate > 0.5).sum()) * 6 * 2
+    assert result.gradients == int((result.clean_rate > 0).sum()) * 6 * 2
 
 
 def test_unseeded_noise_is_attacked_too(weights: tuple[np.ndarray, np.ndarray]) -> None:
@@ -461,7 +462,7 @@ def test_progress_moves_forward_and_ends_at_the_total(
         small, X, labels["convnet"], batch_size=BATCH, progress=told.append, early_stop=early_stop
     )
     assert len(told) >= 3
-    for before, after in zip(told, told[1:], strict=False):
+    for before, after in pairwise(told):
         assert after.done >= before.done
         assert after.gradients >= before.gradients
         assert after.forwards >= before.forwards
@@ -488,9 +489,7 @@ def test_cancelling_between_chunks(after: int, small: keras.Model, labels: dict[
 
 
 @pytest.mark.parametrize("name", ["pgd-linf", "deepfool-l2"])
-def test_bfloat16_gradients_with_float32_verdicts(
-    name: str, small: keras.Model, labels: dict[str, np.ndarray]
-) -> None:
+def test_bfloat16_gradients_with_float32_verdicts(name: str, small: keras.Model, labels: dict[str, np.ndarray]) -> None:
     y = labels["convnet"]
     exact, fast = (TABLE[name].make()(small, X, y, precision=kind) for kind in ("float32", "bfloat16"))
     np.testing.assert_array_equal(fast.prediction_adv, predicted(small, fast.x_adv))
@@ -511,7 +510,7 @@ def test_bfloat16_follows_weights_that_change(weights: tuple[np.ndarray, np.ndar
     assert not np.array_equal(before, after)
 
 
-@pytest.mark.parametrize("attack", [PGD(norm="l2", epsilon=1, steps=2), DeepFool(overshoot=0, steps=2), FGSM(epsilon=1)])
+@pytest.mark.parametrize("attack", [PGD(norm="l2", epsilon=1), DeepFool(overshoot=0, steps=2), FGSM(epsilon=1)])
 def test_whole_numbers_are_taken_as_settings(attack: Attack, linear: keras.Model) -> None:
     y = labels_of(linear, MIDDLE, 0)
     assert np.isfinite(attack(linear, MIDDLE, y).x_adv).all()
@@ -524,16 +523,17 @@ def test_other_dtypes_and_lists_are_taken(linear: keras.Model) -> None:
     same(FGSM(epsilon=np.float64(0.01))(linear, tf.constant(MIDDLE), tf.constant(y.astype(np.int32))), expected)
 
 
-@pytest.mark.parametrize("attack", [PGD(steps=3), PGD(norm="l2", epsilon=1.0, steps=3), DeepFool(steps=3)])
+@pytest.mark.parametrize("attack", [PGD(epsilon=0.3), PGD(norm="l2", epsilon=1.0), DeepFool()])
 def test_gradients_that_are_no_numbers_do_not_spoil_the_image(attack: Attack) -> None:
     """The root's slope at 0 is infinite, and infinity less infinity is no number."""
 
     def broken(x: tf.Tensor) -> tf.Tensor:
-        root = tf.sqrt(tf.maximum(x - 0.9, 0.0))
-        return tf.reshape(root, (-1, PIXELS))[:, :3] + tf.reshape(x, (-1, PIXELS))[:, :3]
+        flat = tf.reshape(x, (-1, PIXELS))
+        return flat[:, 10:13] + tf.sqrt(tf.maximum(flat[:, :3] - 0.9, 0.0))
 
-    result = attack(broken, MIDDLE, np.zeros(40, np.int64), early_stop=False)
+    result = attack(broken, MIDDLE, MIDDLE.reshape(40, -1)[:, 10:13].argmax(axis=1))
     assert np.isfinite(result.x_adv).all()
+    assert result.success.all()
 
 
 @pytest.mark.parametrize(

@@ -23,9 +23,9 @@ from kerasrobust.classifier import (
     has_gradient,
     predict,
 )
-from kerasrobust.precision import with_precision
 from kerasrobust.errors import InputError
 from kerasrobust.layers import RandomDropout
+from kerasrobust.precision import with_precision
 
 SHAPE = (8, 8, 3)
 KERNEL = np.random.default_rng(1).normal(size=(192, 4)).astype(np.float32)

@@ -16,11 +16,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kerasrobust import data, tfds_sets
+from kerasrobust import tfds_sets
 from kerasrobust.data import Dataset, load_data, load_dataset, parts_of, train_pipeline
-from kerasrobust.tfds_sets import reachable
 from kerasrobust.errors import InputError
 from kerasrobust.events import Event, Log, Progress
+from kerasrobust.tfds_sets import reachable
 
 TFDS = os.environ.get("TFDS_DATA_DIR") or str(Path(__file__).parents[2] / "shared/data/tfds")
 needs_cifar = pytest.mark.skipif(

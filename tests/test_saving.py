@@ -22,9 +22,9 @@ from hypothesis import strategies as st
 from keras import layers as L
 
 from kerasrobust.classifier import as_classifier, has_gradient
-from kerasrobust.precision import with_precision
 from kerasrobust.errors import InputError
 from kerasrobust.layers import RandomDropout
+from kerasrobust.precision import with_precision
 from kerasrobust.saving import SavedModelNetwork, load_model, save_model
 
 SHAPE = (8, 8, 3)

@@ -6,8 +6,6 @@ from kerasrobust.attacks.base import Attack, AttackResult, Step
 from kerasrobust.attacks.deepfool import DeepFool
 from kerasrobust.attacks.gradient import BIM, FGSM, FGSMRS, MIFGSM, PGD, RFGSM
 
-ATTACKS: dict[str, type[Attack]] = {
-    kind.name: kind for kind in (FGSM, RFGSM, FGSMRS, BIM, PGD, MIFGSM, DeepFool)
-}
+ATTACKS: dict[str, type[Attack]] = {kind.name: kind for kind in (FGSM, RFGSM, FGSMRS, BIM, PGD, MIFGSM, DeepFool)}
 
 __all__ = ["ATTACKS", "BIM", "FGSM", "FGSMRS", "MIFGSM", "PGD", "RFGSM", "Attack", "AttackResult", "DeepFool", "Step"]

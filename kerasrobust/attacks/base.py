@@ -13,7 +13,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import tensorflow as tf
@@ -85,7 +85,7 @@ class AttackResult:
 
     @property
     def correct(self) -> np.ndarray:
-        """bool (N,), right before the attack."""
+        """Bool (N,), right before the attack."""
         return self.clean_rate > 0.5
 
     @property
@@ -190,7 +190,7 @@ class Attack(ABC):
         """Returns how often the attack is started from a new random point."""
         return 1
 
-    def against(self, randomized: bool) -> Attack:
+    def against(self, randomized: bool) -> Self:
         """Returns the attack as it runs against a network: some do otherwise where that is randomized."""
         return self
 
@@ -200,7 +200,7 @@ class Attack(ABC):
 
     def settings(self) -> dict[str, Any]:
         """Returns the attack's settings as JSON has them."""
-        return {name: value for name, value in vars(self).items()}
+        return dict(vars(self))
 
     def __call__(
         self,
@@ -415,6 +415,11 @@ def score(logits: tf.Tensor, y: tf.Tensor, targeted: bool) -> tf.Tensor:
     return -gap if targeted else gap
 
 
+def finite(slope: tf.Tensor) -> tf.Tensor:
+    """Returns a gradient with 0 where it is no number: one such pixel (a root at 0) would spoil the whole image."""
+    return tf.where(tf.math.is_finite(slope), slope, 0.0)
+
+
 def gradient(
     network: Network, x: tf.Tensor, y: tf.Tensor, *, key: tf.Tensor, eot: tf.Tensor | int, targeted: bool
 ) -> tuple[tf.Tensor, tf.Tensor]:
@@ -437,7 +442,7 @@ def gradient(
             loss = tf.reduce_sum(losses.cross_entropy(logits, y))
             loss = -loss if targeted else loss
         found = tape.gradient(loss, x, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-        return found, score(logits, y, targeted)
+        return finite(found), score(logits, y, targeted)
 
     if isinstance(eot, int) and eot == 1:
         return once(0)

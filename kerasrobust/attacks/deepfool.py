@@ -9,7 +9,7 @@ from typing import ClassVar
 import tensorflow as tf
 
 from kerasrobust import threat
-from kerasrobust.attacks.base import Attack, Network, Parameters, State
+from kerasrobust.attacks.base import Attack, Network, Parameters, State, finite
 from kerasrobust.attacks.gradient import mean_score
 from kerasrobust.errors import InputError
 
@@ -106,13 +106,12 @@ class DeepFool(Attack):
         ways = tf.where(speeds > 0, tf.abs(gaps) / tf.maximum(speeds, 1e-12), float("inf"))
         nearest = tf.argmin(ways, axis=1)
         way = tf.gather(ways, nearest, batch_dims=1)
-        # A flat network offers no way at all: the example stays where it is, and fails.
-        way = tf.where(tf.math.is_finite(way) & ~done, way, 0.0)
         slope = tf.gather(slopes, nearest, batch_dims=1)
-        # Where the box blocks more of a step than the overshoot adds, steps shrink on the way to the boundary without end.
-        # A nudge far below any distance of interest, as in the authors' program, carries the image across.
+        # Where the box blocks more of a step than the overshoot adds, steps shrink on the way to the boundary without
+        # end. A nudge far below any distance of interest, as in the authors' program, carries the image across.
         nudge = 2e-6 if self.norm == "linf" else 1e-4
-        length = way + tf.where(done | (way == 0.0), 0.0, nudge)
+        # A flat network offers no way at all: the example stays where it is, and fails.
+        length = tf.where(done | ~tf.math.is_finite(way), 0.0, way + nudge)
         path = state["path"] + threat.column(length) * threat.steepest(slope, self.norm)
         # The overshoot stretches the whole path, as in the authors' program: an image that swings between two facets of
         # the boundary is pushed across it.
@@ -136,14 +135,15 @@ class DeepFool(Attack):
                 found = network(x, threat.fold(key, number))
                 rivals = self._choose(found if logits is None else logits, y)
                 leads = tf.gather(found, rivals, batch_dims=1) - tf.gather(found, y, batch_dims=1)[:, None]
-            return leads, tape.batch_jacobian(leads, x, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+            return leads, finite(tape.batch_jacobian(leads, x, unconnected_gradients=tf.UnconnectedGradients.ZERO))
 
         if self.eot == 1:
             return once(0)
         passes = numbers["eot"]
         rivals = tf.shape(self._choose(logits, y))[1]
-        empty = tf.zeros(tf.stack([tf.shape(x)[0], rivals])), tf.zeros(
-            tf.concat([[tf.shape(x)[0], rivals], tf.shape(x)[1:]], axis=0)
+        empty = (
+            tf.zeros(tf.stack([tf.shape(x)[0], rivals])),
+            tf.zeros(tf.concat([[tf.shape(x)[0], rivals], tf.shape(x)[1:]], axis=0)),
         )
         _, leads, slopes = tf.while_loop(
             lambda number, *_: number < passes,

@@ -142,11 +142,12 @@ def write_examples(context: Context, data: Dataset, report: AttackReport) -> Pat
 
 
 def strips(model: str, data: Dataset, report: AttackReport, count: int = STRIPS) -> list[ExampleStrip]:
-    """Returns images for the report: the first that the model had right, those that the attack changed before others."""
+    """Returns images for the report: what the model had right, those that the attack changed first."""
     result = report.result
-    order = np.flatnonzero(result.correct & result.success).tolist() + np.flatnonzero(
-        result.correct & ~result.success
-    ).tolist()
+    order = (
+        np.flatnonzero(result.correct & result.success).tolist()
+        + np.flatnonzero(result.correct & ~result.success).tolist()
+    )
     names, x = data.class_names, data.x
     return [
         ExampleStrip(

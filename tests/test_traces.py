@@ -1,0 +1,146 @@
+"""No attack is traced twice per (attack, model, shape, precision), whatever its numbers; a planted retrace is seen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import SHAPE, images, labels_of
+
+from kerasrobust.attacks import ATTACKS, FGSM, PGD, Attack, DeepFool
+from kerasrobust.attacks.base import Compiled
+from kerasrobust.classifier import Classifier, as_classifier
+from kerasrobust.layers import randomize
+from kerasrobust.models import build_model
+from kerasrobust.tracing import Traced
+
+X = images(11)
+
+
+def compiled(classifier: Classifier) -> list[Compiled]:
+    return [graphs for graphs in classifier.compiled.values() if isinstance(graphs, Compiled)]
+
+
+def traces(classifier: Classifier) -> int:
+    """Returns how often anything about attacks was traced for a model."""
+    return sum(part.traces for graphs in compiled(classifier) for part in vars(graphs).values())
+
+
+def check_traced_once(model: keras.Model, attacks: list[Attack], run: Callable[[Attack, int], object]) -> None:
+    """Runs variants of one attack with several seeds and data sizes, and raises where more than one trace is made."""
+    classifier = as_classifier(model)
+    before = len(compiled(classifier)), traces(classifier)
+    for seed, attack in enumerate(attacks):
+        run(attack, seed)
+    made, count = len(compiled(classifier)) - before[0], traces(classifier) - before[1]
+    if (made, count) != (1, 3):
+        raise AssertionError(f"{made} sets of graphs and {count} traces, expected 1 and 3 (begin, advance, finish)")
+
+
+@pytest.fixture(scope="module")
+def models() -> dict[str, keras.Model]:
+    plain = build_model("convnet", image_shape=SHAPE, classes=4, widths=(2, 4))
+    return {"plain": plain, "randomized": randomize(plain, 0.2)}
+
+
+def variants(name: str) -> list[Attack]:
+    kind = ATTACKS[name]
+    if kind is DeepFool:
+        return [DeepFool(steps=3), DeepFool(steps=5, overshoot=0.1), DeepFool(steps=1)]
+    epsilons = [kind(epsilon=epsilon) for epsilon in (0.0, 0.01, 0.1, 1)]
+    if not hasattr(kind, "steps"):
+        return epsilons
+    more = [kind(steps=steps, step_size=0.01 * steps) for steps in (1, 2, 9)]
+    return epsilons + more + ([PGD(restarts=3, steps=2)] if kind is PGD else [])
+
+
+@pytest.mark.parametrize("model_name", ["plain", "randomized"])
+@pytest.mark.parametrize("name", ATTACKS)
+def test_numbers_seeds_and_sizes_share_one_trace(name: str, model_name: str, models: dict[str, keras.Model]) -> None:
+    model = models[model_name]
+    y = labels_of(model, X, 2)
+
+    def run(attack: Attack, seed: int) -> None:
+        count = 11 - seed % 4  # More than one batch of 4, the last one padded.
+        attack(model, X[:count], y[:count], seed=seed, batch_size=4, passes=2, early_stop=bool(seed % 2))
+
+    check_traced_once(model, variants(name), run)
+
+
+def test_eot_counts_share_one_trace(models: dict[str, keras.Model]) -> None:
+    model = models["randomized"]
+    y = labels_of(model, X, 0)
+    attacks: list[Attack] = [PGD(steps=2, eot=eot) for eot in (2, 3, 7)]
+    check_traced_once(model, attacks, lambda attack, seed: attack(model, X, y, seed=seed, batch_size=4, passes=2))
+
+
+def test_another_precision_has_graphs_of_its_own(models: dict[str, keras.Model]) -> None:
+    model = models["plain"]
+    y = labels_of(model, X, 0)
+    attack = PGD(norm="l2", steps=2)
+    attack(model, X, y, batch_size=4)
+    attack(model, X, y, batch_size=4, precision="bfloat16")
+    twin = as_classifier(model).compiled["bfloat16"]
+    before = traces(as_classifier(model)), traces(twin)
+    assert before[1] == 3
+    for precision in ("float32", "bfloat16", "auto"):
+        PGD(norm="l2", steps=3, epsilon=0.3)(model, X, y, batch_size=4, precision=precision)
+    assert (traces(as_classifier(model)), traces(twin)) == before
+
+
+def test_weights_that_change_need_no_trace(models: dict[str, keras.Model]) -> None:
+    model = models["plain"]
+    attack = FGSM(norm="l2", epsilon=0.5)
+    y = np.zeros(11, np.int64)
+    one = attack(model, X, y, early_stop=False).x_adv
+    before = traces(as_classifier(model))
+    kept = model.get_weights()
+    model.set_weights([-part if part.ndim == 2 else part for part in kept])
+    other = attack(model, X, y, early_stop=False).x_adv
+    model.set_weights(kept)
+    assert traces(as_classifier(model)) == before
+    assert not np.array_equal(one, other)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planted(PGD):
+    """PGD that bakes epsilon into its graph, as one would by mistake."""
+
+    def structure(self) -> Hashable:
+        return super().structure(), self.epsilon
+
+
+def test_a_planted_retrace_is_seen(models: dict[str, keras.Model]) -> None:
+    model = models["plain"]
+    y = labels_of(model, X, 0)
+    attacks: list[Attack] = [Planted(epsilon=epsilon, steps=2) for epsilon in (0.01, 0.02)]
+    with pytest.raises(AssertionError, match="2 sets of graphs and 6 traces"):
+        check_traced_once(model, attacks, lambda attack, seed: attack(model, X, y, batch_size=4))
+
+
+def test_a_planted_plain_function_is_seen(models: dict[str, keras.Model], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a plain `tf.function` would do: trace anew for each Python number that it is given."""
+
+    def call(self: Traced, *arguments: object) -> object:
+        return tf.function(self._counted, autograph=False)(*arguments)
+
+    monkeypatch.setattr(Traced, "__call__", call)
+    model = models["plain"]
+    y = labels_of(model, X, 0)
+    attacks: list[Attack] = [PGD(norm="l2", steps=2, targeted=True)]
+    with pytest.raises(AssertionError, match="1 sets of graphs"):
+        check_traced_once(model, attacks, lambda attack, seed: attack(model, X, y, batch_size=4, target=(y + 1) % 4))
+
+
+def test_traced_refuses_another_dtype() -> None:
+    double = Traced(lambda x: 2 * x)
+    assert double.traces == 0
+    assert [float(double(tf.constant(value))) for value in (1.0, 2.0)] == [2, 4]
+    assert double.traces == 1
+    with pytest.raises((TypeError, tf.errors.InvalidArgumentError)):
+        double(tf.constant(1))
+    assert double.traces == 1
