@@ -67,7 +67,8 @@ def normal(keys: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
 def _draw(sample: Callable[[Any, tf.Tensor], tf.Tensor], keys: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
     if keys.shape.rank == 1:
         return sample(shape, keys)
-    return tf.map_fn(lambda key: sample(shape[1:], key), keys, fn_output_signature=tf.float32)
+    # 64 at a time, not 10: half the time of 512 images.
+    return tf.map_fn(lambda key: sample(shape[1:], key), keys, fn_output_signature=tf.float32, parallel_iterations=64)
 
 
 def fold(keys: tf.Tensor, number: int | tf.Tensor) -> tf.Tensor:

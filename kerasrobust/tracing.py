@@ -40,3 +40,26 @@ class Traced:
     def _counted(self, *arguments: Any) -> Any:
         self.traces += 1
         return self._body(*arguments)
+
+
+def one_piece(body: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a function that a graph calls as a piece of its own, instead of taking its operations in.
+
+    For the passes through a network inside a `tf.while_loop`: TensorFlow leaves the operations in a loop's frame as
+    they are, where it fuses and reorders those of a function. Measured on a CPU with a ConvNet, gradients in a loop
+    took twice as long without this.
+
+    Args:
+        body: takes and returns tensors.
+
+    Example:
+        >>> @tf.function
+        ... def power(x, count):
+        ...     square = one_piece(lambda x: x * x)
+        ...     return tf.while_loop(lambda i, x: i < count, lambda i, x: (i + 1, square(x)), (0, x))[1]
+        >>> float(power(tf.constant(3.0), tf.constant(2)))
+        81.0
+    """
+    if tf.executing_eagerly():
+        return body
+    return tf.function(body, autograph=False, experimental_attributes={"_noinline": True})

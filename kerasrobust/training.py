@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import keras
 import tensorflow as tf
 
-from kerasrobust import attacks, threat
+from kerasrobust import attacks, layers, threat
 from kerasrobust.attacks.gradient import GradientAttack
 from kerasrobust.config import check_epsilon
 from kerasrobust.errors import InputError
@@ -152,9 +152,10 @@ class AdversarialModel(keras.Model):
         """Saves the inner network, without the training around it (`.keras`, `.h5`)."""
         self.network.save(filepath, overwrite=overwrite, **kwargs)
 
-    def _logits(self, x: tf.Tensor, key: tf.Tensor | None = None) -> tf.Tensor:
-        """Returns what the attack sees: inference mode, float32. The noise is fresh in each call, so no key is used."""
-        return tf.cast(self.network(x, training=False), tf.float32)
+    def _logits(self, x: tf.Tensor, key: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Returns float32 logits under the noise of a key: equal seeds train equal networks, randomized ones too."""
+        with layers.noise(key):
+            return tf.cast(self.network(x, training=training), tf.float32)
 
     def _craft(
         self, attack: GradientAttack, x: tf.Tensor, y: tf.Tensor, key: tf.Tensor, share: tf.Tensor | float
@@ -190,7 +191,7 @@ class AdversarialModel(keras.Model):
             x_adv = self._craft(attack, x[clean:], y[clean:], self._key(), self._share())
             mixed = x_adv if self.objective.clean_share == 0 else tf.concat([x[:clean], x_adv], axis=0)
         with tf.GradientTape() as tape:
-            logits = self.network(mixed, training=True)
+            logits = self._logits(mixed, threat.fold(self._key(), 1), training=True)
             loss = self.compute_loss(x=mixed, y=y, y_pred=logits, sample_weight=weights, training=True)
             scaled = self.optimizer.scale_loss(loss)
         variables = self.network.trainable_variables
@@ -204,7 +205,7 @@ class AdversarialModel(keras.Model):
                 self.clean_metric.update_state(_right(logits[:clean], y[:clean]))
             else:
                 part = size // 4 + 1
-                self.clean_metric.update_state(_right(self._logits(x[:part]), y[:part]))
+                self.clean_metric.update_state(_right(self._logits(x[:part], threat.fold(self._key(), 2)), y[:part]))
         results = self.compute_metrics(mixed, y, logits, sample_weight=weights)
         if attack is None:  # Nothing was attacked: an accuracy of 0 would be a lie.
             results.pop("robust_accuracy")
@@ -214,7 +215,7 @@ class AdversarialModel(keras.Model):
         x, y, weights = _unpack(data)
         # A batch's own content makes the key, so that validation repeats from epoch to epoch without a counter.
         key = tf.stack([tf.constant(self.seed, tf.int32), tf.cast(tf.reduce_sum(tf.cast(y, tf.int32)), tf.int32)])
-        logits = self._logits(x)
+        logits = self._logits(x, threat.fold(key, 1))
         attack = self.objective.validation_attack().against(is_noisy(self.network))
         x_adv = self._craft(attack, x, y, key, 1.0)
         self._loss_tracker.update_state(
@@ -222,7 +223,7 @@ class AdversarialModel(keras.Model):
             sample_weight=tf.shape(x)[0],
         )
         self.clean_metric.update_state(_right(logits, y))
-        self.robust_metric.update_state(_right(self._logits(x_adv), y))
+        self.robust_metric.update_state(_right(self._logits(x_adv, threat.fold(key, 2)), y))
         return self.compute_metrics(x, y, logits, sample_weight=weights)
 
 

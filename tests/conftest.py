@@ -37,6 +37,11 @@ def weights() -> tuple[np.ndarray, np.ndarray]:
     return draw.normal(size=(PIXELS, 4)).astype(np.float32), draw.normal(size=4).astype(np.float32)
 
 
+def soft(weights: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Weights so small that no softmax saturates, and gradients are far above float32's rounding."""
+    return weights[0] / 10, weights[1] / 10
+
+
 @pytest.fixture(scope="session")
 def linear(weights: tuple[np.ndarray, np.ndarray]) -> keras.Model:
     return linear_model(*weights)

@@ -81,8 +81,9 @@ def test_what_is_wrong_already_has_distance_0(linear: keras.Model) -> None:
 
 
 def test_ties_count_as_the_boundary_and_are_crossed(weights: tuple[np.ndarray, np.ndarray]) -> None:
-    kernel, bias = weights[0][:, :2].copy(), np.zeros(2, np.float32)
+    kernel = weights[0][:, :2].copy()
     kernel[:, 1] = -kernel[:, 0]
+
     shift = (0.5 * kernel[:, 0].sum()).astype(np.float32)
     model = linear_model(kernel, np.array([-shift, shift], np.float32))
     grey = np.full((1, *SHAPE), 0.5, np.float32)

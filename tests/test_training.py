@@ -34,12 +34,12 @@ OBJECTIVE_CASES: dict[str, Objective] = {
 def cues(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Returns images with a robust cue, the brightness (0.3 or 0.7), and a perfect but brittle one, a faint texture.
 
-    The brightness is right in 90 % of the images only; the texture is always right, and 0.04 strong (Tsipras 2019).
+    The brightness is right in 85 % of the images only; the texture is always right, and 0.06 strong (Tsipras 2019).
     """
     draw = np.random.default_rng(seed)
     y = draw.integers(0, 2, count)
-    bright = np.where(draw.random(count) < 0.9, y, 1 - y)
-    texture = np.where(np.indices(SHAPE).sum(axis=0) % 2 == 0, 0.04, -0.04)
+    bright = np.where(draw.random(count) < 0.85, y, 1 - y)
+    texture = np.where(np.indices(SHAPE).sum(axis=0) % 2 == 0, 0.06, -0.06)
     x = 0.5 + 0.2 * (2 * bright - 1)[:, None, None, None] + (2 * y - 1)[:, None, None, None] * texture
     return np.clip(x + draw.normal(0, 0.02, x.shape), 0, 1).astype(np.float32), y.astype(np.int64)
 
@@ -87,9 +87,11 @@ def test_bad_objectives_are_refused_in_one_line(make: Any, part: str) -> None:
 def test_training_reports_its_metrics_and_lowers_the_loss(case: str) -> None:
     keras.utils.set_random_seed(0)
     objective = OBJECTIVE_CASES[case]
-    history = wrapped(objective).fit(
-        X, Y, epochs=4, batch_size=64, validation_data=(X_VAL, Y_VAL), verbose=0, shuffle=True
-    ).history
+    history = (
+        wrapped(objective)
+        .fit(X, Y, epochs=4, batch_size=64, validation_data=(X_VAL, Y_VAL), verbose=0, shuffle=True)
+        .history
+    )
     trained = {"loss", "accuracy"} | (set() if case == "standard" else {"robust_accuracy"})
     assert set(history) == trained | {"val_loss", "val_accuracy", "val_robust_accuracy"}
     assert history["loss"][-1] < 0.8 * history["loss"][0]
@@ -113,12 +115,12 @@ def trained() -> dict[str, Any]:
 
 
 def test_adversarial_training_makes_robust_and_clean_training_does_not(trained: dict[str, Any]) -> None:
-    """No network can be right on more than about 90 % here without the texture, which epsilon 0.1 can invert."""
+    """No network can be right on more than about 88 % here without the texture, which epsilon 0.1 can invert."""
     robust = {
         name: 1 - PGDAttack(epsilon=EPSILON, steps=20)(model, X_VAL, Y_VAL).success.mean()
         for name, model in trained.items()
     }
-    assert robust["standard"] < 0.5
+    assert robust["standard"] < 0.2
     assert robust["pgd"] > 0.8
     clean = {name: (model.predict(X_VAL, verbose=0).argmax(1) == Y_VAL).mean() for name, model in trained.items()}
     assert clean["standard"] > 0.97

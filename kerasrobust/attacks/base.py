@@ -22,7 +22,7 @@ from kerasrobust import losses, threat
 from kerasrobust.classifier import Classifier, as_classifier, check_images
 from kerasrobust.errors import Cancelled, InputError
 from kerasrobust.precision import at_precision
-from kerasrobust.tracing import Traced
+from kerasrobust.tracing import Traced, one_piece
 from kerasrobust.verdict import Verdict, judge
 
 State = dict[str, tf.Tensor]
@@ -434,6 +434,7 @@ def gradient(
         targeted: descend towards `y` instead of ascending away from it.
     """
 
+    @one_piece
     def once(number: tf.Tensor | int) -> tuple[tf.Tensor, tf.Tensor]:
         # Not watching the weights: their gradients would be computed with the images' otherwise.
         with tf.GradientTape(watch_accessed_variables=False) as tape:

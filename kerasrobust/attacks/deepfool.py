@@ -12,6 +12,7 @@ from kerasrobust import threat
 from kerasrobust.attacks.base import Attack, Network, Parameters, State, finite
 from kerasrobust.attacks.gradient import mean_score
 from kerasrobust.errors import InputError
+from kerasrobust.tracing import one_piece
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +130,7 @@ class DeepFool(Attack):
         # Which classes are looked at must not change from pass to pass, or the means would mix classes.
         logits = None if self.candidates is None and self.eot == 1 else network(x, threat.fold(key, 0))
 
+        @one_piece
         def once(number: tf.Tensor | int) -> tuple[tf.Tensor, tf.Tensor]:
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(x)

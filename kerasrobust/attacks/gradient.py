@@ -12,6 +12,7 @@ from kerasrobust import threat
 from kerasrobust.attacks.base import Attack, Network, Parameters, State, gradient, score
 from kerasrobust.config import check_epsilon
 from kerasrobust.errors import InputError
+from kerasrobust.tracing import one_piece
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +133,7 @@ def mean_score(
 ) -> tf.Tensor:
     """Returns the score (N,) of images as the mean over `eot` noisy passes."""
 
+    @one_piece
     def once(number: tf.Tensor | int) -> tf.Tensor:
         return score(network(x, threat.fold(key, number)), y, targeted)
 

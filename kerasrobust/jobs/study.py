@@ -93,13 +93,14 @@ def _trained(
     target = context.run.path / "models" / name
     if (done := context.finished(stage)) is not None:
         context.skip(stage, title)
-        return saving.load_model(done["path"])
+        # Its own first: the folder of runs may have been moved since.
+        return saving.load_model(target if target.exists() else done["path"])
     saved = read_card(config.models_dir / name)
     if saved is not None and saved.get("training") == _recipe(recipe) and not config.retrain:
         path = config.models_dir / name
         network = saving.load_model(path)
         context.skip(stage, f"{title}: taken from {path}, trained with the same settings")
-        context.keep(stage, {"path": str(path)})
+        context.keep(stage, {"path": str(path.resolve())})
         return network
     with context.stage(stage, title):
         network = train.make_network(recipe, data.train)
