@@ -35,7 +35,8 @@ def wilson(right: float, count: int) -> tuple[float, float]:
     share = right / count
     centre = (share + z * z / (2 * count)) / (1 + z * z / count)
     half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # Exact at the ends, where rounding leaves 7e-18.
+    return 0.0 if right == 0 else max(0.0, centre - half), 1.0 if right == count else min(1.0, centre + half)
 
 
 def bootstrap(rates: np.ndarray, seed: int = 0) -> tuple[float, float]:

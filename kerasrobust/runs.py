@@ -1,7 +1,8 @@
 """One run's folder: made, locked, written, read again and followed. No TensorFlow here.
 
 `config.json`, `events.jsonl`, `console.log`, `result.json`, `examples.h5`, `report.html`, `models/`, and `lock`, which
-a living run holds (with its pid). Files appear whole: they are written under another name and then renamed.
+a living run holds (with its pid and when it began, in Unix seconds). Files appear whole: they are written under another
+name and then renamed.
 """
 
 from __future__ import annotations
@@ -133,7 +134,8 @@ def open_run(config: RunConfig) -> Run:
                 lock = undo.enter_context((path / "lock").open("a+"))
                 _take_lock(lock, path)
             lock.truncate(0)
-            lock.write(f"{os.getpid()}\n")
+            # With the time, since pids are used again.
+            lock.write(f"{os.getpid()} {time.time():.0f}\n")
             lock.flush()
             write_json(path / "config.json", to_dict(config))
         except OSError as error:
@@ -180,7 +182,7 @@ def _take_lock(lock: IO[str], path: Path) -> None:
                 time.sleep(pause)
     lock.seek(0)
     raise InputError(
-        f"Expected a run folder that is free. Received: {path}, in use by process {lock.read().strip() or 'unknown'}. "
+        f"Expected a run folder that is free. Received: {path}, in use by process {(lock.read().split() or ['unknown'])[0]}. "
         "Wait for it, stop it, or choose another --name."
     )
 
