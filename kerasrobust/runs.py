@@ -181,8 +181,9 @@ def _take_lock(lock: IO[str], path: Path) -> None:
             if pause is not None:
                 time.sleep(pause)
     lock.seek(0)
+    owner, *_ = [*lock.read().split(), "unknown"]
     raise InputError(
-        f"Expected a run folder that is free. Received: {path}, in use by process {(lock.read().split() or ['unknown'])[0]}. "
+        f"Expected a run folder that is free. Received: {path}, in use by process {owner}. "
         "Wait for it, stop it, or choose another --name."
     )
 
