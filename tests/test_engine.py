@@ -57,8 +57,6 @@ ROW = {
 EXAMPLES = ("x", "y", "x_adv", "prediction", "prediction_adv", "success", "correct_rate", "distance", "attack")
 
 
-
-
 def unheard(event: Event) -> None:
     """Stands for whoever watches."""
 
