@@ -95,12 +95,19 @@ def _line(
 
 
 def _of_card(name: str, card: dict[str, Any]) -> Iterator[Figures]:
-    training = card.get("training", {})
-    for attack in card.get("attacks") or [{}]:
+    # Anybody may write a card: what isn't in our form is left blank.
+    training, data = _part(card, "training"), _part(card, "data")
+    attacks = card.get("attacks")
+    for attack in attacks if isinstance(attacks, list) and attacks else [{}]:
         yield _line(
             name, training.get("model"), training.get("training"), training.get("randomize") is not None,
-            card.get("data", {}), card, attack,
+            data, card, attack if isinstance(attack, dict) else {},
         )  # fmt: skip
+
+
+def _part(card: dict[str, Any], key: str) -> dict[str, Any]:
+    value = card.get(key)
+    return value if isinstance(value, dict) else {}
 
 
 def _of_study(name: str, result: dict[str, Any]) -> Iterator[Figures]:

@@ -121,7 +121,10 @@ def _at_least(what: str, value: float | None, least: float) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(RunConfig):
-    """Train a network, on clean or on adversarial images, and save it."""
+    """Train a network, on clean or on adversarial images, and save it.
+
+    `--preset NAME` starts from a recipe instead of the defaults; `kerasrobust --help` lists them.
+    """
 
     kind: ClassVar[str] = "train"
 
@@ -241,7 +244,7 @@ class StudyConfig(RunConfig):
     epochs: int | None = None
     """Epochs of every training, instead of each recipe's own number."""
     epsilons: tuple[Epsilon, ...] = (Epsilon("2/255"), Epsilon("4/255"), Epsilon("8/255"), Epsilon("16/255"))
-    """Radii of the attacks; the first of 8/255 (or the last) is the one that networks are trained against."""
+    """Radii of the attacks. The adversarial trainings are at 8/255, whatever stands here."""
     steps: int = 20
     """PGD steps of the attacks."""
     eot: int = 20

@@ -13,7 +13,7 @@ from typing import Any
 from kerasrobust import __version__
 from kerasrobust.config import AttackConfig, RunConfig, StudyConfig, TrainConfig, command_line, to_dict
 from kerasrobust.errors import Cancelled, InputError
-from kerasrobust.events import Emit, Event, RunFinished, RunStarted
+from kerasrobust.events import Emit, Event, Finding, RunFinished, RunStarted
 from kerasrobust.jobs.context import Context
 from kerasrobust.runs import Run, open_run, write_json
 
@@ -71,6 +71,8 @@ def run(config: RunConfig, emit: Emit, should_stop: Callable[[], bool] = lambda:
     def both(event: Event) -> None:
         folder.write(event)
         emit(event)
+        if isinstance(event, Finding):
+            context.findings.append({"code": event.code, "message": event.message})
 
     context = Context(config, folder, both, should_stop, command_line(config), versions())
     prepared = refused = False

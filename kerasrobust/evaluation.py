@@ -13,7 +13,7 @@ import numpy as np
 
 from kerasrobust.attacks import ATTACKS, Attack, AttackResult, Step
 from kerasrobust.attacks.base import PASSES
-from kerasrobust.classifier import as_classifier, check_images
+from kerasrobust.classifier import as_classifier, check_images, has_gradient
 from kerasrobust.errors import InputError, unknown_name
 from kerasrobust.verdict import judge
 
@@ -49,6 +49,8 @@ def bootstrap(rates: np.ndarray, seed: int = 0) -> tuple[float, float]:
     """
     if len(rates) == 0:
         return 0.0, 1.0
+    if np.ptp(rates) == 0 and rates[0] in (0, 1):  # All alike: resampling would claim certainty.
+        return wilson(float(rates.sum()), len(rates))
     draw = np.random.default_rng(seed)
     means = np.array([rates[draw.integers(0, len(rates), len(rates))].mean() for _ in range(RESAMPLES)])
     low, high = np.quantile(means, [0.025, 0.975])
@@ -266,6 +268,10 @@ def evaluate(
         chosen_x = np.stack([_inside(item, x) for item in reports])[which, np.arange(len(x))]
         fresh = judge(classifier, chosen_x, y, passes=passes, seed=[seed, 3], batch_size=batch_size, should_stop=stop)
         worst = fresh.correct_rate
+    warnings = list(classifier.warnings)
+    if not has_gradient(classifier):
+        message = f"No gradient of {classifier.name!r} reaches the images, so gradient attacks are blind: "
+        warnings.append(("no-gradient", message + "the robust accuracy is no more than a guess from above."))
     return Evaluation(
         clean_accuracy=clean.accuracy,
         clean_interval=accuracy_interval(clean.correct_rate, classifier.randomized),
@@ -273,5 +279,5 @@ def evaluate(
         interval=accuracy_interval(worst, classifier.randomized),
         per_example=worst,
         attacks=reports,
-        warnings=list(classifier.warnings),
+        warnings=warnings,
     )

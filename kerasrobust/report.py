@@ -232,8 +232,8 @@ def _study_section(rows: Sequence[Record]) -> str:
         bodies.append(f"<tbody>{''.join(lines)}</tbody>")
     heads = ("Attack", "Norm", "Epsilon", "Steps", "EOT", "Accuracy", "95 % interval", "Median distance", "Published")
     note = (
-        "<p class=note>Published: what the original study printed for networks of its own (its Model A is lenet, its "
-        "Model B convnet).</p>"
+        "<p class=note>Published: what the original study printed for networks of its own on CIFAR-10 (its Model A is "
+        "lenet, its Model B convnet).</p>"
         if any(row.get("published") is not None for row in rows)
         else ""
     )

@@ -102,7 +102,7 @@ def parse(words: list[str]) -> RunConfig | None:
 def _check_options(kind: str, words: list[str]) -> None:
     """Raises InputError for an option that the command doesn't have, with the nearest one that it has."""
     names = [item.name.replace("_", "-") for item in dataclasses.fields(RunConfig.kinds[kind])]
-    known = ["--help", *(f"--{prefix}{name}" for name in names for prefix in ("", "no-"))]
+    known = ["--help", "--preset", *(f"--{prefix}{name}" for name in names for prefix in ("", "no-"))]
     for word in words:
         option = word.partition("=")[0].replace("_", "-")
         if word.startswith("--") and option not in known:

@@ -247,6 +247,11 @@ class Attack(ABC):
         classifier = as_classifier(model, image_shape=np.shape(x)[1:] if np.ndim(x) == 4 else None)
         x, y = check_images(classifier, x, y)
         goal = self._goal(classifier, y, target)
+        if batch_size < 1 or passes < 1:
+            raise InputError(
+                "Expected a batch size and a number of fresh passes of at least 1. "
+                f"Received: {batch_size} and {passes}. Try 256 and 20."
+            )
         stop = should_stop or (lambda: False)
         passes = passes if classifier.randomized else 1
         before = clean or judge(

@@ -59,7 +59,7 @@ class DeepFool(Attack):
             raise InputError(f"Expected at least 1 candidate. Received: candidates={self.candidates}. Try 9.")
 
     def structure(self) -> Hashable:
-        return type(self).__name__, self.norm, self.eot == 1, self.candidates
+        return type(self), self.norm, self.eot == 1, self.candidates
 
     def parameters(self) -> dict[str, float | int]:
         return {"overshoot": float(self.overshoot), "eot": self.eot}

@@ -52,7 +52,7 @@ class GradientAttack(Attack):
     # The loop.
 
     def structure(self) -> Hashable:
-        return type(self).__name__, self.norm, self.targeted, self.eot == 1, self.keeps_best()
+        return type(self), self.norm, self.targeted, self.eot == 1, self.keeps_best()
 
     def parameters(self) -> dict[str, float | int]:
         # As floats: the integer 1 would become an integer tensor.

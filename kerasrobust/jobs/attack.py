@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 
 from kerasrobust import saving
 from kerasrobust.attacks import Attack, Step
+from kerasrobust.callbacks import PROGRESS_SECONDS
 from kerasrobust.classifier import as_classifier, check_images
 from kerasrobust.config import AttackConfig, to_dict
 from kerasrobust.data import Dataset, load_dataset
@@ -19,6 +21,7 @@ from kerasrobust.evaluation import AttackReport, Evaluation, evaluate, make_atta
 from kerasrobust.events import AttackFinished, AttackProgress, AttackStarted, ExamplesSaved, Finding
 from kerasrobust.jobs.context import Context
 from kerasrobust.report import ExampleStrip, write_report
+from kerasrobust.runs import write_json
 
 STRIPS = 8
 """Images in a report, per attack."""
@@ -70,8 +73,10 @@ def prepare(context: Context, config: AttackConfig) -> Callable[[], dict[str, An
             "attacks": [item.entry() for item in evaluation.attacks],
             "robust_accuracy": evaluation.robust_accuracy,
             "interval": list(evaluation.interval),
-            "warnings": [{"code": code, "message": message} for code, message in evaluation.warnings],
+            "warnings": context.findings,
         }  # fmt: skip
+        # The figures first: whatever happens to the report, they are there.
+        write_json(context.run.path / "result.json", result)
         write_report(
             context.run.path,
             result,
@@ -101,7 +106,13 @@ def evaluate_with_events(
             )
         )
 
+    told = 0.0
+
     def progress(attack: Attack, step: Step) -> None:
+        nonlocal told
+        if time.monotonic() - told < PROGRESS_SECONDS and step.done < step.total:
+            return
+        told = time.monotonic()
         context.emit(AttackProgress(attack=attack.name, **vars(step)))
 
     def finished(report: AttackReport) -> None:
@@ -148,7 +159,9 @@ def strips(model: str, data: Dataset, report: AttackReport, count: int = STRIPS)
         np.flatnonzero(result.correct & result.success).tolist()
         + np.flatnonzero(result.correct & ~result.success).tolist()
     )
-    names, x = data.class_names, data.x
+    names, x = dict(enumerate(data.class_names)), data.x
+    if x.shape[-1] not in (1, 3, 4):  # Nothing that a picture could show.
+        return []
     return [
         ExampleStrip(
             model=model,
@@ -157,9 +170,10 @@ def strips(model: str, data: Dataset, report: AttackReport, count: int = STRIPS)
             norm=report.attack.norm,
             x=x[index],
             x_adv=result.x_adv[index],
-            label=names[data.y[index]],
-            prediction=names[result.prediction[index]],
-            prediction_adv=names[result.prediction_adv[index]],
+            label=names[int(data.y[index])],
+            # A model may know more classes than the data have.
+            prediction=names.get(int(result.prediction[index]), f"class {result.prediction[index]}"),
+            prediction_adv=names.get(int(result.prediction_adv[index]), f"class {result.prediction_adv[index]}"),
             confidence=float(result.confidence[index]),
             confidence_adv=float(result.confidence_adv[index]),
             distance=float(result.distance[index]),

@@ -7,7 +7,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from kerasrobust.config import RunConfig
 from kerasrobust.errors import Cancelled
@@ -26,6 +26,7 @@ class Context:
         should_stop: whether the person asked to stop.
         command: the command line that repeats the run.
         versions: of Python and the packages that figures depend on.
+        findings: reasons to doubt the figures, as `warnings` in `result.json` has them.
     """
 
     config: RunConfig
@@ -34,6 +35,7 @@ class Context:
     should_stop: Callable[[], bool]
     command: str
     versions: dict[str, str] = field(default_factory=dict)
+    findings: list[dict[str, str]] = field(default_factory=list)
 
     @contextlib.contextmanager
     def stage(self, name: str, title: str) -> Iterator[None]:
@@ -46,13 +48,21 @@ class Context:
         began = time.monotonic()
         outer(StageStarted(stage=name, title=title))
         self.emit = marked
-        status: Any = "failed"
+
+        def finish(status: Literal["done", "failed"]) -> None:
+            outer(StageFinished(stage=name, status=status, seconds=time.monotonic() - began))
+
         try:
             yield
-            status = "done"
+            finish("done")
+        except (Cancelled, KeyboardInterrupt):  # Neither done nor failed: the run says that it was cancelled.
+            raise
+        except BaseException:
+            with contextlib.suppress(OSError):  # A full disk may be what has brought us here.
+                finish("failed")
+            raise
         finally:
             self.emit = outer
-            outer(StageFinished(stage=name, status=status, seconds=time.monotonic() - began))
 
     def skip(self, name: str, title: str) -> None:
         """Tells that a stage was done before."""

@@ -61,11 +61,13 @@ def prepare(context: Context, config: StudyConfig) -> Callable[[], dict[str, Any
                 "synthetic": data.test.synthetic,
             },
             "seed": config.seed,
-            "precision": "float32",
+            "precision": "float32" if config.precision == "auto" else config.precision,
             "versions": context.versions,
             "rows": rows,
-            "warnings": [],
+            "warnings": context.findings,
         }  # fmt: skip
+        # The figures first: whatever happens to the report, they are there.
+        write_json(context.run.path / "result.json", result)
         write_report(
             context.run.path,
             result,
@@ -159,7 +161,7 @@ def _attacked(
             if report.attack.minimum_norm or report.epsilon == reference(config)
             for strip in strips(name, test, report, STRIPS)
         ]
-        _complete_card(context, name, evaluation, test)
+        _complete_card(context, config, name, evaluation, test)
         plain = [_plain(row) for row in rows]
         noted = [{key: value for key, value in vars(strip).items() if key not in ("x", "x_adv")} for strip in shown]
         images.parent.mkdir(exist_ok=True)
@@ -227,19 +229,23 @@ def _median(report: AttackReport) -> float | None:
     return report.entry()["median_distance"] if report.attack.minimum_norm else None
 
 
-def _complete_card(context: Context, name: str, evaluation: Evaluation, test: Dataset) -> None:
+def _complete_card(context: Context, config: StudyConfig, name: str, evaluation: Evaluation, test: Dataset) -> None:
     """Writes the accuracies into the card of a network that this run has trained."""
     folder = context.run.path / "models" / name
     card = read_card(folder)
     if card is None:  # Taken from --models-dir, where the card has its own figures.
         return
+    # At the radius that networks are compared at; the evaluation's own figure is over all radii.
+    inside = [report for report in evaluation.attacks if report.epsilon == reference(config)]
+    worst = min(inside, key=lambda report: report.robust_accuracy)
     card |= {
         "data": {"name": test.name, "test_split": test.split, "examples": len(test), "synthetic": test.synthetic},
         "clean_accuracy": evaluation.clean_accuracy,
         "clean_interval": list(evaluation.clean_interval),
         "attacks": [report.entry() | {"settings": report.attack.settings()} for report in evaluation.attacks],
-        "robust_accuracy": evaluation.robust_accuracy,
-        "robust_interval": list(evaluation.interval),
+        "robust_accuracy": worst.robust_accuracy,
+        "robust_interval": list(worst.interval),
+        "warnings": context.findings,
     }
     write_json(folder / "card.json", card)
     context.emit(ModelSaved(name=name, path=str(folder), card=card))

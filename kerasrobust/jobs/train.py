@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from kerasrobust.classifier import as_classifier
 from kerasrobust.config import ARCHITECTURE_NAMES, TrainConfig, to_dict
 from kerasrobust.data import Dataset, load_dataset, train_pipeline
 from kerasrobust.errors import InputError, unknown_name
-from kerasrobust.events import Log, ModelSaved
+from kerasrobust.events import Finding, Log, ModelSaved
 from kerasrobust.jobs.attack import evaluate_with_events
 from kerasrobust.jobs.context import Context
 from kerasrobust.models import build_model
@@ -85,7 +86,27 @@ def load_train_data(config: TrainConfig, context: Context) -> TrainData:
         dataclasses.replace(loaded, images=loaded.images[part], labels=loaded.labels[part])
         for part in (np.sort(order[aside:]), np.sort(order[:aside]))
     )
+    shared = _shared(test.images, loaded.images)
+    if shared > 0.01:  # Photographs have a few twins; a file whose splits overlap has hundreds.
+        context.emit(
+            Finding(
+                code="test-in-training",
+                severity="warning",
+                message=(
+                    f"{shared:.0%} of the test images are among the training images, so the accuracies say nothing "
+                    "about new images. Give --split and --test-split that don't overlap, such as 'train[:80%]' and "
+                    "'test[80%:]'."
+                ),
+                evidence={"share": shared},
+            )
+        )
     return TrainData(train, validation, test)
+
+
+def _shared(images: np.ndarray, others: np.ndarray) -> float:
+    """Returns the share of images that are also among the others, pixel by pixel."""
+    known = {zlib.crc32(image.tobytes()) for image in others}
+    return float(np.mean([zlib.crc32(image.tobytes()) in known for image in images]))
 
 
 def make_network(config: TrainConfig, data: Dataset) -> keras.Model:
@@ -199,7 +220,7 @@ def make_card(
         "attacks": entries,
         "robust_accuracy": evaluation.robust_accuracy,
         "robust_interval": list(evaluation.interval),
-        "warnings": [{"code": code, "message": message} for code, message in evaluation.warnings],
+        "warnings": context.findings,
     }  # fmt: skip
 
 
