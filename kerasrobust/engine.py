@@ -15,7 +15,7 @@ from kerasrobust.config import AttackConfig, RunConfig, StudyConfig, TrainConfig
 from kerasrobust.errors import Cancelled, InputError
 from kerasrobust.events import Emit, Event, Finding, RunFinished, RunStarted
 from kerasrobust.jobs.context import Context
-from kerasrobust.runs import Run, open_run, write_json
+from kerasrobust.runs import Run, open_run
 
 
 def versions() -> dict[str, str]:
@@ -100,7 +100,6 @@ def run(config: RunConfig, emit: Emit, should_stop: Callable[[], bool] = lambda:
         folder.settle()
         context.check()
         result = work()
-        write_json(folder.path / "result.json", result)
         finish("done", f"Everything is in {folder.path}.")
         return result
     except (InputError, OSError) as error:

@@ -20,8 +20,7 @@ from kerasrobust.data import Dataset, load_dataset
 from kerasrobust.evaluation import AttackReport, Evaluation, evaluate, make_attack
 from kerasrobust.events import AttackFinished, AttackProgress, AttackStarted, ExamplesSaved, Finding
 from kerasrobust.jobs.context import Context
-from kerasrobust.report import ExampleStrip, write_report
-from kerasrobust.runs import write_json
+from kerasrobust.report import ExampleStrip
 
 STRIPS = 8
 """Images in a report, per attack."""
@@ -75,17 +74,12 @@ def prepare(context: Context, config: AttackConfig) -> Callable[[], dict[str, An
             "interval": list(evaluation.interval),
             "warnings": context.findings,
         }  # fmt: skip
-        # The figures first: whatever happens to the report, they are there.
-        write_json(context.run.path / "result.json", result)
-        write_report(
-            context.run.path,
+        return context.publish(
             result,
             examples=strips(Path(config.model).name, data, evaluation.attacks[0]),
             title=f"{Path(config.model).name} under {attack.name}",
-            command=context.command,
             settings=to_dict(config),
         )
-        return result
 
     return work
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from kerasrobust.config import RunConfig
 from kerasrobust.errors import Cancelled
 from kerasrobust.events import Emit, Event, StageFinished, StageStarted
+from kerasrobust.report import write_report
 from kerasrobust.runs import Run, read_json, write_json
 
 
@@ -73,6 +74,16 @@ class Context:
         """Raises `Cancelled` where the person asked to stop."""
         if self.should_stop():
             raise Cancelled
+
+    def publish(self, result: dict[str, Any], **report: Any) -> dict[str, Any]:
+        """Writes `result.json` and then, where its arguments are given, `report.html`; returns the result.
+
+        In this order: whatever happens to the report, the figures are there.
+        """
+        write_json(self.run.path / "result.json", result)
+        if report:
+            write_report(self.run.path, result, command=self.command, **report)
+        return result
 
     def finished(self, name: str) -> dict[str, Any] | None:
         """Returns the result of a stage that this run has done before, or None."""

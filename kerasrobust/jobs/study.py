@@ -19,7 +19,7 @@ from kerasrobust.events import Log, ModelSaved, Row, as_dict
 from kerasrobust.jobs import train
 from kerasrobust.jobs.attack import evaluate_with_events, strips
 from kerasrobust.jobs.context import Context
-from kerasrobust.report import ExampleStrip, write_report
+from kerasrobust.report import ExampleStrip
 from kerasrobust.runs import read_card, write_json
 
 REFERENCE = 8 / 255
@@ -66,14 +66,10 @@ def prepare(context: Context, config: StudyConfig) -> Callable[[], dict[str, Any
             "rows": rows,
             "warnings": context.findings,
         }  # fmt: skip
-        # The figures first: whatever happens to the report, they are there.
-        write_json(context.run.path / "result.json", result)
-        write_report(
-            context.run.path,
+        context.publish(
             result,
             examples=shown,
             title=f"Robustness of five networks on {data.test.name}",
-            command=context.command,
             settings=to_dict(config) | {"recipes": {name: _recipe(recipe) for name, recipe in recipes.items()}},
         )
         context.emit(Log(level="info", message=f"The report is {context.run.path / 'report.html'}."))

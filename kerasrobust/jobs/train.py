@@ -57,7 +57,8 @@ def prepare(context: Context, config: TrainConfig) -> Callable[[], dict[str, Any
         with context.stage("save", f"Saving {name}"):
             saving.save_model(network, target, card, overwrite=config.overwrite)
         context.emit(ModelSaved(name=name, path=str(target), card=card))
-        return {"schema": 1, "kind": config.kind, "seed": config.seed, "versions": context.versions, **card}
+        common = {"schema": 1, "kind": config.kind, "seed": config.seed, "versions": context.versions}
+        return context.publish(common | card)
 
     return work
 
