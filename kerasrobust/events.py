@@ -12,12 +12,14 @@ Example:
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import time as clock
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from types import UnionType
+from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
 SCHEMA = 1
 
@@ -219,9 +221,13 @@ def to_json(event: Event) -> str:
 
 
 def from_json(line: str | bytes) -> Event | None:
-    """Returns the event of a line, or None where it isn't one that this version knows (torn, foreign, newer)."""
+    """Returns the event of a line, or None where it isn't one that this version knows (torn, foreign, newer).
+
+    What comes back has the types that its class names, so that nobody who draws it has to look again: a file may have
+    been written by another program, or by half.
+    """
     try:
-        record = json.loads(line)
+        record = _DECODER.decode(line if isinstance(line, str) else line.decode())
     except (ValueError, RecursionError):  # The latter for brackets without end.
         return None
     if not isinstance(record, dict):
@@ -229,8 +235,54 @@ def from_json(line: str | bytes) -> Event | None:
     kind = Event.types.get(str(record.get("type")))
     if kind is None:
         return None
-    known = {item.name for item in dataclasses.fields(kind)}
+    given = {}
+    for name, fits in _fields(kind).items():
+        if name in record:
+            if not fits(record[name]):
+                return None
+            given[name] = record[name]
     try:
-        return kind(**{name: value for name, value in record.items() if name in known})
+        return kind(**given)
     except TypeError:  # A field is missing: written by something else.
         return None
+
+
+# NaN and infinities are no JSON, though Python writes and reads them.
+_DECODER = json.JSONDecoder(parse_constant=lambda word: None)
+
+# A number of a thousand digits is JSON, and no float.
+_HUGE = 10**300
+
+Check = Callable[[Any], bool]
+
+
+@functools.cache
+def _fields(kind: Any) -> dict[str, Check]:
+    """Returns for each field of an event type a function that tells whether a value fits it."""
+    hints = get_type_hints(kind)
+    return {item.name: _check(hints[item.name]) for item in dataclasses.fields(kind)}
+
+
+def _check(hint: Any) -> Check:
+    """Returns a function that tells whether a value from JSON fits a type hint."""
+    origin, parts = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return lambda value: True
+    if hint is float:
+        whole = _check(int)
+        return lambda value: math.isfinite(value) if type(value) is float else whole(value)
+    if hint is int:
+        return lambda value: type(value) is int and abs(value) < _HUGE
+    if origin is Literal:
+        return lambda value: type(value) is str and value in parts
+    if origin in (Union, UnionType):
+        checks = [_check(part) for part in parts]
+        return lambda value: any(fits(value) for fits in checks)
+    if origin in (list, dict):
+        inside = _check(parts[-1])
+        # Inside, null stands for a number that is none.
+        return lambda value: (
+            type(value) is origin
+            and all(item is None or inside(item) for item in (value.values() if origin is dict else value))
+        )
+    return lambda value: type(value) is hint

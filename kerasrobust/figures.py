@@ -255,7 +255,7 @@ def _study_summary(result: Mapping[str, Any]) -> Iterable[str]:
         f"{count[0].upper() + count[1:]} on {format_images(result)}: clean"
         f"{', and under ' + _list(attacks) if attacks else ''}."
     )
-    epsilon = _reference_epsilon(rows)
+    epsilon = reference_epsilon(rows)
     if epsilon is None:
         return
     worst: dict[str, Record] = {}
@@ -300,7 +300,7 @@ def _defended(row: Record) -> bool:
     return bool(row.get("randomized")) or row.get("training") not in (None, "standard")
 
 
-def _reference_epsilon(rows: Iterable[Record]) -> float | None:
+def reference_epsilon(rows: Iterable[Record]) -> float | None:
     """Returns 8/255, the field's usual Linf budget, where it was measured, else the largest that was."""
     measured = {row["epsilon"] for row in rows if row.get("norm") == "linf" and row.get("epsilon") is not None}
     usual = [epsilon for epsilon in measured if format_epsilon(epsilon) == "8/255"]

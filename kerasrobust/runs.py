@@ -223,12 +223,79 @@ def read_events(path: Path, offset: int = 0) -> tuple[list[Event], int]:
         >>> events, offset = read_events(run / "events.jsonl")
         >>> more, offset = read_events(run / "events.jsonl", offset)
     """
+    tail = Tail(path, offset)
+    events: list[Event] = []
+    while (batch := tail.read()).more or batch.events:
+        events += batch.events
+    return events, tail.offset
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What was read in one go.
+
+    Attributes:
+        events: in the file's order.
+        skipped: lines that aren't events of this version.
+        restarted: whether the file is another one than before, or was cut short: what was read earlier is void.
+        more: whether there is more to read at once.
+    """
+
+    events: list[Event]
+    skipped: int = 0
+    restarted: bool = False
+    more: bool = False
+
+
+@dataclass
+class Tail:
+    """Follows a file of events while somebody writes it, a piece at a time.
+
+    Attributes:
+        path: the file, which needn't be there yet.
+        offset: up to where it has been read, in bytes.
+    """
+
+    path: Path
+    offset: int = 0
+    _inode: int | None = None
+
+    def read(self, size: int = 2**20) -> Batch:
+        """Returns the whole events of the next `size` bytes.
+
+        A torn last line is "not yet". A line longer than `size` is no event of ours and is skipped.
+
+        Raises:
+            OSError: where the file can't be read; FileNotFoundError where it isn't there.
+        """
+        with self.path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            restarted = self._inode not in (None, status.st_ino) or status.st_size < self.offset
+            if restarted:
+                self.offset = 0
+            self._inode = status.st_ino
+            file.seek(self.offset)
+            data = file.read(size)
+        whole = data.rfind(b"\n") + 1
+        if not whole and len(data) == size:
+            self.offset += size
+            return Batch([], 1, restarted, True)
+        found = [from_json(line) for line in data[:whole].split(b"\n")[:-1]]
+        self.offset += whole
+        events = [event for event in found if event is not None]
+        return Batch(events, len(found) - len(events), restarted, len(data) == size)
+
+
+def last_events(path: Path, size: int = 2**16) -> list[Event]:
+    """Returns the events in the last `size` bytes of a file.
+
+    Raises:
+        OSError: where the file can't be read.
+    """
     with path.open("rb") as file:
-        file.seek(offset)
-        data = file.read()
-    whole = data.rfind(b"\n") + 1
-    found = [from_json(line) for line in data[:whole].splitlines()]
-    return [event for event in found if event is not None], offset + whole
+        file.seek(max(0, os.fstat(file.fileno()).st_size - size))
+        lines = file.read().split(b"\n")[:-1]
+    return [event for event in map(from_json, lines) if event is not None]
 
 
 def is_locked(path: Path) -> bool:
@@ -246,11 +313,32 @@ def state(path: Path) -> str:
     if is_locked(path):
         return "running"
     try:
-        events, _ = read_events(path / "events.jsonl")
+        events = last_events(path / "events.jsonl")
     except OSError:
         return "died"
     last = events[-1] if events else None
     return last.status if isinstance(last, RunFinished) else "died"
+
+
+def delete(path: Path) -> None:
+    """Removes a run's folder, with everything in it.
+
+    Raises:
+        InputError: where it is no run's folder, a living process works in it, or it can't be removed.
+    """
+    if not (path / "config.json").is_file():
+        raise InputError(f"Expected a run's folder to delete. Received: {path}, which is none. Choose a run.")
+    if is_locked(path):
+        raise InputError(f"Expected a run that has ended. Received: {path}, which is running. Cancel it first.")
+    # Out of everybody's sight at once, however long the removal takes.
+    hidden = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.rename(hidden)
+        shutil.rmtree(hidden)
+    except OSError as error:
+        raise InputError(
+            f"Expected a folder that can be removed. Received: {path} ({error.strerror}). Remove it by hand."
+        ) from error
 
 
 def list_runs(runs_dir: Path) -> list[Path]:

@@ -1,0 +1,178 @@
+"""The runs that this UI has started: child processes of their own session, which outlive it. No Textual here."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import shlex
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from kerasrobust.config import RunConfig, command_line
+from kerasrobust.errors import InputError
+from kerasrobust.runs import is_locked
+
+GRACE_SECONDS = 10.0
+"""How long a run may take to stop before it is asked more sternly: SIGINT, SIGTERM, SIGKILL."""
+
+_ENGINE_WORDS = 3  # python -m kerasrobust.run
+
+
+@dataclass
+class Child:
+    """A run that this process has started.
+
+    Attributes:
+        path: the run's folder, there once the engine has begun.
+        command: what was started, as one can paste it.
+        process: the child, leader of a session and a process group.
+        began: when it was started, in Unix seconds.
+        asked: when it was asked to stop, by the clock that never goes back; None before.
+        signals: how many of the signals it has been sent.
+    """
+
+    path: Path
+    command: str
+    process: subprocess.Popen[bytes]
+    _errors: IO[bytes]
+    began: float
+    asked: float | None = None
+    signals: int = 0
+
+    @property
+    def ended(self) -> bool:
+        return self.process.poll() is not None
+
+    @property
+    def refused(self) -> bool:
+        """Whether it has ended without leaving a folder: bad input, or it never came to begin."""
+        return self.ended and not (self.path / "config.json").exists()
+
+    def exit_words(self) -> str:
+        """Returns how it has ended, such as `exit status 1` or `killed by SIGKILL`; nothing while it lives."""
+        status = self.process.poll()
+        if status is None:
+            return ""
+        if status < 0:
+            with contextlib.suppress(ValueError):
+                return f"killed by {signal.Signals(-status).name}"
+        return f"exit status {status}"
+
+    def message(self) -> str:
+        """Returns what it said on standard error to people: one line for bad input."""
+        self._errors.seek(0)
+        return self._errors.read(10_000).decode(errors="replace").strip()
+
+
+class Runner:
+    """Starts runs, knows which are its own, and stops runs.
+
+    Args:
+        engine: the words that start the engine.
+
+    Example:
+        >>> child = Runner([sys.executable, "-m", "kerasrobust.run"]).start(DemoConfig())
+    """
+
+    def __init__(self, engine: Sequence[str]) -> None:
+        self.engine = list(engine)
+        self.children: dict[Path, Child] = {}
+
+    def start(self, config: RunConfig) -> Child:
+        """Starts a run in a process of its own, under a name that is made here where it has none.
+
+        Raises:
+            InputError: where no process can be started.
+        """
+        config = named(config)
+        command = command_line(config)
+        errors = tempfile.TemporaryFile()  # noqa: SIM115 - read as long as the child is known.
+        try:
+            process = subprocess.Popen(
+                [*self.engine, *shlex.split(command)[_ENGINE_WORDS:]],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,  # All that it tells is in its events.
+                stderr=errors,
+                start_new_session=True,
+            )
+        except OSError as error:
+            errors.close()
+            raise InputError(
+                f"Expected to start {self.engine[0]}. Received: {error.strerror}. Is the environment still there?"
+            ) from error
+        assert config.name is not None
+        child = Child(config.runs_dir / config.name, command, process, errors, time.time())
+        self.children[child.path] = child
+        return child
+
+    def running(self) -> list[Child]:
+        """Returns the children that haven't ended."""
+        return [child for child in self.children.values() if not child.ended]
+
+    def forget(self, child: Child) -> None:
+        """Drops a child that has been told of."""
+        self.children.pop(child.path, None)
+
+    def cancel(self, path: Path) -> str:
+        """Asks a run to stop, its own or another's; returns what was done, in words.
+
+        Of an own one the whole group is signalled, and `hurry` goes on from there. Another's gets SIGINT,
+        and is never killed.
+
+        Raises:
+            InputError: where it isn't running, or belongs to somebody else.
+        """
+        child = self.children.get(path)
+        if child is not None and not child.ended:
+            if child.asked is None:
+                child.asked = time.monotonic()
+                self._signal(child)
+                return "asked to stop; it saves what is done"
+            self._signal(child)
+            return "asked again"
+        if not is_locked(path):
+            raise InputError(f"Expected a running run. Received: {path.name}, which has ended. There is nothing to stop.")
+        # The lock is held, so the process that it names lives, and its number was not given to another.
+        words = (path / "lock").read_text().split()
+        if not words or not words[0].isdigit():
+            raise InputError(f"Expected the process in {path / 'lock'}. Received: nothing. Stop it where it was started.")
+        try:
+            os.kill(int(words[0]), signal.SIGINT)
+        except OSError as error:
+            raise InputError(
+                f"Expected a process that may be stopped. Received: {words[0]} ({error.strerror}). "
+                "Stop it where it was started."
+            ) from error
+        return "asked to stop; it was started elsewhere"
+
+    def hurry(self) -> Iterable[tuple[Child, str]]:
+        """Sends the next signal to those that were asked to stop and haven't; to be called now and then."""
+        for child in self.running():
+            if child.asked is not None and time.monotonic() - child.asked > GRACE_SECONDS * child.signals:
+                yield child, self._signal(child)
+
+    def _signal(self, child: Child) -> str:
+        number = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)[min(child.signals, 2)]
+        child.signals += 1
+        with contextlib.suppress(ProcessLookupError):  # It has ended in between.
+            os.killpg(child.process.pid, number)
+        return number.name
+
+
+def named(config: RunConfig) -> RunConfig:
+    """Returns the config with a name that no run in its folder has, made from command and time, where it has none."""
+    if config.name is not None:
+        return config
+    name = stem = f"{config.kind}-{time.strftime('%Y%m%d-%H%M%S')}"
+    number = 1
+    while (config.runs_dir / name).exists():
+        number += 1
+        name = f"{stem}-{number}"
+    return dataclasses.replace(config, name=name)

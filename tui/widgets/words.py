@@ -1,0 +1,68 @@
+"""How states and figures are written in the UI: a sign and a word, so that they read without colours."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from rich.text import Text
+
+from kerasrobust.figures import format_accuracy, format_seconds
+
+_STATES = {
+    "starting": ("◌", "dim"),
+    "running": ("●", "bold"),
+    "done": ("✓", ""),
+    "skipped": ("✓", "dim"),
+    "failed": ("✗", "bold"),
+    "cancelled": ("■", ""),
+    "stopped": ("■", ""),
+    "died": ("†", "bold"),
+}
+_COLOURS = {"running": "blue", "done": "green", "failed": "red", "died": "red", "cancelled": "yellow"}
+
+
+def state_text(state: str) -> Text:
+    """Returns a state with its sign."""
+    sign, style = _STATES.get(state, ("?", ""))
+    return Text(f"{sign} {state}", style=f"{style} {_COLOURS.get(state, '')}".strip(), no_wrap=True)
+
+
+def accuracy_text(accuracies: Sequence[float]) -> str:
+    """Returns an accuracy, or the range of several networks' (`0.0-33.8 %`)."""
+    if len(accuracies) == 2:
+        return f"{100 * accuracies[0]:.0f}-{format_accuracy(accuracies[1])}"
+    return format_accuracy(accuracies[0]) if accuracies else ""
+
+
+def age_text(since: float) -> str:
+    """Returns how long ago a moment was, in one unit."""
+    seconds = max(0.0, time.time() - since)
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def clock_text(moment: float) -> str:
+    """Returns the time of day of a moment; nothing where the number is none."""
+    try:
+        return time.strftime("%H:%M:%S", time.localtime(moment))
+    except (OverflowError, ValueError, OSError):
+        return ""
+
+
+def bar_text(share: float | None, width: int) -> str:
+    """Returns a progress bar of block characters with the percentage behind."""
+    if share is None:
+        return ""
+    share = min(max(share, 0.0), 1.0)
+    eighths = round(share * width * 8)
+    full, rest = divmod(eighths, 8)
+    bar = "█" * full + (" ▏▎▍▌▋▊▉"[rest] if rest else "")
+    return f"{bar:░<{width}} {share:4.0%}"
+
+
+def left_text(seconds: float | None) -> str:
+    """Returns the time left; nothing where it isn't known."""
+    return "" if seconds is None else f"{format_seconds(max(0.0, seconds))} left"
