@@ -236,7 +236,7 @@ def from_json(line: str | bytes) -> Event | None:
     if kind is None:
         return None
     given = {}
-    for name, fits in _fields(kind).items():
+    for name, fits in _fields(kind.__name__).items():
         if name in record:
             if not fits(record[name]):
                 return None
@@ -257,8 +257,9 @@ Check = Callable[[Any], bool]
 
 
 @functools.cache
-def _fields(kind: Any) -> dict[str, Check]:
+def _fields(name: str) -> dict[str, Check]:
     """Returns for each field of an event type a function that tells whether a value fits it."""
+    kind = Event.types[name]
     hints = get_type_hints(kind)
     return {item.name: _check(hints[item.name]) for item in dataclasses.fields(kind)}
 

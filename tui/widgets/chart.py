@@ -1,0 +1,305 @@
+"""A chart with a line above that names the curves and gives their values, at the cursor or at the end."""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import ClassVar
+
+from rich.text import Text
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.events import Leave, MouseMove
+from textual.widgets import Static
+from textual_plot import HiResMode, PlotWidget
+from textual_plot.axis_formatter import NumericAxisFormatter
+
+from kerasrobust.figures import format_accuracy
+
+SMOOTHINGS = (0.0, 0.6, 0.9)
+"""Weights of what came before, in a moving average over the drawn points."""
+
+COLOURS = ("primary", "warning", "success", "error", "accent", "secondary")
+"""Theme colours for curves, in order."""
+
+SIGNS = "●▲■◆✚★"
+"""Signs for curves that have to be told apart without colours."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What is drawn: a line, or, with a `sign`, points.
+
+    Attributes:
+        colour: the name of a theme colour, as "primary".
+        sign: one character for each point; empty for a line.
+        joined: whether points are joined by a line as well.
+    """
+
+    label: str
+    xs: Sequence[float]
+    ys: Sequence[float]
+    colour: str = "primary"
+    sign: str = ""
+    joined: bool = False
+
+
+def smoothed(ys: Sequence[float], weight: float) -> list[float]:
+    """Returns an exponential moving average, without the pull to 0 at its beginning (Kingma and Ba 2015, section 3)."""
+    if not weight:
+        return list(ys)
+    result, total, norm = [], 0.0, 0.0
+    for y in ys:
+        total = weight * total + (1 - weight) * y
+        norm = weight * norm + (1 - weight)
+        result.append(total / norm)
+    return result
+
+
+def nearest(curve: Curve, x: float) -> int:
+    """Returns the place of the curve's point that is nearest to x; the curve isn't empty and its xs ascend."""
+    place = bisect.bisect_left(curve.xs, x)
+    candidates = [index for index in (place - 1, place) if 0 <= index < len(curve.xs)]
+    return min(candidates, key=lambda index: abs(curve.xs[index] - x))
+
+
+class _Ticks(NumericAxisFormatter):
+    """Labels of an axis: per cent, powers of ten, or thousands as k."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.percent = False
+        self.logarithmic = False
+
+    def get_ticks(self, min_: float, max_: float, max_ticks: int = 8) -> list[float]:
+        return super().get_ticks(min_, max_, max_ticks) if max_ > min_ else [min_]
+
+    def get_labels_for_ticks(self, ticks: Sequence[float]) -> list[str]:
+        if self.logarithmic:
+            return [f"{10**tick:.3g}" for tick in ticks]
+        if self.percent:
+            return [f"{100 * tick:.3g} %" for tick in ticks]
+        if ticks and max(map(abs, ticks)) >= 10_000:
+            return [f"{tick / 1000:g}k" for tick in ticks]
+        return [f"{tick:.6g}" for tick in ticks]
+
+
+class Plot(PlotWidget, inherit_bindings=False):
+    """The plot itself, with keys that have names and explanations."""
+
+    DEFAULT_CSS = """
+    Plot > .plot--axis { color: $text-muted; }
+    Plot > .plot--tick { color: $text-muted; text-style: none; }
+    Plot > .plot--label { color: $text-muted; text-style: none; }
+    Plot:focus > .plot--axis { color: $primary; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("plus,equals_sign", "zoom_x_in", "Zoom in", id="zoom-in", show=False, tooltip="Zoom into the steps"),
+        Binding("minus", "zoom_x_out", "Zoom out", id="zoom-out", show=False, tooltip="Zoom out of the steps"),
+        Binding("shift+left", "pan_left", "Pan left", id="pan-left", show=False, tooltip="Move zoomed view left"),
+        Binding("shift+right", "pan_right", "Pan right", id="pan-right", show=False, tooltip="Move zoomed view right"),
+        Binding("shift+up", "zoom_y_in", "Zoom values", id="zoom-y-in", show=False, tooltip="Zoom into the values"),
+        Binding("shift+down", "zoom_y_out", "Values out", id="zoom-y-out", show=False, tooltip="Zoom out of values"),
+    ]
+
+    def on_mount(self) -> None:
+        # The axes' labels are in the line above the plot.
+        self.margin_top, self.margin_bottom, self.margin_left = 0, 1, 8
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """What is shown of the bottom axis."""
+        return self._x_min, self._x_max
+
+    def x_at(self, column: int) -> float | None:
+        """Returns what lies at a column of the screen, or None beside the axes."""
+        left = self.query_one("#plot").region.x
+        x, _ = self.get_coordinate_from_pixel(column - left, 0)
+        return x if self._x_min <= x <= self._x_max else None
+
+
+class Chart(Vertical, can_focus=False):
+    """Curves over steps or seconds.
+
+    Args:
+        title: what is drawn, in the line above.
+        percent: whether values are shares in [0, 1].
+        x_name: what lies along the bottom.
+        bounds: lowest and highest value; by the curves without it.
+    """
+
+    DEFAULT_CSS = """
+    Chart { height: 1fr; min-height: 6; }
+    Chart > Static { height: 1; text-wrap: nowrap; text-overflow: ellipsis; }
+    Chart > Plot { height: 1fr; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("left", "cursor(-1)", "Cursor left", id="cursor-left", show=False, tooltip="Read values at left"),
+        Binding("right", "cursor(1)", "Cursor right", id="cursor-right", show=False, tooltip="Read values at right"),
+        Binding("end", "cursor(0)", "Latest", id="cursor-end", show=False, tooltip="Read the newest values again"),
+        Binding("0", "whole", "All", id="zoom-reset", show=False, tooltip="Show the whole curve again"),
+    ]
+
+    def __init__(
+        self, title: str, *, percent: bool = False, x_name: str = "step",
+        bounds: tuple[float, float] | None = None, id: str | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(id=id)
+        self.title = title
+        self.percent = percent
+        self.x_name = x_name
+        self.bounds = bounds
+        self.curves: list[Curve] = []
+        self.smoothing = 0.0
+        self.logarithmic = False
+        self.cursor: float | None = None
+        self._ticks = _Ticks()
+        self._zoomed = False
+
+    def compose(self) -> ComposeResult:
+        yield Static()
+        yield Plot()
+
+    def on_mount(self) -> None:
+        plot = self.query_one(Plot)
+        plot.set_x_formatter(_Ticks())
+        plot.set_y_formatter(self._ticks)
+        self._draw()
+
+    def notify_style_update(self) -> None:
+        """Takes the colours of another theme."""
+        super().notify_style_update()
+        if self.is_mounted:
+            self._draw()
+
+    def show(self, curves: Sequence[Curve]) -> None:
+        """Draws curves in place of those that are there. Zoom and cursor stay."""
+        self.curves = [curve for curve in curves if len(curve.xs)]
+        self._draw()
+
+    def smooth(self, smoothing: float, logarithmic: bool) -> None:
+        """Sets the smoothing, and whether values are drawn as their logarithms."""
+        self.smoothing, self.logarithmic = smoothing, logarithmic
+        self._draw()
+
+    def colour(self, name: str) -> str:
+        """Returns a theme colour as rich spells it."""
+        return self.app.theme_variables.get(name, "white").removeprefix("ansi_")
+
+    def _values(self, curve: Curve) -> list[float]:
+        # Points are measurements, which aren't smoothed.
+        ys = list(curve.ys) if curve.sign else smoothed(curve.ys, self.smoothing)
+        return [math.log10(y) if y > 0 else math.nan for y in ys] if self.logarithmic else ys
+
+    def _draw(self) -> None:
+        if not self.is_mounted:
+            return
+        plot = self.query_one(Plot)
+        self._ticks.percent, self._ticks.logarithmic = self.percent, self.logarithmic
+        plot.clear()
+        low, high = math.inf, -math.inf
+        for curve in self.curves:
+            ys = self._values(curve)
+            finite = [y for y in ys if math.isfinite(y)]
+            low, high = min([low, *finite]), max([high, *finite])
+            style = self.colour(curve.colour)
+            if not curve.sign or curve.joined:
+                plot.plot(*self._thinned(curve.xs, ys), line_style=style, hires_mode=HiResMode.BRAILLE)
+            if curve.sign:
+                plot.scatter(curve.xs, ys, marker=curve.sign, marker_style=style)
+        if self.cursor is not None:
+            plot.add_v_line(self.cursor, "dim")
+        if not self._zoomed and low <= high:
+            self._fit(plot, low, high)
+        self._tell()
+
+    def _thinned(self, xs: Sequence[float], ys: Sequence[float]) -> tuple[Sequence[float], Sequence[float]]:
+        """Returns what is shown of a curve, averaged to about two points a column: drawing takes most of the time."""
+        first, last = 0, len(xs)
+        if self._zoomed:
+            low, high = self.query_one(Plot).span
+            # One more on each side, as the line goes on beyond the edge.
+            first, last = max(0, bisect.bisect_left(xs, low) - 1), bisect.bisect_right(xs, high) + 1
+        xs, ys = xs[first:last], ys[first:last]
+        size = len(xs) // max(1, 2 * self.size.width)
+        if size < 2:
+            return xs, ys
+        groups = range(0, len(xs), size)
+        return [fmean(xs[at : at + size]) for at in groups], [fmean(ys[at : at + size]) for at in groups]
+
+    def _fit(self, plot: Plot, low: float, high: float) -> None:
+        """Shows the whole curves, with some room around also where all values are the same."""
+        first = min(curve.xs[0] for curve in self.curves)
+        last = max(curve.xs[-1] for curve in self.curves)
+        plot.set_xlimits(first, last if last > first else first + 1)
+        if self.bounds is not None and not self.logarithmic:
+            low, high = self.bounds
+        else:
+            room = 0.05 * (high - low) or 0.1 * abs(high) or 0.1
+            low, high = low - room, high + room
+        plot.set_ylimits(low, high)
+
+    @on(PlotWidget.ScaleChanged)
+    def _scale_changed(self) -> None:
+        self._zoomed = True
+
+    def action_whole(self) -> None:
+        """Shows the whole curves again."""
+        self._zoomed = False
+        self._draw()
+
+    def _tell(self) -> None:
+        """Writes the line above: the curves and their values, at the cursor where there is one."""
+        line = Text(self.title, style="bold", no_wrap=True, overflow="ellipsis")
+        if self.logarithmic:
+            line.append(" (log)")
+        if not self.curves:
+            line.append("  nothing yet", "dim")
+        if self.cursor is not None:
+            line.append(f"  {self.x_name} {self.cursor:,.6g}", "reverse")
+        for curve in self.curves:
+            place = len(curve.xs) - 1 if self.cursor is None else nearest(curve, self.cursor)
+            line.append(f"  {curve.sign or '━'} {curve.label} ", f"not bold {self.colour(curve.colour)}")
+            line.append(self.written(curve.ys[place]), "not bold")
+        self.query_one(Static).update(line)
+
+    def written(self, value: float) -> str:
+        """Returns a value as it stands in the line above."""
+        return format_accuracy(value) if self.percent else f"{value:.4g}"
+
+    def action_cursor(self, direction: int) -> None:
+        """Moves the cursor by a fiftieth of what is shown; 0 takes it away."""
+        if not self.curves:
+            return
+        low, high = self.query_one(Plot).span
+        if direction == 0:
+            self.cursor = None
+        else:
+            start = high if self.cursor is None else self.cursor
+            self.cursor = self._measured(min(max(start + direction * (high - low) / 50, low), high))
+        self._draw()
+
+    def _measured(self, x: float) -> float:
+        """Returns the measured x that is nearest."""
+        near = [curve.xs[nearest(curve, x)] for curve in self.curves]
+        return min(near, key=lambda other: abs(other - x))
+
+    def on_mouse_move(self, event: MouseMove) -> None:
+        if not self.curves or event.button:  # With a button down it is drawn along.
+            return
+        plot = self.query_one(Plot)
+        x = plot.x_at(event.screen_x)
+        cursor = None if x is None else self._measured(x)
+        if cursor != self.cursor:
+            self.cursor = cursor
+            self._draw()
+
+    def on_leave(self, event: Leave) -> None:
+        if self.cursor is not None and not self.is_mouse_over:
+            self.cursor = None
+            self._draw()
