@@ -12,7 +12,7 @@ from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
 
-from kerasrobust.config import DemoConfig, RunConfig
+from kerasrobust.config import RunConfig
 from kerasrobust.errors import InputError
 from tui.runner import Runner
 from tui.screens.base import PLACES
@@ -153,7 +153,9 @@ class Lab(App[None]):
         for child in list(self.runner.children.values()):
             if child.refused:
                 # Without a folder nothing else will ever tell of it.
-                self.fail(child.message().splitlines()[-1] if child.message() else f"{child.command}: {child.exit_words()}")
+                self.fail(
+                    child.message().splitlines()[-1] if child.message() else f"{child.command}: {child.exit_words()}"
+                )
                 self.runner.forget(child)
 
     def action_leave(self) -> None:

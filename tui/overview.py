@@ -57,7 +57,7 @@ class Overviews:
             with contextlib.suppress(OSError):  # Removed since it was listed.
                 stamp = (is_locked(path), *(_stamp(path / name) for name in ("events.jsonl", "result.json")))
                 before = self._known.get(path)
-                found[path] = before if before and before[0] == stamp else (stamp, overview(path, running=stamp[0]))
+                found[path] = before if before and before[0] == stamp else (stamp, overview(path, running=bool(stamp[0])))
         self._known = found
         return [entry for _, entry in found.values()]
 

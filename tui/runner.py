@@ -138,11 +138,11 @@ class Runner:
             self._signal(child)
             return "asked again"
         if not is_locked(path):
-            raise InputError(f"Expected a running run. Received: {path.name}, which has ended. There is nothing to stop.")
+            raise InputError(f"Expected a running run. Received: {path.name}, which has ended. Leave it.")
         # The lock is held, so the process that it names lives, and its number was not given to another.
         words = (path / "lock").read_text().split()
         if not words or not words[0].isdigit():
-            raise InputError(f"Expected the process in {path / 'lock'}. Received: nothing. Stop it where it was started.")
+            raise InputError(f"Expected a process in {path / 'lock'}. Received: none. Stop it where it was started.")
         try:
             os.kill(int(words[0]), signal.SIGINT)
         except OSError as error:

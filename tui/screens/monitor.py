@@ -1,0 +1,244 @@
+"""One run: its course, curves, attacks, images, table and log, live or from the files of long ago."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import ClassVar, Protocol, cast
+
+from textual import on, work
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal
+from textual.events import Resize
+from textual.widget import Widget
+from textual.widgets import TabbedContent, TabPane
+
+from kerasrobust.errors import InputError
+from kerasrobust.runs import Tail, is_locked
+from tui.messages import RunRead
+from tui.screens.base import MainScreen
+from tui.state import RunState, advance
+from tui.widgets.attacks import AttacksPane
+from tui.widgets.curves import CurvesPane
+from tui.widgets.gallery import GalleryPane
+from tui.widgets.log import LogPane, last_lines
+from tui.widgets.settings import SettingsPane
+from tui.widgets.status import Stages, Status
+from tui.widgets.study import StudyPane
+
+PERIOD = 0.25
+"""Seconds between two looks at the file of events: as often as the engine tells its progress."""
+
+WIDE = 120
+
+_TABS = {
+    "curves": "Curves (m)",
+    "attacks": "Attacks (a)",
+    "gallery": "Gallery (g)",
+    "study": "Table (t)",
+    "log": "Log (l)",
+    "settings": "Settings (i)",
+}
+
+
+class Pane(Protocol):
+    """What a tab holds."""
+
+    def show(self, state: RunState) -> None:
+        """Brings it up to date."""
+
+
+class MonitorScreen(MainScreen):
+    """Watches a run by following its file of events, whoever started it.
+
+    Args:
+        path: the run's folder.
+    """
+
+    PLACE = "runs"
+    DEFAULT_CSS = """
+    MonitorScreen Stages { display: none; }
+    MonitorScreen.wide Stages { display: block; }
+    MonitorScreen TabPane { padding: 0; }
+    MonitorScreen TabbedContent { width: 1fr; height: 1fr; }
+    MonitorScreen ContentSwitcher { height: 1fr; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "back", "Back", id="detach", tooltip="Detach: back to the list; the run goes on"),
+        Binding("m", "tab('curves')", "Monitor", id="tab-curves", show=False, tooltip="Curves of the training"),
+        Binding("a", "tab('attacks')", "Attacks", id="tab-attacks", show=False, tooltip="Attacks, live, and survivors"),
+        Binding("g", "tab('gallery')", "Gallery", id="tab-gallery", show=False, tooltip="Adversarial images"),
+        Binding("t", "tab('study')", "Table", id="tab-study", show=False, tooltip="The study's table"),
+        Binding("l", "tab('log')", "Log", id="tab-log", show=False, tooltip="What the run told, and console.log"),
+        Binding(
+            "i", "tab('settings')", "Settings", id="tab-settings", show=False, tooltip="Settings, command, versions"
+        ),
+        Binding("space", "pause", "Pause", id="pause", tooltip="Hold the view still; the run goes on"),
+        Binding("x", "cancel", "Cancel", id="cancel-this", tooltip="Stop the run; it saves what is done"),
+    ]
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+        self.state = RunState()
+        self.word = "starting"
+        self._problem = ""
+        self._paused = False
+        self._caught_up = False
+        self._told = 0
+        self._chosen_tab = False
+        self._left = threading.Event()
+
+    def content(self) -> ComposeResult:
+        yield Status()
+        with Horizontal():
+            yield Stages()
+            with TabbedContent():
+                for name, pane in (
+                    ("curves", CurvesPane()),
+                    ("attacks", AttacksPane()),
+                    ("gallery", GalleryPane(self.path)),
+                    ("study", StudyPane()),
+                    ("log", LogPane(self.path)),
+                    ("settings", SettingsPane(self.path)),
+                ):
+                    with TabPane(_TABS[name], id=name):
+                        yield pane
+
+    def on_mount(self) -> None:
+        self.entitle(self.path.name)
+        self._show()
+        self._follow()
+
+    def on_unmount(self) -> None:
+        self._left.set()
+
+    def on_resize(self, event: Resize) -> None:
+        self.set_class(event.size.width >= WIDE, "wide")
+
+    @work(thread=True)
+    def _follow(self) -> None:
+        """Reads what is new, a piece at a time, until the screen is closed."""
+        tail, state = Tail(self.path / "events.jsonl"), RunState()
+        shown: object = None
+        while not self._left.is_set():
+            problem, more = "", False
+            try:
+                batch = tail.read()
+                more = batch.more
+                if batch.restarted:
+                    state = RunState()
+                if batch.events or batch.skipped:
+                    state = advance(state, batch.events, batch.skipped)
+            except FileNotFoundError:
+                problem = self._missing(state)
+            except OSError as error:
+                problem = f"Its events can't be read: {error.strerror}."
+            living = is_locked(self.path)
+            # Nothing happens while a graph is compiled, but the time that passes is to be seen.
+            news = (state, living, problem, more, int(time.time()) if living else 0)
+            if news != shown:
+                shown = news
+                self.post_message(RunRead(state, living=living, problem=problem, caught_up=not more))
+            if not more:
+                self._left.wait(PERIOD)
+
+    def _missing(self, state: RunState) -> str:
+        if self.path.is_dir():
+            return "It hasn't told anything yet." if state.started is None else "Its file of events has vanished."
+        return "" if self.path in self.lab.runner.children else f"The folder {self.path} is gone."
+
+    def on_run_read(self, message: RunRead) -> None:
+        self.state, self._problem = message.state, message.problem
+        self.word = self._word(message.living)
+        if message.caught_up and not self._paused:
+            self._tell_findings()
+        if message.caught_up and not self._caught_up and not self._chosen_tab:
+            self._open_what_there_is()
+        self._caught_up = message.caught_up
+        self._show()
+
+    def _open_what_there_is(self) -> None:
+        """Goes to the tab with something to see, in a run that trains nothing."""
+        if not self.state.series and (self.state.rows or self.state.attacks):
+            self.query_one(TabbedContent).active = "study" if self.state.rows else "attacks"
+
+    def _word(self, living: bool) -> str:
+        if living:
+            return "running"
+        child = self.lab.runner.children.get(self.path)
+        if child is not None and not child.ended:
+            return "starting" if self.state.finished is None else self.state.finished.status
+        if self.state.finished is not None:
+            return self.state.finished.status
+        return "died"
+
+    def _tell_findings(self) -> None:
+        """Tells of new warnings as they come, but not of those that were there when the run was opened."""
+        if self._caught_up:
+            for finding in self.state.findings[self._told :]:
+                self.app.notify(finding.message, title=finding.code, severity="warning", markup=False)
+        self._told = len(self.state.findings)
+
+    def _show(self) -> None:
+        if self._paused or not self.is_mounted:
+            return
+        notes = self._problem if self._caught_up else "reading..." if self.state.started else self._problem
+        if self.state.skipped:
+            notes = f"{notes} {self.state.skipped:,} lines can't be read (torn, foreign or newer)".strip()
+        self.query_one(Status).show(self.state, self.word, notes=notes, last_words=self._last_words())
+        self.query_one(Stages).show(self.state)
+        self._pane().show(self.state)
+
+    def _last_words(self) -> str:
+        """Returns how a run that ended badly has ended, and the end of its log."""
+        if self.word not in ("died", "failed"):
+            return ""
+        child = self.lab.runner.children.get(self.path)
+        words = [child.exit_words()] if child is not None and child.exit_words() else []
+        if child is not None and child.message():
+            words.append(child.message().splitlines()[-1])
+        try:
+            words += [line[:200] for line in last_lines(self.path / "console.log", 4)]
+        except OSError:
+            words.append("It has left no console.log.")
+        return "\n".join(words)
+
+    def _pane(self) -> Pane:
+        tabs = self.query_one(TabbedContent)
+        return cast(Pane, tabs.get_pane(tabs.active or "curves").children[0])
+
+    @on(TabbedContent.TabActivated)
+    def _changed_tab(self) -> None:
+        self._pane().show(self.state)
+
+    def action_tab(self, name: str) -> None:
+        """Goes to a tab."""
+        self._chosen_tab = True
+        self.query_one(TabbedContent).active = name
+        pane = self.query_one(TabbedContent).get_pane(name)
+        focusable = next((widget for widget in pane.walk_children(Widget) if widget.focusable), None)
+        if focusable is not None:
+            self.set_focus(focusable)
+
+    def action_back(self) -> None:
+        """Ends a search in the log; else back to the list."""
+        if self.query_one(TabbedContent).active != "log" or not self.query_one(LogPane).end_search():
+            super().action_back()
+
+    def action_pause(self) -> None:
+        """Holds the view still, or lets it go on."""
+        self._paused = not self._paused
+        if self._paused:
+            self.query_one(Status).show(self.state, self.word, notes="view paused: space goes on")
+        else:
+            self._show()
+
+    def action_cancel(self) -> None:
+        """Asks the run to stop."""
+        try:
+            self.lab.tell(f"{self.path.name}: {self.lab.runner.cancel(self.path)}.")
+        except InputError as error:
+            self.lab.fail(str(error))

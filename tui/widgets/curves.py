@@ -1,0 +1,138 @@
+"""The curves of a training: clean and robust accuracy in one chart, loss, learning rate."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Container
+from textual.events import Resize
+from textual.widgets import Static
+
+from tui.state import RunState
+from tui.widgets.chart import SMOOTHINGS, Chart, Curve
+
+WIDE = 100
+"""From this many columns on all charts are shown at once; below it one at a time."""
+
+_SPLITS = ("train", "validation")
+_NAMES = {"accuracy": "clean", "robust_accuracy": "robust", "loss": "loss", "learning_rate": "learning rate"}
+_COLOURS = {"accuracy": "primary", "robust_accuracy": "warning", "loss": "primary", "learning_rate": "success"}
+_SIGNS = {"accuracy": "●", "robust_accuracy": "▲", "loss": "●", "learning_rate": ""}
+
+
+class CurvesPane(Container):
+    """Charts of one training of a run; the newest unless another is chosen."""
+
+    DEFAULT_CSS = """
+    CurvesPane { layout: vertical; }
+    CurvesPane > #training { height: 1; }
+    CurvesPane > #charts { layout: vertical; height: 1fr; }
+    CurvesPane.wide > #charts { layout: grid; grid-size: 2 2; grid-rows: 3fr 2fr; }
+    CurvesPane.wide #accuracy { column-span: 2; }
+    CurvesPane Chart { display: none; }
+    CurvesPane Chart.chosen, CurvesPane.wide Chart { display: block; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("c", "next_chart", "Chart", id="next-chart", tooltip="Next chart: accuracies, loss, learning rate"),
+        Binding("s", "smooth", "Smooth", id="smooth", tooltip="Smooth the lines: not, a little, much"),
+        Binding("o", "log", "Log", id="log-scale", tooltip="Draw the loss on a logarithmic scale, or not"),
+        Binding("left_square_bracket", "training(-1)", "Before", id="training-before", show=False, key_display="[",
+                tooltip="The training before"),
+        Binding("right_square_bracket", "training(1)", "Next", id="training-next", key_display="]",
+                tooltip="The next training of this run"),
+    ]  # fmt: skip
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._state = RunState()
+        self._chosen: str | None = None
+        self._smoothing = 0
+        self._log = False
+        self._drawn: object = None
+
+    def compose(self) -> ComposeResult:
+        yield Static("", id="training", classes="dim", markup=False)
+        with Container(id="charts"):
+            accuracy = Chart("accuracy", percent=True, bounds=(0.0, 1.0), id="accuracy")
+            accuracy.add_class("chosen")
+            yield accuracy
+            yield Chart("loss", id="loss")
+            yield Chart("learning rate", id="rate")
+
+    def on_resize(self, event: Resize) -> None:
+        self.set_class(event.size.width >= WIDE and event.size.height >= 22, "wide")
+
+    def show(self, state: RunState) -> None:
+        """Draws the curves, where there are new points."""
+        self._state = state
+        if state.series is not self._drawn:
+            self._draw()
+
+    def _draw(self) -> None:
+        state = self._state
+        trainings = state.trainings
+        stage = self._chosen if self._chosen in trainings else trainings[-1] if trainings else None
+        label = self.query_one("#training", Static)
+        if stage is None:
+            label.update("No training yet: curves come with the first steps. Attacks: a, log: l.")
+        else:
+            which = (
+                f"training {trainings.index(stage) + 1} of {len(trainings)}, [ and ] change" if trainings[1:] else ""
+            )
+            title = state.stages[stage].title if stage in state.stages else stage
+            smoothing = f"smoothing {SMOOTHINGS[self._smoothing]:g}" if self._smoothing else ""
+            label.update("  ".join(word for word in (title, which, smoothing) if word))
+        self._drawn = state.series
+        for chart, names in (
+            ("#accuracy", ("accuracy", "robust_accuracy")),
+            ("#loss", ("loss",)),
+            ("#rate", ("learning_rate",)),
+        ):
+            curves = [
+                Curve(
+                    _NAMES[name] if split == "train" else "val",
+                    series.xs,
+                    series.ys,
+                    _COLOURS[name],
+                    _SIGNS[name] if split == "validation" else "",
+                )
+                for name in names
+                for split in _SPLITS
+                if (series := state.series.get((stage or "", split, name))) is not None
+            ]
+            self.query_one(chart, Chart).show(curves)
+
+    def action_next_chart(self) -> None:
+        """Shows the next chart, where there is room for one only; else goes to it."""
+        charts = list(self.query(Chart))
+        at = next(index for index, chart in enumerate(charts) if chart.has_class("chosen"))
+        after = charts[(at + 1) % len(charts)]
+        charts[at].remove_class("chosen")
+        after.add_class("chosen")
+        after.query_one("Plot").focus()
+
+    def action_smooth(self) -> None:
+        """Takes the next weight of smoothing."""
+        self._smoothing = (self._smoothing + 1) % len(SMOOTHINGS)
+        self._style()
+
+    def action_log(self) -> None:
+        """Changes between a linear and a logarithmic scale of loss and learning rate."""
+        self._log = not self._log
+        self._style()
+
+    def _style(self) -> None:
+        for chart in self.query(Chart):
+            chart.smooth(SMOOTHINGS[self._smoothing], self._log and not chart.percent)
+        self._draw()
+
+    def action_training(self, direction: int) -> None:
+        """Shows another training of the run."""
+        trainings = self._state.trainings
+        if not trainings:
+            return
+        at = trainings.index(self._chosen) if self._chosen in trainings else len(trainings) - 1
+        self._chosen = trainings[(at + direction) % len(trainings)]
+        self._draw()

@@ -1,0 +1,182 @@
+"""The log of a run: what it told, and what libraries printed, searchable."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+from rich.text import Text
+from textual import on, work
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.widgets import Input, RichLog, Static
+
+from tui.state import LINES, Line, RunState
+from tui.widgets.words import clock_text
+
+_STYLES = {"info": "", "warning": "bold yellow", "error": "bold red"}
+_TAIL = 2**18  # Bytes of console.log that are shown: its end is what people look for.
+
+
+class LogPane(Vertical):
+    """Lines of a run's events, or of its console.log, filtered by words.
+
+    Args:
+        path: the run's folder.
+    """
+
+    DEFAULT_CSS = """
+    LogPane > Static { height: 1; }
+    LogPane > RichLog { height: 1fr; scrollbar-size-horizontal: 1; background: $background; }
+    LogPane > Input { display: none; }
+    LogPane > Input.shown { display: block; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding(
+            "slash", "search", "Search", id="search-log", key_display="/", tooltip="Show only lines with some words"
+        ),
+        Binding("k", "source", "Console", id="log-source", tooltip="Change between the run's events and console.log"),
+        Binding("w", "warnings", "Warnings", id="log-warnings", tooltip="Show only warnings and errors"),
+        Binding("y", "copy", "Copy", id="copy-log", show=False, tooltip="Copy the lines that are shown"),
+    ]
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+        self._state = RunState()
+        self._printed: list[str] = []
+        self._from_console = False
+        self._warnings = False
+        self._written = 0
+        self._stamp: object = None
+
+    def compose(self) -> ComposeResult:
+        yield Static("", classes="dim", markup=False)
+        yield RichLog(max_lines=LINES, wrap=True, markup=False, highlight=False, auto_scroll=True)
+        yield Input(placeholder="Words to look for; enter goes to the lines, escape ends")
+
+    def on_mount(self) -> None:
+        self._head()
+
+    def show(self, state: RunState) -> None:
+        """Adds the lines that are new."""
+        fresh = state.logged - self._written
+        self._state = state
+        if self._from_console:
+            self._read_console()
+        elif fresh < 0:
+            self._rewrite()
+        elif fresh:
+            for line in list(state.lines)[-fresh:]:
+                self._write(line)
+            self._written = state.logged
+
+    def _head(self) -> None:
+        source = "console.log: what libraries printed" if self._from_console else "events of the run"
+        words = [
+            source,
+            "warnings and errors only" if self._warnings else "",
+            f"with {self._words}" if self._words else "",
+        ]
+        self.query_one(Static).update("  ".join(word for word in words if word))
+
+    @property
+    def _words(self) -> list[str]:
+        return self.query_one(Input).value.lower().split()
+
+    def _fits(self, text: str) -> bool:
+        return all(word in text.lower() for word in self._words)
+
+    def _write(self, line: Line) -> None:
+        if (self._warnings and line.severity == "info") or not self._fits(line.text):
+            return
+        sign = "" if line.severity == "info" else f"{line.severity}: "
+        text = Text(f"{clock_text(line.time)}  ", "dim")
+        text.append(f"{sign}{line.text}".replace("\n", " "), f"not dim {_STYLES[line.severity]}")
+        self.query_one(RichLog).write(text)
+
+    def _rewrite(self) -> None:
+        self._head()
+        log = self.query_one(RichLog)
+        log.clear()
+        if self._from_console:
+            for text in self._printed:
+                if self._fits(text):
+                    log.write(Text.from_ansi(text))
+            return
+        for line in self._state.lines:
+            self._write(line)
+        self._written = self._state.logged
+
+    @work(thread=True, exclusive=True)
+    def _read_console(self) -> None:
+        path = self.path / "console.log"
+        try:
+            status = path.stat()
+            if (status.st_mtime_ns, status.st_size) == self._stamp:
+                return
+            self._stamp = (status.st_mtime_ns, status.st_size)
+            lines = last_lines(path)
+        except OSError as error:
+            lines = [f"No console.log: {error.strerror}."]
+        self.app.call_from_thread(self._show_console, lines)
+
+    def _show_console(self, lines: list[str]) -> None:
+        self._printed = lines or ["console.log is empty: nothing was printed."]
+        if self._from_console:
+            self._rewrite()
+
+    def action_source(self) -> None:
+        """Changes between events and console.log."""
+        self._from_console = not self._from_console
+        self._stamp = None
+        self._rewrite()
+        if self._from_console:
+            self._read_console()
+
+    def action_warnings(self) -> None:
+        """Shows warnings only, or all."""
+        self._warnings = not self._warnings
+        self._rewrite()
+
+    def action_search(self) -> None:
+        """Opens the search."""
+        search = self.query_one(Input)
+        search.add_class("shown")
+        search.focus()
+
+    def end_search(self) -> bool:
+        """Ends the search; returns whether there was one."""
+        search = self.query_one(Input)
+        shown = search.has_class("shown")
+        search.value = ""
+        search.remove_class("shown")
+        self.query_one(RichLog).focus()
+        return shown
+
+    @on(Input.Changed)
+    def _searched(self) -> None:
+        self._rewrite()
+
+    @on(Input.Submitted)
+    def _to_lines(self) -> None:
+        self.query_one(RichLog).focus()
+
+    def action_copy(self) -> None:
+        """Copies the lines that are shown."""
+        self.app.copy_to_clipboard("\n".join(strip.text.rstrip() for strip in self.query_one(RichLog).lines))
+        self.app.notify("Copied the lines.")
+
+
+def last_lines(path: Path, count: int | None = None) -> list[str]:
+    """Returns the lines at the end of a text file, whatever its size and bytes.
+
+    Raises:
+        OSError: where it can't be read.
+    """
+    with path.open("rb") as file:
+        file.seek(0, 2)
+        file.seek(max(0, file.tell() - _TAIL))
+        lines = file.read().decode(errors="replace").splitlines()
+    return lines if count is None else lines[-count:]

@@ -1,0 +1,108 @@
+"""What a run was asked for, on what it ran, and what it left behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import VerticalScroll
+from textual.widgets import Static
+
+from kerasrobust.config import command_line, from_dict, written
+from kerasrobust.errors import InputError
+from kerasrobust.events import RunStarted
+from kerasrobust.runs import read_json
+from tui.state import RunState
+
+
+def settings(config: dict[str, Any]) -> dict[str, str]:
+    """Returns a run's settings as a person types them, by name; those of output and folders are left out.
+
+    Example:
+        >>> settings({"kind": "attack", "model": "convnet", "epsilon": 8 / 255})["epsilon"]
+        '8/255'
+    """
+    try:
+        made: dict[str, Any] = vars(from_dict(config))
+    except InputError:  # From another version: as it stands.
+        made = config
+    out = ("kind", "quiet", "json", "overwrite", "runs_dir", "models_dir", "data_dir", "name")
+    return {
+        name: " ".join(map(written, value)) if isinstance(value, list | tuple) else written(value)
+        for name, value in made.items()
+        if name not in out and value is not None
+    }
+
+
+class SettingsPane(VerticalScroll):
+    """The settings of a run, its command, versions, devices and files.
+
+    Args:
+        path: the run's folder.
+    """
+
+    DEFAULT_CSS = """
+    SettingsPane { padding: 0 1; }
+    SettingsPane > Static { height: auto; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("y", "copy", "Copy command", id="copy-command", tooltip="Copy the command that repeats this run"),
+    ]
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+        self._shown: object = None
+        self._command = ""
+
+    def compose(self) -> ComposeResult:
+        yield Static("", markup=False)
+
+    def show(self, state: RunState) -> None:
+        """Shows the settings, and the files as they come."""
+        stamp = (state.started, len(state.models), len(state.examples), state.finished)
+        if stamp == self._shown:
+            return
+        self._shown = stamp
+        config = state.started.config if state.started else read_json(self.path / "config.json") or {}
+        text = Text()
+        self._command = _command(config, state.started)
+        text.append(f"{self._command}\n\n", "bold")
+        for name, value in settings(config).items():
+            _pair(text, name.replace("_", " "), value)
+        if state.started is not None:
+            text.append("\n")
+            _pair(text, "devices", ", ".join(map(str, state.started.devices)))
+            _pair(text, "versions", ", ".join(f"{name} {version}" for name, version in state.started.versions.items()))
+            _pair(text, "process", str(state.started.pid))
+        text.append("\n")
+        _pair(text, "folder", str(self.path))
+        for model in state.models.values():
+            _pair(text, "model", model.path)
+        for examples in state.examples.values():
+            _pair(text, "images", f"{examples.path} ({examples.count:,})")
+        if (self.path / "report.html").exists():
+            _pair(text, "report", str((self.path / "report.html").resolve()))
+        self.query_one(Static).update(text)
+
+    def action_copy(self) -> None:
+        """Copies the command."""
+        self.app.copy_to_clipboard(self._command)
+        self.app.notify("Copied the command.")
+
+
+def _command(config: dict[str, Any], started: RunStarted | None) -> str:
+    if started is not None:
+        return started.command
+    try:
+        return command_line(from_dict(config))
+    except InputError as error:
+        return str(error)
+
+
+def _pair(text: Text, name: str, value: str) -> None:
+    text.append(f"{name:<18}", "dim")
+    text.append(f"{value}\n")

@@ -1,0 +1,93 @@
+"""The study's table, with the published figures beside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.widgets import DataTable, Static
+
+from kerasrobust.events import as_dict
+from kerasrobust.figures import (
+    attack_name,
+    by_network,
+    format_accuracy,
+    format_budget,
+    format_distance,
+    format_epsilon,
+    format_interval,
+    format_published,
+)
+from tui.state import RunState
+from tui.widgets.table import as_text
+
+_COLUMNS = ("network", "attack", "epsilon", "EOT", "acc.", "95 %", "dist.", "publ.")
+
+
+class StudyPane(Vertical):
+    """One row for each network and attack of a study."""
+
+    DEFAULT_CSS = """
+    StudyPane > Static { height: auto; padding: 0 1; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("y", "copy", "Copy", id="copy-study", tooltip="Copy the table, cells separated by tabs"),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._shown = -1
+
+    def compose(self) -> ComposeResult:
+        yield Static("", markup=False, classes="dim")
+        table: DataTable[Any] = DataTable(cursor_type="row", zebra_stripes=True, cell_padding=0)
+        table.add_columns(*(f"{name} " for name in _COLUMNS))
+        yield table
+
+    def show(self, state: RunState) -> None:
+        """Shows the rows of a run."""
+        if len(state.rows) == self._shown:
+            return
+        self._shown = len(state.rows)
+        synthetic = state.started is not None and state.started.config.get("data") == "shapes"
+        self.fill([as_dict(row) for row in state.rows], synthetic=synthetic)
+
+    def fill(self, rows: Sequence[Mapping[str, Any]], *, synthetic: bool) -> None:
+        """Shows rows as `result.json` has them."""
+        note = "Synthetic data: generated shapes; the figures say nothing about real images." if synthetic else ""
+        self.query_one(Static).update(note if rows else "No rows yet: a study has one for each network and attack.")
+        table = self.query_one(DataTable)
+        table.clear()
+        for name, group in by_network(rows).items():
+            for index, row in enumerate(group):
+                # The name once, as in print; the clean row is the group's first.
+                left = (name if index == 0 else "", attack_name(str(row.get("attack") or "clean")), _epsilon(row))
+                right = (
+                    str(row.get("eot") or ""),
+                    format_accuracy(row.get("accuracy")),
+                    format_interval(row.get("interval")),
+                    format_distance(row.get("median_distance"), row.get("norm")),
+                    format_published(row.get("published")),
+                )
+                table.add_row(
+                    *(Text(f"{cell} ", style="" if row.get("attack") else "bold") for cell in left),
+                    *(Text(f"{cell} ", justify="right") for cell in right),
+                )
+
+    def action_copy(self) -> None:
+        """Copies the table."""
+        self.app.copy_to_clipboard(as_text(self.query_one(DataTable)))
+        self.app.notify("Copied the table.")
+
+
+def _epsilon(row: Mapping[str, Any]) -> str:
+    """Returns the epsilon, with its norm where that isn't the usual one: the table has to fit 80 columns."""
+    return (
+        format_epsilon(row.get("epsilon"))
+        if row.get("norm") == "linf"
+        else format_budget(row.get("epsilon"), row.get("norm"))
+    )
