@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from kerasrobust.config import CompareConfig, ModelsConfig, RunConfig
 from kerasrobust.console import make_table
 from kerasrobust.errors import InputError
 from kerasrobust.events import finite
+from kerasrobust.examples import read_index, same_images
 from kerasrobust.figures import format_accuracy, format_epsilon, format_interval
 from kerasrobust.runs import find, list_models, read_card, read_json
 
@@ -27,10 +29,12 @@ def run(config: RunConfig) -> int:
     Raises:
         InputError: where a run or model isn't there, or has no result yet.
     """
+    folders: list[Path] = []
     if isinstance(config, CompareConfig):
         if not config.subjects:
             raise InputError("Expected runs or models to compare. Received: none. Name at least one.")
-        lines = [line for subject in config.subjects for line in figures(find(subject, config))]
+        folders = [find(subject, config) for subject in config.subjects]
+        lines = [line for folder in folders for line in figures(folder)]
         title = "Clean and robust accuracy"
     elif isinstance(config, ModelsConfig):
         lines = [line for folder in list_models(config.models_dir) for line in figures(folder)]
@@ -42,8 +46,99 @@ def run(config: RunConfig) -> int:
     elif not lines:
         print(f"No models in {config.models_dir}. Train one: kerasrobust train --help")
     else:
-        Console(highlight=False).print(_table(title, lines))
+        console = Console(highlight=False)
+        console.print(_table(title, lines))
+        for folder in folders[1:]:
+            if (pair := paired(folders[0], folder)) is not None:
+                console.print(_sentence(folders[0].name, folder.name, pair), markup=False)
     return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paired:
+    """How two runs differ on the same images, under the attack of each.
+
+    Attributes:
+        examples: how many images both attacked.
+        only_first: those that only the first run's model gets wrong under attack.
+        only_second: those that only the second's does.
+        p_value: of McNemar's exact test, two-sided: how probable counts as unequal as these are where both models are
+            equally robust.
+        difference: robust accuracy of the first minus that of the second, on these images.
+    """
+
+    examples: int
+    only_first: int
+    only_second: int
+    p_value: float
+    difference: float
+
+
+def paired(first: Path, second: Path) -> Paired | None:
+    """Compares two runs image by image; None where their `examples.h5` hold others, or one has none.
+
+    Args:
+        first: folder of an attack's or a training's run.
+        second: likewise.
+
+    Raises:
+        InputError: for a damaged file.
+
+    Reference: McNemar 1947; the exact form is a sign test on the examples that differ (Fagerland et al. 2013).
+    """
+    files = first / "examples.h5", second / "examples.h5"
+    if not all(path.is_file() for path in files) or not same_images(*files):
+        return None
+    (wrong, rates), (other_wrong, other_rates) = (_under_attack(path) for path in files)
+    only_first, only_second = int((wrong & ~other_wrong).sum()), int((other_wrong & ~wrong).sum())
+    return Paired(
+        examples=len(wrong),
+        only_first=only_first,
+        only_second=only_second,
+        p_value=mcnemar(only_first, only_second),
+        difference=float(rates.mean() - other_rates.mean()),
+    )
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """Returns the two-sided p-value of McNemar's exact test from the numbers of examples that differ either way.
+
+    Example:
+        >>> mcnemar(1, 5)  # 2 (1 + 6) / 2**6
+        0.21875
+    """
+    count = only_first + only_second
+    ways, total = 1, 0
+    for chosen in range(min(only_first, only_second) + 1):
+        total += ways  # math.comb(count, chosen), without computing each anew.
+        ways = ways * (count - chosen) // (chosen + 1)
+    return min(1.0, 2 * total / 2**count)
+
+
+def _under_attack(path: Path) -> tuple[Any, Any]:
+    """Returns per example whether the model is wrong under attack, bool (N,), and the share of right passes."""
+    import numpy as np
+
+    index = read_index(path)
+    # A minimum-norm attack has one distance per example: one further away than the radius counts as it was before.
+    entry = ((read_json(path.with_name("result.json")) or {}).get("attacks") or [{}])[0]
+    # Above what float32 makes of a distance that is the radius itself, in older files, which don't tell the two kinds.
+    radius = (entry.get("epsilon") or 0.0) * (1 + 1e-5)
+    outside = np.isnan(index.epsilon) & (index.distance > radius)
+    return np.where(outside, ~index.correct, index.success), np.where(outside, index.correct, index.correct_rate)
+
+
+def _sentence(first: str, second: str, pair: Paired) -> str:
+    return (
+        f"On the same {pair.examples:,} images under attack, only {first} is wrong on {pair.only_first:,}, "
+        f"only {second} on {pair.only_second:,} (McNemar's exact test: p {format_probability(pair.p_value)}); "
+        f"robust accuracy differs by {100 * pair.difference:+.1f} points."
+    )
+
+
+def format_probability(value: float) -> str:
+    """Returns a p-value with its sign, as `= 0.031` or `< 0.001`."""
+    return "< 0.001" if value < 0.001 else f"= {value:.2g}" if value < 0.1 else f"= {value:.2f}"
 
 
 def figures(folder: Path) -> Iterator[Figures]:
@@ -61,7 +156,7 @@ def figures(folder: Path) -> Iterator[Figures]:
         raise InputError(
             f"Expected a finished run. Received: {folder}, which has no result yet. Wait for it, or start it again."
         )
-    if result.get("kind") == "train":
+    if result.get("kind") in ("train", "import"):
         yield from _of_card(folder.name, result)
     elif "rows" in result:
         yield from _of_study(folder.name, result)
@@ -97,10 +192,12 @@ def _line(
 def _of_card(name: str, card: dict[str, Any]) -> Iterator[Figures]:
     # Anybody may write a card: what isn't in our form is left blank.
     training, data = _part(card, "training"), _part(card, "data")
+    # What was built to be random, and what was found to be where it came from elsewhere.
+    randomized = training.get("randomize") is not None or card.get("randomized") is True
     attacks = card.get("attacks")
     for attack in attacks if isinstance(attacks, list) and attacks else [{}]:
         yield _line(
-            name, training.get("model"), training.get("training"), training.get("randomize") is not None,
+            name, training.get("model"), training.get("training"), randomized,
             data, card, attack if isinstance(attack, dict) else {},
         )  # fmt: skip
 
@@ -131,7 +228,7 @@ def _table(title: str, lines: Sequence[Figures]) -> Table:
     for line in lines:
         shown = (
             str(line["name"]),
-            f"{line['model'] or ''}{' (random)' if line['randomized'] else ''}",
+            f"{line['model'] or ''}{' (random)' if line['randomized'] else ''}".strip(),
             line["training"] or "",
             f"{line['data'] or ''}",
             f"{line['examples'] or '':}",

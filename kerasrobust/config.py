@@ -280,6 +280,19 @@ class DemoConfig(StudyConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ImportConfig(RunConfig):
+    """Take someone's model into the folder of saved models, with a card of its own.
+
+    Without --name it gets the name of its file or folder.
+    """
+
+    kind: ClassVar[str] = "import"
+
+    model: str
+    """Path of the model: .keras, .h5, or a SavedModel folder of any origin."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class CompareConfig(RunConfig):
     """Put finished runs and saved models side by side."""
 

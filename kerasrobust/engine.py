@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from kerasrobust import __version__
-from kerasrobust.config import AttackConfig, RunConfig, StudyConfig, TrainConfig, command_line, to_dict
+from kerasrobust.config import AttackConfig, ImportConfig, RunConfig, StudyConfig, TrainConfig, command_line, to_dict
 from kerasrobust.errors import Cancelled, InputError
 from kerasrobust.events import Emit, Event, Finding, RunFinished, RunStarted
 from kerasrobust.jobs.context import Context
@@ -138,6 +138,10 @@ def _prepare(context: Context) -> Callable[[], dict[str, Any]]:
         from kerasrobust.jobs import attack
 
         return attack.prepare(context, config)
+    if isinstance(config, ImportConfig):
+        from kerasrobust.jobs import adopt
+
+        return adopt.prepare(context, config)
     raise TypeError(f"No work for {type(config).__name__}")
 
 
@@ -145,4 +149,6 @@ def _going_on(config: RunConfig, folder: Run) -> str:
     """Returns the sentence on how to go on with a cancelled run."""
     if isinstance(config, AttackConfig):
         return f"start it again with --name {folder.name} to repeat the attack."
+    if isinstance(config, ImportConfig):
+        return "start the import again."
     return f"the same command with --name {folder.name} goes on from there."

@@ -165,6 +165,7 @@ class Evaluation:
         per_example: float64 (N,), per example the share of fresh passes that are right under the worst attack; 0 or 1
             where nothing is random.
         attacks: each attack's own report.
+        randomized: whether the network's answers differ from pass to pass.
         warnings: (code, message) pairs: reasons to doubt the figures.
     """
 
@@ -174,6 +175,7 @@ class Evaluation:
     interval: tuple[float, float]
     per_example: np.ndarray
     attacks: list[AttackReport]
+    randomized: bool
     warnings: list[tuple[str, str]]
 
 
@@ -279,5 +281,6 @@ def evaluate(
         interval=accuracy_interval(worst, classifier.randomized),
         per_example=worst,
         attacks=reports,
+        randomized=classifier.randomized,
         warnings=warnings,
     )

@@ -19,7 +19,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kerasrobust.classifier import Shape, as_classifier
+from kerasrobust.classifier import Classifier, Shape, as_classifier
 from kerasrobust.errors import InputError, unknown_name
 from kerasrobust.models import is_graph
 from kerasrobust.precision import clone, with_precision
@@ -53,42 +53,65 @@ def save_model(model: keras.Model, folder: str | Path, card: Mapping[str, Any], 
         >>> save_model(model, "saved_models/convnet", {"data": "cifar10", "seed": 0})
     """
     folder = Path(folder)
-    _refuse_existing(folder, overwrite)
+    refuse_existing(folder, overwrite)
     classifier = as_classifier(model)
     network = classifier.model
     if not isinstance(network, keras.Model):
         raise InputError(f"Expected a Keras model to save. Received: {type(network).__name__}. Save the Keras model.")
     twin = _twin(network, next(iter(classifier.probed)))
-    text = json.dumps(
-        {
-            **card,
-            "schema": SCHEMA,
-            "layers": _layer_table(network),
-            "parameters": network.count_params(),
-            "image_shape": list(classifier.image_shape),
-            "classes": classifier.classes,
-            "versions": {**_versions(), **card.get("versions", {})},
-        },
-        indent=1,
-        allow_nan=False,
-    )
+    text = _card_text(card, classifier, _layer_table(network), network.count_params())
     signature = [keras.InputSpec(shape=(None, *classifier.image_shape), dtype="float32")]
-    # Beside the target, as only a rename within one file system is atomic.
-    temporary = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}"
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+    with _written(folder) as temporary:
         with _quiet():
             twin.export(str(temporary), format="tf_saved_model", verbose=False, input_signature=signature)
             twin.save(temporary / _KERAS_FILE)
-        (temporary / "card.json").write_text(text + "\n", encoding="utf-8")
-        _put(temporary, folder)
-    except (OSError, tf.errors.OpError) as error:
-        raise InputError(
-            f"Expected a place to write the model. Received: {folder} ({_reason(error)}). "
-            "Free some space or choose another folder."
-        ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        (temporary / "card.json").write_text(text, encoding="utf-8")
+    return folder
+
+
+def copy_saved_model(
+    network: SavedModelNetwork, folder: str | Path, card: Mapping[str, Any], *, overwrite: bool = False
+) -> Path:
+    """Copies another's SavedModel as it is, and adds a `card.json`; whole or not at all, as `save_model` writes.
+
+    The card's layer table lists the variables that the signature uses, as a graph has no layers; those of a frozen
+    graph are constants and can't be told.
+
+    Args:
+        network: the loaded model.
+        folder: where to write.
+        card: as in `save_model`, which says what is added.
+        overwrite: whether to replace a model that is there.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: where a folder is there already, or nothing can be written.
+
+    Example:
+        >>> copy_saved_model(load_model("exported"), "saved_models/theirs", {"source": "exported"})
+    """
+    folder = Path(folder)
+    refuse_existing(folder, overwrite)
+    variables = [
+        {
+            "name": variable.name.removesuffix(":0"),
+            "type": "Variable",
+            "shape": None if variable.shape.rank is None else variable.shape.as_list(),
+            "parameters": variable.shape.num_elements() or 0,
+        }
+        for variable in network.variables
+    ]
+    parameters = sum(variable["parameters"] for variable in variables)
+    text = _card_text(card, as_classifier(network), variables, parameters)
+    with _written(folder) as temporary:
+        shutil.copytree(network.path, temporary)
+        for path in (temporary, *temporary.rglob("*")):
+            path.chmod(
+                path.stat().st_mode | 0o600 | (0o100 if path.is_dir() else 0)
+            )  # Nobody replaces what is read-only.
+        (temporary / "card.json").write_text(text, encoding="utf-8")
     return folder
 
 
@@ -132,7 +155,9 @@ class SavedModelNetwork:
     """A SavedModel's signature as a callable from images to its outputs, for `as_classifier`.
 
     Attributes:
+        path: the folder.
         name: the folder's name.
+        variables: those that the signature uses.
         image_shape: height, width and channels; an entry is None where the signature takes any.
 
     Args:
@@ -146,7 +171,8 @@ class SavedModelNetwork:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.name = Path(path).name
+        self.path = Path(path)
+        self.name = self.path.name
         with _quiet(), _reading(Path(path)):
             # Kept: the signatures hold the variables only weakly.
             self._loaded = tf.saved_model.load(str(path))
@@ -169,6 +195,7 @@ class SavedModelNetwork:
                 problems.append(error)
         else:
             raise problems[0]
+        self.variables: tuple[tf.Variable, ...] = tuple(self._signature.variables)
         self._dtype = spec.dtype
         self.image_shape: Shape = (None, None, None) if spec.shape.rank is None else tuple(spec.shape[1:])
 
@@ -322,6 +349,20 @@ def _output_shape(layer: keras.layers.Layer) -> list[int | None] | None:
     return list(nodes[0].output_tensors[0].shape) if nodes else None
 
 
+def _card_text(card: Mapping[str, Any], classifier: Classifier, layers: list[dict[str, Any]], parameters: int) -> str:
+    """Returns what `card.json` holds."""
+    whole = {
+        **card,
+        "schema": SCHEMA,
+        "layers": layers,
+        "parameters": parameters,
+        "image_shape": list(classifier.image_shape),
+        "classes": classifier.classes,
+        "versions": {**_versions(), **card.get("versions", {})},
+    }
+    return json.dumps(whole, indent=1, allow_nan=False) + "\n"
+
+
 def _versions() -> dict[str, str]:
     return {
         "python": platform.python_version(),
@@ -331,7 +372,8 @@ def _versions() -> dict[str, str]:
     }
 
 
-def _refuse_existing(folder: Path, overwrite: bool) -> None:
+def refuse_existing(folder: Path, overwrite: bool) -> None:
+    """Raises InputError where something is there that a model's folder may not replace."""
     if not os.path.lexists(folder):
         return
     if not overwrite:
@@ -343,6 +385,24 @@ def _refuse_existing(folder: Path, overwrite: bool) -> None:
         raise InputError(
             f"Expected a saved model to overwrite. Received: {folder}, which is something else. Choose another folder."
         )
+
+
+@contextlib.contextmanager
+def _written(folder: Path) -> Iterator[Path]:
+    """Gives a temporary name for a folder that becomes `folder` at the end, or is removed where that fails."""
+    # Beside the target, as only a rename within one file system is atomic.
+    temporary = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}"
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        _put(temporary, folder)
+    except (OSError, tf.errors.OpError) as error:
+        raise InputError(
+            f"Expected a place to write the model. Received: {folder} ({_reason(error)}). "
+            "Free some space or choose another folder."
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _put(new: Path, folder: Path) -> None:

@@ -20,6 +20,7 @@ from kerasrobust.config import (
     CompareConfig,
     DemoConfig,
     Epsilon,
+    ImportConfig,
     ModelsConfig,
     RunConfig,
     StudyConfig,
@@ -100,6 +101,7 @@ FIELDS: dict[type[RunConfig], dict[str, st.SearchStrategy[Any]]] = {
     },
     StudyConfig: STUDY,
     DemoConfig: STUDY,
+    ImportConfig: {"model": WORDS},
     CompareConfig: {"subjects": st.lists(WORDS, min_size=1, max_size=3).map(tuple)},
     ModelsConfig: {},
 }

@@ -37,6 +37,7 @@ from kerasrobust.events import (
     StageStarted,
     as_dict,
 )
+from kerasrobust.examples import list_examples, read_index, read_pair
 from kerasrobust.jobs import study
 from kerasrobust.saving import load_model
 
@@ -54,7 +55,8 @@ ROW = {
     "model", "training", "randomized", "attack", "norm", "epsilon", "steps", "eot", "accuracy", "interval",
     "median_distance", "published",
 }  # fmt: skip
-EXAMPLES = ("x", "y", "x_adv", "prediction", "prediction_adv", "success", "correct_rate", "distance", "attack")
+CONTRACT = ("x", "y", "x_adv", "prediction", "prediction_adv", "success", "correct_rate", "distance", "attack")
+EXAMPLES = (*CONTRACT, "confidence", "confidence_adv", "epsilon", "eot")
 
 
 def unheard(event: Event) -> None:
@@ -265,6 +267,12 @@ def test_training_leaves_a_model_with_its_card(tmp_path: Path) -> None:
     assert {"schema": 1, "kind": "train", "seed": 2}.items() <= result.items()
     assert result["clean_accuracy"] == card["clean_accuracy"]
 
+    index = read_index(tmp_path / "runs" / "net" / "examples.h5")
+    assert len(index) == 30 and index.model == "net" and set(index.attack) == {"pgd"} and set(index.eot) == {20}
+    assert index.correct_rate.mean() == pytest.approx(card["robust_accuracy"])
+    examples = [event for event in seen if isinstance(event, ExamplesSaved)]
+    assert [(event.path, event.count) for event in examples] == [("examples.h5", 30)]
+
     saved = [event for event in seen if isinstance(event, ModelSaved)]
     assert [(event.name, Path(event.path)) for event in saved] == [("net", folder)]
     metrics = [event for event in seen if isinstance(event, Metrics)]
@@ -376,6 +384,29 @@ def test_a_study_is_one_table(demo: tuple[Path, dict[str, Any]]) -> None:
         assert all(row["accuracy"] <= clean for row in by_radius)
         assert all((row["median_distance"] is None) or row["attack"] == "deepfool" for row in mine)
     assert result["data"]["synthetic"] is True
+
+
+def test_a_study_keeps_examples_of_each_attack_at_the_reference_radius(demo: tuple[Path, dict[str, Any]]) -> None:
+    folder, result = demo
+    assert [path.stem for path in list_examples(folder)] == sorted(NETWORKS)
+    told = [event for event in events(folder) if isinstance(event, ExamplesSaved)]
+    first = load_dataset("shapes", "test[:40]").x[0]
+    for name in NETWORKS:
+        path = folder / "examples" / f"{name}.h5"
+        index, random = read_index(path), "random" in name
+        assert index.model == name and len(index.class_names) == 10
+        at = 8 / 255
+        last = ("pgd", at, 2) if random else ("deepfool", None, 1)
+        blocks = index.blocks()
+        assert [block[1:] for block in blocks] == [("fgsm", at, 1), ("pgd", at, 1), last]
+        mine = [event for event in told if event.path == f"examples/{name}.h5"]
+        assert [(event.attack, event.count) for event in mine] == [(block.attack, 40) for block in blocks]
+        for block in blocks:
+            np.testing.assert_array_equal(read_pair(path, block.examples[0])[0], first)
+        rows = [row for row in result["rows"] if (row["attack"], row["epsilon"], row["eot"]) == ("pgd", at, None)]
+        if name == "lenet":
+            (row,) = [row for row in rows if row["model"] == "lenet"]
+            assert row["accuracy"] == index.correct_rate[list(blocks[1].examples)].mean()
 
 
 def test_beside_the_rows_stand_the_figures_of_the_original_study(demo: tuple[Path, dict[str, Any]]) -> None:

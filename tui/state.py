@@ -360,6 +360,8 @@ def _finish_attack(state: RunState, event: AttackFinished) -> None:
     if place is None:
         return
     line = state.attacks[place]
+    if line.epsilon is not None:  # A minimum-norm attack has no accuracy of its own.
+        line.curve.add(event.seconds, event.robust_accuracy)
     state.attacks[place] = replace(
         line,
         done=line.total,

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from kerasrobust import saving
@@ -19,6 +17,7 @@ from kerasrobust.config import AttackConfig, to_dict
 from kerasrobust.data import Dataset, load_dataset
 from kerasrobust.evaluation import AttackReport, Evaluation, evaluate, make_attack
 from kerasrobust.events import AttackFinished, AttackProgress, AttackStarted, ExamplesSaved, Finding
+from kerasrobust.examples import read_index, read_pair, write_examples
 from kerasrobust.jobs.context import Context
 from kerasrobust.report import ExampleStrip
 
@@ -55,7 +54,8 @@ def prepare(context: Context, config: AttackConfig) -> Callable[[], dict[str, An
                 precision=config.precision,
                 passes=config.passes,
             )
-        write_examples(context, data, evaluation.attacks[0])
+        name = Path(config.model).name
+        path = save_examples(context, "examples.h5", name, data, evaluation.attacks)
         result = {
             "schema": 1,
             "kind": config.kind,
@@ -76,8 +76,8 @@ def prepare(context: Context, config: AttackConfig) -> Callable[[], dict[str, An
         }  # fmt: skip
         return context.publish(
             result,
-            examples=strips(Path(config.model).name, data, evaluation.attacks[0]),
-            title=f"{Path(config.model).name} under {attack.name}",
+            examples=strips(path),
+            title=f"{name} under {attack.name}",
             settings=to_dict(config),
         )
 
@@ -128,49 +128,48 @@ def evaluate_with_events(
     return evaluation
 
 
-def write_examples(context: Context, data: Dataset, report: AttackReport) -> Path:
-    """Writes `examples.h5`, whole or not at all: one entry per example, in the order of the data."""
-    result = report.result
-    target = context.run.path / "examples.h5"
-    temporary = target.with_suffix(".part")
-    try:
-        with h5py.File(temporary, "w") as file:
-            file["x"], file["y"] = data.x, data.y
-            for name in ("x_adv", "prediction", "prediction_adv", "success", "correct_rate", "distance"):
-                file[name] = getattr(result, name)
-            file["attack"] = np.array([report.attack.name] * len(data), dtype=h5py.string_dtype())
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
-    context.emit(ExamplesSaved(path=target.name, count=len(data), attack=report.attack.name))
+def save_examples(
+    context: Context, path: str, model: str, data: Dataset, reports: Sequence[AttackReport], count: int | None = None
+) -> Path:
+    """Writes what the attacks did to the first `count` images, or to all, into the run's folder; tells it as events."""
+    target = context.run.path / path
+    x = data.x[:count]
+    parts = []
+    for report in reports:
+        found = {name: values[:count] for name, values in vars(report.result).items() if isinstance(values, np.ndarray)}
+        attack = {"attack": report.attack.name, "epsilon": report.attack.radius(), "eot": report.attack.eot}
+        parts.append({"x": x, "y": data.y[:count], **found, **attack})
+    norm = reports[0].attack.norm
+    write_examples(target, parts, model=model, norm=norm, class_names=data.class_names)
+    for report in reports:
+        context.emit(ExamplesSaved(path=path, count=len(x), attack=report.attack.name))
     return target
 
 
-def strips(model: str, data: Dataset, report: AttackReport, count: int = STRIPS) -> list[ExampleStrip]:
-    """Returns images for the report: what the model had right, those that the attack changed first."""
-    result = report.result
-    order = (
-        np.flatnonzero(result.correct & result.success).tolist()
-        + np.flatnonzero(result.correct & ~result.success).tolist()
-    )
-    names, x = dict(enumerate(data.class_names)), data.x
-    if x.shape[-1] not in (1, 3, 4):  # Nothing that a picture could show.
+def strips(path: Path, count: int = STRIPS) -> list[ExampleStrip]:
+    """Returns images for the report, per attack of a file: what the model had right, what the attack changed first."""
+    index = read_index(path)
+    if index.image_shape[-1] not in (1, 3, 4):  # Nothing that a picture could show.
         return []
-    return [
-        ExampleStrip(
-            model=model,
-            attack=report.attack.name,
-            epsilon=report.attack.radius(),
-            norm=report.attack.norm,
-            x=x[index],
-            x_adv=result.x_adv[index],
-            label=names[int(data.y[index])],
-            # A model may know more classes than the data have.
-            prediction=names.get(int(result.prediction[index]), f"class {result.prediction[index]}"),
-            prediction_adv=names.get(int(result.prediction_adv[index]), f"class {result.prediction_adv[index]}"),
-            confidence=float(result.confidence[index]),
-            confidence_adv=float(result.confidence_adv[index]),
-            distance=float(result.distance[index]),
-        )
-        for index in order[:count]
-    ]
+    shown = []
+    for block in index.blocks():
+        right = [place for place in block.examples if index.correct[place]]
+        for place in sorted(right, key=lambda place: not index.success[place])[:count]:
+            x, x_adv = read_pair(path, place)
+            shown.append(
+                ExampleStrip(
+                    model=index.model,
+                    attack=block.attack,
+                    epsilon=block.epsilon,
+                    norm=index.norm,
+                    x=x,
+                    x_adv=x_adv,
+                    label=index.class_name(index.y[place]),
+                    prediction=index.class_name(index.prediction[place]),
+                    prediction_adv=index.class_name(index.prediction_adv[place]),
+                    confidence=float(index.confidence[place]),
+                    confidence_adv=float(index.confidence_adv[place]),
+                    distance=float(index.distance[place]),
+                )
+            )
+    return shown

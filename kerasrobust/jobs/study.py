@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 
 from kerasrobust import presets, saving
 from kerasrobust.attacks import FGSM, PGD, Attack, DeepFool
@@ -17,7 +15,7 @@ from kerasrobust.data import Dataset
 from kerasrobust.evaluation import AttackReport, Evaluation, accuracy_interval, surviving
 from kerasrobust.events import Log, ModelSaved, Row, as_dict
 from kerasrobust.jobs import train
-from kerasrobust.jobs.attack import evaluate_with_events, strips
+from kerasrobust.jobs.attack import evaluate_with_events, save_examples, strips
 from kerasrobust.jobs.context import Context
 from kerasrobust.report import ExampleStrip
 from kerasrobust.runs import read_card, write_json
@@ -32,6 +30,9 @@ PUBLISHED = {
     ("convnet", "pgd", True, "pgd"): 0.2507,
 }
 """The figures of the original study on CIFAR-10; its attacks on the randomized networks used no EOT."""
+
+EXAMPLES = 64
+"""Images per network and attack in its file of examples: enough to look through, and a study stays a few MB."""
 
 STRIPS = 3
 """Images in the report, per network and attack."""
@@ -131,13 +132,13 @@ def _attacked(
 ) -> tuple[list[dict[str, Any]], list[ExampleStrip]]:
     """Returns one network's rows and images for the report, from this run's earlier start or measured now."""
     stage, title = f"attack-{name}", f"Attacking {name} on {len(test):,} test images"
-    images = context.run.path / "stages" / f"{stage}.npz"
-    if (done := context.finished(stage)) is not None and images.exists():
+    images = f"examples/{name}.h5"
+    if (done := context.finished(stage)) is not None and (context.run.path / images).exists():
         context.skip(stage, title)
         rows = [Row(**row) for row in done["rows"]]
         for row in rows:
             context.emit(row)
-        return done["rows"], _read_strips(images, done["strips"])
+        return done["rows"], strips(context.run.path / images, STRIPS)
     with context.stage(stage, title):
         evaluation = evaluate_with_events(
             context,
@@ -152,31 +153,18 @@ def _attacked(
         for row in rows:
             context.emit(row)
         shown = [
-            strip
-            for report in evaluation.attacks
-            if report.attack.minimum_norm or report.epsilon == reference(config)
-            for strip in strips(name, test, report, STRIPS)
+            report for report in evaluation.attacks if report.attack.minimum_norm or report.epsilon == reference(config)
         ]
+        path = save_examples(context, images, name, test, shown, EXAMPLES)
         _complete_card(context, config, name, evaluation, test)
         plain = [_plain(row) for row in rows]
-        noted = [{key: value for key, value in vars(strip).items() if key not in ("x", "x_adv")} for strip in shown]
-        images.parent.mkdir(exist_ok=True)
-        np.savez(images, x=[strip.x for strip in shown], x_adv=[strip.x_adv for strip in shown])
-        context.keep(stage, {"rows": plain, "strips": noted})
-    return plain, shown
+        context.keep(stage, {"rows": plain})
+    return plain, strips(path, STRIPS)
 
 
 def _plain(row: Row) -> dict[str, Any]:
     """Returns a row as `result.json` has it."""
     return {key: value for key, value in as_dict(row).items() if key not in ("schema", "type", "time", "stage")}
-
-
-def _read_strips(images: Path, noted: list[dict[str, Any]]) -> list[ExampleStrip]:
-    with np.load(images, allow_pickle=False) as arrays:
-        return [
-            ExampleStrip(x=x, x_adv=x_adv, **rest)
-            for x, x_adv, rest in zip(arrays["x"], arrays["x_adv"], noted, strict=True)
-        ]
 
 
 def _rows(config: StudyConfig, recipe: TrainConfig, evaluation: Evaluation) -> list[Row]:

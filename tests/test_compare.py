@@ -1,0 +1,137 @@
+"""Two runs on the same images: McNemar's exact test against values worked out by hand."""
+
+from __future__ import annotations
+
+import json
+from fractions import Fraction
+from math import comb
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from cli import call
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kerasrobust.compare import format_probability, mcnemar, paired
+from kerasrobust.errors import InputError
+from kerasrobust.examples import write_examples
+
+X = np.random.default_rng(0).random((10, 4, 4, 1), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        (0, 0, 1.0),  # Nothing differs.
+        (3, 3, 1.0),
+        (0, 1, 1.0),  # 2 / 2
+        (0, 5, 2 / 32),
+        (1, 5, 2 * (1 + 6) / 64),
+        (10, 2, 2 * (1 + 12 + 66) / 4096),
+        (5, 15, 2 * (1 + 20 + 190 + 1140 + 4845 + 15504) / 2**20),  # 0.0414, as tables of the sign test have it.
+        (0, 2000, 0.0),  # Less than a float can say.
+    ],
+)
+def test_mcnemar_by_hand(first: int, second: int, expected: float) -> None:
+    assert mcnemar(first, second) == mcnemar(second, first) == pytest.approx(expected, abs=1e-300)
+
+
+@given(st.integers(0, 60), st.integers(0, 60))
+def test_mcnemar_is_twice_the_smaller_tail_of_a_fair_coin(first: int, second: int) -> None:
+    count, low = first + second, min(first, second)
+    tail = sum(Fraction(comb(count, heads), 2**count) for heads in range(low + 1))
+    assert mcnemar(first, second) == float(min(Fraction(1), 2 * tail))
+
+
+def test_many_examples_take_no_time() -> None:
+    assert mcnemar(30_000, 30_000) == 1.0
+
+
+@pytest.mark.parametrize(("value", "text"), [(1.0, "= 1.00"), (0.25, "= 0.25"), (0.0414, "= 0.041"), (1e-9, "< 0.001")])
+def test_probabilities_are_written(value: float, text: str) -> None:
+    assert format_probability(value) == text
+
+
+def run_folder(folder: Path, wrong: list[int], kind: str = "attack", **columns: Any) -> Path:
+    """Makes a run whose model is right on all ten images, and under attack wrong on those that are named."""
+    folder.mkdir(parents=True)
+    y = np.arange(10) % 3
+    success = np.isin(np.arange(10), wrong)
+    part: dict[str, Any] = {
+        "x": X, "x_adv": X, "y": y, "prediction": y, "prediction_adv": (y + success) % 3, "success": success,
+        "correct_rate": 1.0 - success, "distance": np.full(10, 8 / 255, np.float32),
+        "confidence": np.ones(10, np.float32), "confidence_adv": np.ones(10, np.float32),
+        "attack": "pgd", "epsilon": 8 / 255, "eot": 1,
+    }  # fmt: skip
+    part |= columns
+    write_examples(folder / "examples.h5", [part], model="net", norm="linf", class_names=["a", "b", "c"])
+    entry = {"name": part["attack"], "norm": "linf", "epsilon": 8 / 255, "interval": [0.2, 0.9]}
+    robust = 1 - len(wrong) / 10
+    result = {
+        "schema": 1, "kind": kind, "model": "net", "data": {"name": "shapes", "split": "test", "examples": 10},
+        "clean_accuracy": 1.0, "attacks": [entry | {"robust_accuracy": robust}], "robust_accuracy": robust,
+    }  # fmt: skip
+    (folder / "config.json").write_text("{}")
+    (folder / "result.json").write_text(json.dumps(result))
+    return folder
+
+
+def test_a_pair_of_runs(tmp_path: Path) -> None:
+    one, two = run_folder(tmp_path / "one", [0, 1, 2, 3, 4, 5]), run_folder(tmp_path / "two", [5, 6], kind="train")
+    pair = paired(one, two)
+    assert pair is not None
+    # Only the first: 0 to 4; only the second: 6.
+    assert (pair.examples, pair.only_first, pair.only_second) == (10, 5, 1)
+    assert pair.p_value == 2 * (1 + 6) / 64
+    assert pair.difference == pytest.approx(0.4 - 0.8)
+    same = paired(one, one)
+    assert same is not None and (same.only_first, same.only_second, same.p_value, same.difference) == (0, 0, 1, 0)
+
+
+def test_a_minimum_norm_attack_counts_at_the_radius(tmp_path: Path) -> None:
+    far = np.array([1, 1, 9, 9, 9, 1, 1, 1, 1, 1], np.float32) / 255
+    y = np.arange(10) % 3
+    before = y.copy()
+    before[[3, 9]] += 1  # Wrong from the start; number 3 is also wrong where it wasn't attacked.
+    columns = {"attack": "deepfool", "epsilon": None, "distance": far, "prediction": before}
+    one = run_folder(tmp_path / "one", list(range(10)), **columns)
+    pair = paired(one, run_folder(tmp_path / "two", []))
+    assert pair is not None and (pair.only_first, pair.only_second) == (8, 0)
+    assert pair.difference == pytest.approx(-0.8)
+
+
+def test_the_rate_of_a_randomized_network_counts(tmp_path: Path) -> None:
+    rates = np.full(10, 0.75)
+    rates[0] = 0.25
+    pair = paired(run_folder(tmp_path / "one", [0], correct_rate=rates), run_folder(tmp_path / "two", []))
+    assert pair is not None and (pair.only_first, pair.only_second) == (1, 0)
+    assert pair.difference == pytest.approx(0.7 - 1)
+
+
+def test_runs_that_are_no_pair(tmp_path: Path) -> None:
+    one = run_folder(tmp_path / "one", [0])
+    other = run_folder(tmp_path / "other", [0], x=X[::-1])
+    bare = run_folder(tmp_path / "bare", [0])
+    (bare / "examples.h5").unlink()
+    assert paired(one, other) is None and paired(one, bare) is None and paired(bare, one) is None
+    (bare / "examples.h5").write_bytes(b"nothing")
+    with pytest.raises(InputError, match=r"Received: .*examples\.h5"):
+        paired(one, bare)
+
+
+def test_the_command_says_a_sentence_a_pair(tmp_path: Path) -> None:
+    run_folder(tmp_path / "one", [0, 1, 2, 3, 4, 5])
+    run_folder(tmp_path / "two", [5, 6])
+    run_folder(tmp_path / "other", [0], x=X[::-1])
+    run_folder(tmp_path / "three", [])
+    outcome = call("compare", "one", "two", "other", "three", "--runs-dir", tmp_path)
+    text = " ".join(outcome.out.split())
+    assert outcome.status == 0 and text.count("McNemar") == 2
+    assert "only one is wrong on 5, only two on 1 (McNemar's exact test: p = 0.22)" in text
+    assert "robust accuracy differs by -40.0 points" in text
+    assert "only one is wrong on 6, only three on 0 (McNemar's exact test: p = 0.031)" in text
+    assert "McNemar" not in call("compare", "one", "other", "--runs-dir", tmp_path).out
+    listed = json.loads(call("compare", "one", "two", "--runs-dir", tmp_path, "--json").out)
+    assert [line["name"] for line in listed] == ["one", "two"]

@@ -1,0 +1,167 @@
+"""The attacks of a run, live: a table, and how many examples survive over time."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from rich.text import Text
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.events import Resize
+from textual.widgets import DataTable, Static
+
+from kerasrobust.figures import (
+    attack_name,
+    format_accuracy,
+    format_budget,
+    format_distance,
+    format_interval,
+    format_seconds,
+)
+from tui.state import AttackLine, RunState
+from tui.widgets.chart import Chart, Curve
+from tui.widgets.table import as_text
+from tui.widgets.words import left_text, state_text
+
+WIDE = 100
+
+_COLUMNS = {
+    "of": "of",
+    "attack": "attack",
+    "state": "state",
+    "survivors": "survivors",
+    "robust": "robust",
+    "interval": "95 %",
+    "distance": "distance",
+    "gradients": "gradients",
+    "time": "time",
+    "left": "left",
+}
+_NARROW = ("of", "attack", "survivors", "robust", "interval", "time")
+
+
+class AttacksPane(Vertical):
+    """One row for each attack; below, the survivors of the one at the cursor over time."""
+
+    DEFAULT_CSS = """
+    AttacksPane > DataTable { height: 3fr; }
+    AttacksPane > Static { height: 1; padding: 0 1; text-wrap: nowrap; text-overflow: ellipsis; }
+    AttacksPane > Chart { height: 4fr; min-height: 7; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("y", "copy", "Copy", id="copy-attacks", tooltip="Copy the table, cells separated by tabs"),
+        Binding("f", "follow", "Follow", id="follow-attack", tooltip="Keep the cursor on the attack at work, or not"),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lines: list[AttackLine] = []
+        self._keys: list[str] = []
+        self._follow = True
+
+    def compose(self) -> ComposeResult:
+        table: DataTable[Any] = DataTable(cursor_type="row")
+        yield table
+        yield Static("No attack yet.", classes="dim", markup=False)
+        yield Chart("survivors", percent=True, x_name="second", bounds=(0.0, 1.0))
+
+    def on_resize(self, event: Resize) -> None:
+        names = [name for name in _COLUMNS if event.size.width >= WIDE or name in _NARROW]
+        table = self.query_one(DataTable)
+        if [key.value for key in table.columns] != names:
+            table.clear(columns=True)
+            for name in names:
+                table.add_column(_COLUMNS[name], key=name)
+            self._keys = []
+            self._fill()
+
+    def show(self, state: RunState) -> None:
+        """Brings the table and the curve up to date."""
+        self._lines = state.attacks
+        self._fill()
+
+    def _fill(self) -> None:
+        table = self.query_one(DataTable)
+        names = [str(key.value) for key in table.columns]
+        if not names:
+            return
+        keys = [f"{line.stage}/{line.attack}/{line.norm}/{line.epsilon}/{line.began}" for line in self._lines]
+        if keys[: len(self._keys)] != self._keys:  # A run that was taken up has thrown some away.
+            table.clear()
+            self._keys = []
+        for line, key in zip(self._lines, keys, strict=True):
+            cells = _cells(line)
+            if key not in self._keys:
+                table.add_row(*(cells[name] for name in names), key=key)
+                continue
+            for name in names:
+                if table.get_cell(key, name) != cells[name]:
+                    table.update_cell(key, name, cells[name], update_width=True)
+        self._keys = keys
+        running = [place for place, line in enumerate(self._lines) if line.status == "running"]
+        if self._follow and running:
+            table.move_cursor(row=running[-1], animate=False)
+        self._tell()
+
+    def _at_cursor(self) -> AttackLine | None:
+        row = self.query_one(DataTable).cursor_row
+        return self._lines[row] if 0 <= row < len(self._lines) else None
+
+    @on(DataTable.RowHighlighted)
+    def _tell(self) -> None:
+        line = self._at_cursor()
+        if line is None:
+            return
+        words = [
+            f"{_of(line)} under {attack_name(line.attack)} {format_budget(line.epsilon, line.norm)}".strip(),
+            f"{line.gradients:,} gradients",
+            f"{line.forwards:,} forward passes",
+            f"step {line.step}/{line.steps}" if line.status == "running" and line.steps else "",
+            left_text(line.seconds_left) if line.status == "running" else "",
+            ", ".join(f"{key} {value}" for key, value in line.settings.items() if key in ("steps", "eot", "restarts")),
+        ]
+        self.query_one(Static).update("  ".join(word for word in words if word))
+        # A quick attack tells of itself once only, and one point is no line.
+        sign = "●" if len(line.curve.xs) < 3 else ""
+        curve = Curve("survivors", line.curve.xs, line.curve.ys, "warning", sign, joined=True)
+        self.query_one(Chart).show([curve])
+
+    def action_copy(self) -> None:
+        """Copies the table."""
+        self.app.copy_to_clipboard(as_text(self.query_one(DataTable)))
+        self.app.notify("Copied the table.")
+
+    def action_follow(self) -> None:
+        """Keeps the cursor on the attack at work, or leaves it to the person."""
+        self._follow = not self._follow
+        self.app.notify("The cursor follows the attack at work." if self._follow else "The cursor stays where it is.")
+
+
+def _of(line: AttackLine) -> str:
+    """Returns whom the attack is on: the stage's name without what all such stages are called."""
+    return line.stage.removeprefix("attack-")
+
+
+def _cells(line: AttackLine) -> dict[str, Text]:
+    survivors = line.survivors if line.survivors is not None and line.robust_accuracy is None else None
+    eot = line.settings.get("eot")
+    name = f"{attack_name(line.attack)} {format_budget(line.epsilon, line.norm)}".strip()
+    minimum = line.epsilon is None
+    words = {
+        "gradients": f"{line.gradients:,}",
+        "survivors": f"{survivors:,}/{line.total:,}" if survivors is not None else "",
+        "robust": "" if minimum else format_accuracy(line.robust_accuracy),
+        "interval": "" if minimum else format_interval(line.interval),
+        "distance": format_distance(line.median_distance, line.norm) if minimum else "",
+        "time": format_seconds(line.seconds),
+        "left": left_text(line.seconds_left) if line.status == "running" else "",
+    }
+    right = {key: Text(word, justify="right") for key, word in words.items()}
+    running = "bold" if line.status == "running" else ""
+    return right | {
+        "of": Text(_of(line), style=running),
+        "attack": Text(f"{name}{f' EOT {eot}' if isinstance(eot, int) and eot > 1 else ''}", style=running),
+        "state": state_text(line.status),
+    }
