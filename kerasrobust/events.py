@@ -273,7 +273,7 @@ def _check(hint: Any) -> Check:
         whole = _check(int)
         return lambda value: math.isfinite(value) if type(value) is float else whole(value)
     if hint is int:
-        return lambda value: type(value) is int and abs(value) < _HUGE
+        return lambda value: type(value) is int and -_HUGE < value < _HUGE
     if origin is Literal:
         return lambda value: type(value) is str and value in parts
     if origin in (Union, UnionType):

@@ -14,12 +14,13 @@ import os
 import shutil
 import time
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import IO, Any
 
 from kerasrobust.config import RunConfig, to_dict
 from kerasrobust.errors import InputError, unknown_name
-from kerasrobust.events import Event, RunFinished, finite, from_json, to_json
+from kerasrobust.events import Event, Progress, RunFinished, finite, from_json, to_json
 
 # Settings that may differ when a run is taken up again: they change where and how it is shown, not what comes out.
 _IRRELEVANT = ("overwrite", "quiet", "json", "runs_dir", "models_dir", "data_dir", "name")
@@ -260,10 +261,14 @@ class Tail:
     offset: int = 0
     _inode: int | None = None
 
-    def read(self, size: int = 2**20) -> Batch:
+    def read(self, size: int = 2**20, *, brief: bool = False) -> Batch:
         """Returns the whole events of the next `size` bytes.
 
         A torn last line is "not yet". A line longer than `size` is no event of ours and is skipped.
+
+        Args:
+            size: bytes to read at most.
+            brief: whether to leave out progress that the very next line makes obsolete, which most of a long run is.
 
         Raises:
             OSError: where the file can't be read; FileNotFoundError where it isn't there.
@@ -280,10 +285,24 @@ class Tail:
         if not whole and len(data) == size:
             self.offset += size
             return Batch([], 1, restarted, True)
-        found = [from_json(line) for line in data[:whole].split(b"\n")[:-1]]
+        lines = data[:whole].split(b"\n")[:-1]
+        if brief:
+            lines = [line for line, after in zip_longest(lines, lines[1:], fillvalue=b"") if not _obsolete(line, after)]
+        found = [from_json(line) for line in lines]
         self.offset += whole
         events = [event for event in found if event is not None]
         return Batch(events, len(found) - len(events), restarted, len(data) == size)
+
+
+_PROGRESS = to_json(Progress(unit="", done=0)).partition('"time"')[0].encode()
+
+
+def _obsolete(line: bytes, after: bytes) -> bool:
+    """Tells whether both lines, as `to_json` writes them, are progress of the same stage and unit."""
+    if not (line.startswith(_PROGRESS) and after.startswith(_PROGRESS)):
+        return False
+    of, of_after = (text[text.find(b'"stage"') : text.find(b'"done"')] for text in (line, after))
+    return of == of_after and of.startswith(b'"stage"')
 
 
 def last_events(path: Path, size: int = 2**16) -> list[Event]:

@@ -126,7 +126,7 @@ class MonitorScreen(MainScreen):
         while not self._left.is_set():
             problem, more = "", False
             try:
-                batch = tail.read()
+                batch = tail.read(brief=True)
                 more = batch.more
                 if batch.restarted:
                     state = RunState()
@@ -143,7 +143,8 @@ class MonitorScreen(MainScreen):
                 shown = news
                 self.post_message(RunRead(state, living=living, problem=problem, caught_up=not more))
             if not more:
-                self._left.wait(PERIOD)
+                # Of a run that has ended, nothing new is expected; but it may be taken up again.
+                self._left.wait(PERIOD if living else 4 * PERIOD)
 
     def _missing(self, state: RunState) -> str:
         if self.path.is_dir():

@@ -180,7 +180,8 @@ class RunsScreen(MainScreen):
         hidden = len(self._runs) - len(runs)
         words = [_ORDERS[self._order][0], *([f"only {self._filter}"] if self._filter else [])]
         words += [f"{hidden} hidden"] if hidden else []
-        self.entitle(f"{len(self._runs)} runs, {', '.join(words)}")
+        count = f"{len(self._runs)} run" + ("" if len(self._runs) == 1 else "s")
+        self.entitle(f"{count}, {', '.join(words)}")
         self._tell()
 
     def _cells(self, run: Overview) -> dict[str, Text]:

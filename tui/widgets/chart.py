@@ -171,6 +171,14 @@ class Chart(Vertical, can_focus=False):
         plot.set_y_formatter(self._ticks)
         self._draw()
 
+    def on_resize(self) -> None:
+        # The plot's own canvases get their sizes after ours.
+        self.call_after_refresh(self._fit_canvas)
+
+    def _fit_canvas(self) -> None:
+        self.query_one(Plot).refresh(layout=True)
+        self._draw()
+
     def notify_style_update(self) -> None:
         """Takes the colours of another theme."""
         super().notify_style_update()

@@ -45,7 +45,8 @@ class Status(Static):
         if living == "running" and stage is not None:
             text.append(progress_line(state, stage, bar=max(8, self.size.width // 4)))
         elif state.stages:
-            text.append(f"{len(state.stages)} stages, {format_seconds(_seconds(state))}", "dim")
+            count = len(state.stages)
+            text.append(f"{count} stage{'' if count == 1 else 's'}, {format_seconds(_seconds(state))}", "dim")
         if state.findings:
             newest = state.findings[-1]
             more = f" (and {len(state.findings) - 1} more: l)" if len(state.findings) > 1 else ""

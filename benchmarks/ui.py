@@ -1,0 +1,198 @@
+"""How quick the terminal UI is, measured from outside: it runs in a pseudo-terminal, and this program types and reads.
+
+    python benchmarks/ui.py            # all of it, about three minutes
+    python benchmarks/ui.py --no-demo  # without the demo beside it
+
+It prints: seconds to the first paint (of 5 starts, the imports' share beside), seconds until a run of 200,000 events
+stands on the screen, milliseconds from key press to repaint over 200 presses while the demo trains on the same cores,
+and the share of a core that the UI takes meanwhile, and when nothing happens.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+import pty
+import select
+import shutil
+import signal
+import statistics
+import struct
+import subprocess
+import sys
+import tempfile
+import termios
+import time
+from pathlib import Path
+
+from kerasrobust.config import DemoConfig, to_dict
+from kerasrobust.events import Event, Metrics, Progress, RunFinished, RunStarted, StageFinished, StageStarted, to_json
+from kerasrobust.runs import write_json
+
+ROOT = Path(__file__).resolve().parents[1]
+SIZE = (30, 100)  # Rows and columns: the charts are drawn all three.
+PRESSES = 200
+
+# Keys of the monitor, and a word that only the place they lead to shows.
+KEYS = {"l": "events of the run", "i": "devices", "t": "publ.", "a": "gradients", "m": "learning rate"}
+
+
+class Terminal:
+    """The UI in a pseudo-terminal."""
+
+    def __init__(self, runs_dir: Path) -> None:
+        self.began = time.perf_counter()
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            os.chdir(ROOT)
+            environment = os.environ | {"TERM": "xterm-256color", "COLORTERM": "truecolor"}
+            words = [sys.executable, "-m", "tui", "--runs-dir", str(runs_dir)]
+            os.execve(sys.executable, words, environment)
+        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", *SIZE, 0, 0))
+
+    def read(self, seconds: float) -> bytes:
+        """Returns what is painted within some time, or b"" where nothing is."""
+        ready, _, _ = select.select([self.fd], [], [], seconds)
+        return os.read(self.fd, 2**16) if ready else b""
+
+    def wait_for(self, word: str, seconds: float = 30.0) -> float:
+        """Returns the seconds until a word is painted."""
+        began, painted = time.perf_counter(), b""
+        while word.encode() not in painted:
+            left = seconds - (time.perf_counter() - began)
+            if left <= 0:
+                raise TimeoutError(f"{word!r} was not painted within {seconds:g} s: {painted[-500:]!r}")
+            painted += self.read(left)
+        return time.perf_counter() - began
+
+    def idle(self, seconds: float) -> None:
+        """Reads on for some time, so that the UI never waits for us."""
+        until = time.perf_counter() + seconds
+        while (left := until - time.perf_counter()) > 0:
+            self.read(left)
+
+    def press(self, key: str) -> None:
+        os.write(self.fd, key.encode())
+
+    def cpu_seconds(self) -> float:
+        """Returns the processor time that the UI itself has taken, without its children."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def close(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+        os.close(self.fd)
+
+
+def share_of_core(terminal: Terminal, seconds: float) -> float:
+    """Returns the share of one core that the UI takes over some time."""
+    before, began = terminal.cpu_seconds(), time.perf_counter()
+    terminal.idle(seconds)
+    return (terminal.cpu_seconds() - before) / (time.perf_counter() - began)
+
+
+def long_run(runs_dir: Path, count: int) -> Path:
+    """Writes a finished run of many events, as a training of half a day leaves: five of progress to one of metrics."""
+    folder = runs_dir / "long"
+    folder.mkdir(parents=True)
+    config = to_dict(DemoConfig(name="long"))
+    write_json(folder / "config.json", config)
+    began = time.time() - 0.2 * count
+    started = RunStarted(time=began, run="long", kind="demo", config=config, command="", versions={}, devices=[], pid=1)
+    lines: list[Event] = [started, StageStarted(time=began, stage="train", title="Training long")]
+    while len(lines) < count - 2:
+        step, now = len(lines), began + 0.2 * len(lines)
+        if step % 6:
+            lines.append(
+                Progress(time=now, stage="train", unit="step", done=step, total=count, rate=5.0, seconds_left=9.0)
+            )
+        else:
+            values = {"loss": 2.0 - step / count, "accuracy": step / count, "robust_accuracy": step / count / 2}
+            lines.append(
+                Metrics(time=now, stage="train", step=step, epoch=1 + step // 1000, values=values, split="train")
+            )
+    lines.append(StageFinished(time=now, stage="train", status="done", seconds=0.2 * count))
+    lines.append(RunFinished(time=now, status="done", seconds=0.2 * count, message="the very end"))
+    (folder / "events.jsonl").write_text("".join(f"{to_json(line)}\n" for line in lines))
+    return folder
+
+
+def first_paint(runs_dir: Path, starts: int = 5) -> list[float]:
+    """Returns the seconds from the start of the process to the first line on the screen."""
+    seconds = []
+    for _ in range(starts):
+        terminal = Terminal(runs_dir)
+        seconds.append(terminal.wait_for("1 Runs"))
+        terminal.close()
+    return seconds
+
+
+def import_seconds() -> float:
+    """Returns what Python and the imports take of a start, the least of five."""
+    words = [sys.executable, "-c", "import tui.app"]
+    seconds = []
+    for _ in range(5):
+        began = time.perf_counter()
+        subprocess.run(words, cwd=ROOT, check=True)
+        seconds.append(time.perf_counter() - began)
+    return min(seconds)
+
+
+def with_demo(runs_dir: Path) -> None:
+    """Starts the demo by its key, and measures presses and load while it trains."""
+    terminal = Terminal(runs_dir)
+    terminal.wait_for("1 Runs")
+    terminal.press("d")
+    terminal.wait_for("Training lenet", 60)
+    terminal.idle(5)
+    load = share_of_core(terminal, 30)
+    waits = []
+    keys = list(KEYS)
+    for number in range(PRESSES):
+        key = keys[number % len(keys)]
+        terminal.idle(0.15)
+        terminal.press(key)
+        waits.append(1000 * terminal.wait_for(KEYS[key], 5))
+    waits.sort()
+    middle, most, longest = statistics.median(waits), waits[int(0.95 * len(waits))], waits[-1]
+    print(f"key press to repaint while the demo trains, of {len(waits)} presses: median {middle:.0f} ms, "
+          f"p95 {most:.0f} ms, longest {longest:.0f} ms")  # fmt: skip
+    print(f"the UI's share of a core meanwhile, curves on the screen: {load:.1%}")
+    terminal.press("x")
+    terminal.idle(6)
+    terminal.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--no-demo", action="store_true", help="leave out what is measured beside the demo")
+    arguments = parser.parse_args()
+    folder = Path(tempfile.mkdtemp())
+    try:
+        paints = first_paint(folder / "none")
+        print(f"first paint: {statistics.median(paints):.2f} s (longest of 5: {max(paints):.2f} s), "
+              f"of which Python and imports {import_seconds():.2f} s")  # fmt: skip
+        terminal = Terminal(folder / "none")
+        terminal.wait_for("1 Runs")
+        terminal.idle(3)
+        print(f"idle on an empty list: {share_of_core(terminal, 20):.1%} of a core")
+        terminal.close()
+        long_run(folder / "runs", 200_000)
+        terminal = Terminal(folder / "runs")
+        terminal.wait_for("long")
+        terminal.idle(2)
+        terminal.press("\r")
+        print(f"a run of 200,000 events stands on the screen after {terminal.wait_for('the very end'):.2f} s")
+        terminal.idle(3)
+        print(f"idle on that run: {share_of_core(terminal, 20):.1%} of a core")
+        terminal.close()
+        if not arguments.no_demo:
+            with_demo(folder / "demo")
+    finally:
+        shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    main()

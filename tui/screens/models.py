@@ -1,0 +1,364 @@
+"""The saved models: their cards and layers, and what can be done with a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+from rich.filesize import decimal
+from rich.table import Table
+from rich.text import Text
+from textual import on, work
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Container, Vertical, VerticalScroll
+from textual.events import Resize
+from textual.message import Message
+from textual.widgets import DataTable, Input, Static
+
+from kerasrobust.config import ImportConfig
+from kerasrobust.errors import InputError
+from kerasrobust.figures import format_epsilon
+from tui.cards import SavedModel, accuracy, attack_text, interval, number, plain, read_models, shape_text, stamps
+from tui.screens.base import MainScreen
+from tui.screens.dialogs import Ask
+from tui.screens.runs import WIDE
+from tui.widgets.table import as_text
+
+PERIOD = 2.0
+"""Seconds between two looks at the folders."""
+
+EMPTY = """No models in {folder} yet, and none in the runs of {runs}.
+
+Press 2 to train one in a form, or go to the runs with 1 and press d for the demo, which trains five.
+Press i to import someone's model: a .keras or .h5 file, or a SavedModel folder."""
+
+_COLUMNS = (
+    "name", "clean", "robust (95 %)", "attack", "architecture", "training", "randomized", "data", "parameters", "size",
+)  # fmt: skip
+
+
+class ModelsRead(Message):
+    """The folders were read."""
+
+    def __init__(self, models: list[SavedModel], problem: str) -> None:
+        super().__init__()
+        self.models = models
+        self.problem = problem
+
+    def can_replace(self, message: Message) -> bool:
+        return isinstance(message, ModelsRead)
+
+
+class ModelsScreen(MainScreen):
+    """The table of saved models, with the card or the layers of the one at the cursor."""
+
+    PLACE = "models"
+    DEFAULT_CSS = """
+    ModelsScreen #search { dock: bottom; display: none; }
+    ModelsScreen #search.shown { display: block; }
+    ModelsScreen #models { height: 1fr; }
+    ModelsScreen #detail { height: 10; border-top: solid $primary; }
+    ModelsScreen #detail:focus-within { height: 15; }
+    ModelsScreen #card { padding: 0 1; }
+    ModelsScreen #layers { height: 1fr; display: none; }
+    ModelsScreen #detail.layers #layers { display: block; }
+    ModelsScreen #detail.layers #card { display: none; }
+    ModelsScreen.wide #body { layout: horizontal; }
+    ModelsScreen.wide #models { width: 1fr; }
+    ModelsScreen.wide #detail, ModelsScreen.wide #detail:focus-within { width: 64; height: 1fr; border-top: none;
+        border-left: solid $primary; }
+    ModelsScreen #empty { padding: 1 3; display: none; }
+    ModelsScreen.empty #empty { display: block; }
+    ModelsScreen.empty #body { display: none; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("a", "attack", "Attack", id="attack-model", tooltip="Attack the model: opens the form, filled in"),
+        Binding("t", "train_on", "Train on", id="train-on", tooltip="Train on from the model: opens the form"),
+        Binding("l", "layers", "Layers", id="model-layers", tooltip="Show the model's layers, or its card again"),
+        Binding("i", "import", "Import", id="import-model", tooltip="Import someone's model by its path"),
+        Binding("slash", "search", "Filter", id="filter-models", key_display="/", tooltip="Filter by any text"),
+        Binding("y", "copy", "Copy", id="copy-models", tooltip="Copy the table, cells separated by tabs"),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._models: list[SavedModel] = []
+        self._shown: list[SavedModel] = []
+        self._stamps: list[tuple[Path, int]] | None = None
+        self._told: SavedModel | None = None
+        self._problem = ""
+
+    def content(self) -> ComposeResult:
+        yield Input(placeholder="Filter by name, architecture, training, data; escape ends", id="search")
+        yield Static("", id="empty", markup=False)
+        with Container(id="body"):
+            models: DataTable[Any] = DataTable(cursor_type="row", id="models")
+            yield models
+            with Vertical(id="detail"):
+                with VerticalScroll(id="card"):
+                    yield Static("", id="told", markup=False)
+                layers: DataTable[Any] = DataTable(cursor_type="row", id="layers")
+                yield layers
+
+    def on_mount(self) -> None:
+        models, layers = self._table("models"), self._table("layers")
+        models.add_columns(*_COLUMNS)
+        models.fixed_columns = 1
+        layers.add_columns("layer", "type", "output shape", "parameters")
+        told = EMPTY.format(folder=self.lab.models_dir, runs=self.lab.runs_dir)
+        self.query_one("#empty", Static).update(told)
+        self.set_interval(PERIOD, self._look)
+        self._read_folders()
+        models.focus()
+
+    def on_resize(self, event: Resize) -> None:
+        self.set_class(event.size.width >= WIDE, "wide")
+
+    def on_screen_resume(self) -> None:
+        if self._stamps is not None:
+            self._read_folders()
+
+    def _table(self, name: str) -> DataTable[Any]:
+        return self.query_one(f"#{name}", DataTable)
+
+    def _look(self) -> None:
+        if self.is_current:
+            self._read_folders()
+
+    @work(thread=True, exclusive=True)
+    def _read_folders(self) -> None:
+        """Reads the models again, where any came or went."""
+        found: list[SavedModel] = []
+        problem = ""
+        try:
+            now = stamps(self.lab.models_dir, self.lab.runs_dir)
+            if now == self._stamps:
+                return
+            self._stamps = now
+            found = read_models(self.lab.models_dir, self.lab.runs_dir)
+        except OSError as error:
+            problem = f"The models can't be read: {error.strerror} ({error.filename})."
+        self.post_message(ModelsRead(found, problem))
+
+    def on_models_read(self, message: ModelsRead) -> None:
+        self._models = message.models
+        if message.problem and message.problem != self._problem:
+            self.lab.fail(message.problem)
+        self._problem = message.problem
+        self._show()
+
+    def _show(self) -> None:
+        words = self.query_one("#search", Input).value.lower().split()
+
+        def fits(model: SavedModel) -> bool:
+            text = "\t".join(cell.plain for cell in _cells(model)).lower()
+            return all(word in text for word in words)
+
+        at = self._at_cursor()
+        self._shown = list(filter(fits, self._models))
+        table = self._table("models")
+        table.clear()
+        for model in self._shown:
+            table.add_row(*_cells(model), key=str(model.path))
+        paths = [model.path for model in self._shown]
+        if at is not None and at.path in paths:
+            table.move_cursor(row=paths.index(at.path), animate=False)
+        hidden = len(self._models) - len(self._shown)
+        self.set_class(not self._models, "empty")
+        self.entitle(f"{len(self._models)} models{f', {hidden} hidden by the filter' if hidden else ''}")
+        self._tell()
+
+    def _at_cursor(self) -> SavedModel | None:
+        row = self._table("models").cursor_row
+        return self._shown[row] if 0 <= row < len(self._shown) else None
+
+    @on(DataTable.RowHighlighted, "#models")
+    def _tell(self) -> None:
+        """Shows the card and the layers of the model at the cursor."""
+        model = self._at_cursor()
+        if model is self._told and model is not None:
+            return
+        self._told = model
+        self.query_one("#told", Static).update(_story(model) if model else "No model fits the filter.")
+        self.query_one("#card").scroll_home(animate=False)
+        layers = self._table("layers")
+        layers.clear()
+        for layer in model.items("layers") if model else []:
+            count = number(layer.get("parameters"))
+            layers.add_row(
+                Text(plain(layer.get("name"))),
+                Text(plain(layer.get("type"))),
+                Text(shape_text(layer.get("output_shape"))),
+                Text("" if count is None else f"{count:,.0f}", justify="right"),
+            )
+
+    @on(DataTable.RowSelected, "#models")
+    def _go_to_card(self) -> None:
+        self.query_one("#layers" if self.query_one("#detail").has_class("layers") else "#card").focus()
+
+    def action_layers(self) -> None:
+        """Shows the layers in place of the card, or the card again."""
+        if self._at_cursor() is None:
+            return
+        detail = self.query_one("#detail")
+        detail.toggle_class("layers")
+        (self._table("layers") if detail.has_class("layers") else self._table("models")).focus()
+
+    def action_attack(self) -> None:
+        """Opens the form with an attack on the model."""
+        self._with_model(SavedModel.attack_config)
+
+    def action_train_on(self) -> None:
+        """Opens the form with a training that goes on from the model."""
+        self._with_model(SavedModel.train_config)
+
+    def _with_model(self, configure: Any) -> None:
+        model = self._at_cursor()
+        if model is None:
+            self.lab.fail("There is no model here. Press i to import one, or 2 to train one.")
+            return
+        try:
+            config = configure(model)
+        except InputError as error:
+            self.lab.fail(f"The card of {model.title}: {error}")
+            return
+        self.lab.new_run(config)
+
+    def action_import(self) -> None:
+        """Asks for someone's model and imports it."""
+
+        def config(path: str, name: str) -> ImportConfig:
+            folder = Path(path).expanduser()
+            return ImportConfig(model=str(folder), name=name or folder.stem)
+
+        def problem(path: str, name: str) -> str:
+            if not path:
+                return "✗ Give the path of a .keras or .h5 file, or of a SavedModel folder."
+            try:
+                if not Path(path).expanduser().exists():
+                    return f"✗ There is nothing at {path}."
+                made = config(path, name)
+                if (self.lab.models_dir / str(made.name)).exists():
+                    return f"✗ A saved model {made.name!r} exists. Choose another name."
+            except (InputError, OSError, RuntimeError) as error:  # The last for the home of nobody.
+                return f"✗ {error}"
+            return ""
+
+        def answered(answers: tuple[str, ...] | None) -> None:
+            if answers is not None:
+                self.lab.start(config(*answers))
+
+        question = (
+            "Import someone's model: a .keras or .h5 file, or a SavedModel folder. "
+            "A SavedModel is a program that can read and write files: import those of people you trust."
+        )
+        fields = {"Path": "", "Name (without one, that of the file or folder)": ""}
+        self.app.push_screen(Ask(question, fields, problem), answered)
+
+    def action_search(self) -> None:
+        """Opens the filter."""
+        search = self.query_one("#search", Input)
+        search.add_class("shown")
+        search.focus()
+
+    @on(Input.Changed, "#search")
+    def _searched(self) -> None:
+        self._show()
+
+    @on(Input.Submitted, "#search")
+    def _search_ended(self) -> None:
+        self._table("models").focus()
+
+    def action_back(self) -> None:
+        """Goes back from the detail to the table, and ends the filter."""
+        if not self.query_one("#detail").has_focus_within:
+            search = self.query_one("#search", Input)
+            search.value = ""
+            search.remove_class("shown")
+        self._table("models").focus()
+
+    def action_copy(self) -> None:
+        """Copies the table: the layers where they have the focus, else the models."""
+        layers = self._table("layers")
+        self.app.copy_to_clipboard(as_text(layers if layers.has_focus else self._table("models")))
+        self.lab.tell("Copied the table.")
+
+
+def _cells(model: SavedModel) -> list[Text]:
+    parameters = "" if model.parameters is None else f"{model.parameters:,}"
+    attacks = len(model.items("attacks"))
+    return [
+        Text(model.title, no_wrap=True),
+        Text(accuracy(model.clean) or "-", justify="right"),
+        Text(accuracy(*model.robust) or "-"),
+        Text(f"{attack_text(model.strongest)}{f', of {attacks}' if attacks > 1 else ''}"),
+        Text(model.architecture),
+        Text(plain(model.part("training").get("training"))),
+        Text("yes" if model.is_randomized else "no"),
+        Text(f"{model.data}{' (synthetic)' if model.part('data').get('synthetic') is True else ''}"),
+        Text(parameters, justify="right"),
+        Text(decimal(model.size), justify="right"),
+    ]
+
+
+def _story(model: SavedModel) -> Table:
+    """Returns a card, a line for each thing that it tells."""
+    table = Table.grid(padding=(0, 1), expand=True)
+    table.add_column(width=16, style="dim")
+    table.add_column(ratio=1, overflow="fold")
+
+    def tell(label: str, value: str) -> None:
+        if value:
+            table.add_row(Text(label), Text(value))
+
+    tell("model", f"{model.title}, in {model.path}")
+    if model.card is None:
+        tell("! card", "Its card.json can't be read: torn, or not one of ours. The model may still be attacked.")
+        return table
+
+    clean = interval(model.card.get("clean_interval"))
+    tell("clean", accuracy(model.clean, clean) or "not measured")
+    attacks = model.items("attacks")
+    for attack in attacks:
+        settings = attack.get("settings")
+        more = [
+            f"{plain(settings[key])} {word}"
+            for key, word in (("steps", "steps"), ("eot", "EOT passes"), ("restarts", "restarts"))
+            if isinstance(settings, dict) and (number(settings.get(key)) or 0) > 1
+        ]
+        figure = accuracy(number(attack.get("robust_accuracy")), interval(attack.get("interval"))) or "not measured"
+        tell("robust", f"{figure} under {', '.join([attack_text(attack), *more])}")
+    if len(attacks) > 1:
+        tell("all together", accuracy(*model.robust))
+    data = model.part("data")
+    examples = number(data.get("examples"))
+    on_what = f"{'' if examples is None else f'{examples:,.0f} images of '}{model.data} {plain(data.get('test_split'))}"
+    tell("measured on", on_what.strip())
+    tell("synthetic", "yes: generated pictures, not photographs" if data.get("synthetic") is True else "")
+    shape = shape_text(model.card.get("image_shape"))
+    tell("network", ", ".join(part for part in (
+        model.architecture,
+        "randomized" if model.is_randomized else "",
+        f"{model.parameters:,} parameters" if model.parameters is not None else "",
+        f"images {shape}" if shape else "",
+        f"{model.text('classes')} classes" if model.text("classes") else "",
+    ) if part))  # fmt: skip
+    for warning in model.items("warnings"):
+        tell("! warning", plain(warning.get("message")))
+    training = model.part("training")
+    if training:
+        table.add_row(Text("\ntraining"), "")
+    for key, value in training.items():
+        if isinstance(value, bool):
+            value = "yes" if value else "no"
+        words = " ".join(map(plain, value)) if isinstance(value, list) else plain(value)
+        radius = number(value) if key in ("epsilon", "step_size") else None
+        tell(plain(key).replace("_", " "), format_epsilon(radius) if radius is not None else words)
+    seed = model.text("seed")
+    tell("seed", seed if "seed" not in training else "")
+    tell("command", model.text("command"))
+    versions = [f"{plain(name)} {plain(version)}" for name, version in model.part("versions").items()]
+    tell("versions", ", ".join(versions))
+    tell("size", decimal(model.size))
+    return table

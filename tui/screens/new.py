@@ -1,0 +1,281 @@
+"""A new run: a form made from the config classes, with the command line that does the same."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from rich.text import Text
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Container, Horizontal, VerticalScroll
+from textual.events import Click, DescendantFocus, Resize
+from textual.widget import Widget
+from textual.widgets import Button, Collapsible, Label, Select, Static
+
+from kerasrobust import presets
+from kerasrobust.config import RunConfig
+from kerasrobust.runs import list_models
+from tui import form
+from tui.screens.base import MainScreen
+from tui.screens.runs import WIDE
+from tui.widgets.fields import FieldRow
+
+
+class CommandLine(Static):
+    """The command that does what the form says; a click copies it."""
+
+    DEFAULT_CSS = "CommandLine { height: auto; pointer: pointer; }"
+
+    async def on_click(self, event: Click) -> None:
+        event.stop()
+        await self.run_action("screen.copy_command")
+
+
+class NewRunScreen(MainScreen):
+    """The form of a new run.
+
+    Args:
+        config: settings to begin with; without them the defaults of `train`.
+    """
+
+    PLACE = "new"
+    DEFAULT_CSS = """
+    NewRunScreen #choice { height: 1; background: $panel; }
+    NewRunScreen #choice Label { padding: 0 1; }
+    NewRunScreen #kind { width: 13; }
+    NewRunScreen #preset { width: 24; }
+    NewRunScreen #choice Button { margin: 0 0 0 1; min-width: 7; }
+    NewRunScreen #body { height: 1fr; }
+    NewRunScreen #form { height: 1fr; padding: 0 1 0 0; }
+    NewRunScreen #form .heading { text-style: bold; padding: 0 1; }
+    NewRunScreen #help { height: 5; padding: 0 1; border-top: solid $primary; }
+    NewRunScreen #line { height: auto; max-height: 6; border-top: solid $primary; padding: 0 1; }
+    NewRunScreen Collapsible { padding: 0; border-top: none; }
+    NewRunScreen Collapsible > Contents { padding: 0; }
+    NewRunScreen.wide #body { layout: horizontal; }
+    NewRunScreen.wide #help { width: 60; height: 1fr; border-top: none; border-left: solid $primary; padding: 0 2; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("ctrl+s", "start", "Start", id="start-run", tooltip="Start the run in a process of its own"),
+        Binding("ctrl+y", "copy_command", "Copy command", id="copy-command", tooltip="Copy the command line"),
+        Binding("ctrl+r", "reset", "Reset", id="reset-form", tooltip="Back to the preset or the defaults"),
+        Binding("ctrl+o", "more", "More/fewer", id="more-settings", tooltip="Show or hide what all commands share"),
+    ]
+
+    def __init__(self, config: RunConfig | None = None) -> None:
+        super().__init__()
+        self._kind: type[RunConfig] = type(config) if config is not None else form.COMMANDS["train"]
+        self._preset = ""
+        # What was typed for a command is there again when one comes back to it.
+        self._texts = {kind: form.defaults(kind) for kind in [*form.COMMANDS.values(), self._kind]}
+        if config is not None:
+            self._texts[self._kind] = form.to_texts(config)
+        self._checked = form.Checked(config=None)
+
+    def content(self) -> ComposeResult:
+        kinds = [(kind.kind, kind.kind) for kind in self._texts]
+        with Horizontal(id="choice"):
+            yield Label("Command")
+            yield Select(kinds, value=self._kind.kind, allow_blank=False, compact=True, id="kind")
+            yield Label("Preset", id="preset-label")
+            yield Select([(name, name) for name in presets.PRESETS], prompt="none", compact=True, id="preset")
+            yield Button("Start", variant="primary", compact=True, id="start", tooltip="Start the run (ctrl+s)")
+            yield Button("Reset", compact=True, id="reset", tooltip="Back to the preset or the defaults (ctrl+r)")
+        with Container(id="body"):
+            yield VerticalScroll(id="form", can_focus=False)
+            yield VerticalScroll(Static("", id="told", markup=False), id="help", can_focus=False)
+        with VerticalScroll(id="line", can_focus=False):
+            yield CommandLine("", id="command", markup=False)
+
+    async def on_mount(self) -> None:
+        await self._build()
+        self._first().focus()
+
+    def on_resize(self, event: Resize) -> None:
+        self.set_class(event.size.width >= WIDE, "wide")
+
+    def on_screen_resume(self) -> None:
+        for row in self.query(FieldRow):  # Models may have come or gone, and so may runs.
+            row.known = self._known(row.item)
+        self._check()
+
+    async def _build(self) -> None:
+        """Makes the rows of the command."""
+        rows: dict[str, list[Widget]] = {"own": [], "common": [], "output": []}
+        texts = self._texts[self._kind]
+        for item in form.fields(self._kind):
+            rows[item.group].append(FieldRow(item, texts[item.name], self._known(item)))
+        common = [row.item for row in rows["common"] if isinstance(row, FieldRow)]
+        touched = any(texts[item.name] != item.default for item in common)
+        names = ", ".join(item.label for item in common)
+        place = self.query_one("#form", VerticalScroll)
+        await place.remove_children()
+        await place.mount(
+            Label(f"Settings of {self._kind.kind}", classes="heading"),
+            *rows["own"],
+            Collapsible(
+                *rows["common"], title=f"More: {names}", collapsed=not (touched or self.app.size.width >= WIDE)
+            ),
+            Label("Output", classes="heading"),
+            *rows["output"],
+        )
+        for widget in self.query("#preset, #preset-label"):
+            widget.display = self._kind.kind == "train"
+        self._check()
+
+    def _known(self, item: form.Field) -> tuple[str, ...]:
+        if item.name != "model":
+            return form.suggestions(self._kind, item.name)
+        try:
+            models = [path.name for path in list_models(self.lab.models_dir)]
+        except OSError:  # Nothing to suggest from.
+            models = []
+        return form.suggestions(self._kind, item.name, models)
+
+    def _first(self) -> Widget:
+        """Returns the first field that wants an answer, or just the first."""
+        rows = list(self.query(FieldRow))
+        return next((row for row in rows if row.item.default is None and not row.text), rows[0]).editor
+
+    def _baseline(self) -> dict[str, str]:
+        """Returns the texts of the preset, or the defaults."""
+        if self._preset and self._kind.kind == "train":
+            return form.to_texts(presets.get(self._preset))
+        return form.defaults(self._kind)
+
+    def _check(self) -> None:
+        """Reads the form and shows what came of it: marks, faults, the command line."""
+        texts, baseline = self._texts[self._kind], self._baseline()
+        checked = form.check(self._kind, texts, runs_dir=self.lab.runs_dir, models_dir=self.lab.models_dir)
+        self._checked = checked
+        warning = form.existing(checked.config) if checked.config is not None else ""
+        for row in self.query(FieldRow):
+            name = row.item.name
+            row.say(
+                changed=texts[name] != baseline[name],
+                error=checked.errors.get(name, ""),
+                warning=warning if name == "name" else "",
+            )
+        line = Text(overflow="fold")
+        if checked.config is not None:
+            line.append(form.command(checked.config))
+        else:
+            faulty = ", ".join(name.replace("_", " ") for name in checked.errors)
+            line.append(f"✗ {checked.problem or f'Nothing to start yet: see {faulty}.'}")
+        self.query_one("#command", Static).update(line)
+
+    @on(FieldRow.Changed)
+    def _typed(self, event: FieldRow.Changed) -> None:
+        self._texts[self._kind][event.name] = event.text
+        self._check()
+        self._tell(self.focused)
+
+    @on(Select.Changed, "#kind")
+    async def _choose_command(self, event: Select.Changed) -> None:
+        kind = RunConfig.kinds[str(event.value)]
+        if kind is not self._kind:
+            self._kind = kind
+            await self._build()
+            self._tell(self.focused)
+
+    @on(Select.Changed, "#preset")
+    def _choose_preset(self, event: Select.Changed) -> None:
+        """Starts from a preset; what was typed stays, as on the command line."""
+        name = "" if event.select.is_blank() else str(event.value)
+        if name == self._preset:
+            return
+        before, texts = self._baseline(), self._texts[self._kind]
+        typed = {key: text for key, text in texts.items() if text != before[key]}
+        self._preset = name
+        self._fill(self._baseline() | typed)
+        self._tell(self.focused)
+
+    def _fill(self, texts: dict[str, str]) -> None:
+        self._texts[self._kind] = texts
+        for row in self.query(FieldRow):
+            row.text = texts[row.item.name]
+        self._check()
+
+    @on(DescendantFocus)
+    def _focused(self, event: DescendantFocus) -> None:
+        self._tell(event.widget)
+
+    def _tell(self, widget: Widget | None) -> None:
+        """Says what there is to know of what has the focus."""
+        text = Text()
+        row = (
+            next((node for node in widget.ancestors_with_self if isinstance(node, FieldRow)), None) if widget else None
+        )
+        if row is not None:
+            self._tell_field(text, row)
+        if row is None or self.has_class("wide"):
+            text.append(f"{chr(10) * 2 if text else ''}{self._kind.kind}  ", "bold")
+            text.append((self._kind.__doc__ or "").splitlines()[0])
+            text.append(f" * marks what differs from {self._origin}.", "dim")
+            if self._kind.kind == "train":
+                text.append(f"\n{self._told_presets()}")
+        self.query_one("#told", Static).update(text)
+
+    @property
+    def _origin(self) -> str:
+        return f"the preset {self._preset}" if self._preset and self._kind.kind == "train" else "the default"
+
+    def _told_presets(self) -> str:
+        """Returns what the presets are; where there is little room, the chosen one."""
+        summaries = presets.summaries()
+        if self.has_class("wide"):
+            lines = [f"{'>' if name == self._preset else ' '} {name}: {told}" for name, told in summaries.items()]
+            return "\n".join(["", "Presets", *lines])
+        return summaries[self._preset] if self._preset else f"Presets: {', '.join(summaries)}."
+
+    def _tell_field(self, text: Text, row: FieldRow) -> None:
+        item, before = row.item, self._baseline()[row.item.name]
+        text.append(item.label, "bold")
+        text.append(f"  {item.option}  ", "dim")
+        origin = "preset" if self._preset and self._kind.kind == "train" else "default"
+        standard = f"{origin} {before or 'none'}"
+        text.append(f"{item.expected}; {'required' if item.default is None else standard}")
+        if item.default is not None and row.text != before:
+            text.append(" (* changed)")
+        text.append(f"\n{item.help}")
+        if row.known:
+            text.append(f"\n↑↓ {', '.join(row.known)}")
+
+    @on(Button.Pressed, "#start")
+    def action_start(self) -> None:
+        """Starts the run, or goes to what is wrong."""
+        self._check()
+        if self._checked.config is not None:
+            self.lab.start(self._checked.config)
+            return
+        for row in self.query(FieldRow):
+            if row.item.name in self._checked.errors:
+                for around in row.ancestors:
+                    if isinstance(around, Collapsible):
+                        around.collapsed = False
+                self.call_after_refresh(row.editor.focus)
+                self.lab.fail(f"{row.item.label}: {self._checked.errors[row.item.name]}")
+                return
+        self.lab.fail(self._checked.problem)
+
+    @on(Button.Pressed, "#reset")
+    def action_reset(self) -> None:
+        """Brings back the preset or the defaults."""
+        self._fill(self._baseline())
+        self._tell(self.focused)
+
+    def action_more(self) -> None:
+        """Shows or hides what all commands share."""
+        more = self.query_one(Collapsible)
+        more.collapsed = not more.collapsed
+        target = more.query_one("CollapsibleTitle") if more.collapsed else more.query(FieldRow).first().editor
+        self.call_after_refresh(target.focus)
+
+    def action_copy_command(self) -> None:
+        """Copies the command line."""
+        if self._checked.config is None:
+            self.lab.fail("There is no command yet: some settings are not right.")
+            return
+        self.app.copy_to_clipboard(form.command(self._checked.config))
+        self.lab.tell("Copied the command line.")
