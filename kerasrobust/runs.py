@@ -40,7 +40,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     """Returns a JSON object, or None where there is none that can be read."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):  # The last for brackets without end.
         return None
     return value if isinstance(value, dict) else None
 

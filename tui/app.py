@@ -80,7 +80,15 @@ class Lab(App[None]):
         Binding("f12", "screenshot", "Screenshot", id="screenshot", show=False, tooltip="Save the screen as SVG"),
         Binding("ctrl+z", "suspend_process", "Suspend", id="suspend", show=False, tooltip="To the shell; fg returns"),
         Binding("q", "leave", "Quit", id="quit", tooltip="Quit; asks whether runs go on"),
-        Binding("ctrl+q", "leave", "Quit", id="quit-anywhere", show=False, priority=True, tooltip="Quit from anywhere"),
+        Binding(
+            "ctrl+q",
+            "leave",
+            "Quit",
+            id="quit-anywhere",
+            show=False,
+            priority=True,
+            tooltip="Quit; asks whether runs go on",
+        ),
         Binding("ctrl+p", "command_palette", "Palette", id="palette", show=False, tooltip="Search all commands"),
     ]
 
@@ -89,6 +97,8 @@ class Lab(App[None]):
         self.runs_dir = runs_dir
         self.models_dir = models_dir
         self.runner = Runner(engine)
+        # What moves between two states is time that a person waits, and a core works.
+        self.animation_level = "none"
 
     @property
     def _sixteen(self) -> bool:
@@ -152,10 +162,10 @@ class Lab(App[None]):
             self.tell(f"{child.path.name} has not stopped yet: sent {sent}.")
         for child in list(self.runner.children.values()):
             if child.refused:
-                # Without a folder nothing else will ever tell of it.
-                self.fail(
-                    child.message().splitlines()[-1] if child.message() else f"{child.command}: {child.exit_words()}"
-                )
+                # Without a folder there is nothing to watch, and nothing else will ever tell of it.
+                if getattr(self.screen, "path", None) == child.path:
+                    self.pop_screen()
+                self.fail((child.message() or f"{child.command}: {child.exit_words()}").splitlines()[-1])
                 self.runner.forget(child)
 
     def action_leave(self) -> None:

@@ -57,7 +57,9 @@ class Overviews:
             with contextlib.suppress(OSError):  # Removed since it was listed.
                 stamp = (is_locked(path), *(_stamp(path / name) for name in ("events.jsonl", "result.json")))
                 before = self._known.get(path)
-                found[path] = before if before and before[0] == stamp else (stamp, overview(path, running=bool(stamp[0])))
+                found[path] = (
+                    before if before and before[0] == stamp else (stamp, overview(path, running=bool(stamp[0])))
+                )
         self._known = found
         return [entry for _, entry in found.values()]
 
@@ -122,8 +124,9 @@ def _of_rows(rows: list[dict[str, Any]]) -> tuple[Accuracies, Accuracies]:
     radius = reference_epsilon(rows)
     clean, robust = [], []
     for group in by_network(rows).values():
-        clean += [row["accuracy"] for row in group if row.get("attack") is None]
-        attacked = [row["accuracy"] for row in group if row.get("attack") and row.get("epsilon") == radius]
+        clean += [value for row in group if row.get("attack") is None for value in _one(row["accuracy"])]
+        under = [row for row in group if row.get("attack") and row.get("epsilon") == radius]
+        attacked = [value for row in under for value in _one(row["accuracy"])]
         robust += [min(attacked)] if attacked else []
     return _range(clean), _range(robust)
 

@@ -24,6 +24,7 @@ from kerasrobust.run import parse
 from kerasrobust.runs import open_run
 
 RECORDINGS = Path(__file__).parent / "recordings"
+ENGINE = (sys.executable, __file__)
 _LIKE = {"study": "demo", "import": "attack"}
 
 

@@ -214,15 +214,15 @@ class MonitorScreen(MainScreen):
     @on(TabbedContent.TabActivated)
     def _changed_tab(self) -> None:
         self._pane().show(self.state)
+        # Into the tab, so that its keys work, also after a click on its name.
+        inside = self.query_one(TabbedContent).active_pane
+        focusable = (widget for widget in inside.walk_children(Widget) if widget.focusable) if inside else iter(())
+        self.set_focus(next(focusable, None))
 
     def action_tab(self, name: str) -> None:
         """Goes to a tab."""
         self._chosen_tab = True
         self.query_one(TabbedContent).active = name
-        pane = self.query_one(TabbedContent).get_pane(name)
-        focusable = next((widget for widget in pane.walk_children(Widget) if widget.focusable), None)
-        if focusable is not None:
-            self.set_focus(focusable)
 
     def action_back(self) -> None:
         """Ends a search in the log; else back to the list."""

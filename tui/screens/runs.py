@@ -23,6 +23,7 @@ from tui.messages import RunsRead
 from tui.overview import Overview, Overviews
 from tui.screens.base import MainScreen
 from tui.screens.dialogs import Confirm
+from tui.widgets.settings import settings
 from tui.widgets.table import as_text
 from tui.widgets.words import accuracy_text, age_text, bar_text, left_text, state_text
 
@@ -59,6 +60,7 @@ class RunsScreen(MainScreen):
     DEFAULT_CSS = """
     RunsScreen #search { dock: bottom; display: none; }
     RunsScreen #search.shown { display: block; }
+    RunsScreen #runs { height: 1fr; }
     RunsScreen #details { height: 3; padding: 0 1; border-top: solid $panel; }
     RunsScreen #beside { width: 50; display: none; border-left: solid $panel; padding: 0 1; overflow-y: auto; }
     RunsScreen.wide #beside { display: block; }
@@ -90,7 +92,8 @@ class RunsScreen(MainScreen):
         self._read = False
 
     def content(self) -> ComposeResult:
-        yield Input(placeholder="Search name, model, data, state; escape ends", id="search")
+        # Disabled while it isn't shown, as else it would take the keys when the table hides.
+        yield Input(placeholder="Search name, model, data, state; escape ends", id="search", disabled=True)
         yield Static("", id="empty")
         with Horizontal():
             with Vertical():
@@ -160,6 +163,8 @@ class RunsScreen(MainScreen):
         """Brings the table up to date: cells where the rows are the same ones, else all of it."""
         self.set_class(self._read and not self._runs, "empty")
         table = self.query_one(DataTable)
+        if self._runs and self.focused is None:  # It was hidden while there was nothing.
+            table.focus()
         runs = self._chosen()
         names = [str(key.value) for key in table.columns]
         if [run.path for run in runs] == self._shown:
@@ -256,6 +261,7 @@ class RunsScreen(MainScreen):
         """Opens the search."""
         search = self.query_one("#search", Input)
         search.add_class("shown")
+        search.disabled = False
         search.focus()
 
     @on(Input.Changed, "#search")
@@ -271,6 +277,7 @@ class RunsScreen(MainScreen):
         search = self.query_one("#search", Input)
         search.value = ""
         search.remove_class("shown")
+        search.disabled = True
         self.query_one(DataTable).focus()
 
     def action_copy(self) -> None:
@@ -338,14 +345,12 @@ def _story(run: Overview) -> Text:
     if result is not None:
         try:
             text.append(f"\n\n{summary(result)}")
-        except (KeyError, TypeError, ValueError):
+        except (AttributeError, KeyError, TypeError, ValueError):
             text.append("\n\nIts result.json is not one of ours.")
     elif run.doing:
         text.append(f"\n\n{run.doing}")
-    config = read_json(run.path / "config.json") or {}
     text.append("\n")
-    for key, value in config.items():
-        if key not in ("kind", "quiet", "json", "overwrite", "runs_dir", "models_dir", "name") and value is not None:
-            text.append(f"\n{key.replace('_', ' ')}  ", "dim")
-            text.append(str(value))
+    for name, value in settings(read_json(run.path / "config.json") or {}).items():
+        text.append(f"\n{name.replace('_', ' ')}  ", "dim")
+        text.append(value)
     return text

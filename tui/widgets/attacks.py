@@ -23,23 +23,25 @@ from kerasrobust.figures import (
 from tui.state import AttackLine, RunState
 from tui.widgets.chart import Chart, Curve
 from tui.widgets.table import as_text
-from tui.widgets.words import left_text, state_text
+from tui.widgets.words import budget_text, left_text, state_text
 
-WIDE = 100
+WIDE = 116
 
-_COLUMNS = {
-    "of": "of",
-    "attack": "attack",
-    "state": "state",
-    "survivors": "survivors",
-    "robust": "robust",
-    "interval": "95 %",
-    "distance": "distance",
-    "gradients": "gradients",
-    "time": "time",
-    "left": "left",
+_WIDTHS = {
+    "of": 18,
+    "attack": 18,
+    "survivors": 13,
+    "robust": 7,
+    "95 %": 9,
+    "distance": 8,
+    "gradients": 10,
+    "time": 7,
+    "left": 11,
 }
-_NARROW = ("of", "attack", "survivors", "robust", "interval", "time")
+"""Columns and their widths, which stay whatever comes."""
+
+_NARROW = {"of": 18, "attack": 18, "survivors": 9, "robust": 6, "95 %": 9, "time": 6}
+"""The same where there are 80 columns."""
 
 
 class AttacksPane(Vertical):
@@ -48,7 +50,7 @@ class AttacksPane(Vertical):
     DEFAULT_CSS = """
     AttacksPane > DataTable { height: 3fr; }
     AttacksPane > Static { height: 1; padding: 0 1; text-wrap: nowrap; text-overflow: ellipsis; }
-    AttacksPane > Chart { height: 4fr; min-height: 7; }
+    AttacksPane > Chart { height: 2fr; min-height: 7; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("y", "copy", "Copy", id="copy-attacks", tooltip="Copy the table, cells separated by tabs"),
@@ -68,12 +70,12 @@ class AttacksPane(Vertical):
         yield Chart("survivors", percent=True, x_name="second", bounds=(0.0, 1.0))
 
     def on_resize(self, event: Resize) -> None:
-        names = [name for name in _COLUMNS if event.size.width >= WIDE or name in _NARROW]
+        widths = _WIDTHS if event.size.width >= WIDE else _NARROW
         table = self.query_one(DataTable)
-        if [key.value for key in table.columns] != names:
+        if [key.value for key in table.columns] != list(widths):
             table.clear(columns=True)
-            for name in names:
-                table.add_column(_COLUMNS[name], key=name)
+            for name, width in widths.items():
+                table.add_column(name, width=width, key=name)
             self._keys = []
             self._fill()
 
@@ -98,7 +100,7 @@ class AttacksPane(Vertical):
                 continue
             for name in names:
                 if table.get_cell(key, name) != cells[name]:
-                    table.update_cell(key, name, cells[name], update_width=True)
+                    table.update_cell(key, name, cells[name])
         self._keys = keys
         running = [place for place, line in enumerate(self._lines) if line.status == "running"]
         if self._follow and running:
@@ -147,13 +149,13 @@ def _of(line: AttackLine) -> str:
 def _cells(line: AttackLine) -> dict[str, Text]:
     survivors = line.survivors if line.survivors is not None and line.robust_accuracy is None else None
     eot = line.settings.get("eot")
-    name = f"{attack_name(line.attack)} {format_budget(line.epsilon, line.norm)}".strip()
+    name = f"{attack_name(line.attack)} {budget_text(line.epsilon, line.norm)}".strip()
     minimum = line.epsilon is None
     words = {
         "gradients": f"{line.gradients:,}",
         "survivors": f"{survivors:,}/{line.total:,}" if survivors is not None else "",
         "robust": "" if minimum else format_accuracy(line.robust_accuracy),
-        "interval": "" if minimum else format_interval(line.interval),
+        "95 %": "" if minimum else format_interval(line.interval),
         "distance": format_distance(line.median_distance, line.norm) if minimum else "",
         "time": format_seconds(line.seconds),
         "left": left_text(line.seconds_left) if line.status == "running" else "",
@@ -162,6 +164,8 @@ def _cells(line: AttackLine) -> dict[str, Text]:
     running = "bold" if line.status == "running" else ""
     return right | {
         "of": Text(_of(line), style=running),
-        "attack": Text(f"{name}{f' EOT {eot}' if isinstance(eot, int) and eot > 1 else ''}", style=running),
-        "state": state_text(line.status),
+        "attack": Text(
+            f"{state_text(line.status).plain[0]} {name}{f' EOT {eot}' if isinstance(eot, int) and eot > 1 else ''}",
+            style=running,
+        ),
     }

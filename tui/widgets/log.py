@@ -54,7 +54,7 @@ class LogPane(Vertical):
     def compose(self) -> ComposeResult:
         yield Static("", classes="dim", markup=False)
         yield RichLog(max_lines=LINES, wrap=True, markup=False, highlight=False, auto_scroll=True)
-        yield Input(placeholder="Words to look for; enter goes to the lines, escape ends")
+        yield Input(placeholder="Words to look for; enter goes to the lines, escape ends", disabled=True)
 
     def on_mount(self) -> None:
         self._head()
@@ -77,7 +77,7 @@ class LogPane(Vertical):
         words = [
             source,
             "warnings and errors only" if self._warnings else "",
-            f"with {self._words}" if self._words else "",
+            f"with {' '.join(self._words)}" if self._words else "",
         ]
         self.query_one(Static).update("  ".join(word for word in words if word))
 
@@ -144,6 +144,7 @@ class LogPane(Vertical):
         """Opens the search."""
         search = self.query_one(Input)
         search.add_class("shown")
+        search.disabled = False
         search.focus()
 
     def end_search(self) -> bool:
@@ -152,6 +153,7 @@ class LogPane(Vertical):
         shown = search.has_class("shown")
         search.value = ""
         search.remove_class("shown")
+        search.disabled = True
         self.query_one(RichLog).focus()
         return shown
 

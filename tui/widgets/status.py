@@ -39,8 +39,6 @@ class Status(Static):
             text.append(f"  ({done} stages done)", "dim")
         elif state.finished is not None and living not in ("running", "starting"):
             text.append(f"  after {format_seconds(state.finished.seconds)}. {state.finished.message}")
-        if notes:
-            text.append(f"  {notes}", "reverse")
         text.append("\n")
         if living == "running" and stage is not None:
             text.append(progress_line(state, stage, bar=max(8, self.size.width // 4)))
@@ -51,6 +49,9 @@ class Status(Static):
             newest = state.findings[-1]
             more = f" (and {len(state.findings) - 1} more: l)" if len(state.findings) > 1 else ""
             text.append(f"\n! {newest.severity}{more}: {newest.message} [{newest.code}]", "bold")
+        if notes:
+            text.append("\n")
+            text.append(notes, "reverse")
         if last_words:
             text.append(f"\n{last_words}")
         self.update(text)

@@ -16,14 +16,13 @@ from kerasrobust.figures import (
     attack_name,
     by_network,
     format_accuracy,
-    format_budget,
     format_distance,
-    format_epsilon,
     format_interval,
     format_published,
 )
 from tui.state import RunState
 from tui.widgets.table import as_text
+from tui.widgets.words import budget_text
 
 _COLUMNS = ("network", "attack", "epsilon", "EOT", "acc.", "95 %", "dist.", "publ.")
 
@@ -32,6 +31,7 @@ class StudyPane(Vertical):
     """One row for each network and attack of a study."""
 
     DEFAULT_CSS = """
+    StudyPane > DataTable { height: 1fr; }
     StudyPane > Static { height: auto; padding: 0 1; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -65,7 +65,11 @@ class StudyPane(Vertical):
         for name, group in by_network(rows).items():
             for index, row in enumerate(group):
                 # The name once, as in print; the clean row is the group's first.
-                left = (name if index == 0 else "", attack_name(str(row.get("attack") or "clean")), _epsilon(row))
+                left = (
+                    name if index == 0 else "",
+                    attack_name(str(row.get("attack") or "clean")),
+                    budget_text(row.get("epsilon"), row.get("norm")),
+                )
                 right = (
                     str(row.get("eot") or ""),
                     format_accuracy(row.get("accuracy")),
@@ -82,12 +86,3 @@ class StudyPane(Vertical):
         """Copies the table."""
         self.app.copy_to_clipboard(as_text(self.query_one(DataTable)))
         self.app.notify("Copied the table.")
-
-
-def _epsilon(row: Mapping[str, Any]) -> str:
-    """Returns the epsilon, with its norm where that isn't the usual one: the table has to fit 80 columns."""
-    return (
-        format_epsilon(row.get("epsilon"))
-        if row.get("norm") == "linf"
-        else format_budget(row.get("epsilon"), row.get("norm"))
-    )

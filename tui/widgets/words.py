@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from rich.text import Text
 
-from kerasrobust.figures import format_accuracy, format_seconds
+from kerasrobust.figures import format_accuracy, format_budget, format_epsilon, format_seconds
 
 _STATES = {
     "starting": ("◌", "dim"),
@@ -61,6 +61,11 @@ def bar_text(share: float | None, width: int) -> str:
     full, rest = divmod(eighths, 8)
     bar = "█" * full + (" ▏▎▍▌▋▊▉"[rest] if rest else "")
     return f"{bar:░<{width}} {share:4.0%}"
+
+
+def budget_text(epsilon: float | None, norm: str | None) -> str:
+    """Returns an epsilon, with its norm where that isn't the usual one: tables have to fit 80 columns."""
+    return format_epsilon(epsilon) if norm == "linf" else format_budget(epsilon, norm)
 
 
 def left_text(seconds: float | None) -> str:

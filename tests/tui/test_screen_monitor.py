@@ -1,0 +1,342 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from fake_engine import recorded
+from screen import shows, tells, text, told, until
+from textual.pilot import Pilot
+from textual.widgets import Input
+
+from kerasrobust.config import DemoConfig, TrainConfig
+from kerasrobust.events import Finding, Log, Progress, RunFinished, to_json
+from kerasrobust.runs import is_locked, state
+from tui.app import Lab
+from tui.screens.monitor import MonitorScreen
+from tui.widgets.chart import Chart
+from tui.widgets.status import Status
+
+AddRun = Callable[..., Path]
+
+
+async def opened(lab: Lab, pilot: Pilot[None], path: Path) -> MonitorScreen:
+    await shows(pilot, path.name)
+    lab.open_run(path)
+    await until(pilot, lambda: isinstance(lab.screen, MonitorScreen) and lab.screen._caught_up)
+    screen = lab.screen
+    assert isinstance(screen, MonitorScreen)
+    return screen
+
+
+def chart(screen: MonitorScreen, name: str) -> Chart:
+    return screen.query_one(f"#{name}", Chart)
+
+
+def append(path: Path, *lines: str) -> None:
+    with (path / "events.jsonl").open("a") as file:
+        file.write("".join(f"{line}\n" for line in lines))
+
+
+async def test_a_run_is_watched_from_start_to_end(lab: Lab, runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Up to a step of the second epoch.
+    units = [event.unit if isinstance(event, Progress) else "" for event in recorded("train")]
+    monkeypatch.setenv("FAKE_STOP_AT", str(units.index("step", units.index("epoch")) + 1))
+    async with lab.run_test(size=(100, 30)) as pilot:
+        lab.start(TrainConfig(model="lenet", epochs=3, name="mine"))
+        await shows(pilot, "● running", "epoch 2/3", "steps", "/s", "left")
+        await pilot.press("x")
+        await shows(pilot, "■ cancelled", "val")
+        screen = lab.screen
+        assert isinstance(screen, MonitorScreen)
+        # Clean and robust accuracy, each while training and on validation images, in one chart.
+        await until(pilot, lambda: {curve.label for curve in chart(screen, "accuracy").curves} >= {"clean", "val"})
+        assert [curve.label for curve in chart(screen, "loss").curves] == ["loss", "val"]
+
+
+async def test_what_has_not_begun_yet_is_starting(runs_dir: Path, models_dir: Path) -> None:
+    lab = Lab(runs_dir, models_dir, (sys.executable, "-c", "import time; time.sleep(60)"))
+    async with lab.run_test(size=(80, 24)) as pilot:
+        lab.start(DemoConfig(name="mine"))
+        await shows(pilot, "◌ starting")
+        await pilot.press("escape")
+        await shows(pilot, "1 run,", "◌ starting", "mine")
+        lab.runner.children[runs_dir / "mine"].process.kill()
+        await tells(pilot, "killed by SIGKILL")
+        await shows(pilot, "No runs in")
+
+
+async def test_clean_and_robust_accuracy_are_in_one_chart(lab: Lab, add_run: AddRun) -> None:
+    path = add_run("demo")
+    async with lab.run_test(size=(160, 48)) as pilot:
+        screen = await opened(lab, pilot, path)
+        accuracy = chart(screen, "accuracy")
+        assert [(curve.label, curve.sign) for curve in accuracy.curves] == [
+            ("clean", ""), ("val", "●"), ("robust", ""), ("val", "▲"),
+        ]  # fmt: skip
+        # The last measured figures of the last training stand above the chart.
+        last = screen.state.series["train-convnet-random-pgd", "validation", "robust_accuracy"].ys[-1]
+        await shows(pilot, f"▲ val {100 * last:.1f} %", "loss", "learning rate")
+        await shows(pilot, "✓ Training lenet", "✓ Attacking convnet-random-pgd")
+
+
+async def test_the_cursor_reads_values_and_the_view_zooms(lab: Lab, add_run: AddRun) -> None:
+    path = add_run("demo")
+    async with lab.run_test(size=(100, 30)) as pilot:
+        screen = await opened(lab, pilot, path)
+        accuracy = chart(screen, "accuracy")
+        plot = accuracy.query_one("Plot")
+        plot.focus()
+        whole = plot.span
+        await pilot.press("left", "left")
+        step = accuracy.cursor
+        assert step is not None and whole[0] <= step <= whole[1]
+        series = screen.state.series["train-convnet-random-pgd", "train", "accuracy"]
+        near = min(range(len(series.xs)), key=lambda index: abs(series.xs[index] - step))
+        await shows(pilot, f"step {step:,.6g}", f"clean {100 * series.ys[near]:.1f} %")
+        await pilot.press("plus")
+        assert plot.span[1] - plot.span[0] < whole[1] - whole[0]
+        await pilot.press("0", "end")
+        assert plot.span == whole and accuracy.cursor is None
+
+
+async def test_smoothing_log_scale_and_the_training_are_chosen_by_keys(lab: Lab, add_run: AddRun) -> None:
+    path = add_run("demo")
+    async with lab.run_test(size=(80, 24)) as pilot:
+        screen = await opened(lab, pilot, path)
+        await pilot.press("m")
+        await pilot.press("s")
+        await shows(pilot, "smoothing 0.6")
+        await pilot.press("c", "o")
+        await shows(pilot, "loss (log)")
+        await pilot.press("right_square_bracket")
+        await shows(pilot, "Training lenet", "training 1 of 5")
+        assert chart(screen, "accuracy").logarithmic is False
+
+
+async def test_the_mouse_reads_values_and_changes_tabs(lab: Lab, add_run: AddRun) -> None:
+    path = add_run("demo")
+    async with lab.run_test(size=(100, 30)) as pilot:
+        screen = await opened(lab, pilot, path)
+        await pilot.hover("#accuracy Plot", offset=(40, 5))
+        await until(pilot, lambda: chart(screen, "accuracy").cursor is not None)
+        row = next(number for number, line in enumerate(text(pilot).splitlines()) if "Settings (i)" in line)
+        column = text(pilot).splitlines()[row].index("Settings (i)")
+        await pilot.click(offset=(column + 2, row))
+        await shows(pilot, "python -m kerasrobust.run demo", "tensorflow")
+
+
+async def test_the_log_is_searched_and_shows_the_console_too(lab: Lab, add_run: AddRun) -> None:
+    path = add_run("demo")
+    append(path, to_json(Log(level="warning", message="something odd")))
+    async with lab.run_test(size=(80, 24)) as pilot:
+        await opened(lab, pilot, path)
+        await pilot.press("l")
+        await shows(pilot, "warning: something odd")
+        await pilot.press("slash", *"deepfool", "enter")
+        await until(pilot, lambda: "something odd" not in text(pilot))
+        await shows(pilot, "deepfool", "with deepfool")
+        await pilot.press("escape")
+        await shows(pilot, "something odd")
+        await pilot.press("w")
+        await until(pilot, lambda: "Attacking" not in text(pilot))
+        await shows(pilot, "something odd")
+        await pilot.press("w", "k")
+        await shows(pilot, "a warning of some library", "and its last line")
+        assert not lab.screen.query_one("LogPane").query_one(Input).has_class("shown")
+
+
+async def test_warnings_come_as_they_happen_and_old_ones_do_not_come_again(lab: Lab, add_run: AddRun) -> None:
+    path = add_run("train", events=15)
+    append(path, to_json(Finding(code="old", message="An old doubt.", severity="warning")))
+    async with lab.run_test(size=(80, 24)) as pilot:
+        await opened(lab, pilot, path)
+        await shows(pilot, "! warning: An old doubt. [old]")
+        assert told(pilot) == ""
+        append(path, to_json(Finding(code="new", message="A new doubt.", severity="warning")))
+        await tells(pilot, "A new doubt.")
+        await shows(pilot, "(and 1 more: l): A new doubt.")
+
+
+async def test_pausing_holds_the_view_and_detaching_lets_the_run_go_on(
+    lab: Lab, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_STOP_AT", "20")
+    async with lab.run_test(size=(80, 24)) as pilot:
+        lab.start(TrainConfig(name="mine", epochs=3))
+        await shows(pilot, "● running", "Training")
+        await pilot.press("space")
+        await shows(pilot, "view paused")
+        await pilot.press("space")
+        await until(pilot, lambda: "view paused" not in text(pilot))
+        await pilot.press("escape")
+        await shows(pilot, "1 run,", "● running")
+        assert is_locked(runs_dir / "mine")
+        await pilot.press("enter")
+        await shows(pilot, "● running", "Curves (m)")
+        await pilot.press("x")
+        await shows(pilot, "■ cancelled")
+    assert state(runs_dir / "mine") == "cancelled"
+
+
+async def test_a_killed_child_shows_how_it_ended_and_its_last_words(
+    lab: Lab, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_STOP_AT", "20")
+    async with lab.run_test(size=(80, 24)) as pilot:
+        lab.start(TrainConfig(name="mine", epochs=3))
+        await shows(pilot, "● running", "Training")
+        os.kill(lab.runner.children[runs_dir / "mine"].process.pid, signal.SIGKILL)
+        await shows(pilot, "† died", "killed by SIGKILL", "and its last line")
+        await pilot.press("escape")
+        await shows(pilot, "† died")
+
+
+async def test_a_file_that_is_cut_in_mid_line_is_waited_for(lab: Lab, add_run: AddRun) -> None:
+    path = add_run("train")
+    whole = (path / "events.jsonl").read_bytes()
+    middle = len(whole) // 2
+    (path / "events.jsonl").write_bytes(whole[:middle])
+    async with lab.run_test(size=(80, 24)) as pilot:
+        screen = await opened(lab, pilot, path)
+        before = screen.state
+        assert before.finished is None and before.skipped == 0
+        with (path / "events.jsonl").open("ab") as file:
+            file.write(whole[middle:])
+        await shows(pilot, "✓ done")
+        assert screen.state.skipped == 0
+        # Cut short under our eyes, as by a disk that came back from a snapshot: read again from the start.
+        with (path / "events.jsonl").open("r+b") as file:
+            file.truncate(middle)
+        await until(pilot, lambda: screen.state == before)
+        await shows(pilot, "† died")
+
+
+async def test_a_folder_that_vanishes_is_a_message(lab: Lab, add_run: AddRun) -> None:
+    path = add_run("demo")
+    async with lab.run_test(size=(100, 30)) as pilot:
+        await opened(lab, pilot, path)
+        shutil.rmtree(path)
+        await shows(pilot, "is gone")
+        for key in ("a", "g", "t", "l", "k", "i", "m"):
+            await pilot.press(key)
+            await pilot.pause(0.05)
+        await pilot.press("escape")
+        await shows(pilot, "No runs in")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"not json at all\n" * 100,
+        b"\0" * 3_000_000,
+        b'{"schema":9,"type":"Oracle","time":1}\n',
+        b'{"schema":1,"type":"Metrics","time":1e400,"step":"x","epoch":null,"values":3,"split":"test"}\n',
+        b'{"schema":1,"type":"Metrics","stage":"s","time":1e200,"step":-5,"epoch":1,"values":{"loss":null},"split":"train"}\n',
+        b'{"schema":1,"type":"AttackProgress","time":-1,"attack":"a","done":5,"total":0,"survivors":9,"step":0,"steps":0,'
+        b'"gradients":0,"forwards":0}\n',
+        b"[" * 200_000 + b"\n",
+        '{"schema":1,"type":"Log","time":1,"level":"info","message":"\x1b[31m[bold]\\u0000 [/nope]"}\n'.encode(),
+    ],
+)
+async def test_odd_files_of_events_are_a_message_at_most(lab: Lab, add_run: AddRun, content: bytes) -> None:
+    path = add_run("train")
+    started = (path / "events.jsonl").read_bytes().splitlines(keepends=True)[:5]
+    (path / "events.jsonl").write_bytes(b"".join(started) + content)
+    async with lab.run_test(size=(80, 24)) as pilot:
+        await opened(lab, pilot, path)
+        for key in ("a", "g", "t", "l", "i", "m"):
+            await pilot.press(key)
+            await pilot.pause(0.05)
+        await shows(pilot, "† died")
+        append(path, "", to_json(RunFinished(status="done", seconds=1.0, message="It went on.")))
+        await shows(pilot, "✓ done", "It went on.")
+
+
+async def test_lines_that_cannot_be_read_are_counted(lab: Lab, add_run: AddRun) -> None:
+    path = add_run("train")
+    append(path, "torn", '{"schema":2,"type":"Prophecy"}')
+    async with lab.run_test(size=(80, 24)) as pilot:
+        await opened(lab, pilot, path)
+        await shows(pilot, "2 lines can't be read")
+
+
+async def test_the_view_survives_being_resized(lab: Lab, add_run: AddRun) -> None:
+    path = add_run("demo")
+    async with lab.run_test(size=(160, 48)) as pilot:
+        await opened(lab, pilot, path)
+        for size in ((80, 24), (20, 5), (200, 60), (3, 2), (100, 30)):
+            await pilot.resize_terminal(*size)
+            await pilot.pause(0.05)
+        await shows(pilot, "✓ done", "clean")
+
+
+async def test_two_uis_watch_one_run(
+    runs_dir: Path, models_dir: Path, lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_SECONDS", "2")
+    other = Lab(runs_dir, models_dir, lab.runner.engine)
+
+    async def watch() -> None:
+        async with other.run_test(size=(100, 30)) as second:
+            await shows(second, "shared")
+            other.open_run(runs_dir / "shared")
+            await shows(second, "● running", "Curves (m)")
+            await shows(second, "✓ done")
+
+    # In a task of its own, as an app is known by the context that it runs in.
+    watching = asyncio.create_task(watch())
+    async with lab.run_test(size=(80, 24)) as pilot:
+        lab.start(DemoConfig(name="shared"))
+        await shows(pilot, "● running")
+        await shows(pilot, "✓ done")
+        await watching
+
+
+async def test_the_attacks_are_a_live_table_with_their_survivors(
+    lab: Lab, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = recorded("demo")
+    running = next(
+        index for index, event in enumerate(events) if type(event).__name__ == "AttackProgress" and event.stage == "attack-convnet-random"
+    )  # fmt: skip
+    monkeypatch.setenv("FAKE_STOP_AT", str(running + 1))
+    async with lab.run_test(size=(160, 48)) as pilot:
+        lab.start(DemoConfig(name="mine"))
+        await shows(pilot, "● running", "Attacking convnet-random")
+        await pilot.press("a")
+        await shows(pilot, "● FGSM 2/255", "✓ PGD 4/255", "gradients", "survivors")
+        screen = lab.screen
+        assert isinstance(screen, MonitorScreen)
+        line = screen.state.attacks[-1]
+        await shows(pilot, f"{line.survivors:,}/{line.total:,}")
+        finished = screen.state.attacks[-3]
+        assert finished.interval is not None
+        await shows(pilot, "-".join(f"{100 * bound:.1f}" for bound in finished.interval))
+        assert "survivors" in str(screen.query_one(Status).render())
+
+
+async def test_the_study_has_the_published_figures_beside(lab: Lab, add_run: AddRun) -> None:
+    path = add_run("demo")
+    async with lab.run_test(size=(80, 24)) as pilot:
+        await opened(lab, pilot, path)
+        await pilot.press("t")
+        await shows(pilot, "Synthetic data", "lenet", "DeepFool", "publ.", "40 %")
+        await pilot.press("y")
+        assert lab.clipboard.count("\n") == len(lab.screen.state.rows)
+
+
+async def test_help_names_every_key_of_the_place(lab: Lab, add_run: AddRun) -> None:
+    path = add_run("demo")
+    async with lab.run_test(size=(160, 48)) as pilot:
+        await opened(lab, pilot, path)
+        await pilot.press("question_mark")
+        await shows(pilot, "Keys", "Hold the view still; the run goes on", "Smooth the lines")
+        await pilot.press("escape")
+        await shows(pilot, "Curves (m)")

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import copy
+import random
+
+import pytest
+from fake_engine import recorded
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kerasrobust.events import (
+    AttackFinished,
+    AttackProgress,
+    AttackStarted,
+    Event,
+    Finding,
+    Log,
+    Metrics,
+    Progress,
+    Row,
+    RunFinished,
+    RunStarted,
+    StageFinished,
+    StageStarted,
+)
+from tui.state import LINES, POINTS, RunState, Series, advance
+
+STARTED = RunStarted(time=0.0, run="r", kind="study", config={}, command="", versions={}, devices=[], pid=1)
+
+
+def metrics(step: int, **values: float) -> Metrics:
+    return Metrics(time=step, stage="train", step=step, epoch=1, values=values, split="train")
+
+
+def test_a_short_curve_is_kept_as_it_was_measured() -> None:
+    state = advance(RunState(), [metrics(step, loss=1 / step) for step in range(1, 6)])
+    series = state.series["train", "train", "loss"]
+    assert series.xs == [1, 2, 3, 4, 5] and series.ys == [1 / step for step in range(1, 6)]
+
+
+@given(st.integers(1, 5 * POINTS))
+def test_a_long_curve_is_bounded_and_keeps_its_mean_and_its_ends(count: int) -> None:
+    series = Series()
+    for step in range(count):
+        series.add(step, float(step % 7))
+    assert len(series.xs) <= POINTS + 1
+    assert series.xs == sorted(series.xs)
+    # Each point is the mean of `stride` measured ones, the last of those that have come so far.
+    weights = [series.stride] * (len(series.xs) - 1) + [series.filled]
+    assert sum(weights) == count
+    mean = sum(y * weight for y, weight in zip(series.ys, weights, strict=True)) / count
+    assert mean == pytest.approx(sum(step % 7 for step in range(count)) / count)
+    assert series.xs[0] < series.stride and series.xs[-1] >= count - 1 - series.stride
+
+
+def test_a_training_that_was_taken_up_earlier_continues_its_curve_from_there() -> None:
+    before = [metrics(step, loss=1.0) for step in (10, 20, 30)]
+    state = advance(RunState(), [STARTED, *before, STARTED, metrics(20, loss=2.0), metrics(30, loss=2.0)])
+    series = state.series["train", "train", "loss"]
+    assert series.xs == [10, 20, 30] and series.ys == [1.0, 2.0, 2.0]
+
+
+def test_the_state_before_stays_as_it_was() -> None:
+    events = recorded("demo")
+    state = RunState()
+    for at in range(0, len(events), 97):
+        before, held = copy.deepcopy(state), state
+        state = advance(state, events[at : at + 97])
+        assert held == before
+
+
+def test_in_pieces_or_at_once_comes_to_the_same() -> None:
+    events = recorded("demo")
+    at_once = advance(RunState(), events)
+    pieces, at, draw = RunState(), 0, random.Random(0)
+    while at < len(events):
+        size = draw.randint(1, 60)
+        pieces = advance(pieces, events[at : at + size])
+        at += size
+    assert pieces == at_once
+
+
+def test_the_recorded_demo_ends_with_what_its_events_say() -> None:
+    events = recorded("demo")
+    state = advance(RunState(), events)
+    assert state.finished is not None and state.finished.status == "done"
+    assert [stage.status for stage in state.stages.values()] == ["done"] * len(state.stages)
+    assert len(state.trainings) == 5
+    assert len(state.rows) == sum(isinstance(event, Row) for event in events)
+    finished = [event for event in events if isinstance(event, AttackFinished)]
+    assert [line.robust_accuracy for line in state.attacks] == [event.robust_accuracy for event in finished]
+    assert all(line.status == "done" for line in state.attacks)
+
+
+def attack(name: str = "pgd") -> list[Event]:
+    progress = AttackProgress(
+        time=12.0, stage="attack", attack=name, done=25, total=100, survivors=60, step=1, steps=2, gradients=5, forwards=1
+    )  # fmt: skip
+    return [
+        StageStarted(time=10.0, stage="attack", title="Attacking"),
+        AttackStarted(time=10.0, stage="attack", attack=name, norm="linf", epsilon=0.1, examples=100, settings={}),
+        progress,
+    ]
+
+
+def test_the_time_left_of_an_attack_is_what_the_rest_takes_at_its_pace() -> None:
+    (line,) = advance(RunState(), attack()).attacks
+    assert line.seconds == 2.0 and line.seconds_left == pytest.approx(6.0)  # A quarter took two seconds.
+    assert line.curve.xs == [2.0] and line.curve.ys == [0.6]
+
+
+def test_a_run_that_is_taken_up_drops_what_was_under_way_and_the_rows_that_come_again() -> None:
+    row = Row(stage="attack", model="lenet", training="standard", randomized=False, accuracy=0.5, interval=[0.4, 0.6])
+    state = advance(RunState(), [STARTED, *attack(), row, RunFinished(status="cancelled", seconds=1, message="")])
+    assert state.stages["attack"].status == "stopped" and state.attacks[0].status == "stopped"
+    again = advance(state, [STARTED, *attack(), row])
+    assert again.finished is None and len(again.attacks) == 1 and len(again.rows) == 1
+    assert again.stages["attack"].status == "running"
+
+
+def test_a_figure_that_is_no_number_is_told_and_not_drawn() -> None:
+    state = advance(RunState(), [metrics(1, loss=None)])  # type: ignore[arg-type]
+    assert state.series == {} and state.lines[-1].text == "loss is not a number at step 1"
+
+
+def test_the_log_and_the_findings_are_bounded() -> None:
+    findings = [Finding(code=str(number), message="m", severity="warning") for number in range(300)]
+    state = advance(RunState(), [Log(level="info", message=str(number)) for number in range(LINES + 10)] + findings)
+    assert len(state.lines) == LINES and state.logged == LINES + 310 and len(state.findings) == 200
+
+
+def test_epochs_and_steps_of_a_stage_are_told_apart() -> None:
+    state = advance(
+        RunState(),
+        [
+            StageStarted(stage="train", title="Training"),
+            Progress(stage="train", unit="step", done=5, total=30),
+            Progress(stage="train", unit="epoch", done=1, total=3),
+            StageFinished(stage="train", status="failed", seconds=2.0),
+        ],
+    )
+    stage = state.stages["train"]
+    assert stage.progress is not None and stage.progress.done == 5
+    assert (stage.epoch, stage.epochs, stage.status) == (1, 3, "failed")
+
+
+@given(st.lists(st.sampled_from(recorded("demo") + recorded("attack")), max_size=40), st.randoms())
+def test_events_in_any_order_never_raise(events: list[Event], draw: random.Random) -> None:
+    draw.shuffle(events)
+    advance(RunState(), events)

@@ -1,0 +1,261 @@
+"""Comparing: runs and models side by side, against one of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+from textual import on, work
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal
+from textual.events import Resize
+from textual.message import Message
+from textual.widgets import ContentSwitcher, DataTable, Static, Tab, Tabs
+
+from tui.screens.base import MainScreen
+from tui.screens.runs import WIDE
+from tui.widgets.choose import EMPTY, ChoosePane
+from tui.widgets.overlay import OverlayPane
+from tui.widgets.side_by_side import FiguresPane, SettingsTable, StudiesPane
+from tui.widgets.subject import Subject, Subjects
+from tui.widgets.table import as_text
+
+PERIOD = 2.0
+"""Seconds between two looks at the folders."""
+
+NOTHING = """Nothing is chosen yet.
+
+Choose runs or models in the list (c) with space or a click. The first is the reference that the others
+are compared with; p makes it the one at the cursor."""
+
+_TABS = {
+    "choose": "Choose (c)",
+    "figures": "Figures (f)",
+    "settings": "Settings (i)",
+    "table": "Table (t)",
+    "epsilon": "Epsilon (e)",
+}
+
+Pane = FiguresPane | SettingsTable | StudiesPane | OverlayPane
+
+
+class SubjectsRead(Message):
+    """The folders were read."""
+
+    def __init__(self, subjects: list[Subject], problem: str) -> None:
+        super().__init__()
+        self.subjects = subjects
+        self.problem = problem
+
+    def can_replace(self, message: Message) -> bool:
+        return isinstance(message, SubjectsRead)
+
+
+class CompareScreen(MainScreen):
+    """The list of runs and models, and what is to be said of those that are chosen."""
+
+    PLACE = "compare"
+    DEFAULT_CSS = """
+    CompareScreen #body { height: 1fr; }
+    CompareScreen ChoosePane { width: 1fr; }
+    CompareScreen ContentSwitcher { width: 1fr; height: 1fr; display: none; }
+    CompareScreen #nothing { padding: 2 4; }
+    CompareScreen.results ContentSwitcher { display: block; }
+    CompareScreen.results ChoosePane { display: none; }
+    CompareScreen.wide ContentSwitcher { display: block; }
+    CompareScreen.wide ChoosePane { display: block; width: 64; border-right: solid $panel; }
+    CompareScreen.wide #tab-choose { display: none; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("space", "choose", "Choose", id="choose-subject", tooltip="Compare it, or leave it out again"),
+        Binding("p", "pin", "Reference", id="pin-reference", tooltip="Compare the others with it"),
+        Binding("slash", "search", "Filter", id="filter-subjects", key_display="/", tooltip="Filter the list"),
+        Binding("c", "tab('choose')", "List", id="tab-choose", show=False, tooltip="Go to the list of runs and models"),
+        Binding("f", "tab('figures')", "Figures", id="tab-figures", show=False, tooltip="Accuracies, and McNemar"),
+        Binding("i", "tab('settings')", "Settings", id="tab-differences", show=False, tooltip="Settings that differ"),
+        Binding("t", "tab('table')", "Table", id="tab-studies", show=False, tooltip="Study and published figures"),
+        Binding("e", "tab('epsilon')", "Epsilon", id="tab-epsilon", show=False, tooltip="Accuracy over epsilon"),
+        Binding("n", "next", "Next", id="next-compared", tooltip="Next attack of the chart, or next study"),
+        Binding("o", "all_settings", "All/differing", id="all-settings", tooltip="Show all settings or only differing"),
+        Binding("y", "copy", "Copy", id="copy-compared", tooltip="Copy the table, cells separated by tabs"),
+    ]  # fmt: skip
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._subjects: list[Subject] = []
+        self._reader: Subjects | None = None
+        self._read = False
+        self._problem = ""
+        self._chosen: list[Path] = []
+        self._pinned: Path | None = None
+        self._tab = "choose"
+
+    def content(self) -> ComposeResult:
+        yield Tabs(*(Tab(label, id=f"tab-{name}") for name, label in _TABS.items()))
+        with Horizontal(id="body"):
+            yield ChoosePane()
+            with ContentSwitcher(initial="nothing"):
+                yield Static(NOTHING, id="nothing", markup=False)
+                yield FiguresPane(id="figures")
+                yield SettingsTable(id="settings")
+                yield StudiesPane(id="table")
+                yield OverlayPane(id="epsilon")
+
+    def on_mount(self) -> None:
+        self._reader = Subjects(self.lab.runs_dir, self.lab.models_dir)
+        self.set_interval(PERIOD, self._look)
+        self._read_folders()
+        self.query_one(ChoosePane).table.focus()
+
+    def on_screen_resume(self) -> None:
+        if self._reader is not None:
+            self._read_folders()
+
+    def on_resize(self, event: Resize) -> None:
+        self.set_class(event.size.width >= WIDE, "wide")
+        if self.has_class("wide") and self._tab == "choose":
+            # The list is beside, and its tab is gone.
+            self.query_one(Tabs).active = "tab-figures"
+
+    def _look(self) -> None:
+        if self.is_current:
+            self._read_folders()
+
+    @work(thread=True, exclusive=True)
+    def _read_folders(self) -> None:
+        assert self._reader is not None
+        try:
+            message = SubjectsRead(self._reader.read(), "")
+        except OSError as error:
+            message = SubjectsRead([], f"The folders can't be read: {error.strerror} ({error.filename}).")
+        self.post_message(message)
+
+    def on_subjects_read(self, message: SubjectsRead) -> None:
+        if message.problem and message.problem != self._problem:
+            self.lab.fail(message.problem)
+        self._problem = message.problem
+        if message.problem or (self._read and message.subjects == self._subjects):
+            return
+        self._read, self._subjects = True, message.subjects
+        usable = {subject.path for subject in self._subjects if not subject.problem}
+        for path in [path for path in self._chosen if path not in usable]:
+            self.lab.tell(f"{path.name} can no longer be compared: it is gone, or under way again.")
+            self._chosen.remove(path)
+        self._show()
+
+    @property
+    def reference(self) -> Path | None:
+        """What the others are compared with: the pinned one, or the first that was chosen."""
+        return self._pinned if self._pinned in self._chosen else next(iter(self._chosen), None)
+
+    def _in_order(self) -> list[Subject]:
+        """Returns the chosen subjects, the reference first."""
+        by_path = {subject.path: subject for subject in self._subjects}
+        paths = sorted(self._chosen, key=lambda path: path != self.reference)
+        return [by_path[path] for path in paths]
+
+    def _show(self) -> None:
+        subjects = self._in_order()
+        self.set_class(self._tab != "choose", "results")
+        empty = EMPTY.format(runs=self.lab.runs_dir, models=self.lab.models_dir) if self._read else "reading..."
+        self.query_one(ChoosePane).show(self._subjects, self._chosen, self.reference, empty)
+        words = [
+            f"{len(subjects)} of {len(self._subjects)} chosen",
+            f"reference {subjects[0].title}" if subjects else "",
+        ]
+        self.entitle(", ".join(filter(None, words)))
+        self.refresh_bindings()
+        switcher = self.query_one(ContentSwitcher)
+        switcher.current = self._tab if subjects and self._tab != "choose" else "nothing"
+        if (pane := self._pane()) is not None:
+            pane.show(subjects)
+
+    def _pane(self) -> Pane | None:
+        """Returns what is shown of the results."""
+        current = self.query_one(ContentSwitcher).current
+        return cast(Pane, self.query_one(f"ContentSwitcher > #{current}")) if current != "nothing" else None
+
+    @on(Tabs.TabActivated)
+    def _changed_tab(self, event: Tabs.TabActivated) -> None:
+        self._tab = (event.tab.id or "").removeprefix("tab-")
+        self._show()
+
+    def action_tab(self, name: str) -> None:
+        """Goes to a part of the comparison, or to the list."""
+        wide = self.has_class("wide")
+        if not (wide and name == "choose"):
+            self._tab = name
+            self.query_one(Tabs).active = f"tab-{name}"
+            self._show()
+        pane = self._pane()
+        if name == "choose" or pane is None:
+            self.query_one(ChoosePane).table.focus()
+        else:
+            pane.table.focus()
+
+    def action_back(self) -> None:
+        """Back to the list."""
+        if self.has_class("wide") or self._tab == "choose":
+            self.query_one(ChoosePane).action_end_search()
+        else:
+            self.action_tab("choose")
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Offers in the line below only what has a use in the tab."""
+        offered = {
+            "choose": self.has_class("wide") or self._tab == "choose",
+            "pin": self.has_class("wide") or self._tab == "choose",
+            "search": self.has_class("wide") or self._tab == "choose",
+            "next": self._tab in ("table", "epsilon"),
+            "all_settings": self._tab == "settings",
+        }
+        return offered.get(action, True)
+
+    def action_choose(self) -> None:
+        """Chooses what is at the cursor, or leaves it out again."""
+        self.query_one(ChoosePane).toggle()
+
+    def on_choose_pane_toggled(self, message: ChoosePane.Toggled) -> None:
+        subject = message.subject
+        if subject.path in self._chosen:
+            self._chosen.remove(subject.path)
+        elif not self._refuse(subject):
+            self._chosen.append(subject.path)
+        self._show()
+
+    def action_pin(self) -> None:
+        """Makes what is at the cursor the reference; chooses it, where it wasn't."""
+        subject = self.query_one(ChoosePane).at_cursor
+        if subject is None or self._refuse(subject):
+            return
+        if subject.path not in self._chosen:
+            self._chosen.append(subject.path)
+        self._pinned = subject.path
+        self._show()
+
+    def _refuse(self, subject: Subject) -> bool:
+        if subject.problem:
+            self.lab.fail(f"{subject.title} can't be compared. {subject.problem}")
+        return bool(subject.problem)
+
+    def action_search(self) -> None:
+        """Opens the filter of the list."""
+        self.query_one(ChoosePane).open_search()
+
+    def action_next(self) -> None:
+        """Goes to the next attack, or the next study."""
+        if isinstance(pane := self._pane(), OverlayPane | StudiesPane):
+            pane.next()
+
+    def action_all_settings(self) -> None:
+        """Shows all settings, or only those that differ."""
+        if isinstance(pane := self._pane(), SettingsTable):
+            pane.toggle_all()
+
+    def action_copy(self) -> None:
+        """Copies the table: the list where it has the focus, else the one beside it."""
+        chooser, pane = self.query_one(ChoosePane), self._pane()
+        table: DataTable[Any] = chooser.table if pane is None or chooser.has_focus_within else pane.table
+        self.app.copy_to_clipboard(as_text(table))
+        self.lab.tell("Copied the table.")

@@ -1,0 +1,175 @@
+"""The list of what can be compared, from which it is chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from rich.text import Text
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.coordinate import Coordinate
+from textual.events import Click
+from textual.message import Message
+from textual.widgets import DataTable, Input, Static
+
+from tui.widgets.subject import Subject
+from tui.widgets.words import accuracy_text, state_text
+
+EMPTY = """There is nothing to compare yet: no runs in {runs}, no models in {models}.
+
+Go to the runs with 1 and press d for the demo: it trains five networks and attacks each.
+Or press 2 to set up a run of your own."""
+
+_COLUMNS = ("in", "name", "what", "clean", "robust")
+
+
+class _List(DataTable[Any]):
+    """A table where one click is enough, as there is nothing to open."""
+
+    def on_click(self, event: Click) -> None:
+        row, column = event.style.meta.get("row", -1), event.style.meta.get("column", -1)
+        if row >= 0 and column >= 0:
+            # The table's own handler comes next, and selects the row with the cursor.
+            self.cursor_coordinate = Coordinate(row, column)
+
+
+class ChoosePane(Vertical):
+    """Runs and models with a mark before those that are chosen."""
+
+    DEFAULT_CSS = """
+    ChoosePane > #search { display: none; }
+    ChoosePane > #search.shown { display: block; }
+    ChoosePane > #why { height: 3; padding: 0 1; border-top: solid $panel; }
+    ChoosePane > #empty { padding: 2 4; display: none; }
+    ChoosePane.empty > #empty { display: block; }
+    ChoosePane.empty > #why, ChoosePane.empty > DataTable { display: none; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "end_search", "All", id="end-filter-subjects", show=False, tooltip="End the filter"),
+    ]
+
+    class Toggled(Message):
+        """A subject was chosen, or no longer is."""
+
+        def __init__(self, subject: Subject) -> None:
+            super().__init__()
+            self.subject = subject
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._subjects: Sequence[Subject] = ()
+        self._shown: list[Subject] = []
+        self._chosen: Sequence[Path] = ()
+        self._reference: Path | None = None
+
+    def compose(self) -> ComposeResult:
+        yield Input(placeholder="Filter by name, kind, data, state; escape ends", id="search")
+        yield Static("", id="empty", markup=False)
+        table = _List(cursor_type="row", id="subjects")
+        for name in _COLUMNS:
+            table.add_column(name, key=name)
+        yield table
+        yield Static("", id="why", markup=False)
+
+    @property
+    def table(self) -> DataTable[Any]:
+        """The table itself."""
+        return self.query_one(_List)
+
+    @property
+    def at_cursor(self) -> Subject | None:
+        """The subject at the cursor."""
+        row = self.table.cursor_row
+        return self._shown[row] if 0 <= row < len(self._shown) else None
+
+    def show(self, subjects: Sequence[Subject], chosen: Sequence[Path], reference: Path | None, empty: str) -> None:
+        """Shows what there is, and what is chosen of it; `empty` where there is nothing."""
+        self._subjects, self._chosen, self._reference = subjects, chosen, reference
+        self.set_class(not subjects, "empty")
+        self.query_one("#empty", Static).update(empty)
+        self._fill()
+
+    def _fill(self) -> None:
+        words = self.query_one("#search", Input).value.lower().split()
+
+        def fits(subject: Subject) -> bool:
+            text = f"{subject.title} {subject.kind} {subject.data} {subject.state}".lower()
+            return all(word in text for word in words)
+
+        table, at = self.table, self.at_cursor
+        shown = list(filter(fits, self._subjects))
+        if [subject.path for subject in shown] != [subject.path for subject in self._shown]:
+            table.clear()
+            for subject in shown:
+                table.add_row(*self._cells(subject), key=str(subject.path))
+        self._shown = shown
+        for subject in shown:
+            for name, cell in zip(_COLUMNS, self._cells(subject), strict=True):
+                if table.get_cell(str(subject.path), name) != cell:
+                    table.update_cell(str(subject.path), name, cell, update_width=True)
+        paths = [subject.path for subject in shown]
+        if at is not None and at.path in paths:
+            table.move_cursor(row=paths.index(at.path), animate=False)
+        self._tell()
+
+    def _cells(self, subject: Subject) -> list[Text]:
+        what = Text(subject.kind, style="dim" if subject.problem else "")
+        if subject.problem and subject.state:
+            what = Text.assemble(f"{subject.kind} ", state_text(subject.state))
+        return [
+            self._mark(subject),
+            Text(subject.title, no_wrap=True, style="dim" if subject.problem else ""),
+            what,
+            Text(accuracy_text(subject.clean), justify="right"),
+            Text(accuracy_text(subject.robust), justify="right"),
+        ]
+
+    def _mark(self, subject: Subject) -> Text:
+        if subject.problem:
+            return Text("no", "dim")
+        if subject.path == self._reference:
+            return Text("★ ref", "bold")
+        return Text("● in", "bold") if subject.path in self._chosen else Text("○")
+
+    @on(DataTable.RowHighlighted)
+    def _tell(self) -> None:
+        """Says more of what is at the cursor: why it can't be chosen, or on what it was measured."""
+        subject = self.at_cursor
+        if subject is None:
+            self.query_one("#why", Static).update("Nothing fits the filter." if self._subjects else "")
+            return
+        synthetic = ", synthetic data" if subject.synthetic else ""
+        told = subject.problem or f"{subject.images}{synthetic}; {len(subject.networks)} network"
+        told += "s" if len(subject.networks) > 1 else ""
+        self.query_one("#why", Static).update(f"{subject.title}: {told}")
+
+    @on(DataTable.RowSelected)
+    def toggle(self) -> None:
+        """Chooses what is at the cursor, or leaves it out again."""
+        if (subject := self.at_cursor) is not None:
+            self.post_message(self.Toggled(subject))
+
+    def open_search(self) -> None:
+        """Opens the filter."""
+        search = self.query_one("#search", Input)
+        search.add_class("shown")
+        search.focus()
+
+    @on(Input.Changed, "#search")
+    def _searched(self) -> None:
+        self._fill()
+
+    @on(Input.Submitted, "#search")
+    def _search_ended(self) -> None:
+        self.table.focus()
+
+    def action_end_search(self) -> None:
+        """Ends the filter."""
+        search = self.query_one("#search", Input)
+        search.value = ""
+        search.remove_class("shown")
+        self.table.focus()

@@ -1,0 +1,305 @@
+"""Figures and settings of several runs or models: a table each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from rich.text import Text
+from textual import work
+from textual.app import ComposeResult
+from textual.containers import Vertical, VerticalScroll
+from textual.events import Resize
+from textual.message import Message
+from textual.widgets import DataTable, Static
+from textual.worker import get_current_worker
+
+from kerasrobust.compare import Paired, format_probability, paired
+from kerasrobust.errors import InputError
+from kerasrobust.figures import attack_name, by_network, format_accuracy, format_budget, format_epsilon, format_interval
+from tui.widgets.study import StudyPane
+from tui.widgets.subject import FOREIGN, Row, Subject, difference, differing
+
+WIDE = 100
+"""From this many columns on names are written in full."""
+
+
+def short(name: str, width: int) -> str:
+    """Returns a name cut in its middle, as runs differ at the end most often.
+
+    Example:
+        >>> short("demo-20261122-190141", 14)
+        'demo-20…190141'
+    """
+    if len(name) <= width:
+        return name
+    return f"{name[: width // 2]}…{name[len(name) - (width - 1) // 2 :]}"
+
+
+def synthetic_note(subjects: Sequence[Subject]) -> str:
+    """Returns a sentence where figures come from generated pictures; nothing where none do."""
+    named = ", ".join(subject.title for subject in subjects if subject.synthetic)
+    return f"Synthetic data ({named}): the figures say nothing about real images." if named else ""
+
+
+class PairedRead(Message):
+    """Images were compared, or some of them."""
+
+    def __init__(self, turn: int, sentences: list[str]) -> None:
+        super().__init__()
+        self.turn = turn
+        self.sentences = sentences
+
+
+class FiguresPane(Vertical):
+    """One line for each network and attack, with the difference to the reference; McNemar's test below."""
+
+    DEFAULT_CSS = """
+    FiguresPane > .note { height: auto; padding: 0 1; }
+    FiguresPane > VerticalScroll { height: auto; max-height: 6; border-top: solid $panel; padding: 0 1; }
+    FiguresPane > VerticalScroll > Static { height: auto; }
+    """
+
+    def __init__(self, id: str) -> None:
+        super().__init__(id=id)
+        self._subjects: list[Subject] = []
+        self._turn = 0
+
+    def compose(self) -> ComposeResult:
+        yield Static("", markup=False, classes="note dim")
+        table: DataTable[Any] = DataTable(cursor_type="row", zebra_stripes=True, cell_padding=0)
+        yield table
+        with VerticalScroll(can_focus=False):
+            yield Static("", markup=False, id="paired")
+
+    @property
+    def table(self) -> DataTable[Any]:
+        """The table that is shown."""
+        return self.query_one(DataTable)
+
+    def on_resize(self, event: Resize) -> None:
+        wide = event.size.width >= WIDE
+        if wide != self.has_class("wide"):
+            self.set_class(wide, "wide")
+            self._fill()
+
+    def show(self, subjects: list[Subject]) -> None:
+        """Shows the figures, the reference's first."""
+        if subjects == self._subjects:
+            return
+        self._subjects = subjects
+        self._fill()
+        self._turn += 1
+        self.query_one("#paired", Static).update(
+            "comparing images..." if len(subjects) > 1 else "Choose another one for differences and McNemar's test."
+        )
+        if len(subjects) > 1:
+            self._compare(self._turn, subjects)
+
+    def _fill(self) -> None:
+        if not self._subjects:
+            return
+        reference, *others = self._subjects
+        notes = [synthetic_note(self._subjects)]
+        other_data = ", ".join(subject.title for subject in others if subject.data != reference.data)
+        if other_data:
+            notes.append(f"No differences for {other_data}: other data than {reference.title}.")
+        other_images = ", ".join(
+            subject.title for subject in others if subject.data == reference.data and subject.images != reference.images
+        )
+        if other_images:
+            notes.append(f"Measured on other images than {reference.title}: {other_images}.")
+        note = self.query_one(".note", Static)
+        note.update("\n".join(filter(None, notes)))
+        note.display = any(notes)
+        table = self.table
+        table.clear(columns=True)
+        table.add_columns(*(f"{name} " for name in ("of", "network", "attack", "eps.", "acc.", "95 %", "points")))
+        width = 30 if self.has_class("wide") else 14
+        for subject in self._subjects:
+            for index, (name, row) in enumerate(_ordered(subject)):
+                title = short(f"★ {subject.title}" if subject is reference else subject.title, width)
+                left = (title if index == 0 else "", name, _attack(row), _epsilon(row))
+                points = difference(row, reference) if subject in others and subject.data == reference.data else None
+                right = (
+                    format_accuracy(row["accuracy"]),
+                    format_interval(row["interval"]),
+                    ("ref." if subject is reference else "") if points is None else f"{100 * points:+.1f}",
+                )
+                table.add_row(
+                    *(Text(f"{cell} ", style="" if row["attack"] else "bold", no_wrap=True) for cell in left),
+                    *(Text(f"{cell} ", justify="right") for cell in right),
+                )
+
+    @work(thread=True, exclusive=True)
+    def _compare(self, turn: int, subjects: list[Subject]) -> None:
+        """Reads the images of runs, which takes seconds for thousands."""
+        worker, told = get_current_worker(), []
+        for sentence in paired_sentences(subjects, lambda: worker.is_cancelled):
+            told.append(sentence)
+            self.post_message(PairedRead(turn, [*told, "comparing images..."]))
+        self.post_message(PairedRead(turn, told))
+
+    def on_paired_read(self, message: PairedRead) -> None:
+        if message.turn == self._turn:  # Not of what was chosen before.
+            self.query_one("#paired", Static).update("\n".join(message.sentences))
+
+
+def _ordered(subject: Subject) -> Iterator[tuple[str, Row]]:
+    """Yields the rows by network, with its name at the first of each."""
+    for name, group in by_network(subject.rows).items():
+        for index, row in enumerate(group):
+            yield name if index == 0 else "", dict(row)
+
+
+def _attack(row: Row) -> str:
+    eot = row["eot"] or 1
+    return f"{attack_name(row['attack'] or 'clean')}{f' EOT {eot}' if eot > 1 else ''}"
+
+
+def _epsilon(row: Row) -> str:
+    """Returns the epsilon, with its norm where that isn't the usual one: the table has to fit 80 columns."""
+    return format_epsilon(row["epsilon"]) if row["norm"] == "linf" else format_budget(row["epsilon"], row["norm"])
+
+
+def paired_sentences(subjects: Sequence[Subject], is_cancelled: Callable[[], bool]) -> Iterator[str]:
+    """Yields what McNemar's test says of each subject and the first, or why it can't be made."""
+    if len(subjects) < 2:
+        return
+    reference, *others = subjects
+    lacking = [subject for subject in subjects if not (subject.path / "examples.h5").is_file()]
+    for other in others:
+        if is_cancelled():
+            return
+        if reference not in lacking and other not in lacking:
+            yield _paired_sentence(reference, other)
+    if lacking:
+        named = "the reference" if lacking == [reference] else ", ".join(subject.title for subject in lacking)
+        yield f"No McNemar test with {named}: only runs of an attack or a training keep their images (examples.h5)."
+
+
+def _paired_sentence(first: Subject, second: Subject) -> str:
+    try:
+        pair: Paired | None = paired(first.path, second.path)
+    except InputError as error:
+        return f"{first.title} and {second.title}: {error}"
+    except (OSError, *FOREIGN):
+        return f"{first.title} and {second.title}: their images or results can't be read."
+    if pair is None:
+        return f"{first.title} and {second.title} were measured on other images: no McNemar test."
+    return (
+        f"{second.title} and {first.title} on the same {pair.examples:,} images under attack: "
+        f"{pair.only_second:,} only {second.title} gets wrong, {pair.only_first:,} only {first.title} "
+        f"(McNemar's exact test: p {format_probability(pair.p_value)}); "
+        # Not -0.0.
+        f"robust accuracy differs by {0.0 - 100 * pair.difference:+.1f} points."
+    )
+
+
+class SettingsTable(Vertical):
+    """One column for each subject, and the rows where they differ."""
+
+    DEFAULT_CSS = """
+    SettingsTable > .note { height: auto; padding: 0 1; }
+    """
+
+    def __init__(self, id: str) -> None:
+        super().__init__(id=id)
+        self._subjects: list[Subject] = []
+        self._all = False
+
+    def compose(self) -> ComposeResult:
+        yield Static("", markup=False, classes="note dim")
+        table: DataTable[Any] = DataTable(cursor_type="row", zebra_stripes=True, fixed_columns=1)
+        yield table
+
+    @property
+    def table(self) -> DataTable[Any]:
+        """The table that is shown."""
+        return self.query_one(DataTable)
+
+    def show(self, subjects: list[Subject]) -> None:
+        """Shows the settings, the reference's first."""
+        if subjects != self._subjects:
+            self._subjects = subjects
+            self._fill()
+
+    def toggle_all(self) -> None:
+        """Shows all settings, or only those that differ."""
+        self._all = not self._all
+        self._fill()
+
+    def _fill(self) -> None:
+        rows = differing(self._subjects)
+        unequal = sum(differs for *_, differs in rows)
+        alone = len(self._subjects) < 2
+        if alone:
+            note = "All settings of the only one that is chosen. Choose another one to see how they differ."
+        elif self._all:
+            note = f"All {len(rows)} settings; {unequal} differ (≠). o shows only those."
+        else:
+            note = f"{unequal} of {len(rows)} settings differ. o shows the others as well."
+        self.query_one(".note", Static).update(note)
+        table = self.table
+        table.clear(columns=True)
+        table.add_column("setting")
+        for index, subject in enumerate(self._subjects):
+            table.add_column(Text(short(f"★ {subject.title}" if index == 0 else subject.title, 30)))
+        for name, values, differs in rows:
+            if differs or alone or self._all:
+                table.add_row(
+                    Text(f"≠ {name}" if differs and self._all else name, style="bold" if differs else "dim"),
+                    *(Text(value or "-", no_wrap=True) for value in values),
+                )
+
+
+class StudiesPane(Vertical):
+    """The tables of the studies that are chosen, one at a time."""
+
+    DEFAULT_CSS = """
+    StudiesPane > .next { height: auto; padding: 0 1; }
+    """
+
+    def __init__(self, id: str) -> None:
+        super().__init__(id=id)
+        self._studies: list[Subject] | None = None
+        self._at = 0
+
+    def compose(self) -> ComposeResult:
+        yield Static("", markup=False, classes="next")
+        yield StudyPane()
+
+    @property
+    def table(self) -> DataTable[Any]:
+        """The table that is shown."""
+        return self.query_one(DataTable)
+
+    def show(self, subjects: list[Subject]) -> None:
+        """Shows those of the subjects that are studies."""
+        studies = [subject for subject in subjects if subject.is_study]
+        if studies != self._studies:
+            self._studies, self._at = studies, 0
+            self._fill()
+
+    def next(self) -> None:
+        """Shows the next study."""
+        if self._studies:
+            self._at = (self._at + 1) % len(self._studies)
+            self._fill()
+
+    def on_click(self, event: Any) -> None:
+        if event.widget is self.query_one(".next"):
+            self.next()
+
+    def _fill(self) -> None:
+        line, pane = self.query_one(".next", Static), self.query_one(StudyPane)
+        pane.display = bool(self._studies)
+        if not self._studies:
+            line.update("None of those chosen is a study or a demo: only these have a table with published figures.")
+            return
+        study = self._studies[self._at]
+        several = f"  ({self._at + 1} of {len(self._studies)}; n or a click here: next)"
+        text = Text(study.title, "bold")
+        text.append(f", {study.images}{several if len(self._studies) > 1 else ''}", "not bold")
+        line.update(text)
+        pane.fill(study.rows, synthetic=study.synthetic)
