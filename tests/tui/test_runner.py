@@ -59,7 +59,8 @@ def test_cancelling_ends_a_run_that_says_so(runner: Runner, runs_dir: Path) -> N
 
 def test_a_run_has_a_session_of_its_own_and_outlives_its_starter(runs_dir: Path, tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from tui.runner import Runner; from kerasrobust.config import DemoConfig\n"
+        "import sys; from pathlib import Path\n"
+        "from tui.runner import Runner; from kerasrobust.config import DemoConfig\n"
         "print(Runner(sys.argv[2:]).start(DemoConfig(name='mine', runs_dir=Path(sys.argv[1]))).process.pid)"
     )
     environment = os.environ | {"FAKE_STOP_AT": "3"}

@@ -15,7 +15,7 @@ from textual.pilot import Pilot
 from textual.widgets import Input
 
 from kerasrobust.config import DemoConfig, TrainConfig
-from kerasrobust.events import Finding, Log, Progress, RunFinished, to_json
+from kerasrobust.events import AttackProgress, Finding, Log, Progress, RunFinished, to_json
 from kerasrobust.runs import is_locked, state
 from tui.app import Lab
 from tui.screens.monitor import MonitorScreen
@@ -242,7 +242,7 @@ async def test_a_folder_that_vanishes_is_a_message(lab: Lab, add_run: AddRun) ->
         b'{"schema":1,"type":"AttackProgress","time":-1,"attack":"a","done":5,"total":0,"survivors":9,"step":0,"steps":0,'
         b'"gradients":0,"forwards":0}\n',
         b"[" * 200_000 + b"\n",
-        '{"schema":1,"type":"Log","time":1,"level":"info","message":"\x1b[31m[bold]\\u0000 [/nope]"}\n'.encode(),
+        b'{"schema":1,"type":"Log","time":1,"level":"info","message":"\x1b[31m[bold]\\u0000 [/nope]"}\n',
     ],
 )
 async def test_odd_files_of_events_are_a_message_at_most(lab: Lab, add_run: AddRun, content: bytes) -> None:
@@ -303,9 +303,8 @@ async def test_the_attacks_are_a_live_table_with_their_survivors(
     lab: Lab, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events = recorded("demo")
-    running = next(
-        index for index, event in enumerate(events) if type(event).__name__ == "AttackProgress" and event.stage == "attack-convnet-random"
-    )  # fmt: skip
+    stages = [event.stage if isinstance(event, AttackProgress) else "" for event in events]
+    running = stages.index("attack-convnet-random")
     monkeypatch.setenv("FAKE_STOP_AT", str(running + 1))
     async with lab.run_test(size=(160, 48)) as pilot:
         lab.start(DemoConfig(name="mine"))

@@ -94,7 +94,8 @@ def test_the_recorded_demo_ends_with_what_its_events_say() -> None:
 
 def attack(name: str = "pgd") -> list[Event]:
     progress = AttackProgress(
-        time=12.0, stage="attack", attack=name, done=25, total=100, survivors=60, step=1, steps=2, gradients=5, forwards=1
+        time=12.0, stage="attack", attack=name, done=25, total=100, survivors=60, step=1, steps=2, gradients=5,
+        forwards=1,
     )  # fmt: skip
     return [
         StageStarted(time=10.0, stage="attack", title="Attacking"),

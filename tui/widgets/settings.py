@@ -49,7 +49,7 @@ class SettingsPane(VerticalScroll):
     SettingsPane > Static { height: auto; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("y", "copy", "Copy command", id="copy-command", tooltip="Copy the command that repeats this run"),
+        Binding("y", "copy", "Copy command", id="copy-run-command", tooltip="Copy the command that repeats this run"),
     ]
 
     def __init__(self, path: Path) -> None:
