@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
+from textual.events import Event, InputEvent
 from textual.screen import Screen
 
 from kerasrobust.config import RunConfig
@@ -99,6 +102,7 @@ class Lab(App[None]):
         self.runner = Runner(engine)
         # What moves between two states is time that a person waits, and a core works.
         self.animation_level = "none"
+        self._touched = 0.0
 
     @property
     def _sixteen(self) -> bool:
@@ -108,7 +112,21 @@ class Lab(App[None]):
         # Sixteen colours can't be mixed: there the terminal's own are used.
         self.theme = "ansi-dark" if self._sixteen else "textual-dark"
         self.set_interval(1.0, self._look_after_children)
+        # A full collection takes 100 ms of whoever presses a key meanwhile: only in pauses, and of what is new.
+        gc.set_threshold(5_000, 10, 1_000)
+        self.call_after_refresh(gc.freeze)
+        self.set_interval(2.0, self._tidy)
         self.switch_mode("runs")
+
+    async def on_event(self, event: Event) -> None:
+        """Notes when a person last did something."""
+        if isinstance(event, InputEvent):
+            self._touched = time.monotonic()
+        await super().on_event(event)
+
+    def _tidy(self) -> None:
+        if time.monotonic() - self._touched > 1.0 and gc.get_count()[2] > 1:
+            gc.collect()
 
     def show(self, place: str) -> None:
         """Goes to one of the places."""

@@ -22,6 +22,9 @@ from kerasrobust.runs import is_locked
 GRACE_SECONDS = 10.0
 """How long a run may take to stop before it is asked more sternly: SIGINT, SIGTERM, SIGKILL."""
 
+NICENESS = 10
+"""Of what runs give way in: where cores are few, a key press comes before the next step. Alone they are as fast."""
+
 _ENGINE_WORDS = 3  # python -m kerasrobust.run
 
 
@@ -107,6 +110,7 @@ class Runner:
             raise InputError(
                 f"Expected to start {self.engine[0]}. Received: {error.strerror}. Is the environment still there?"
             ) from error
+        _give_way(process.pid)
         assert config.name is not None
         child = Child(config.runs_dir / config.name, command, process, errors, time.time())
         self.children[child.path] = child
@@ -164,6 +168,15 @@ class Runner:
         with contextlib.suppress(ProcessLookupError):  # It has ended in between.
             os.killpg(child.process.pid, number)
         return number.name
+
+
+def _give_way(pid: int) -> None:
+    """Lowers the priority of a run that has just been started, before it makes threads."""
+    with contextlib.suppress(OSError):  # It has ended already.
+        os.setpriority(os.PRIO_PROCESS, pid, NICENESS)
+    # Linux shares the cores between sessions first, and between the processes of each after that.
+    with contextlib.suppress(OSError):
+        Path(f"/proc/{pid}/autogroup").write_text(str(NICENESS))
 
 
 def named(config: RunConfig) -> RunConfig:

@@ -187,8 +187,11 @@ class Chart(Vertical, can_focus=False):
 
     def show(self, curves: Sequence[Curve]) -> None:
         """Draws curves in place of those that are there. Zoom and cursor stay."""
-        self.curves = [curve for curve in curves if len(curve.xs)]
-        self._draw()
+        wanted = [curve for curve in curves if len(curve.xs)]
+        # Drawing is what costs; most looks at a run bring no new point of what is shown.
+        if wanted != self.curves:
+            self.curves = wanted
+            self._draw()
 
     def smooth(self, smoothing: float, logarithmic: bool) -> None:
         """Sets the smoothing, and whether values are drawn as their logarithms."""
@@ -215,11 +218,13 @@ class Chart(Vertical, can_focus=False):
             ys = self._values(curve)
             finite = [y for y in ys if math.isfinite(y)]
             low, high = min([low, *finite]), max([high, *finite])
-            style = self.colour(curve.colour)
             if not curve.sign or curve.joined:
+                style = self.colour(curve.colour)
                 plot.plot(*self._thinned(curve.xs, ys), line_style=style, hires_mode=HiResMode.BRAILLE)
+        for curve in self.curves:  # On top of all lines.
             if curve.sign:
-                plot.scatter(curve.xs, ys, marker=curve.sign, marker_style=style)
+                style = self.colour(curve.colour)
+                plot.scatter(curve.xs, self._values(curve), marker=curve.sign, marker_style=style)
         if self.cursor is not None:
             plot.add_v_line(self.cursor, "dim")
         if not self._zoomed and low <= high:
@@ -244,7 +249,8 @@ class Chart(Vertical, can_focus=False):
         """Shows the whole curves, with some room around also where all values are the same."""
         first = min(curve.xs[0] for curve in self.curves)
         last = max(curve.xs[-1] for curve in self.curves)
-        plot.set_xlimits(first, last if last > first else first + 1)
+        # A sign at the very edge would be cut off.
+        plot.set_xlimits(first, last + 0.01 * (last - first) if last > first else first + 1)
         if self.bounds is not None and not self.logarithmic:
             low, high = self.bounds
         else:

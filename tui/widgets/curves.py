@@ -50,7 +50,7 @@ class CurvesPane(Container):
         self._chosen: str | None = None
         self._smoothing = 0
         self._log = False
-        self._drawn: object = None
+        self._title = ""
 
     def compose(self) -> ComposeResult:
         yield Static("", id="training", classes="dim", markup=False)
@@ -67,8 +67,7 @@ class CurvesPane(Container):
     def show(self, state: RunState) -> None:
         """Draws the curves, where there are new points."""
         self._state = state
-        if state.series is not self._drawn:
-            self._draw()
+        self._draw()
 
     def _draw(self) -> None:
         state = self._state
@@ -76,15 +75,17 @@ class CurvesPane(Container):
         stage = self._chosen if self._chosen in trainings else trainings[-1] if trainings else None
         label = self.query_one("#training", Static)
         if stage is None:
-            label.update("No training yet: curves come with the first steps. Attacks: a, log: l.")
+            title = "No training yet: curves come with the first steps. Attacks: a, log: l."
         else:
             which = (
                 f"training {trainings.index(stage) + 1} of {len(trainings)}, [ and ] change" if trainings[1:] else ""
             )
-            title = state.stages[stage].title if stage in state.stages else stage
+            name = state.stages[stage].title if stage in state.stages else stage
             smoothing = f"smoothing {SMOOTHINGS[self._smoothing]:g}" if self._smoothing else ""
-            label.update("  ".join(word for word in (title, which, smoothing) if word))
-        self._drawn = state.series
+            title = "  ".join(word for word in (name, which, smoothing) if word)
+        if title != self._title:
+            self._title = title
+            label.update(title)
         for chart, names in (
             ("#accuracy", ("accuracy", "robust_accuracy")),
             ("#loss", ("loss",)),

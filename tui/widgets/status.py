@@ -21,6 +21,8 @@ class Status(Static):
     Status { height: auto; max-height: 9; padding: 0 1; text-wrap: nowrap; text-overflow: ellipsis; }
     """
 
+    _shown: Text | None = None
+
     def show(self, state: RunState, living: str, *, notes: str = "", last_words: str = "") -> None:
         """Shows where a run is.
 
@@ -54,7 +56,14 @@ class Status(Static):
             text.append(notes, "reverse")
         if last_words:
             text.append(f"\n{last_words}")
-        self.update(text)
+        self._show(text)
+
+    def _show(self, text: Text) -> None:
+        """Takes a text where it is another one; a layout of the whole screen only where it is higher or lower."""
+        if text != self._shown:
+            lines = text.plain.count("\n")
+            self.update(text, layout=self._shown is None or lines != self._shown.plain.count("\n"))
+            self._shown = text
 
 
 def _seconds(state: RunState) -> float:
@@ -98,6 +107,8 @@ class Stages(Static):
         border-right: solid $panel; height: 1fr; }
     """
 
+    _shown: Text | None = None
+
     def show(self, state: RunState) -> None:
         """Lists the stages."""
         text = Text(no_wrap=True, overflow="ellipsis")
@@ -108,4 +119,6 @@ class Stages(Static):
             if stage.status != "running":
                 text.append(f" {format_seconds(stage.seconds)}", "dim")
             text.append("\n")
-        self.update(text)
+        if text != self._shown:
+            self._shown = text
+            self.update(text, layout=False)

@@ -331,4 +331,6 @@ def overlaid(subjects: Sequence[Subject]) -> list[Overlay]:
         points = line.points if joined or before is None else [before, *line.points]
         return Trace(line.label, points, joined)
 
-    return [Overlay(*key, [trace(line) for line in lines]) for key, lines in (made | alone).items()]
+    result = [Overlay(*key, [trace(line) for line in lines]) for key, lines in (made | alone).items()]
+    # First where there is most to compare.
+    return sorted(result, key=lambda overlay: -len(overlay.traces))

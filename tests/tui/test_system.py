@@ -1,0 +1,251 @@
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from screen import shows, text, until
+from textual.app import App, ComposeResult
+
+from tui.app import Lab
+from tui.screens.system import SystemPanel
+from tui.system import HISTORY, Sampler
+from tui.widgets.meter import bars
+
+MEMINFO = "MemTotal:       16000000 kB\nMemFree:         1000 kB\nMemAvailable:   12000000 kB\n"
+
+
+class FakeNvml(SimpleNamespace):
+    """A driver with two GPUs, of which the second gives no power. It loses the first on demand."""
+
+    NVML_TEMPERATURE_GPU = 0
+
+    class NVMLError(Exception):
+        pass
+
+    def __init__(self, gpus: int = 2) -> None:
+        super().__init__(gpus=gpus, lost=False, loaded=True, rate=40)
+
+    def nvmlInit(self) -> None:
+        if not self.loaded:
+            raise self.NVMLError("Driver Not Loaded")
+
+    def nvmlDeviceGetCount(self) -> int:
+        return self.gpus
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
+        return index
+
+    def nvmlDeviceGetName(self, handle: int) -> str:
+        return f"Accelerator {handle}"
+
+    def _check(self, handle: int) -> None:
+        if self.lost and handle == 0:
+            raise self.NVMLError("GPU is lost")
+
+    def nvmlDeviceGetUtilizationRates(self, handle: int) -> SimpleNamespace:
+        self._check(handle)
+        return SimpleNamespace(gpu=self.rate + handle, memory=7)
+
+    def nvmlDeviceGetMemoryInfo(self, handle: int) -> SimpleNamespace:
+        self._check(handle)
+        return SimpleNamespace(used=6 * 2**30, total=24 * 2**30)
+
+    def nvmlDeviceGetTemperature(self, handle: int, sensor: int) -> int:
+        self._check(handle)
+        assert sensor == self.NVML_TEMPERATURE_GPU
+        return 61
+
+    def nvmlDeviceGetPowerUsage(self, handle: int) -> int:
+        self._check(handle)
+        if handle == 1:
+            raise self.NVMLError("Not Supported")
+        return 212_400
+
+    def nvmlDeviceGetEnforcedPowerLimit(self, handle: int) -> int:
+        self.nvmlDeviceGetPowerUsage(handle)
+        return 300_000
+
+
+@pytest.fixture
+def nvml(monkeypatch: pytest.MonkeyPatch) -> FakeNvml:
+    fake = FakeNvml()
+    monkeypatch.setitem(sys.modules, "pynvml", fake)
+    return fake
+
+
+@pytest.fixture
+def no_gpu(nvml: FakeNvml) -> None:
+    nvml.loaded = False
+
+
+@pytest.fixture
+def proc(tmp_path: Path) -> Path:
+    folder = tmp_path / "proc"
+    folder.mkdir()
+    (folder / "stat").write_text("cpu  100 0 100 700 100 0 0 0 0 0\ncpu0 1 1 1 1\n")
+    (folder / "meminfo").write_text(MEMINFO)
+    (folder / "loadavg").write_text("1.25 0.5 0.1 2/300 999\n")
+    return folder
+
+
+def test_figures_of_two_gpus(nvml: FakeNvml, proc: Path, tmp_path: Path) -> None:
+    sampler = Sampler(tmp_path / "runs", proc)
+    first, second = sampler.sample().gpus
+    assert sampler.problem == ""
+    assert (first.name, first.utilisation, first.temperature) == ("Accelerator 0", 40, 61)
+    assert (first.memory_used, first.memory_total) == (6 * 2**30, 24 * 2**30)
+    assert (first.power, first.power_limit) == (212.4, 300)
+    assert (second.utilisation, second.power, second.power_limit) == (41, None, None)
+
+
+def test_a_gpu_that_is_lost_on_the_way_keeps_its_place(nvml: FakeNvml, proc: Path, tmp_path: Path) -> None:
+    sampler = Sampler(tmp_path / "runs", proc)
+    sampler.sample()
+    nvml.lost = True
+    first, second = sampler.sample().gpus
+    assert (first.name, first.utilisation, first.memory_used, first.power) == ("Accelerator 0", None, None, None)
+    assert second.utilisation == 41
+
+
+def test_without_a_driver_the_reason_is_told(no_gpu: None, proc: Path, tmp_path: Path) -> None:
+    sampler = Sampler(tmp_path / "runs", proc)
+    assert sampler.sample().gpus == ()
+    assert sampler.problem == "no GPU (Driver Not Loaded)"
+
+
+def test_without_a_gpu_or_without_the_library(
+    nvml: FakeNvml, proc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nvml.gpus = 0
+    sampler = Sampler(tmp_path / "runs", proc)
+    sampler.sample()
+    assert sampler.problem == "no GPU"
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    sampler = Sampler(tmp_path / "runs", proc)
+    sampler.sample()
+    assert sampler.problem == "no GPU figures (nvidia-ml-py is not installed)"
+
+
+def test_processor_and_memory(no_gpu: None, proc: Path, tmp_path: Path) -> None:
+    sampler = Sampler(tmp_path / "runs", proc)
+    first = sampler.sample()
+    assert (first.cpu, first.load) == (None, 1.25)
+    assert (first.memory_used, first.memory_total) == (4_000_000 * 1024, 16_000_000 * 1024)
+    # 100 ticks more: 30 for users (10 of them for guests, which count once), 60 idle, 10 waiting for a disk.
+    (proc / "stat").write_text("cpu  130 0 100 760 110 0 0 0 10 0\n")
+    assert sampler.sample().cpu == pytest.approx(30)
+    assert sampler.sample().cpu is None  # No time has passed.
+
+
+def test_without_proc_nothing_is_known(no_gpu: None, tmp_path: Path) -> None:
+    sampler = Sampler(tmp_path / "runs", tmp_path / "nowhere")
+    for _ in range(2):
+        sample = sampler.sample()
+        assert (sample.cpu, sample.memory_used, sample.memory_total, sample.load) == (None,) * 4
+
+
+def test_the_history_is_bounded(nvml: FakeNvml, proc: Path, tmp_path: Path) -> None:
+    sampler = Sampler(tmp_path / "runs", proc)
+    samples = [sampler.sample() for _ in range(HISTORY + 5)]
+    assert list(sampler.history) == samples[-HISTORY:]
+
+
+@pytest.fixture
+def running(runs_dir: Path) -> Iterator[Path]:
+    """The folder of a run that this very process works in."""
+    folder = runs_dir / "mine"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.write(f"{os.getpid()} {time.time():.0f}\n")
+        lock.flush()
+        yield folder
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux's /proc")
+def test_the_process_of_a_run_is_found_and_measured(no_gpu: None, running: Path) -> None:
+    sampler = Sampler(running.parent)
+    (process,) = sampler.sample().processes
+    assert (process.run, process.pid, process.cpu) == ("mine", os.getpid(), None)
+    resident = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    assert process.rss == pytest.approx(resident, rel=0.2)
+    begun = time.monotonic()
+    while time.monotonic() - begun < 0.3:
+        pass
+    (process,) = sampler.sample().processes
+    assert process.cpu is not None
+    assert 20 < process.cpu < 150
+
+
+def test_a_run_whose_process_has_vanished_is_left_out(no_gpu: None, running: Path, proc: Path) -> None:
+    assert Sampler(running.parent, proc).sample().processes == ()
+
+
+@given(
+    st.lists(st.none() | st.floats(0, 1e12), max_size=20), st.floats(0.1, 1e12), st.integers(-3, 30), st.integers(1, 5)
+)
+def test_bars_keep_to_their_room(values: list[float | None], top: float, width: int, height: int) -> None:
+    lines = bars(values, top, width, height)
+    assert [len(line) for line in lines] == [max(0, width)] * height
+
+
+def test_bars_of_known_values() -> None:
+    assert bars([0, None, 50, 100], top=100, width=6, height=1) == ["  ▁ ▄█"]
+    assert bars([50, 75, 100, 1], top=100, width=3, height=2) == ["▄█ ", "██▁"]
+
+
+@pytest.mark.parametrize("size", [(80, 24), (160, 48)])
+async def test_the_screen_without_a_gpu(no_gpu: None, lab: Lab, running: Path, size: tuple[int, int]) -> None:
+    async with lab.run_test(size=size) as pilot:
+        await pilot.press("5")
+        await shows(pilot, "no GPU (Driver Not Loaded)", "Processor", "GiB", "Load", "mine: process", "One bar")
+
+
+@pytest.mark.parametrize("size", [(80, 24), (160, 48)])
+async def test_the_screen_with_two_gpus(nvml: FakeNvml, lab: Lab, size: tuple[int, int]) -> None:
+    async with lab.run_test(size=size) as pilot:
+        await pilot.press("5")
+        await shows(pilot, "GPU 0: Accelerator 0", "40 %", "6.0 of 24.0 GiB", "61 °C", "212 of 300 W")
+        await shows(pilot, "GPU 1: Accelerator 1", "41 %", "not known", "No run is under way here.")
+        assert "no GPU" not in text(pilot)
+        nvml.lost = True
+        nvml.rate = 90
+        await shows(pilot, "91 %")
+
+
+async def test_it_samples_only_while_it_is_seen(nvml: FakeNvml, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tui.screens.system.PERIOD", 0.05)
+    async with lab.run_test(size=(80, 24)) as pilot:
+        await pilot.press("5")
+        panel = lab.screen.query_one(SystemPanel)
+        await until(pilot, lambda: len(panel.sampler.history) >= 3)
+        await pilot.press("1")
+        await pilot.pause(0.15)  # One that has begun may end.
+        before = len(panel.sampler.history)
+        await pilot.pause(0.3)
+        assert len(panel.sampler.history) == before
+        await pilot.press("5")
+        await until(pilot, lambda: len(panel.sampler.history) > before)
+
+
+async def test_the_panel_in_another_screen_and_without_colours(
+    nvml: FakeNvml, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setattr("tui.screens.system.PERIOD", 0.05)
+
+    class Other(App[None]):
+        def compose(self) -> ComposeResult:
+            yield SystemPanel(tmp_path)
+
+    async with Other().run_test(size=(80, 24)) as pilot:
+        await shows(pilot, "Accelerator 1", "▃▃▃▃")

@@ -1,0 +1,256 @@
+"""What the machine is doing: processor, memory and GPUs, sampled from NVML and Linux's /proc. No Textual here.
+
+The GPU figures are tested against a stand-in for NVML only; on a machine with a GPU they are not verified.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from kerasrobust.runs import is_locked, list_runs
+
+HISTORY = 300
+"""Samples that are kept."""
+LOOK_SECONDS = 5.0
+"""Between two looks at the runs folder for runs that are under way."""
+PROC = Path("/proc")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gpu:
+    """One GPU at one moment; None for a figure that it doesn't give.
+
+    Attributes:
+        name: as the driver calls it.
+        utilisation: percent of the time in which it computed.
+        memory_used: bytes, by everybody.
+        memory_total: bytes.
+        temperature: degrees Celsius.
+        power: watts.
+        power_limit: watts.
+    """
+
+    name: str
+    utilisation: float | None = None
+    memory_used: float | None = None
+    memory_total: float | None = None
+    temperature: float | None = None
+    power: float | None = None
+    power_limit: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Process:
+    """The process of a run that is under way.
+
+    Attributes:
+        run: name of the run.
+        pid: its number.
+        cpu: percent of one core since the sample before; None in the first one.
+        rss: bytes of memory that it holds.
+    """
+
+    run: str
+    pid: int
+    cpu: float | None
+    rss: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """The machine at one moment; None for what can't be known.
+
+    Attributes:
+        time: Unix seconds.
+        cpu: percent of all cores since the sample before; None in the first one.
+        memory_used: bytes that are not to be had, as the kernel estimates.
+        memory_total: bytes.
+        load: processes that ran or waited, over the last minute.
+        gpus: one entry each, always in the same order.
+        processes: of the runs that are under way.
+    """
+
+    time: float
+    cpu: float | None = None
+    memory_used: float | None = None
+    memory_total: float | None = None
+    load: float | None = None
+    gpus: tuple[Gpu, ...] = ()
+    processes: tuple[Process, ...] = ()
+
+
+class Sampler:
+    """Takes samples and keeps the last of them. Not for two threads at once.
+
+    Args:
+        runs_dir: folder of all runs.
+        proc: where the kernel tells of itself.
+
+    Attributes:
+        history: the last samples, the newest at the end.
+        problem: why there is no figure of a GPU; empty where there are some, and before the first sample.
+
+    Example:
+        >>> sampler = Sampler(Path("runs"))
+        >>> sampler.sample().gpus, sampler.problem  # doctest: +SKIP
+        ((), 'no GPU (NVML Shared Library Not Found)')
+    """
+
+    def __init__(self, runs_dir: Path, proc: Path = PROC) -> None:
+        self.history: deque[Sample] = deque(maxlen=HISTORY)
+        self.problem = ""
+        self._runs_dir = runs_dir
+        self._proc = proc
+        self._cpu: tuple[float, float] | None = None
+        self._nvml: _Nvml | None = None
+        self._running: list[tuple[str, int]] = []
+        self._looked = -LOOK_SECONDS
+        self._seconds: dict[int, tuple[float, float]] = {}
+
+    def sample(self) -> Sample:
+        """Takes a sample, adds it to the history and returns it. May take some milliseconds; the first one longer."""
+        if self._nvml is None:
+            self._nvml = _Nvml()
+            self.problem = self._nvml.problem
+        used, total = self._memory()
+        sample = Sample(
+            time=time.time(),
+            cpu=self._busy(),
+            memory_used=used,
+            memory_total=total,
+            load=self._load(),
+            gpus=self._nvml.read(),
+            processes=self._processes(),
+        )
+        self.history.append(sample)
+        return sample
+
+    def _read(self, name: str) -> str:
+        """Returns a file of /proc, or nothing where there is none: on another system, or as the process has ended."""
+        try:
+            return (self._proc / name).read_text()
+        except OSError:
+            return ""
+
+    def _busy(self) -> float | None:
+        words = self._read("stat").partition("\n")[0].split()[1:]
+        if len(words) < 5:
+            return None
+        # user, nice, system, idle, iowait, irq, softirq, steal; the time of guests is within that of users.
+        ticks = [float(word) for word in words[:8]]
+        before, self._cpu = self._cpu, (sum(ticks), ticks[3] + ticks[4])
+        if before is None:
+            return None
+        total, idle = self._cpu[0] - before[0], self._cpu[1] - before[1]
+        # The kernel's count of waiting may run backwards.
+        return min(100.0, max(0.0, 100 * (1 - idle / total))) if total > 0 else None
+
+    def _memory(self) -> tuple[float | None, float | None]:
+        fields = dict(line.partition(":")[::2] for line in self._read("meminfo").splitlines())
+        try:
+            total, available = (1024.0 * float(fields[name].split()[0]) for name in ("MemTotal", "MemAvailable"))
+        except KeyError:
+            return None, None
+        return total - available, total
+
+    def _load(self) -> float | None:
+        words = self._read("loadavg").split()
+        return float(words[0]) if words else None
+
+    def _processes(self) -> tuple[Process, ...]:
+        now = time.monotonic()
+        if now - self._looked >= LOOK_SECONDS:
+            self._looked = now
+            self._running = _running(self._runs_dir)
+        before, self._seconds = self._seconds, {}
+        found = []
+        for run, pid in self._running:
+            # What follows the name, which is in parentheses and may hold anything.
+            words = self._read(f"{pid}/stat").rpartition(")")[2].split()
+            if len(words) < 22:
+                continue
+            seconds = (float(words[11]) + float(words[12])) / os.sysconf("SC_CLK_TCK")
+            self._seconds[pid] = (now, seconds)
+            cpu = None
+            if pid in before and now > before[pid][0]:
+                cpu = 100 * (seconds - before[pid][1]) / (now - before[pid][0])
+            found.append(Process(run=run, pid=pid, cpu=cpu, rss=float(words[21]) * os.sysconf("SC_PAGE_SIZE")))
+        return tuple(found)
+
+
+def _running(runs_dir: Path) -> list[tuple[str, int]]:
+    """Returns name and process of each run that is under way; a process in another machine's folder isn't found."""
+    found = []
+    try:
+        for path in list_runs(runs_dir):
+            if is_locked(path):
+                owner, *_ = [*(path / "lock").read_text().split(), ""]
+                if owner.isdigit():
+                    found.append((path.name, int(owner)))
+    except OSError:  # A folder vanished meanwhile, or can't be read; others say so.
+        pass
+    return found
+
+
+class _Nvml:
+    """NVIDIA's management library, where there is one.
+
+    Attributes:
+        problem: why there are no GPUs; empty where there are.
+    """
+
+    def __init__(self) -> None:
+        self.problem = ""
+        self._gpus: list[tuple[str, object]] = []
+        try:
+            self._library: ModuleType = importlib.import_module("pynvml")
+        except ImportError:
+            self.problem = "no GPU figures (nvidia-ml-py is not installed)"
+            return
+        try:
+            self._library.nvmlInit()
+            for index in range(self._library.nvmlDeviceGetCount()):
+                handle = self._library.nvmlDeviceGetHandleByIndex(index)
+                name = self._figure(partial(self._library.nvmlDeviceGetName, handle))
+                self._gpus.append((name or "GPU", handle))
+        except self._library.NVMLError as error:
+            self.problem = f"no GPU ({error})"
+        else:
+            self.problem = "" if self._gpus else "no GPU"
+
+    def _figure(self, ask: Callable[[], Any]) -> Any:
+        """Returns a figure, or None where this GPU or its driver doesn't give it (any more)."""
+        try:
+            return ask()
+        except self._library.NVMLError:
+            return None
+
+    def read(self) -> tuple[Gpu, ...]:
+        return tuple(self._gpu(name, handle) for name, handle in self._gpus)
+
+    def _gpu(self, name: str, handle: object) -> Gpu:
+        nvml = self._library
+        rates = self._figure(lambda: nvml.nvmlDeviceGetUtilizationRates(handle))
+        memory = self._figure(lambda: nvml.nvmlDeviceGetMemoryInfo(handle))
+        temperature = self._figure(lambda: nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU))
+        # Milliwatts.
+        power = self._figure(lambda: nvml.nvmlDeviceGetPowerUsage(handle))
+        limit = self._figure(lambda: nvml.nvmlDeviceGetEnforcedPowerLimit(handle))
+        return Gpu(
+            name=name,
+            utilisation=None if rates is None else float(rates.gpu),
+            memory_used=None if memory is None else float(memory.used),
+            memory_total=None if memory is None else float(memory.total),
+            temperature=None if temperature is None else float(temperature),
+            power=None if power is None else power / 1000,
+            power_limit=None if limit is None else limit / 1000,
+        )
