@@ -14,7 +14,6 @@ from textual.message import Message
 from textual.widgets import ContentSwitcher, DataTable, Static, Tab, Tabs
 
 from tui.screens.base import MainScreen
-from tui.screens.runs import WIDE
 from tui.widgets.choose import EMPTY, ChoosePane
 from tui.widgets.overlay import OverlayPane
 from tui.widgets.side_by_side import FiguresPane, SettingsTable, StudiesPane
@@ -23,6 +22,9 @@ from tui.widgets.table import as_text
 
 PERIOD = 2.0
 """Seconds between two looks at the folders."""
+
+WIDE = 140
+"""From this many columns on the list stands beside what it is chosen for."""
 
 NOTHING = """Nothing is chosen yet.
 

@@ -96,7 +96,7 @@ class Plot(PlotWidget, inherit_bindings=False):
     Plot > .plot--axis { color: $text-muted; }
     Plot > .plot--tick { color: $text-muted; text-style: none; }
     Plot > .plot--label { color: $text-muted; text-style: none; }
-    Plot:focus > .plot--axis { color: $primary; }
+    Plot:focus > .plot--axis { color: $foreground; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("plus,equals_sign", "zoom_x_in", "Zoom in", id="zoom-in", show=False, tooltip="Zoom into the steps"),

@@ -13,7 +13,7 @@ from textual.widgets import Static
 from tui.state import RunState
 from tui.widgets.chart import SMOOTHINGS, Chart, Curve
 
-WIDE = 100
+WIDE = 88
 """From this many columns on all charts are shown at once; below it one at a time."""
 
 _SPLITS = ("train", "validation")
