@@ -149,3 +149,22 @@ def test_the_time_is_now_in_unix_seconds() -> None:
     event = Progress(unit="step", done=1)
     assert before <= event.time <= time.time()
     assert event.stage is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"message": 3}, {"message": None}, {"level": "shout"}, {"time": "noon"}, {"time": 1e999}, {"time": True},
+        {"time": 10**400}, {"stage": 5},
+    ],
+)  # fmt: skip
+def test_values_of_another_type_are_not_an_event(change: dict[str, Any]) -> None:
+    line = json.dumps({"type": "Log", "time": 1.0, "level": "info", "message": "m"} | change)
+    assert from_json(line) is None
+
+
+def test_numbers_that_are_none_come_back_as_none_inside_of_values() -> None:
+    line = to_json(Metrics(step=1, epoch=1, values={"loss": float("nan"), "accuracy": 0.5}, split="train"))
+    found = from_json(line)
+    assert isinstance(found, Metrics) and found.values == {"loss": None, "accuracy": 0.5}
+    assert from_json(line.replace("0.5", '"half"')) is None

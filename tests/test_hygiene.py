@@ -18,7 +18,11 @@ from kerasrobust.presets import PRESETS
 HEAVY = ("tensorflow", "keras", "tensorflow_datasets", "h5py")
 LIGHT = [
     "kerasrobust",
-    *(f"kerasrobust.{name}" for name in ("errors", "events", "config", "presets", "runs", "console", "report", "run")),
+    *(
+        f"kerasrobust.{name}"
+        for name in ("errors", "events", "config", "presets", "runs", "console", "report", "figures")
+    ),
+    *(f"kerasrobust.{name}" for name in ("compare", "examples", "run")),
     *sorted(
         ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
         for path in (ROOT / "tui").rglob("*.py")
