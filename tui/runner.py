@@ -96,19 +96,21 @@ class Runner:
         """
         config = named(config)
         command = command_line(config)
-        errors = tempfile.TemporaryFile()  # noqa: SIM115 - read as long as the child is known.
         try:
-            process = subprocess.Popen(
-                [*self.engine, *shlex.split(command)[_ENGINE_WORDS:]],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,  # All that it tells is in its events.
-                stderr=errors,
-                start_new_session=True,
-            )
+            with contextlib.ExitStack() as undo:
+                errors = undo.enter_context(tempfile.TemporaryFile())
+                process = subprocess.Popen(
+                    [*self.engine, *shlex.split(command)[_ENGINE_WORDS:]],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,  # All that it tells is in its events.
+                    stderr=errors,
+                    start_new_session=True,
+                )
+                undo.pop_all()  # Read as long as the child is known.
         except OSError as error:
-            errors.close()
             raise InputError(
-                f"Expected to start {self.engine[0]}. Received: {error.strerror}. Is the environment still there?"
+                f"Expected to start {self.engine[0]}. Received: {error.strerror}. "
+                "Free some space, or see whether the environment is still there."
             ) from error
         _give_way(process.pid)
         assert config.name is not None

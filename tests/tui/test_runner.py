@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import signal
@@ -125,6 +126,15 @@ def test_an_ended_run_is_not_signalled(runner: Runner, add_run: Callable[..., Pa
 def test_an_engine_that_is_not_there_is_one_line(runs_dir: Path) -> None:
     with pytest.raises(InputError, match="No such file"):
         Runner(["/nonexistent/python"]).start(DemoConfig(runs_dir=runs_dir))
+
+
+def test_a_full_disk_is_one_line(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full() -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("tui.runner.tempfile.TemporaryFile", full)
+    with pytest.raises(InputError, match="No space left on device. Free some space"):
+        Runner(ENGINE).start(DemoConfig(runs_dir=runs_dir))
 
 
 def test_a_name_is_made_where_there_is_none_and_is_free(runs_dir: Path) -> None:
