@@ -83,9 +83,15 @@ class SavedModel:
 
     @property
     def strongest(self) -> dict[str, Any]:
-        """The attack that leaves the least; empty where there is none."""
+        """The attack that the card's robust accuracy is of, or else the one that leaves the least; empty without any.
+
+        A study's card holds attacks at several radii, and its robust accuracy is at the usual one of them.
+        """
         measured = [attack for attack in self.items("attacks") if number(attack.get("robust_accuracy")) is not None]
-        return min(measured, key=lambda attack: attack["robust_accuracy"], default={})
+        told = number((self.card or {}).get("robust_accuracy"))
+        return min(
+            measured, key=lambda attack: (attack["robust_accuracy"] != told, attack["robust_accuracy"]), default={}
+        )
 
     @property
     def parameters(self) -> int | None:

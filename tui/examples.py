@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -41,8 +41,8 @@ class Source:
 
     path: Path
     stamp: tuple[int, int]
-    index: Index
-    attacks: tuple[tuple[Setting, range], ...]
+    index: Index = field(compare=False)
+    attacks: tuple[tuple[Setting, range], ...] = field(compare=False)
 
     @property
     def network(self) -> str:

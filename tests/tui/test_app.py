@@ -161,11 +161,25 @@ async def test_without_colours_states_are_words(
     runs_dir: Path, models_dir: Path, add_run: AddRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
-    add_run("attack")
+    path = add_run("demo")
     add_run("train", events=12)
     lab = Lab(runs_dir, models_dir)
     async with lab.run_test(size=(80, 24)) as pilot:
         await shows(pilot, "✓ done", "† died")
+        for place in "23451":
+            await pilot.press("escape", place)
+        lab.open_run(path)
+        await shows(pilot, "val", "✓ done")
+        for tab, word in {
+            "a": "survivors",
+            "g": "perturbation",
+            "t": "publ.",
+            "l": "events",
+            "i": "seed",
+            "m": "val",
+        }.items():
+            await pilot.press(tab)
+            await shows(pilot, word)
         colours = {
             colour.triplet
             for strip in lab.screen._compositor.render_strips()

@@ -13,11 +13,14 @@ from rich.text import Text
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Vertical
+from textual.containers import Grid, Vertical
 from textual.events import Leave, MouseMove
+from textual.strip import Strip
 from textual.widgets import Static
+from textual_hires_canvas import Canvas
 from textual_plot import HiResMode, PlotWidget
 from textual_plot.axis_formatter import NumericAxisFormatter
+from textual_plot.plot_widget import Legend
 
 from kerasrobust.figures import format_accuracy
 
@@ -89,6 +92,13 @@ class _Ticks(NumericAxisFormatter):
         return [f"{tick:.6g}" for tick in ticks]
 
 
+class _Canvas(Canvas):
+    """A canvas whose empty ends have a style: without one, Textual fails where there are no colours."""
+
+    def render_line(self, y: int) -> Strip:
+        return Strip([segment for segment in super().render_line(y) if segment.text])
+
+
 class Plot(PlotWidget, inherit_bindings=False):
     """The plot itself, with keys that have names and explanations."""
 
@@ -106,6 +116,12 @@ class Plot(PlotWidget, inherit_bindings=False):
         Binding("shift+up", "zoom_y_in", "Zoom values", id="zoom-y-in", show=False, tooltip="Zoom into the values"),
         Binding("shift+down", "zoom_y_out", "Values out", id="zoom-y-out", show=False, tooltip="Zoom out of values"),
     ]
+
+    def compose(self) -> ComposeResult:
+        with Grid():
+            for name in ("margin-top", "margin-left", "plot", "margin-bottom"):
+                yield _Canvas(1, 1, id=name)
+        yield Legend(id="legend")
 
     def on_mount(self) -> None:
         # The axes' labels are in the line above the plot.

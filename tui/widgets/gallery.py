@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -162,7 +163,7 @@ class GalleryPane(Vertical, can_focus=True):
         self._chosen: list[tuple[int, int]] = []
         self._at = 0
         self._factor: int | None = None
-        self._pair: tuple[np.ndarray, np.ndarray] | None = None
+        self._pair: tuple[np.ndarray, np.ndarray] | str | None = None  # Words where it can't be read.
         self._told: object = None
         self._looked = 0.0
         self._looking = self._again = False
@@ -261,22 +262,21 @@ class GalleryPane(Vertical, can_focus=True):
     def _show_pair(self, message: Read) -> None:
         if self._current() != (message.source, message.place):
             return
-        if isinstance(message.pair, str):
-            self._pair = None
-            self._tell(message.pair)
-        else:
-            self._pair = message.pair
-            self._tell()
+        self._pair = message.pair
+        self._tell()
 
     # What stands on the screen.
 
-    def _tell(self, problem: str = "") -> None:
+    def _tell(self) -> None:
         """Writes and draws all that there is to see."""
         if not self.is_mounted:
             return
         self._tell_filters()
-        notices = [line for line in (*self._problems, problem) if line]
-        current = self._current()
+        notices = [line for line in self._problems if line]
+        current, pair = self._current(), self._pair
+        if isinstance(pair, str):
+            notices.append(pair)
+            pair = None
         if current is None and self._sources:
             notices.append("No example fits these filters; 0 clears them.")
         elif current is None and not notices and self._told is not None and not self._looking:
@@ -284,15 +284,17 @@ class GalleryPane(Vertical, can_focus=True):
         elif current is None and not notices:
             notices.append("Looking for adversarial images...")
         notice = self.query_one("#notice", Static)
+        # Wrapped here, as the pictures have to know how many lines it takes.
+        notices = [line for words in notices for line in textwrap.wrap(words, max(20, self.size.width - 2))]
         notice.update("\n".join(notices))
         notice.display = bool(notices)
-        self.set_class(current is None or self._pair is None, "empty")
+        self.set_class(current is None or pair is None, "empty")
         total = sum(len(source.index) for source in self._sources)
         count, all_of_them = len(self._chosen), "" if len(self._chosen) == total else f" (of {total:,})"
         self._write("number", f"{self._at + 1 if count else 0:,} of {count:,}{all_of_them}" if total else "")
         self._write("what", "" if current is None else _what(*current))
-        if current is not None and self._pair is not None:
-            self._draw(*current, *self._pair, lines=len(notices))
+        if current is not None and pair is not None:
+            self._draw(*current, *pair, lines=len(notices))
 
     def _write(self, name: str, text: str | Content) -> None:
         self.query_one(f"#{name}", Static).update(text)
