@@ -341,7 +341,7 @@ def from_dict(record: dict[str, Any]) -> RunConfig:
     }
     try:
         return made(**values)
-    except TypeError as error:
+    except (TypeError, OverflowError) as error:  # The latter for numbers of hundreds of digits.
         raise InputError(f"Expected the settings of a {kind!r} run. Received: {error}. Check config.json.") from error
 
 

@@ -15,6 +15,7 @@ import dataclasses
 import functools
 import json
 import math
+import re
 import time as clock
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -227,11 +228,14 @@ def from_json(line: str | bytes) -> Event | None:
     been written by another program, or by half.
     """
     try:
-        record = _DECODER.decode(line if isinstance(line, str) else line.decode())
+        text = line if isinstance(line, str) else line.decode()
+        record = _DECODER.decode(text)
     except (ValueError, RecursionError):  # The latter for brackets without end.
         return None
     if not isinstance(record, dict):
         return None
+    if _ODD.search(text):
+        record = printable(record)
     kind = Event.types.get(str(record.get("type")))
     if kind is None:
         return None
@@ -245,6 +249,27 @@ def from_json(line: str | bytes) -> Event | None:
         return kind(**given)
     except TypeError:  # A field is missing: written by something else.
         return None
+
+
+# What JSON has to write a control character as, and those that it may hold as they are.
+_ODD = re.compile(r"\\u00|\\[bf]|[\x7f-\x9f]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def printable(value: Any) -> Any:
+    """Returns a value without control characters in its texts, at any depth: in a terminal they are commands.
+
+    Line ends and tabs stay.
+
+    Example:
+        >>> printable({"message": "red \\x1b[31m alert"})
+        {'message': 'red [31m alert'}
+    """
+    if isinstance(value, str):
+        return _CONTROL.sub("", value)
+    if isinstance(value, dict):
+        return {printable(key): printable(item) for key, item in value.items()}
+    return [printable(item) for item in value] if isinstance(value, list) else value
 
 
 # NaN and infinities are no JSON, though Python writes and reads them.

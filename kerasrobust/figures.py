@@ -121,7 +121,7 @@ def format_interval(interval: Sequence[float] | None) -> str:
         >>> format_interval([0.2412, 0.3189])
         '24.1-31.9'
     """
-    if not interval or any(bound is None for bound in interval):
+    if not interval or len(interval) != 2 or any(bound is None for bound in interval):
         return ""
     low, high = interval
     return f"{100 * low:.1f}-{100 * high:.1f}"

@@ -20,7 +20,7 @@ from typing import IO, Any
 
 from kerasrobust.config import RunConfig, to_dict
 from kerasrobust.errors import InputError, unknown_name
-from kerasrobust.events import Event, Progress, RunFinished, finite, from_json, to_json
+from kerasrobust.events import Event, Progress, RunFinished, finite, from_json, printable, to_json
 
 # Settings that may differ when a run is taken up again: they change where and how it is shown, not what comes out.
 _IRRELEVANT = ("overwrite", "quiet", "json", "runs_dir", "models_dir", "data_dir", "name")
@@ -42,7 +42,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):  # The last for brackets without end.
         return None
-    return value if isinstance(value, dict) else None
+    return printable(value) if isinstance(value, dict) else None
 
 
 @dataclass
@@ -327,6 +327,18 @@ def is_locked(path: Path) -> bool:
     return False
 
 
+def owner(path: Path) -> int | None:
+    """Returns the process that works in this run's folder, as its lock says; None where none does."""
+    if not is_locked(path):
+        return None
+    try:
+        word, *_ = [*(path / "lock").read_bytes().split(), b""]
+    except OSError:
+        return None
+    # 0 and 1 would be a whole group and the system's first process.
+    return int(word) if word.isdigit() and len(word) < 10 and int(word) > 1 else None
+
+
 def state(path: Path) -> str:
     """Returns `running`, `done`, `failed`, `cancelled`, or `died` for a run that ended without saying so."""
     if is_locked(path):
@@ -347,16 +359,24 @@ def delete(path: Path) -> None:
     """
     if not (path / "config.json").is_file():
         raise InputError(f"Expected a run's folder to delete. Received: {path}, which is none. Choose a run.")
-    if is_locked(path):
-        raise InputError(f"Expected a run that has ended. Received: {path}, which is running. Cancel it first.")
     # Out of everybody's sight at once, however long the removal takes.
     hidden = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.rename(hidden)
+        if path.is_symlink():  # What it points to is somebody else's.
+            path.unlink()
+            return
+        with (path / "lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.rename(hidden)
         shutil.rmtree(hidden)
-    except OSError as error:
+    except BlockingIOError as error:
         raise InputError(
-            f"Expected a folder that can be removed. Received: {path} ({error.strerror}). Remove it by hand."
+            f"Expected a run that has ended. Received: {path}, which is running. Cancel it first."
+        ) from error
+    except OSError as error:
+        left = hidden if hidden.exists() else path
+        raise InputError(
+            f"Expected a folder that can be removed. Received: {left} ({error.strerror}). Remove it by hand."
         ) from error
 
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kerasrobust import events
-from kerasrobust.events import Event, Log, Metrics, Progress, from_json, to_json
+from kerasrobust.events import Event, Finding, Log, Metrics, Progress, from_json, to_json
 
 # The table of DESIGN.md ("Events"), which other programs read by; schema, type, time and stage come on top.
 CONTRACT = {
@@ -33,9 +33,11 @@ CONTRACT = {
 }
 
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
+# Control characters don't come back: see below.
+TEXT = st.text(st.characters(exclude_categories=("Cc", "Cs")))
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | NUMBERS | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    st.none() | st.booleans() | st.integers() | NUMBERS | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
     max_leaves=5,
 )
 
@@ -47,13 +49,13 @@ def values_of(hint: Any) -> st.SearchStrategy[Any]:
     if get_origin(hint) is list:
         return st.lists(values_of(get_args(hint)[0]), max_size=3)
     if get_origin(hint) is dict:
-        return st.dictionaries(st.text(), values_of(get_args(hint)[1]), max_size=3)
+        return st.dictionaries(TEXT, values_of(get_args(hint)[1]), max_size=3)
     if get_origin(hint) is Union or len(get_args(hint)) > 1:
         return st.one_of([values_of(part) for part in get_args(hint)])
     return {
         Any: JSON,
         type(None): st.none(),
-        str: st.text(),
+        str: TEXT,
         int: st.integers(),
         float: NUMBERS,
         bool: st.booleans(),
@@ -104,7 +106,7 @@ def test_a_torn_line_is_nothing_yet(event: Event, data: st.DataObject) -> None:
     assert from_json(line[: data.draw(st.integers(0, len(line) - 1))]) is None
 
 
-@given(ANY, st.dictionaries(st.text(min_size=1), JSON, max_size=3))
+@given(ANY, st.dictionaries(TEXT.filter(bool), JSON, max_size=3))
 def test_fields_of_a_newer_version_are_skipped(event: Event, extra: dict[str, Any]) -> None:
     newer = {f"x-{name}": value for name, value in extra.items()} | strict(to_json(event))
     assert from_json(json.dumps(newer)) == event
@@ -168,3 +170,14 @@ def test_numbers_that_are_none_come_back_as_none_inside_of_values() -> None:
     found = from_json(line)
     assert isinstance(found, Metrics) and found.values == {"loss": None, "accuracy": 0.5}
     assert from_json(line.replace("0.5", '"half"')) is None
+
+
+def test_what_a_terminal_would_take_for_a_command_does_not_come_back() -> None:
+    # Sets the title, the clipboard, clears the screen; the last as the single character that stands for ESC [.
+    evil = "a\x1b]0;title\x07b\x1b]52;c;ZXZpbA==\x1b\\c\x1b[2J\x9b2Jd\ttab\nline"
+    found = from_json(to_json(Finding(code=evil, message=evil, severity="info", evidence={evil: 1.0})))
+    assert isinstance(found, Finding)
+    assert found.message == found.code == "a]0;titleb]52;c;ZXZpbA==\\c[2J2Jd\ttab\nline"
+    assert list(found.evidence) == [found.message]
+    raw = json.dumps({"type": "Log", "time": 1.0, "level": "info", "message": "\x9b2J"}, ensure_ascii=False)
+    assert from_json(raw) == Log(time=1.0, level="info", message="2J")

@@ -22,6 +22,9 @@ def metrics(step: int) -> Metrics:
     return Metrics(time=float(step), stage="train", step=step, epoch=1, values={"loss": 1.0}, split="train")
 
 
+HELLO = Log(time=0.0, level="info", message="ü")
+
+
 def write(path: Path, events: list[Event]) -> Path:
     path.write_text("".join(f"{to_json(event)}\n" for event in events))
     return path
@@ -45,9 +48,9 @@ def test_in_brief_only_the_last_of_neighbouring_progress_is_left(tmp_path: Path)
 
 
 @given(
-    st.lists(st.sampled_from([progress(7), progress(8), progress(1, unit="epoch"), metrics(3), Log(time=0.0, level="info", message="ü")])),
+    st.lists(st.sampled_from([progress(7), progress(8), progress(1, unit="epoch"), metrics(3), HELLO])),
     st.integers(150, 2000),
-)  # fmt: skip
+)
 def test_in_brief_nothing_but_progress_is_lost_wherever_the_pieces_end(
     tmp_path_factory: pytest.TempPathFactory, events: list[Event], size: int
 ) -> None:

@@ -115,6 +115,8 @@ class Lab(App[None]):
         # A full collection takes 100 ms of whoever presses a key meanwhile: only in pauses, and of what is new.
         gc.set_threshold(5_000, 10, 1_000)
         self.call_after_refresh(gc.freeze)
+        # Back from the shell, which has written over the screen.
+        self.app_resume_signal.subscribe(self, lambda _: self.set_timer(0.1, lambda: self.refresh(layout=True)))
         self.set_interval(2.0, self._tidy)
         self.switch_mode("runs")
 
@@ -134,10 +136,10 @@ class Lab(App[None]):
             self.switch_mode(place)
 
     def action_show(self, place: str) -> None:
-        """Goes to one of the places, as it is when one comes back to it from another."""
-        if self.current_mode == place and len(self.screen_stack) > 1:
-            self.pop_screen()
+        """Goes to one of the places, and leaves what lies upon it there."""
         self.show(place)
+        while len(self.screen_stack) > 1:
+            self.pop_screen()
 
     def tell(self, message: str) -> None:
         """Shows a message for a moment."""
@@ -173,18 +175,23 @@ class Lab(App[None]):
         except InputError as error:
             self.fail(str(error))
             return
+        if len(self.screen_stack) > 1:  # The form, or the run that is started again: done with.
+            self.pop_screen()
         self.open_run(child.path)
 
     def _look_after_children(self) -> None:
         for child, sent in self.runner.hurry():
             self.tell(f"{child.path.name} has not stopped yet: sent {sent}.")
         for child in list(self.runner.children.values()):
+            if child.settled or not child.ended:
+                continue
+            child.settle()
             if child.refused:
-                # Without a folder there is nothing to watch, and nothing else will ever tell of it.
-                if getattr(self.screen, "path", None) == child.path:
+                # Nothing else will ever tell of it; and without a folder there is nothing to watch.
+                if getattr(self.screen, "path", None) == child.path and not child.path.exists():
                     self.pop_screen()
-                self.fail((child.message() or f"{child.command}: {child.exit_words()}").splitlines()[-1])
-                self.runner.forget(child)
+                message = child.message() or f"{child.command}: {child.exit_words()}"
+                self.notify(message, severity="error", timeout=60, markup=False)
 
     def action_leave(self) -> None:
         """Quits; where runs of this UI are running, asks first whether they go on."""
@@ -195,12 +202,16 @@ class Lab(App[None]):
         what = "A run is" if len(running) == 1 else f"{len(running)} runs are"
 
         def answered(answer: str | None) -> None:
-            if answer == "s":
-                for child in running:
-                    self.runner.cancel(child.path)
-            if answer:
+            if answer == "y":
                 self.exit()
+            elif answer == "s":
+                for child in self.runner.running():
+                    self.runner.cancel(child.path)
+                self.tell("Stopping; what is done is saved first.")
+                self.set_interval(0.2, lambda: None if self.runner.running() else self.exit())
 
+        if isinstance(self.screen, Confirm):
+            return
         question = f"{what} under way. Go on without the UI? (You find them here again at the next start.)"
         self.push_screen(Confirm(question, {"y": "Go on", "s": "Stop them"}, danger="s"), answered)
 
@@ -218,7 +229,10 @@ class Lab(App[None]):
 
     def action_screenshot(self, filename: str | None = None, path: str | None = None) -> None:
         """Saves the screen as an SVG file in the current folder, or through the browser."""
-        self.deliver_screenshot(filename, path or str(Path.cwd()))
+        try:
+            self.deliver_screenshot(filename, path or str(Path.cwd()))
+        except OSError as error:
+            self.fail(f"Expected a folder for the picture. Received: the current one ({error.strerror}).")
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         """Offers in the palette whatever has a key where one is, besides what Textual offers."""

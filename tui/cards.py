@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -143,13 +144,11 @@ def read_models(models_dir: Path, runs_dir: Path) -> list[SavedModel]:
 
 
 def stamps(models_dir: Path, runs_dir: Path) -> list[tuple[Path, int]]:
-    """Returns what changes when models come or go: the folders' times."""
+    """Returns what changes when models come or go, or are measured: the times of folders and cards."""
     found = []
     for _, folder in _folders(models_dir, runs_dir):
-        try:
-            found.append((folder, folder.stat().st_mtime_ns))
-        except OSError:  # Not there; most runs have no models.
-            continue
+        with contextlib.suppress(OSError):  # Not there; most runs have no models.
+            found += [(path, path.stat().st_mtime_ns) for path in (folder, *folder.glob("*/card.json"))]
     return found
 
 

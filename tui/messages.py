@@ -9,11 +9,12 @@ from tui.state import RunState
 
 
 class RunsRead(Message):
-    """The runs folder was read."""
+    """The runs folder was read; `problem` says why it could not be."""
 
-    def __init__(self, overviews: list[Overview]) -> None:
+    def __init__(self, overviews: list[Overview], problem: str = "") -> None:
         super().__init__()
         self.overviews = overviews
+        self.problem = problem
 
     def can_replace(self, message: Message) -> bool:
         return isinstance(message, RunsRead)

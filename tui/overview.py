@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kerasrobust.events import AttackProgress, Event, Metrics, Progress, Row, RunFinished, StageStarted, as_dict
+from kerasrobust.events import as_dict
 from kerasrobust.figures import by_network, reference_epsilon
-from kerasrobust.runs import is_locked, last_events, list_runs, read_json
+from kerasrobust.runs import Tail, is_locked, last_events, list_runs, read_json
+from tui.state import RunState, advance
 
 Accuracies = tuple[float, ...]
 """Nothing, one accuracy, or the lowest and the highest of several networks."""
@@ -43,25 +44,69 @@ class Overview:
     synthetic: bool = False
 
 
+@dataclass
+class _Followed:
+    """A run whose events are followed, as it has no result yet: what is known of it so far."""
+
+    tail: Tail
+    known: RunState = field(default_factory=RunState)
+
+    def read(self) -> RunState:
+        """Returns the state after what is new."""
+        more = True
+        while more:
+            batch = self.tail.read(brief=True)
+            more = batch.more
+            if batch.restarted:
+                self.known = RunState()
+            if batch.events:
+                self.known = advance(self.known, batch.events)
+        return self.known
+
+
 class Overviews:
     """Keeps an overview of each run in a folder; what hasn't changed on the disk isn't read again."""
 
     def __init__(self, runs_dir: Path) -> None:
         self.runs_dir = runs_dir
         self._known: dict[Path, tuple[tuple[Any, ...], Overview]] = {}
+        self._followed: dict[Path, _Followed] = {}
 
     def read(self) -> list[Overview]:
-        """Returns the overviews, the newest run first. Takes milliseconds for what is new or running."""
+        """Returns the overviews, the newest run first. Takes milliseconds for what is new or running.
+
+        Raises:
+            OSError: where the folder can't be read.
+        """
         found: dict[Path, tuple[tuple[Any, ...], Overview]] = {}
+        followed: dict[Path, _Followed] = {}
         for path in list_runs(self.runs_dir):
             with contextlib.suppress(OSError):  # Removed since it was listed.
-                stamp = (is_locked(path), *(_stamp(path / name) for name in ("events.jsonl", "result.json")))
+                files = (path / name for name in ("config.json", "events.jsonl", "result.json"))
+                stamp = (is_locked(path), *map(_stamp, files))
                 before = self._known.get(path)
-                found[path] = (
-                    before if before and before[0] == stamp else (stamp, overview(path, running=bool(stamp[0])))
-                )
-        self._known = found
+                if before and before[0] == stamp:
+                    found[path] = before
+                else:
+                    found[path] = (stamp, self._overview(path, running=bool(stamp[0]), followed=followed))
+                if path in self._followed and stamp[0]:
+                    followed.setdefault(path, self._followed[path])
+        self._known, self._followed = found, followed
         return [entry for _, entry in found.values()]
+
+    def _overview(self, path: Path, *, running: bool, followed: dict[Path, _Followed]) -> Overview:
+        config = read_json(path / "config.json") or {}
+        result = None if running else read_json(path / "result.json")
+        state = RunState()
+        if result is not None:
+            state = advance(state, last_events(path / "events.jsonl")[-1:])
+        else:
+            with contextlib.suppress(OSError):  # It hasn't told anything yet.
+                item = self._followed.get(path) or _Followed(Tail(path / "events.jsonl"))
+                state = item.read()
+                if running:
+                    followed[path] = item
+        return overview(path, config, state, result, running=running)
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
@@ -72,36 +117,33 @@ def _stamp(path: Path) -> tuple[int, int] | None:
     return status.st_mtime_ns, status.st_size
 
 
-def overview(path: Path, *, running: bool) -> Overview:
-    """Returns what is known of one run.
+def overview(
+    path: Path, config: Mapping[str, Any], state: RunState, result: Mapping[str, Any] | None, *, running: bool
+) -> Overview:
+    """Returns what is known of one run in a line.
 
     Raises:
         OSError: where its folder has vanished.
     """
-    began = (path / "config.json").stat().st_mtime
-    config = read_json(path / "config.json") or {}
-    events: list[Event] = []
-    with contextlib.suppress(OSError):  # It hasn't told anything yet.
-        events = last_events(path / "events.jsonl")
-    last = events[-1] if events else None
-    ended = isinstance(last, RunFinished) and not running
-    state = "running" if running else last.status if isinstance(last, RunFinished) else "died"
-    result = read_json(path / "result.json") if state == "done" else None
-    clean, robust = accuracies(result) if result else latest(events)
-    share, left, doing = progress(events)
     kind = str(config.get("kind", "?"))
+    word = "running" if running else state.finished.status if state.finished is not None else "died"
+    study = kind in ("study", "demo")
+    clean, robust = latest(state, study=study) if result is None or word != "done" else accuracies(result)
+    stage = state.stages.get(state.now)
+    share, left = at_work(state)
+    ended = state.finished.message if state.finished is not None and not running else ""
     return Overview(
         path=path,
         kind=kind,
-        state=state,
-        model=str(config.get("model", "five networks" if kind in ("study", "demo") else "")),
+        state=word,
+        model=str(config.get("model", "five networks" if study else "")),
         data=str(config.get("data", "")),
         clean=clean,
         robust=robust,
-        began=began,
-        share=share if state == "running" else None,
-        seconds_left=left if state == "running" else None,
-        doing=last.message if isinstance(last, RunFinished) and ended else doing,
+        began=(path / "config.json").stat().st_mtime,
+        share=share if running else None,
+        seconds_left=left if running else None,
+        doing=ended or (stage.title if stage is not None else ""),
         synthetic=config.get("data") == "shapes",
     )
 
@@ -116,7 +158,7 @@ def accuracies(result: Mapping[str, Any]) -> tuple[Accuracies, Accuracies]:
         return _one(result.get("clean_accuracy")), _one(result.get("robust_accuracy"))
     try:
         return _of_rows(rows)
-    except (KeyError, TypeError, AttributeError):  # Somebody else's idea of rows.
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError):  # Somebody else's idea of rows.
         return (), ()
 
 
@@ -132,7 +174,8 @@ def _of_rows(rows: list[dict[str, Any]]) -> tuple[Accuracies, Accuracies]:
 
 
 def _one(value: Any) -> Accuracies:
-    return (value,) if isinstance(value, float | int) else ()
+    """Returns a share, where the value is one."""
+    return (float(value),) if type(value) in (int, float) and 0 <= value <= 1 else ()
 
 
 def _range(values: Iterable[float]) -> Accuracies:
@@ -140,25 +183,27 @@ def _range(values: Iterable[float]) -> Accuracies:
     return (ordered[0], ordered[-1]) if ordered else ()
 
 
-def latest(events: list[Event]) -> tuple[Accuracies, Accuracies]:
-    """Returns the newest validation accuracies in the last events of a run, or those of its rows."""
-    rows = [as_dict(event) for event in events if isinstance(event, Row)]
-    if rows:
+def latest(state: RunState, *, study: bool) -> tuple[Accuracies, Accuracies]:
+    """Returns the accuracies of the networks that a study has done, or a training's newest on validation images."""
+    # The rows of a network come together at the end of its stage.
+    done = {name for name, stage in state.stages.items() if stage.status in ("done", "skipped")}
+    rows = [as_dict(row) for row in state.rows if row.stage is None or row.stage in done]
+    if study:
         return _of_rows(rows)
-    for event in reversed(events):
-        if isinstance(event, Metrics) and event.split == "validation":
-            return _one(event.values.get("accuracy")), _one(event.values.get("robust_accuracy"))
-    return (), ()
+    last = {}
+    for (_, split, name), series in state.series.items():
+        if split == "validation":
+            last[name] = series.ys[-1]
+    return _one(last.get("accuracy")), _one(last.get("robust_accuracy"))
 
 
-def progress(events: list[Event]) -> tuple[float | None, float | None, str]:
-    """Returns the share that is done of what is at work, its seconds left, and the stage's title."""
-    title = next((event.title for event in reversed(events) if isinstance(event, StageStarted)), "")
-    for event in reversed(events):
-        if isinstance(event, StageStarted):
-            break
-        if isinstance(event, AttackProgress):
-            return (event.done / event.total if event.total else None), None, title
-        if isinstance(event, Progress) and event.unit != "epoch":
-            return (event.done / event.total if event.total else None), event.seconds_left, title
-    return None, None, title
+def at_work(state: RunState) -> tuple[float | None, float | None]:
+    """Returns the share that is done of what is at work, and its seconds left, as far as they are known."""
+    attack = next((line for line in reversed(state.attacks) if line.status == "running"), None)
+    if attack is not None:
+        return attack.share, attack.seconds_left
+    stage = state.stages.get(state.now)
+    progress = stage.progress if stage is not None and stage.status == "running" else None
+    if progress is None or not progress.total:
+        return None, None
+    return progress.done / progress.total, progress.seconds_left

@@ -10,14 +10,15 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from kerasrobust.config import RunConfig, command_line
 from kerasrobust.errors import InputError
-from kerasrobust.runs import is_locked
+from kerasrobust.events import printable
+from kerasrobust.runs import is_locked, owner
 
 GRACE_SECONDS = 10.0
 """How long a run may take to stop before it is asked more sternly: SIGINT, SIGTERM, SIGKILL."""
@@ -48,6 +49,8 @@ class Child:
     began: float
     asked: float | None = None
     signals: int = 0
+    _said: str = ""
+    _refused: bool = False
 
     @property
     def ended(self) -> bool:
@@ -55,8 +58,19 @@ class Child:
 
     @property
     def refused(self) -> bool:
-        """Whether it has ended without leaving a folder: bad input, or it never came to begin."""
-        return self.ended and not (self.path / "config.json").exists()
+        """Whether it has ended with bad input, or before it came to begin; known once its end was noted."""
+        return self._refused
+
+    @property
+    def settled(self) -> bool:
+        """Whether its end was noted."""
+        return self._errors.closed
+
+    def settle(self) -> None:
+        """Notes its end: keeps what it said, and lets go of the file."""
+        self._said = self.message()
+        self._refused = self.process.returncode == 2 or not (self.path / "config.json").exists()
+        self._errors.close()
 
     def exit_words(self) -> str:
         """Returns how it has ended, such as `exit status 1` or `killed by SIGKILL`; nothing while it lives."""
@@ -69,9 +83,13 @@ class Child:
         return f"exit status {status}"
 
     def message(self) -> str:
-        """Returns what it said on standard error to people: one line for bad input."""
-        self._errors.seek(0)
-        return self._errors.read(10_000).decode(errors="replace").strip()
+        """Returns the last line that it said on standard error to people: what is wrong with the input."""
+        if self._errors.closed:
+            return self._said
+        end = self._errors.seek(0, os.SEEK_END)
+        self._errors.seek(max(0, end - 10_000))
+        lines = self._errors.read().decode(errors="replace").split("\n")
+        return printable(next((line.strip() for line in reversed(lines) if line.strip()), ""))
 
 
 class Runner:
@@ -94,7 +112,13 @@ class Runner:
         Raises:
             InputError: where no process can be started.
         """
-        config = named(config)
+        config = named(config, self.children)
+        known = self.children.get(config.runs_dir / str(config.name))
+        if known is not None and not known.ended:
+            raise InputError(
+                f"Expected a run that has ended. Received: {config.name}, which is starting or running. "
+                "Wait for it, or cancel it first."
+            )
         command = command_line(config)
         try:
             with contextlib.ExitStack() as undo:
@@ -122,10 +146,6 @@ class Runner:
         """Returns the children that haven't ended."""
         return [child for child in self.children.values() if not child.ended]
 
-    def forget(self, child: Child) -> None:
-        """Drops a child that has been told of."""
-        self.children.pop(child.path, None)
-
     def cancel(self, path: Path) -> str:
         """Asks a run to stop, its own or another's; returns what was done, in words.
 
@@ -145,15 +165,14 @@ class Runner:
             return "asked again"
         if not is_locked(path):
             raise InputError(f"Expected a running run. Received: {path.name}, which has ended. Leave it.")
-        # The lock is held, so the process that it names lives, and its number was not given to another.
-        words = (path / "lock").read_text().split()
-        if not words or not words[0].isdigit():
+        pid = owner(path)
+        if pid is None:
             raise InputError(f"Expected a process in {path / 'lock'}. Received: none. Stop it where it was started.")
         try:
-            os.kill(int(words[0]), signal.SIGINT)
+            os.kill(pid, signal.SIGINT)
         except OSError as error:
             raise InputError(
-                f"Expected a process that may be stopped. Received: {words[0]} ({error.strerror}). "
+                f"Expected a process that may be stopped. Received: {pid} ({error.strerror}). "
                 "Stop it where it was started."
             ) from error
         return "asked to stop; it was started elsewhere"
@@ -181,13 +200,18 @@ def _give_way(pid: int) -> None:
         Path(f"/proc/{pid}/autogroup").write_text(str(NICENESS))
 
 
-def named(config: RunConfig) -> RunConfig:
-    """Returns the config with a name that no run in its folder has, made from command and time, where it has none."""
+def named(config: RunConfig, taken: Collection[Path] = ()) -> RunConfig:
+    """Returns the config with a name that no run in its folder has, made from command and time, where it has none.
+
+    Args:
+        config: what is to be run.
+        taken: folders that are not there yet, but will be.
+    """
     if config.name is not None:
         return config
     name = stem = f"{config.kind}-{time.strftime('%Y%m%d-%H%M%S')}"
     number = 1
-    while (config.runs_dir / name).exists():
+    while config.runs_dir / name in taken or (config.runs_dir / name).exists():
         number += 1
         name = f"{stem}-{number}"
     return dataclasses.replace(config, name=name)

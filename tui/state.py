@@ -34,6 +34,8 @@ from kerasrobust.figures import format_accuracy, format_budget, format_interval,
 POINTS = 1000
 LINES = 5000
 FINDINGS = 200
+MOST = 1000
+"""Stages, attacks, models and files of images: many more than any run of ours has. Rows: ten times as many."""
 
 Severity = Literal["info", "warning", "error"]
 
@@ -52,6 +54,7 @@ class Series:
 
     def add(self, x: float, y: float) -> None:
         """Appends a measured point; earlier ones at or after `x` are void, as a training was taken up before them."""
+        x, y = float(x), float(y)  # A file may hold integers that are none of a computer's.
         while self.xs and self.xs[-1] >= x:
             self.xs.pop()
             self.ys.pop()
@@ -95,6 +98,8 @@ class AttackLine:
     """One attack: its settings, how far it is, and, once it has ended, what it found.
 
     Attributes:
+        share: of the work that is done, in [0, 1]: whole examples, and the steps of the batch at hand.
+        spared: examples that were wrong before the attack, which it leaves as they are.
         curve: share of survivors (y, in [0, 1]) over seconds since its beginning (x).
     """
 
@@ -113,6 +118,8 @@ class AttackLine:
     forwards: int = 0
     seconds: float = 0.0
     seconds_left: float | None = None
+    share: float = 0.0
+    spared: int = 0
     robust_accuracy: float | None = None
     interval: list[float] | None = None
     median_distance: float | None = None
@@ -134,6 +141,7 @@ class RunState:
     """All that the UI shows of one run. Made by `advance` only.
 
     Attributes:
+        source: which file it comes from: another number where the run was replaced by another of its name.
         series: curves by (stage, split, metric), over training steps.
         stages: by name, in the order in which they began.
         now: the stage at work, or the last one.
@@ -143,12 +151,14 @@ class RunState:
 
     started: RunStarted | None = None
     finished: RunFinished | None = None
+    source: int = 0
     stages: dict[str, Stage] = field(default_factory=dict)
     now: str = ""
     series: dict[tuple[str, str, str], Series] = field(default_factory=dict)
     attacks: list[AttackLine] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
-    findings: list[Finding] = field(default_factory=list)
+    findings: deque[Finding] = field(default_factory=lambda: deque(maxlen=FINDINGS))
+    found: int = 0
     models: dict[str, ModelSaved] = field(default_factory=dict)
     examples: dict[str, ExamplesSaved] = field(default_factory=dict)
     lines: deque[Line] = field(default_factory=lambda: deque(maxlen=LINES))
@@ -209,16 +219,19 @@ def _apply(state: RunState, event: Event) -> None:
         case AttackFinished():
             _finish_attack(state, event)
         case ExamplesSaved():
-            state.examples[event.path] = event
+            if len(state.examples) < MOST:
+                state.examples[event.path] = event
             _say(state, event, f"{event.count:,} examples of {event.attack} in {event.path}")
         case ModelSaved():
-            state.models[event.name] = event
+            if len(state.models) < MOST:
+                state.models[event.name] = event
             _say(state, event, f"saved {event.name} in {event.path}")
         case Row():
-            state.rows.append(event)
+            if len(state.rows) < 10 * MOST:
+                state.rows.append(event)
         case Finding():
-            if len(state.findings) < FINDINGS:
-                state.findings.append(event)
+            state.found += 1
+            state.findings.append(event)
             _say(state, event, f"{event.message} [{event.code}]", event.severity)
         case Log():
             _say(state, event, event.message, event.level)
@@ -254,6 +267,8 @@ def _stop(state: RunState) -> None:
 
 def _start_stage(state: RunState, event: StageStarted) -> None:
     name = event.stage or event.title
+    if len(state.stages) >= MOST:
+        return
     before = state.stages.pop(name, None)
     # One that is skipped now was done in an earlier start of this run, whose figures stand.
     epoch = (before.epoch, before.epochs) if before else (0, 0)
@@ -318,7 +333,8 @@ def _start_attack(state: RunState, event: AttackStarted) -> None:
     state.attacks = [
         item for item in state.attacks if (item.stage, item.attack, item.norm, item.epsilon, item.settings) != same
     ]
-    state.attacks.append(line)
+    if len(state.attacks) < MOST:
+        state.attacks.append(line)
 
 
 def _at_work(state: RunState, event: AttackProgress | AttackFinished) -> int | None:
@@ -336,9 +352,15 @@ def _attack_progress(state: RunState, event: AttackProgress) -> None:
         return
     line = state.attacks[place]
     seconds = max(0.0, event.time - line.began)
-    # In the work done: whole examples, and the part of the batch at hand.
-    share = event.done / event.total if event.total else 0.0
-    left = seconds * (1 - share) / share if 0 < share <= 1 else None
+    # Those that were wrong from the start cost nothing: they are there before the first step.
+    spared = event.done if line.survivors is None and not event.gradients else line.spared
+    batch = state.started.config.get("batch_size") if state.started is not None else None
+    at_hand = min(batch if isinstance(batch, int) else event.total, event.total - event.done)
+    steps = event.step / event.steps if event.steps > 0 else 0.0
+    work = event.total - spared
+    share = (event.done - spared + at_hand * steps) / work if work > 0 else 0.0
+    # The first moments go into tracing, and say nothing of the rest.
+    left = seconds * (1 - share) / share if 0.02 < share <= 1 else None
     if event.total:
         line.curve.add(seconds, event.survivors / event.total)
     state.attacks[place] = replace(
@@ -352,6 +374,8 @@ def _attack_progress(state: RunState, event: AttackProgress) -> None:
         forwards=event.forwards,
         seconds=seconds,
         seconds_left=left,
+        share=min(max(share, 0.0), 1.0),
+        spared=spared,
     )
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from kerasrobust.runs import is_locked, list_runs
+from kerasrobust.runs import list_runs, owner
 
 HISTORY = 300
 """Samples that are kept."""
@@ -192,10 +192,8 @@ def _running(runs_dir: Path) -> list[tuple[str, int]]:
     found = []
     try:
         for path in list_runs(runs_dir):
-            if is_locked(path):
-                owner, *_ = [*(path / "lock").read_text().split(), ""]
-                if owner.isdigit():
-                    found.append((path.name, int(owner)))
+            if (pid := owner(path)) is not None:
+                found.append((path.name, pid))
     except OSError:  # A folder vanished meanwhile, or can't be read; others say so.
         pass
     return found

@@ -135,7 +135,7 @@ async def test_the_palette_offers_what_has_a_key_here(lab: Lab, add_run: AddRun)
         await pilot.press(*"delete")
         await shows(pilot, "Delete the run's folder")
         await pilot.press("enter")
-        await shows(pilot, "Delete the run attack")
+        await shows(pilot, "Delete the folder")
 
 
 async def test_the_theme_changes_between_light_and_dark(lab: Lab) -> None:

@@ -101,7 +101,7 @@ def test_what_does_not_stop_is_asked_more_sternly(
 
 def test_a_killed_run_says_how_it_ended(runner: Runner, runs_dir: Path) -> None:
     child = runner.start(DemoConfig(runs_dir=runs_dir))
-    wait(lambda: begun(child))
+    wait(lambda: begun(child) and len(read_events(child.path / "events.jsonl")[0]) == 3)
     os.kill(child.process.pid, signal.SIGKILL)
     wait(lambda: child.ended)
     assert child.exit_words() == "killed by SIGKILL" and state(child.path) == "died"
@@ -114,6 +114,7 @@ def test_a_refused_run_tells_its_line(runs_dir: Path, models_dir: Path) -> None:
     runs_dir.write_text("a file where the folder should be")
     child = Runner(ENGINE).start(AttackConfig(model="m", runs_dir=runs_dir))
     wait(lambda: child.ended)
+    child.settle()
     assert child.refused and child.exit_words() == "exit status 2"
     assert child.message().startswith("kerasrobust: Expected a folder for runs")
 

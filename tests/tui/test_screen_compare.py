@@ -21,7 +21,7 @@ from textual.widgets import DataTable
 from kerasrobust.figures import format_accuracy
 from kerasrobust.runs import read_json
 from tui.app import Lab
-from tui.overview import overview
+from tui.overview import Overview, Overviews
 from tui.screens import compare
 from tui.widgets import side_by_side
 from tui.widgets.chart import Chart
@@ -36,6 +36,10 @@ AddRun = Callable[..., Path]
 
 
 @pytest.fixture
+def overview(path: Path) -> Overview:
+    return next(item for item in Overviews(path.parent).read() if item.path == path)
+
+
 def add_card(models_dir: Path) -> Callable[[str], Path]:
     """Returns a function that makes a saved model with the card of one that comes with the project."""
 
@@ -48,9 +52,7 @@ def add_card(models_dir: Path) -> Callable[[str], Path]:
 
 
 def subject(path: Path) -> Subject:
-    made = (
-        model_subject(path, path.name) if (path / "card.json").exists() else run_subject(overview(path, running=False))
-    )
+    made = model_subject(path, path.name) if (path / "card.json").exists() else run_subject(overview(path))
     assert made.problem == ""
     return made
 
@@ -391,7 +393,7 @@ def test_no_file_breaks_a_comparison(tmp_path_factory: pytest.TempPathFactory, r
     (run / "config.json").write_text(json.dumps(config))
     (run / "result.json").write_text(json.dumps(record))
     (model / "card.json").write_text(json.dumps(record))
-    made = [run_subject(overview(run, running=False)), model_subject(model, "model")]
+    made = [run_subject(overview(run)), model_subject(model, "model")]
     usable = [subject for subject in made if not subject.problem]
     overlaid(usable)
     differing(usable)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import shutil
 import signal
@@ -55,8 +56,10 @@ async def test_a_run_is_watched_from_start_to_end(lab: Lab, runs_dir: Path, monk
         screen = lab.screen
         assert isinstance(screen, MonitorScreen)
         # Clean and robust accuracy, each while training and on validation images, in one chart.
-        await until(pilot, lambda: {curve.label for curve in chart(screen, "accuracy").curves} >= {"clean", "val"})
-        assert [curve.label for curve in chart(screen, "loss").curves] == ["loss", "val"]
+        await until(
+            pilot, lambda: {curve.label for curve in chart(screen, "accuracy").curves} >= {"clean", "clean val"}
+        )
+        assert [curve.label for curve in chart(screen, "loss").curves] == ["loss", "loss val"]
 
 
 async def test_what_has_not_begun_yet_is_starting(runs_dir: Path, models_dir: Path) -> None:
@@ -77,11 +80,11 @@ async def test_clean_and_robust_accuracy_are_in_one_chart(lab: Lab, add_run: Add
         screen = await opened(lab, pilot, path)
         accuracy = chart(screen, "accuracy")
         assert [(curve.label, curve.sign) for curve in accuracy.curves] == [
-            ("clean", ""), ("val", "●"), ("robust", ""), ("val", "▲"),
+            ("clean", ""), ("clean val", "●"), ("robust", ""), ("robust val", "▲"),
         ]  # fmt: skip
         # The last measured figures of the last training stand above the chart.
         last = screen.state.series["train-convnet-random-pgd", "validation", "robust_accuracy"].ys[-1]
-        await shows(pilot, f"▲ val {100 * last:.1f} %", "loss", "learning rate")
+        await shows(pilot, f"▲ robust val {100 * last:.1f} %", "loss", "learning rate")
         await shows(pilot, "✓ Training lenet", "✓ Attacking convnet-random-pgd")
 
 
@@ -213,7 +216,7 @@ async def test_a_file_that_is_cut_in_mid_line_is_waited_for(lab: Lab, add_run: A
         # Cut short under our eyes, as by a disk that came back from a snapshot: read again from the start.
         with (path / "events.jsonl").open("r+b") as file:
             file.truncate(middle)
-        await until(pilot, lambda: screen.state == before)
+        await until(pilot, lambda: screen.state == dataclasses.replace(before, source=1))
         await shows(pilot, "† died")
 
 

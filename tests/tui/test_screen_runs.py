@@ -39,7 +39,7 @@ async def test_every_run_is_there_with_its_state_and_figures(lab: Lab, add_run: 
     add_run("attack", began=2000.0)
     add_run("train", "unfinished", events=12, began=1000.0)
     async with lab.run_test(size=(160, 48)) as pilot:
-        await shows(pilot, "3 runs", "✓ done", "† died", "five networks", "shapes (synthetic)")
+        await shows(pilot, "3 runs", "✓ done", "† died", "five networks", "shapes *")
         assert names(lab) == ["demo", "attack", "unfinished"]
         result = json.loads((Path(__file__).parent / "recordings/attack/result.json").read_text())
         (line,) = (line for line in text(pilot).splitlines() if " attack " in line and "✓ done" in line)
@@ -98,7 +98,7 @@ async def test_deleting_asks_first(lab: Lab, add_run: AddRun) -> None:
     async with lab.run_test(size=(80, 24)) as pilot:
         await shows(pilot, "attack")
         await pilot.press("delete")
-        await shows(pilot, "Delete the run attack", "Keep (n)", "Delete (y)")
+        await shows(pilot, "Delete the folder", "Keep (n)", "Delete (y)")
         await pilot.press("enter")
         await until(pilot, lambda: len(lab.screen_stack) == 1)
         assert folder.is_dir()

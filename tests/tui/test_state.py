@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import random
 
 import pytest
@@ -105,9 +106,21 @@ def attack(name: str = "pgd") -> list[Event]:
 
 
 def test_the_time_left_of_an_attack_is_what_the_rest_takes_at_its_pace() -> None:
-    (line,) = advance(RunState(), attack()).attacks
-    assert line.seconds == 2.0 and line.seconds_left == pytest.approx(6.0)  # A quarter took two seconds.
-    assert line.curve.xs == [2.0] and line.curve.ys == [0.6]
+    started = dataclasses.replace(STARTED, config={"batch_size": 50})
+
+    def progress(time: float, done: int, step: int, gradients: int) -> AttackProgress:
+        return AttackProgress(
+            time=time, stage="attack", attack="pgd", done=done, total=120, survivors=90, step=step, steps=10,
+            gradients=gradients, forwards=1,
+        )  # fmt: skip
+
+    # 20 of 120 images are wrong from the start, and cost nothing; the others are two batches of 50.
+    first = [started, *attack()[:2], progress(10.5, 20, 0, 0), progress(12.0, 20, 4, 200)]
+    (line,) = advance(RunState(), first).attacks
+    assert line.share == pytest.approx(0.2) and line.seconds_left == pytest.approx(8.0)  # A fifth took two seconds.
+    (line,) = advance(RunState(), [*first, progress(15.0, 70, 0, 500)]).attacks
+    assert line.share == pytest.approx(0.5) and line.seconds_left == pytest.approx(5.0)
+    assert line.curve.xs == [0.5, 2.0, 5.0] and line.curve.ys == [0.75, 0.75, 0.75]
 
 
 def test_a_run_that_is_taken_up_drops_what_was_under_way_and_the_rows_that_come_again() -> None:
@@ -124,10 +137,19 @@ def test_a_figure_that_is_no_number_is_told_and_not_drawn() -> None:
     assert state.series == {} and state.lines[-1].text == "loss is not a number at step 1"
 
 
+def test_no_list_grows_without_bounds() -> None:
+    row = Row(model="lenet", training="standard", randomized=False, accuracy=0.5, interval=[0.4, 0.6])
+    many = [StageStarted(stage=str(number), title="t") for number in range(1500)]
+    attacks = [dataclasses.replace(attack()[1], epsilon=float(number)) for number in range(1500)]
+    state = advance(RunState(), [*many, *attacks, *[row] * 10_500])
+    assert len(state.stages) == len(state.attacks) == 1000 and len(state.rows) == 10_000
+
+
 def test_the_log_and_the_findings_are_bounded() -> None:
     findings = [Finding(code=str(number), message="m", severity="warning") for number in range(300)]
     state = advance(RunState(), [Log(level="info", message=str(number)) for number in range(LINES + 10)] + findings)
     assert len(state.lines) == LINES and state.logged == LINES + 310 and len(state.findings) == 200
+    assert state.found == 300 and state.findings[-1].code == "299"
 
 
 def test_epochs_and_steps_of_a_stage_are_told_apart() -> None:

@@ -51,13 +51,15 @@ class HelpScreen(ModalScreen[None]):
             binding = active.binding
             if not binding.description:
                 continue
-            where = "Everywhere" if active.node is self.app else "Here"
+            own = type(active.node).__module__.startswith("tui.")
+            where = "Everywhere" if active.node is self.app else "Here" if own else "Moving about"
             keys, _ = groups.setdefault(where, {}).setdefault(
                 binding.action, ([], binding.tooltip or binding.description)
             )
             keys.append(self.app.get_key_display(binding))
-        for where in ("Here", "Everywhere"):
-            table.add_row(Text(where, "underline"), "")
+        for where in ("Here", "Everywhere", "Moving about"):
+            if where in groups:
+                table.add_row(Text(where, "underline"), "")
             for keys, meaning in groups.get(where, {}).values():
                 table.add_row(" ".join(keys), meaning)
         return table

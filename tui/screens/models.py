@@ -135,8 +135,8 @@ class ModelsScreen(MainScreen):
             now = stamps(self.lab.models_dir, self.lab.runs_dir)
             if now == self._stamps:
                 return
-            self._stamps = now
             found = read_models(self.lab.models_dir, self.lab.runs_dir)
+            self._stamps = now
         except OSError as error:
             problem = f"The models can't be read: {error.strerror} ({error.filename})."
         self.post_message(ModelsRead(found, problem))

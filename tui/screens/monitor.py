@@ -16,6 +16,7 @@ from textual.widget import Widget
 from textual.widgets import TabbedContent, TabPane
 
 from kerasrobust.errors import InputError
+from kerasrobust.events import printable
 from kerasrobust.runs import Tail, is_locked
 from tui.messages import RunRead
 from tui.screens.base import MainScreen
@@ -86,6 +87,7 @@ class MonitorScreen(MainScreen):
         self.word = "starting"
         self._problem = ""
         self._paused = False
+        self._held: RunRead | None = None
         self._caught_up = False
         self._told = 0
         self._chosen_tab = False
@@ -108,7 +110,7 @@ class MonitorScreen(MainScreen):
                         yield pane
 
     def on_mount(self) -> None:
-        self.entitle(self.path.name)
+        self.entitle(printable(self.path.name))
         self._show()
         self._follow()
 
@@ -121,7 +123,7 @@ class MonitorScreen(MainScreen):
     @work(thread=True)
     def _follow(self) -> None:
         """Reads what is new, a piece at a time, until the screen is closed."""
-        tail, state = Tail(self.path / "events.jsonl"), RunState()
+        tail, state, source = Tail(self.path / "events.jsonl"), RunState(), 0
         shown: object = None
         while not self._left.is_set():
             problem, more = "", False
@@ -129,7 +131,8 @@ class MonitorScreen(MainScreen):
                 batch = tail.read(brief=True)
                 more = batch.more
                 if batch.restarted:
-                    state = RunState()
+                    source += 1
+                    state = RunState(source=source)
                 if batch.events or batch.skipped:
                     state = advance(state, batch.events, batch.skipped)
             except FileNotFoundError:
@@ -152,36 +155,48 @@ class MonitorScreen(MainScreen):
         return "" if self.path in self.lab.runner.children else f"The folder {self.path} is gone."
 
     def on_run_read(self, message: RunRead) -> None:
+        if self._paused:
+            self._held = message
+            return
         self.state, self._problem = message.state, message.problem
         self.word = self._word(message.living)
-        if message.caught_up and not self._paused:
+        if message.caught_up:
             self._tell_findings()
-        if message.caught_up and not self._caught_up and not self._chosen_tab:
-            self._open_what_there_is()
+        if not self._chosen_tab and self.state.started is not None:
+            self._open_what_there_is(message)
         self._caught_up = message.caught_up
         self._show()
 
-    def _open_what_there_is(self) -> None:
+    def _open_what_there_is(self, message: RunRead) -> None:
         """Goes to the tab with something to see, in a run that trains nothing."""
-        if not self.state.series and (self.state.rows or self.state.attacks):
-            self.query_one(TabbedContent).active = "study" if self.state.rows else "attacks"
+        kind = self.state.started.kind if self.state.started is not None else ""
+        tab = {"attack": "attacks", "import": "log"}.get(kind, "")
+        if not tab and message.caught_up and self.state.finished is not None and not self.state.series:
+            tab = "study" if self.state.rows else "log"
+        self._chosen_tab = bool(tab) or message.caught_up
+        if tab:
+            self.query_one(TabbedContent).active = tab
 
     def _word(self, living: bool) -> str:
         if living:
             return "running"
         child = self.lab.runner.children.get(self.path)
         if child is not None and not child.ended:
-            return "starting" if self.state.finished is None else self.state.finished.status
+            if self.state.finished is not None:
+                return self.state.finished.status
+            return "starting" if self.state.started is None else "running"
         if self.state.finished is not None:
             return self.state.finished.status
         return "died"
 
     def _tell_findings(self) -> None:
         """Tells of new warnings as they come, but not of those that were there when the run was opened."""
-        if self._caught_up:
-            for finding in self.state.findings[self._told :]:
-                self.app.notify(finding.message, title=finding.code, severity="warning", markup=False)
-        self._told = len(self.state.findings)
+        fresh = self.state.found - self._told
+        if self._caught_up and fresh > 0:
+            for finding in list(self.state.findings)[-fresh:]:
+                severity = "information" if finding.severity == "info" else finding.severity
+                self.app.notify(finding.message, title=finding.code, severity=severity, markup=False)
+        self._told = self.state.found
 
     def _show(self) -> None:
         if self._paused or not self.is_mounted:
@@ -200,11 +215,12 @@ class MonitorScreen(MainScreen):
         child = self.lab.runner.children.get(self.path)
         words = [child.exit_words()] if child is not None and child.exit_words() else []
         if child is not None and child.message():
-            words.append(child.message().splitlines()[-1])
+            words.append(child.message())
+        words.append("r in the list of runs goes on from what is saved. The end of console.log (l, k):")
         try:
-            words += [line[:200] for line in last_lines(self.path / "console.log", 4)]
+            words += [line[:200] for line in last_lines(self.path / "console.log", 2)]
         except OSError:
-            words.append("It has left no console.log.")
+            words.append("there is none.")
         return "\n".join(words)
 
     def _pane(self) -> Pane:
@@ -234,6 +250,10 @@ class MonitorScreen(MainScreen):
         self._paused = not self._paused
         if self._paused:
             self.query_one(Status).show(self.state, self.word, notes="view paused: space goes on")
+            return
+        held, self._held = self._held, None
+        if held is not None:
+            self.on_run_read(held)
         else:
             self._show()
 

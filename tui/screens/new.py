@@ -57,6 +57,7 @@ class NewRunScreen(MainScreen):
     NewRunScreen.wide #help { width: 60; height: 1fr; border-top: none; border-left: solid $primary; padding: 0 2; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "back", "Leave field", id="leave-field", tooltip="Out of the field; then back, or 1 to 5"),
         Binding("ctrl+s", "start", "Start", id="start-run", tooltip="Start the run in a process of its own"),
         Binding("ctrl+y", "copy_command", "Copy command", id="copy-command", tooltip="Copy the command line"),
         Binding("ctrl+r", "reset", "Reset", id="reset-form", tooltip="Back to the preset or the defaults"),

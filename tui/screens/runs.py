@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,9 +15,11 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.events import Resize
 from textual.widgets import DataTable, Input, Static
+from textual.worker import get_current_worker
 
 from kerasrobust.config import DemoConfig, from_dict
 from kerasrobust.errors import InputError
+from kerasrobust.events import printable
 from kerasrobust.figures import summary
 from kerasrobust.runs import delete, read_json
 from tui.messages import RunsRead
@@ -30,8 +33,18 @@ from tui.widgets.words import accuracy_text, age_text, bar_text, left_text, stat
 PERIOD = 1.0
 """Seconds between two looks at the folder."""
 
-WIDE = 120
+REST = 50
+"""How many times as long as a look has taken nothing is looked at: thousands of runs don't take a core."""
+
+WIDE = 150
 """From this many columns on the table has more of them, and details stand beside it."""
+
+_WIDTHS = {"state": 11, "run": 21, "clean": 11, "robust": 11, "at work": 10}
+"""Columns and their widths in 80 columns; what is left out stands below the table."""
+
+_WIDE_WIDTHS = {
+    "state": 11, "run": 22, "model": 14, "data": 12, "clean": 11, "robust": 11, "at work": 13, "age": 6,
+}  # fmt: skip
 
 _RESUMABLE = ("cancelled", "failed", "died")
 
@@ -61,8 +74,10 @@ class RunsScreen(MainScreen):
     RunsScreen #search { dock: bottom; display: none; }
     RunsScreen #search.shown { display: block; }
     RunsScreen #runs { height: 1fr; }
+    RunsScreen.wide Vertical { width: 120; }
     RunsScreen #details { height: 3; padding: 0 1; border-top: solid $panel; }
-    RunsScreen #beside { width: 50; display: none; border-left: solid $panel; padding: 0 1; overflow-y: auto; }
+    RunsScreen #beside { width: 1fr; display: none; border-left: solid $panel; padding: 0 1;
+        overflow-y: auto; }
     RunsScreen.wide #beside { display: block; }
     RunsScreen #empty { padding: 2 4; display: none; }
     RunsScreen.empty #empty { display: block; }
@@ -78,7 +93,9 @@ class RunsScreen(MainScreen):
         Binding("delete,backspace", "delete", "Delete", id="delete-run", tooltip="Delete the run's folder; asks first"),
         Binding("slash", "search", "Search", id="search-runs", key_display="/", tooltip="Search name, model, data"),
         Binding("f", "filter", "Filter", id="filter-runs", tooltip="Show only runs of one state"),
-        Binding("s", "sort", "Sort", id="sort-runs", tooltip="Change the order; a click on a heading does too"),
+        Binding(
+            "s", "sort", "Sort", id="sort-runs", show=False, tooltip="Change the order; a click on a heading does too"
+        ),
         Binding("y", "copy", "Copy", id="copy-runs", show=False, tooltip="Copy the table, cells separated by tabs"),
     ]
 
@@ -90,6 +107,9 @@ class RunsScreen(MainScreen):
         self._filter = ""
         self._shown: list[Path] = []
         self._read = False
+        self._problem = ""
+        self._looked = self._pause = 0.0
+        self._told: Overview | None = None
 
     def content(self) -> ComposeResult:
         # Disabled while it isn't shown, as else it would take the keys when the table hides.
@@ -123,31 +143,43 @@ class RunsScreen(MainScreen):
     def _columns(self) -> None:
         table = self.query_one(DataTable)
         table.clear(columns=True)
-        names = ["state", "run", "model", "data", "clean", "robust", "progress", "age"]
-        for name in names:
-            if self.has_class("wide") or name not in ("model", "data"):
-                table.add_column(name, key=name)
+        widths = _WIDE_WIDTHS if self.has_class("wide") else _WIDTHS
+        for name, width in widths.items():
+            table.add_column(name, key=name, width=width)
         self._shown = []
         self._show()
 
     def _look(self) -> None:
-        if self.is_current or not self._read:
+        if (self.is_current or not self._read) and time.monotonic() - self._looked >= self._pause:
+            self._looked = time.monotonic()
             self._read_folder()
 
     @work(thread=True, exclusive=True)
     def _read_folder(self) -> None:
         assert self._overviews is not None
-        self.post_message(RunsRead(self._overviews.read()))
+        began = time.monotonic()
+        found: list[Overview] = []
+        problem = ""
+        try:
+            found = self._overviews.read()
+        except OSError as error:
+            problem = f"The runs can't be read: {error.strerror} ({error.filename})."
+        self._pause = REST * (time.monotonic() - began)
+        self.post_message(RunsRead(found, problem))
 
     def on_runs_read(self, message: RunsRead) -> None:
         self._read = True
-        there = {run.path for run in message.overviews}
-        starting = [
-            Overview(child.path, child.command.split()[3], "starting", began=child.began)
+        if message.problem and message.problem != self._problem:
+            self.lab.fail(message.problem)
+        self._problem = message.problem
+        running = {run.path for run in message.overviews if run.state == "running"}
+        starting = {
+            child.path: Overview(child.path, child.command.split()[3], "starting", began=child.began)
             for child in self.lab.runner.running()
-            if child.path not in there
-        ]
-        self._runs = starting + message.overviews
+            if child.path not in running
+        }
+        # Also one that is taken up again, whose folder tells of its end until it has begun.
+        self._runs = [*starting.values(), *(run for run in message.overviews if run.path not in starting)]
         self._show()
 
     def _chosen(self) -> list[Overview]:
@@ -183,23 +215,23 @@ class RunsScreen(MainScreen):
             if at is not None and at.path in self._shown:
                 table.move_cursor(row=self._shown.index(at.path), animate=False)
         hidden = len(self._runs) - len(runs)
-        words = [_ORDERS[self._order][0], *([f"only {self._filter}"] if self._filter else [])]
+        words = [f"only {self._filter}"] if self._filter else []
+        words += [f"{len(self._runs)} run" + ("" if len(self._runs) == 1 else "s")]
         words += [f"{hidden} hidden"] if hidden else []
-        count = f"{len(self._runs)} run" + ("" if len(self._runs) == 1 else "s")
-        self.entitle(f"{count}, {', '.join(words)}")
+        self.entitle(", ".join([*words, _ORDERS[self._order][0]]))
         self._tell()
 
     def _cells(self, run: Overview) -> dict[str, Text]:
         wide = self.has_class("wide")
-        progress = f"{bar_text(run.share, 8 if wide else 5)} {left_text(run.seconds_left) if wide else ''}".rstrip()
+        mark = " *" if run.synthetic and wide else ""
         return {
             "state": state_text(run.state),
-            "run": Text(run.path.name, no_wrap=True, overflow="ellipsis"),
+            "run": Text(printable(run.path.name), no_wrap=True, overflow="ellipsis"),
             "model": Text(run.model.rpartition("/")[2]),
-            "data": Text(f"{run.data.rpartition('/')[2]}{' (synthetic)' if run.synthetic else ''}"),
+            "data": Text(f"{run.data.rpartition('/')[2]}{mark}"),
             "clean": Text(accuracy_text(run.clean), justify="right"),
             "robust": Text(accuracy_text(run.robust), justify="right"),
-            "progress": Text(progress),
+            "at work": Text(bar_text(run.share, 8 if wide else 5)),
             "age": Text(age_text(run.began), justify="right"),
         }
 
@@ -218,12 +250,20 @@ class RunsScreen(MainScreen):
             details.update("Nothing fits the search or filter." if self._runs else "")
             beside.update("")
             return
-        data = f" on {run.data}{', synthetic' if run.synthetic else ''}" if run.data else ""
-        line = Text(f"{run.kind} {run.model}{data}", no_wrap=True, overflow="ellipsis")
+        data = f" on {run.data}{', synthetic data (*)' if run.synthetic else ''}" if run.data else ""
+        words = f"{run.kind} {run.model}{data}, begun {age_text(run.began)} ago"
+        line = Text(words, no_wrap=True, overflow="ellipsis")
         line.append(f"\n{run.doing}{'  ' + left_text(run.seconds_left) if run.seconds_left else ''}", "dim")
         details.update(line)
-        if self.has_class("wide"):
-            beside.update(_story(run))
+        if self.has_class("wide") and self._told != run:
+            self._told = run
+            self._tell_story(run)
+
+    @work(thread=True, exclusive=True, group="story")
+    def _tell_story(self, run: Overview) -> None:
+        story = _story(run)
+        if not get_current_worker().is_cancelled:
+            self.app.call_from_thread(self.query_one("#beside", Static).update, story)
 
     @on(DataTable.HeaderSelected)
     def _order_by_heading(self, event: DataTable.HeaderSelected) -> None:
@@ -269,7 +309,9 @@ class RunsScreen(MainScreen):
         self._show()
 
     @on(Input.Submitted, "#search")
-    def _search_ended(self) -> None:
+    def _search_ended(self, event: Input.Submitted) -> None:
+        if not event.value.strip():
+            self.action_back()
         self.query_one(DataTable).focus()
 
     def action_back(self) -> None:
@@ -333,14 +375,14 @@ class RunsScreen(MainScreen):
                 self.lab.fail(str(error))
             self._look()
 
-        question = f"Delete the run {run.path.name} with its events, images and models? This can't be undone."
+        question = f"Delete the folder {run.path}, with all that is in it? This can't be undone."
         self.app.push_screen(Confirm(question, {"n": "Keep", "y": "Delete"}, danger="y"), answered)
 
 
 def _story(run: Overview) -> Text:
     """Returns what a run was asked for and what came out of it."""
     text = Text()
-    text.append(run.path.name, "bold")
+    text.append(printable(run.path.name), "bold")
     result = read_json(run.path / "result.json")
     if result is not None:
         try:

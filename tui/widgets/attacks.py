@@ -60,7 +60,8 @@ class AttacksPane(Vertical):
     def __init__(self) -> None:
         super().__init__()
         self._lines: list[AttackLine] = []
-        self._keys: list[str] = []
+        self._model = ""
+        self._filled: dict[str, AttackLine] = {}
         self._follow = True
 
     def compose(self) -> ComposeResult:
@@ -76,12 +77,12 @@ class AttacksPane(Vertical):
             table.clear(columns=True)
             for name, width in widths.items():
                 table.add_column(name, width=width, key=name)
-            self._keys = []
             self._fill()
 
     def show(self, state: RunState) -> None:
         """Brings the table and the curve up to date."""
         self._lines = state.attacks
+        self._model = str(state.started.config.get("model", "")) if state.started is not None else ""
         self._fill()
 
     def _fill(self) -> None:
@@ -89,23 +90,31 @@ class AttacksPane(Vertical):
         names = [str(key.value) for key in table.columns]
         if not names:
             return
-        keys = [f"{line.stage}/{line.attack}/{line.norm}/{line.epsilon}/{line.began}" for line in self._lines]
-        if keys[: len(self._keys)] != self._keys:  # A run that was taken up has thrown some away.
+        # A run that was taken up has thrown some away; what is left of the others is brought up to date.
+        table_rows = [row.key.value for row in table.ordered_rows]
+        keys = [f"{place} {line.stage} {line.began}" for place, line in enumerate(self._lines)]
+        if keys[: len(table_rows)] != table_rows:
             table.clear()
-            self._keys = []
-        for line, key in zip(self._lines, keys, strict=True):
-            cells = _cells(line)
-            if key not in self._keys:
+            table_rows = []
+        for place, (line, key) in enumerate(zip(self._lines, keys, strict=True)):
+            if place < len(table_rows) and self._filled.get(key) == line:
+                continue
+            self._filled[key] = line
+            cells = _cells(line, self._of(line))
+            if place >= len(table_rows):
                 table.add_row(*(cells[name] for name in names), key=key)
                 continue
             for name in names:
                 if table.get_cell(key, name) != cells[name]:
                     table.update_cell(key, name, cells[name])
-        self._keys = keys
         running = [place for place, line in enumerate(self._lines) if line.status == "running"]
         if self._follow and running:
             table.move_cursor(row=running[-1], animate=False)
         self._tell()
+
+    def _of(self, line: AttackLine) -> str:
+        """Returns whom the attack is on: a study's stage is called after its network."""
+        return line.stage.removeprefix("attack-") if line.stage.startswith("attack-") else self._model
 
     def _at_cursor(self) -> AttackLine | None:
         row = self.query_one(DataTable).cursor_row
@@ -117,7 +126,7 @@ class AttacksPane(Vertical):
         if line is None:
             return
         words = [
-            f"{_of(line)} under {attack_name(line.attack)} {format_budget(line.epsilon, line.norm)}".strip(),
+            f"{self._of(line)} under {attack_name(line.attack)} {format_budget(line.epsilon, line.norm)}".strip(),
             f"{line.gradients:,} gradients",
             f"{line.forwards:,} forward passes",
             f"step {line.step}/{line.steps}" if line.status == "running" and line.steps else "",
@@ -141,12 +150,7 @@ class AttacksPane(Vertical):
         self.app.notify("The cursor follows the attack at work." if self._follow else "The cursor stays where it is.")
 
 
-def _of(line: AttackLine) -> str:
-    """Returns whom the attack is on: the stage's name without what all such stages are called."""
-    return line.stage.removeprefix("attack-")
-
-
-def _cells(line: AttackLine) -> dict[str, Text]:
+def _cells(line: AttackLine, of: str) -> dict[str, Text]:
     survivors = line.survivors if line.survivors is not None and line.robust_accuracy is None else None
     eot = line.settings.get("eot")
     name = f"{attack_name(line.attack)} {budget_text(line.epsilon, line.norm)}".strip()
@@ -163,7 +167,7 @@ def _cells(line: AttackLine) -> dict[str, Text]:
     right = {key: Text(word, justify="right") for key, word in words.items()}
     running = "bold" if line.status == "running" else ""
     return right | {
-        "of": Text(_of(line), style=running),
+        "of": Text(of, style=running, no_wrap=True, overflow="ellipsis"),
         "attack": Text(
             f"{state_text(line.status).plain[0]} {name}{f' EOT {eot}' if isinstance(eot, int) and eot > 1 else ''}",
             style=running,

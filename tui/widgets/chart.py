@@ -269,6 +269,9 @@ class Chart(Vertical, can_focus=False):
         plot.set_xlimits(first, last + 0.01 * (last - first) if last > first else first + 1)
         if self.bounds is not None and not self.logarithmic:
             low, high = self.bounds
+            # Lines to which no row belongs would stand beside the wrong figure.
+            steps = next(steps for steps in (10, 5, 4, 2, 1) if 2 * steps < self.size.height or steps == 1)
+            plot.set_yticks([low + (high - low) * step / steps for step in range(steps + 1)])
         else:
             room = 0.05 * (high - low) or 0.1 * abs(high) or 0.1
             low, high = low - room, high + room
@@ -277,6 +280,7 @@ class Chart(Vertical, can_focus=False):
     @on(PlotWidget.ScaleChanged)
     def _scale_changed(self) -> None:
         self._zoomed = True
+        self.query_one(Plot).set_yticks(None)
 
     def action_whole(self) -> None:
         """Shows the whole curves again."""
@@ -285,16 +289,19 @@ class Chart(Vertical, can_focus=False):
 
     def _tell(self) -> None:
         """Writes the line above: the curves and their values, at the cursor where there is one."""
-        line = Text(self.title, style="bold", no_wrap=True, overflow="ellipsis")
-        if self.logarithmic:
-            line.append(" (log)")
+        # The curves' names say what is drawn; 80 columns have no room for more.
+        line = Text("" if self.curves else self.title, style="bold", no_wrap=True, overflow="ellipsis")
+        if self.logarithmic and self.curves:
+            line.append(f"{self.title} (log)")
         if not self.curves:
             line.append("  nothing yet", "dim")
         if self.cursor is not None:
             line.append(f"  {self.x_name} {self.cursor:,.6g}", "reverse")
         for curve in self.curves:
             place = len(curve.xs) - 1 if self.cursor is None else nearest(curve, self.cursor)
-            line.append(f"  {curve.sign or '━'} {curve.label} ", f"not bold {self.colour(curve.colour)}")
+            line.append(
+                f"{'  ' if line else ''}{curve.sign or '━'} {curve.label} ", f"not bold {self.colour(curve.colour)}"
+            )
             line.append(self.written(curve.ys[place]), "not bold")
         self.query_one(Static).update(line)
 

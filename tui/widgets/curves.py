@@ -93,7 +93,7 @@ class CurvesPane(Container):
         ):
             curves = [
                 Curve(
-                    _NAMES[name] if split == "train" else "val",
+                    _NAMES[name] if split == "train" else f"{_NAMES[name]} val",
                     series.xs,
                     series.ys,
                     _COLOURS[name],

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar
 
-from rich.text import Text
 from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
-from textual.widgets import Input, RichLog, Static
+from textual.widgets import Input, Log, Static
 
+from kerasrobust.events import printable
 from tui.state import LINES, Line, RunState
 from tui.widgets.words import clock_text
 
-_STYLES = {"info": "", "warning": "bold yellow", "error": "bold red"}
-_TAIL = 2**18  # Bytes of console.log that are shown: its end is what people look for.
+_TAIL = 2**17  # Bytes of console.log that are shown: its end is what people look for.
 
 
 class LogPane(Vertical):
@@ -28,7 +28,7 @@ class LogPane(Vertical):
 
     DEFAULT_CSS = """
     LogPane > Static { height: 1; }
-    LogPane > RichLog { height: 1fr; scrollbar-size-horizontal: 1; background: $background; }
+    LogPane > Log { height: 1fr; scrollbar-size-horizontal: 1; background: $background; }
     LogPane > Input { display: none; }
     LogPane > Input.shown { display: block; }
     """
@@ -49,11 +49,12 @@ class LogPane(Vertical):
         self._from_console = False
         self._warnings = False
         self._written = 0
+        self._source = 0
         self._stamp: object = None
 
     def compose(self) -> ComposeResult:
         yield Static("", classes="dim", markup=False)
-        yield RichLog(max_lines=LINES, wrap=True, markup=False, highlight=False, auto_scroll=True)
+        yield Log(max_lines=LINES, highlight=False, auto_scroll=True)
         yield Input(placeholder="Words to look for; enter goes to the lines, escape ends", disabled=True)
 
     def on_mount(self) -> None:
@@ -65,11 +66,11 @@ class LogPane(Vertical):
         self._state = state
         if self._from_console:
             self._read_console()
-        elif fresh < 0:
+        elif fresh < 0 or state.source != self._source:
+            self._source = state.source
             self._rewrite()
         elif fresh:
-            for line in list(state.lines)[-fresh:]:
-                self._write(line)
+            self.query_one(Log).write_lines(self._written_as(list(state.lines)[-fresh:]))
             self._written = state.logged
 
     def _head(self) -> None:
@@ -88,25 +89,24 @@ class LogPane(Vertical):
     def _fits(self, text: str) -> bool:
         return all(word in text.lower() for word in self._words)
 
-    def _write(self, line: Line) -> None:
-        if (self._warnings and line.severity == "info") or not self._fits(line.text):
-            return
-        sign = "" if line.severity == "info" else f"{line.severity}: "
-        text = Text(f"{clock_text(line.time)}  ", "dim")
-        text.append(f"{sign}{line.text}".replace("\n", " "), f"not dim {_STYLES[line.severity]}")
-        self.query_one(RichLog).write(text)
+    def _written_as(self, lines: Iterable[Line]) -> list[str]:
+        """Returns those of the lines that are to be shown."""
+        shown = [line for line in lines if not self._warnings or line.severity != "info"]
+        texts = [f"{'' if line.severity == 'info' else line.severity + ': '}{line.text}" for line in shown]
+        return [
+            f"{clock_text(line.time)}  {' '.join(text.split())}"
+            for line, text in zip(shown, texts, strict=True)
+            if self._fits(text)
+        ]
 
     def _rewrite(self) -> None:
         self._head()
-        log = self.query_one(RichLog)
+        log = self.query_one(Log)
         log.clear()
         if self._from_console:
-            for text in self._printed:
-                if self._fits(text):
-                    log.write(Text.from_ansi(text))
+            log.write_lines([text for text in self._printed if self._fits(text)])
             return
-        for line in self._state.lines:
-            self._write(line)
+        log.write_lines(self._written_as(self._state.lines))
         self._written = self._state.logged
 
     @work(thread=True, exclusive=True)
@@ -154,7 +154,7 @@ class LogPane(Vertical):
         search.value = ""
         search.remove_class("shown")
         search.disabled = True
-        self.query_one(RichLog).focus()
+        self.query_one(Log).focus()
         return shown
 
     @on(Input.Changed)
@@ -163,11 +163,11 @@ class LogPane(Vertical):
 
     @on(Input.Submitted)
     def _to_lines(self) -> None:
-        self.query_one(RichLog).focus()
+        self.query_one(Log).focus()
 
     def action_copy(self) -> None:
         """Copies the lines that are shown."""
-        self.app.copy_to_clipboard("\n".join(strip.text.rstrip() for strip in self.query_one(RichLog).lines))
+        self.app.copy_to_clipboard("\n".join(self.query_one(Log).lines))
         self.app.notify("Copied the lines.")
 
 
@@ -180,5 +180,6 @@ def last_lines(path: Path, count: int | None = None) -> list[str]:
     with path.open("rb") as file:
         file.seek(0, 2)
         file.seek(max(0, file.tell() - _TAIL))
-        lines = file.read().decode(errors="replace").splitlines()
+        lines = printable(file.read().decode(errors="replace").replace("\r", "\n")).split("\n")
+        lines = [line for line in lines if line.strip()]
     return lines if count is None else lines[-count:]

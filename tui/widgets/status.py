@@ -49,7 +49,7 @@ class Status(Static):
             text.append(f"{count} stage{'' if count == 1 else 's'}, {format_seconds(_seconds(state))}", "dim")
         if state.findings:
             newest = state.findings[-1]
-            more = f" (and {len(state.findings) - 1} more: l)" if len(state.findings) > 1 else ""
+            more = f" (and {state.found - 1:,} more: l)" if state.found > 1 else ""
             text.append(f"\n! {newest.severity}{more}: {newest.message} [{newest.code}]", "bold")
         if notes:
             text.append("\n")
@@ -74,10 +74,9 @@ def progress_line(state: RunState, stage: Stage, *, bar: int) -> str:
     """Returns progress, rate and time left of what is at work."""
     attack = next((line for line in state.attacks if line.status == "running" and line.stage == stage.name), None)
     if attack is not None:
-        share = attack.done / attack.total if attack.total else None
         parts = [
             f"{attack.attack} {format_budget(attack.epsilon, attack.norm)}".strip(),
-            bar_text(share, bar),
+            bar_text(attack.share, bar),
             f"{attack.done:,}/{attack.total:,}",
             f"{attack.survivors:,} survivors" if attack.survivors is not None else "",
             left_text(attack.seconds_left),

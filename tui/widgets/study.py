@@ -11,7 +11,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.widgets import DataTable, Static
 
-from kerasrobust.events import as_dict
+from kerasrobust.events import Row, as_dict
 from kerasrobust.figures import (
     attack_name,
     by_network,
@@ -40,7 +40,7 @@ class StudyPane(Vertical):
 
     def __init__(self) -> None:
         super().__init__()
-        self._shown = -1
+        self._shown: list[Row] | None = None
 
     def compose(self) -> ComposeResult:
         yield Static("", markup=False, classes="dim")
@@ -50,15 +50,15 @@ class StudyPane(Vertical):
 
     def show(self, state: RunState) -> None:
         """Shows the rows of a run."""
-        if len(state.rows) == self._shown:
+        if state.rows == self._shown:
             return
-        self._shown = len(state.rows)
+        self._shown = state.rows
         synthetic = state.started is not None and state.started.config.get("data") == "shapes"
         self.fill([as_dict(row) for row in state.rows], synthetic=synthetic)
 
     def fill(self, rows: Sequence[Mapping[str, Any]], *, synthetic: bool) -> None:
         """Shows rows as `result.json` has them."""
-        note = "Synthetic data: generated shapes; the figures say nothing about real images." if synthetic else ""
+        note = "Synthetic data: not real images; the published figures are of CIFAR-10." if synthetic else ""
         self.query_one(Static).update(note if rows else "No rows yet: a study has one for each network and attack.")
         table = self.query_one(DataTable)
         table.clear()

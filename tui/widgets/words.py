@@ -31,7 +31,7 @@ def state_text(state: str) -> Text:
 def accuracy_text(accuracies: Sequence[float]) -> str:
     """Returns an accuracy, or the range of several networks' (`0.0-33.8 %`)."""
     if len(accuracies) == 2:
-        return f"{100 * accuracies[0]:.0f}-{format_accuracy(accuracies[1])}"
+        return f"{100 * accuracies[0]:.1f}-{format_accuracy(accuracies[1])}"
     return format_accuracy(accuracies[0]) if accuracies else ""
 
 
