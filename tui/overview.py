@@ -98,10 +98,10 @@ class Overviews:
         config = read_json(path / "config.json") or {}
         result = None if running else read_json(path / "result.json")
         state = RunState()
-        if result is not None:
-            state = advance(state, last_events(path / "events.jsonl")[-1:])
-        else:
-            with contextlib.suppress(OSError):  # It hasn't told anything yet.
+        with contextlib.suppress(OSError):  # It hasn't told anything yet, or its events are gone.
+            if result is not None:
+                state = advance(state, last_events(path / "events.jsonl")[-1:])
+            else:
                 item = self._followed.get(path) or _Followed(Tail(path / "events.jsonl"))
                 state = item.read()
                 if running:

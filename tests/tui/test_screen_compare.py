@@ -35,11 +35,11 @@ NARROW, WIDE = (80, 24), (160, 48)
 AddRun = Callable[..., Path]
 
 
-@pytest.fixture
 def overview(path: Path) -> Overview:
     return next(item for item in Overviews(path.parent).read() if item.path == path)
 
 
+@pytest.fixture
 def add_card(models_dir: Path) -> Callable[[str], Path]:
     """Returns a function that makes a saved model with the card of one that comes with the project."""
 

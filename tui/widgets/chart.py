@@ -14,7 +14,8 @@ from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Grid, Vertical
-from textual.events import Leave, MouseMove
+from textual.events import Leave, MouseMove, Resize
+from textual.geometry import Size
 from textual.strip import Strip
 from textual.widgets import Static
 from textual_hires_canvas import Canvas
@@ -176,6 +177,7 @@ class Chart(Vertical, can_focus=False):
         self.cursor: float | None = None
         self._ticks = _Ticks()
         self._zoomed = False
+        self._drawn_at = Size()
 
     def compose(self) -> ComposeResult:
         yield Static()
@@ -187,9 +189,12 @@ class Chart(Vertical, can_focus=False):
         plot.set_y_formatter(self._ticks)
         self._draw()
 
-    def on_resize(self) -> None:
-        # The plot's own canvases get their sizes after ours.
-        self.call_after_refresh(self._fit_canvas)
+    def on_resize(self, event: Resize) -> None:
+        # One that was hidden and is shown again is as it was, and drawing is what a key press waits for.
+        if event.size != self._drawn_at:
+            self._drawn_at = event.size
+            # The plot's own canvases get their sizes after ours.
+            self.call_after_refresh(self._fit_canvas)
 
     def _fit_canvas(self) -> None:
         self.query_one(Plot).refresh(layout=True)
