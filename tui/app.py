@@ -212,8 +212,8 @@ class Lab(App[None]):
 
         if isinstance(self.screen, Confirm):
             return
-        question = f"{what} under way. Go on without the UI? (You find them here again at the next start.)"
-        self.push_screen(Confirm(question, {"y": "Go on", "s": "Stop them"}, danger="s"), answered)
+        question = f"{what} under way. Go on without the UI? (At the next start everything is found here again.)"
+        self.push_screen(Confirm(question, {"y": "Go on", "s": "Stop"}, danger="s"), answered)
 
     def action_toggle_theme(self) -> None:
         """Changes between light and dark."""

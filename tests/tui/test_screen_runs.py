@@ -216,7 +216,7 @@ async def test_quitting_asks_and_runs_go_on(lab: Lab, runs_dir: Path, monkeypatc
         child = lab.runner.start(DemoConfig(name="mine", runs_dir=runs_dir))
         await until(pilot, lambda: is_locked(child.path))
         await pilot.press("q")
-        await shows(pilot, "Go on without the UI?", "Go on (y)", "Stop them (s)")
+        await shows(pilot, "Go on without the UI?", "Go on (y)", "Stop (s)")
         await pilot.press("escape")
         assert lab.is_running
         await pilot.press("q", "enter")
