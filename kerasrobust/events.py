@@ -257,12 +257,12 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def printable(value: Any) -> Any:
-    """Returns a value without control characters in its texts, at any depth: in a terminal they are commands.
+    r"""Returns a value without control characters in its texts, at any depth: in a terminal they are commands.
 
     Line ends and tabs stay.
 
     Example:
-        >>> printable({"message": "red \\x1b[31m alert"})
+        >>> printable({"message": "red \x1b[31m alert"})
         {'message': 'red [31m alert'}
     """
     if isinstance(value, str):
