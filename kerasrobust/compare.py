@@ -50,7 +50,7 @@ def run(config: RunConfig) -> int:
         console.print(_table(title, lines))
         for folder in folders[1:]:
             if (pair := paired(folders[0], folder)) is not None:
-                console.print(_sentence(folders[0].name, folder.name, pair), markup=False)
+                console.print(sentence(folders[0].name, folder.name, pair), markup=False)
     return 0
 
 
@@ -128,11 +128,13 @@ def _under_attack(path: Path) -> tuple[Any, Any]:
     return np.where(outside, ~index.correct, index.success), np.where(outside, index.correct, index.correct_rate)
 
 
-def _sentence(first: str, second: str, pair: Paired) -> str:
+def sentence(first: str, second: str, pair: Paired) -> str:
+    """Returns how two runs of these names differ on the same images, as a sentence."""
     return (
-        f"On the same {pair.examples:,} images under attack, only {first} is wrong on {pair.only_first:,}, "
-        f"only {second} on {pair.only_second:,} (McNemar's exact test: p {format_probability(pair.p_value)}); "
-        f"robust accuracy differs by {100 * pair.difference:+.1f} points."
+        f"{first} and {second} on the same {pair.examples:,} images under attack: {pair.only_first:,} only {first} "
+        f"gets wrong, {pair.only_second:,} only {second} (McNemar's exact test: p {format_probability(pair.p_value)}); "
+        # Not -0.0.
+        f"robust accuracy differs by {0.0 + 100 * pair.difference:+.1f} points."
     )
 
 

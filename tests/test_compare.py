@@ -129,9 +129,9 @@ def test_the_command_says_a_sentence_a_pair(tmp_path: Path) -> None:
     outcome = call("compare", "one", "two", "other", "three", "--runs-dir", tmp_path)
     text = " ".join(outcome.out.split())
     assert outcome.status == 0 and text.count("McNemar") == 2
-    assert "only one is wrong on 5, only two on 1 (McNemar's exact test: p = 0.22)" in text
+    assert "5 only one gets wrong, 1 only two (McNemar's exact test: p = 0.22)" in text
     assert "robust accuracy differs by -40.0 points" in text
-    assert "only one is wrong on 6, only three on 0 (McNemar's exact test: p = 0.031)" in text
+    assert "6 only one gets wrong, 0 only three (McNemar's exact test: p = 0.031)" in text
     assert "McNemar" not in call("compare", "one", "other", "--runs-dir", tmp_path).out
     listed = json.loads(call("compare", "one", "two", "--runs-dir", tmp_path, "--json").out)
     assert [line["name"] for line in listed] == ["one", "two"]

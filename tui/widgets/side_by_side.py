@@ -14,11 +14,12 @@ from textual.message import Message
 from textual.widgets import DataTable, Static
 from textual.worker import get_current_worker
 
-from kerasrobust.compare import Paired, format_probability, paired
+from kerasrobust.compare import paired, sentence
 from kerasrobust.errors import InputError
-from kerasrobust.figures import attack_name, by_network, format_accuracy, format_budget, format_epsilon, format_interval
+from kerasrobust.figures import attack_name, by_network, format_accuracy, format_interval
 from tui.widgets.study import StudyPane
 from tui.widgets.subject import FOREIGN, Row, Subject, difference, differing
+from tui.widgets.words import budget_text
 
 WIDE = 100
 """From this many columns on names are written in full."""
@@ -119,7 +120,7 @@ class FiguresPane(Vertical):
         for subject in self._subjects:
             for index, (name, row) in enumerate(_ordered(subject)):
                 title = short(f"★ {subject.title}" if subject is reference else subject.title, width)
-                left = (title if index == 0 else "", name, _attack(row), _epsilon(row))
+                left = (title if index == 0 else "", name, _attack(row), budget_text(row["epsilon"], row["norm"]))
                 points = difference(row, reference) if subject in others and subject.data == reference.data else None
                 right = (
                     format_accuracy(row["accuracy"]),
@@ -135,8 +136,8 @@ class FiguresPane(Vertical):
     def _compare(self, turn: int, subjects: list[Subject]) -> None:
         """Reads the images of runs, which takes seconds for thousands."""
         worker, told = get_current_worker(), []
-        for sentence in paired_sentences(subjects, lambda: worker.is_cancelled):
-            told.append(sentence)
+        for text in paired_sentences(subjects, lambda: worker.is_cancelled):
+            told.append(text)
             self.post_message(PairedRead(turn, [*told, "comparing images..."]))
         self.post_message(PairedRead(turn, told))
 
@@ -157,11 +158,6 @@ def _attack(row: Row) -> str:
     return f"{attack_name(row['attack'] or 'clean')}{f' EOT {eot}' if eot > 1 else ''}"
 
 
-def _epsilon(row: Row) -> str:
-    """Returns the epsilon, with its norm where that isn't the usual one: the table has to fit 80 columns."""
-    return format_epsilon(row["epsilon"]) if row["norm"] == "linf" else format_budget(row["epsilon"], row["norm"])
-
-
 def paired_sentences(subjects: Sequence[Subject], is_cancelled: Callable[[], bool]) -> Iterator[str]:
     """Yields what McNemar's test says of each subject and the first, or why it can't be made."""
     if len(subjects) < 2:
@@ -180,20 +176,15 @@ def paired_sentences(subjects: Sequence[Subject], is_cancelled: Callable[[], boo
 
 def _paired_sentence(first: Subject, second: Subject) -> str:
     try:
-        pair: Paired | None = paired(first.path, second.path)
+        # In this order, as differences are told from the reference on.
+        pair = paired(second.path, first.path)
     except InputError as error:
         return f"{first.title} and {second.title}: {error}"
     except (OSError, *FOREIGN):
         return f"{first.title} and {second.title}: their images or results can't be read."
     if pair is None:
         return f"{first.title} and {second.title} were measured on other images: no McNemar test."
-    return (
-        f"{second.title} and {first.title} on the same {pair.examples:,} images under attack: "
-        f"{pair.only_second:,} only {second.title} gets wrong, {pair.only_first:,} only {first.title} "
-        f"(McNemar's exact test: p {format_probability(pair.p_value)}); "
-        # Not -0.0.
-        f"robust accuracy differs by {0.0 - 100 * pair.difference:+.1f} points."
-    )
+    return sentence(second.title, first.title, pair)
 
 
 class SettingsTable(Vertical):

@@ -11,8 +11,6 @@ from kerasrobust.figures import format_budget, format_seconds
 from tui.state import RunState, Stage
 from tui.widgets.words import bar_text, left_text, state_text
 
-_STAGE_STATES = {"running": "running", "done": "done", "skipped": "skipped", "failed": "failed", "stopped": "stopped"}
-
 
 class Status(Static):
     """A few lines on top of a run: state and stage, progress, warnings, and, of a run that died, its last words."""
@@ -112,7 +110,7 @@ class Stages(Static):
         """Lists the stages."""
         text = Text(no_wrap=True, overflow="ellipsis")
         for stage in state.stages.values():
-            sign = state_text(_STAGE_STATES[stage.status])
+            sign = state_text(stage.status)
             text.append(f"{sign.plain[0]} ", sign.style)
             text.append(stage.title, "bold" if stage.status == "running" else "")
             if stage.status != "running":
