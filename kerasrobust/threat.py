@@ -11,8 +11,7 @@ from typing import Any, Literal
 
 import tensorflow as tf
 
-Norm = Literal["linf", "l2"]
-NORMS: tuple[Norm, ...] = ("linf", "l2")
+Norm = Literal["linf", "l2", "l1"]
 
 
 def distance(perturbation: tf.Tensor, norm: Norm) -> tf.Tensor:

@@ -18,34 +18,18 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import tensorflow as tf
 
-from kerasrobust import losses, threat
+from kerasrobust import threat
+from kerasrobust.attacks.batch import Batch, Compiled, Counts, Parameters, State, Step
+from kerasrobust.attacks.passes import Network
 from kerasrobust.classifier import Classifier, as_classifier, check_images
-from kerasrobust.errors import Cancelled, InputError
+from kerasrobust.errors import InputError
+from kerasrobust.memory import Memory
 from kerasrobust.precision import at_precision
-from kerasrobust.tracing import Traced, one_piece
+from kerasrobust.tracing import Traced
 from kerasrobust.verdict import Verdict, judge
 
-State = dict[str, tf.Tensor]
-Parameters = dict[str, tf.Tensor]
-Network = Callable[[tf.Tensor, tf.Tensor | None], tf.Tensor]
-"""Images (N, H, W, C) and a noise key (2,) or None -> float32 logits (N, K)."""
-
-CHUNK_SECONDS = 0.4
 PASSES = 20
 """Fresh passes that judge an example of a randomized network."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Step:
-    """How far an attack is: what `progress` is called with."""
-
-    done: int
-    total: int
-    survivors: int
-    step: int
-    steps: int
-    gradients: int
-    forwards: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,49 +79,12 @@ class AttackResult:
         return float(np.median(reached)) if len(reached) else float("nan")
 
 
-@dataclass
-class _Counts:
-    """What a call has cost and reached so far."""
-
-    total: int
-    runs: int
-    run: int = 0
-    done: int = 0
-    survivors: int = 0
-    gradients: int = 0
-    forwards: int = 0
-    progress: Callable[[Step], None] | None = None
-
-    def tell(self, step: int, steps: int) -> None:
-        if self.progress:
-            self.progress(
-                Step(
-                    done=(self.run * self.total + self.done) // self.runs,
-                    total=self.total,
-                    survivors=self.survivors,
-                    step=step,
-                    steps=steps,
-                    gradients=self.gradients,
-                    forwards=self.forwards,
-                )
-            )
-
-
-@dataclass(frozen=True)
-class Compiled:
-    """The graphs of an attack on a model, for one batch shape and precision."""
-
-    begin: Traced
-    advance: Traced
-    finish: Traced
-
-
 @dataclass(frozen=True, kw_only=True)
 class Attack(ABC):
     """Base of all attacks: settings as fields, the work in `__call__`.
 
     Attributes:
-        norm: "linf" or "l2".
+        norm: "linf" or "l2"; some attacks take "l1" too.
         eot: passes over which each gradient of a randomized network is averaged (Athalye et al. 2018), at least 1.
         targeted: whether the attack drives images to given classes (`target` of the call) instead of away from theirs.
     """
@@ -145,16 +92,23 @@ class Attack(ABC):
     name: ClassVar[str]
     minimum_norm: ClassVar[bool] = False
     """Whether the attack looks for the nearest adversarial example instead of the worst one inside a ball."""
+    scores_distance: ClassVar[bool] = False
+    """Whether its scores are distances, infinite where it found nothing, so that the nearest of several runs counts."""
+    gradient_free: ClassVar[bool] = False
+    """Whether the attack asks for predictions only."""
     largest_batch: ClassVar[int | None] = None
     """Images that the attack takes at once at most, whatever the caller's batch size."""
+    norms: ClassVar[tuple[threat.Norm, ...]] = ("linf", "l2")
 
     norm: threat.Norm = "linf"
     eot: int = 1
     targeted: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
-        if self.norm not in threat.NORMS:
-            raise InputError(f"Expected a norm out of {', '.join(threat.NORMS)}. Received: {self.norm!r}. Choose one.")
+        if self.norm not in self.norms:
+            raise InputError(
+                f"Expected a norm of {self.name}: {', '.join(self.norms)}. Received: {self.norm!r}. Choose another."
+            )
         if self.eot < 1:
             raise InputError(f"Expected at least 1 EOT pass. Received: eot={self.eot}. Use 1 for no averaging.")
 
@@ -180,14 +134,24 @@ class Attack(ABC):
 
     @abstractmethod
     def finish(self, network: Network, state: State, numbers: Parameters) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns the examples (N, H, W, C) and their scores (N,): below 0 where the attack believes it succeeded."""
+        """Returns the examples (N, H, W, C) and their scores (N,): below 0 where the attack believes it succeeded.
+
+        Of several runs the lowest score counts.
+        """
 
     def cost_per_step(self, classes: int) -> int:
         """Returns the gradient evaluations of one step of one example."""
-        return self.eot
+        return 0 if self.gradient_free else self.eot
+
+    def queries_per_step(self) -> int:
+        """Returns the forward passes of one step of one example, beyond those of its gradients."""
+        return self.eot if self.gradient_free else 0
 
     def run_count(self) -> int:
-        """Returns how often the attack is started from a new random point."""
+        """Returns how often the attack is run, each time on the examples that are left: restarts, or target classes.
+
+        The number of the run reaches the graph as `numbers["run"]`.
+        """
         return 1
 
     def against(self, randomized: bool) -> Self:
@@ -217,6 +181,8 @@ class Attack(ABC):
         target: np.ndarray | None = None,
         passes: int = PASSES,
         clean: Verdict | None = None,
+        only: np.ndarray | None = None,
+        memory: Memory | None = None,
     ) -> AttackResult:
         """Attacks images and judges the result by re-prediction in float32.
 
@@ -233,6 +199,8 @@ class Attack(ABC):
             target: integers (N,), the classes to reach; for a targeted attack only.
             passes: fresh passes that judge each example of a randomized network.
             clean: the verdict on the unchanged images, where the caller has it already.
+            only: bool (N,), the examples to attack; the others stay as they are. All without it.
+            memory: where finished batches are kept and found again; each call needs one of its own.
 
         Raises:
             InputError: for images or labels that don't fit the model.
@@ -260,12 +228,13 @@ class Attack(ABC):
         reached = before.prediction == goal if self.targeted else before.wrong
         # A randomized network is judged by its mean over passes: an image that is right now and then can still fall.
         idle = before.correct_rate == 0 if classifier.randomized and not self.targeted else reached
-        active = np.flatnonzero(~idle) if early_stop else np.arange(len(x))
-        counts = _Counts(
+        chosen = np.ones(len(x), bool) if only is None else np.asarray(only, bool)
+        active = np.flatnonzero(chosen & ~idle if early_stop else chosen)
+        counts = Counts(
             total=len(x),
             runs=self.run_count(),
             done=len(x) - len(active),
-            survivors=int(np.sum(~reached)),
+            survivors=int(np.sum(chosen & ~reached)),
             forwards=0 if clean else len(x) * passes,
             progress=progress,
         )
@@ -273,15 +242,19 @@ class Attack(ABC):
         score = np.full(len(x), np.inf, np.float32)
         crafting = at_precision(classifier, precision)
         attack = self.against(classifier.randomized)
+        memory = memory or Memory()
         for run in range(self.run_count()):
             remaining = active if not early_stop or classifier.randomized else active[score[active] >= 0]
             counts.run, counts.done = run, len(x) - len(remaining)
-            work = attack._batches(crafting, x, goal, remaining, [seed, run], batch_size, early_stop, counts, stop)
+            work = attack._batches(
+                crafting, x, goal, remaining, [seed, run], batch_size, early_stop, counts, stop, memory
+            )
             for index, images, scores in work:
                 better = scores < score[index]
                 x_adv[index[better]], score[index[better]] = images[better], scores[better]
-                counts.survivors -= 0 if classifier.randomized else int(np.sum((scores < 0) & ~reached[index]))
-                reached[index] |= scores < 0
+                fallen = scores < (np.inf if self.scores_distance else 0)
+                counts.survivors -= 0 if classifier.randomized else int(np.sum(fallen & ~reached[index]))
+                reached[index] |= fallen
         after = judge(classifier, x_adv, y, passes=passes, seed=[seed, 2], batch_size=batch_size, should_stop=stop)
         distance = _distances(x_adv, x, self.norm)
         self._check(x_adv, distance)
@@ -301,7 +274,7 @@ class Attack(ABC):
             distance=distance,
             gradients=counts.gradients,
             forwards=counts.forwards,
-            seconds=time.perf_counter() - began,
+            seconds=time.perf_counter() - began + counts.seconds,
             passes=after.passes,
         )
 
@@ -329,8 +302,9 @@ class Attack(ABC):
         seed: list[int],
         batch_size: int,
         early_stop: bool,
-        counts: _Counts,
+        counts: Counts,
         stop: Callable[[], bool],
+        memory: Memory,
     ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Attacks the examples `remaining`, batch after batch; yields their indices, candidates and scores."""
         size = min(batch_size, len(x), self.largest_batch or batch_size)
@@ -338,36 +312,26 @@ class Attack(ABC):
         # A randomized network has no "done": one lucky pass is no success.
         ends_early = early_stop and not classifier.randomized
         numbers = {name: tf.constant(value) for name, value in self.parameters().items()}
-        numbers["early_stop"] = tf.constant(ends_early)
+        numbers |= {"early_stop": tf.constant(ends_early), "run": tf.constant(seed[1])}
         for first in range(0, len(remaining), size):
             index = remaining[first : first + size]
-            # Padding repeats the batch's own images, so nothing in the graph meets an unusual value.
-            padded = np.resize(index, size)
-            # An image's noise follows from the image, so it is the same wherever in whatever batch it stands.
-            marks = np.array([zlib.crc32(image.tobytes()) >> 1 for image in x[padded]])
-            keys = np.stack([np.full(size, _key(*seed)), marks], axis=1).astype(np.int32)
-            state = compiled.begin(tf.constant(x[padded]), tf.constant(goal[padded]), tf.constant(keys), numbers)
-            taken, count, steps = 0, 1, self.step_count()
-            while taken < steps:
-                counts.tell(taken, steps)
-                if stop():
-                    raise Cancelled
-                count = min(count, steps - taken)
-                fresh = not compiled.advance.traces
-                began = time.perf_counter()
-                state = compiled.advance(state, tf.constant(count), numbers)
-                now = int(state["step"])  # Waits for the device.
-                seconds = time.perf_counter() - began
-                counts.gradients += (now - taken) * len(index) * self.cost_per_step(classifier.classes)
-                if now < taken + count:  # All of the batch is done.
-                    break
-                taken = now
-                if not fresh:  # The first call also traced.
-                    count = max(1, min(int(count * CHUNK_SECONDS / max(seconds, 1e-4)), 4 * count))
-            images, scores = compiled.finish(state, numbers)
-            counts.forwards += len(index) * self.eot
+            name = f"{seed[1]}-{first}"
+            found = memory.get(name)
+            if found is None:
+                # Padding repeats the batch's own images, so nothing in the graph meets an unusual value.
+                padded = np.resize(index, size)
+                # An image's noise follows from the image, so it is the same wherever in whatever batch it stands.
+                marks = np.array([zlib.crc32(image.tobytes()) >> 1 for image in x[padded]])
+                keys = np.stack([np.full(size, _key(*seed)), marks], axis=1).astype(np.int32)
+                inputs = tf.constant(x[padded]), tf.constant(goal[padded]), tf.constant(keys)
+                batch = Batch(self, compiled, numbers, len(index), classifier.classes, counts, memory, name)
+                found = batch.run(inputs, stop)
+            else:
+                counts.gradients += int(found["gradients"])
+                counts.forwards += int(found["forwards"])
+                counts.seconds += float(found["seconds"])
             counts.done += len(index)
-            yield index, images.numpy()[: len(index)], scores.numpy()[: len(index)]
+            yield index, found["images"], found["scores"]
 
     def _compile(self, classifier: Classifier, shape: tuple[int, ...]) -> Compiled:
         """Returns the attack's functions for this model and batch shape, traced at their first call."""
@@ -405,60 +369,10 @@ def _key(*numbers: int) -> int:
 
 def _distances(x_adv: np.ndarray, x: np.ndarray, norm: threat.Norm) -> np.ndarray:
     """Returns the norms of x_adv - x in float32, computed in float64 slice by slice."""
-    order = np.inf if norm == "linf" else 2
+    order = {"linf": np.inf, "l2": 2, "l1": 1}[norm]
     found = np.zeros(len(x), np.float32)
     for first in range(0, len(x), 256):
         part = slice(first, first + 256)
         gap = x_adv[part].astype(np.float64) - x[part]
         found[part] = np.linalg.norm(gap.reshape(len(gap), -1), ord=order, axis=1)
     return found
-
-
-def score(logits: tf.Tensor, y: tf.Tensor, targeted: bool) -> tf.Tensor:
-    """Returns how far an attack is from success, float32 (N,): below 0 where it got there."""
-    gap = losses.margin(logits, y)
-    return -gap if targeted else gap
-
-
-def finite(slope: tf.Tensor) -> tf.Tensor:
-    """Returns a gradient with 0 where it is no number: one such pixel (a root at 0) would spoil the whole image."""
-    return tf.where(tf.math.is_finite(slope), slope, 0.0)
-
-
-def gradient(
-    network: Network, x: tf.Tensor, y: tf.Tensor, *, key: tf.Tensor, eot: tf.Tensor | int, targeted: bool
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns the direction of ascent of the attack's loss and the score, both as means over `eot` noisy passes.
-
-    Args:
-        network: logits of images.
-        x: float32 (N, H, W, C).
-        y: integers (N,), labels or targets.
-        key: (2,), of the noise; each pass folds its own number in.
-        eot: the number of passes; the Python number 1 costs no loop.
-        targeted: descend towards `y` instead of ascending away from it.
-    """
-
-    @one_piece
-    def once(number: tf.Tensor | int) -> tuple[tf.Tensor, tf.Tensor]:
-        # Not watching the weights: their gradients would be computed with the images' otherwise.
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(x)
-            logits = network(x, threat.fold(key, number))
-            loss = tf.reduce_sum(losses.cross_entropy(logits, y))
-            loss = -loss if targeted else loss
-        found = tape.gradient(loss, x, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-        return finite(found), score(logits, y, targeted)
-
-    if isinstance(eot, int) and eot == 1:
-        return once(0)
-    first = tf.zeros_like(x), tf.zeros([tf.shape(x)[0]])
-    _, total, margin = tf.while_loop(
-        lambda number, *_: number < eot,
-        lambda number, total, margin: (
-            number + 1,
-            *(old + new for old, new in zip((total, margin), once(number), strict=True)),
-        ),
-        (tf.constant(0), *first),
-    )
-    return total / tf.cast(eot, tf.float32), margin / tf.cast(eot, tf.float32)

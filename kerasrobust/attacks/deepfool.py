@@ -9,10 +9,9 @@ from typing import ClassVar
 import tensorflow as tf
 
 from kerasrobust import threat
-from kerasrobust.attacks.base import Attack, Network, Parameters, State, finite
-from kerasrobust.attacks.gradient import mean_score
+from kerasrobust.attacks.base import Attack, Parameters, State
+from kerasrobust.attacks.passes import Network, linearise, mean_score, rivals_of
 from kerasrobust.errors import InputError
-from kerasrobust.tracing import one_piece
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +95,9 @@ class DeepFool(Attack):
     def _step(self, network: Network, state: State, numbers: Parameters) -> State:
         x_adv = state["x_adv"]
         key = threat.fold(state["key"], state["step"])
-        gaps, slopes = self._linearise(network, x_adv, state["y"], key, numbers)
+        y = state["y"]
+        passes = 1 if self.eot == 1 else numbers["eot"]
+        gaps, slopes = linearise(network, x_adv, y, lambda logits: self._choose(logits, y), key=key, eot=passes)
         done = state["done"] | tf.reduce_any(gaps > 0, axis=1)
         # The dual norm of each gradient: how fast the gap closes per unit of distance.
         flat = tf.reshape(slopes, [tf.shape(slopes)[0], tf.shape(slopes)[1], -1])
@@ -120,49 +121,14 @@ class DeepFool(Attack):
         moved = tf.where(threat.column(done), x_adv, moved)
         return dict(state) | {"x_adv": moved, "path": path, "done": done, "step": state["step"] + 1}
 
-    def _linearise(
-        self, network: Network, x: tf.Tensor, y: tf.Tensor, key: tf.Tensor, numbers: Parameters
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns the rivals' leads f_k - f_y, (N, K), and their gradients, (N, K, H, W, C), as means over EOT passes.
-
-        A lead above 0 means that the label has flipped.
-        """
-        # Which classes are looked at must not change from pass to pass, or the means would mix classes.
-        logits = None if self.candidates is None and self.eot == 1 else network(x, threat.fold(key, 0))
-
-        @one_piece
-        def once(number: tf.Tensor | int) -> tuple[tf.Tensor, tf.Tensor]:
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(x)
-                found = network(x, threat.fold(key, number))
-                rivals = self._choose(found if logits is None else logits, y)
-                leads = tf.gather(found, rivals, batch_dims=1) - tf.gather(found, y, batch_dims=1)[:, None]
-            return leads, finite(tape.batch_jacobian(leads, x, unconnected_gradients=tf.UnconnectedGradients.ZERO))
-
-        if self.eot == 1:
-            return once(0)
-        passes = numbers["eot"]
-        rivals = tf.shape(self._choose(logits, y))[1]
-        empty = (
-            tf.zeros(tf.stack([tf.shape(x)[0], rivals])),
-            tf.zeros(tf.concat([[tf.shape(x)[0], rivals], tf.shape(x)[1:]], axis=0)),
-        )
-        _, leads, slopes = tf.while_loop(
-            lambda number, *_: number < passes,
-            lambda number, leads, slopes: (
-                number + 1,
-                *(old + new for old, new in zip((leads, slopes), once(number), strict=True)),
-            ),
-            (tf.constant(0), *empty),
-        )
-        return leads / tf.cast(passes, tf.float32), slopes / tf.cast(passes, tf.float32)
-
     def _choose(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         """Returns the classes other than the label with the highest logits, int32 (N, K)."""
-        own = tf.one_hot(y, tf.shape(logits)[1], on_value=True, off_value=False)
         classes = logits.shape[1]
         if classes is None:
             raise InputError("Expected a model with a known number of classes. Received: logits of unknown width.")
+        if self.candidates is None:
+            return rivals_of(y, classes)
+        own = tf.one_hot(y, classes, on_value=True, off_value=False)
         return tf.math.top_k(tf.where(own, float("-inf"), logits), self._rivals(classes)).indices
 
     def finish(self, network: Network, state: State, numbers: Parameters) -> tuple[tf.Tensor, tf.Tensor]:

@@ -9,10 +9,10 @@ from typing import ClassVar, Self
 import tensorflow as tf
 
 from kerasrobust import threat
-from kerasrobust.attacks.base import Attack, Network, Parameters, State, gradient, score
+from kerasrobust.attacks.base import Attack, Parameters, State
+from kerasrobust.attacks.passes import Network, gradient, mean_score
 from kerasrobust.config import check_epsilon
 from kerasrobust.errors import InputError
-from kerasrobust.tracing import one_piece
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +96,7 @@ class GradientAttack(Attack):
         x, y, x_adv = state["x"], state["y"], state["x_adv"]
         key = threat.fold(state["key"], state["step"])
         passes = 1 if self.eot == 1 else numbers["eot"]
-        slope, found = gradient(network, x_adv, y, key=key, eot=passes, targeted=self.targeted)
+        slope, _, found = gradient(network, x_adv, y, key=key, eot=passes, targeted=self.targeted)
         state = dict(state)
         if self.keeps_best():
             state |= self._best(state, x_adv, found, numbers)
@@ -126,25 +126,6 @@ class GradientAttack(Attack):
             return x_adv, found
         chosen = self._best(state, x_adv, found, numbers)
         return chosen["best"], chosen["score"]
-
-
-def mean_score(
-    network: Network, x: tf.Tensor, y: tf.Tensor, key: tf.Tensor, eot: tf.Tensor | int, targeted: bool
-) -> tf.Tensor:
-    """Returns the score (N,) of images as the mean over `eot` noisy passes."""
-
-    @one_piece
-    def once(number: tf.Tensor | int) -> tf.Tensor:
-        return score(network(x, threat.fold(key, number)), y, targeted)
-
-    if isinstance(eot, int) and eot == 1:
-        return once(0)
-    _, total = tf.while_loop(
-        lambda number, total: number < eot,
-        lambda number, total: (number + 1, total + once(number)),
-        (tf.constant(0), tf.zeros([tf.shape(x)[0]])),
-    )
-    return total / tf.cast(eot, tf.float32)
 
 
 @dataclass(frozen=True, kw_only=True)
