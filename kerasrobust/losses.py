@@ -18,3 +18,27 @@ def margin(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     own = tf.one_hot(labels, tf.shape(logits)[1], on_value=True, off_value=False)
     right = tf.gather(logits, labels, batch_dims=1)
     return right - tf.reduce_max(tf.where(own, float("-inf"), logits), axis=1)
+
+
+def dlr(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Returns the difference of logits ratio, -(z_y - max over the others) / (z_1 - z_3), float32 (N,).
+
+    z_1 and z_3 are the largest and the third largest logit: the loss doesn't change where all logits are scaled or
+    shifted, so it can't saturate. Needs three classes.
+
+    Source: Croce and Hein 2020a, equation 6.
+    """
+    top = tf.math.top_k(logits, 3).values
+    return -margin(logits, labels) / (top[:, 0] - top[:, 2] + 1e-12)
+
+
+def targeted_dlr(logits: tf.Tensor, labels: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+    """Returns the targeted difference of logits ratio, -(z_y - z_t) / (z_1 - (z_3 + z_4) / 2), float32 (N,).
+
+    `targets` are classes (N,) other than the labels. Needs four classes.
+
+    Source: Croce and Hein 2020a, equation 7.
+    """
+    top = tf.math.top_k(logits, 4).values
+    gap = tf.gather(logits, labels, batch_dims=1) - tf.gather(logits, targets, batch_dims=1)
+    return -gap / (top[:, 0] - 0.5 * (top[:, 2] + top[:, 3]) + 1e-12)

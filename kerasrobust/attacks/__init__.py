@@ -2,10 +2,30 @@
 
 from __future__ import annotations
 
-from kerasrobust.attacks.base import Attack, AttackResult, Step
+from kerasrobust.attacks.apgd import APGDCE, APGDDLR, APGDT, APGDMargin
+from kerasrobust.attacks.base import Attack, AttackResult
+from kerasrobust.attacks.batch import Step
 from kerasrobust.attacks.deepfool import DeepFool
 from kerasrobust.attacks.gradient import BIM, FGSM, FGSMRS, MIFGSM, PGD, RFGSM
 
-ATTACKS: dict[str, type[Attack]] = {kind.name: kind for kind in (FGSM, RFGSM, FGSMRS, BIM, PGD, MIFGSM, DeepFool)}
+ATTACKS: dict[str, type[Attack]] = {
+    kind.name: kind for kind in (FGSM, RFGSM, FGSMRS, BIM, PGD, MIFGSM, DeepFool, APGDCE, APGDDLR, APGDMargin, APGDT)
+}
 
-__all__ = ["ATTACKS", "BIM", "FGSM", "FGSMRS", "MIFGSM", "PGD", "RFGSM", "Attack", "AttackResult", "DeepFool", "Step"]
+__all__ = [
+    "APGDCE",
+    "APGDDLR",
+    "APGDT",
+    "ATTACKS",
+    "BIM",
+    "FGSM",
+    "FGSMRS",
+    "MIFGSM",
+    "PGD",
+    "RFGSM",
+    "APGDMargin",
+    "Attack",
+    "AttackResult",
+    "DeepFool",
+    "Step",
+]

@@ -37,6 +37,23 @@ def mean_score(
     return _mean(once, eot, lambda: (tf.zeros([tf.shape(x)[0]]),))[0]
 
 
+def mean_logits(network: Network, x: tf.Tensor, key: tf.Tensor, eot: tf.Tensor | int) -> tf.Tensor:
+    """Returns the mean logits (N, K) of images over `eot` noisy passes."""
+    first = network(x, threat.fold(key, 0))
+    if isinstance(eot, int) and eot == 1:
+        return first
+    rest = _mean(lambda number: (network(x, threat.fold(key, number)),), eot, lambda: (tf.zeros_like(first),))
+    return rest[0]
+
+
+def nth_rival(logits: tf.Tensor, y: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
+    """Returns the wrong class with the highest logit but `number`, (N,); the last one where there are fewer."""
+    own = tf.one_hot(y, tf.shape(logits)[1], on_value=True, off_value=False)
+    order = tf.argsort(tf.where(own, float("-inf"), logits), axis=1, direction="DESCENDING", stable=True)
+    place = tf.minimum(number, tf.shape(logits)[1] - 2)
+    return tf.cast(tf.gather(order, place, axis=1), y.dtype)
+
+
 def finite(slope: tf.Tensor) -> tf.Tensor:
     """Returns a gradient with 0 where it is no number: one such pixel (a root at 0) would spoil the whole image."""
     return tf.where(tf.math.is_finite(slope), slope, 0.0)

@@ -1,0 +1,316 @@
+"""Auto-PGD: projected gradient ascent with momentum that chooses its own step sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import tensorflow as tf
+
+from kerasrobust import losses, threat
+from kerasrobust.attacks.base import Attack, Parameters, State
+from kerasrobust.attacks.passes import Loss, Network, gradient, mean_logits, mean_score, nth_rival
+from kerasrobust.config import check_epsilon
+from kerasrobust.errors import InputError
+
+MOMENTUM = 0.75
+RISES = 0.75
+"""Share of the steps of a period in which the loss has to grow, or the step is halved."""
+
+
+def schedule(steps: int, norm: threat.Norm) -> tuple[int, int, int]:
+    """Returns the first period between checkpoints, by how much periods shrink, and the shortest one.
+
+    Example:
+        >>> schedule(100, "linf")
+        (22, 3, 6)
+    """
+    if norm == "l1":
+        period = max(int(0.04 * steps), 1)
+        return period, 0, period
+    return max(int(0.22 * steps), 1), max(int(0.03 * steps), 1), max(int(0.06 * steps), 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class APGD(Attack):
+    """What the attacks of this family share; they differ in their loss.
+
+        z_{t+1} = Proj(x_t + size_t * direction(gradient_t))
+        x_{t+1} = Proj(x_t + 0.75 (z_{t+1} - x_t) + 0.25 (x_t - x_{t-1}))
+
+    The step begins at twice the radius. At checkpoints it is halved, and the search goes on from the best point so far,
+    where the loss grew in at most 75 % of the steps since the last checkpoint, or where neither step size nor best loss
+    have changed since then. For L1 the steps are sparse, and it is their sparsity that adapts (Croce and Hein 2021).
+
+    Attributes:
+        norm: "linf", "l2" or "l1".
+        epsilon: radius of the ball, in units of an image in [0, 1].
+        steps: how many.
+        restarts: how often the attack is run from a new random point; the best result per example counts.
+
+    Reference: Croce and Hein 2020a, algorithm 1; 2021, algorithm 1 for L1.
+    """
+
+    norms: ClassVar[tuple[threat.Norm, ...]] = ("linf", "l2", "l1")
+    fewest_classes: ClassVar[int] = 2
+
+    epsilon: float = 8 / 255
+    steps: int = 100
+    restarts: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_epsilon(self.epsilon, self.norm)
+        if self.targeted:
+            raise InputError(f"Expected targeted=False for {self.name}. Use PGD or BIM for targets of your own.")
+        if self.steps < 1 or self.restarts < 1:
+            raise InputError(
+                f"Expected at least 1 step and 1 restart. Received: {self.steps} and {self.restarts}. Try 100 and 1."
+            )
+
+    def loss(self, target: tf.Tensor) -> Loss:
+        """Returns what is to grow. `target` is the class to reach (N,), for losses that have one."""
+        return losses.cross_entropy
+
+    def structure(self) -> Hashable:
+        return type(self), self.norm, self.eot == 1
+
+    def parameters(self) -> dict[str, float | int]:
+        first, shrink, least = schedule(self.steps, self.norm)
+        periods = {"first": first, "shrink": shrink, "least": least}
+        return {"epsilon": float(self.epsilon), "eot": self.eot, "restarts": self.restarts, **periods}
+
+    def step_count(self) -> int:
+        return self.steps
+
+    def run_count(self) -> int:
+        return self.restarts
+
+    def radius(self) -> float | None:
+        return self.epsilon
+
+    def begin(self, network: Network, x: tf.Tensor, y: tf.Tensor, keys: tf.Tensor, numbers: Parameters) -> State:
+        key, count = threat.fold(keys[0], 7), tf.shape(x)[:1]
+        start = _start(keys, x, numbers["epsilon"], self.norm)
+        return {
+            "x": x,
+            "y": y,
+            "target": self.target(network, x, y, key, numbers),
+            "x_adv": start,
+            "previous": start,
+            "best": start,
+            "best_loss": tf.fill(count, float("-inf")),
+            "best_slope": tf.zeros_like(x),
+            "found": start,
+            "score": tf.fill(count, float("inf")),
+            "size": tf.fill(count, (1.0 if self.norm == "l1" else 2.0) * numbers["epsilon"]),
+            "loss": tf.fill(count, float("inf")),
+            "rises": tf.zeros(count, tf.int32),
+            "checked": tf.fill(count, float("-inf")),
+            "halved": tf.fill(count, True),
+            "share": tf.fill(count, 0.2),
+            "entries": tf.fill(count, tf.cast(tf.reduce_prod(tf.shape(x)[1:]), tf.float32)),
+            "period": numbers["first"],
+            "checkpoint": numbers["first"],
+            "step": tf.constant(0),
+            "key": key,
+        }
+
+    def target(self, network: Network, x: tf.Tensor, y: tf.Tensor, key: tf.Tensor, numbers: Parameters) -> tf.Tensor:
+        """Returns the class that this run is to reach, (N,); the label where the loss has no target."""
+        return y
+
+    def advance(self, network: Network, state: State, count: tf.Tensor, numbers: Parameters) -> State:
+        last = state["step"] + count
+
+        def unfinished(state: State) -> tf.Tensor:
+            return (state["step"] < last) & ~(numbers["early_stop"] & tf.reduce_all(state["score"] < 0))
+
+        (state,) = tf.while_loop(unfinished, lambda state: (self._step(network, state, numbers),), (state,))
+        return state
+
+    def _step(self, network: Network, state: State, numbers: Parameters) -> State:
+        key = threat.fold(state["key"], state["step"])
+        slope, loss, score = gradient(
+            network,
+            state["x_adv"],
+            state["y"],
+            key=key,
+            eot=1 if self.eot == 1 else numbers["eot"],
+            targeted=False,
+            loss=self.loss(state["target"]),
+        )
+        better = loss > state["best_loss"]
+        state = state | self._note(state, score, numbers) | {
+            "best": tf.where(threat.column(better), state["x_adv"], state["best"]),
+            "best_slope": tf.where(threat.column(better), slope, state["best_slope"]),
+            "best_loss": tf.where(better, loss, state["best_loss"]),
+            "rises": state["rises"] + tf.cast(loss > state["loss"], tf.int32),
+            "loss": loss,
+        }  # fmt: skip
+        back, checked = (_check_l1 if self.norm == "l1" else _check)(state, numbers)
+        state |= checked
+        x, old = state["x"], tf.where(threat.column(back), state["best"], state["x_adv"])
+        slope = tf.where(threat.column(back), state["best_slope"], slope)
+        epsilon, size = numbers["epsilon"], threat.column(state["size"])
+        if self.norm == "l1":
+            moved = threat.project(old + size * _sparse(slope, state["share"]), x, epsilon, "l1")
+        else:
+            moved = threat.project(old + size * threat.steepest(slope, self.norm), x, epsilon, self.norm)
+            # The first step has nothing to carry on.
+            weight = tf.where(state["step"] > 0, MOMENTUM, 1.0)
+            moved = old + weight * (moved - old) + (1 - weight) * (old - state["previous"])
+            moved = threat.project(moved, x, epsilon, self.norm)
+        # What the next step carries on is the way from here, also where "here" was the best point.
+        return state | {"x_adv": moved, "previous": old, "step": state["step"] + 1}
+
+    def _note(self, state: State, score: tf.Tensor, numbers: Parameters) -> State:
+        """Returns the example to be judged and its score, after a look at the present one."""
+        better = score < state["score"]
+        # Where an early stop is asked for, an example is done at its first success.
+        better &= ~(numbers["early_stop"] & (state["score"] < 0))
+        return {
+            "found": tf.where(threat.column(better), state["x_adv"], state["found"]),
+            "score": tf.where(better, score, state["score"]),
+        }
+
+    def finish(self, network: Network, state: State, numbers: Parameters) -> tuple[tf.Tensor, tf.Tensor]:
+        passes = 1 if self.eot == 1 else numbers["eot"]
+        key = threat.fold(state["key"], state["step"])
+        score = mean_score(network, state["x_adv"], state["y"], key, passes, targeted=False)
+        state = state | self._note(state, score, numbers)
+        return state["found"], state["score"]
+
+
+def _check(state: State, numbers: Parameters) -> tuple[tf.Tensor, State]:
+    """Returns which examples go back to their best point, and what changes: all at checkpoints only."""
+    now = state["step"] == state["checkpoint"]
+    slow = tf.cast(state["rises"], tf.float32) <= RISES * tf.cast(state["period"], tf.float32)
+    stuck = ~state["halved"] & (state["checked"] >= state["best_loss"])
+    halve = now & (slow | stuck)
+    period = tf.maximum(state["period"] - numbers["shrink"], numbers["least"])
+    return halve, {
+        "size": tf.where(halve, state["size"] / 2, state["size"]),
+        "halved": tf.where(now, halve, state["halved"]),
+        "checked": tf.where(now, state["best_loss"], state["checked"]),
+        "rises": tf.where(now, 0, state["rises"]),
+        "period": tf.where(now, period, state["period"]),
+        "checkpoint": state["checkpoint"] + tf.where(now, period, 0),
+    }
+
+
+def _check_l1(state: State, numbers: Parameters) -> tuple[tf.Tensor, State]:
+    """The same for L1: the share of entries that a step moves follows the sparsity of the best point."""
+    now = state["step"] == state["checkpoint"]
+    changed = tf.abs(state["best"] - state["x"]) > 0
+    entries = tf.reduce_sum(tf.cast(changed, tf.float32), axis=[1, 2, 3])
+    fewer = entries / state["entries"] < 0.95
+    full = numbers["epsilon"]
+    size = tf.clip_by_value(tf.where(fewer, full, state["size"] / 1.5), full / 10, full)
+    total = tf.cast(tf.reduce_prod(tf.shape(state["x"])[1:]), tf.float32)
+    return now & fewer, {
+        "size": tf.where(now, size, state["size"]),
+        "share": tf.where(now, entries / total / 1.5, state["share"]),
+        "entries": tf.where(now, entries, state["entries"]),
+        "checkpoint": state["checkpoint"] + tf.where(now, state["period"], 0),
+    }
+
+
+def _sparse(slope: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
+    """Returns a direction of L1 norm 1: the signs of that share of entries whose gradients are the largest."""
+    flat = tf.abs(tf.reshape(slope, [tf.shape(slope)[0], -1]))
+    size = tf.shape(flat)[1]
+    place = tf.clip_by_value(tf.cast((1 - share) * tf.cast(size, tf.float32), tf.int32), 0, size - 1)
+    threshold = tf.gather(tf.sort(flat, axis=1), place, batch_dims=1)
+    signs = tf.where(tf.abs(slope) >= threat.column(threshold), tf.sign(slope), 0.0)
+    return signs / (threat.column(threat.distance(signs, "l1")) + 1e-10)
+
+
+def _start(keys: tf.Tensor, x: tf.Tensor, epsilon: tf.Tensor, norm: threat.Norm) -> tf.Tensor:
+    """Returns a random point on the surface of the ball, clipped to the box."""
+    if norm == "l1":
+        return threat.project(x + threat.normal(keys, tf.shape(x)), x, epsilon, norm)
+    shape = tf.shape(x)
+    noise = threat.uniform(keys, shape, -1.0, 1.0) if norm == "linf" else threat.normal(keys, shape)
+    return tf.clip_by_value(x + epsilon * noise / threat.column(threat.distance(noise, norm)), 0.0, 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class APGDCE(APGD):
+    """APGD on the cross-entropy.
+
+    Example:
+        >>> result = APGDCE(epsilon=8 / 255)(model, x, y)
+
+    Reference: Croce and Hein 2020a, section 4.
+    """
+
+    name: ClassVar[str] = "apgd-ce"
+
+
+@dataclass(frozen=True, kw_only=True)
+class APGDDLR(APGD):
+    """APGD on the difference of logits ratio, which scaling the logits doesn't change. Needs three classes.
+
+    Example:
+        >>> result = APGDDLR(epsilon=8 / 255)(model, x, y)
+
+    Reference: Croce and Hein 2020a, equation 6.
+    """
+
+    name: ClassVar[str] = "apgd-dlr"
+    fewest_classes: ClassVar[int] = 3
+
+    def loss(self, target: tf.Tensor) -> Loss:
+        return losses.dlr
+
+
+@dataclass(frozen=True, kw_only=True)
+class APGDMargin(APGD):
+    """APGD on the margin between the best other class and the right one: for problems of two or three classes.
+
+    Example:
+        >>> result = APGDMargin(epsilon=8 / 255)(model, x, y)
+
+    Reference: Carlini and Wagner 2017, loss f_6; the search is that of Croce and Hein 2020a.
+    """
+
+    name: ClassVar[str] = "apgd-margin"
+
+    def loss(self, target: tf.Tensor) -> Loss:
+        return lambda logits, y: -losses.margin(logits, y)
+
+
+@dataclass(frozen=True, kw_only=True)
+class APGDT(APGD):
+    """APGD on the targeted difference of logits ratio, one run per target. Needs four classes.
+
+    Attributes:
+        targets: how many wrong classes are tried, those with the highest logits of the unchanged image first.
+
+    Example:
+        >>> result = APGDT(epsilon=8 / 255)(model, x, y)
+
+    Reference: Croce and Hein 2020a, equation 7.
+    """
+
+    name: ClassVar[str] = "apgd-t"
+    fewest_classes: ClassVar[int] = 4
+
+    targets: int = 9
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.targets < 1:
+            raise InputError(f"Expected at least 1 target class. Received: targets={self.targets}. Try 9.")
+
+    def loss(self, target: tf.Tensor) -> Loss:
+        return lambda logits, y: losses.targeted_dlr(logits, y, target)
+
+    def run_count(self) -> int:
+        return self.targets * self.restarts
+
+    def target(self, network: Network, x: tf.Tensor, y: tf.Tensor, key: tf.Tensor, numbers: Parameters) -> tf.Tensor:
+        logits = mean_logits(network, x, key, 1 if self.eot == 1 else numbers["eot"])
+        return nth_rival(logits, y, numbers["run"] // numbers["restarts"])
