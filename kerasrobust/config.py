@@ -19,7 +19,13 @@ Norm = Literal["linf", "l2"]
 Precision = Literal["auto", "float32", "bfloat16"]
 Training = Literal["standard", "fgsm", "pgd"]
 
-ATTACK_NAMES = ("fgsm", "rfgsm", "fgsm-rs", "bim", "pgd", "mifgsm", "deepfool")
+AttackNorm = Literal["linf", "l2", "l1"]
+Version = Literal["auto", "standard", "plus", "rand"]
+
+ATTACK_NAMES = (
+    "autoattack", "pgd", "fgsm", "rfgsm", "fgsm-rs", "bim", "mifgsm", "apgd-ce", "apgd-dlr", "apgd-t", "apgd-margin",
+    "deepfool", "fab", "fab-t", "cw", "square", "hopskipjump",
+)  # fmt: skip
 ARCHITECTURE_NAMES = ("lenet", "convnet", "resnet")
 
 
@@ -198,21 +204,67 @@ class AttackConfig(RunConfig):
     model: str
     """A saved model's name under --models-dir, or a path: .keras, .h5, or a SavedModel folder of any origin."""
     attack: str = "pgd"
-    """Attack: fgsm, rfgsm, fgsm-rs, bim, pgd, mifgsm or deepfool."""
+    """Attack by name, `autoattack`, or several with commas between them, each on what those before it have left."""
+    version: Version = "auto"
+    """AutoAttack's version; `auto` is `rand` for a randomized network, else `standard`."""
     data: str = "shapes"
     """Data set: a TFDS name, `shapes` (embedded, synthetic), an .npz or .h5 file, or a folder of images."""
     split: str = "test[:1000]"
     """Part of the data, in TFDS's syntax."""
+    norm: AttackNorm = "linf"
+    """Norm of the ball; l1 for the attacks apgd-* and square."""
+    epsilon: Epsilon = EPSILON
+    """Radius of the ball; for minimum-norm attacks the radius at which robust accuracy is read off."""
+    steps: int | None = None
+    """Steps of an iterative attack; the attack's own number without it (pgd 20, apgd-* and fab 100)."""
+    step_size: Epsilon | None = None
+    """Length of a step; 2.5 epsilon / steps without it."""
+    queries: int | None = None
+    """Queries of square: 5,000 without it."""
+    restarts: int = 1
+    """Random starts; the best counts."""
+    eot: int | None = None
+    """Passes over which each gradient of a randomized network is averaged: 1 without it, 20 in AutoAttack's `rand`."""
+    passes: int = 20
+    """Fresh passes that judge each example of a randomized network."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in self.attack.split(","):
+            if name not in ATTACK_NAMES:
+                raise unknown_name("attack", name, ATTACK_NAMES)
+        if "," in self.attack and "autoattack" in self.attack:
+            raise InputError(
+                f"Expected autoattack alone, or a list of others. Received: {self.attack}. Name its parts instead."
+            )
+        if self.version != "auto" and self.attack != "autoattack":
+            raise InputError(f"Expected --version with autoattack only. Received: it with {self.attack}. Leave it out.")
+        _at_least("number of steps", self.steps, 1)
+        _at_least("number of queries", self.queries, 1)
+        _at_least("number of restarts", self.restarts, 1)
+        _at_least("number of EOT passes", self.eot, 1)
+        _at_least("number of fresh passes", self.passes, 1)
+        check_epsilon(self.epsilon, self.norm)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditConfig(RunConfig):
+    """Look for reasons not to believe a model's robust accuracy, as measured by PGD."""
+
+    kind: ClassVar[str] = "audit"
+
+    model: str
+    """A saved model's name under --models-dir, or a path: .keras, .h5, or a SavedModel folder of any origin."""
+    data: str = "shapes"
+    """Data set: a TFDS name, `shapes` (embedded, synthetic), an .npz or .h5 file, or a folder of images."""
+    split: str = "test[:500]"
+    """Part of the data, in TFDS's syntax."""
     norm: Norm = "linf"
     """Norm of the ball."""
     epsilon: Epsilon = EPSILON
-    """Radius of the ball; for deepfool the radius at which robust accuracy is read off."""
-    steps: int | None = None
-    """Steps of an iterative attack: 20 without it, 50 for deepfool."""
-    step_size: Epsilon | None = None
-    """Length of a step; 2.5 epsilon / steps without it."""
-    restarts: int = 1
-    """Random starts of PGD; the best counts."""
+    """Radius of the ball."""
+    steps: int = 20
+    """PGD steps."""
     eot: int = 1
     """Passes over which each gradient of a randomized network is averaged."""
     passes: int = 20
@@ -220,12 +272,41 @@ class AttackConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.attack not in ATTACK_NAMES:
-            raise unknown_name("attack", self.attack, ATTACK_NAMES)
         _at_least("number of steps", self.steps, 1)
-        _at_least("number of restarts", self.restarts, 1)
         _at_least("number of EOT passes", self.eot, 1)
         _at_least("number of fresh passes", self.passes, 1)
+        check_epsilon(self.epsilon, self.norm)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomnessConfig(RunConfig):
+    """Ask whether a randomized network's noise defends anything, or only blinds attacks.
+
+    PGD with the noise frozen, with gradients over 1, 5, 20 and 50 passes, and transferred from the network without its
+    noise, all at the same number of gradient evaluations.
+    """
+
+    kind: ClassVar[str] = "randomness"
+
+    model: str
+    """A saved model's name under --models-dir, or a path: .keras, .h5, or a SavedModel folder of any origin."""
+    data: str = "shapes"
+    """Data set: a TFDS name, `shapes` (embedded, synthetic), an .npz or .h5 file, or a folder of images."""
+    split: str = "test[:200]"
+    """Part of the data, in TFDS's syntax."""
+    norm: Norm = "linf"
+    """Norm of the ball."""
+    epsilon: Epsilon = EPSILON
+    """Radius of the ball."""
+    gradients: int = 500
+    """Gradient evaluations per image of each attack."""
+    passes: int = 50
+    """Fresh passes that judge each example."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _at_least("number of gradient evaluations", self.gradients, 50)
+        _at_least("number of fresh passes", self.passes, 2)
         check_epsilon(self.epsilon, self.norm)
 
 

@@ -11,9 +11,19 @@ from collections.abc import Callable
 from typing import Any
 
 from kerasrobust import __version__
-from kerasrobust.config import AttackConfig, ImportConfig, RunConfig, StudyConfig, TrainConfig, command_line, to_dict
+from kerasrobust.config import (
+    AttackConfig,
+    AuditConfig,
+    ImportConfig,
+    RandomnessConfig,
+    RunConfig,
+    StudyConfig,
+    TrainConfig,
+    command_line,
+    to_dict,
+)
 from kerasrobust.errors import Cancelled, InputError
-from kerasrobust.events import Emit, Event, Finding, RunFinished, RunStarted
+from kerasrobust.events import Emit, Event, Finding, RunFinished, RunStarted, finite
 from kerasrobust.jobs.context import Context
 from kerasrobust.runs import Run, open_run
 
@@ -72,7 +82,8 @@ def run(config: RunConfig, emit: Emit, should_stop: Callable[[], bool] = lambda:
         folder.write(event)
         emit(event)
         if isinstance(event, Finding):
-            context.findings.append({"code": event.code, "message": event.message})
+            fields = ("code", "message", "severity", "evidence")
+            context.findings.append(finite({name: getattr(event, name) for name in fields}))
 
     context = Context(config, folder, both, should_stop, command_line(config), versions())
     prepared = refused = False
@@ -138,6 +149,14 @@ def _prepare(context: Context) -> Callable[[], dict[str, Any]]:
         from kerasrobust.jobs import attack
 
         return attack.prepare(context, config)
+    if isinstance(config, AuditConfig):
+        from kerasrobust.jobs import attack
+
+        return attack.prepare_audit(context, config)
+    if isinstance(config, RandomnessConfig):
+        from kerasrobust.jobs import randomness
+
+        return randomness.prepare(context, config)
     if isinstance(config, ImportConfig):
         from kerasrobust.jobs import adopt
 
@@ -147,8 +166,6 @@ def _prepare(context: Context) -> Callable[[], dict[str, Any]]:
 
 def _going_on(config: RunConfig, folder: Run) -> str:
     """Returns the sentence on how to go on with a cancelled run."""
-    if isinstance(config, AttackConfig):
-        return f"start it again with --name {folder.name} to repeat the attack."
     if isinstance(config, ImportConfig):
         return "start the import again."
     return f"the same command with --name {folder.name} goes on from there."

@@ -2,155 +2,27 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
-from collections.abc import Callable, Iterable
+import zlib
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kerasrobust.attacks import ATTACKS, Attack, AttackResult, Step
+from kerasrobust.attacks import Attack, AttackResult, AutoAttack, Step, make_attack
 from kerasrobust.attacks.base import PASSES
-from kerasrobust.classifier import as_classifier, check_images, has_gradient
-from kerasrobust.errors import InputError, unknown_name
-from kerasrobust.verdict import judge
-
-RESAMPLES = 2_000
-
-
-def wilson(right: float, count: int) -> tuple[float, float]:
-    """Returns the 95 % Wilson score interval of a share, `right` of `count` independent trials.
-
-    Example:
-        >>> [round(end, 3) for end in wilson(50, 100)]
-        [0.404, 0.596]
-
-    Reference: Wilson 1927; Brown et al. 2001, section 3.1.1.
-    """
-    if count == 0:
-        return 0.0, 1.0
-    z = 1.959963984540054
-    share = right / count
-    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    # Exact at the ends, where rounding leaves 7e-18.
-    return 0.0 if right == 0 else max(0.0, centre - half), 1.0 if right == count else min(1.0, centre + half)
-
-
-def bootstrap(rates: np.ndarray, seed: int = 0) -> tuple[float, float]:
-    """Returns the 95 % percentile interval of the mean of `rates` (N,), by resampling examples.
-
-    For randomized networks: the passes over one example are not independent trials, so Wilson's formula on their total
-    would be far too narrow.
-
-    Reference: Efron and Tibshirani 1993, section 13.3.
-    """
-    if len(rates) == 0:
-        return 0.0, 1.0
-    if np.ptp(rates) == 0 and rates[0] in (0, 1):  # All alike: resampling would claim certainty.
-        return wilson(float(rates.sum()), len(rates))
-    draw = np.random.default_rng(seed)
-    means = np.array([rates[draw.integers(0, len(rates), len(rates))].mean() for _ in range(RESAMPLES)])
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)
-
-
-def accuracy_interval(rates: np.ndarray, randomized: bool) -> tuple[float, float]:
-    """Returns the 95 % interval of a mean accuracy: Wilson's, or by resampling examples for a randomized network."""
-    return bootstrap(rates) if randomized else wilson(float(rates.sum()), len(rates))
-
-
-def make_attack(
-    name: str, *, epsilon: float | None = None, norm: str = "linf", eot: int = 1, **settings: Any
-) -> Attack:
-    """Returns an attack by its registered name; settings that are None are left at the attack's own default.
-
-    Raises:
-        InputError: for an unknown name, or a setting that the attack doesn't have.
-
-    Example:
-        >>> make_attack("pgd", epsilon=8 / 255, steps=20).name
-        'pgd'
-    """
-    if name not in ATTACKS:
-        raise unknown_name("attack", name, ATTACKS)
-    kind = ATTACKS[name]
-    known = {item.name for item in dataclasses.fields(kind)}
-    if epsilon is not None and "epsilon" in known:
-        settings["epsilon"] = epsilon
-    settings = {key: value for key, value in settings.items() if value is not None}
-    for key in settings:
-        if key not in known:
-            raise InputError(f"Expected settings that {name!r} has. Received: {key}. Leave it out, or use pgd.")
-    return kind(norm=norm, eot=eot, **settings)  # type: ignore[arg-type]
-
-
-@dataclass(frozen=True, kw_only=True)
-class AttackReport:
-    """One attack's part of an evaluation.
-
-    Attributes:
-        attack: what ran.
-        epsilon: radius at which robust accuracy is read off.
-        rates: float64 (N,), per example the share of fresh passes that are right under this attack.
-        robust_accuracy: their mean.
-        interval: its 95 % interval.
-        result: what the attack found.
-    """
-
-    attack: Attack
-    epsilon: float
-    rates: np.ndarray
-    robust_accuracy: float
-    interval: tuple[float, float]
-    result: AttackResult
-
-    def entry(self) -> dict[str, Any]:
-        """Returns the attack's entry in `result.json`."""
-        median = self.result.median_distance
-        return {
-            "name": self.attack.name,
-            "norm": self.attack.norm,
-            "epsilon": self.epsilon,
-            "robust_accuracy": self.robust_accuracy,
-            "interval": list(self.interval),
-            "median_distance": median if math.isfinite(median) else None,
-            "seconds": self.result.seconds,
-            "gradients": self.result.gradients,
-            "forwards": self.result.forwards,
-        }
-
-
-def surviving(attack: Attack, result: AttackResult, epsilon: float) -> np.ndarray:
-    """Returns per example the share of passes that are right at this radius, float64 (N,).
-
-    A minimum-norm attack has one distance per example: an example further away than `epsilon` counts as it was before.
-    """
-    if not attack.minimum_norm:
-        return result.correct_rate
-    return np.where(result.distance > epsilon, result.clean_rate, result.correct_rate)
-
-
-def _inside(found: AttackReport, x: np.ndarray) -> np.ndarray:
-    """Returns the attack's examples inside its radius: the image itself where a minimum-norm attack went further."""
-    if not found.attack.minimum_norm:
-        return found.result.x_adv
-    return np.where((found.result.distance > found.epsilon)[:, None, None, None], x, found.result.x_adv)
-
-
-def report(attack: Attack, result: AttackResult, epsilon: float, randomized: bool) -> AttackReport:
-    """Returns what an attack's result says about robust accuracy at a radius."""
-    rates = surviving(attack, result, epsilon)
-    return AttackReport(
-        attack=attack,
-        epsilon=epsilon,
-        rates=rates,
-        robust_accuracy=float(rates.mean()),
-        interval=accuracy_interval(rates, randomized),
-        result=result,
-    )
+from kerasrobust.audit import Audit, Case, run_audit
+from kerasrobust.classifier import Classifier, as_classifier, check_images, has_gradient
+from kerasrobust.errors import InputError
+from kerasrobust.events import Finding
+from kerasrobust.intervals import accuracy_interval
+from kerasrobust.memory import Memory
+from kerasrobust.outcome import AttackReport, Share, combine, judged, report
+from kerasrobust.precision import chosen_precision
+from kerasrobust.runs import read_json, write_json
+from kerasrobust.verdict import Verdict, judge
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,21 +34,39 @@ class Evaluation:
         clean_interval: its 95 % interval.
         robust_accuracy: the same under all attacks together: per example the attack that did worst to the model counts.
         interval: its 95 % interval.
+        majority: the share of examples that most fresh passes get right under attack; the same as `robust_accuracy`
+            where nothing is random, as is the next one.
+        worst_case: the share of examples that every fresh pass gets right.
         per_example: float64 (N,), per example the share of fresh passes that are right under the worst attack; 0 or 1
             where nothing is random.
+        worst: per example what the worst attack found; its examples, `worst.x_adv`, are those that were judged.
+        by_attack: str (N,), the name of that attack.
         attacks: each attack's own report.
         randomized: whether the network's answers differ from pass to pass.
-        warnings: (code, message) pairs: reasons to doubt the figures.
+        precision: that of the gradients, "float32" or "bfloat16".
+        findings: reasons to doubt the figures, each with a stable code, a sentence and figures (`kerasrobust.audit`).
+        audit: what was looked at for that, and what it cost; None where it wasn't asked for.
     """
 
     clean_accuracy: float
     clean_interval: tuple[float, float]
     robust_accuracy: float
     interval: tuple[float, float]
+    majority: Share
+    worst_case: Share
     per_example: np.ndarray
+    worst: AttackResult
+    by_attack: np.ndarray
     attacks: list[AttackReport]
     randomized: bool
-    warnings: list[tuple[str, str]]
+    precision: str
+    findings: list[Finding]
+    audit: Audit | None
+
+    @property
+    def warnings(self) -> list[tuple[str, str]]:
+        """The findings as (code, message) pairs."""
+        return [(finding.code, finding.message) for finding in self.findings]
 
 
 def evaluate(
@@ -184,14 +74,17 @@ def evaluate(
     x: np.ndarray,
     y: np.ndarray,
     *,
-    attacks: str | Attack | Iterable[str | Attack] = "pgd",
+    attacks: str | Attack | AutoAttack | Iterable[str | Attack | AutoAttack] = "pgd",
     norm: str = "linf",
     epsilon: float = 8 / 255,
-    eot: int = 1,
+    eot: int | None = None,
     seed: int = 0,
     precision: str = "auto",
     batch_size: int = 256,
     passes: int = PASSES,
+    audit: bool = True,
+    thorough: bool = False,
+    resume_dir: Path | str | None = None,
     started: Callable[[Attack], None] | None = None,
     progress: Callable[[Attack, Step], None] | None = None,
     finished: Callable[[AttackReport], None] | None = None,
@@ -199,53 +92,65 @@ def evaluate(
 ) -> Evaluation:
     """Measures clean accuracy, and robust accuracy under one attack or several.
 
+    Against a model whose gradients don't reach the images only black-box attacks run: those that were asked for, or
+    else Square and HopSkipJump. A finding says so.
+
     Args:
         model: Keras model, SavedModel network, or callable giving logits.
         x: float32 (N, H, W, C) in [0, 1].
         y: integers (N,).
-        attacks: registered names, or attacks with settings of their own.
+        attacks: registered names or "autoattack", or attacks with settings of their own. Each runs on all examples; the
+            parts of AutoAttack run on what is left by the part before.
         norm: of attacks that are given by name.
         epsilon: of attacks that are given by name; the radius at which minimum-norm attacks are read off.
-        eot: of attacks that are given by name.
+        eot: of attacks that are given by name; without it 1, and 20 for AutoAttack's version for randomized networks.
         seed: of everything random; equal seeds give equal results.
         precision: of the attacks' gradients.
         batch_size: images at once.
         passes: fresh passes that judge each example of a randomized network.
+        audit: look for reasons to doubt the figures, at a tenth of the attacks' gradient evaluations at most.
+        thorough: let the audit spend what each of its checks needs instead.
+        resume_dir: a folder where finished batches are kept: an evaluation that was killed and is called again with the
+            same arguments goes on where it was, and ends with the same result.
         started: called with each attack before it runs.
         progress: called with the attack and a `Step` about every half second.
         finished: called with each attack's report.
         should_stop: asked about every half second.
 
     Raises:
-        InputError: for images, labels or settings that don't fit.
+        InputError: for images, labels or settings that don't fit, or a folder of another evaluation.
         Cancelled: when `should_stop` says so.
 
     Example:
-        >>> evaluation = evaluate(model, x, y, attacks=["fgsm", "pgd"], epsilon=8 / 255)
-        >>> evaluation.robust_accuracy, evaluation.interval
+        >>> evaluation = evaluate(model, x, y, attacks="autoattack", epsilon=8 / 255)
+        >>> evaluation.robust_accuracy, evaluation.interval, evaluation.warnings
     """
     classifier = as_classifier(model, image_shape=np.shape(x)[1:] if np.ndim(x) == 4 else None)
     x, y = check_images(classifier, x, y)
-    chosen = [attacks] if isinstance(attacks, str | Attack) else list(attacks)
+    chosen = [attacks] if isinstance(attacks, str | Attack | AutoAttack) else list(attacks)
     if not chosen:
         raise InputError("Expected at least one attack. Received: none. Try 'pgd'.")
-    made = [
-        make_attack(item, epsilon=epsilon, norm=norm, eot=eot) if isinstance(item, str) else item for item in chosen
-    ]
+    made = [_made(item, norm, epsilon, eot) for item in chosen]
+    findings = [Finding(code=code, message=text, severity="warning") for code, text in classifier.warnings]
+    plan = _plan(classifier, made, norm, epsilon, findings)
+    memory = Memory(None if resume_dir is None else Path(resume_dir))
+    settings = {"seed": seed, "batch_size": batch_size, "passes": passes}
+    precision = _agreed(memory, classifier, x, y, [attack for attack, _ in plan], settings, precision)
     stop = should_stop or (lambda: False)
-    clean = judge(
-        classifier,
-        x,
-        y,
-        passes=passes if classifier.randomized else 1,
-        seed=[seed, 1],
-        batch_size=batch_size,
-        should_stop=stop,
-    )
-    reports = []
-    for attack in made:
+
+    def verdict(images: np.ndarray, use: int) -> Verdict:
+        count = passes if classifier.randomized else 1
+        return judge(
+            classifier, images, y, passes=count, seed=[seed, use], batch_size=batch_size, should_stop=stop
+        )  # fmt: skip
+
+    clean = verdict(x, 1)
+    reports: list[AttackReport] = []
+    left = clean.correct_rate
+    for number, (attack, chained) in enumerate(plan):
         if started:
             started(attack)
+        only = left > 0 if chained else np.ones(len(x), bool)
         result = attack(
             classifier,
             x,
@@ -257,30 +162,162 @@ def evaluate(
             should_stop=should_stop,
             passes=passes,
             clean=clean,
+            only=only,
+            memory=memory.inside(f"{number}-{attack.name}"),
         )
         radius = attack.radius()
-        found = report(attack, result, epsilon if radius is None else radius, classifier.randomized)
+        found = report(
+            attack, result, epsilon if radius is None else radius, classifier.randomized, only, left
+        )  # fmt: skip
+        left = np.minimum(left, found.rates) if chained else left
         reports.append(found)
         if finished:
             finished(found)
-    worst = np.min([item.rates for item in reports], axis=0)
+    worst, names = combine(reports, x)
     if classifier.randomized and len(reports) > 1:
         # The lowest of several noisy rates is biased low, so the worst example of each is judged on fresh passes.
-        which = np.argmin([item.rates for item in reports], axis=0)
-        chosen_x = np.stack([_inside(item, x) for item in reports])[which, np.arange(len(x))]
-        fresh = judge(classifier, chosen_x, y, passes=passes, seed=[seed, 3], batch_size=batch_size, should_stop=stop)
-        worst = fresh.correct_rate
-    warnings = list(classifier.warnings)
-    if not has_gradient(classifier):
-        message = f"No gradient of {classifier.name!r} reaches the images, so gradient attacks are blind: "
-        warnings.append(("no-gradient", message + "the robust accuracy is no more than a guess from above."))
+        worst = judged(worst, verdict(worst.x_adv, 3))
+        rates = worst.correct_rate
+    else:
+        rates = np.min([item.rates for item in reports], axis=0)
+    audited = None
+    if audit:
+        case = Case(
+            classifier=classifier, x=x, y=y, clean=clean, reports=reports, worst=worst, rates=rates, seed=seed,
+            batch_size=batch_size, should_stop=stop, thorough=thorough,
+        )  # fmt: skip
+        audited = run_audit(case)
+        findings += audited.findings
     return Evaluation(
         clean_accuracy=clean.accuracy,
         clean_interval=accuracy_interval(clean.correct_rate, classifier.randomized),
-        robust_accuracy=float(worst.mean()),
-        interval=accuracy_interval(worst, classifier.randomized),
-        per_example=worst,
+        robust_accuracy=float(rates.mean()),
+        interval=accuracy_interval(rates, classifier.randomized),
+        majority=_share(rates > 0.5, classifier.randomized),
+        worst_case=_share(rates == 1, classifier.randomized),
+        per_example=rates,
+        worst=worst,
+        by_attack=names,
         attacks=reports,
         randomized=classifier.randomized,
-        warnings=warnings,
+        precision=precision,
+        findings=findings,
+        audit=audited,
     )
+
+
+def _share(right: np.ndarray, randomized: bool) -> Share:
+    rates = right.astype(np.float64)
+    return Share(float(rates.mean()), accuracy_interval(rates, randomized))
+
+
+def _made(item: str | Attack | AutoAttack, norm: str, epsilon: float, eot: int | None) -> Attack | AutoAttack:
+    if not isinstance(item, str):
+        return item
+    if item == AutoAttack.name:
+        return AutoAttack(norm=norm, epsilon=epsilon, eot=eot)  # type: ignore[arg-type]
+    return make_attack(item, epsilon=epsilon, norm=norm, eot=eot or 1)
+
+
+def _plan(
+    classifier: Classifier, made: Sequence[Attack | AutoAttack], norm: str, epsilon: float, findings: list[Finding]
+) -> list[tuple[Attack, bool]]:
+    """Returns the attacks that run, each with whether it runs only on what those before it have left."""
+    plan: list[tuple[Attack, bool]] = []
+    for item in made:
+        if isinstance(item, AutoAttack):
+            plan += [(attack, True) for attack in item.parts(classifier)]
+            findings += _about_version(classifier, item)
+        else:
+            plan.append((item, False))
+    if has_gradient(classifier):
+        return plan
+    blind = [attack for attack, _ in plan if not attack.gradient_free]
+    plan = [(attack, chained) for attack, chained in plan if attack.gradient_free]
+    if not plan or blind:
+        have = {attack.name for attack, _ in plan}
+        norm = made[0].norm
+        radius = next((attack.radius() for attack in blind if attack.radius() is not None), epsilon)
+        for name in ("square", "hopskipjump"):
+            if name not in have and norm in ("linf", "l2"):
+                plan.append((make_attack(name, norm=norm, epsilon=radius), True))
+    names = ", ".join(attack.name for attack, _ in plan)
+    findings.append(
+        Finding(
+            code="black-box-only",
+            message=(
+                f"No gradient of {classifier.name!r} reaches the images, so only black-box attacks ran ({names}). "
+                "Attacks on the gradients would find more: take the robust accuracy as a bound from above."
+            ),
+            severity="warning",
+        )
+    )
+    return plan
+
+
+def _about_version(classifier: Classifier, attack: AutoAttack) -> list[Finding]:
+    """Returns what there is to say about AutoAttack's version on a classifier."""
+    found = []
+    if classifier.randomized and not attack.attacks and attack.chosen(classifier) != "rand":
+        found.append(
+            Finding(
+                code="standard-on-randomized",
+                message=(
+                    f"{classifier.name!r} answers differently from pass to pass, and the version {attack.version!r} is "
+                    "for networks that don't: noise in its gradients may look like robustness. Use version 'rand'."
+                ),
+                severity="warning",
+            )
+        )
+    if classifier.classes <= 3 and not attack.attacks:
+        found.append(
+            Finding(
+                code="dlr-undefined",
+                message=(
+                    f"With {classifier.classes} classes the loss DLR is undefined: APGD on the margin took its place. "
+                    "Figures of other programs for so few classes may come from other losses."
+                ),
+                severity="info",
+            )
+        )
+    return found
+
+
+def _agreed(
+    memory: Memory,
+    classifier: Classifier,
+    x: np.ndarray,
+    y: np.ndarray,
+    attacks: Sequence[Attack],
+    settings: dict[str, Any],
+    precision: str,
+) -> str:
+    """Returns the precision of the evaluation: that of its first start, where it goes on.
+
+    Raises:
+        InputError: where the folder holds batches of another model, other data or other settings.
+    """
+    precision = chosen_precision(classifier, precision)
+    if memory.folder is None:
+        return precision
+    # Not Keras' `variables`, among which are the states of random generators.
+    variables = getattr(classifier.model, "weights", getattr(classifier.model, "variables", ()))
+    weights = [np.asarray(variable) for variable in variables]
+    now = settings | {
+        "attacks": [f"{attack.name} {attack.settings()}" for attack in attacks],
+        "model": zlib.crc32(b"".join(weight.tobytes() for weight in weights)),
+        "data": zlib.crc32(y.tobytes(), zlib.crc32(x.tobytes())),
+    }
+    path = memory.folder / "evaluation.json"
+    before = read_json(path)
+    if before is None:
+        memory.folder.mkdir(parents=True, exist_ok=True)
+        write_json(path, now | {"precision": precision})
+        return precision
+    other = [name for name in now if before.get(name) != now[name]]
+    if other:
+        raise InputError(
+            f"Expected the evaluation that {memory.folder} was begun with. Received: another in {', '.join(other)}. "
+            "Go on with the same, or begin in an empty folder."
+        )
+    return str(before.get("precision", precision))

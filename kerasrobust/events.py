@@ -132,6 +132,8 @@ class AttackFinished(Event):
     seconds: float
     gradients: int
     forwards: int
+    attacked: int | None = None
+    curve: list[list[float]] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -38,7 +38,7 @@ _CHUNK = 512  # Images that are in memory at once when two files are compared.
 class Block(NamedTuple):
     """The examples of one attack: which they are, and the attack's settings."""
 
-    examples: range
+    examples: Sequence[int]
     attack: str
     epsilon: float | None
     eot: int
@@ -96,17 +96,22 @@ class Index:
         return self.class_names[number] if 0 <= number < len(self.class_names) else f"class {number}"
 
     def blocks(self) -> list[Block]:
-        """Returns the attacks in the order of the file, each with its examples."""
+        """Returns the attacks in the order of their first examples, each with all of its examples."""
 
         def settings(place: int) -> tuple[str, float | None, int]:
             epsilon = float(self.epsilon[place])
             return str(self.attack[place]), None if epsilon != epsilon else epsilon, int(self.eot[place])
 
-        found = []
-        for key, places in itertools.groupby(range(len(self)), settings):
-            first, *_, last = [*places] * 2
-            found.append(Block(range(first, last + 1), *key))
-        return found
+        found: dict[tuple[str, float | None, int], list[int]] = {}
+        for place in range(len(self)):
+            found.setdefault(settings(place), []).append(place)
+        return [Block(_places(places), *key) for key, places in found.items()]
+
+
+def _places(places: list[int]) -> Sequence[int]:
+    """Returns places as a range where they are one."""
+    whole = range(places[0], places[-1] + 1)
+    return whole if len(whole) == len(places) else tuple(places)
 
 
 def write_examples(
@@ -117,7 +122,7 @@ def write_examples(
     Args:
         path: the file, ending in `.h5`; its folder is made where it isn't there.
         parts: one mapping an attack: `x`, `x_adv`, `COLUMNS`, `confidence`, `confidence_adv` as arrays of N entries,
-            `attack` (its name), `epsilon` (or None) and `eot`.
+            `attack` (its name), `epsilon` (or None) and `eot`, for all examples or one each.
         model: the model's name.
         norm: of all the attacks.
         class_names: one name a class.
@@ -147,10 +152,14 @@ def write_examples(
                 # One after the other into the file, as a copy of all images may not fit into memory.
                 for part, count, end in zip(parts, counts, ends, strict=True):
                     target[end - count : end] = part[name]
-            file["attack"] = np.repeat(np.array([part["attack"] for part in parts], dtype=text), counts)
-            radii = [np.nan if part["epsilon"] is None else part["epsilon"] for part in parts]
-            file["epsilon"] = np.repeat(np.array(radii, np.float64), counts)
-            file["eot"] = np.repeat(np.array([part["eot"] for part in parts], np.int64), counts)
+
+            def column(name: str, kind: Any) -> np.ndarray:
+                each = zip(parts, counts, strict=True)
+                return np.concatenate([np.broadcast_to(np.array(part[name], kind), count) for part, count in each])
+
+            file["attack"] = column("attack", text)
+            file["epsilon"] = column("epsilon", np.float64)  # None becomes NaN.
+            file["eot"] = column("eot", np.int64)
             file.attrs["model"], file.attrs["norm"] = _printable(model), norm
             file.attrs["class_names"] = np.array(names, dtype=text)
         os.replace(temporary, path)

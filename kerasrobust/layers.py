@@ -24,6 +24,7 @@ class _Steering(threading.local):
 
     key: tf.Tensor | None = None
     draws: int = 0
+    shared: bool = False
     off: bool = False
 
 
@@ -31,7 +32,7 @@ _steering = _Steering()
 
 
 @contextlib.contextmanager
-def noise(key: tf.Tensor) -> Iterator[None]:
+def noise(key: tf.Tensor, shared: bool = False) -> Iterator[None]:
     """Makes the noise layers called inside draw from `key`: equal keys, equal noise.
 
     Layers are told apart by the order of their calls, not by their names, so a model that is built or loaded again
@@ -39,17 +40,19 @@ def noise(key: tf.Tensor) -> Iterator[None]:
 
     Args:
         key: int32 tensor of shape (2,), a stateless seed. A tensor, so one trace serves all keys.
+        shared: draw once for all images of a batch instead of once for each: with one key for good, the network is then
+            a deterministic one.
 
     Example:
         >>> with noise(tf.constant([0, 7])):
         ...     logits = model(x, training=False)
     """
-    before = _steering.key, _steering.draws
-    _steering.key, _steering.draws = key, 0
+    before = _steering.key, _steering.draws, _steering.shared
+    _steering.key, _steering.draws, _steering.shared = key, 0, shared
     try:
         yield
     finally:
-        _steering.key, _steering.draws = before
+        _steering.key, _steering.draws, _steering.shared = before
 
 
 @contextlib.contextmanager
@@ -110,6 +113,8 @@ class RandomDropout(keras.layers.Layer):
         """Returns float32 noise in [0, 1): float32 also in mixed precision, as bfloat16 has too few values near 1."""
         if _steering.key is not None:
             _steering.draws += 1
+            if _steering.shared:
+                shape = tf.concat([[1], shape[1:]], axis=0)
             key = tf.random.experimental.stateless_fold_in(_steering.key, _steering.draws)
             return tf.random.stateless_uniform(shape, key)
         if self.seed_generator is not None:

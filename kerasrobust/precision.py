@@ -12,13 +12,29 @@ from kerasrobust.errors import InputError
 from kerasrobust.models import is_graph
 
 
+def chosen_precision(classifier: Classifier, precision: str) -> str:
+    """Returns "float32" or "bfloat16": what `precision` means for a model.
+
+    "auto" is float32 as long as nothing has measured that bfloat16 finds the same examples in less time.
+
+    Raises:
+        InputError: for another word.
+
+    Example:
+        >>> chosen_precision(as_classifier(model), "auto")
+        'float32'
+    """
+    if precision not in ("auto", "float32", "bfloat16"):
+        raise InputError(f"Expected a precision out of auto, float32, bfloat16. Received: {precision!r}. Choose one.")
+    return "float32" if precision == "auto" else precision
+
+
 def at_precision(classifier: Classifier, precision: str) -> Classifier:
     """Returns the classifier whose gradients an attack takes; verdicts stay with the one that was given.
 
     Args:
         classifier: the model as it was given, in float32.
-        precision: "float32", "bfloat16", or "auto", which is float32 as long as nothing has measured that bfloat16
-            finds the same examples in less time.
+        precision: "float32", "bfloat16", or "auto" (see `chosen_precision`).
 
     Raises:
         InputError: for another precision, or bfloat16 for a model that can't be rebuilt in it.
@@ -26,10 +42,8 @@ def at_precision(classifier: Classifier, precision: str) -> Classifier:
     Example:
         >>> crafting = at_precision(as_classifier(model), "bfloat16")
     """
-    if precision in ("auto", "float32"):
+    if chosen_precision(classifier, precision) == "float32":
         return classifier
-    if precision != "bfloat16":
-        raise InputError(f"Expected a precision out of auto, float32, bfloat16. Received: {precision!r}. Choose one.")
     if not isinstance(classifier.model, keras.Model):
         raise InputError(
             f"Expected a Keras model for bfloat16. Received: {classifier.name!r}, whose graph is fixed. Use float32."

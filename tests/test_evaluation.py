@@ -11,11 +11,13 @@ from conftest import PIXELS, SHAPE, images, labels_of, linear_model
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kerasrobust.attacks import BIM, FGSM, MIFGSM, PGD, Attack, AttackResult, DeepFool, Step
+from kerasrobust.attacks import BIM, FGSM, MIFGSM, PGD, Attack, AttackResult, DeepFool, Step, make_attack
 from kerasrobust.classifier import as_classifier
 from kerasrobust.errors import Cancelled, InputError
-from kerasrobust.evaluation import accuracy_interval, bootstrap, evaluate, make_attack, report, surviving, wilson
+from kerasrobust.evaluation import evaluate
+from kerasrobust.intervals import accuracy_interval, bootstrap, wilson
 from kerasrobust.layers import RandomDropout
+from kerasrobust.outcome import report, surviving
 
 X = images(60)
 

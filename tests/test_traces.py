@@ -12,7 +12,7 @@ import tensorflow as tf
 from conftest import SHAPE, images, labels_of
 
 from kerasrobust.attacks import ATTACKS, FGSM, PGD, Attack, DeepFool
-from kerasrobust.attacks.base import Compiled
+from kerasrobust.attacks.batch import Compiled
 from kerasrobust.classifier import Classifier, as_classifier
 from kerasrobust.layers import randomize
 from kerasrobust.models import build_model

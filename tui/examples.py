@@ -42,7 +42,7 @@ class Source:
     path: Path
     stamp: tuple[int, int]
     index: Index = field(compare=False)
-    attacks: tuple[tuple[Setting, range], ...] = field(compare=False)
+    attacks: tuple[tuple[Setting, Sequence[int]], ...] = field(compare=False)
 
     @property
     def network(self) -> str:
@@ -123,7 +123,7 @@ def choose(sources: Sequence[Source], filters: Filters) -> np.ndarray:
         if filters.attack is not None:
             under = np.zeros(len(index), bool)
             for setting, part in source.attacks:
-                under[part.start : part.stop] = setting == filters.attack
+                under[np.asarray(part)] = setting == filters.attack
             fits &= under
         places = np.flatnonzero(fits)
         later = ~_has_outcome(index, "succeeded")[places]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from kerasrobust.attacks.apgd import APGDCE, APGDDLR, APGDT, APGDMargin
+from kerasrobust.attacks.autoattack import AutoAttack
 from kerasrobust.attacks.base import Attack, AttackResult
 from kerasrobust.attacks.batch import Step
 from kerasrobust.attacks.deepfool import DeepFool
 from kerasrobust.attacks.gradient import BIM, FGSM, FGSMRS, MIFGSM, PGD, RFGSM
-
-ATTACKS: dict[str, type[Attack]] = {
-    kind.name: kind for kind in (FGSM, RFGSM, FGSMRS, BIM, PGD, MIFGSM, DeepFool, APGDCE, APGDDLR, APGDMargin, APGDT)
-}
+from kerasrobust.attacks.registry import ATTACKS, make_attack
+from kerasrobust.attacks.square import Square
 
 __all__ = [
     "APGDCE",
@@ -26,6 +25,9 @@ __all__ = [
     "APGDMargin",
     "Attack",
     "AttackResult",
+    "AutoAttack",
     "DeepFool",
+    "Square",
     "Step",
+    "make_attack",
 ]

@@ -1,7 +1,8 @@
-"""The command `attack`: a saved model, data, one attack, and what it found in `result.json` and `examples.h5`."""
+"""The commands `attack` and `audit`: a saved model, data, attacks, and what they found in `result.json`."""
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,15 +11,17 @@ from typing import Any
 import numpy as np
 
 from kerasrobust import saving
-from kerasrobust.attacks import Attack, Step
+from kerasrobust.attacks import PGD, Attack, AttackResult, AutoAttack, Step, make_attack
 from kerasrobust.callbacks import PROGRESS_SECONDS
-from kerasrobust.classifier import as_classifier, check_images
-from kerasrobust.config import AttackConfig, to_dict
+from kerasrobust.classifier import Classifier, as_classifier, check_images
+from kerasrobust.config import AttackConfig, AuditConfig, RandomnessConfig, RunConfig, to_dict
 from kerasrobust.data import Dataset, load_dataset
-from kerasrobust.evaluation import AttackReport, Evaluation, evaluate, make_attack
-from kerasrobust.events import AttackFinished, AttackProgress, AttackStarted, ExamplesSaved, Finding
+from kerasrobust.errors import InputError
+from kerasrobust.evaluation import Evaluation, evaluate
+from kerasrobust.events import AttackFinished, AttackProgress, AttackStarted, ExamplesSaved
 from kerasrobust.examples import read_index, read_pair, write_examples
 from kerasrobust.jobs.context import Context
+from kerasrobust.outcome import AttackReport, Share
 from kerasrobust.report import ExampleStrip
 
 STRIPS = 8
@@ -27,22 +30,12 @@ STRIPS = 8
 
 def prepare(context: Context, config: AttackConfig) -> Callable[[], dict[str, Any]]:
     """Loads the model and the data and checks that they fit; returns the work."""
-    attack = make_attack(
-        config.attack,
-        norm=config.norm,
-        epsilon=float(config.epsilon),
-        eot=config.eot,
-        steps=config.steps,
-        step_size=None if config.step_size is None else float(config.step_size),
-        restarts=None if config.restarts == 1 else config.restarts,
-    )
-    model = saving.load_model(config.model, models_dir=config.models_dir)
-    data = load_dataset(config.data, config.split, data_dir=config.data_dir, emit=context.emit)
-    classifier = as_classifier(model, image_shape=data.images.shape[1:])
-    check_images(classifier, data.x, data.y)
+    attack = _attack(config)
+    classifier, data = load_subject(context, config)
 
     def work() -> dict[str, Any]:
-        with context.stage("attack", f"Attacking {config.model} with {attack.name}"):
+        written = config.attack.replace(",", ", ")
+        with context.stage("attack", f"Attacking {config.model} with {written}"):
             evaluation = evaluate_with_events(
                 context,
                 classifier,
@@ -53,39 +46,133 @@ def prepare(context: Context, config: AttackConfig) -> Callable[[], dict[str, An
                 epsilon=float(config.epsilon),
                 precision=config.precision,
                 passes=config.passes,
+                resume_dir=context.run.path / "batches",
             )
-        name = Path(config.model).name
-        path = save_examples(context, "examples.h5", name, data, evaluation.attacks)
-        result = {
-            "schema": 1,
-            "kind": config.kind,
-            "model": config.model,
-            "data": {
-                "name": data.name, "split": data.split, "examples": len(data), "synthetic": data.synthetic
-            },
-            "seed": config.seed,
-            "precision": "float32" if config.precision == "auto" else config.precision,
-            "versions": context.versions,
-            "randomized": classifier.randomized,
-            "clean_accuracy": evaluation.clean_accuracy,
-            "clean_interval": list(evaluation.clean_interval),
-            "attacks": [item.entry() for item in evaluation.attacks],
-            "robust_accuracy": evaluation.robust_accuracy,
-            "interval": list(evaluation.interval),
-            "warnings": context.findings,
-        }  # fmt: skip
-        return context.publish(
-            result,
-            examples=strips(path),
-            title=f"{name} under {attack.name}",
-            settings=to_dict(config),
-        )
+        title = f"{Path(config.model).name} under {written}"
+        return conclude(context, config, classifier, data, evaluation, title, {"attack": config.attack})
 
     return work
 
 
+def prepare_audit(context: Context, config: AuditConfig) -> Callable[[], dict[str, Any]]:
+    """Loads the model and the data and checks that they fit; returns the work."""
+    attack = PGD(norm=config.norm, epsilon=float(config.epsilon), steps=config.steps, eot=config.eot)
+    classifier, data = load_subject(context, config)
+
+    def work() -> dict[str, Any]:
+        with context.stage("audit", f"Looking for reasons not to believe {config.model}"):
+            evaluation = evaluate_with_events(
+                context,
+                classifier,
+                data,
+                [attack],
+                seed=config.seed,
+                batch_size=config.batch_size,
+                epsilon=float(config.epsilon),
+                precision=config.precision,
+                passes=config.passes,
+                resume_dir=context.run.path / "batches",
+                thorough=True,
+            )
+        title = f"Is {Path(config.model).name} as robust as it seems?"
+        return conclude(context, config, classifier, data, evaluation, title, {"attack": attack.name})
+
+    return work
+
+
+def _attack(config: AttackConfig) -> Attack | AutoAttack:
+    """Returns what a config asks for: an attack, AutoAttack, or several attacks as a custom AutoAttack."""
+    radius = float(config.epsilon)
+    if config.attack == AutoAttack.name:
+        for name in ("steps", "step_size", "queries"):
+            if getattr(config, name) is not None:
+                raise InputError(
+                    f"Expected AutoAttack without --{name.replace('_', '-')}: it has nothing to tune. Received: "
+                    f"{getattr(config, name)}. Leave it out, or name its parts: --attack apgd-ce,apgd-t,fab-t,square."
+                )
+        return AutoAttack(norm=config.norm, epsilon=radius, version=config.version, eot=config.eot)
+    settings = {
+        "steps": config.steps,
+        "step_size": None if config.step_size is None else float(config.step_size),
+        "queries": config.queries,
+        "restarts": None if config.restarts == 1 else config.restarts,
+    }
+    attacks = [
+        make_attack(name, norm=config.norm, epsilon=radius, eot=config.eot or 1, **settings)
+        for name in config.attack.split(",")
+    ]
+    return attacks[0] if len(attacks) == 1 else AutoAttack(norm=config.norm, epsilon=radius, attacks=attacks)
+
+
+def load_subject(context: Context, config: AttackConfig | AuditConfig | RandomnessConfig) -> tuple[Classifier, Dataset]:
+    """Returns the model that a config names, and the data, which fit each other."""
+    model = saving.load_model(config.model, models_dir=config.models_dir)
+    data = load_dataset(config.data, config.split, data_dir=config.data_dir, emit=context.emit)
+    classifier = as_classifier(model, image_shape=data.images.shape[1:])
+    check_images(classifier, data.x, data.y)
+    return classifier, data
+
+
+def conclude(
+    context: Context,
+    config: AttackConfig | AuditConfig,
+    classifier: Classifier,
+    data: Dataset,
+    evaluation: Evaluation,
+    title: str,
+    more: dict[str, Any],
+) -> dict[str, Any]:
+    """Writes the examples, `result.json` and the report of one evaluation; returns the result."""
+    name = Path(config.model).name
+    path = save_worst(context, "examples.h5", name, data, evaluation, str(more["attack"]))
+    result = {
+        "schema": 1,
+        "kind": config.kind,
+        "model": config.model,
+        **more,
+        **describe(context, config, data),
+        "precision": evaluation.precision,
+        "randomized": classifier.randomized,
+        "clean_accuracy": evaluation.clean_accuracy,
+        "clean_interval": list(evaluation.clean_interval),
+        "attacks": [item.entry() for item in evaluation.attacks],
+        "robust_accuracy": evaluation.robust_accuracy,
+        "interval": list(evaluation.interval),
+        "verdicts": _verdicts(evaluation),
+        "warnings": context.findings,
+        "audit": None if evaluation.audit is None else {
+            "checked": evaluation.audit.checked, "left_out": evaluation.audit.left_out,
+            "gradients": evaluation.audit.gradients,
+        },
+    }  # fmt: skip
+    context.publish(result, examples=strips(path), title=title, settings=to_dict(config))
+    # What a killed run would have gone on from.
+    shutil.rmtree(context.run.path / "batches", ignore_errors=True)
+    return result
+
+
+def describe(context: Context, config: RunConfig, data: Dataset) -> dict[str, Any]:
+    """Returns what `result.json` says of how the figures came about."""
+    return {
+        "data": {"name": data.name, "split": data.split, "examples": len(data), "synthetic": data.synthetic},
+        "seed": config.seed,
+        "versions": context.versions,
+    }
+
+
+def _verdicts(evaluation: Evaluation) -> dict[str, Any] | None:
+    """Returns the three verdicts on a randomized network; None where nothing is random, and they are one."""
+    if not evaluation.randomized:
+        return None
+    mean = Share(evaluation.robust_accuracy, evaluation.interval)
+    shares = {"mean": mean, "majority": evaluation.majority, "worst_case": evaluation.worst_case}
+    return {"passes": len(evaluation.worst.passes)} | {
+        name: {"accuracy": share.accuracy, "interval": list(share.interval)} for name, share in shares.items()
+    }
+
+
 def evaluate_with_events(
-    context: Context, model: Any, data: Dataset, attacks: Sequence[Attack], **settings: Any
+    context: Context, model: Any, data: Dataset, attacks: Sequence[Attack | AutoAttack], **settings: Any
 ) -> Evaluation:
     """Calls `evaluate` and tells its course as events."""
 
@@ -123,26 +210,48 @@ def evaluate_with_events(
         should_stop=context.should_stop,
         **settings,
     )
-    for code, message in evaluation.warnings:
-        context.emit(Finding(code=code, message=message, severity="warning"))
+    for finding in evaluation.findings:
+        context.emit(finding)
     return evaluation
 
 
 def save_examples(
     context: Context, path: str, model: str, data: Dataset, reports: Sequence[AttackReport], count: int | None = None
 ) -> Path:
-    """Writes what the attacks did to the first `count` images, or to all, into the run's folder; tells it as events."""
+    """Writes what each attack did to the first `count` images, or to all, into the run's folder; tells it as events."""
+    parts = [
+        _part(data, report.result, report.attack.name, report.attack.radius(), report.attack.eot, count)
+        for report in reports
+    ]
+    return _write(context, path, model, data, reports[0].attack.norm, parts, [item.attack.name for item in reports])
+
+
+def save_worst(context: Context, path: str, model: str, data: Dataset, evaluation: Evaluation, name: str) -> Path:
+    """Writes one example per image, that of the attack that did worst, into the run's folder; tells it as events."""
+    reports = evaluation.attacks
+    if len(reports) == 1:
+        return save_examples(context, path, model, data, reports)
+    eot = {report.attack.name: report.attack.eot for report in reports}
+    passes = np.array([eot[attack] for attack in evaluation.by_attack])
+    part = _part(data, evaluation.worst, evaluation.by_attack, reports[0].epsilon, passes)
+    return _write(context, path, model, data, reports[0].attack.norm, [part], [name])
+
+
+def _part(
+    data: Dataset, result: AttackResult, attack: Any, epsilon: float | None, eot: Any, count: int | None = None
+) -> dict[str, Any]:
+    """Returns what a file of examples keeps of one attack; names and passes may differ from example to example."""
+    found = {name: values[:count] for name, values in vars(result).items() if isinstance(values, np.ndarray)}
+    return {"x": data.x[:count], "y": data.y[:count], **found, "attack": attack, "epsilon": epsilon, "eot": eot}
+
+
+def _write(
+    context: Context, path: str, model: str, data: Dataset, norm: str, parts: list[dict[str, Any]], names: list[str]
+) -> Path:
     target = context.run.path / path
-    x = data.x[:count]
-    parts = []
-    for report in reports:
-        found = {name: values[:count] for name, values in vars(report.result).items() if isinstance(values, np.ndarray)}
-        attack = {"attack": report.attack.name, "epsilon": report.attack.radius(), "eot": report.attack.eot}
-        parts.append({"x": x, "y": data.y[:count], **found, **attack})
-    norm = reports[0].attack.norm
     write_examples(target, parts, model=model, norm=norm, class_names=data.class_names)
-    for report in reports:
-        context.emit(ExamplesSaved(path=path, count=len(x), attack=report.attack.name))
+    for name, part in zip(names, parts, strict=True):
+        context.emit(ExamplesSaved(path=path, count=len(part["y"]), attack=name))
     return target
 
 

@@ -36,7 +36,7 @@ class Context:
     should_stop: Callable[[], bool]
     command: str
     versions: dict[str, str] = field(default_factory=dict)
-    findings: list[dict[str, str]] = field(default_factory=list)
+    findings: list[dict[str, Any]] = field(default_factory=list)
 
     @contextlib.contextmanager
     def stage(self, name: str, title: str) -> Iterator[None]:

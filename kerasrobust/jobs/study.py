@@ -12,11 +12,13 @@ from kerasrobust import presets, saving
 from kerasrobust.attacks import FGSM, PGD, Attack, DeepFool
 from kerasrobust.config import StudyConfig, TrainConfig, to_dict
 from kerasrobust.data import Dataset
-from kerasrobust.evaluation import AttackReport, Evaluation, accuracy_interval, surviving
+from kerasrobust.evaluation import Evaluation
 from kerasrobust.events import Log, ModelSaved, Row, as_dict
+from kerasrobust.intervals import accuracy_interval
 from kerasrobust.jobs import train
 from kerasrobust.jobs.attack import evaluate_with_events, save_examples, strips
 from kerasrobust.jobs.context import Context
+from kerasrobust.outcome import AttackReport, surviving
 from kerasrobust.report import ExampleStrip
 from kerasrobust.runs import read_card, write_json
 

@@ -1,0 +1,271 @@
+"""FAB and FAB-T: the nearest adversarial example, by projections onto linearised boundaries inside the box."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import tensorflow as tf
+
+from kerasrobust import losses, threat
+from kerasrobust.attacks.base import Attack, Parameters, State
+from kerasrobust.attacks.passes import Network, linearise, mean_logits, mean_score, nth_rival, rivals_of
+from kerasrobust.config import check_epsilon
+from kerasrobust.errors import InputError
+from kerasrobust.tracing import one_piece
+
+REACH = {"linf": 0.3, "l2": 1.0}
+"""How far random restarts look around where no epsilon is given, as in the authors' program."""
+
+
+def project_plane(x: tf.Tensor, w: tf.Tensor, rise: tf.Tensor, norm: threat.Norm) -> tf.Tensor:
+    """Returns the shortest way from `x` to the hyperplane <w, z - x> = rise that stays inside the box [0, 1].
+
+    Each entry moves towards the plane until the box stops it, all at one speed (Linf) or at speeds |w_i| (L2). How long
+    they have to move is the root of a concave function of one number, made of straight pieces. Newton's method finds it
+    from below without ever overshooting, mostly in two to five steps, and needs no sorting.
+
+    Args:
+        x: float32 (N, D) in [0, 1].
+        w: float32 (N, D), normals of the hyperplanes.
+        rise: float32 (N,), by how much <w, z> has to grow on the way.
+        norm: "linf" or "l2", in which the way is short.
+
+    Returns:
+        float32 (N, D), z - x. Where the box doesn't meet the hyperplane, the way to its point nearest to that: the
+        corner that all entries are driven to. Where `w` is 0, 0.
+
+    Example:
+        >>> project_plane(tf.constant([[0.5, 0.9]]), tf.constant([[1.0, 1.0]]), tf.constant([0.4]), "linf")
+        <tf.Tensor: shape=(1, 2), dtype=float32, numpy=array([[0.3, 0.1]], dtype=float32)>
+
+    Reference: Croce and Hein 2020b, sections 2.2 and 3.1.
+    """
+    # In units of the largest entry: the squares of small gradients are 0 in float32.
+    largest = tf.reduce_max(tf.abs(w), axis=1)
+    toward = tf.math.divide_no_nan(w * tf.sign(rise)[:, None], largest[:, None])
+    rise = tf.math.divide_no_nan(tf.abs(rise), largest)
+    rates = tf.abs(toward)
+    room = tf.where(toward > 0, 1.0 - x, x)
+
+    def ways(time: tf.Tensor) -> tf.Tensor:
+        return time[:, None] * (rates if norm == "l2" else 1.0)
+
+    def wait(time: tf.Tensor, going: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        way = ways(time)
+        free = tf.where(way < room, rates, 0.0)
+        reached = tf.reduce_sum(rates * tf.minimum(way, room), axis=1)
+        growth = tf.reduce_sum(free * (rates if norm == "l2" else 1.0), axis=1)
+        more = tf.math.divide_no_nan(rise - reached, growth)
+        # Below this it is only rounding. An image that has arrived stays, however long others in its batch take.
+        going = more > 1e-6 * time
+        # Not up to infinity, which times a rate of 0 is no number.
+        return tf.where(going, tf.minimum(time + more, 1e30), time), going
+
+    start = tf.zeros_like(rise)
+    time, _ = tf.while_loop(lambda _, going: tf.reduce_any(going), one_piece(wait), (start, start >= 0))
+    return tf.sign(toward) * tf.minimum(ways(time), room)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FAB(Attack):
+    """Fast adaptive boundary attack: looks for the smallest perturbation, and needs no step size.
+
+        d_1 = Proj(x_t) - x_t,   d_0 = Proj(x_0) - x_0,   a = min(|d_1| / (|d_1| + |d_0|), alpha_max)
+        x_{t+1} = (1 - a) (x_t + eta d_1) + a (x_0 + eta d_0)
+
+    with projections onto the nearest boundary of the network's linearisation at x_t, inside the box. Where x_{t+1} is
+    misclassified, it is kept if it is the nearest one so far, and the search goes on closer to the original, at
+    x_0 + beta (x_{t+1} - x_0). All rival classes are looked at in each step; `FABT` looks at one per run.
+
+    Attributes:
+        norm: "linf" or "l2".
+        steps: how many.
+        restarts: how often the attack is run; the first time from the image itself, then from random points.
+        alpha_max: how much of the way from the original enters a step at most.
+        eta: how far a step goes, 1 being onto the boundary.
+        beta: what is left of the perturbation after a success.
+        epsilon: radius in which an adversarial example is looked for: one that is found there is not improved any
+            further, and restarts begin there. None to look for the nearest one anywhere.
+
+    Example:
+        >>> result = FAB(norm="l2")(model, x, y)
+        >>> result.median_distance
+
+    Reference: Croce and Hein 2020b, algorithm 1.
+    """
+
+    name: ClassVar[str] = "fab"
+    minimum_norm: ClassVar[bool] = True
+    scores_distance: ClassVar[bool] = True
+
+    steps: int = 100
+    restarts: int = 1
+    alpha_max: float = 0.1
+    eta: float = 1.05
+    beta: float = 0.9
+    epsilon: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.epsilon is not None:
+            check_epsilon(self.epsilon, self.norm)
+        if self.targeted:
+            raise InputError(f"Expected targeted=False for {self.name}. Use PGD or BIM for targets of your own.")
+        if self.steps < 1 or self.restarts < 1:
+            raise InputError(
+                f"Expected at least 1 step and 1 restart. Received: {self.steps} and {self.restarts}. Try 100 and 1."
+            )
+        if not (0 <= self.alpha_max <= 1 and self.eta >= 1 and 0 < self.beta <= 1):
+            raise InputError(
+                "Expected alpha_max in [0, 1], eta of at least 1, and beta above 0 and up to 1. "
+                f"Received: {self.alpha_max}, {self.eta} and {self.beta}. Leave them out for the defaults."
+            )
+
+    def rivals(self, logits: tf.Tensor, y: tf.Tensor, numbers: Parameters) -> tf.Tensor:
+        """Returns the classes whose boundaries this run looks at, (N, K), given the unchanged images' logits."""
+        return rivals_of(y, logits.shape[1])
+
+    def structure(self) -> Hashable:
+        return type(self), self.norm, self.eot == 1
+
+    def parameters(self) -> dict[str, float | int]:
+        epsilon = 0.0 if self.epsilon is None else float(self.epsilon)
+        return {
+            "alpha_max": float(self.alpha_max),
+            "eta": float(self.eta),
+            "beta": float(self.beta),
+            "epsilon": epsilon,
+            "reach": REACH[self.norm] if self.epsilon is None else epsilon,
+            "restarts": self.restarts,
+            "eot": self.eot,
+        }
+
+    def step_count(self) -> int:
+        return self.steps
+
+    def run_count(self) -> int:
+        return self.restarts
+
+    def cost_per_step(self, classes: int) -> int:
+        return (classes - 1) * self.eot
+
+    def queries_per_step(self) -> int:
+        return self.eot
+
+    def begin(self, network: Network, x: tf.Tensor, y: tf.Tensor, keys: tf.Tensor, numbers: Parameters) -> State:
+        key = threat.fold(keys[0], 7)
+        logits = mean_logits(network, x, key, self._passes(numbers))
+        if logits.shape[1] is None:
+            raise InputError("Expected a model with a known number of classes. Received: logits of unknown width.")
+        again = numbers["run"] % numbers["restarts"] > 0
+        return {
+            "x": x,
+            "y": y,
+            "rivals": self.rivals(logits, y, numbers),
+            "x_adv": tf.cond(again, lambda: _start(keys, x, numbers["reach"], self.norm), lambda: x),
+            "found": x,
+            "distance": tf.where(losses.margin(logits, y) < 0, 0.0, float("inf")),
+            # Of more targets than there are rivals the rest have nothing to do.
+            "idle": numbers["run"] // numbers["restarts"] >= logits.shape[1] - 1,
+            "step": tf.constant(0),
+            "key": key,
+        }
+
+    def advance(self, network: Network, state: State, count: tf.Tensor, numbers: Parameters) -> State:
+        last = state["step"] + count
+
+        def unfinished(state: State) -> tf.Tensor:
+            done = numbers["early_stop"] & tf.reduce_all(state["distance"] < numbers["epsilon"])
+            return (state["step"] < last) & ~done & ~state["idle"]
+
+        (state,) = tf.while_loop(unfinished, lambda state: (self._step(network, state, numbers),), (state,))
+        return state
+
+    def _step(self, network: Network, state: State, numbers: Parameters) -> State:
+        x, y, x_adv = state["x"], state["y"], state["x_adv"]
+        shape = tf.shape(x)
+        passes = self._passes(numbers)
+        key = threat.fold(state["key"], 2 * state["step"])
+        leads, slopes = linearise(network, x_adv, y, state["rivals"], key=key, eot=passes)
+        lead, slope = _nearest(leads, tf.reshape(slopes, [shape[0], leads.shape[1], -1]), self.norm)
+        here, origin = (tf.reshape(part, [shape[0], -1]) for part in (x_adv, x))
+        # The rises are taken from differences: <w, x> itself is large, and its rounding with it.
+        rises = [-lead, -lead + tf.reduce_sum(slope * (here - origin), axis=1)]
+        both = tf.concat([here, origin], axis=0), tf.concat([slope, slope], axis=0), tf.concat(rises, axis=0)
+        way, way_back = tf.split(tf.reshape(project_plane(*both, self.norm), [-1, *x.shape[1:]]), 2)
+        length, length_back = (tf.maximum(threat.distance(part, self.norm), 1e-8) for part in (way, way_back))
+        share = threat.column(tf.minimum(length / (length + length_back), numbers["alpha_max"]))
+        moved = (1 - share) * (x_adv + numbers["eta"] * way) + share * (x + numbers["eta"] * way_back)
+        moved = tf.clip_by_value(moved, 0.0, 1.0)
+
+        key = threat.fold(state["key"], 2 * state["step"] + 1)
+        flipped = mean_score(network, moved, y, key, passes, targeted=False) < 0
+        distance = threat.distance(moved - x, self.norm)
+        better = flipped & (distance < state["distance"])
+        # Where an early stop is asked for, an example is done at its first success.
+        better &= ~(numbers["early_stop"] & (state["distance"] < numbers["epsilon"]))
+        return state | {
+            "x_adv": tf.where(threat.column(flipped), x + numbers["beta"] * (moved - x), moved),
+            "found": tf.where(threat.column(better), moved, state["found"]),
+            "distance": tf.where(better, distance, state["distance"]),
+            "step": state["step"] + 1,
+        }
+
+    def finish(self, network: Network, state: State, numbers: Parameters) -> tuple[tf.Tensor, tf.Tensor]:
+        return state["found"], state["distance"] - numbers["epsilon"]
+
+    def _passes(self, numbers: Parameters) -> tf.Tensor | int:
+        return 1 if self.eot == 1 else numbers["eot"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FABT(FAB):
+    """FAB-T: FAB towards one class per run, at one gradient per step whatever the number of classes.
+
+    Any misclassification counts as a success, not only the class that is aimed at.
+
+    Attributes:
+        targets: how many wrong classes are tried, those with the highest logits of the unchanged image first.
+
+    Example:
+        >>> result = FABT(epsilon=8 / 255)(model, x, y)
+        >>> robust_accuracy = 1 - (result.success & (result.distance <= 8 / 255)).mean()
+
+    Reference: Croce and Hein 2020a, section 5.
+    """
+
+    name: ClassVar[str] = "fab-t"
+
+    targets: int = 9
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.targets < 1:
+            raise InputError(f"Expected at least 1 target class. Received: targets={self.targets}. Try 9.")
+
+    def rivals(self, logits: tf.Tensor, y: tf.Tensor, numbers: Parameters) -> tf.Tensor:
+        return nth_rival(logits, y, numbers["run"] // numbers["restarts"])[:, None]
+
+    def run_count(self) -> int:
+        return self.targets * self.restarts
+
+    def cost_per_step(self, classes: int) -> int:
+        return self.eot
+
+
+def _nearest(leads: tf.Tensor, slopes: tf.Tensor, norm: threat.Norm) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns lead (N,) and slope (N, D) of the rival whose linearised boundary is nearest, box or not."""
+    if leads.shape[1] == 1:
+        return leads[:, 0], slopes[:, 0]
+    speeds = tf.reduce_sum(tf.abs(slopes), axis=2) if norm == "linf" else tf.norm(slopes, axis=2)
+    nearest = tf.argmin(tf.abs(leads) / (speeds + 1e-12), axis=1)
+    return tf.gather(leads, nearest, batch_dims=1), tf.gather(slopes, nearest, batch_dims=1)
+
+
+def _start(keys: tf.Tensor, x: tf.Tensor, reach: tf.Tensor, norm: threat.Norm) -> tf.Tensor:
+    """Returns random points at half the distance `reach` from the images, in the box."""
+    shape = tf.shape(x)
+    noise = threat.uniform(keys, shape, -1.0, 1.0) if norm == "linf" else threat.normal(keys, shape)
+    return tf.clip_by_value(x + reach / 2 * noise / threat.column(threat.distance(noise, norm)), 0.0, 1.0)

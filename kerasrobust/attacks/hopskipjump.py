@@ -1,0 +1,238 @@
+"""HopSkipJump: walks along the decision boundary, and sees nothing of a network but which class it says."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import tensorflow as tf
+
+from kerasrobust import threat
+from kerasrobust.attacks.base import Attack, Parameters, State
+from kerasrobust.attacks.passes import Network, mean_score
+from kerasrobust.attacks.square import hashed_uniform
+from kerasrobust.errors import InputError
+
+START, SEARCH, SAMPLE, JUMP = range(4)
+"""What an example's next query is for: an image of another class, the boundary, its normal, a step along that."""
+FIRST_RADIUS = 0.1
+"""Radius of the samples in the first round, whose boundary point is still far from anything of interest."""
+HALVINGS = 20
+"""Of a jump, before its direction is given up and estimated anew: 1e-6 of the distance is left then."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HopSkipJump(Attack):
+    """Decision-based minimum-norm attack: only the predicted class is used, as a remote API gives it.
+
+    It begins at a random image of another class. In each round it searches the boundary between the best image so far
+    and the original by bisection, estimates the boundary's normal by asking on which side random points around it lie,
+    and jumps along it:
+
+        normal = mean over b of (s_b - mean(s)) u_b,   s_b = +1 where boundary + radius * u_b is misclassified, else -1
+
+    Each step is one query of each example, and each example is in whatever phase it has got to.
+
+    Attributes:
+        norm: "l2" or "linf".
+        queries: how many per example.
+        initial_queries: samples of the first round; round t takes sqrt(t) times as many.
+        gamma: scales the radius of the samples and the precision of the bisection.
+
+    Example:
+        >>> result = HopSkipJump(norm="l2", queries=2_000)(model, x, y)
+        >>> result.median_distance
+
+    Reference: Chen et al. 2020, algorithms 1 and 2. Two things differ. A random start is noise in blocks of changing
+    size, as fine noise is of one class to most networks. And for Linf the radius of the samples follows the L2 distance
+    too: the paper's is lost in the rounding of float32.
+    """
+
+    name: ClassVar[str] = "hopskipjump"
+    gradient_free: ClassVar[bool] = True
+    minimum_norm: ClassVar[bool] = True
+    scores_distance: ClassVar[bool] = True
+
+    norm: threat.Norm = "l2"
+    queries: int = 5_000
+    initial_queries: int = 100
+    gamma: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.targeted:
+            raise InputError("Expected targeted=False for HopSkipJump, which starts at noise. Use Square with targets.")
+        if self.queries < 1 or self.initial_queries < 2:
+            raise InputError(
+                "Expected at least 1 query, and 2 initial queries. "
+                f"Received: {self.queries} and {self.initial_queries}. Try 5000 and 100."
+            )
+        if not self.gamma > 0:
+            raise InputError(f"Expected gamma above 0. Received: {self.gamma}. Try 1.")
+
+    def structure(self) -> Hashable:
+        return type(self), self.norm, self.eot == 1
+
+    def parameters(self) -> dict[str, float | int]:
+        return {"initial": float(self.initial_queries), "gamma": float(self.gamma), "eot": self.eot}
+
+    def step_count(self) -> int:
+        return self.queries
+
+    def begin(self, network: Network, x: tf.Tensor, y: tf.Tensor, keys: tf.Tensor, numbers: Parameters) -> State:
+        key = threat.fold(keys[0], 7)
+        # An image that is wrong already is its own nearest adversarial example.
+        reached = self._reached(network, x, y, key, numbers)
+        count = tf.shape(x)[:1]
+        return {
+            "x": x,
+            "y": y,
+            "keys": keys,
+            "key": key,
+            "step": tf.constant(0),
+            "phase": tf.where(reached, SEARCH, START),
+            "asked": tf.zeros(count, tf.int32),  # Queries in this phase so far.
+            "round": tf.ones(count, tf.int32),
+            "far": x,  # The misclassified end of the bisection.
+            "low": tf.zeros(count),
+            "high": tf.ones(count),
+            "boundary": x,
+            "radius": tf.zeros(count),
+            "length": tf.zeros(count),
+            "signs": tf.zeros(count),
+            "total": tf.zeros_like(x),
+            "signed": tf.zeros_like(x),
+            "best": x,
+            "distance": tf.where(reached, 0.0, float("inf")),
+        }
+
+    def _reached(
+        self, network: Network, x: tf.Tensor, y: tf.Tensor, key: tf.Tensor, numbers: Parameters
+    ) -> tf.Tensor:  # fmt: skip
+        """Returns whether images are misclassified, bool (N,), by the mean over passes of a randomized network."""
+        return mean_score(network, x, y, key, 1 if self.eot == 1 else numbers["eot"], self.targeted) < 0
+
+    def advance(self, network: Network, state: State, count: tf.Tensor, numbers: Parameters) -> State:
+        last = state["step"] + count
+        (state,) = tf.while_loop(
+            lambda state: state["step"] < last, lambda state: (self._step(network, state, numbers),), (state,)
+        )
+        return state
+
+    def _step(self, network: Network, state: State, numbers: Parameters) -> State:
+        phase = state["phase"]
+        query = self._query(state, numbers)
+        reached = self._reached(network, query, state["y"], threat.fold(state["key"], state["step"]), numbers)
+        asked = state["asked"] + 1
+        size = float(np.prod(state["x"].shape[1:]))
+        distance = threat.distance(query - state["x"], self.norm)
+
+        searching, sampling, jumping = phase == SEARCH, phase == SAMPLE, phase == JUMP
+        # The bisection's precision, gamma * d**-1.5 of the distance, tells apart what the samples' radius does.
+        bisections = tf.math.ceil(tf.math.log(size**1.5 / numbers["gamma"]) / np.log(2.0))
+        searched = searching & (asked >= tf.cast(bisections, tf.int32))
+        sampled = sampling & (asked >= tf.cast(_samples(state, numbers), tf.int32))
+        found = reached & ((phase == START) | jumping)
+        lost = jumping & ~reached & (asked >= HALVINGS)
+        moved = found | lost | searched | sampled
+
+        # What is misclassified and no sample is the new end of the bisection, or its first.
+        nearer = reached & ~sampling
+        boundary = tf.where(threat.column(nearer), query, state["boundary"])
+        better = nearer & (distance < state["distance"])
+        middle = (state["low"] + state["high"]) / 2
+        following = tf.where(found, SEARCH, tf.where(searched | lost, SAMPLE, tf.where(sampled, JUMP, phase)))
+
+        sign = tf.where(sampling, tf.where(reached, 1.0, -1.0), 0.0)
+        offset = tf.math.divide_no_nan(query - state["boundary"], threat.column(state["radius"]))
+        fresh = threat.column(searched | lost)
+        radius = numbers["gamma"] * threat.distance(boundary - state["x"], "l2") / size
+        radius = tf.where(state["round"] == 1, tf.minimum(FIRST_RADIUS, size * radius), radius)
+        length = threat.distance(boundary - state["x"], self.norm) / tf.sqrt(tf.cast(state["round"], tf.float32))
+
+        return dict(state) | {
+            "step": state["step"] + 1,
+            "phase": following,
+            "asked": tf.where(moved, 0, asked),
+            "round": state["round"] + tf.cast(jumping & (found | lost), tf.int32),
+            "far": tf.where(threat.column(found), query, state["far"]),
+            "low": tf.where(found, 0.0, tf.where(searching & ~reached, middle, state["low"])),
+            "high": tf.where(found, 1.0, tf.where(searching & reached, middle, state["high"])),
+            "boundary": boundary,
+            "radius": tf.where(searched | lost, radius, state["radius"]),
+            "length": tf.where(sampled, length, tf.where(jumping, state["length"] / 2, state["length"])),
+            "signs": tf.where(searched | lost, 0.0, state["signs"] + sign),
+            "total": tf.where(fresh, 0.0, state["total"] + threat.column(tf.abs(sign)) * offset),
+            "signed": tf.where(fresh, 0.0, state["signed"] + threat.column(sign) * offset),
+            "best": tf.where(threat.column(better), query, state["best"]),
+            "distance": tf.where(better, distance, state["distance"]),
+        }
+
+    def _query(self, state: State, numbers: Parameters) -> tf.Tensor:
+        """Returns what each example asks about next, (N, H, W, C), according to its phase."""
+        x, boundary, phase = state["x"], state["boundary"], state["phase"]
+        size = int(np.prod(x.shape[1:]))
+        uniform = hashed_uniform(state["keys"], state["step"], size + size % 2)
+        image = tf.reshape(uniform[:, :size], tf.shape(x))
+        if self.norm == "l2":
+            direction = tf.reshape(_normal(uniform)[:, :size], tf.shape(x))
+        else:
+            direction = 2.0 * image - 1.0
+        sample = boundary + threat.column(state["radius"]) * threat.steepest(direction, "l2")
+        jump = boundary + threat.column(state["length"]) * threat.steepest(_boundary_normal(state, numbers), self.norm)
+        share = threat.column((state["low"] + state["high"]) / 2)
+        gap = state["far"] - x
+        if self.norm == "l2":
+            between = x + share * gap
+        else:
+            side = share * threat.column(threat.distance(gap, "linf"))
+            between = x + tf.clip_by_value(gap, -side, side)
+        query = tf.where(threat.column(phase == START), _blocks(image, state["step"]), between)
+        query = tf.where(threat.column(phase == SAMPLE), sample, query)
+        query = tf.where(threat.column(phase == JUMP), jump, query)
+        return tf.clip_by_value(query, 0.0, 1.0)
+
+    def finish(self, network: Network, state: State, numbers: Parameters) -> tuple[tf.Tensor, tf.Tensor]:
+        return state["best"], state["distance"]
+
+
+def _samples(state: State, numbers: Parameters) -> tf.Tensor:
+    """Returns how many samples the normal is estimated from in each example's round, float32 (N,)."""
+    return tf.floor(numbers["initial"] * tf.sqrt(tf.cast(state["round"], tf.float32)))
+
+
+def _boundary_normal(state: State, numbers: Parameters) -> tf.Tensor:
+    """Returns the estimate of the boundary's normal, pointing to the misclassified side, up to its length.
+
+    Subtracting the mean sign takes out most of the noise (Chen et al. 2020, equation 16). Where all samples lie on one
+    side nothing would be left, and their mean is the estimate.
+    """
+    mean = state["signs"] / _samples(state, numbers)
+    return state["signed"] - threat.column(tf.where(tf.abs(mean) < 1, mean, 0.0)) * state["total"]
+
+
+def _normal(uniform: tf.Tensor) -> tf.Tensor:
+    """Returns as many standard normal numbers as there are uniform ones in [0, 1), (N, even); Box and Muller 1958."""
+    first, second = tf.split(uniform, 2, axis=1)
+    radius = tf.sqrt(-2.0 * tf.math.log1p(-first))
+    angle = 2.0 * np.pi * second
+    return tf.concat([radius * tf.cos(angle), radius * tf.sin(angle)], axis=1)
+
+
+def _blocks(image: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
+    """Returns noise as blocks of one colour whose side changes with the step: 1, 2, 4, ... to the whole image."""
+    _, height, width, _ = image.shape
+    sides = int(np.log2(max(height, width))) + 1
+    block = tf.bitwise.left_shift(1, step % sides)
+    rows, columns = (tf.range(length) // block * block for length in (height, width))
+    return tf.gather(tf.gather(image, rows, axis=1), columns, axis=2)
+
+
+def _mosaic(images: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
+    """Returns images (N, H, W, C) in squares of one colour: of side 1 for number 0, then 2, 4, ..., and 1 again."""
+    height, width = images.shape[1:3]
+    side = 2 ** (number % max(height, width).bit_length())
+    rows, columns = (tf.range(length) // side * side for length in (height, width))
+    return tf.gather(tf.gather(images, rows, axis=1), columns, axis=2)

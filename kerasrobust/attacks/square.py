@@ -1,0 +1,274 @@
+"""Square: random search with windows of shrinking size. It sees the network's logits, never a gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
+
+import numpy as np
+import tensorflow as tf
+
+from kerasrobust import threat
+from kerasrobust.attacks.base import Attack, Parameters, State
+from kerasrobust.attacks.passes import Network, mean_score
+from kerasrobust.config import check_epsilon
+from kerasrobust.errors import InputError
+
+HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
+"""Queries after which the share of pixels in a window is halved, of 10,000."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Square(Attack):
+    """Changes one window per query and keeps what lowers the margin.
+
+    Linf: the image begins with vertical stripes of +-epsilon, and each window gets +-epsilon, one sign per channel. L2
+    and L1: it begins with a grid of bumps, and each window takes over the budget of another one. Position and signs
+    are drawn for each example on its own.
+
+    Attributes:
+        norm: "linf", "l2" or "l1".
+        epsilon: radius of the ball, in units of an image in [0, 1].
+        queries: how many.
+        p_init: share of the pixels that the first windows cover.
+        rescale: stretch the schedule, made for 10,000 queries, to `queries`; AutoAttack counts them as they are.
+        restarts: how often the attack is run anew.
+        paired: compare each candidate with the best so far on the same noise, at twice the cost. Always so on a
+            randomized network, where the lowest of many noisy margins would be one that was lucky, and never be beaten.
+
+    Example:
+        >>> result = Square(epsilon=8 / 255, queries=1_000)(model, x, y)
+
+    Reference: Andriushchenko et al. 2020, algorithms 1 to 3; Croce and Hein 2021, appendix, for L1.
+    """
+
+    name: ClassVar[str] = "square"
+    gradient_free: ClassVar[bool] = True
+    norms: ClassVar[tuple[threat.Norm, ...]] = ("linf", "l2", "l1")
+
+    epsilon: float = 8 / 255
+    queries: int = 5_000
+    p_init: float = 0.8
+    rescale: bool = False
+    restarts: int = 1
+    paired: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_epsilon(self.epsilon, self.norm)
+        if self.queries < 1 or self.restarts < 1:
+            raise InputError(
+                f"Expected at least 1 query and 1 restart. Received: {self.queries} and {self.restarts}. "
+                "Try 5000 and 1."
+            )
+        if not 0 < self.p_init <= 1:
+            raise InputError(f"Expected a share of pixels in (0, 1]. Received: p_init={self.p_init}. Try 0.8.")
+
+    def structure(self) -> Hashable:
+        return type(self), self.norm, self.targeted, self.eot == 1, self.paired
+
+    def parameters(self) -> dict[str, float | int]:
+        stretch = 10_000 / self.queries if self.rescale else 1.0
+        return {"epsilon": float(self.epsilon), "eot": self.eot, "p_init": float(self.p_init), "stretch": stretch}
+
+    def step_count(self) -> int:
+        return self.queries
+
+    def run_count(self) -> int:
+        return self.restarts
+
+    def radius(self) -> float | None:
+        return self.epsilon
+
+    def queries_per_step(self) -> int:
+        return self.eot * (2 if self.paired else 1)
+
+    def against(self, randomized: bool) -> Self:
+        return replace(self, paired=True) if randomized else self
+
+    def begin(self, network: Network, x: tf.Tensor, y: tf.Tensor, keys: tf.Tensor, numbers: Parameters) -> State:
+        if self.norm == "linf":
+            _, _, width, channels = x.shape
+            # Single-precision signs: 0 is as good as impossible, and would only leave a stripe out.
+            stripes = tf.sign(threat.uniform(keys, tf.stack([tf.shape(x)[0], 1, width, channels]), -1.0, 1.0))
+            start = tf.clip_by_value(x + numbers["epsilon"] * stripes, 0.0, 1.0)
+        else:
+            start = _scaled(x, _grid(keys, x), numbers["epsilon"], self.norm)
+        key = threat.fold(keys[0], 7)
+        return {
+            "x": x,
+            "y": y,
+            "keys": keys,
+            "best": start,
+            "score": self._score(network, start, y, key, numbers),
+            "step": tf.constant(0),
+            "key": key,
+        }
+
+    def _score(
+        self, network: Network, x: tf.Tensor, y: tf.Tensor, key: tf.Tensor, numbers: Parameters
+    ) -> tf.Tensor:  # fmt: skip
+        return mean_score(network, x, y, key, 1 if self.eot == 1 else numbers["eot"], self.targeted)
+
+    def advance(self, network: Network, state: State, count: tf.Tensor, numbers: Parameters) -> State:
+        last = state["step"] + count
+
+        def unfinished(state: State) -> tf.Tensor:
+            return (state["step"] < last) & ~(numbers["early_stop"] & tf.reduce_all(state["score"] < 0))
+
+        (state,) = tf.while_loop(unfinished, lambda state: (self._step(network, state, numbers),), (state,))
+        return state
+
+    def _step(self, network: Network, state: State, numbers: Parameters) -> State:
+        x, best, step = state["x"], state["best"], state["step"]
+        _, height, width, channels = x.shape
+        draws = hashed_uniform(state["keys"], step, 5 + channels)
+        share = window_share(step, numbers["p_init"], numbers["stretch"])
+        side = tf.cast(tf.round(tf.sqrt(share * height * width)), tf.int32)
+        if self.norm == "linf":
+            window = _window(draws[:, 0], draws[:, 1], tf.clip_by_value(side, 1, min(height, width)), height, width)
+            signs = tf.sign(draws[:, 5 : 5 + channels] - 0.5)[:, None, None, :]
+            moved = best + 2.0 * numbers["epsilon"] * tf.where(window, signs, 0.0)
+            candidate = threat.project(moved, x, numbers["epsilon"], "linf")
+        else:
+            candidate = _scaled(x, _moved(best - x, draws, side, numbers["epsilon"], self.norm), numbers["epsilon"],
+                                self.norm)  # fmt: skip
+        key = threat.fold(state["key"], step)
+        score = self._score(network, candidate, state["y"], key, numbers)
+        incumbent = self._score(network, best, state["y"], key, numbers) if self.paired else state["score"]
+        better = score < incumbent
+        # Where an early stop is asked for, an example is done at its first success.
+        better &= ~(numbers["early_stop"] & (state["score"] < 0))
+        return dict(state) | {
+            "best": tf.where(threat.column(better), candidate, best),
+            "score": tf.where(better, score, incumbent),
+            "step": step + 1,
+        }
+
+    def finish(self, network: Network, state: State, numbers: Parameters) -> tuple[tf.Tensor, tf.Tensor]:
+        return state["best"], state["score"]
+
+
+def window_share(step: tf.Tensor, p_init: tf.Tensor | float, stretch: tf.Tensor | float) -> tf.Tensor:
+    """Returns the share of pixels that the window of a query covers: `p_init`, halved as the queries go by."""
+    place = tf.floor(tf.cast(step, tf.float32) * stretch)
+    halvings = tf.reduce_sum(tf.cast(place > tf.constant(HALVINGS, tf.float32), tf.float32))
+    return p_init / 2.0**halvings
+
+
+def hashed_uniform(keys: tf.Tensor, step: tf.Tensor, count: int) -> tf.Tensor:
+    """Returns uniform numbers in [0, 1), (N, count), from a key per example, (N, 2), and the number of the step.
+
+    A hash of key and counter instead of TensorFlow's generators, which take one key a call: at every query that call
+    per example would cost more than the network. The mixing is MurmurHash3's finaliser (Appleby 2011).
+    """
+
+    def mix(value: tf.Tensor) -> tf.Tensor:
+        for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+            value = tf.bitwise.bitwise_xor(value, tf.bitwise.right_shift(value, tf.constant(shift, tf.uint32)))
+            value *= tf.constant(factor, tf.uint32)
+        return tf.bitwise.bitwise_xor(value, tf.bitwise.right_shift(value, tf.constant(16, tf.uint32)))
+
+    keys = tf.bitcast(keys, tf.uint32)
+    number = tf.cast(step, tf.uint32) * tf.constant(count, tf.uint32) + tf.constant(np.arange(count), tf.uint32)
+    example = mix(mix(keys[:, 0]) + keys[:, 1])
+    mixed = mix(tf.bitwise.bitwise_xor(example[:, None], mix(number + tf.constant(0x9E3779B9, tf.uint32))))
+    # 24 bits are what a float32 holds.
+    return tf.cast(tf.bitwise.right_shift(mixed, tf.constant(8, tf.uint32)), tf.float32) / 2.0**24
+
+
+def _corner(u: tf.Tensor, side: tf.Tensor, length: int) -> tf.Tensor:
+    """Returns where a window of a side begins, int32 (N, 1), uniform over all places inside `length` pixels."""
+    return tf.cast(u * tf.cast(length - side + 1, tf.float32), tf.int32)[:, None]
+
+
+def _window(u: tf.Tensor, v: tf.Tensor, side: tf.Tensor, height: int, width: int) -> tf.Tensor:
+    """Returns a square window per example as bool (N, H, W, 1)."""
+    down = tf.range(height)[None] - _corner(u, side, height)
+    right = tf.range(width)[None] - _corner(v, side, width)
+    inside = ((down >= 0) & (down < side))[:, :, None] & ((right >= 0) & (right < side))[:, None, :]
+    return inside[..., None]
+
+
+def _bumps(down: tf.Tensor, right: tf.Tensor, side: tf.Tensor, largest: int) -> tf.Tensor:
+    """Returns two bumps of opposite sign, side by side in a window, of L2 norm 1; 0 outside of it.
+
+    A bump falls off like a sum of inverse squares with the distance from its centre (Andriushchenko et al. 2020,
+    equation 3).
+
+    Args:
+        down: int32, each pixel's row within the window; any shape that broadcasts with `right`.
+        right: its column.
+        side: of the window.
+        largest: what `side` can be at most.
+    """
+    sums = tf.constant(np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1, largest + 3) ** 2)]), tf.float32)
+    half = side // 2
+    upper = down < half
+    rows = tf.where(upper, half, side - half)
+    centre = tf.where(upper, 0, half) + rows // 2
+    ring = tf.maximum(tf.abs(down - centre), tf.abs(right - half))
+    inside = (down >= 0) & (down < side) & (right >= 0) & (right < side)
+    height = tf.gather(sums, half + 1) - tf.gather(sums, tf.clip_by_value(ring, 0, half + 1))
+    height = tf.where(inside, height, 0.0)
+
+    def normed(part: tf.Tensor) -> tf.Tensor:
+        return tf.math.divide_no_nan(part, tf.sqrt(2.0 * tf.reduce_sum(part**2, axis=[1, 2], keepdims=True)))
+
+    return normed(tf.where(upper, height, 0.0)) - normed(tf.where(upper, 0.0, height))
+
+
+def _grid(keys: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+    """Returns the perturbation that the search begins with, (N, H, W, C): bumps of random sign, five by five."""
+    _, height, width, channels = x.shape
+    side = max(min(height, width) // 5, 1)
+    tall, wide = height // side, width // side
+    signs = tf.sign(threat.uniform(keys, tf.stack([tf.shape(x)[0], tall, wide, channels]), -1.0, 1.0))
+    spread = tf.repeat(tf.repeat(signs, side, axis=1), side, axis=2)
+    places = tf.range(side)
+    bump = _bumps(places[None, :, None], places[None, None, :], tf.constant(side), side)
+    pattern = tf.tile(bump, [1, tall, wide])[..., None] * spread
+    top, left = (height - tall * side) // 2, (width - wide * side) // 2
+    rest = [[0, 0], [top, height - tall * side - top], [left, width - wide * side - left], [0, 0]]
+    return tf.pad(pattern, rest)
+
+
+def _moved(old: tf.Tensor, draws: tf.Tensor, side: tf.Tensor, epsilon: tf.Tensor, norm: threat.Norm) -> tf.Tensor:
+    """Returns the perturbation after one window, (N, H, W, C), has taken over the budget of another."""
+    _, height, width, channels = old.shape
+    side = tf.maximum(side, 3)
+    # Odd, so that the bumps have a middle.
+    side = tf.minimum(side + 1 - side % 2, min(height, width))
+    down = tf.range(height)[None] - _corner(draws[:, 0], side, height)
+    right = tf.range(width)[None] - _corner(draws[:, 1], side, width)
+    inside = ((down >= 0) & (down < side))[:, :, None] & ((right >= 0) & (right < side))[:, None, :]
+    here = inside[..., None]
+    there = _window(draws[:, 2], draws[:, 3], side, height, width)
+    turned = (draws[:, 4] < 0.5)[:, None, None]
+    rows, columns = (tf.broadcast_to(part, tf.shape(inside)) for part in (down[:, :, None], right[:, None, :]))
+    bumps = _bumps(tf.where(turned, columns, rows), tf.where(turned, rows, columns), side, max(height, width))
+    signs = tf.sign(draws[:, 5 : 5 + channels] - 0.5)[:, None, None, :]
+    # Sizes add up over windows and channels: squares in L2, absolute values in L1. Not by `**`, which takes far longer.
+    square = norm == "l2"
+
+    def size(part: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_sum(tf.square(part) if square else tf.abs(part), axis=[1, 2], keepdims=True)
+
+    def length(size: tf.Tensor) -> tf.Tensor:
+        return tf.sqrt(size) if square else size
+
+    before = tf.where(here, old, 0.0)
+    direction = bumps[..., None] * signs + tf.math.divide_no_nan(before, length(size(before)))
+    freed = tf.reduce_sum(size(tf.where(here | there, old, 0.0)), axis=3, keepdims=True)
+    whole = epsilon * epsilon if square else epsilon
+    unused = tf.nn.relu(whole - tf.reduce_sum(size(old), axis=3, keepdims=True))
+    new = direction * tf.math.divide_no_nan(length(unused / channels + freed), length(size(direction)))
+    return tf.where(here, new, tf.where(there, 0.0, old))
+
+
+def _scaled(x: tf.Tensor, perturbation: tf.Tensor, epsilon: tf.Tensor, norm: threat.Norm) -> tf.Tensor:
+    """Returns the image with a perturbation of the whole radius, clipped to the box, which only shortens it."""
+    length = threat.column(threat.distance(perturbation, norm))
+    # A hair less than the radius, as sums of thousands of entries are right to some 1e-7 only.
+    return tf.clip_by_value(x + (epsilon * (1 - 1e-6)) * tf.math.divide_no_nan(perturbation, length), 0.0, 1.0)

@@ -1,0 +1,88 @@
+"""The command `randomness`: what a randomized network's noise is worth."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from kerasrobust.attacks import PGD, Step
+from kerasrobust.callbacks import PROGRESS_SECONDS
+from kerasrobust.config import RandomnessConfig, to_dict
+from kerasrobust.errors import InputError
+from kerasrobust.events import AttackFinished, AttackProgress, AttackStarted
+from kerasrobust.jobs.attack import describe, load_subject
+from kerasrobust.jobs.context import Context
+from kerasrobust.randomness import Line, probe_randomness
+
+
+def prepare(context: Context, config: RandomnessConfig) -> Callable[[], dict[str, Any]]:
+    """Loads the model and the data and checks that they fit; returns the work."""
+    classifier, data = load_subject(context, config)
+    if not classifier.randomized:
+        raise InputError(
+            f"Expected a randomized network. Received: {config.model}, which gives the same answer each time. "
+            "Use the command attack for it."
+        )
+    epsilon = float(config.epsilon)
+    told = 0.0
+
+    def started(name: str, attack: PGD) -> None:
+        settings = attack.settings()
+        context.emit(
+            AttackStarted(attack=name, norm=config.norm, epsilon=epsilon, examples=len(data), settings=settings)
+        )
+
+    def progress(name: str, step: Step) -> None:
+        nonlocal told
+        if time.monotonic() - told >= PROGRESS_SECONDS or step.done == step.total:
+            told = time.monotonic()
+            context.emit(AttackProgress(attack=name, **vars(step)))
+
+    def finished(line: Line) -> None:
+        context.emit(AttackFinished(attack=line.name, **line.entry(config.norm, epsilon)))
+
+    def work() -> dict[str, Any]:
+        with context.stage("randomness", f"Is the randomness of {config.model} real?"):
+            found = probe_randomness(
+                classifier,
+                data.x,
+                data.y,
+                norm=config.norm,
+                epsilon=epsilon,
+                gradients=config.gradients,
+                passes=config.passes,
+                seed=config.seed,
+                batch_size=config.batch_size,
+                started=started,
+                progress=progress,
+                finished=finished,
+                should_stop=context.should_stop,
+            )
+        for finding in found.findings:
+            context.emit(finding)
+        result = {
+            "schema": 1,
+            "kind": config.kind,
+            "model": config.model,
+            **describe(context, config, data),
+            "precision": "float32",
+            "randomized": True,
+            "clean_accuracy": found.clean_accuracy,
+            "clean_interval": list(found.clean_interval),
+            "attacks": [
+                line.entry(config.norm, epsilon)
+                | {"eot": line.eot, "steps": line.steps, "own_accuracy": line.own_accuracy}
+                for line in found.lines
+            ],
+            "robust_accuracy": found.strongest.accuracy,
+            "interval": list(found.strongest.interval),
+            "verdict": found.verdict,
+            "warnings": context.findings,
+        }
+        return context.publish(
+            result, examples=[], title=f"Is the randomness of {Path(config.model).name} real?", settings=to_dict(config)
+        )
+
+    return work
