@@ -39,6 +39,7 @@ class Classifier:
         classes: the number of logits.
         randomized: whether two passes over the same images differ.
         seedable: whether that noise follows a key, so that a run repeats.
+        arrays: whether the model is called with NumPy arrays, as it isn't TensorFlow code; nothing differentiates it.
         warnings: (code, message) pairs that belong into every result about this model.
         compiled: compiled attacks, kept here so that they live as long as the model does.
     """
@@ -50,6 +51,7 @@ class Classifier:
         self.classes = 0
         self.randomized = False
         self.seedable = False
+        self.arrays = False
         self.warnings: list[tuple[str, str]] = []
         self.compiled: dict[Any, Any] = {}
         self.structure: list[Any] = []
@@ -106,8 +108,9 @@ def as_classifier(
 
     Args:
         model: a Keras model (functional, Sequential or subclassed; an `AdversarialModel` stands for its network), what
-            `load_model` returns, a `Classifier`, or a callable made of TensorFlow operations that maps float32
-            (N, H, W, C) in [0, 1] to logits (N, K).
+            `load_model` returns, a `Classifier`, or a callable that maps float32 (N, H, W, C) in [0, 1] to logits
+            (N, K): made of TensorFlow operations, or any Python on NumPy arrays, which has no gradients. It is tried on
+            random images, and the attacks ask it about batches of one size.
         image_shape: height, width and channels of the images to come, for a model that doesn't tell.
         classes: the number of classes, where the caller knows it; checked.
 
@@ -120,6 +123,8 @@ def as_classifier(
 
     Example:
         >>> as_classifier(build_model("convnet")).classes
+        10
+        >>> as_classifier(lambda x: forest.predict_proba(x.reshape(len(x), -1)), image_shape=(8, 8, 1)).classes
         10
     """
     if image_shape is not None and len(image_shape) != 3:
@@ -151,28 +156,40 @@ def as_classifier(
     return classifier
 
 
-def has_gradient(classifier: Classifier) -> bool:
+def has_gradient(classifier: Classifier, images: np.ndarray | None = None) -> bool:
     """Tells whether gradients reach the images: False where they are missing, NaN or zero everywhere.
+
+    Args:
+        classifier: the model.
+        images: float32 (N, H, W, C), of which a few are looked at; noise without them, on which a model that was
+            trained on photographs may be flat.
 
     Example:
         >>> has_gradient(as_classifier(lambda x: tf.round(x)[:, 0, :, 0], image_shape=(8, 8, 3)))
         False
     """
-    images = tf.constant(_probe_images(next(iter(classifier.probed))))
+    if classifier.arrays:
+        return False
+    if images is None:
+        images = _probe_images(next(iter(classifier.probed)))
+    some = tf.constant(np.resize(images, (_PROBES, *images.shape[1:])))
 
     @tf.function(autograph=False)
     def gradient() -> tf.Tensor | None:
         with tf.GradientTape() as tape:
-            tape.watch(images)
+            tape.watch(some)
             # Unequal weights, as the sum over softmax-like outputs is constant.
-            loss = tf.reduce_sum(classifier(images) * tf.range(1.0, classifier.classes + 1.0))
-        return tape.gradient(loss, images)
+            loss = tf.reduce_sum(classifier(some) * tf.range(1.0, classifier.classes + 1.0))
+        return tape.gradient(loss, some)
 
     try:
         value = gradient.get_concrete_function()()
     except LookupError:  # TensorFlow's answer where an operation has no gradient registered.
         return False
-    return value is not None and bool(np.isfinite(value).all() and np.any(value))
+    except (tf.errors.InvalidArgumentError, tf.errors.UnknownError, tf.errors.UnimplementedError):
+        return False  # The pass itself worked: it is the gradient of Python code inside the graph that doesn't.
+    # Attacks take what is no number as 0.
+    return value is not None and bool((np.isfinite(value) & (value.numpy() != 0)).any())
 
 
 def check_images(classifier: Classifier, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -355,8 +372,9 @@ def _activation(last: Any) -> str | None:
 def _not_callable(name: str, shape: tuple[int | None, ...], error: Exception) -> InputError:
     reason = " ".join(str(error).split())[:200]
     return InputError(
-        f"Expected a model that maps float32 images to logits with TensorFlow operations. Received: {name!r}, which "
-        f"fails on a batch of {shape} images ({type(error).__name__}: {reason}). State the right image_shape."
+        "Expected a model that maps float32 images to logits, by TensorFlow operations or from a NumPy array to one. "
+        f"Received: {name!r}, which fails on a batch of {shape} images ({type(error).__name__}: {reason}). "
+        "State the right image_shape."
     )
 
 
@@ -370,12 +388,18 @@ def _pass(classifier: Classifier, shape: tuple[int, ...], key: tf.Tensor | None 
         outputs = classifier.run(_probe_images(shape), key)
     except InputError:
         raise
-    except _FAILURES as error:
+    except Exception as error:  # A person's own code may raise anything; it is said.
         raise _not_callable(classifier.name, shape, error) from error
+    return _checked(classifier, shape, outputs)
+
+
+def _checked(classifier: Classifier, shape: tuple[int, ...], outputs: np.ndarray) -> np.ndarray:
+    """Returns what came out of a probe, and raises where that can't be logits."""
     if outputs.ndim != 2 or len(outputs) != _PROBES or outputs.shape[1] < 2:
         raise InputError(
             f"Expected logits of shape (N, classes), at least two of them. Received: {classifier.name!r} gives "
-            f"{outputs.shape} for {_PROBES} images. Choose that output, and give a binary classifier the logits [0, z]."
+            f"{outputs.shape} for {_PROBES} images. Choose that output; give a binary classifier the logits [0, z], "
+            "and one that only tells labels rows that are 1 at the label."
         )
     if np.isnan(outputs).any():
         raise InputError(
@@ -386,6 +410,35 @@ def _pass(classifier: Classifier, shape: tuple[int, ...], key: tf.Tensor | None 
     return outputs
 
 
+def _first_pass(classifier: Classifier, shape: tuple[int, ...]) -> np.ndarray:
+    """Runs a model for the first time; with NumPy arrays where TensorFlow can't trace it.
+
+    That may be anything: another library's model, a remote service.
+    """
+    try:
+        return _pass(classifier, shape)
+    except InputError as error:
+        # What failed inside one of TensorFlow's own operations is TensorFlow code.
+        known = error.__cause__ is None or isinstance(error.__cause__, tf.errors.OpError)
+        if known or isinstance(classifier.model, (keras.Model, tf.Module)):
+            raise
+    function = classifier.model
+
+    def ask(images: np.ndarray) -> np.ndarray:
+        # A copy, as some functions scale their argument in place.
+        return np.asarray(function(images.copy()), np.float32)
+
+    try:
+        outputs = ask(_probe_images(shape))
+    except Exception as error:
+        raise _not_callable(classifier.name, shape, error) from error
+    classes = _checked(classifier, shape, outputs).shape[1]
+    classifier._forward = lambda x: tf.ensure_shape(tf.numpy_function(ask, [x], tf.float32), (x.shape[0], classes))
+    classifier._passes.clear()
+    classifier.arrays = True
+    return outputs
+
+
 def _probe(classifier: Classifier, image_shape: Sequence[int | None] | None) -> None:
     """Fills in what one can only learn by passes over random images."""
     known = [mine or theirs for mine, theirs in zip(classifier.image_shape, image_shape or (None,) * 3, strict=True)]
@@ -393,7 +446,7 @@ def _probe(classifier: Classifier, image_shape: Sequence[int | None] | None) -> 
     shapes = list(dict.fromkeys(tuple(k or g for k, g in zip(known, guess, strict=True)) for guess in _GUESSES))
     for index, shape in enumerate(shapes):
         try:
-            first = _pass(classifier, shape)
+            first = _first_pass(classifier, shape)
             break
         except InputError as error:
             # A failure may be due to the guessed shape; what came out of a pass that worked is final.
@@ -412,6 +465,8 @@ def _probe(classifier: Classifier, image_shape: Sequence[int | None] | None) -> 
     if (first >= 0).all() and (abs(first.sum(axis=1) - 1) < 1e-3).all():
         classifier._probabilities = True
         classifier._passes.clear()  # The passes so far were traced without the logarithm.
+        if classifier.arrays:  # There are no gradients to lose.
+            return
         message = (
             f"{classifier.name!r} gives probabilities: it is attacked through their logarithm, whose gradients vanish "
             "where a probability rounds to 0 or 1. Give a model that returns logits."

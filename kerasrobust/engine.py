@@ -23,9 +23,9 @@ from kerasrobust.config import (
     to_dict,
 )
 from kerasrobust.errors import Cancelled, InputError
-from kerasrobust.events import Emit, Event, Finding, RunFinished, RunStarted, finite
+from kerasrobust.events import Emit, Event, Finding, Log, RunFinished, RunStarted, finite
 from kerasrobust.jobs.context import Context
-from kerasrobust.runs import Run, open_run
+from kerasrobust.runs import RESUMED, Run, open_run
 
 
 def versions() -> dict[str, str]:
@@ -104,6 +104,8 @@ def run(config: RunConfig, emit: Emit, should_stop: Callable[[], bool] = lambda:
                 pid=os.getpid(),
             )
         )
+        if not folder.is_new:
+            context.emit(Log(level="info", message=f"Going on with {folder.path}, which was begun before."))
         context.check()
         with context.stage("prepare", "Reading data and model"):
             work = _prepare(context)
@@ -168,4 +170,8 @@ def _going_on(config: RunConfig, folder: Run) -> str:
     """Returns the sentence on how to go on with a cancelled run."""
     if isinstance(config, ImportConfig):
         return "start the import again."
+    if isinstance(config, RandomnessConfig):
+        return f"start it again with --name {folder.name} to repeat it."
+    if config.kind in RESUMED and config.name is None:
+        return "the same command goes on from there."
     return f"the same command with --name {folder.name} goes on from there."

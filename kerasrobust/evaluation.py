@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from kerasrobust.attacks import Attack, AttackResult, AutoAttack, Step, make_attack
+from kerasrobust.attacks import ATTACKS, Attack, AttackResult, AutoAttack, Step, make_attack
 from kerasrobust.attacks.base import PASSES
 from kerasrobust.audit import Audit, Case, run_audit
 from kerasrobust.classifier import Classifier, as_classifier, check_images, has_gradient
@@ -23,6 +23,9 @@ from kerasrobust.outcome import AttackReport, Share, combine, judged, report
 from kerasrobust.precision import chosen_precision
 from kerasrobust.runs import read_json, write_json
 from kerasrobust.verdict import Verdict, judge
+
+PROBES = 16
+"""Images on which it is tried whether gradients reach them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +135,7 @@ def evaluate(
         raise InputError("Expected at least one attack. Received: none. Try 'pgd'.")
     made = [_made(item, norm, epsilon, eot) for item in chosen]
     findings = [Finding(code=code, message=text, severity="warning") for code, text in classifier.warnings]
-    plan = _plan(classifier, made, norm, epsilon, findings)
+    plan = _plan(classifier, x, made, epsilon, findings)
     memory = Memory(None if resume_dir is None else Path(resume_dir))
     settings = {"seed": seed, "batch_size": batch_size, "passes": passes}
     precision = _agreed(memory, classifier, x, y, [attack for attack, _ in plan], settings, precision)
@@ -220,7 +223,11 @@ def _made(item: str | Attack | AutoAttack, norm: str, epsilon: float, eot: int |
 
 
 def _plan(
-    classifier: Classifier, made: Sequence[Attack | AutoAttack], norm: str, epsilon: float, findings: list[Finding]
+    classifier: Classifier,
+    x: np.ndarray,
+    made: Sequence[Attack | AutoAttack],
+    epsilon: float,
+    findings: list[Finding],
 ) -> list[tuple[Attack, bool]]:
     """Returns the attacks that run, each with whether it runs only on what those before it have left."""
     plan: list[tuple[Attack, bool]] = []
@@ -230,17 +237,16 @@ def _plan(
             findings += _about_version(classifier, item)
         else:
             plan.append((item, False))
-    if has_gradient(classifier):
+    if all(attack.gradient_free for attack, _ in plan) or has_gradient(classifier, x[:PROBES]):
         return plan
     blind = [attack for attack, _ in plan if not attack.gradient_free]
     plan = [(attack, chained) for attack, chained in plan if attack.gradient_free]
-    if not plan or blind:
-        have = {attack.name for attack, _ in plan}
-        norm = made[0].norm
-        radius = next((attack.radius() for attack in blind if attack.radius() is not None), epsilon)
-        for name in ("square", "hopskipjump"):
-            if name not in have and norm in ("linf", "l2"):
-                plan.append((make_attack(name, norm=norm, epsilon=radius), True))
+    radius = next((radius for attack in blind if (radius := attack.radius()) is not None), epsilon)
+    there = [attack.name for attack, _ in plan]
+    for name in ("square", "hopskipjump"):
+        norm = blind[0].norm
+        if name not in there and norm in ATTACKS[name].norms:
+            plan.append((make_attack(name, norm=norm, epsilon=radius), True))
     names = ", ".join(attack.name for attack, _ in plan)
     findings.append(
         Finding(

@@ -25,6 +25,9 @@ from kerasrobust.events import Event, Progress, RunFinished, finite, from_json, 
 # Settings that may differ when a run is taken up again: they change where and how it is shown, not what comes out.
 _IRRELEVANT = ("overwrite", "quiet", "json", "runs_dir", "models_dir", "data_dir", "name")
 
+RESUMED = ("attack", "audit")
+"""Commands whose unfinished runs are gone on with by the same command, also without a name."""
+
 
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON under a temporary name and renames it, so that nobody meets half a file."""
@@ -149,7 +152,17 @@ def open_run(config: RunConfig) -> Run:
 
 
 def _make_folder(config: RunConfig) -> tuple[Path, bool]:
-    """Returns the run's folder, and whether it was made just now: always, where the run has no name of its own."""
+    """Returns the run's folder, and whether it was made just now.
+
+    A run without a name of its own takes up an unfinished one with the same settings, where its kind can be gone on
+    with in the middle.
+    """
+    if config.name is None and config.kind in RESUMED and not config.overwrite:
+        for path in list_runs(config.runs_dir):
+            unnamed = (read_json(path / "config.json") or {"name": ""}).get("name") is None
+            finished = (path / "result.json").exists() or is_locked(path)
+            if unnamed and not finished and (path / "batches").is_dir() and _refusal(path, config) is None:
+                return path, False
     path = config.runs_dir / (config.name or f"{config.kind}-{time.strftime('%Y%m%d-%H%M%S')}")
     while True:
         try:

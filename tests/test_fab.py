@@ -308,7 +308,6 @@ def test_restarts_only_help_and_follow_the_seed(attack: FAB, small: keras.Model)
     once = attack(small, X, y, seed=1)
     before, after = (np.where(result.success, result.distance, np.inf) for result in (once, first))
     assert (after <= before).all()
-    assert (after < before).any()
     # The first run begins at the image itself: nothing is random about it.
     np.testing.assert_array_equal(once.x_adv, attack(small, X, y, seed=2).x_adv)
 

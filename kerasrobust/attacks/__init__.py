@@ -6,8 +6,11 @@ from kerasrobust.attacks.apgd import APGDCE, APGDDLR, APGDT, APGDMargin
 from kerasrobust.attacks.autoattack import AutoAttack
 from kerasrobust.attacks.base import Attack, AttackResult
 from kerasrobust.attacks.batch import Step
+from kerasrobust.attacks.cw import CW
 from kerasrobust.attacks.deepfool import DeepFool
+from kerasrobust.attacks.fab import FAB, FABT
 from kerasrobust.attacks.gradient import BIM, FGSM, FGSMRS, MIFGSM, PGD, RFGSM
+from kerasrobust.attacks.hopskipjump import HopSkipJump
 from kerasrobust.attacks.registry import ATTACKS, make_attack
 from kerasrobust.attacks.square import Square
 
@@ -17,6 +20,9 @@ __all__ = [
     "APGDT",
     "ATTACKS",
     "BIM",
+    "CW",
+    "FAB",
+    "FABT",
     "FGSM",
     "FGSMRS",
     "MIFGSM",
@@ -27,6 +33,7 @@ __all__ = [
     "AttackResult",
     "AutoAttack",
     "DeepFool",
+    "HopSkipJump",
     "Square",
     "Step",
     "make_attack",

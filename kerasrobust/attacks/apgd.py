@@ -53,7 +53,6 @@ class APGD(Attack):
     """
 
     norms: ClassVar[tuple[threat.Norm, ...]] = ("linf", "l2", "l1")
-    fewest_classes: ClassVar[int] = 2
 
     epsilon: float = 8 / 255
     steps: int = 100

@@ -98,6 +98,7 @@ class Attack(ABC):
     """Whether the attack asks for predictions only."""
     largest_batch: ClassVar[int | None] = None
     """Images that the attack takes at once at most, whatever the caller's batch size."""
+    fewest_classes: ClassVar[int] = 2
     norms: ClassVar[tuple[threat.Norm, ...]] = ("linf", "l2")
 
     norm: threat.Norm = "linf"
@@ -214,6 +215,11 @@ class Attack(ABC):
         # A plain callable doesn't tell its shape: the images do.
         classifier = as_classifier(model, image_shape=np.shape(x)[1:] if np.ndim(x) == 4 else None)
         x, y = check_images(classifier, x, y)
+        if classifier.classes < self.fewest_classes:
+            raise InputError(
+                f"Expected at least {self.fewest_classes} classes for {self.name}. Received: {classifier.classes}. "
+                "Its loss is undefined for fewer: use apgd-margin."
+            )
         goal = self._goal(classifier, y, target)
         if batch_size < 1 or passes < 1:
             raise InputError(

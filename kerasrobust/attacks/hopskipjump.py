@@ -228,11 +228,3 @@ def _blocks(image: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
     block = tf.bitwise.left_shift(1, step % sides)
     rows, columns = (tf.range(length) // block * block for length in (height, width))
     return tf.gather(tf.gather(image, rows, axis=1), columns, axis=2)
-
-
-def _mosaic(images: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
-    """Returns images (N, H, W, C) in squares of one colour: of side 1 for number 0, then 2, 4, ..., and 1 again."""
-    height, width = images.shape[1:3]
-    side = 2 ** (number % max(height, width).bit_length())
-    rows, columns = (tf.range(length) // side * side for length in (height, width))
-    return tf.gather(tf.gather(images, rows, axis=1), columns, axis=2)

@@ -7,15 +7,19 @@ from typing import Any
 
 from kerasrobust.attacks.apgd import APGDCE, APGDDLR, APGDT, APGDMargin
 from kerasrobust.attacks.base import Attack
+from kerasrobust.attacks.cw import CW
 from kerasrobust.attacks.deepfool import DeepFool
+from kerasrobust.attacks.fab import FAB, FABT
 from kerasrobust.attacks.gradient import BIM, FGSM, FGSMRS, MIFGSM, PGD, RFGSM
+from kerasrobust.attacks.hopskipjump import HopSkipJump
 from kerasrobust.attacks.square import Square
 from kerasrobust.errors import InputError, unknown_name
 
 ATTACKS: dict[str, type[Attack]] = {
     kind.name: kind
     for kind in (
-        FGSM, RFGSM, FGSMRS, BIM, PGD, MIFGSM, DeepFool, APGDCE, APGDDLR, APGDMargin, APGDT, Square,
+        FGSM, RFGSM, FGSMRS, BIM, PGD, MIFGSM, DeepFool, APGDCE, APGDDLR, APGDMargin, APGDT, FAB, FABT, CW, Square,
+        HopSkipJump,
     )
 }  # fmt: skip
 

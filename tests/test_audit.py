@@ -1,0 +1,212 @@
+"""Planted defects, each found by its code; and nothing found where nothing is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import PIXELS, SHAPE, images, labels_of, linear_model
+
+from kerasrobust import audit
+from kerasrobust.attacks import FGSM, PGD, DeepFool, Square
+from kerasrobust.data import load_data
+from kerasrobust.evaluation import Evaluation, evaluate
+from kerasrobust.saving import load_model
+
+X = images(120, seed=6)
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def base() -> keras.Model:
+    """A linear classifier whose classes are told apart by brightness patterns, far enough from its boundaries."""
+    kernel = np.random.default_rng(1).normal(size=(PIXELS, 4)).astype(np.float32)
+    return linear_model(kernel / 2, -(kernel.sum(axis=0) / 4).astype(np.float32))
+
+
+@pytest.fixture(scope="module")
+def y(base: keras.Model) -> np.ndarray:
+    return labels_of(base, X, 0)
+
+
+def codes(evaluation: Evaluation) -> set[str]:
+    return {finding.code for finding in evaluation.findings}
+
+
+def audited(model: Any, y: np.ndarray, x: np.ndarray = X, **settings: Any) -> Evaluation:
+    return evaluate(model, x, y, attacks=PGD(epsilon=0.01, steps=6), batch_size=64, thorough=True, **settings)
+
+
+def test_a_sound_model_raises_nothing(base: keras.Model, y: np.ndarray) -> None:
+    found = audited(base, y)
+    assert found.findings == [] and found.warnings == []
+    assert found.audit is not None
+    assert found.audit.left_out == []
+    assert set(found.audit.checked) == {code for check in audit.CHECKS for code in check.codes}
+
+
+def test_a_pgd_trained_model_raises_nothing(tfds_dir: Path) -> None:
+    x, labels = load_data("cifar10", "test[:200]", data_dir=tfds_dir)
+    model = load_model(ROOT / "saved_models" / "convnet-pgd")
+    found = evaluate(model, x, labels, attacks="pgd", thorough=True)
+    assert found.findings == []
+    assert found.audit is not None and found.audit.left_out == []
+
+
+def misled(base: keras.Model, leap: float = 1e-4) -> Callable[[tf.Tensor], tf.Tensor]:
+    """A network whose gradients are right on 8-bit images, and point the other way everywhere else."""
+
+    @tf.custom_gradient
+    def turn(x: tf.Tensor) -> Any:
+        levels = x * 255
+        on_grid = tf.reduce_max(tf.abs(levels - tf.round(levels)), axis=[1, 2, 3], keepdims=True) < leap * 255
+        return tf.identity(x), lambda up: tf.where(on_grid, up, -up)
+
+    return lambda x: base(turn(x), training=False)
+
+
+PLANTED: dict[str, Callable[[keras.Model], Callable[[tf.Tensor], tf.Tensor]]] = {
+    "softmax-output": lambda base: lambda x: tf.nn.softmax(base(x, training=False)),
+    "zero-gradient": lambda base: lambda x: base(tf.round(x * 64) / 64, training=False),
+    "saturated-loss": lambda base: lambda x: 1000.0 * base(x, training=False),
+    "input-range": lambda base: lambda x: base(x / 255, training=False),
+    "input-layout": lambda base: lambda x: base(x[..., ::-1], training=False),
+}
+
+
+@pytest.mark.parametrize("code", PLANTED)
+def test_planted_defects_are_found_by_their_codes(code: str, base: keras.Model, y: np.ndarray) -> None:
+    found = audited(PLANTED[code](base), y)
+    assert code in codes(found)
+    (finding,) = [item for item in found.findings if item.code == code]
+    assert len(finding.message) > 40 and finding.message.endswith(".")
+    # What it leads to may be found too, but no other defect.
+    assert codes(found) & set(PLANTED) <= {code, "saturated-loss"}
+
+
+def test_a_keras_softmax_is_told_though_it_is_attacked_before_it(base: keras.Model, y: np.ndarray) -> None:
+    model = keras.Sequential([*base.layers, keras.layers.Softmax()])
+    found = audited(model, y)
+    (finding,) = found.findings
+    assert (finding.code, finding.severity) == ("softmax-output", "info")
+    assert found.robust_accuracy == audited(base, y).robust_accuracy
+
+
+def test_batchnorm_in_training_mode(small: keras.Model) -> None:
+    labels = labels_of(small, X, 0)
+    before = [np.array(weight) for weight in small.weights]
+    found = audited(lambda x: small(x, training=True), labels)
+    for weight, value in zip(small.weights, before, strict=True):
+        weight.assign(value)
+    assert "batch-dependence" in codes(found)
+    assert "batch-dependence" not in codes(audited(small, labels))
+
+
+def test_noise(randomized: keras.Model) -> None:
+    labels = labels_of(randomized, X, 0)
+    found = audited(randomized, labels, passes=6)
+    (finding,) = [item for item in found.findings if item.code == "randomized"]
+    assert finding.severity == "warning" and "pgd" in finding.message
+    averaged = evaluate(randomized, X[:40], labels[:40], attacks=PGD(steps=2, eot=3), passes=6)
+    (finding,) = [item for item in averaged.findings if item.code == "randomized"]
+    assert finding.severity == "info"
+    assert 0 < finding.evidence["images_that_differ"] <= 1
+
+
+def test_gradients_that_mislead(base: keras.Model) -> None:
+    """PGD's random start leaves the grid on which gradients are right: one step wins, the loss falls, a box wins."""
+    x = (np.round(X * 255) / 255).astype(np.float32)
+    labels = labels_of(base, x, 0)
+    found = evaluate(misled(base), x, labels, attacks=PGD(epsilon=0.03, steps=6), batch_size=64, thorough=True)
+    assert {"one-step-wins", "loss-falls", "radius-not-fatal", "black-box-wins"} <= codes(found)
+    by_code = {item.code: item for item in found.findings}
+    one_step = by_code["one-step-wins"].evidence
+    assert one_step["one_step"] > one_step["many_steps"]
+
+
+def test_a_black_box_of_the_evaluation_itself_counts(base: keras.Model) -> None:
+    x = (np.round(X * 255) / 255).astype(np.float32)
+    labels = labels_of(base, x, 0)
+    attacks = [PGD(epsilon=0.03, steps=6), Square(epsilon=0.03, queries=100)]
+    found = evaluate(misled(base), x, labels, attacks=attacks, batch_size=64)
+    assert "black-box-wins" in codes(found)
+    assert "black-box-wins" not in codes(evaluate(base, x, labels, attacks=attacks, batch_size=64))
+
+
+def test_nan_gradients(base: keras.Model, y: np.ndarray) -> None:
+    x = X.copy()
+    x[:, 0, 0, 0] = 0.0
+    labels = labels_of(base, x, 0)
+    found = audited(lambda z: base(z, training=False) + 1e-9 * tf.sqrt(z[:, 0, 0, :1]), labels, x)
+    assert "nan-gradient" in codes(found)
+
+
+def test_rounding_to_8_bits(base: keras.Model) -> None:
+    """Perturbations of 0.4/255 are rounded away on images that are 8-bit ones; those of 8/255 are not."""
+    x = (np.round(X * 255) / 255).astype(np.float32)
+    logits = np.asarray(base(x, training=False))
+    order = np.sort(logits, axis=1)
+    near = np.argsort(order[:, -1] - order[:, -2])[:40]
+    labels = logits.argmax(axis=1)
+    tiny = evaluate(base, x[near], labels[near], attacks=PGD(epsilon=0.45 / 255, steps=10))
+    if tiny.robust_accuracy < 0.7:
+        assert "rounding" in codes(tiny)
+    assert "rounding" not in codes(evaluate(base, x, labels, attacks=PGD(epsilon=8 / 255, steps=6)))
+    nearest = evaluate(base, x[near], labels[near], attacks=DeepFool(norm="linf"), epsilon=8 / 255)
+    assert {item.severity for item in nearest.findings if item.code == "rounding"} <= {"info"}
+
+
+def test_few_examples(base: keras.Model, y: np.ndarray) -> None:
+    found = evaluate(base, X[:10], y[:10], attacks=FGSM(epsilon=0.01))
+    (finding,) = [item for item in found.findings if item.code == "few-examples"]
+    assert finding.evidence["examples"] == 10
+    assert "few-examples" not in codes(evaluate(base, X, y, attacks=FGSM(epsilon=0.001)))
+
+
+def test_it_costs_a_tenth_at_most(base: keras.Model) -> None:
+    """Counts images in backward passes, whoever asks for them."""
+    seen = 0
+
+    def count(images: np.ndarray) -> np.ndarray:
+        nonlocal seen
+        seen += len(images)
+        return np.float32(0)
+
+    @tf.custom_gradient
+    def counted(x: tf.Tensor) -> Any:
+        def back(up: tf.Tensor) -> tf.Tensor:
+            return up + tf.ensure_shape(tf.numpy_function(count, [x], tf.float32), ())
+
+        return tf.identity(x), back
+
+    def model(x: tf.Tensor) -> tf.Tensor:
+        return base(counted(x), training=False)
+
+    x = np.concatenate([X, images(120, seed=7)])
+    labels = labels_of(base, x, 0)
+    attack = PGD(epsilon=0.001, steps=20)
+    spent = []
+    for asked in (False, True):
+        seen = 0
+        found = evaluate(model, x, labels, attacks=attack, batch_size=240, audit=asked)
+        spent.append((seen, found))
+    (without, _), (with_it, found) = spent
+    assert found.audit is not None and found.audit.gradients > 0 and found.audit.left_out == []
+    assert with_it - without <= found.audit.gradients + audit.FEWEST <= 0.1 * 20 * 240 + audit.FEWEST
+    # Too little is spent to be audited in full: what can't be afforded is named.
+    cheap = evaluate(model, x, labels, attacks=FGSM(epsilon=0.001), batch_size=240)
+    assert cheap.audit is not None
+    assert cheap.audit.gradients <= 24
+    assert "radius-not-fatal" in cheap.audit.left_out
+
+
+def test_shapes_of_images_do_not_matter(base: keras.Model) -> None:
+    assert SHAPE[0] == SHAPE[1], "the check of the layout exchanges them"
+    tall = keras.Sequential([keras.Input((8, 6, 1)), keras.layers.Flatten(), keras.layers.Dense(3)])
+    x = np.random.default_rng(0).random((20, 8, 6, 1)).astype(np.float32)
+    assert evaluate(tall, x, labels_of(tall, x, 0), attacks=PGD(epsilon=0.001, steps=3)).audit is not None
