@@ -18,12 +18,11 @@ from typing import Any
 
 import numpy as np
 
+from kerasrobust.charts import STYLE, Panel, curve_panel, draw, legend, panels
 from kerasrobust.figures import (
-    STYLE,
     Record,
     attack_name,
     by_network,
-    draw,
     format_accuracy,
     format_budget,
     format_distance,
@@ -33,8 +32,6 @@ from kerasrobust.figures import (
     format_norm,
     format_published,
     format_seconds,
-    legend,
-    panels,
     summary,
 )
 
@@ -111,7 +108,7 @@ def write_report(
         _warnings(result),
         _study_section(rows) if rows else "",
         _attack_section(result.get("attacks") or []),
-        _curve_section(rows),
+        _curve_section([*panels(rows), *curve_panel(result)]),
         _example_section(examples),
         _method_section(result),
         _settings_section(result, command, settings),
@@ -278,10 +275,10 @@ def _table_section(heading: str, heads: Iterable[str], bodies: str, note: str) -
     )
 
 
-def _curve_section(rows: Sequence[Record]) -> str:
+def _curve_section(drawn: Sequence[Panel]) -> str:
     figures = [
         f"<figure><figcaption>{escape(attack_name(panel.attack))}</figcaption>{draw(panel)}{legend(panel)}</figure>"
-        for panel in panels(rows)
+        for panel in drawn
     ]
     if not figures:
         return ""

@@ -20,7 +20,7 @@ LIGHT = [
     "kerasrobust",
     *(
         f"kerasrobust.{name}"
-        for name in ("errors", "events", "config", "presets", "runs", "console", "report", "figures")
+        for name in ("errors", "events", "config", "presets", "runs", "console", "report", "figures", "charts")
     ),
     *(f"kerasrobust.{name}" for name in ("compare", "examples", "run")),
     *sorted(

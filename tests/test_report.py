@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from kerasrobust.figures import panels
+from kerasrobust.charts import panels
 from kerasrobust.report import ExampleStrip, encode_png, write_report
 
 VOID = {"meta", "img", "br", "line", "circle", "polygon", "polyline"}

@@ -176,10 +176,7 @@ class HopSkipJump(Attack):
         size = int(np.prod(x.shape[1:]))
         uniform = hashed_uniform(state["keys"], state["step"], size + size % 2)
         image = tf.reshape(uniform[:, :size], tf.shape(x))
-        if self.norm == "l2":
-            direction = tf.reshape(_normal(uniform)[:, :size], tf.shape(x))
-        else:
-            direction = 2.0 * image - 1.0
+        direction = tf.reshape(_normal(uniform)[:, :size], tf.shape(x)) if self.norm == "l2" else 2.0 * image - 1.0
         sample = boundary + threat.column(state["radius"]) * threat.steepest(direction, "l2")
         jump = boundary + threat.column(state["length"]) * threat.steepest(_boundary_normal(state, numbers), self.norm)
         share = threat.column((state["low"] + state["high"]) / 2)

@@ -18,8 +18,9 @@ from kerasrobust.config import AttackConfig, AuditConfig, RandomnessConfig, RunC
 from kerasrobust.data import Dataset, load_dataset
 from kerasrobust.errors import InputError
 from kerasrobust.evaluation import Evaluation, evaluate
-from kerasrobust.events import AttackFinished, AttackProgress, AttackStarted, ExamplesSaved
+from kerasrobust.events import AttackFinished, AttackProgress, AttackStarted, ExamplesSaved, Log
 from kerasrobust.examples import read_index, read_pair, write_examples
+from kerasrobust.figures import summary
 from kerasrobust.jobs.context import Context
 from kerasrobust.outcome import AttackReport, Share
 from kerasrobust.report import ExampleStrip
@@ -146,6 +147,7 @@ def conclude(
         },
     }  # fmt: skip
     context.publish(result, examples=strips(path), title=title, settings=to_dict(config))
+    context.emit(Log(level="info", message=summary(result)))
     # What a killed run would have gone on from.
     shutil.rmtree(context.run.path / "batches", ignore_errors=True)
     return result

@@ -11,7 +11,8 @@ from kerasrobust.attacks import PGD, Step
 from kerasrobust.callbacks import PROGRESS_SECONDS
 from kerasrobust.config import RandomnessConfig, to_dict
 from kerasrobust.errors import InputError
-from kerasrobust.events import AttackFinished, AttackProgress, AttackStarted
+from kerasrobust.events import AttackFinished, AttackProgress, AttackStarted, Log
+from kerasrobust.figures import summary
 from kerasrobust.jobs.attack import describe, load_subject
 from kerasrobust.jobs.context import Context
 from kerasrobust.randomness import Line, probe_randomness
@@ -81,8 +82,9 @@ def prepare(context: Context, config: RandomnessConfig) -> Callable[[], dict[str
             "verdict": found.verdict,
             "warnings": context.findings,
         }
-        return context.publish(
-            result, examples=[], title=f"Is the randomness of {Path(config.model).name} real?", settings=to_dict(config)
-        )
+        title = f"Is the randomness of {Path(config.model).name} real?"
+        context.publish(result, examples=[], title=title, settings=to_dict(config))
+        context.emit(Log(level="info", message=summary(result)))
+        return result
 
     return work

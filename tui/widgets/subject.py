@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kerasrobust.charts import Line, Point, panels
 from kerasrobust.compare import figures
 from kerasrobust.errors import InputError
-from kerasrobust.figures import Line, Point, by_network, network, panels
+from kerasrobust.figures import by_network, network
 from kerasrobust.runs import list_models, read_card, read_json
 from tui.cards import SavedModel, interval, number, plain
 from tui.overview import Accuracies, Overview, Overviews, accuracies
