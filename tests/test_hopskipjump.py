@@ -163,7 +163,7 @@ def test_what_is_wrong_already_has_distance_0(early_stop: bool, linear: keras.Mo
 
 def test_decisions_of_a_randomized_network_are_means(randomized: keras.Model) -> None:
     y = labels_of(randomized, X, 0)
-    result = HopSkipJump(norm="l2", queries=200, initial_queries=30, eot=4)(randomized, X, y, passes=10)
+    result = HopSkipJump(norm="l2", queries=300, initial_queries=30, eot=20)(randomized, X, y, passes=20)
     assert np.isfinite(result.x_adv).all()
     assert result.correct_rate.mean() < result.clean_rate.mean() - 0.1
 

@@ -173,6 +173,16 @@ def test_every_query_keeps_to_ball_and_box(norm: Any, bright: bool, spy: Spy) ->
     np.testing.assert_array_equal(result.x_adv, asked[best, np.arange(6)])
 
 
+@pytest.mark.parametrize(("norm", "epsilon"), [("linf", 8 / 255), ("l2", 0.5), ("l1", 12.0), ("l1", 0.1)])
+def test_rounding_of_thousands_of_pixels_does_not_leave_the_ball(norm: Any, epsilon: float) -> None:
+    x = np.random.default_rng(0).uniform(0.3, 0.7, (32, 32, 32, 3)).astype(np.float32)
+    way = np.random.default_rng(1).choice([-1.0, 1.0], (3072, 1))
+    model = Spy(np.concatenate([way, -way], axis=1), np.array([1e4, 0.0]))
+    # The call itself raises where an example is further away than allowed.
+    result = Square(norm=norm, epsilon=epsilon, queries=20)(model, x, np.zeros(32, np.int64))
+    assert epsilon * 0.999 < result.distance.min()
+
+
 @pytest.mark.parametrize("norm", NORMS)
 def test_an_examples_attack_is_the_same_alone_and_in_any_batch(norm: Any, spy: Spy) -> None:
     y = spy(X).argmax(axis=1)
@@ -228,8 +238,8 @@ def test_linf_comes_near_the_optimum_of_a_linear_model(
         for index in (1, 5, 8):
             attack = Square(epsilon=share * exact[index], queries=3_000, rescale=True, targeted=targeted)
             part = slice(index, index + 1)
-            goal = {"target": 1 - y[part]} if targeted else {}
-            assert attack(model, X[part], y[part], **goal).success[0] == falls
+            goal = 1 - y[part] if targeted else None
+            assert attack(model, X[part], y[part], target=goal).success[0] == falls
 
 
 @pytest.mark.parametrize(("norm", "share"), [("l2", 0.45), ("l1", 0.3)])
@@ -262,11 +272,14 @@ def test_one_trace_for_all_numbers(small: keras.Model) -> None:
     y = labels_of(small, X, 0)
     classifier = as_classifier(small)
     before = set(classifier.compiled)
-    for seed, settings in enumerate(
-        ({}, {"epsilon": 0.3, "queries": 7}, {"rescale": True, "p_init": 0.3}, {"restarts": 2})
-    ):
-        count = 11 - seed
-        attack = Square(**{"epsilon": 0.1, "queries": 5} | settings)
+    numbers: list[dict[str, Any]] = [
+        {},
+        {"epsilon": 0.3, "queries": 7},
+        {"rescale": True, "p_init": 0.3},
+        {"restarts": 2},
+    ]
+    for seed, more in enumerate(numbers):
+        attack, count = Square(**{"epsilon": 0.1, "queries": 5, **more}), 11 - seed
         attack(small, X[:count], y[:count], seed=seed, batch_size=4)
     (made,) = (graphs for key, graphs in classifier.compiled.items() if key not in before)
     assert isinstance(made, Compiled)

@@ -11,7 +11,8 @@ import pytest
 import tensorflow as tf
 from conftest import SHAPE, images, labels_of
 
-from kerasrobust.attacks import ATTACKS, FGSM, PGD, Attack, DeepFool
+from kerasrobust.attacks import ATTACKS, CW, FAB, FGSM, PGD, Attack, DeepFool, HopSkipJump, Square
+from kerasrobust.attacks.apgd import APGD
 from kerasrobust.attacks.batch import Compiled
 from kerasrobust.classifier import Classifier, as_classifier
 from kerasrobust.layers import randomize
@@ -51,9 +52,19 @@ def variants(name: str) -> list[Attack]:
     kind = ATTACKS[name]
     if kind is DeepFool:
         return [DeepFool(steps=3), DeepFool(steps=5, overshoot=0.1), DeepFool(steps=1)]
+    if kind is HopSkipJump:
+        return [HopSkipJump(queries=40, initial_queries=5), HopSkipJump(queries=60, initial_queries=8)]
+    if kind is CW:
+        return [CW(steps=3, binary_steps=2), CW(steps=2, binary_steps=3, confidence=0.1, learning_rate=0.1)]
+    if kind is Square:
+        return [Square(queries=queries, epsilon=0.1 * queries, rescale=queries > 3) for queries in (1, 3, 8)]
+    if issubclass(kind, FAB):
+        return [kind(steps=steps, epsilon=epsilon, beta=0.8) for steps, epsilon in ((2, 0.1), (5, 0.2))]
     epsilons = [kind(epsilon=epsilon) for epsilon in (0.0, 0.01, 0.1, 1)]
     if not hasattr(kind, "steps"):
         return epsilons
+    if issubclass(kind, APGD):
+        return [*epsilons[1:3], *(kind(steps=steps, restarts=steps) for steps in (1, 3))]
     more = [kind(steps=steps, step_size=0.01 * steps) for steps in (1, 2, 9)]
     return epsilons + more + ([PGD(restarts=3, steps=2)] if kind is PGD else [])
 

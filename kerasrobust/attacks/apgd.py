@@ -310,6 +310,9 @@ class APGDT(APGD):
     def run_count(self) -> int:
         return self.targets * self.restarts
 
+    def queries_around(self) -> int:
+        return 2 * self.eot
+
     def target(self, network: Network, x: tf.Tensor, y: tf.Tensor, key: tf.Tensor, numbers: Parameters) -> tf.Tensor:
         logits = mean_logits(network, x, key, 1 if self.eot == 1 else numbers["eot"])
         return nth_rival(logits, y, numbers["run"] // numbers["restarts"])

@@ -148,6 +148,10 @@ class Attack(ABC):
         """Returns the forward passes of one step of one example, beyond those of its gradients."""
         return self.eot if self.gradient_free else 0
 
+    def queries_around(self) -> int:
+        """Returns the forward passes of `begin` and `finish` on one example."""
+        return self.eot
+
     def run_count(self) -> int:
         """Returns how often the attack is run, each time on the examples that are left: restarts, or target classes.
 

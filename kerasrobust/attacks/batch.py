@@ -118,7 +118,7 @@ class Batch:
             if not fresh:  # The first call also traced.
                 count = max(1, min(int(count * CHUNK_SECONDS / max(chunk, 1e-4)), 4 * count))
         images, scores = self.compiled.finish(state, self.numbers)
-        self.counts.forwards += self.size * self.attack.eot
+        self.counts.forwards += self.size * self.attack.queries_around()
         found = {"images": images.numpy()[: self.size], "scores": scores.numpy()[: self.size]}
         self.memory.put(self.name, found | self._costs(before, seconds + time.perf_counter() - began))
         self.memory.drop(f"{self.name}-at-hand")

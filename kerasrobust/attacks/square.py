@@ -270,5 +270,8 @@ def _moved(old: tf.Tensor, draws: tf.Tensor, side: tf.Tensor, epsilon: tf.Tensor
 def _scaled(x: tf.Tensor, perturbation: tf.Tensor, epsilon: tf.Tensor, norm: threat.Norm) -> tf.Tensor:
     """Returns the image with a perturbation of the whole radius, clipped to the box, which only shortens it."""
     length = threat.column(threat.distance(perturbation, norm))
-    # A hair less than the radius, as sums of thousands of entries are right to some 1e-7 only.
-    return tf.clip_by_value(x + (epsilon * (1 - 1e-6)) * tf.math.divide_no_nan(perturbation, length), 0.0, 1.0)
+    # A hair less than the radius: sums of thousands of entries are right to some 1e-7 only, and each pixel is rounded
+    # by up to 2**-25, which sums up in L1.
+    size = float(np.prod(x.shape[1:]))
+    radius = epsilon * (1 - 1e-6) - 2.0**-25 * (size if norm == "l1" else size**0.5)
+    return tf.clip_by_value(x + tf.nn.relu(radius) * tf.math.divide_no_nan(perturbation, length), 0.0, 1.0)
