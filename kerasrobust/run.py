@@ -174,7 +174,7 @@ def _help() -> str:
         "",
     ]
     for kind, made in RunConfig.kinds.items():
-        lines.append(f"  {kind:<9}{(made.__doc__ or '').splitlines()[0]}")
+        lines.append(f"  {kind:<12}{(made.__doc__ or '').splitlines()[0]}")
     lines += ["", "  COMMAND --help lists a command's options. train --preset takes a recipe:", ""]
     lines += [f"  {name:<21}{summary}" for name, summary in presets.summaries().items()]
     return "\n".join(lines)

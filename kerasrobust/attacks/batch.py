@@ -97,11 +97,12 @@ class Batch:
         while taken < steps:
             self.counts.tell(taken, steps)
             now = time.perf_counter()
-            if stop():
-                raise Cancelled
-            if now - saved > SAVE_SECONDS:
+            stopping = stop()
+            if stopping or now - saved > SAVE_SECONDS:
                 self._keep(state, before, seconds + now - began)
                 saved = now
+            if stopping:
+                raise Cancelled
             count = min(count, steps - taken)
             fresh = not self.compiled.advance.traces
             state = self.compiled.advance(state, tf.constant(count), self.numbers)

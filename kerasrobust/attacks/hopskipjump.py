@@ -12,7 +12,6 @@ import tensorflow as tf
 from kerasrobust import threat
 from kerasrobust.attacks.base import Attack, Parameters, State
 from kerasrobust.attacks.passes import Network, mean_score
-from kerasrobust.attacks.square import hashed_uniform
 from kerasrobust.errors import InputError
 
 START, SEARCH, SAMPLE, JUMP = range(4)
@@ -174,7 +173,7 @@ class HopSkipJump(Attack):
         """Returns what each example asks about next, (N, H, W, C), according to its phase."""
         x, boundary, phase = state["x"], state["boundary"], state["phase"]
         size = int(np.prod(x.shape[1:]))
-        uniform = hashed_uniform(state["keys"], state["step"], size + size % 2)
+        uniform = threat.hashed_uniform(state["keys"], state["step"], size + size % 2)
         image = tf.reshape(uniform[:, :size], tf.shape(x))
         direction = tf.reshape(_normal(uniform)[:, :size], tf.shape(x)) if self.norm == "l2" else 2.0 * image - 1.0
         sample = boundary + threat.column(state["radius"]) * threat.steepest(direction, "l2")

@@ -123,7 +123,7 @@ class Square(Attack):
     def _step(self, network: Network, state: State, numbers: Parameters) -> State:
         x, best, step = state["x"], state["best"], state["step"]
         _, height, width, channels = x.shape
-        draws = hashed_uniform(state["keys"], step, 5 + channels)
+        draws = threat.hashed_uniform(state["keys"], step, 5 + channels)
         share = window_share(step, numbers["p_init"], numbers["stretch"])
         side = tf.cast(tf.round(tf.sqrt(share * height * width)), tf.int32)
         if self.norm == "linf":
@@ -155,27 +155,6 @@ def window_share(step: tf.Tensor, p_init: tf.Tensor | float, stretch: tf.Tensor 
     place = tf.floor(tf.cast(step, tf.float32) * stretch)
     halvings = tf.reduce_sum(tf.cast(place > tf.constant(HALVINGS, tf.float32), tf.float32))
     return p_init / 2.0**halvings
-
-
-def hashed_uniform(keys: tf.Tensor, step: tf.Tensor, count: int) -> tf.Tensor:
-    """Returns uniform numbers in [0, 1), (N, count), from a key per example, (N, 2), and the number of the step.
-
-    A hash of key and counter instead of TensorFlow's generators, which take one key a call: at every query that call
-    per example would cost more than the network. The mixing is MurmurHash3's finaliser (Appleby 2011).
-    """
-
-    def mix(value: tf.Tensor) -> tf.Tensor:
-        for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
-            value = tf.bitwise.bitwise_xor(value, tf.bitwise.right_shift(value, tf.constant(shift, tf.uint32)))
-            value *= tf.constant(factor, tf.uint32)
-        return tf.bitwise.bitwise_xor(value, tf.bitwise.right_shift(value, tf.constant(16, tf.uint32)))
-
-    keys = tf.bitcast(keys, tf.uint32)
-    number = tf.cast(step, tf.uint32) * tf.constant(count, tf.uint32) + tf.constant(np.arange(count), tf.uint32)
-    example = mix(mix(keys[:, 0]) + keys[:, 1])
-    mixed = mix(tf.bitwise.bitwise_xor(example[:, None], mix(number + tf.constant(0x9E3779B9, tf.uint32))))
-    # 24 bits are what a float32 holds.
-    return tf.cast(tf.bitwise.right_shift(mixed, tf.constant(8, tf.uint32)), tf.float32) / 2.0**24
 
 
 def _corner(u: tf.Tensor, side: tf.Tensor, length: int) -> tf.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from kerasrobust import saving
-from kerasrobust.attacks import PGD, Attack, AttackResult, AutoAttack, Step, make_attack
+from kerasrobust.attacks import ATTACKS, PGD, Attack, AttackResult, AutoAttack, Step, make_attack
 from kerasrobust.callbacks import PROGRESS_SECONDS
 from kerasrobust.classifier import Classifier, as_classifier, check_images
 from kerasrobust.config import AttackConfig, AuditConfig, RandomnessConfig, RunConfig, to_dict
@@ -98,9 +99,22 @@ def _attack(config: AttackConfig) -> Attack | AutoAttack:
         "queries": config.queries,
         "restarts": None if config.restarts == 1 else config.restarts,
     }
+    names = config.attack.split(",")
+    known = {name: {item.name for item in dataclasses.fields(ATTACKS[name])} for name in names}
+    for setting, value in settings.items():
+        if value is not None and not any(setting in own for own in known.values()):
+            option = setting.replace("_", "-")
+            raise InputError(f"Expected settings that {config.attack!r} has. Received: --{option}. Leave it out.")
     attacks = [
-        make_attack(name, norm=config.norm, epsilon=radius, eot=config.eot or 1, **settings)
-        for name in config.attack.split(",")
+        make_attack(
+            name,
+            norm=config.norm,
+            epsilon=radius,
+            eot=config.eot or 1,
+            # In a list each takes what it has.
+            **{setting: value for setting, value in settings.items() if setting in known[name]},
+        )
+        for name in names
     ]
     return attacks[0] if len(attacks) == 1 else AutoAttack(norm=config.norm, epsilon=radius, attacks=attacks)
 

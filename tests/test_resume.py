@@ -1,0 +1,169 @@
+"""An evaluation that was killed goes on where it was, and ends as if nothing had been."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import keras
+import killing
+import numpy as np
+import pytest
+from conftest import images, labels_of
+
+from kerasrobust import engine, runs
+from kerasrobust.attacks import PGD, Attack, Square
+from kerasrobust.attacks.batch import Batch
+from kerasrobust.config import AttackConfig
+from kerasrobust.errors import Cancelled, InputError
+from kerasrobust.evaluation import Evaluation, evaluate
+from kerasrobust.layers import noise_off
+from kerasrobust.memory import Memory
+
+pytest_plugins = ["cli_fixtures"]
+
+X = images(20, seed=12)
+ATTACKS: list[Attack] = [PGD(epsilon=0.02, steps=6, restarts=2), Square(epsilon=0.02, queries=30)]
+
+
+def judged(model: Any, folder: Path | None = None, **settings: Any) -> Evaluation:
+    with noise_off():
+        y = labels_of(model, X, 2)
+    defaults: dict[str, Any] = {"attacks": ATTACKS, "batch_size": 8, "passes": 4, "audit": False, "seed": 5}
+    return evaluate(model, X, y, resume_dir=folder, **(defaults | settings))
+
+
+def same(one: Evaluation, other: Evaluation) -> None:
+    for name in ("x_adv", "success", "correct_rate", "distance", "passes"):
+        np.testing.assert_array_equal(getattr(one.worst, name), getattr(other.worst, name))
+    np.testing.assert_array_equal(one.per_example, other.per_example)
+    for first, second in zip(one.attacks, other.attacks, strict=True):
+        assert first.result.gradients == second.result.gradients
+        assert first.result.forwards == second.result.forwards
+
+
+@pytest.mark.parametrize("name", ["small", "randomized"])
+@pytest.mark.parametrize("moment", [1, 4])
+def test_it_goes_on_inside_a_batch(
+    name: str, moment: int, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped after so many pieces, and each time again after one more, until it is through."""
+    model = request.getfixturevalue(name)
+    monkeypatch.setattr("kerasrobust.attacks.batch.SAVE_SECONDS", 0.0)
+    monkeypatch.setattr("kerasrobust.attacks.batch.CHUNK_SECONDS", 0.0005)
+    whole = judged(model)
+    kept = 0
+    keep = Batch._keep
+
+    def counted(self: Batch, *arguments: Any) -> None:
+        nonlocal kept
+        keep(self, *arguments)
+        kept += 1
+
+    monkeypatch.setattr(Batch, "_keep", counted)
+    stops = 0
+    while stops < 200:
+        limit = kept + moment
+        try:
+            found = judged(model, tmp_path, should_stop=lambda limit=limit: kept >= limit)
+            break
+        except Cancelled:
+            stops += 1
+    assert stops >= 1
+    same(found, whole)
+
+
+def test_a_finished_evaluation_is_read_and_not_computed(small: keras.Model, tmp_path: Path) -> None:
+    one = judged(small, tmp_path)
+    began = [path.stat().st_mtime_ns for path in sorted(tmp_path.rglob("*.npz"))]
+    two = judged(small, tmp_path)
+    same(one, two)
+    assert [path.stat().st_mtime_ns for path in sorted(tmp_path.rglob("*.npz"))] == began
+    assert two.attacks[0].result.seconds < 60
+
+
+def test_what_was_torn_is_computed_again(small: keras.Model, tmp_path: Path) -> None:
+    one = judged(small, tmp_path)
+    files = sorted(tmp_path.rglob("*.npz"))
+    files[0].write_bytes(files[0].read_bytes()[:100])
+    files[1].write_bytes(b"")
+    files[2].unlink()
+    (files[0].parent / "9-9.tmp").write_bytes(b"half")
+    with pytest.raises((zipfile.BadZipFile, ValueError, OSError)):
+        np.load(files[0])
+    same(judged(small, tmp_path), one)
+
+
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [({"seed": 6}, "seed"), ({"batch_size": 7}, "batch_size"), ({"attacks": PGD()}, "attacks")],
+)
+def test_another_evaluation_is_refused(other: dict[str, Any], named: str, small: keras.Model, tmp_path: Path) -> None:
+    judged(small, tmp_path, attacks=PGD(epsilon=0.01, steps=1))
+    with pytest.raises(InputError, match=rf"another in .*{named}"):
+        judged(small, tmp_path, **({"attacks": PGD(epsilon=0.01, steps=1)} | other))
+
+
+def test_a_model_that_was_trained_since_is_refused(small: keras.Model, tmp_path: Path) -> None:
+    attack = PGD(epsilon=0.01, steps=1)
+    judged(small, tmp_path, attacks=attack)
+    before = small.get_weights()
+    small.set_weights([weight * 1.01 for weight in before])
+    try:
+        with pytest.raises(InputError, match="model"):
+            judged(small, tmp_path, attacks=attack)
+    finally:
+        small.set_weights(before)
+
+
+def test_memory_keeps_and_forgets(tmp_path: Path) -> None:
+    memory = Memory(tmp_path).inside("part")
+    assert memory.get("one") is None
+    memory.put("one", {"a": np.arange(3), "b": np.array(True)})
+    memory.put("one", {"a": np.arange(4)})
+    found = memory.get("one")
+    assert found is not None and list(found) == ["a"] and len(found["a"]) == 4
+    assert [path.name for path in (tmp_path / "part").iterdir()] == ["one.npz"]
+    memory.drop("one")
+    memory.drop("one")
+    assert memory.get("one") is None
+    nothing = Memory()
+    nothing.put("one", {"a": np.arange(3)})
+    assert nothing.get("one") is None and nothing.inside("x").folder is None
+
+
+def test_a_run_without_a_name_is_taken_up_by_the_same_command(models_dir: Path, tmp_path: Path) -> None:
+    config = AttackConfig(
+        model="tiny", split="test[:40]", attack="pgd", steps=30, batch_size=8, models_dir=models_dir, runs_dir=tmp_path
+    )
+    seen = 0
+
+    def stop() -> bool:
+        nonlocal seen
+        seen += len(list(tmp_path.rglob("0-*.npz"))) > 0
+        return seen > 2
+
+    with pytest.raises(Cancelled):
+        engine.run(config, lambda event: None, stop)
+    (begun,) = runs.list_runs(tmp_path)
+    assert runs.state(begun) == "cancelled"
+    engine.run(config, lambda event: None)
+    assert runs.list_runs(tmp_path) == [begun]
+    assert runs.state(begun) == "done"
+    assert not (begun / "batches").exists()
+    # A finished one stays what it is.
+    engine.run(config, lambda event: None)
+    assert len(runs.list_runs(tmp_path)) == 2
+
+
+def test_killed_for_real(models_dir: Path, tmp_path: Path) -> None:
+    """By SIGKILL inside a batch and while a file is written; `python tests/killing.py 20` does more of it."""
+    assert killing.start(models_dir, tmp_path / "whole", {"kind": "never"}) == 0
+    whole = killing.outcome(tmp_path / "whole")
+    for number, moment in enumerate(({"kind": "batch", "at": 5}, {"kind": "write", "at": 8})):
+        folder = tmp_path / str(number)
+        assert killing.start(models_dir, folder, moment) == -9
+        assert list(folder.rglob("*.npz"))
+        assert killing.start(models_dir, folder, {"kind": "never"}) == 0
+        assert killing.same(killing.outcome(folder), whole)
