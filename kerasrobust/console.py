@@ -223,6 +223,9 @@ class ConsoleRenderer:
 
     def _say(self, line: str, style: str = "", *, even_if_quiet: bool = False) -> None:
         if even_if_quiet or not self.quiet:
+            encoding = self.console.encoding
+            if line.encode(encoding, "replace").decode(encoding) != line:  # A terminal that knows ASCII only.
+                line = line.replace("∞", "inf").encode(encoding, "replace").decode(encoding)
             # Read as ANSI, since what is logged may come from a program that colours it.
             self.console.print(Text.from_ansi(line, style=style), soft_wrap=True, highlight=False)
 

@@ -182,17 +182,18 @@ def _attack_summary(result: Mapping[str, Any], attacks: Sequence[Mapping[str, An
     worst = min(attacks, key=lambda attack: attack["robust_accuracy"])
     budget = format_budget(worst.get("epsilon"), worst.get("norm"))
     at = f" at {budget}" if budget else ""
+
+    def left(figures: Mapping[str, Any]) -> str:
+        interval = format_interval(figures.get("interval"))
+        return f"{format_accuracy(figures['robust_accuracy'])} are left{f' ({interval} %)' if interval else ''}."
+
     if len(attacks) == 1:
-        left = f"{format_accuracy(worst['robust_accuracy'])} are left ({format_interval(worst.get('interval'))} %)."
-        yield f"Under {attack_name(worst['name'])}{at} {left}"
+        yield f"Under {attack_name(worst['name'])}{at} {left(worst)}"
         return
-    names = str(result.get("attack", "")).split(",")
-    whole = f"{format_accuracy(result['robust_accuracy'])} are left ({format_interval(result.get('interval'))} %)."
+    ensemble = str(result.get("attack") or ",")
+    under = "all of its attacks together" if "," in ensemble else attack_name(ensemble)
     parts = ", ".join(f"{attack_name(item['name'])} {format_accuracy(item['robust_accuracy'])}" for item in attacks)
-    if len(names) == 1:
-        yield f"Under {attack_name(names[0])}{at} {whole} One part after the other left: {parts}."
-    else:
-        yield f"Under all of its attacks together{at} {whole} One after the other left: {parts}."
+    yield f"Under {under}{at} {left(result)} One after the other left: {parts}."
 
 
 def _study_summary(result: Mapping[str, Any]) -> Iterable[str]:

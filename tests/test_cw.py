@@ -104,9 +104,9 @@ def test_images_of_black_and_white_stay_in_the_box_and_move(linear: keras.Model)
 
 
 def test_distances_are_not_above_those_of_deepfool(small: keras.Model) -> None:
-    y = labels_of(small, X, 0)
-    rough = DeepFool(norm="l2")(small, X, y)
-    result = CW(steps=50)(small, X, y)
+    y = labels_of(small, X[:8], 0)
+    rough = DeepFool(norm="l2")(small, X[:8], y)
+    result = CW()(small, X[:8], y)
     assert result.success.all()
     assert result.median_distance <= rough.median_distance * 1.02
 

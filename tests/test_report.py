@@ -183,8 +183,8 @@ def test_the_summary_is_computed_from_the_rows(tmp_path: Path) -> None:
 def test_an_attack_has_its_table_and_doubts(tmp_path: Path) -> None:
     page = Page(written(tmp_path, ATTACK))
     assert ["PGD", "L∞", "8/255", "31.2 %", "30.3-32.1", "", "34 s", "20,480", "1,024"] in page.cells
-    assert "Under PGD at 8/255 L∞, the strongest single attack, 31.2 % are left (30.3-32.1 %)." in page.text
-    assert "Against all of them together: 29.7 %." in page.text
+    assert "Under all of its attacks together at 8/255 L∞ 29.7 % are left" in page.text
+    assert re.search(r"One after the other left: .*PGD 31.2 %", page.text)
     assert "More steps <still> help. few-steps" in page.text
 
 

@@ -19,8 +19,10 @@ from kerasrobust.config import (
     ARCHITECTURE_NAMES,
     ATTACK_NAMES,
     AttackConfig,
+    AuditConfig,
     DemoConfig,
     Epsilon,
+    RandomnessConfig,
     RunConfig,
     StudyConfig,
     TrainConfig,
@@ -31,7 +33,7 @@ from kerasrobust.errors import InputError
 from kerasrobust.runs import is_locked
 
 COMMANDS: dict[str, type[RunConfig]] = {
-    made.kind: made for made in (TrainConfig, AttackConfig, StudyConfig, DemoConfig)
+    made.kind: made for made in (TrainConfig, AttackConfig, AuditConfig, RandomnessConfig, StudyConfig, DemoConfig)
 }
 """The commands that the form offers."""
 
