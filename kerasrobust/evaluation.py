@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -138,7 +138,7 @@ def evaluate(
     plan = _plan(classifier, x, made, epsilon, findings)
     memory = Memory(None if resume_dir is None else Path(resume_dir))
     settings = {"seed": seed, "batch_size": batch_size, "passes": passes}
-    precision = _agreed(memory, classifier, x, y, [attack for attack, _ in plan], settings, precision)
+    precision = _agreed(memory, classifier, x, y, [part.attack for part in plan], settings, precision)
     stop = should_stop or (lambda: False)
 
     def verdict(images: np.ndarray, use: int) -> Verdict:
@@ -150,7 +150,7 @@ def evaluate(
     clean = verdict(x, 1)
     reports: list[AttackReport] = []
     left = clean.correct_rate
-    for number, (attack, chained) in enumerate(plan):
+    for number, (attack, chained, radius) in enumerate(plan):
         if started:
             started(attack)
         only = left > 0 if chained else np.ones(len(x), bool)
@@ -168,10 +168,7 @@ def evaluate(
             only=only,
             memory=memory.inside(f"{number}-{attack.name}"),
         )
-        radius = attack.radius()
-        found = report(
-            attack, result, epsilon if radius is None else radius, classifier.randomized, only, left
-        )  # fmt: skip
+        found = report(attack, result, radius, classifier.randomized, only, left)
         left = np.minimum(left, found.rates) if chained else left
         reports.append(found)
         if finished:
@@ -209,6 +206,20 @@ def evaluate(
     )
 
 
+class Part(NamedTuple):
+    """An attack of an evaluation.
+
+    Attributes:
+        attack: what runs.
+        chained: whether it runs only on what those before it have left.
+        radius: at which robust accuracy is read off.
+    """
+
+    attack: Attack
+    chained: bool
+    radius: float
+
+
 def _share(right: np.ndarray, randomized: bool) -> Share:
     rates = right.astype(np.float64)
     return Share(float(rates.mean()), accuracy_interval(rates, randomized))
@@ -228,26 +239,30 @@ def _plan(
     made: Sequence[Attack | AutoAttack],
     epsilon: float,
     findings: list[Finding],
-) -> list[tuple[Attack, bool]]:
-    """Returns the attacks that run, each with whether it runs only on what those before it have left."""
-    plan: list[tuple[Attack, bool]] = []
+) -> list[Part]:
+    """Returns the attacks that run."""
+    plan: list[Part] = []
+
+    def add(attack: Attack, chained: bool, epsilon: float) -> None:
+        radius = attack.radius()
+        plan.append(Part(attack, chained, epsilon if radius is None else radius))
+
     for item in made:
         if isinstance(item, AutoAttack):
-            plan += [(attack, True) for attack in item.parts(classifier)]
+            for attack in item.parts(classifier):
+                add(attack, True, item.epsilon)
             findings += _about_version(classifier, item)
         else:
-            plan.append((item, False))
-    if all(attack.gradient_free for attack, _ in plan) or has_gradient(classifier, x[:PROBES]):
+            add(item, False, epsilon)
+    if all(part.attack.gradient_free for part in plan) or has_gradient(classifier, x[:PROBES]):
         return plan
-    blind = [attack for attack, _ in plan if not attack.gradient_free]
-    plan = [(attack, chained) for attack, chained in plan if attack.gradient_free]
-    radius = next((radius for attack in blind if (radius := attack.radius()) is not None), epsilon)
-    there = [attack.name for attack, _ in plan]
+    blind = [part for part in plan if not part.attack.gradient_free]
+    plan = [part for part in plan if part.attack.gradient_free]
+    there, norm, radius = [part.attack.name for part in plan], blind[0].attack.norm, blind[0].radius
     for name in ("square", "hopskipjump"):
-        norm = blind[0].norm
         if name not in there and norm in ATTACKS[name].norms:
-            plan.append((make_attack(name, norm=norm, epsilon=radius), True))
-    names = ", ".join(attack.name for attack, _ in plan)
+            add(make_attack(name, norm=norm, epsilon=radius), True, radius)
+    names = ", ".join(part.attack.name for part in plan)
     findings.append(
         Finding(
             code="black-box-only",

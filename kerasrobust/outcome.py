@@ -72,7 +72,8 @@ class AttackReport:
         }
         if not everything:
             entry["attacked"] = int(self.attacked.sum())
-        if self.attack.minimum_norm and everything and self.attack.radius() is None:
+        # One that stops inside a radius doesn't look for the nearest example.
+        if self.attack.minimum_norm and everything and getattr(self.attack, "epsilon", None) is None:
             entry["curve"] = [list(point) for point in curve(self.result)]
         return entry
 

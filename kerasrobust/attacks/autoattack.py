@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 
 from kerasrobust import threat
 from kerasrobust.attacks.base import Attack, AttackResult
+from kerasrobust.attacks.fab import FAB
 from kerasrobust.attacks.registry import make_attack
 from kerasrobust.classifier import Classifier
 from kerasrobust.config import check_epsilon
@@ -79,10 +80,10 @@ class AutoAttack:
         eot = self.eot or (EOT if version == "rand" and not self.attacks else 1)
 
         def make(name: str, **settings: Any) -> Attack:
-            return make_attack(name, epsilon=self.epsilon, norm=self.norm, eot=eot, **settings)
+            return self._within(make_attack(name, epsilon=self.epsilon, norm=self.norm, eot=eot, **settings))
 
         if self.attacks:
-            return [make(attack) if isinstance(attack, str) else attack for attack in self.attacks]
+            return [make(attack) if isinstance(attack, str) else self._within(attack) for attack in self.attacks]
         rivals = classifier.classes - 1
         targets = min(9, rivals)
         dlr = "apgd-dlr" if rivals > 2 else "apgd-margin"
@@ -98,6 +99,10 @@ class AutoAttack:
             make("apgd-ce", restarts=5), make(dlr, restarts=5), *([make("fab", restarts=5)] if fab else []),
             make("square"), *(targeted if rivals > 2 else []), *([make("fab-t", targets=targets)] if fab else []),
         ]  # fmt: skip
+
+    def _within(self, attack: Attack) -> Attack:
+        """Returns an attack that stops at what it finds inside the radius: here nothing nearer is asked for."""
+        return replace(attack, epsilon=self.epsilon) if isinstance(attack, FAB) and attack.epsilon is None else attack
 
     def settings(self) -> dict[str, Any]:
         """Returns the settings as JSON has them."""

@@ -29,6 +29,8 @@ def make_attack(
 ) -> Attack:
     """Returns an attack by its registered name; settings that are None are left at the attack's own default.
 
+    A minimum-norm attack doesn't get `epsilon`: it looks for the nearest example, wherever that is.
+
     Raises:
         InputError: for an unknown name, or a setting that the attack doesn't have.
 
@@ -40,7 +42,7 @@ def make_attack(
         raise unknown_name("attack", name, ATTACKS)
     kind = ATTACKS[name]
     known = {item.name for item in dataclasses.fields(kind)}
-    if epsilon is not None and "epsilon" in known:
+    if epsilon is not None and "epsilon" in known and not kind.minimum_norm:
         settings["epsilon"] = epsilon
     settings = {key: value for key, value in settings.items() if value is not None}
     for key in settings:

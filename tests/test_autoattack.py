@@ -1,0 +1,162 @@
+"""AutoAttack: which attacks run on what, and that together they do at least what each does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import PIXELS, images, labels_of, linear_model
+
+from kerasrobust.attacks import FAB, PGD, AutoAttack, Square
+from kerasrobust.classifier import as_classifier
+from kerasrobust.errors import InputError
+from kerasrobust.evaluation import evaluate
+from kerasrobust.intervals import wilson
+from kerasrobust.outcome import curve
+
+X = images(30, seed=3)
+CHEAP: list[Any] = [PGD(epsilon=0.012, steps=3), "apgd-ce", FAB(steps=5), Square(epsilon=0.012, queries=20)]
+
+
+def names(attack: AutoAttack, model: Any) -> list[str]:
+    return [part.name for part in attack.parts(as_classifier(model))]
+
+
+def test_versions_are_those_of_the_paper(small: keras.Model, randomized: keras.Model) -> None:
+    """Croce and Hein 2020a, section 6, and their program's `plus` and `rand`."""
+    assert names(AutoAttack(), small) == ["apgd-ce", "apgd-t", "fab-t", "square"]
+    assert names(AutoAttack(version="plus"), small) == ["apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t"]
+    assert names(AutoAttack(), randomized) == ["apgd-ce", "apgd-dlr"]
+    assert names(AutoAttack(version="standard"), randomized) == ["apgd-ce", "apgd-t", "fab-t", "square"]
+    assert names(AutoAttack(norm="l1", epsilon=4.0), small) == ["apgd-ce", "apgd-t", "square"]
+    parts = {part.name: part for part in AutoAttack(epsilon=0.02).parts(as_classifier(small))}
+    assert vars(parts["apgd-ce"])["steps"] == vars(parts["fab-t"])["steps"] == 100
+    assert vars(parts["square"])["queries"] == 5000 and not vars(parts["square"])["rescale"]
+    # Four classes have three wrong ones.
+    assert vars(parts["apgd-t"])["targets"] == vars(parts["fab-t"])["targets"] == 3
+    assert {vars(part)["epsilon"] for part in parts.values()} == {0.02}
+    plus = {part.name: part for part in AutoAttack(version="plus").parts(as_classifier(small))}
+    assert [vars(plus[name])["restarts"] for name in ("apgd-ce", "apgd-dlr", "fab")] == [5, 5, 5]
+    assert {part.eot for part in AutoAttack().parts(as_classifier(randomized))} == {20}
+    assert {part.eot for part in AutoAttack(eot=7).parts(as_classifier(randomized))} == {7}
+
+
+def test_few_classes_get_the_margin_in_place_of_dlr() -> None:
+    kernel = np.random.default_rng(0).normal(size=(PIXELS, 2)).astype(np.float32)
+    model = linear_model(kernel, -kernel.sum(axis=0) / 2)
+    assert names(AutoAttack(), model) == ["apgd-ce", "apgd-margin", "fab-t", "square"]
+    y = labels_of(model, X, 0)
+    found = evaluate(model, X, y, attacks=AutoAttack(epsilon=0.001, attacks=("apgd-ce",)), audit=False)
+    assert found.findings == []
+    found = evaluate(model, X, y, attacks=AutoAttack(epsilon=0.5), audit=False)
+    assert [code for code, _ in found.warnings] == ["dlr-undefined"]
+    assert found.robust_accuracy == 0
+
+
+def test_each_part_runs_on_what_is_left(small: keras.Model) -> None:
+    y = labels_of(small, X, 4)
+    attack = AutoAttack(epsilon=0.012, attacks=CHEAP)
+    found = evaluate(small, X, y, attacks=attack, batch_size=8, audit=False)
+    left = np.arange(30) >= 4
+    for item in found.attacks:
+        np.testing.assert_array_equal(item.attacked, left)
+        assert item.entry().get("attacked", 30) == left.sum()
+        left = left & (item.rates > 0)
+        assert item.robust_accuracy == left.mean() and item.interval == wilson(left.sum(), 30)
+    np.testing.assert_array_equal(found.per_example > 0, left)
+    assert 0 < found.robust_accuracy < 26 / 30
+    # The examples are those that the figures are about, each inside the ball, each with the attack that made it.
+    worst = found.worst
+    np.testing.assert_array_equal(worst.success, ~left)
+    np.testing.assert_array_equal(np.asarray(small(worst.x_adv, training=False)).argmax(1) != y, ~left)
+    assert abs(worst.x_adv - X).max() <= 0.012 + 1e-6
+    assert set(found.by_attack) <= {"pgd", "apgd-ce", "fab", "square"}
+    # Called like an attack it gives the same.
+    again = attack(small, X, y, batch_size=8, audit=False)
+    np.testing.assert_array_equal(again.x_adv, worst.x_adv)
+
+
+def test_parts_share_one_trace_each_however_many_are_left(small: keras.Model) -> None:
+    from kerasrobust.attacks.batch import Compiled
+
+    y = labels_of(small, X, 4)
+    classifier = as_classifier(small)
+    classifier.compiled.clear()
+    evaluate(small, X, y, attacks=AutoAttack(epsilon=0.012, attacks=CHEAP), batch_size=8, audit=False)
+    graphs = [item for item in classifier.compiled.values() if isinstance(item, Compiled)]
+    assert len(graphs) == len(CHEAP)
+    assert {part.traces for item in graphs for part in vars(item).values()} == {1}
+
+
+def test_a_randomized_network_is_judged_on_fresh_passes(randomized: keras.Model, small: keras.Model) -> None:
+    y = labels_of(small, X, 0)
+    attack = AutoAttack(epsilon=0.01, attacks=(PGD(epsilon=0.01, steps=2, eot=2), "apgd-ce"))
+    found = evaluate(randomized, X, y, attacks=attack, passes=10, audit=False)
+    assert found.robust_accuracy == found.worst.correct_rate.mean() == (found.worst.passes == y).mean()
+    assert found.majority.accuracy == (found.worst.correct_rate > 0.5).mean()
+    assert found.worst_case.accuracy == (found.worst.passes == y).all(axis=0).mean()
+    assert found.worst_case.accuracy <= found.majority.accuracy
+    for share in (found.majority, found.worst_case):
+        assert share.interval[0] <= share.accuracy <= share.interval[1]
+    # The verdict isn't the one that chose the example.
+    assert not any(np.array_equal(found.worst.passes, item.result.passes) for item in found.attacks)
+
+
+def test_standard_on_a_randomized_network_warns(randomized: keras.Model, small: keras.Model) -> None:
+    y = labels_of(small, X, 0)
+    quick = AutoAttack(version="standard", epsilon=1.0)
+    found = evaluate(randomized, X[:4], y[:4], attacks=quick, passes=2, audit=False)
+    assert "standard-on-randomized" in [code for code, _ in found.warnings]
+    custom = AutoAttack(attacks=("apgd-ce",), epsilon=1.0)
+    found = evaluate(randomized, X[:4], y[:4], attacks=custom, passes=2, audit=False)
+    assert "standard-on-randomized" not in [code for code, _ in found.warnings]
+
+
+def test_without_gradients_black_boxes_take_over(linear: keras.Model) -> None:
+    def rounded(x: tf.Tensor) -> tf.Tensor:
+        return linear(tf.round(x * 32) / 32, training=False)
+
+    y = np.asarray(rounded(tf.constant(X[:8]))).argmax(axis=1)
+    for asked in ("pgd", AutoAttack(epsilon=0.05, attacks=("apgd-ce", Square(epsilon=0.05, queries=40)))):
+        found = evaluate(rounded, X[:8], y, attacks=asked, epsilon=0.05, audit=False)
+        assert sorted(item.attack.name for item in found.attacks) == ["hopskipjump", "square"]
+        assert [code for code, _ in found.warnings] == ["black-box-only"]
+        assert abs(found.worst.x_adv - X[:8]).max() <= 0.05 + 1e-6
+        assert sum(item.result.gradients for item in found.attacks) == 0
+
+
+def test_a_curve_is_the_share_that_lies_further_away(linear: keras.Model) -> None:
+    y = labels_of(linear, X, 3)
+    found = evaluate(linear, X, y, attacks="deepfool", norm="l2", epsilon=0.5, audit=False)
+    (entry,) = [item.entry() for item in found.attacks]
+    epsilons = [point[0] for point in entry["curve"]]
+    assert epsilons == sorted(epsilons) and epsilons[0] == 0
+    kernel, bias = (np.asarray(weight, np.float64) for weight in linear.get_weights())
+    logits = X.reshape(30, -1) @ kernel + bias
+    for radius, accuracy, low, high in curve(found.attacks[0].result, [0.0, 0.2, 0.5]):
+        exact = 0
+        for row, label in zip(logits, y, strict=True):
+            gaps = [
+                (row[label] - row[k]) / np.linalg.norm(kernel[:, label] - kernel[:, k]) for k in range(4) if k != label
+            ]
+            exact += min(gaps) * 1.02 > radius if min(gaps) > 0 else 0
+        assert accuracy == pytest.approx(exact / 30, abs=1.01 / 30)
+        assert low <= accuracy <= high
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"version": "hard"},
+        {"attacks": ("pdg",)},
+        {"attacks": (PGD(norm="l2"),)},
+        {"epsilon": 8.0},
+        {"norm": "l1", "epsilon": 4.0, "attacks": ("pgd",)},
+    ],
+)
+def test_bad_settings_are_refused_in_one_line(bad: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="Expected"):
+        AutoAttack(**bad)
