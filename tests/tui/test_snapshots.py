@@ -71,7 +71,7 @@ def compared(names: Sequence[str], *steps: tuple[Step, str]) -> list[tuple[Step,
 
 def leave(lab: Lab) -> None:
     """Quits while a run of this UI is under way."""
-    lab.runner.running = lambda: [SimpleNamespace(path=lab.runs_dir / "demo-live")]  # type: ignore
+    lab.runner.running = lambda: [SimpleNamespace(path=lab.runs_dir / "demo-live", asked=None)]  # type: ignore
     lab.action_leave()
 
 
