@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,7 +136,21 @@ def sentence(first: str, second: str, pair: Paired) -> str:
         f"gets wrong, {pair.only_second:,} only {second} (McNemar's exact test: p {format_probability(pair.p_value)}); "
         # Not -0.0.
         f"robust accuracy differs by {0.0 + 100 * pair.difference:+.1f} points."
-    )
+    ) + _too_few(pair)
+
+
+def _too_few(pair: Paired) -> str:
+    """Returns what there is to say where the examples can't bear out the difference.
+
+    How many would: where the shares of examples that differ either way stay what they are, McNemar's statistic
+    (b - c)^2 / (b + c) grows with their number, and 3.84 is its 95 % quantile.
+    """
+    gap, differing = abs(pair.only_first - pair.only_second), pair.only_first + pair.only_second
+    if pair.p_value < 0.05 or not gap:
+        return ""
+    wanted = math.ceil(pair.examples * 3.84 * differing / gap**2 / 100) * 100
+    more = f"; about {wanted:,} would" if wanted > pair.examples else ""
+    return f" So few examples don't bear out a difference{more} (few-examples)."
 
 
 def format_probability(value: float) -> str:

@@ -131,6 +131,8 @@ def test_the_command_says_a_sentence_a_pair(tmp_path: Path) -> None:
     assert outcome.status == 0 and text.count("McNemar") == 2
     assert "5 only one gets wrong, 1 only two (McNemar's exact test: p = 0.22)" in text
     assert "robust accuracy differs by -40.0 points" in text
+    # 10 * 3.84 * 6 / 4^2 = 14.4, rounded up to hundreds.
+    assert text.count("(few-examples)") == 1 and "about 100 would (few-examples)" in text
     assert "6 only one gets wrong, 0 only three (McNemar's exact test: p = 0.031)" in text
     assert "McNemar" not in call("compare", "one", "other", "--runs-dir", tmp_path).out
     listed = json.loads(call("compare", "one", "two", "--runs-dir", tmp_path, "--json").out)
