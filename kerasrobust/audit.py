@@ -221,7 +221,10 @@ def _input(case: Case, count: int) -> list[Finding]:
 
 
 def _right(case: Case, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    logits = predict(case.classifier, x.astype(np.float32), batch_size=min(case.batch_size, len(case.x)))
+    try:
+        logits = predict(case.classifier, x.astype(np.float32), batch_size=min(case.batch_size, len(case.x)))
+    except tf.errors.OpError:  # A model may refuse such values, and then it wasn't trained on them.
+        return np.zeros(len(y), bool)
     return logits.argmax(axis=1) == y
 
 
@@ -443,6 +446,13 @@ def _black_box(case: Case, count: int) -> list[Finding]:
         return []
     if broken.sum() < least:
         return []
+    if max(report.attack.step_count() for report in seeing) < MANY:
+        return _finding(
+            "black-box-wins",
+            f"{name} breaks {int(broken.sum())} of {total} images that the attacks with gradients had left. These "
+            f"took fewer than {MANY} steps: they were too weak, or their gradients are masked. Use AutoAttack.",
+            broken=broken.sum(), left_before=before.sum(),
+        )  # fmt: skip
     return _finding(
         "black-box-wins",
         f"{name} breaks {int(broken.sum())} of {total} images that the attacks with gradients had left "

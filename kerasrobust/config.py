@@ -230,7 +230,7 @@ class AttackConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in self.attack.split(","):
+        for name in map(str.strip, self.attack.split(",")):
             if name not in ATTACK_NAMES:
                 raise unknown_name("attack", name, ATTACK_NAMES)
         if "," in self.attack and "autoattack" in self.attack:
@@ -299,7 +299,7 @@ class RandomnessConfig(RunConfig):
     epsilon: Epsilon = EPSILON
     """Radius of the ball."""
     gradients: int = 500
-    """Gradient evaluations per image of each attack."""
+    """Gradient evaluations per image of each attack, in whole hundreds."""
     passes: int = 50
     """Fresh passes that judge each example."""
 

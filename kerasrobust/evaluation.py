@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import tensorflow as tf
 
 from kerasrobust.attacks import ATTACKS, Attack, AttackResult, AutoAttack, Step, make_attack
 from kerasrobust.attacks.base import PASSES
 from kerasrobust.audit import Audit, Case, run_audit
-from kerasrobust.classifier import Classifier, as_classifier, check_images, has_gradient
+from kerasrobust.classifier import Classifier, as_classifier, check_images, has_gradient, predict
 from kerasrobust.errors import InputError
 from kerasrobust.events import Finding
 from kerasrobust.intervals import accuracy_interval
@@ -261,7 +262,7 @@ def _plan(
     there, norm, radius = [part.attack.name for part in plan], blind[0].attack.norm, blind[0].radius
     for name in ("square", "hopskipjump"):
         if name not in there and norm in ATTACKS[name].norms:
-            add(make_attack(name, norm=norm, epsilon=radius), True, radius)
+            add(make_attack(name, norm=norm, epsilon=radius, eot=blind[0].attack.eot), True, radius)
     names = ", ".join(part.attack.name for part in plan)
     findings.append(
         Finding(
@@ -323,10 +324,13 @@ def _agreed(
         return precision
     # Not Keras' `variables`, among which are the states of random generators.
     variables = getattr(classifier.model, "weights", getattr(classifier.model, "variables", ()))
-    weights = [np.asarray(variable) for variable in variables]
+    parts = [np.asarray(variable) for variable in variables]
+    if classifier.seedable or not classifier.randomized:  # A function's only mark is what it says.
+        key = tf.constant([0, 6]) if classifier.seedable else None
+        parts.append(predict(classifier, x[:PROBES], batch_size=settings["batch_size"], key=key))
     now = settings | {
         "attacks": [f"{attack.name} {attack.settings()}" for attack in attacks],
-        "model": zlib.crc32(b"".join(weight.tobytes() for weight in weights)),
+        "model": zlib.crc32(b"".join(part.tobytes() for part in parts)),
         "data": zlib.crc32(y.tobytes(), zlib.crc32(x.tobytes())),
     }
     path = memory.folder / "evaluation.json"
@@ -339,6 +343,6 @@ def _agreed(
     if other:
         raise InputError(
             f"Expected the evaluation that {memory.folder} was begun with. Received: another in {', '.join(other)}. "
-            "Go on with the same, or begin in an empty folder."
+            "Go on with the same, or begin anew: by another --name, by --overwrite, or in an empty folder."
         )
     return str(before.get("precision", precision))

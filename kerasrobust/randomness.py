@@ -136,7 +136,7 @@ def probe_randomness(
         y: integers (N,).
         norm: of the ball.
         epsilon: its radius.
-        gradients: gradient evaluations per image of each attack, at least 50.
+        gradients: gradient evaluations per image of each attack, at least 50; rounded up to whole hundreds.
         passes: fresh passes that judge each example.
         seed: of everything random.
         batch_size: images at once.
@@ -161,6 +161,8 @@ def probe_randomness(
         )
     if gradients < max(EOTS):
         raise InputError(f"Expected at least {max(EOTS)} gradient evaluations. Received: {gradients}. Try 500.")
+    # So that every number of passes divides it.
+    gradients = -(-gradients // 100) * 100
     common: dict[str, Any] = {"passes": passes, "batch_size": batch_size, "should_stop": should_stop}
     clean = judge(classifier, x, y, seed=[seed, 1], **common)
     plan: list[tuple[str, int, Classifier]] = [(f"pgd-eot-{eot}", eot, classifier) for eot in EOTS]
@@ -230,13 +232,22 @@ def judgement(lines: list[Line]) -> tuple[str | None, str]:
     twin = next((line.own_accuracy for line in lines if line.name == "pgd-transfer"), None)
     told = f" The same network without its noise keeps {format_accuracy(twin)}." if twin is not None else ""
     if best.accuracy <= NOTHING:
-        return "noise-defends-nothing", (
-            f"No: {best.told} leaves {least} at the cost at which plain PGD leaves {left}. The noise defends nothing."
-        )
+        beside = "" if best is plain else f" at the cost at which plain PGD leaves {left}"
+        return "noise-defends-nothing", f"No: {best.told} leaves {least}{beside}. The noise defends nothing."
     if gap.mean() > max(noise, 0.01):
         return "noisy-gradients", (
             f"In part: plain PGD leaves {left}, and {best.told} at the same cost {least}. The difference of "
             f"{100 * gap.mean():.1f} points was noise in the gradients, no defence.{told}"
+        )
+    if twin is not None and twin >= best.accuracy:
+        return "noise-adds-nothing", (
+            f"No: the same network without its noise keeps {format_accuracy(twin)}, and with it {least} "
+            f"({best.told}). What defends it isn't the noise."
+        )
+    if noise > 0.1:
+        return "few-examples", (
+            f"Not to be told from {len(gap)} images: plain PGD leaves {left} and {best.told} {least}, a difference of "
+            f"{100 * gap.mean():.1f} points that is known to {100 * noise:.0f} only. Take more images.{told}"
         )
     return None, (
         f"Yes, as far as these attacks tell: none leaves clearly less than plain PGD ({left}); the lowest is "

@@ -160,8 +160,7 @@ def _make_folder(config: RunConfig) -> tuple[Path, bool]:
     if config.name is None and config.kind in RESUMED and not config.overwrite:
         for path in list_runs(config.runs_dir):
             unnamed = (read_json(path / "config.json") or {"name": ""}).get("name") is None
-            finished = (path / "result.json").exists() or is_locked(path)
-            if unnamed and not finished and (path / "batches").is_dir() and _refusal(path, config) is None:
+            if unnamed and not is_locked(path) and (path / "batches").is_dir() and _refusal(path, config) is None:
                 return path, False
     path = config.runs_dir / (config.name or f"{config.kind}-{time.strftime('%Y%m%d-%H%M%S')}")
     while True:
@@ -220,12 +219,22 @@ def _refusal(path: Path, config: RunConfig) -> InputError | None:
             f"Expected the settings that run {path.name!r} was started with. Received: other {', '.join(differing)}. "
             "Choose another --name, or replace it with --overwrite."
         )
-    if (path / "result.json").exists() and (config.overwrite or config.kind not in ("study", "demo")):
+    finished = (path / "result.json").exists() and (config.kind not in RESUMED or _said_done(path))
+    if finished and (config.overwrite or config.kind not in ("study", "demo")):
         return InputError(
             f"Expected a name that is free. Received: {path.name!r}, a finished run. "
             "Choose another --name, or replace it with --overwrite."
         )
     return None
+
+
+def _said_done(path: Path) -> bool:
+    """Tells whether a run came to its end; one that was killed after its result was written didn't."""
+    with contextlib.suppress(OSError):
+        return any(
+            isinstance(event, RunFinished) and event.status == "done" for event in last_events(path / "events.jsonl")
+        )
+    return True  # Of what isn't there nothing can be said.
 
 
 def read_events(path: Path, offset: int = 0) -> tuple[list[Event], int]:

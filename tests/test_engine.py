@@ -175,7 +175,8 @@ def test_an_attack_tells_its_course(models_dir: Path, tmp_path: Path) -> None:
         assert after.gradients >= before.gradients and after.survivors <= before.survivors
     (ended,) = [event for event in told if isinstance(event, AttackFinished)]
     assert result["attacks"] == [{key: value for key, value in as_dict(ended).items() if key in ENTRY}]
-    (told_at_the_end,) = [event for event in told if isinstance(event, Log)]
+    audited, told_at_the_end = [event for event in told if isinstance(event, Log)]
+    assert audited.message.startswith("Audit: ")
     assert "robust" in told_at_the_end.message or "are left" in told_at_the_end.message
     (saved,) = [event for event in told if isinstance(event, ExamplesSaved)]
     assert (folder / saved.path).is_file() and (saved.count, saved.attack) == (48, "pgd")

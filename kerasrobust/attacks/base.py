@@ -262,7 +262,8 @@ class Attack(ABC):
             for index, images, scores in work:
                 better = scores < score[index]
                 x_adv[index[better]], score[index[better]] = images[better], scores[better]
-                fallen = scores < (np.inf if self.scores_distance else 0)
+                nearest = self.scores_distance and getattr(self, "epsilon", None) is None
+                fallen = scores < (np.inf if nearest else 0)
                 counts.survivors -= 0 if classifier.randomized else int(np.sum(fallen & ~reached[index]))
                 reached[index] |= fallen
         after = judge(classifier, x_adv, y, passes=passes, seed=[seed, 2], batch_size=batch_size, should_stop=stop)
@@ -327,7 +328,8 @@ class Attack(ABC):
             index = remaining[first : first + size]
             name = f"{seed[1]}-{first}"
             found = memory.get(name)
-            if found is None:
+            # Noise that can't be seeded may have left other images in another process.
+            if found is None or not np.array_equal(found["index"], index):
                 # Padding repeats the batch's own images, so nothing in the graph meets an unusual value.
                 padded = np.resize(index, size)
                 # An image's noise follows from the image, so it is the same wherever in whatever batch it stands.
@@ -335,7 +337,7 @@ class Attack(ABC):
                 keys = np.stack([np.full(size, _key(*seed)), marks], axis=1).astype(np.int32)
                 inputs = tf.constant(x[padded]), tf.constant(goal[padded]), tf.constant(keys)
                 batch = Batch(self, compiled, numbers, len(index), classifier.classes, counts, memory, name)
-                found = batch.run(inputs, stop)
+                found = batch.run(inputs, index, stop)
             else:
                 counts.gradients += int(found["gradients"])
                 counts.forwards += int(found["forwards"])

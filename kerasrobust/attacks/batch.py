@@ -43,6 +43,8 @@ class Counts:
     runs: int
     run: int = 0
     done: int = 0
+    size: int = 0
+    """Of the batch at hand."""
     survivors: int = 0
     gradients: int = 0
     forwards: int = 0
@@ -54,7 +56,7 @@ class Counts:
         if self.progress:
             self.progress(
                 Step(
-                    done=(self.run * self.total + self.done) // self.runs,
+                    done=(self.run * self.total + self.done + self.size * step // max(steps, 1)) // self.runs,
                     total=self.total,
                     survivors=self.survivors,
                     step=step,
@@ -87,11 +89,18 @@ class Batch:
     memory: Memory
     name: str
 
-    def run(self, inputs: tuple[tf.Tensor, ...], stop: Callable[[], bool]) -> dict[str, np.ndarray]:
-        """Runs the batch to its end, from where an earlier process left it; returns what was found and what it cost."""
+    def run(self, inputs: tuple[tf.Tensor, ...], index: np.ndarray, stop: Callable[[], bool]) -> dict[str, np.ndarray]:
+        """Runs the batch to its end, from where an earlier process left it; returns what was found and what it cost.
+
+        Args:
+            inputs: images, labels and keys.
+            index: int64, which images of the data they are, without the padding.
+            stop: whether to stop.
+        """
+        self.counts.size = self.size
         began = time.perf_counter()
         before = self.counts.gradients, self.counts.forwards
-        state, taken, seconds = self._begin(inputs)
+        state, taken, seconds = self._begin(inputs, index)
         saved, count, steps = began, 1, self.attack.step_count()
         asked = int(state.get("forwards", 0))  # Of an attack whose steps don't all cost the same.
         while taken < steps:
@@ -99,7 +108,7 @@ class Batch:
             now = time.perf_counter()
             stopping = stop()
             if stopping or now - saved > SAVE_SECONDS:
-                self._keep(state, before, seconds + now - began)
+                self._keep(state, index, before, seconds + now - began)
                 saved = now
             if stopping:
                 raise Cancelled
@@ -120,16 +129,17 @@ class Batch:
                 count = max(1, min(int(count * CHUNK_SECONDS / max(chunk, 1e-4)), 4 * count))
         images, scores = self.compiled.finish(state, self.numbers)
         self.counts.forwards += self.size * self.attack.queries_around()
-        found = {"images": images.numpy()[: self.size], "scores": scores.numpy()[: self.size]}
+        found = {"images": images.numpy()[: self.size], "scores": scores.numpy()[: self.size], "index": index}
         self.memory.put(self.name, found | self._costs(before, seconds + time.perf_counter() - began))
         self.memory.drop(f"{self.name}-at-hand")
+        self.counts.size = 0
         return found
 
-    def _begin(self, inputs: tuple[tf.Tensor, ...]) -> tuple[State, int, float]:
+    def _begin(self, inputs: tuple[tf.Tensor, ...], index: np.ndarray) -> tuple[State, int, float]:
         """Returns the state to go on from, the steps taken so far, and the seconds that they took."""
         state = self.compiled.begin(*inputs, self.numbers)
         kept = self.memory.get(f"{self.name}-at-hand")
-        if kept is None:
+        if kept is None or not np.array_equal(kept.pop("index"), index):
             return state, 0, 0.0
         self.counts.gradients += int(kept.pop("gradients"))
         self.counts.forwards += int(kept.pop("forwards"))
@@ -138,8 +148,8 @@ class Batch:
         state = {name: tf.constant(value) for name, value in kept.items()}
         return state, int(state["step"]), seconds
 
-    def _keep(self, state: State, before: tuple[int, int], seconds: float) -> None:
-        arrays = {name: value.numpy() for name, value in state.items()}
+    def _keep(self, state: State, index: np.ndarray, before: tuple[int, int], seconds: float) -> None:
+        arrays = {name: value.numpy() for name, value in state.items()} | {"index": index}
         self.memory.put(f"{self.name}-at-hand", arrays | self._costs(before, seconds))
 
     def _costs(self, before: tuple[int, int], seconds: float) -> dict[str, np.ndarray]:

@@ -92,6 +92,11 @@ def _attack(config: AttackConfig) -> Attack | AutoAttack:
                     f"Expected AutoAttack without --{name.replace('_', '-')}: it has nothing to tune. Received: "
                     f"{getattr(config, name)}. Leave it out, or name its parts: --attack apgd-ce,apgd-t,fab-t,square."
                 )
+        if config.restarts != 1:
+            raise InputError(
+                f"Expected AutoAttack without --restarts: its versions have their own. Received: {config.restarts}. "
+                "Leave it out, or take --version plus."
+            )
         return AutoAttack(norm=config.norm, epsilon=radius, version=config.version, eot=config.eot)
     settings = {
         "steps": config.steps,
@@ -99,7 +104,7 @@ def _attack(config: AttackConfig) -> Attack | AutoAttack:
         "queries": config.queries,
         "restarts": None if config.restarts == 1 else config.restarts,
     }
-    names = config.attack.split(",")
+    names = [name.strip() for name in config.attack.split(",")]
     known = {name: {item.name for item in dataclasses.fields(ATTACKS[name])} for name in names}
     for setting, value in settings.items():
         if value is not None and not any(setting in own for own in known.values()):
@@ -228,6 +233,12 @@ def evaluate_with_events(
     )
     for finding in evaluation.findings:
         context.emit(finding)
+    if evaluation.audit is not None:
+        checked, left_out = evaluation.audit.checked, evaluation.audit.left_out
+        found = f"{len(evaluation.audit.findings)} found" if evaluation.audit.findings else "nothing found"
+        rest = f"; left out, as they cost too much or had too few images: {', '.join(left_out)}" if left_out else ""
+        message = f"Audit: {len(checked)} reasons for doubt were looked for, {found}{rest}."
+        context.emit(Log(level="info", message=message))
     return evaluation
 
 
