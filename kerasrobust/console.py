@@ -297,7 +297,7 @@ class ConsoleRenderer:
             counts += f"  step {event.step}/{event.steps}"
         title = self._titles.get(event.attack, event.attack)
         track = self._tracks.get((event.stage, event.attack))
-        if track is not None and track.start == track.done == 0:
+        if track is not None and track.start == track.done == 0 and event.step == 0:
             # What needed no attack, or was read from files, tells nothing of how long the rest takes.
             track.since, track.start = event.time, event.done
         self._track(event, event.attack, title, event.done, event.total, counts)

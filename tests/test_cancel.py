@@ -75,7 +75,7 @@ def test_in_the_middle_of_an_attack(words: list[str], places: list[str], agreed:
 
     wait_for(process, in_the_middle)
     outcome, seconds = interrupt(process)
-    assert "start it again with --name one" in check_cancelled(folder, outcome, seconds)
+    assert "the same command with --name one goes on from there" in check_cancelled(folder, outcome, seconds)
 
 
 def test_while_tensorflow_is_loaded(places: list[str]) -> None:

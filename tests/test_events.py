@@ -23,7 +23,8 @@ CONTRACT = {
     "Metrics": "step epoch values split",
     "AttackStarted": "attack norm epsilon examples settings",
     "AttackProgress": "attack done total survivors step steps gradients forwards",
-    "AttackFinished": "attack name norm epsilon robust_accuracy interval median_distance seconds gradients forwards",
+    "AttackFinished": "attack name norm epsilon robust_accuracy interval median_distance seconds gradients forwards "
+    "attacked curve",
     "ExamplesSaved": "path count attack",
     "ModelSaved": "name path card",
     "Row": "model training randomized attack norm epsilon steps eot accuracy interval median_distance published",
