@@ -152,7 +152,7 @@ class MonitorScreen(MainScreen):
     def _missing(self, state: RunState) -> str:
         if self.path.is_dir():
             return "It hasn't told anything yet." if state.started is None else "Its file of events has vanished."
-        return "" if self.path in self.lab.runner.children else f"The folder {self.path} is gone."
+        return "" if self.path in self.lab.runner.children else f"The run's folder is gone: {self.path}"
 
     def on_run_read(self, message: RunRead) -> None:
         if self._paused:
