@@ -31,6 +31,7 @@ def child(models_dir: Path, runs_dir: Path, moment: dict[str, Any]) -> None:
     from kerasrobust import engine, memory
     from kerasrobust.attacks import batch
     from kerasrobust.config import AttackConfig
+    from kerasrobust.events import AttackStarted, Event
 
     def die() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -63,9 +64,14 @@ def child(models_dir: Path, runs_dir: Path, moment: dict[str, Any]) -> None:
                 die()
 
         memory.np.savez = save_half_and_die  # type: ignore[assignment]
-    elif moment["kind"] == "time":
-        threading.Timer(moment["seconds"], die).start()
-    engine.run(AttackConfig(models_dir=models_dir, runs_dir=runs_dir, **SETTINGS), lambda event: None)
+    timer = threading.Timer(moment.get("seconds", 0.0), die)
+
+    def emit(event: Event) -> None:
+        # From the first attack on, so that the moment isn't one of TensorFlow's loading.
+        if moment["kind"] == "time" and isinstance(event, AttackStarted) and not timer.is_alive():
+            timer.start()
+
+    engine.run(AttackConfig(models_dir=models_dir, runs_dir=runs_dir, **SETTINGS), emit)
 
 
 def start(models_dir: Path, runs_dir: Path, moment: dict[str, Any]) -> int:
@@ -104,7 +110,7 @@ def main(count: int) -> int:
     draw = random.Random(0)
     moments: list[dict[str, Any]] = [{"kind": "batch", "at": draw.randrange(1, 40)} for _ in range(count // 4)]
     moments += [{"kind": "write", "at": draw.randrange(1, 40)} for _ in range(count // 10)]
-    moments += [{"kind": "time", "seconds": draw.uniform(3, 10)} for _ in range(count - len(moments))]
+    moments += [{"kind": "time", "seconds": draw.uniform(0, 5)} for _ in range(count - len(moments))]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         save_model(build_model("convnet", widths=(4, 8)), folder / "models" / "tiny", {"name": "tiny"})
