@@ -38,18 +38,7 @@ def prepare(context: Context, config: AttackConfig) -> Callable[[], dict[str, An
     def work() -> dict[str, Any]:
         written = config.attack.replace(",", ", ")
         with context.stage("attack", f"Attacking {config.model} with {written}"):
-            evaluation = evaluate_with_events(
-                context,
-                classifier,
-                data,
-                [attack],
-                seed=config.seed,
-                batch_size=config.batch_size,
-                epsilon=float(config.epsilon),
-                precision=config.precision,
-                passes=config.passes,
-                resume_dir=context.run.path / "batches",
-            )
+            evaluation = _measure(context, config, classifier, data, attack)
         title = f"{Path(config.model).name} under {written}"
         return conclude(context, config, classifier, data, evaluation, title, {"attack": config.attack})
 
@@ -63,23 +52,35 @@ def prepare_audit(context: Context, config: AuditConfig) -> Callable[[], dict[st
 
     def work() -> dict[str, Any]:
         with context.stage("audit", f"Looking for reasons not to believe {config.model}"):
-            evaluation = evaluate_with_events(
-                context,
-                classifier,
-                data,
-                [attack],
-                seed=config.seed,
-                batch_size=config.batch_size,
-                epsilon=float(config.epsilon),
-                precision=config.precision,
-                passes=config.passes,
-                resume_dir=context.run.path / "batches",
-                thorough=True,
-            )
+            evaluation = _measure(context, config, classifier, data, attack, thorough=True)
         title = f"Is {Path(config.model).name} as robust as it seems?"
         return conclude(context, config, classifier, data, evaluation, title, {"attack": attack.name})
 
     return work
+
+
+def _measure(
+    context: Context,
+    config: AttackConfig | AuditConfig,
+    classifier: Classifier,
+    data: Dataset,
+    attack: Attack | AutoAttack,
+    thorough: bool = False,
+) -> Evaluation:
+    """Runs a config's attack; what is finished of it is kept in the run's folder."""
+    return evaluate_with_events(
+        context,
+        classifier,
+        data,
+        [attack],
+        seed=config.seed,
+        batch_size=config.batch_size,
+        epsilon=float(config.epsilon),
+        precision=config.precision,
+        passes=config.passes,
+        resume_dir=context.run.path / "batches",
+        thorough=thorough,
+    )
 
 
 def _attack(config: AttackConfig) -> Attack | AutoAttack:
@@ -192,6 +193,19 @@ def _verdicts(evaluation: Evaluation) -> dict[str, Any] | None:
     }
 
 
+def progress_teller(context: Context) -> Callable[[str, Step], None]:
+    """Returns what tells an attack's progress as events, a few times a second at most."""
+    told = 0.0
+
+    def tell(name: str, step: Step) -> None:
+        nonlocal told
+        if time.monotonic() - told >= PROGRESS_SECONDS or step.done == step.total:
+            told = time.monotonic()
+            context.emit(AttackProgress(attack=name, **vars(step)))
+
+    return tell
+
+
 def evaluate_with_events(
     context: Context, model: Any, data: Dataset, attacks: Sequence[Attack | AutoAttack], **settings: Any
 ) -> Evaluation:
@@ -208,14 +222,7 @@ def evaluate_with_events(
             )
         )
 
-    told = 0.0
-
-    def progress(attack: Attack, step: Step) -> None:
-        nonlocal told
-        if time.monotonic() - told < PROGRESS_SECONDS and step.done < step.total:
-            return
-        told = time.monotonic()
-        context.emit(AttackProgress(attack=attack.name, **vars(step)))
+    progress = progress_teller(context)
 
     def finished(report: AttackReport) -> None:
         context.emit(AttackFinished(attack=report.attack.name, **report.entry()))
@@ -226,7 +233,7 @@ def evaluate_with_events(
         data.y,
         attacks=attacks,
         started=started,
-        progress=progress,
+        progress=lambda attack, step: progress(attack.name, step),
         finished=finished,
         should_stop=context.should_stop,
         **settings,

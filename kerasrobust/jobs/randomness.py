@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from kerasrobust.attacks import PGD, Step
-from kerasrobust.callbacks import PROGRESS_SECONDS
+from kerasrobust.attacks import PGD
 from kerasrobust.config import RandomnessConfig, to_dict
 from kerasrobust.errors import InputError
-from kerasrobust.events import AttackFinished, AttackProgress, AttackStarted, Log
+from kerasrobust.events import AttackFinished, AttackStarted, Log
 from kerasrobust.figures import summary
-from kerasrobust.jobs.attack import describe, load_subject
+from kerasrobust.jobs.attack import describe, load_subject, progress_teller
 from kerasrobust.jobs.context import Context
 from kerasrobust.randomness import Line, probe_randomness
 
@@ -27,19 +25,12 @@ def prepare(context: Context, config: RandomnessConfig) -> Callable[[], dict[str
             "Use the command attack for it."
         )
     epsilon = float(config.epsilon)
-    told = 0.0
 
     def started(name: str, attack: PGD) -> None:
         settings = attack.settings()
         context.emit(
             AttackStarted(attack=name, norm=config.norm, epsilon=epsilon, examples=len(data), settings=settings)
         )
-
-    def progress(name: str, step: Step) -> None:
-        nonlocal told
-        if time.monotonic() - told >= PROGRESS_SECONDS or step.done == step.total:
-            told = time.monotonic()
-            context.emit(AttackProgress(attack=name, **vars(step)))
 
     def finished(line: Line) -> None:
         context.emit(AttackFinished(attack=line.name, **line.entry(config.norm, epsilon)))
@@ -57,7 +48,7 @@ def prepare(context: Context, config: RandomnessConfig) -> Callable[[], dict[str
                 seed=config.seed,
                 batch_size=config.batch_size,
                 started=started,
-                progress=progress,
+                progress=progress_teller(context),
                 finished=finished,
                 should_stop=context.should_stop,
             )
