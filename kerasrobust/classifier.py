@@ -42,6 +42,8 @@ class Classifier:
         arrays: whether the model is called with NumPy arrays, as it isn't TensorFlow code; nothing differentiates it.
         warnings: (code, message) pairs that belong into every result about this model.
         compiled: compiled attacks, kept here so that they live as long as the model does.
+        any_batch: whether one graph of it serves batches of any size.
+        slack: how far its margins may be from those of the model that gives the verdict.
     """
 
     def __init__(self, model: Any, forward: Callable[[tf.Tensor], tf.Tensor], *, name: str, image_shape: Shape) -> None:
@@ -55,6 +57,8 @@ class Classifier:
         self.warnings: list[tuple[str, str]] = []
         self.compiled: dict[Any, Any] = {}
         self.structure: list[Any] = []
+        self.slack = 0.0
+        self.any_batch = False
         self.probed: set[tuple[int, ...]] = set()
         self._forward = forward
         self._probabilities = False
@@ -154,6 +158,14 @@ def as_classifier(
             "Choose the data that the model was trained on."
         )
     return classifier
+
+
+def twin_of(classifier: Classifier, model: keras.Model) -> Classifier:
+    """Returns what attacks see of a model that is a classifier's own twin, so that no probes are needed."""
+    twin = _of_keras(model, classifier.image_shape)
+    twin.classes, twin.randomized, twin.seedable = classifier.classes, classifier.randomized, classifier.seedable
+    twin.probed |= classifier.probed
+    return twin
 
 
 def has_gradient(classifier: Classifier, images: np.ndarray | None = None) -> bool:
@@ -320,7 +332,9 @@ def _of_keras(model: keras.Model, image_shape: Sequence[int | None] | None) -> C
             f"Expected a model of floating images. Received: {model.name!r} with {inputs[0].dtype} inputs, which have "
             "no gradient. Rebuild it on float32 images in [0, 1]."
         )
-    return Classifier(model, _logits(model), name=model.name, image_shape=tuple(inputs[0].shape[1:]))
+    classifier = Classifier(model, _logits(model), name=model.name, image_shape=tuple(inputs[0].shape[1:]))
+    classifier.any_batch = inputs[0].shape[0] is None
+    return classifier
 
 
 def _logits(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:

@@ -47,7 +47,7 @@ class Evaluation:
         by_attack: str (N,), the name of that attack.
         attacks: each attack's own report.
         randomized: whether the network's answers differ from pass to pass.
-        precision: that of the gradients, "float32" or "bfloat16".
+        precision: that of the gradients, "float32", "folded" or "bfloat16" (`kerasrobust.precision`).
         findings: reasons to doubt the figures, each with a stable code, a sentence and figures (`kerasrobust.audit`).
         audit: what was looked at for that, and what it cost; None where it wasn't asked for.
     """
@@ -323,7 +323,7 @@ def _agreed(
     Raises:
         InputError: where the folder holds batches of another model, other data or other settings.
     """
-    precision = chosen_precision(classifier, precision)
+    precision = chosen_precision(classifier, precision, x)
     if memory.folder is None:
         return precision
     # Not Keras' `variables`, among which are the states of random generators.

@@ -1,59 +1,224 @@
-"""In which arithmetic a model computes while it is attacked."""
+"""In which arithmetic a model computes while it is attacked, chosen by what a short probe measures."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import keras
+import numpy as np
+import tensorflow as tf
 
-from kerasrobust.classifier import Classifier, as_classifier
+from kerasrobust import losses
+from kerasrobust.classifier import Classifier, twin_of
 from kerasrobust.errors import InputError
+from kerasrobust.folding import Twin, make_twin
 from kerasrobust.models import is_graph
+from kerasrobust.tracing import Traced
+
+PROBES = 128
+"""Images of which the probe takes gradients; fewer where they are large."""
+
+ROUNDS = 3
+"""How often each arithmetic is timed; the fastest time counts."""
+
+CHEAP_SECONDS = 2e-3
+"""A network whose gradients of all probes take less is attacked as it is: what a twin saves isn't worth making it."""
+
+GAIN = 0.9
+"""Share of the model's own time that a twin may take at most: what differs by less is noise, and runs should repeat."""
+
+ALIKE = 0.9
+"""Median cosine of a network's gradients with its bfloat16 twin's below which that isn't the same network."""
+
+WORDS = ("auto", "float32", "folded", "bfloat16")
 
 
-def chosen_precision(classifier: Classifier, precision: str) -> str:
-    """Returns "float32" or "bfloat16": what `precision` means for a model.
+def chosen_precision(classifier: Classifier, precision: str, x: np.ndarray) -> str:
+    """Returns in which arithmetic a model is attacked: what `precision` means for it.
 
-    "auto" is float32 as long as nothing has measured that bfloat16 finds the same examples in less time.
+    "float32" is the model as it was given. "folded" is float32 too, with batch normalisation folded into the layers
+    before it. "bfloat16" is that in bfloat16. "auto" is the one of them whose gradients take least time on this machine
+    now; bfloat16 only where its gradients point where the model's do.
+
+    Args:
+        classifier: the model as it was given.
+        precision: one of those words.
+        x: float32 (N, H, W, C), the images to come, of which a few are used.
 
     Raises:
         InputError: for another word.
 
     Example:
-        >>> chosen_precision(as_classifier(model), "auto")
-        'float32'
+        >>> chosen_precision(as_classifier(model), "auto", x)
+        'bfloat16'
     """
-    if precision not in ("auto", "float32", "bfloat16"):
+    if precision not in WORDS:
         raise InputError(f"Expected a precision out of auto, float32, bfloat16. Received: {precision!r}. Choose one.")
-    return "float32" if precision == "auto" else precision
+    if precision != "auto":
+        return precision
+    if not _has_twins(classifier):
+        return "float32"
+    images = _some(x)
+    key = ("precision", images.shape)
+    if key not in classifier.compiled:
+        classifier.compiled[key] = _fastest(classifier, images)
+    return classifier.compiled[key]
 
 
-def at_precision(classifier: Classifier, precision: str) -> Classifier:
+def at_precision(classifier: Classifier, precision: str, x: np.ndarray) -> Classifier:
     """Returns the classifier whose gradients an attack takes; verdicts stay with the one that was given.
+
+    Its `slack` is by how much the two disagree about the margins of a few of the images: what falls by less than that
+    has not fallen for certain.
 
     Args:
         classifier: the model as it was given, in float32.
-        precision: "float32", "bfloat16", or "auto" (see `chosen_precision`).
+        precision: see `chosen_precision`.
+        x: float32 (N, H, W, C), the images to come.
 
     Raises:
-        InputError: for another precision, or bfloat16 for a model that can't be rebuilt in it.
+        InputError: for another word, or a model that can't be rebuilt.
 
     Example:
-        >>> crafting = at_precision(as_classifier(model), "bfloat16")
+        >>> crafting = at_precision(as_classifier(model), "bfloat16", x)
     """
-    if chosen_precision(classifier, precision) == "float32":
+    chosen = chosen_precision(classifier, precision, x)
+    if chosen == "float32":
         return classifier
-    if not isinstance(classifier.model, keras.Model):
+    crafting = _twin(classifier, chosen)
+    images = _some(x)
+    crafting.slack = float(np.max(np.abs(_margins(crafting, images) - _margins(classifier, images))))
+    return crafting
+
+
+@dataclass(frozen=True)
+class _Crafting:
+    """A twin as attacks see it."""
+
+    twin: Twin
+    classifier: Classifier
+
+
+def _twin(classifier: Classifier, precision: str) -> Classifier:
+    """Returns the twin of a classifier, with the weights of now."""
+    made = classifier.compiled.get(precision)
+    if made is None:
+        if not isinstance(classifier.model, keras.Model):
+            raise InputError(
+                f"Expected a Keras model for {precision}. Received: {classifier.name!r}, whose graph is fixed. "
+                "Use float32."
+            )
+        check_graph(classifier.model)
+        twin = crafting_twin(classifier.model, "mixed_bfloat16" if precision == "bfloat16" else "float32")
+        made = classifier.compiled[precision] = _Crafting(twin, twin_of(classifier, twin.model))
+    made.twin.refresh()
+    return made.classifier
+
+
+def crafting_twin(model: keras.Model, policy: str) -> Twin:
+    """Returns the twin of a model whose gradients are taken under a dtype policy."""
+    kept = _kept(model, policy)
+
+    def policy_of(layer: Any) -> str:
+        # What scales the images: rounded to bfloat16 first, they would lose most of the steps inside epsilon.
+        scaling = isinstance(layer, (keras.layers.Rescaling, keras.layers.Normalization))
+        return "float32" if scaling or id(layer) in kept else policy
+
+    return make_twin(model, policy_of)
+
+
+def _has_twins(classifier: Classifier) -> bool:
+    model = classifier.model
+    return isinstance(model, keras.Model) and is_graph(model) and (classifier.seedable or not classifier.randomized)
+
+
+def _some(x: np.ndarray) -> np.ndarray:
+    count = int(np.clip(2**19 // np.prod(x.shape[1:]), 8, PROBES))
+    return np.resize(x[:count], (count, *x.shape[1:]))
+
+
+def _key(classifier: Classifier) -> tf.Tensor | None:
+    return tf.constant([0, 3]) if classifier.randomized and classifier.seedable else None
+
+
+def _margins(classifier: Classifier, images: np.ndarray) -> np.ndarray:
+    """Returns the lead of each class over the best other one, (N, K)."""
+    logits = classifier.run(images, _key(classifier))
+    top = np.sort(logits, axis=1)[:, -2:]
+    return logits - np.where(logits == top[:, 1:], top[:, :1], top[:, 1:])
+
+
+def _fastest(classifier: Classifier, images: np.ndarray) -> str:
+    """Returns the arithmetic whose gradients take least time and point where the model's do."""
+    candidates = ["float32", "folded", *(["bfloat16"] if has_bfloat16() else [])]
+    key = _key(classifier)
+    x = tf.constant(images)
+    slopes: dict[str, np.ndarray] = {}
+    seconds: dict[str, float] = {}
+    graphs = {}
+
+    def measure(name: str) -> None:
+        began = time.perf_counter()
+        graphs[name](x).numpy()
+        seconds[name] = min(seconds.get(name, np.inf), time.perf_counter() - began)
+
+    for name in candidates:
+        graphs[name] = _gradient(classifier if name == "float32" else _twin(classifier, name), key)
+        slopes[name] = graphs[name](x).numpy().reshape(len(images), -1)
+        measure(name)
+        if seconds["float32"] < CHEAP_SECONDS:
+            return "float32"
+    for _ in range(ROUNDS):
+        for name in candidates:
+            measure(name)
+    own = slopes["float32"]
+    sizes = {name: np.linalg.norm(slope, axis=1) for name, slope in slopes.items()}
+
+    def alike(name: str) -> bool:
+        products = np.sum(own * slopes[name], axis=1)
+        scale = np.maximum(sizes["float32"] * sizes[name], 1e-30)
+        return bool(np.median(products / scale) >= ALIKE)
+
+    able = [name for name in candidates if name != "float32" and alike(name)]
+    best = min(able, key=seconds.__getitem__, default="float32")
+    return best if seconds[best] <= GAIN * seconds["float32"] else "float32"
+
+
+def _gradient(classifier: Classifier, key: tf.Tensor | None) -> Traced:
+    """Returns the graph of the gradient of images by their lead: the work that attacks repeat."""
+
+    def slope(x: tf.Tensor) -> tf.Tensor:
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(x)
+            logits = classifier(x, key)
+            lead = tf.reduce_sum(losses.margin(logits, tf.argmax(logits, axis=1)))
+        return tape.gradient(lead, x, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+
+    return Traced(slope)
+
+
+def has_bfloat16() -> bool:
+    """Tells whether the processor computes in bfloat16 instead of imitating it; on a GPU the probe finds out."""
+    if tf.config.list_physical_devices("GPU"):
+        return True
+    try:
+        with open("/proc/cpuinfo") as file:
+            words = next((line.split() for line in file if line.startswith(("flags", "Features"))), [])
+    except OSError:  # Not Linux: it isn't known, so it isn't used.
+        return False
+    return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(words))
+
+
+def check_graph(model: Any) -> None:
+    """Raises InputError for a model that can't be rebuilt layer by layer."""
+    if not is_graph(model) or not model.built:
         raise InputError(
-            f"Expected a Keras model for bfloat16. Received: {classifier.name!r}, whose graph is fixed. Use float32."
+            f"Expected a built functional or Sequential Keras model. Received: {type(model).__name__} {model.name!r}. "
+            "Rebuild it from such layers, or under the wanted policy."
         )
-    twin = classifier.compiled.get("bfloat16")
-    if twin is None:
-        twin = as_classifier(with_precision(classifier.model, "mixed_bfloat16"))
-        classifier.compiled["bfloat16"] = twin
-    twin.model.set_weights(classifier.model.get_weights())  # It may have been trained since.
-    return twin
 
 
 def with_precision(model: keras.Model, policy: str) -> keras.Model:
@@ -74,25 +239,15 @@ def with_precision(model: keras.Model, policy: str) -> keras.Model:
     Example:
         >>> fast = with_precision(model, "mixed_bfloat16")
     """
-    inner = [part for part in model._flatten_layers() if not isinstance(part, (keras.Model, keras.layers.InputLayer))]
-    was_mixed = any(layer.compute_dtype != "float32" for layer in inner)
-    kept = set()
-    if policy != "float32":
-        kept = {id(layer) for layer in inner if was_mixed and layer.compute_dtype == "float32"}
-        if is_graph(model):
-            kept |= {id(layer) for layer in _output_layers(model)}
-    if all(layer.dtype_policy.name == ("float32" if id(layer) in kept else policy) for layer in inner):
+    kept = _kept(model, policy)
+    if all(layer.dtype_policy.name == ("float32" if id(layer) in kept else policy) for layer in _inner(model)):
         return model
     return clone(model, lambda layer: "float32" if id(layer) in kept else policy)
 
 
 def clone(model: keras.Model, policy: Callable[[keras.Layer], str]) -> keras.Model:
     """Returns an uncompiled copy of a functional or Sequential model, each layer under the policy given for it."""
-    if not is_graph(model) or not model.built:
-        raise InputError(
-            f"Expected a built functional or Sequential Keras model. Received: {type(model).__name__} {model.name!r}. "
-            "Rebuild it from such layers, or under the wanted policy."
-        )
+    check_graph(model)
 
     def copy(layer: Any) -> Any:
         config = layer.get_config()
@@ -106,6 +261,20 @@ def clone(model: keras.Model, policy: Callable[[keras.Layer], str]) -> keras.Mod
         result.build(model.input_shape)
     result.set_weights(model.get_weights())
     return result
+
+
+def _inner(model: keras.Model) -> list[Any]:
+    return [part for part in model._flatten_layers() if not isinstance(part, (keras.Model, keras.layers.InputLayer))]
+
+
+def _kept(model: keras.Model, policy: str) -> set[int]:
+    """Returns the ids of the layers that stay in float32 under a policy."""
+    if policy == "float32":
+        return set()
+    inner = _inner(model)
+    was_mixed = any(layer.compute_dtype != "float32" for layer in inner)
+    kept = {id(layer) for layer in inner if was_mixed and layer.compute_dtype == "float32"}
+    return kept | ({id(layer) for layer in _output_layers(model)} if is_graph(model) else set())
 
 
 def _output_layers(model: keras.Model) -> list[Any]:

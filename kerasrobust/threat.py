@@ -105,7 +105,7 @@ def _draw(sample: Callable[[Any, tf.Tensor], tf.Tensor], keys: tf.Tensor, shape:
 
 
 def hashed_uniform(keys: tf.Tensor, step: tf.Tensor, count: int) -> tf.Tensor:
-    """Returns uniform numbers in [0, 1), (N, count), from a key per example, (N, 2), and the number of the step.
+    """Returns uniform numbers in [0, 1), (N, count), from a key per example, (N, 2), and a step's number, () or (N,).
 
     A hash of key and counter instead of TensorFlow's generators, which take one key a call: at every query that call
     per example would cost more than the network. The mixing is MurmurHash3's finaliser (Appleby 2011).
@@ -118,7 +118,8 @@ def hashed_uniform(keys: tf.Tensor, step: tf.Tensor, count: int) -> tf.Tensor:
         return tf.bitwise.bitwise_xor(value, tf.bitwise.right_shift(value, tf.constant(16, tf.uint32)))
 
     keys = tf.bitcast(keys, tf.uint32)
-    number = tf.cast(step, tf.uint32) * tf.constant(count, tf.uint32) + tf.constant(np.arange(count), tf.uint32)
+    number = tf.cast(step, tf.uint32)[..., None] * tf.constant(count, tf.uint32)
+    number += tf.constant(np.arange(count), tf.uint32)
     example = mix(mix(keys[:, 0]) + keys[:, 1])
     mixed = mix(tf.bitwise.bitwise_xor(example[:, None], mix(number + tf.constant(0x9E3779B9, tf.uint32))))
     # 24 bits are what a float32 holds.

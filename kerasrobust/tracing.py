@@ -16,6 +16,7 @@ class Traced:
 
     Args:
         body: made of TensorFlow operations; loops are written as `tf.while_loop`, so autograph stays off.
+        signature: what it is traced for, given the first call's arguments; those themselves without it.
 
     Attributes:
         traces: how often the body was traced: 0 before the first call, then 1.
@@ -26,15 +27,19 @@ class Traced:
         4.0
     """
 
-    def __init__(self, body: Callable[..., Any]) -> None:
+    def __init__(
+        self, body: Callable[..., Any], signature: Callable[[tuple[Any, ...]], tuple[Any, ...]] | None = None
+    ) -> None:
         self.traces = 0
+        self._signature = signature or (lambda arguments: arguments)
         self._body = body
         self._graph: Any = None
 
     def __call__(self, *arguments: Any) -> Any:
         if self._graph is None:
             # Autograph would slow tracing and rewrite the errors of a model's own code.
-            self._graph = tf.function(self._counted, autograph=False).get_concrete_function(*arguments)
+            graph = tf.function(self._counted, autograph=False)
+            self._graph = graph.get_concrete_function(*self._signature(arguments))
         return self._graph(*arguments)
 
     def _counted(self, *arguments: Any) -> Any:

@@ -163,12 +163,12 @@ class AdversarialModel(keras.Model):
         """Returns attacked images; `share` scales the budget and the step with it."""
         numbers = {name: tf.constant(value) for name, value in attack.parameters().items()}
         numbers |= {name: numbers[name] * share for name in ("epsilon", "step_size")}
-        numbers["early_stop"] = tf.constant(False)
+        numbers |= {"early_stop": tf.constant(False), "leave": tf.shape(x)[0], "slack": tf.constant(0.0)}
         state = attack.begin(self._logits, x, y, key, numbers)
         state = attack.advance(self._logits, state, tf.constant(attack.step_count()), numbers)
-        x_adv = state["x_adv"]
         if attack.keeps_best():
-            x_adv, _ = attack.finish(self._logits, state, numbers)
+            state = attack.finish(self._logits, state, numbers)
+        x_adv, _ = attack.found(state, numbers)
         return tf.stop_gradient(x_adv)
 
     def _share(self) -> tf.Tensor:

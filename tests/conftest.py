@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from keras import layers as L
 
+from kerasrobust import precision
 from kerasrobust.layers import randomize
 from kerasrobust.models import build_model
 
@@ -28,6 +29,13 @@ def linear_model(kernel: np.ndarray, bias: np.ndarray, *between: L.Layer) -> ker
 def images(count: int, seed: int = 0) -> np.ndarray:
     """Returns images of middling brightness, so that no small perturbation meets the box [0, 1]."""
     return np.random.default_rng(seed).uniform(0.35, 0.65, (count, *SHAPE)).astype(np.float32)
+
+
+@pytest.fixture(autouse=True)
+def exact(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes "auto" float32 but in the tests of that choice, which follows what is fastest on the machine just now."""
+    if request.node.path.name != "test_precision.py":
+        monkeypatch.setattr(precision, "_fastest", lambda *_: "float32")
 
 
 @pytest.fixture(scope="session")

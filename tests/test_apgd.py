@@ -25,7 +25,7 @@ FAMILY = [APGDCE, APGDDLR, APGDT, APGDMargin]
 def state(**given: Any) -> dict[str, tf.Tensor]:
     """Returns what a checkpoint looks at, for one example."""
     values = {
-        "step": 22, "checkpoint": 22, "period": 22, "rises": [22], "halved": [True], "checked": [0.0],
+        "age": [22], "checkpoint": [22], "period": [22], "rises": [22], "halved": [True], "checked": [0.0],
         "best_loss": [1.0], "size": [0.2],
     }  # fmt: skip
     return {name: tf.constant(value) for name, value in (values | given).items()}
@@ -49,12 +49,12 @@ def numbers(steps: int, norm: str = "linf") -> dict[str, tf.Tensor]:
 )
 def test_checkpoints(steps: int, expected: list[int]) -> None:
     given, found = numbers(steps), []
-    now = state(checkpoint=schedule(steps, "linf")[0], period=schedule(steps, "linf")[0])
+    now = state(checkpoint=[schedule(steps, "linf")[0]], period=[schedule(steps, "linf")[0]])
     for step in range(steps):
-        now |= {"step": tf.constant(step)}
-        before = int(now["checkpoint"])
+        now |= {"age": tf.constant([step])}
+        before = int(now["checkpoint"][0])
         now |= _check(now, given)[1]
-        found += [step] if int(now["checkpoint"]) != before else []
+        found += [step] if int(now["checkpoint"][0]) != before else []
     assert found == expected
 
 
@@ -69,16 +69,16 @@ def test_checkpoints(steps: int, expected: list[int]) -> None:
         ({"halved": [False], "checked": [0.5]}, False),
         ({"halved": [True], "checked": [1.0]}, False),
         # No checkpoint.
-        ({"step": 21, "rises": [0]}, False),
+        ({"age": [21], "rises": [0]}, False),
     ],
 )
 def test_when_the_step_is_halved(case: dict[str, Any], halves: bool) -> None:
     back, changed = _check(state(**case), numbers(100))
     assert bool(back[0]) == halves
     assert float(changed["size"][0]) == pytest.approx(0.1 if halves else 0.2)
-    if case.get("step") != 21:
+    if "age" not in case:
         assert bool(changed["halved"][0]) == halves
-        assert (int(changed["rises"][0]), int(changed["period"]), int(changed["checkpoint"])) == (0, 19, 41)
+        assert tuple(int(changed[name][0]) for name in ("rises", "period", "checkpoint")) == (0, 19, 41)
 
 
 def test_momentum_by_hand() -> None:
@@ -97,7 +97,8 @@ def test_momentum_by_hand() -> None:
 
     attack = APGDCE(epsilon=0.1)
     given = {name: tf.constant(value) for name, value in attack.parameters().items()}
-    given |= {"run": tf.constant(0), "early_stop": tf.constant(False)}
+    given |= {"run": tf.constant(0), "early_stop": tf.constant(False), "slack": tf.constant(0.0)}
+    given |= {"leave": tf.constant(1)}
     x, keys = tf.fill([1, 1, 1, 1], 0.5), tf.constant([[1, 2]])
     now = attack.begin(network, x, tf.constant([0], tf.int64), keys, given)
     assert float(abs(now["x_adv"] - 0.5)[0, 0, 0, 0]) == pytest.approx(0.1), "it starts on the ball's surface"
@@ -147,14 +148,14 @@ def test_l1_steps_by_hand() -> None:
     x = tf.zeros([1, 4, 4, 1])
     best = tf.reshape(tf.one_hot([3], 16) + tf.one_hot([7], 16), [1, 4, 4, 1])
     now = {
-        "step": tf.constant(4), "checkpoint": tf.constant(4), "period": tf.constant(4), "x": x, "best": best,
+        "age": tf.constant([4]), "checkpoint": tf.constant([4]), "period": tf.constant([4]), "x": x, "best": best,
         "entries": tf.constant([16.0]), "size": tf.constant([0.05]), "share": tf.constant([0.2]),
     }  # fmt: skip
     back, changed = _check_l1(now, numbers(100, "l1"))
     assert bool(back[0])
     assert float(changed["size"][0]) == pytest.approx(0.1)
     assert float(changed["share"][0]) == pytest.approx(2 / 16 / 1.5)
-    assert int(changed["checkpoint"]) == 8
+    assert int(changed["checkpoint"][0]) == 8
     # Sparsity as before: the step shrinks by 1.5, but not below a tenth of the radius.
     back, changed = _check_l1(now | {"entries": tf.constant([2.0])}, numbers(100, "l1"))
     assert not bool(back[0])

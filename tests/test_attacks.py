@@ -171,7 +171,11 @@ def test_rules_for_all(name: str, model_name: str, models: dict[str, Any], label
         assert whole.gradients == N * TABLE[name].gradients
         # One pass over the images before, one over the result, and one over each run's candidate.
         passes = 8 if random else 1
-        queries = attack.against(random).queries_per_step() * attack.step_count() + attack.queries_around()
+        queries = (
+            attack.against(random).queries_per_step() * attack.step_count()
+            + attack.queries_at_start()
+            + attack.queries_at_end()
+        )
         assert whole.forwards == N * (2 * passes + attack.run_count() * queries)
 
 
@@ -343,8 +347,8 @@ def test_eot_counts_its_passes_and_repeats(
     same(one, again)
     if not attack.minimum_norm:
         assert one.gradients == N * attack.step_count() * 4
+        assert one.forwards == N * (3 + 3 + 4)
     assert one.passes.shape == (3, N)
-    assert one.forwards == N * (3 + 3 + 4)
 
 
 def test_one_lucky_pass_does_not_end_the_attack_on_a_randomized_network(

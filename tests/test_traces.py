@@ -38,7 +38,8 @@ def check_traced_once(model: keras.Model, attacks: list[Attack], run: Callable[[
     for seed, attack in enumerate(attacks):
         run(attack, seed)
     made, count = len(compiled(classifier)) - before[0], traces(classifier) - before[1]
-    if (made, count) != (1, 3):
+    # Where all examples are done before the last step, nothing is finished.
+    if made != 1 or not 2 <= count <= 3:
         raise AssertionError(f"{made} sets of graphs and {count} traces, expected 1 and 3 (begin, advance, finish)")
 
 
@@ -95,7 +96,7 @@ def test_another_precision_has_graphs_of_its_own(models: dict[str, keras.Model])
     attack = PGD(norm="l2", steps=2)
     attack(model, X, y, batch_size=4)
     attack(model, X, y, batch_size=4, precision="bfloat16")
-    twin = as_classifier(model).compiled["bfloat16"]
+    twin = as_classifier(model).compiled["bfloat16"].classifier
     before = traces(as_classifier(model)), traces(twin)
     assert before[1] == 3
     for precision in ("float32", "bfloat16", "auto"):

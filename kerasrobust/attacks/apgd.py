@@ -110,8 +110,9 @@ class APGD(Attack):
             "halved": tf.fill(count, True),
             "share": tf.fill(count, 0.2),
             "entries": tf.fill(count, tf.cast(tf.reduce_prod(tf.shape(x)[1:]), tf.float32)),
-            "period": numbers["first"],
-            "checkpoint": numbers["first"],
+            "period": tf.fill(count, numbers["first"]),
+            "checkpoint": tf.fill(count, numbers["first"]),
+            "age": tf.zeros(count, tf.int32),
             "step": tf.constant(0),
             "key": key,
         }
@@ -120,16 +121,10 @@ class APGD(Attack):
         """Returns the class that this run is to reach, (N,); the label where the loss has no target."""
         return y
 
-    def advance(self, network: Network, state: State, count: tf.Tensor, numbers: Parameters) -> State:
-        last = state["step"] + count
+    def done(self, state: State, numbers: Parameters) -> tf.Tensor:
+        return numbers["early_stop"] & (state["score"] < -numbers["slack"])
 
-        def unfinished(state: State) -> tf.Tensor:
-            return (state["step"] < last) & ~(numbers["early_stop"] & tf.reduce_all(state["score"] < 0))
-
-        (state,) = tf.while_loop(unfinished, lambda state: (self._step(network, state, numbers),), (state,))
-        return state
-
-    def _step(self, network: Network, state: State, numbers: Parameters) -> State:
+    def step(self, network: Network, state: State, numbers: Parameters) -> State:
         key = threat.fold(state["key"], state["step"])
         slope, loss, score = gradient(
             network,
@@ -158,33 +153,33 @@ class APGD(Attack):
         else:
             moved = threat.project(old + size * threat.steepest(slope, self.norm), x, epsilon, self.norm)
             # The first step has nothing to carry on.
-            weight = tf.where(state["step"] > 0, MOMENTUM, 1.0)
+            weight = threat.column(tf.where(state["age"] > 0, MOMENTUM, 1.0))
             moved = old + weight * (moved - old) + (1 - weight) * (old - state["previous"])
             moved = threat.project(moved, x, epsilon, self.norm)
         # What the next step carries on is the way from here, also where "here" was the best point.
-        return state | {"x_adv": moved, "previous": old, "step": state["step"] + 1}
+        return state | {"x_adv": moved, "previous": old, "age": state["age"] + 1, "step": state["step"] + 1}
 
     def _note(self, state: State, score: tf.Tensor, numbers: Parameters) -> State:
         """Returns the example to be judged and its score, after a look at the present one."""
-        better = score < state["score"]
-        # Where an early stop is asked for, an example is done at its first success.
-        better &= ~(numbers["early_stop"] & (state["score"] < 0))
+        better = (score < state["score"]) & ~self.done(state, numbers)
         return {
             "found": tf.where(threat.column(better), state["x_adv"], state["found"]),
             "score": tf.where(better, score, state["score"]),
         }
 
-    def finish(self, network: Network, state: State, numbers: Parameters) -> tuple[tf.Tensor, tf.Tensor]:
+    def finish(self, network: Network, state: State, numbers: Parameters) -> State:
         passes = 1 if self.eot == 1 else numbers["eot"]
         key = threat.fold(state["key"], state["step"])
         score = mean_score(network, state["x_adv"], state["y"], key, passes, targeted=False)
-        state = state | self._note(state, score, numbers)
+        return state | self._note(state, score, numbers)
+
+    def found(self, state: State, numbers: Parameters) -> tuple[tf.Tensor, tf.Tensor]:
         return state["found"], state["score"]
 
 
 def _check(state: State, numbers: Parameters) -> tuple[tf.Tensor, State]:
     """Returns which examples go back to their best point, and what changes: all at checkpoints only."""
-    now = state["step"] == state["checkpoint"]
+    now = state["age"] == state["checkpoint"]
     slow = tf.cast(state["rises"], tf.float32) <= RISES * tf.cast(state["period"], tf.float32)
     stuck = ~state["halved"] & (state["checked"] >= state["best_loss"])
     halve = now & (slow | stuck)
@@ -201,7 +196,7 @@ def _check(state: State, numbers: Parameters) -> tuple[tf.Tensor, State]:
 
 def _check_l1(state: State, numbers: Parameters) -> tuple[tf.Tensor, State]:
     """The same for L1: the share of entries that a step moves follows the sparsity of the best point."""
-    now = state["step"] == state["checkpoint"]
+    now = state["age"] == state["checkpoint"]
     changed = tf.abs(state["best"] - state["x"]) > 0
     entries = tf.reduce_sum(tf.cast(changed, tf.float32), axis=[1, 2, 3])
     fewer = entries / state["entries"] < 0.95
@@ -310,8 +305,8 @@ class APGDT(APGD):
     def run_count(self) -> int:
         return self.targets * self.restarts
 
-    def queries_around(self) -> int:
-        return 2 * self.eot
+    def queries_at_start(self) -> int:
+        return self.eot
 
     def target(self, network: Network, x: tf.Tensor, y: tf.Tensor, key: tf.Tensor, numbers: Parameters) -> tf.Tensor:
         logits = mean_logits(network, x, key, 1 if self.eot == 1 else numbers["eot"])

@@ -1,9 +1,9 @@
 """What all attacks share: the call that checks, runs, judges and counts. An attack itself is three small functions.
 
-`begin` makes the state of a batch, `advance` moves it a tensor-valued number of steps, `finish` names the example to be
-judged. Each is traced once per (attack, model, batch shape, precision): numbers such as epsilon are tensors, the last,
-smaller batch is padded. `advance` is called in chunks of about half a second, and between chunks progress is told and
-cancelling looked at.
+`begin` makes the state of a batch, `advance` moves it a tensor-valued number of steps, `finish` has a last look. Each
+is traced once per (attack, model, shape of images, precision): numbers such as epsilon are tensors, and one graph
+serves batches of any size. `advance` is called in chunks of about half a second, and between chunks progress is told
+and cancelling looked at; examples that are done leave the batch there, and others take their place (`attacks.batch`).
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrobust import threat
-from kerasrobust.attacks.batch import Batch, Compiled, Counts, Parameters, State, Step
+from kerasrobust.attacks.batch import UNITS, Batch, Compiled, Counts, Parameters, State, Step, open_batch
 from kerasrobust.attacks.passes import Network
 from kerasrobust.classifier import Classifier, as_classifier, check_images
 from kerasrobust.errors import InputError
 from kerasrobust.memory import Memory
-from kerasrobust.precision import at_precision
+from kerasrobust.precision import at_precision, chosen_precision
 from kerasrobust.tracing import Traced
 from kerasrobust.verdict import Verdict, judge
 
@@ -130,11 +130,30 @@ class Attack(ABC):
         """Returns the state before the first step. `y` holds labels, or targets where the attack is targeted."""
 
     @abstractmethod
+    def step(self, network: Network, state: State, numbers: Parameters) -> State:
+        """Returns the state one step later; its "step" counts them."""
+
     def advance(self, network: Network, state: State, count: tf.Tensor, numbers: Parameters) -> State:
-        """Returns the state `count` steps later. Stops early where `numbers["early_stop"]` is set and all are done."""
+        """Returns the state `count` steps later, or earlier where `numbers["leave"]` rows are done."""
+        last = state["step"] + count
+
+        def unfinished(state: State) -> tf.Tensor:
+            done = tf.reduce_sum(tf.cast(self.done(state, numbers), tf.int32))
+            return (state["step"] < last) & (done < numbers["leave"])
+
+        (state,) = tf.while_loop(unfinished, lambda state: (self.step(network, state, numbers),), (state,))
+        return state
+
+    def done(self, state: State, numbers: Parameters) -> tf.Tensor:
+        """Returns which examples no further step changes, bool (N,)."""
+        return tf.zeros(tf.shape(state["y"]), tf.bool)
+
+    def finish(self, network: Network, state: State, numbers: Parameters) -> State:
+        """Returns the state after a last look at where the steps ended."""
+        return state
 
     @abstractmethod
-    def finish(self, network: Network, state: State, numbers: Parameters) -> tuple[tf.Tensor, tf.Tensor]:
+    def found(self, state: State, numbers: Parameters) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the examples (N, H, W, C) and their scores (N,): below 0 where the attack believes it succeeded.
 
         Of several runs the lowest score counts.
@@ -148,8 +167,12 @@ class Attack(ABC):
         """Returns the forward passes of one step of one example, beyond those of its gradients."""
         return self.eot if self.gradient_free else 0
 
-    def queries_around(self) -> int:
-        """Returns the forward passes of `begin` and `finish` on one example."""
+    def queries_at_start(self) -> int:
+        """Returns the forward passes of `begin` on one example."""
+        return 0
+
+    def queries_at_end(self) -> int:
+        """Returns the forward passes of `finish` on one example; one that is done before doesn't get there."""
         return self.eot
 
     def run_count(self) -> int:
@@ -196,8 +219,9 @@ class Attack(ABC):
             x: float32 (N, H, W, C) in [0, 1].
             y: integers (N,), the true classes.
             seed: of the random starts and of the noise in our noise layers; equal seeds give equal results.
-            precision: of the gradients: "float32", "bfloat16" (Keras models only), or "auto". Verdicts are float32.
-            batch_size: images attacked at once.
+            precision: of the gradients: "float32" for the model as it is, "bfloat16" for a twin in that arithmetic
+                (Keras models only), or "auto" for what is fastest (`kerasrobust.precision`). Verdicts are float32.
+            batch_size: images attacked at once. One that is done leaves the batch, and another takes its place.
             progress: called about every half second with a `Step`.
             early_stop: leave examples that the model gets wrong as they are, and stop a batch where all are done.
             should_stop: asked about every half second; where it says True, `Cancelled` is raised.
@@ -250,11 +274,13 @@ class Attack(ABC):
         )
         x_adv = x.copy()
         score = np.full(len(x), np.inf, np.float32)
-        crafting = at_precision(classifier, precision)
+        # A minimum-norm attack ends on the boundary itself, whose place bfloat16 doesn't resolve.
+        exact = self.minimum_norm and chosen_precision(classifier, precision, x) == "bfloat16"
+        crafting = at_precision(classifier, "folded" if exact else precision, x)
         attack = self.against(classifier.randomized)
         memory = memory or Memory()
         for run in range(self.run_count()):
-            remaining = active if not early_stop or classifier.randomized else active[score[active] >= 0]
+            remaining = active if not early_stop or classifier.randomized else active[score[active] >= -crafting.slack]
             counts.run, counts.done = run, len(x) - len(remaining)
             work = attack._batches(
                 crafting, x, goal, remaining, [seed, run], batch_size, early_stop, counts, stop, memory
@@ -317,36 +343,36 @@ class Attack(ABC):
         stop: Callable[[], bool],
         memory: Memory,
     ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Attacks the examples `remaining`, batch after batch; yields their indices, candidates and scores."""
+        """Attacks the examples `remaining`; yields their indices, candidates and scores as they are done."""
         size = min(batch_size, len(x), self.largest_batch or batch_size)
-        compiled = self._compile(classifier, (size, *x.shape[1:]))
         # A randomized network has no "done": one lucky pass is no success.
         ends_early = early_stop and not classifier.randomized
         numbers = {name: tf.constant(value) for name, value in self.parameters().items()}
         numbers |= {"early_stop": tf.constant(ends_early), "run": tf.constant(seed[1])}
-        for first in range(0, len(remaining), size):
-            index = remaining[first : first + size]
-            name = f"{seed[1]}-{first}"
-            found = memory.get(name)
-            # Noise that can't be seeded may have left other images in another process.
-            if found is None or not np.array_equal(found["index"], index):
-                # Padding repeats the batch's own images, so nothing in the graph meets an unusual value.
-                padded = np.resize(index, size)
-                # An image's noise follows from the image, so it is the same wherever in whatever batch it stands.
-                marks = np.array([zlib.crc32(image.tobytes()) >> 1 for image in x[padded]])
-                keys = np.stack([np.full(size, _key(*seed)), marks], axis=1).astype(np.int32)
-                inputs = tf.constant(x[padded]), tf.constant(goal[padded]), tf.constant(keys)
-                batch = Batch(self, compiled, numbers, len(index), classifier.classes, counts, memory, name)
-                found = batch.run(inputs, index, stop)
-            else:
-                counts.gradients += int(found["gradients"])
-                counts.forwards += int(found["forwards"])
-                counts.seconds += float(found["seconds"])
-            counts.done += len(index)
-            yield index, found["images"], found["scores"]
+        numbers |= {"slack": tf.constant(classifier.slack)}
+
+        def inputs(index: np.ndarray) -> tuple[tf.Tensor, ...]:
+            # An image's noise follows from the image, so it is the same wherever in whatever batch it stands.
+            marks = np.array([zlib.crc32(image.tobytes()) >> 1 for image in x[index]])
+            keys = np.stack([np.full(len(index), _key(*seed)), marks], axis=1).astype(np.int32)
+            return tf.constant(x[index]), tf.constant(goal[index]), tf.constant(keys)
+
+        yield from Batch(
+            attack=self,
+            compiled=self._compile(classifier, x.shape[1:] if classifier.any_batch else (size, *x.shape[1:])),
+            numbers=numbers,
+            inputs=inputs,
+            queue=remaining,
+            size=size,
+            unit=-(-size // UNITS) if classifier.any_batch else size,
+            classes=classifier.classes,
+            counts=counts,
+            memory=memory,
+            name=str(seed[1]),
+        ).run(stop)
 
     def _compile(self, classifier: Classifier, shape: tuple[int, ...]) -> Compiled:
-        """Returns the attack's functions for this model and batch shape, traced at their first call."""
+        """Returns the attack's functions for this model and shape of images or batches, traced at their first call."""
         key = (self.structure(), shape)
         if key not in classifier.compiled:
             network = classifier.__call__
@@ -355,10 +381,11 @@ class Attack(ABC):
                 def network(x: tf.Tensor, key: tf.Tensor | None) -> tf.Tensor:
                     return classifier(x)
 
+            signature = open_batch if classifier.any_batch else None
             classifier.compiled[key] = Compiled(
-                begin=Traced(lambda x, y, keys, numbers: self.begin(network, x, y, keys, numbers)),
-                advance=Traced(lambda state, count, numbers: self.advance(network, state, count, numbers)),
-                finish=Traced(lambda state, numbers: self.finish(network, state, numbers)),
+                begin=Traced(lambda x, y, keys, numbers: self.begin(network, x, y, keys, numbers), signature),
+                advance=Traced(lambda state, count, numbers: self.advance(network, state, count, numbers), signature),
+                finish=Traced(lambda state, numbers: self.finish(network, state, numbers), signature),
             )
         return classifier.compiled[key]
 

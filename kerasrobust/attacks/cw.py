@@ -102,14 +102,7 @@ class CW(Attack):
             "key": threat.fold(keys[0], 7),
         }
 
-    def advance(self, network: Network, state: State, count: tf.Tensor, numbers: Parameters) -> State:
-        last = state["step"] + count
-        (state,) = tf.while_loop(
-            lambda state: state["step"] < last, lambda state: (self._step(network, state, numbers),), (state,)
-        )
-        return state
-
-    def _step(self, network: Network, state: State, numbers: Parameters) -> State:
+    def step(self, network: Network, state: State, numbers: Parameters) -> State:
         state = _next_price(state, numbers)
         x, w = state["x"], state["w"]
         x_adv = _to_image(w)
@@ -140,7 +133,7 @@ class CW(Attack):
 
     def _note(self, state: State, x_adv: tf.Tensor, gap: tf.Tensor, numbers: Parameters) -> State:
         """Returns the nearest example so far, and who was fooled at the present price, after a look at this one."""
-        fooled = gap + numbers["confidence"] < 0
+        fooled = gap + numbers["confidence"] < -numbers["slack"]
         # Adam's first steps are as long for a price that is too low. So its success is told from its second half.
         late = 2 * (state["step"] % numbers["search_steps"] + 1) > numbers["search_steps"]
         distance = threat.distance(x_adv - state["x"], "l2")
@@ -151,12 +144,14 @@ class CW(Attack):
             "fooled": state["fooled"] | (fooled & late),
         }
 
-    def finish(self, network: Network, state: State, numbers: Parameters) -> tuple[tf.Tensor, tf.Tensor]:
+    def finish(self, network: Network, state: State, numbers: Parameters) -> State:
         x_adv = _to_image(state["w"])
         passes = 1 if self.eot == 1 else numbers["eot"]
         key = threat.fold(state["key"], state["step"])
         gap = mean_score(network, x_adv, state["y"], key, passes, self.targeted)
-        state = state | self._note(state, x_adv, gap, numbers)
+        return state | self._note(state, x_adv, gap, numbers)
+
+    def found(self, state: State, numbers: Parameters) -> tuple[tf.Tensor, tf.Tensor]:
         return state["found"], state["distance"]
 
 

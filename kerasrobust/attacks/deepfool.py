@@ -78,27 +78,24 @@ class DeepFool(Attack):
             "y": y,
             "x_adv": x,
             "path": tf.zeros_like(x),
-            "done": tf.zeros([tf.shape(x)[0]], tf.bool),
+            "score": tf.fill([tf.shape(x)[0]], float("inf")),
             "step": tf.constant(0),
             "key": threat.fold(keys[0], 7),
         }
 
-    def advance(self, network: Network, state: State, count: tf.Tensor, numbers: Parameters) -> State:
-        last = state["step"] + count
-        (state,) = tf.while_loop(
-            lambda state: (state["step"] < last) & ~tf.reduce_all(state["done"]),
-            lambda state: (self._step(network, state, numbers),),
-            (state,),
-        )
-        return state
+    def done(self, state: State, numbers: Parameters) -> tf.Tensor:
+        return state["score"] < 0
 
-    def _step(self, network: Network, state: State, numbers: Parameters) -> State:
+    def step(self, network: Network, state: State, numbers: Parameters) -> State:
         x_adv = state["x_adv"]
         key = threat.fold(state["key"], state["step"])
         y = state["y"]
         passes = 1 if self.eot == 1 else numbers["eot"]
         gaps, slopes = linearise(network, x_adv, y, lambda logits: self._choose(logits, y), key=key, eot=passes)
-        done = state["done"] | tf.reduce_any(gaps > 0, axis=1)
+        # Not the nearest other class alone: any that leads is a success.
+        lead = tf.reduce_max(gaps, axis=1)
+        score = tf.where(lead > numbers["slack"], -lead, state["score"])
+        done = score < 0
         # The dual norm of each gradient: how fast the gap closes per unit of distance.
         flat = tf.reshape(slopes, [tf.shape(slopes)[0], tf.shape(slopes)[1], -1])
         if self.norm == "linf":
@@ -119,7 +116,7 @@ class DeepFool(Attack):
         # the boundary is pushed across it.
         moved = tf.clip_by_value(state["x"] + (1.0 + numbers["overshoot"]) * path, 0.0, 1.0)
         moved = tf.where(threat.column(done), x_adv, moved)
-        return dict(state) | {"x_adv": moved, "path": path, "done": done, "step": state["step"] + 1}
+        return dict(state) | {"x_adv": moved, "path": path, "score": score, "step": state["step"] + 1}
 
     def _choose(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         """Returns the classes other than the label with the highest logits, int32 (N, K)."""
@@ -131,7 +128,10 @@ class DeepFool(Attack):
         own = tf.one_hot(y, classes, on_value=True, off_value=False)
         return tf.math.top_k(tf.where(own, float("-inf"), logits), self._rivals(classes)).indices
 
-    def finish(self, network: Network, state: State, numbers: Parameters) -> tuple[tf.Tensor, tf.Tensor]:
+    def finish(self, network: Network, state: State, numbers: Parameters) -> State:
         key = threat.fold(state["key"], state["step"])
         passes = 1 if self.eot == 1 else numbers["eot"]
-        return state["x_adv"], mean_score(network, state["x_adv"], state["y"], key, passes, targeted=False)
+        return state | {"score": mean_score(network, state["x_adv"], state["y"], key, passes, targeted=False)}
+
+    def found(self, state: State, numbers: Parameters) -> tuple[tf.Tensor, tf.Tensor]:
+        return state["x_adv"], state["score"]

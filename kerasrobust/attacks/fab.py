@@ -154,6 +154,12 @@ class FAB(Attack):
     def queries_per_step(self) -> int:
         return self.eot
 
+    def queries_at_start(self) -> int:
+        return self.eot
+
+    def queries_at_end(self) -> int:
+        return 0
+
     def begin(self, network: Network, x: tf.Tensor, y: tf.Tensor, keys: tf.Tensor, numbers: Parameters) -> State:
         key = threat.fold(keys[0], 7)
         logits = mean_logits(network, x, key, self._passes(numbers))
@@ -173,17 +179,10 @@ class FAB(Attack):
             "key": key,
         }
 
-    def advance(self, network: Network, state: State, count: tf.Tensor, numbers: Parameters) -> State:
-        last = state["step"] + count
+    def done(self, state: State, numbers: Parameters) -> tf.Tensor:
+        return state["idle"] | (numbers["early_stop"] & (state["distance"] < numbers["epsilon"]))
 
-        def unfinished(state: State) -> tf.Tensor:
-            done = numbers["early_stop"] & tf.reduce_all(state["distance"] < numbers["epsilon"])
-            return (state["step"] < last) & ~done & ~state["idle"]
-
-        (state,) = tf.while_loop(unfinished, lambda state: (self._step(network, state, numbers),), (state,))
-        return state
-
-    def _step(self, network: Network, state: State, numbers: Parameters) -> State:
+    def step(self, network: Network, state: State, numbers: Parameters) -> State:
         x, y, x_adv = state["x"], state["y"], state["x_adv"]
         shape = tf.shape(x)
         passes = self._passes(numbers)
@@ -201,11 +200,9 @@ class FAB(Attack):
         moved = tf.clip_by_value(moved, 0.0, 1.0)
 
         key = threat.fold(state["key"], 2 * state["step"] + 1)
-        flipped = mean_score(network, moved, y, key, passes, targeted=False) < 0
+        flipped = mean_score(network, moved, y, key, passes, targeted=False) < -numbers["slack"]
         distance = threat.distance(moved - x, self.norm)
-        better = flipped & (distance < state["distance"])
-        # Where an early stop is asked for, an example is done at its first success.
-        better &= ~(numbers["early_stop"] & (state["distance"] < numbers["epsilon"]))
+        better = flipped & (distance < state["distance"]) & ~self.done(state, numbers)
         return state | {
             "x_adv": tf.where(threat.column(flipped), x + numbers["beta"] * (moved - x), moved),
             "found": tf.where(threat.column(better), moved, state["found"]),
@@ -213,7 +210,7 @@ class FAB(Attack):
             "step": state["step"] + 1,
         }
 
-    def finish(self, network: Network, state: State, numbers: Parameters) -> tuple[tf.Tensor, tf.Tensor]:
+    def found(self, state: State, numbers: Parameters) -> tuple[tf.Tensor, tf.Tensor]:
         return state["found"], state["distance"] - numbers["epsilon"]
 
     def _passes(self, numbers: Parameters) -> tf.Tensor | int:

@@ -73,26 +73,20 @@ class GradientAttack(Attack):
         start = self.start(x, keys, numbers)
         # The noise of the network is drawn per batch and step, that of the attack per example.
         key = keys if keys.shape.rank == 1 else keys[0]
-        state = {"x": x, "y": y, "x_adv": start, "step": tf.constant(0), "key": threat.fold(key, 7)}
+        state = {"x": x, "y": y, "x_adv": start, "score": tf.fill([tf.shape(x)[0]], float("inf"))}
+        state |= {"step": tf.constant(0), "key": threat.fold(key, 7)}
         if self.keeps_best():
-            state |= {"best": start, "score": tf.fill([tf.shape(x)[0]], float("inf"))}
+            state |= {"best": start}
         if self.momentum:
             state |= {"velocity": tf.zeros_like(x)}
         return state
 
-    def advance(self, network: Network, state: State, count: tf.Tensor, numbers: Parameters) -> State:
-        last = state["step"] + count
+    def done(self, state: State, numbers: Parameters) -> tf.Tensor:
+        if not self.keeps_best():
+            return super().done(state, numbers)
+        return numbers["early_stop"] & (state["score"] < -numbers["slack"])
 
-        def unfinished(state: State) -> tf.Tensor:
-            more = state["step"] < last
-            if self.keeps_best():
-                more &= ~(numbers["early_stop"] & tf.reduce_all(state["score"] < 0))
-            return more
-
-        (state,) = tf.while_loop(unfinished, lambda state: (self._step(network, state, numbers),), (state,))
-        return state
-
-    def _step(self, network: Network, state: State, numbers: Parameters) -> State:
+    def step(self, network: Network, state: State, numbers: Parameters) -> State:
         x, y, x_adv = state["x"], state["y"], state["x_adv"]
         key = threat.fold(state["key"], state["step"])
         passes = 1 if self.eot == 1 else numbers["eot"]
@@ -110,22 +104,22 @@ class GradientAttack(Attack):
 
     def _best(self, state: State, x_adv: tf.Tensor, found: tf.Tensor, numbers: Parameters) -> State:
         """Returns the better one, per example, of the best iterate so far and this one."""
-        better = found < state["score"]
-        # Where an early stop is asked for, an example is done at its first success, however long its batch goes on.
-        better &= ~(numbers["early_stop"] & (state["score"] < 0))
+        better = (found < state["score"]) & ~self.done(state, numbers)
         return {
             "best": tf.where(threat.column(better), x_adv, state["best"]),
             "score": tf.where(better, found, state["score"]),
         }
 
-    def finish(self, network: Network, state: State, numbers: Parameters) -> tuple[tf.Tensor, tf.Tensor]:
+    def finish(self, network: Network, state: State, numbers: Parameters) -> State:
         x_adv = state["x_adv"]
         key = threat.fold(state["key"], state["step"])
         found = mean_score(network, x_adv, state["y"], key, 1 if self.eot == 1 else numbers["eot"], self.targeted)
         if not self.keeps_best():
-            return x_adv, found
-        chosen = self._best(state, x_adv, found, numbers)
-        return chosen["best"], chosen["score"]
+            return state | {"score": found}
+        return state | self._best(state, x_adv, found, numbers)
+
+    def found(self, state: State, numbers: Parameters) -> tuple[tf.Tensor, tf.Tensor]:
+        return state["best" if self.keeps_best() else "x_adv"], state["score"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -80,6 +80,12 @@ class HopSkipJump(Attack):
     def step_count(self) -> int:
         return self.queries
 
+    def queries_at_start(self) -> int:
+        return self.eot
+
+    def queries_at_end(self) -> int:
+        return 0
+
     def begin(self, network: Network, x: tf.Tensor, y: tf.Tensor, keys: tf.Tensor, numbers: Parameters) -> State:
         key = threat.fold(keys[0], 7)
         # An image that is wrong already is its own nearest adversarial example.
@@ -111,16 +117,9 @@ class HopSkipJump(Attack):
         self, network: Network, x: tf.Tensor, y: tf.Tensor, key: tf.Tensor, numbers: Parameters
     ) -> tf.Tensor:  # fmt: skip
         """Returns whether images are misclassified, bool (N,), by the mean over passes of a randomized network."""
-        return mean_score(network, x, y, key, 1 if self.eot == 1 else numbers["eot"], self.targeted) < 0
+        return mean_score(network, x, y, key, 1 if self.eot == 1 else numbers["eot"], self.targeted) < -numbers["slack"]
 
-    def advance(self, network: Network, state: State, count: tf.Tensor, numbers: Parameters) -> State:
-        last = state["step"] + count
-        (state,) = tf.while_loop(
-            lambda state: state["step"] < last, lambda state: (self._step(network, state, numbers),), (state,)
-        )
-        return state
-
-    def _step(self, network: Network, state: State, numbers: Parameters) -> State:
+    def step(self, network: Network, state: State, numbers: Parameters) -> State:
         phase = state["phase"]
         query = self._query(state, numbers)
         reached = self._reached(network, query, state["y"], threat.fold(state["key"], state["step"]), numbers)
@@ -190,7 +189,7 @@ class HopSkipJump(Attack):
         query = tf.where(threat.column(phase == JUMP), jump, query)
         return tf.clip_by_value(query, 0.0, 1.0)
 
-    def finish(self, network: Network, state: State, numbers: Parameters) -> tuple[tf.Tensor, tf.Tensor]:
+    def found(self, state: State, numbers: Parameters) -> tuple[tf.Tensor, tf.Tensor]:
         return state["best"], state["distance"]
 
 

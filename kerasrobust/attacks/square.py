@@ -84,6 +84,12 @@ class Square(Attack):
     def queries_per_step(self) -> int:
         return self.eot * (2 if self.paired else 1)
 
+    def queries_at_start(self) -> int:
+        return self.eot
+
+    def queries_at_end(self) -> int:
+        return 0
+
     def against(self, randomized: bool) -> Self:
         return replace(self, paired=True) if randomized else self
 
@@ -102,6 +108,7 @@ class Square(Attack):
             "keys": keys,
             "best": start,
             "score": self._score(network, start, y, key, numbers),
+            "age": tf.zeros([tf.shape(x)[0]], tf.int32),
             "step": tf.constant(0),
             "key": key,
         }
@@ -111,49 +118,45 @@ class Square(Attack):
     ) -> tf.Tensor:  # fmt: skip
         return mean_score(network, x, y, key, 1 if self.eot == 1 else numbers["eot"], self.targeted)
 
-    def advance(self, network: Network, state: State, count: tf.Tensor, numbers: Parameters) -> State:
-        last = state["step"] + count
+    def done(self, state: State, numbers: Parameters) -> tf.Tensor:
+        return numbers["early_stop"] & (state["score"] < -numbers["slack"])
 
-        def unfinished(state: State) -> tf.Tensor:
-            return (state["step"] < last) & ~(numbers["early_stop"] & tf.reduce_all(state["score"] < 0))
-
-        (state,) = tf.while_loop(unfinished, lambda state: (self._step(network, state, numbers),), (state,))
-        return state
-
-    def _step(self, network: Network, state: State, numbers: Parameters) -> State:
-        x, best, step = state["x"], state["best"], state["step"]
+    def step(self, network: Network, state: State, numbers: Parameters) -> State:
+        x, best, age = state["x"], state["best"], state["age"]
         _, height, width, channels = x.shape
-        draws = threat.hashed_uniform(state["keys"], step, 5 + channels)
-        share = window_share(step, numbers["p_init"], numbers["stretch"])
+        draws = threat.hashed_uniform(state["keys"], age, 5 + channels)
+        share = window_share(age, numbers["p_init"], numbers["stretch"])
         side = tf.cast(tf.round(tf.sqrt(share * height * width)), tf.int32)
         if self.norm == "linf":
             window = _window(draws[:, 0], draws[:, 1], tf.clip_by_value(side, 1, min(height, width)), height, width)
             signs = tf.sign(draws[:, 5 : 5 + channels] - 0.5)[:, None, None, :]
-            moved = best + 2.0 * numbers["epsilon"] * tf.where(window, signs, 0.0)
-            candidate = threat.project(moved, x, numbers["epsilon"], "linf")
+            # All pixels of the search lie on the ball's surface, or on the box's where that cuts it off.
+            candidate = tf.where(window, tf.clip_by_value(x + numbers["epsilon"] * signs, 0.0, 1.0), best)
         else:
             candidate = _scaled(x, _moved(best - x, draws, side, numbers["epsilon"], self.norm), numbers["epsilon"],
                                 self.norm)  # fmt: skip
-        key = threat.fold(state["key"], step)
+        key = threat.fold(state["key"], state["step"])
         score = self._score(network, candidate, state["y"], key, numbers)
         incumbent = self._score(network, best, state["y"], key, numbers) if self.paired else state["score"]
-        better = score < incumbent
-        # Where an early stop is asked for, an example is done at its first success.
-        better &= ~(numbers["early_stop"] & (state["score"] < 0))
+        better = (score < incumbent) & ~self.done(state, numbers)
         return dict(state) | {
             "best": tf.where(threat.column(better), candidate, best),
             "score": tf.where(better, score, incumbent),
-            "step": step + 1,
+            "age": age + 1,
+            "step": state["step"] + 1,
         }
 
-    def finish(self, network: Network, state: State, numbers: Parameters) -> tuple[tf.Tensor, tf.Tensor]:
+    def found(self, state: State, numbers: Parameters) -> tuple[tf.Tensor, tf.Tensor]:
         return state["best"], state["score"]
 
 
 def window_share(step: tf.Tensor, p_init: tf.Tensor | float, stretch: tf.Tensor | float) -> tf.Tensor:
-    """Returns the share of pixels that the window of a query covers: `p_init`, halved as the queries go by."""
+    """Returns the share of pixels that the window of a query covers: `p_init`, halved as the queries go by.
+
+    `step` is the number of the query, of any shape, and the share has that shape.
+    """
     place = tf.floor(tf.cast(step, tf.float32) * stretch)
-    halvings = tf.reduce_sum(tf.cast(place > tf.constant(HALVINGS, tf.float32), tf.float32))
+    halvings = tf.reduce_sum(tf.cast(place[..., None] > tf.constant(HALVINGS, tf.float32), tf.float32), axis=-1)
     return p_init / 2.0**halvings
 
 
@@ -163,11 +166,19 @@ def _corner(u: tf.Tensor, side: tf.Tensor, length: int) -> tf.Tensor:
 
 
 def _window(u: tf.Tensor, v: tf.Tensor, side: tf.Tensor, height: int, width: int) -> tf.Tensor:
-    """Returns a square window per example as bool (N, H, W, 1)."""
+    """Returns a square window per example as bool (N, H, W, 1); `side` is int32 (N,)."""
+    _, _, inside = _places(u, v, side, height, width)
+    return inside[..., None]
+
+
+def _places(
+    u: tf.Tensor, v: tf.Tensor, side: tf.Tensor, height: int, width: int
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Returns each row's and column's place within a window per example, (N, H) and (N, W), and what is inside."""
     down = tf.range(height)[None] - _corner(u, side, height)
     right = tf.range(width)[None] - _corner(v, side, width)
-    inside = ((down >= 0) & (down < side))[:, :, None] & ((right >= 0) & (right < side))[:, None, :]
-    return inside[..., None]
+    rows, columns = ((part >= 0) & (part < side[:, None]) for part in (down, right))
+    return down, right, rows[:, :, None] & columns[:, None, :]
 
 
 def _bumps(down: tf.Tensor, right: tf.Tensor, side: tf.Tensor, largest: int) -> tf.Tensor:
@@ -179,7 +190,7 @@ def _bumps(down: tf.Tensor, right: tf.Tensor, side: tf.Tensor, largest: int) -> 
     Args:
         down: int32, each pixel's row within the window; any shape that broadcasts with `right`.
         right: its column.
-        side: of the window.
+        side: of the window, of the same rank or a scalar.
         largest: what `side` can be at most.
     """
     sums = tf.constant(np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1, largest + 3) ** 2)]), tf.float32)
@@ -219,14 +230,13 @@ def _moved(old: tf.Tensor, draws: tf.Tensor, side: tf.Tensor, epsilon: tf.Tensor
     side = tf.maximum(side, 3)
     # Odd, so that the bumps have a middle.
     side = tf.minimum(side + 1 - side % 2, min(height, width))
-    down = tf.range(height)[None] - _corner(draws[:, 0], side, height)
-    right = tf.range(width)[None] - _corner(draws[:, 1], side, width)
-    inside = ((down >= 0) & (down < side))[:, :, None] & ((right >= 0) & (right < side))[:, None, :]
+    down, right, inside = _places(draws[:, 0], draws[:, 1], side, height, width)
     here = inside[..., None]
     there = _window(draws[:, 2], draws[:, 3], side, height, width)
     turned = (draws[:, 4] < 0.5)[:, None, None]
     rows, columns = (tf.broadcast_to(part, tf.shape(inside)) for part in (down[:, :, None], right[:, None, :]))
-    bumps = _bumps(tf.where(turned, columns, rows), tf.where(turned, rows, columns), side, max(height, width))
+    across = tf.where(turned, columns, rows), tf.where(turned, rows, columns)
+    bumps = _bumps(*across, side[:, None, None], max(height, width))
     signs = tf.sign(draws[:, 5 : 5 + channels] - 0.5)[:, None, None, :]
     # Sizes add up over windows and channels: squares in L2, absolute values in L1. Not by `**`, which takes far longer.
     square = norm == "l2"

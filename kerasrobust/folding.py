@@ -1,0 +1,115 @@
+"""A network's twin for crafting: the same function with fewer operations, so that its gradients take less time.
+
+In inference mode batch normalisation is a fixed scale and offset per channel. Where it follows a convolution or a dense
+layer, both go into that layer's weights, and the normalisation is gone from every pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from kerasrobust.models import is_graph
+
+_LINEAR = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense)
+
+
+@dataclass(frozen=True)
+class Twin:
+    """A copy of a network that follows its weights.
+
+    Attributes:
+        model: the copy, for inference only.
+        copies: (layer, its copy, the normalisation folded into the copy or None).
+    """
+
+    model: keras.Model
+    copies: list[tuple[Any, Any, Any]]
+
+    def refresh(self) -> None:
+        """Gives the copy the weights that the network has now, at once or as part of a graph that is being traced."""
+        for layer, copy, norm in self.copies:
+            if norm is None:
+                for old, new in zip(layer.weights, copy.weights, strict=True):
+                    new.assign(old)
+                continue
+            scale = 1.0 / keras.ops.sqrt(norm.moving_variance + norm.epsilon)
+            scale = scale * norm.gamma if norm.scale else scale
+            offset = (layer.bias if layer.use_bias else 0.0) - norm.moving_mean
+            copy.bias.assign(offset * scale + norm.beta if norm.center else offset * scale)
+            deep = isinstance(layer, keras.layers.DepthwiseConv2D)
+            copy.kernel.assign(layer.kernel * (keras.ops.reshape(scale, layer.kernel.shape[2:]) if deep else scale))
+
+
+class _Folded(keras.layers.Layer):
+    """Stands where a normalisation was; takes the arguments that one takes."""
+
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        return inputs
+
+
+def make_twin(model: keras.Model, policy: Callable[[Any], str]) -> Twin:
+    """Returns the twin of a functional or Sequential model, each layer under the dtype policy given for it.
+
+    Folded is a `BatchNormalization` over the channels that alone follows a `Conv2D`, `DepthwiseConv2D` or `Dense`
+    layer without activation; others stay. Its values differ from the model's by float32 rounding.
+
+    Args:
+        model: a built Keras model whose weights are float32; it is left as it is.
+        policy: the name of the dtype policy of a layer's copy.
+
+    Example:
+        >>> twin = make_twin(model, lambda layer: "float32")
+        >>> float(tf.reduce_max(abs(twin.model(x) - model(x))))
+        4.7e-06
+    """
+    norms = dict(_foldable(model))
+    folded = {id(norm) for norm in norms.values()}
+    copies: list[tuple[Any, Any, Any]] = []
+
+    def copy(layer: Any) -> Any:
+        if not isinstance(layer, keras.Layer) or isinstance(layer, keras.layers.InputLayer):
+            return type(layer).from_config(layer.get_config())
+        if id(layer) in folded:
+            return _Folded(name=layer.name, dtype=policy(layer))
+        norm = norms.get(id(layer))
+        config = layer.get_config() | {"dtype": policy(layer)}
+        made = type(layer).from_config(config if norm is None else config | {"use_bias": True})
+        copies.append((layer, made, norm))
+        return made
+
+    result = keras.models.clone_model(model, clone_function=copy, recursive=True)
+    if not result.built:
+        result.build(model.input_shape)
+    twin = Twin(result, copies)
+    twin.refresh()
+    return twin
+
+
+def _foldable(model: keras.Model) -> Iterator[tuple[int, Any]]:
+    """Yields (id of a layer, the normalisation that can be folded into it), inside nested models too."""
+    outputs = {id(tensor) for tensor in model.outputs}
+    for layer in model.layers:
+        if is_graph(layer):
+            yield from _foldable(layer)
+        if type(layer) is not keras.layers.BatchNormalization or len(layer._inbound_nodes) != 1:
+            continue
+        node = layer._inbound_nodes[0]
+        before, _, _ = node.input_tensors[0]._keras_history
+        rank = len(node.input_tensors[0].shape)
+        if (
+            type(before) in _LINEAR
+            and all(value is None for value in node.arguments.kwargs.values())  # Not training=True.
+            and layer.axis in (-1, rank - 1)
+            and before.activation is keras.activations.linear
+            and getattr(before, "data_format", "channels_last") == "channels_last"
+            and getattr(before, "quantization_mode", None) is None
+            and not getattr(before, "lora_enabled", False)
+            and len(before._inbound_nodes) == 1
+            and len(before._outbound_nodes) == 1
+            and id(node.input_tensors[0]) not in outputs
+        ):
+            yield id(before), layer
