@@ -158,7 +158,7 @@ def _fastest(classifier: Classifier, images: np.ndarray) -> str:
     x = tf.constant(images)
     slopes: dict[str, np.ndarray] = {}
     seconds: dict[str, float] = {}
-    graphs = {}
+    graphs: dict[str, Traced] = {}
 
     def measure(name: str) -> None:
         began = time.perf_counter()

@@ -30,6 +30,14 @@ def column(values: tf.Tensor) -> tf.Tensor:
     return tf.reshape(values, [-1, 1, 1, 1])
 
 
+def choose(chosen: tf.Tensor, one: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
+    """Returns per example one image or another; `chosen` is bool (N,), both tensors are (N, ...).
+
+    What `tf.where` with a column does, in a tenth of the time: its broadcast goes entry by entry.
+    """
+    return tf.raw_ops.Select(condition=chosen, x=one, y=other)
+
+
 def steepest(gradient: tf.Tensor, norm: Norm) -> tf.Tensor:
     """Returns the direction of norm 1 along which a linear function with this gradient grows fastest.
 

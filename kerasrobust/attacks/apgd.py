@@ -137,16 +137,16 @@ class APGD(Attack):
         )
         better = loss > state["best_loss"]
         state = state | self._note(state, score, numbers) | {
-            "best": tf.where(threat.column(better), state["x_adv"], state["best"]),
-            "best_slope": tf.where(threat.column(better), slope, state["best_slope"]),
+            "best": threat.choose(better, state["x_adv"], state["best"]),
+            "best_slope": threat.choose(better, slope, state["best_slope"]),
             "best_loss": tf.where(better, loss, state["best_loss"]),
             "rises": state["rises"] + tf.cast(loss > state["loss"], tf.int32),
             "loss": loss,
         }  # fmt: skip
         back, checked = (_check_l1 if self.norm == "l1" else _check)(state, numbers)
         state |= checked
-        x, old = state["x"], tf.where(threat.column(back), state["best"], state["x_adv"])
-        slope = tf.where(threat.column(back), state["best_slope"], slope)
+        x, old = state["x"], threat.choose(back, state["best"], state["x_adv"])
+        slope = threat.choose(back, state["best_slope"], slope)
         epsilon, size = numbers["epsilon"], threat.column(state["size"])
         if self.norm == "l1":
             moved = threat.project(old + size * _sparse(slope, state["share"]), x, epsilon, "l1")
@@ -163,7 +163,7 @@ class APGD(Attack):
         """Returns the example to be judged and its score, after a look at the present one."""
         better = (score < state["score"]) & ~self.done(state, numbers)
         return {
-            "found": tf.where(threat.column(better), state["x_adv"], state["found"]),
+            "found": threat.choose(better, state["x_adv"], state["found"]),
             "score": tf.where(better, score, state["score"]),
         }
 

@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrobust import threat
-from kerasrobust.attacks.batch import UNITS, Batch, Compiled, Counts, Parameters, State, Step, open_batch
+from kerasrobust.attacks.batch import Batch, Compiled, Counts, Parameters, State, Step, open_batch
 from kerasrobust.attacks.passes import Network
 from kerasrobust.classifier import Classifier, as_classifier, check_images
 from kerasrobust.errors import InputError
@@ -274,9 +274,10 @@ class Attack(ABC):
         )
         x_adv = x.copy()
         score = np.full(len(x), np.inf, np.float32)
-        # A minimum-norm attack ends on the boundary itself, whose place bfloat16 doesn't resolve.
-        exact = self.minimum_norm and chosen_precision(classifier, precision, x) == "bfloat16"
-        crafting = at_precision(classifier, "folded" if exact else precision, x)
+        # What looks for the nearest example ends on the boundary itself, whose place bfloat16 doesn't resolve.
+        nearest = self.minimum_norm and getattr(self, "epsilon", None) is None
+        precision = chosen_precision(classifier, precision, x)
+        crafting = at_precision(classifier, "folded" if nearest and precision == "bfloat16" else precision, x)
         attack = self.against(classifier.randomized)
         memory = memory or Memory()
         for run in range(self.run_count()):
@@ -288,8 +289,7 @@ class Attack(ABC):
             for index, images, scores in work:
                 better = scores < score[index]
                 x_adv[index[better]], score[index[better]] = images[better], scores[better]
-                nearest = self.scores_distance and getattr(self, "epsilon", None) is None
-                fallen = scores < (np.inf if nearest else 0)
+                fallen = scores < (np.inf if nearest and self.scores_distance else 0)
                 counts.survivors -= 0 if classifier.randomized else int(np.sum(fallen & ~reached[index]))
                 reached[index] |= fallen
         after = judge(classifier, x_adv, y, passes=passes, seed=[seed, 2], batch_size=batch_size, should_stop=stop)
@@ -364,7 +364,7 @@ class Attack(ABC):
             inputs=inputs,
             queue=remaining,
             size=size,
-            unit=-(-size // UNITS) if classifier.any_batch else size,
+            any_size=classifier.any_batch,
             classes=classifier.classes,
             counts=counts,
             memory=memory,

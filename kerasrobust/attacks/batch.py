@@ -25,7 +25,7 @@ State = dict[str, tf.Tensor]
 Parameters = dict[str, tf.Tensor]
 CHUNK_SECONDS = 0.4
 UNITS = 8
-"""A batch changes where an eighth of it is done: batches of eight sizes cost the device less than ones of any size."""
+"""A batch changes where an eighth of it is done: packing costs about what a step does."""
 
 COSTS = ("gradients", "forwards", "seconds")
 
@@ -100,8 +100,9 @@ class Batch:
     queue: np.ndarray
     """int64 (N,), the indices of the examples to attack."""
     size: int
-    unit: int
-    """The batch has a multiple of so many rows, and changes when so many examples are done."""
+    """Rows at most."""
+    any_size: bool
+    """Whether the graphs take fewer rows."""
     classes: int
     counts: Counts
     memory: Memory
@@ -168,6 +169,11 @@ class Batch:
                 count = max(1, min(int(count * CHUNK_SECONDS / max(chunk, 1e-4)), 4 * count))
         self._keep()
 
+    @property
+    def _unit(self) -> int:
+        """How many rows are done when the batch changes: all of them where the graphs take no fewer."""
+        return -(-len(self.rows) // UNITS) if self.any_size else self.size
+
     def _spend(self, gradients: int, forwards: int) -> None:
         self.gradients += int(gradients)
         self.forwards += int(forwards)
@@ -181,22 +187,22 @@ class Batch:
         """Packs the batch where a unit of rows is free, or `anew`: live rows, new examples, and what fills it up."""
         if (self.rows >= 0).any() or self.taken < len(self.queue):
             self._pack(anew)
-        self.leave = min(int(self._done().sum()) + self.unit, len(self.rows))
+        self.leave = min(int(self._done().sum()) + self._unit, len(self.rows))
 
     def _pack(self, anew: bool) -> None:
         live = np.flatnonzero(self.rows >= 0)
         waiting = len(self.queue) - self.taken
         free = len(self.rows) - len(live)
-        if len(live) and free < self.unit and not anew:
+        if len(live) and free < self._unit and not anew:
             return
-        wanted = min(self.size, -(-(len(live) + waiting) // self.unit) * self.unit)
+        # A graph for one size of batch needs that many rows.
+        wanted = min(self.size, len(live) + waiting) if self.any_size else self.size
         fresh = self.queue[self.taken : self.taken + wanted - len(live)]
         keep = live
         if len(fresh):
             # Padding repeats the examples themselves, so nothing in the graph meets an unusual value.
-            begun = self.compiled.begin(
-                *self.inputs(np.resize(fresh, -(-len(fresh) // self.unit) * self.unit)), self.numbers
-            )
+            padded = fresh if self.any_size else np.resize(fresh, self.size)
+            begun = self.compiled.begin(*self.inputs(padded), self.numbers)
             if len(live):
                 keep = np.concatenate([live, len(self.rows) + np.arange(len(fresh))])
                 self.state = {
@@ -220,7 +226,7 @@ class Batch:
             if not chosen.any():
                 continue
             places = np.flatnonzero(chosen)
-            size = -(-len(places) // self.unit) * self.unit if ended else len(places)
+            size = len(places) if self.any_size else self.size
             state = take_rows(self.state, np.resize(places, size))
             if ended:
                 state = self.compiled.finish(state, self.numbers)

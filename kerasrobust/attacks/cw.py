@@ -139,7 +139,7 @@ class CW(Attack):
         distance = threat.distance(x_adv - state["x"], "l2")
         better = fooled & (distance < state["distance"])
         return {
-            "found": tf.where(threat.column(better), x_adv, state["found"]),
+            "found": threat.choose(better, x_adv, state["found"]),
             "distance": tf.where(better, distance, state["distance"]),
             "fooled": state["fooled"] | (fooled & late),
         }

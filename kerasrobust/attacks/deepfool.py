@@ -115,7 +115,7 @@ class DeepFool(Attack):
         # The overshoot stretches the whole path, as in the authors' program: an image that swings between two facets of
         # the boundary is pushed across it.
         moved = tf.clip_by_value(state["x"] + (1.0 + numbers["overshoot"]) * path, 0.0, 1.0)
-        moved = tf.where(threat.column(done), x_adv, moved)
+        moved = threat.choose(done, x_adv, moved)
         return dict(state) | {"x_adv": moved, "path": path, "score": score, "step": state["step"] + 1}
 
     def _choose(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:

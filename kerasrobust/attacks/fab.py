@@ -204,8 +204,8 @@ class FAB(Attack):
         distance = threat.distance(moved - x, self.norm)
         better = flipped & (distance < state["distance"]) & ~self.done(state, numbers)
         return state | {
-            "x_adv": tf.where(threat.column(flipped), x + numbers["beta"] * (moved - x), moved),
-            "found": tf.where(threat.column(better), moved, state["found"]),
+            "x_adv": threat.choose(flipped, x + numbers["beta"] * (moved - x), moved),
+            "found": threat.choose(better, moved, state["found"]),
             "distance": tf.where(better, distance, state["distance"]),
             "step": state["step"] + 1,
         }

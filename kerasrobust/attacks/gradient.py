@@ -106,7 +106,7 @@ class GradientAttack(Attack):
         """Returns the better one, per example, of the best iterate so far and this one."""
         better = (found < state["score"]) & ~self.done(state, numbers)
         return {
-            "best": tf.where(threat.column(better), x_adv, state["best"]),
+            "best": threat.choose(better, x_adv, state["best"]),
             "score": tf.where(better, found, state["score"]),
         }
 

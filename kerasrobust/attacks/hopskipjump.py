@@ -138,7 +138,7 @@ class HopSkipJump(Attack):
 
         # What is misclassified and no sample is the new end of the bisection, or its first.
         nearer = reached & ~sampling
-        boundary = tf.where(threat.column(nearer), query, state["boundary"])
+        boundary = threat.choose(nearer, query, state["boundary"])
         better = nearer & (distance < state["distance"])
         middle = (state["low"] + state["high"]) / 2
         following = tf.where(found, SEARCH, tf.where(searched | lost, SAMPLE, tf.where(sampled, JUMP, phase)))
@@ -155,7 +155,7 @@ class HopSkipJump(Attack):
             "phase": following,
             "asked": tf.where(moved, 0, asked),
             "round": state["round"] + tf.cast(jumping & (found | lost), tf.int32),
-            "far": tf.where(threat.column(found), query, state["far"]),
+            "far": threat.choose(found, query, state["far"]),
             "low": tf.where(found, 0.0, tf.where(searching & ~reached, middle, state["low"])),
             "high": tf.where(found, 1.0, tf.where(searching & reached, middle, state["high"])),
             "boundary": boundary,
@@ -164,7 +164,7 @@ class HopSkipJump(Attack):
             "signs": tf.where(searched | lost, 0.0, state["signs"] + sign),
             "total": tf.where(fresh, 0.0, state["total"] + threat.column(tf.abs(sign)) * offset),
             "signed": tf.where(fresh, 0.0, state["signed"] + threat.column(sign) * offset),
-            "best": tf.where(threat.column(better), query, state["best"]),
+            "best": threat.choose(better, query, state["best"]),
             "distance": tf.where(better, distance, state["distance"]),
         }
 
@@ -184,9 +184,9 @@ class HopSkipJump(Attack):
         else:
             side = share * threat.column(threat.distance(gap, "linf"))
             between = x + tf.clip_by_value(gap, -side, side)
-        query = tf.where(threat.column(phase == START), _blocks(image, state["step"]), between)
-        query = tf.where(threat.column(phase == SAMPLE), sample, query)
-        query = tf.where(threat.column(phase == JUMP), jump, query)
+        query = threat.choose(phase == START, _blocks(image, state["step"]), between)
+        query = threat.choose(phase == SAMPLE, sample, query)
+        query = threat.choose(phase == JUMP, jump, query)
         return tf.clip_by_value(query, 0.0, 1.0)
 
     def found(self, state: State, numbers: Parameters) -> tuple[tf.Tensor, tf.Tensor]:

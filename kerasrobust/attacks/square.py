@@ -99,13 +99,17 @@ class Square(Attack):
             # Single-precision signs: 0 is as good as impossible, and would only leave a stripe out.
             stripes = tf.sign(threat.uniform(keys, tf.stack([tf.shape(x)[0], 1, width, channels]), -1.0, 1.0))
             start = tf.clip_by_value(x + numbers["epsilon"] * stripes, 0.0, 1.0)
+            low, high = x - numbers["epsilon"], x + numbers["epsilon"]
+            bounds = {"low": tf.maximum(low, 0.0), "high": tf.minimum(high, 1.0)}
         else:
+            bounds = {}
             start = _scaled(x, _grid(keys, x), numbers["epsilon"], self.norm)
         key = threat.fold(keys[0], 7)
         return {
             "x": x,
             "y": y,
             "keys": keys,
+            **bounds,
             "best": start,
             "score": self._score(network, start, y, key, numbers),
             "age": tf.zeros([tf.shape(x)[0]], tf.int32),
@@ -128,10 +132,15 @@ class Square(Attack):
         share = window_share(age, numbers["p_init"], numbers["stretch"])
         side = tf.cast(tf.round(tf.sqrt(share * height * width)), tf.int32)
         if self.norm == "linf":
-            window = _window(draws[:, 0], draws[:, 1], tf.clip_by_value(side, 1, min(height, width)), height, width)
-            signs = tf.sign(draws[:, 5 : 5 + channels] - 0.5)[:, None, None, :]
-            # All pixels of the search lie on the ball's surface, or on the box's where that cuts it off.
-            candidate = tf.where(window, tf.clip_by_value(x + numbers["epsilon"] * signs, 0.0, 1.0), best)
+            rows, columns = _rows(
+                draws[:, 0], draws[:, 1], tf.clip_by_value(side, 1, min(height, width)), height, width
+            )
+            signs = tf.sign(draws[:, 5 : 5 + channels] - 0.5)
+            # One product over rows and over columns with their channels: a window for each channel costs thrice that.
+            across = tf.cast(columns, tf.float32)[:, :, None] * signs[:, None, :]
+            across = tf.reshape(across, [-1, 1, width * channels])
+            window = tf.reshape(tf.cast(rows, tf.float32)[:, :, None] * across, tf.shape(x))
+            candidate = tf.clip_by_value(best + 2.0 * numbers["epsilon"] * window, state["low"], state["high"])
         else:
             candidate = _scaled(x, _moved(best - x, draws, side, numbers["epsilon"], self.norm), numbers["epsilon"],
                                 self.norm)  # fmt: skip
@@ -140,7 +149,7 @@ class Square(Attack):
         incumbent = self._score(network, best, state["y"], key, numbers) if self.paired else state["score"]
         better = (score < incumbent) & ~self.done(state, numbers)
         return dict(state) | {
-            "best": tf.where(threat.column(better), candidate, best),
+            "best": threat.choose(better, candidate, best),
             "score": tf.where(better, score, incumbent),
             "age": age + 1,
             "step": state["step"] + 1,
@@ -167,18 +176,19 @@ def _corner(u: tf.Tensor, side: tf.Tensor, length: int) -> tf.Tensor:
 
 def _window(u: tf.Tensor, v: tf.Tensor, side: tf.Tensor, height: int, width: int) -> tf.Tensor:
     """Returns a square window per example as bool (N, H, W, 1); `side` is int32 (N,)."""
-    _, _, inside = _places(u, v, side, height, width)
-    return inside[..., None]
+    rows, columns = _rows(u, v, side, height, width)
+    return (rows[:, :, None] & columns[:, None, :])[..., None]
 
 
-def _places(
-    u: tf.Tensor, v: tf.Tensor, side: tf.Tensor, height: int, width: int
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Returns each row's and column's place within a window per example, (N, H) and (N, W), and what is inside."""
-    down = tf.range(height)[None] - _corner(u, side, height)
-    right = tf.range(width)[None] - _corner(v, side, width)
-    rows, columns = ((part >= 0) & (part < side[:, None]) for part in (down, right))
-    return down, right, rows[:, :, None] & columns[:, None, :]
+def _rows(u: tf.Tensor, v: tf.Tensor, side: tf.Tensor, height: int, width: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns which rows and columns are inside a window per example, bool (N, H) and (N, W)."""
+    down, right = _places(u, v, side, height, width)
+    return tuple((part >= 0) & (part < side[:, None]) for part in (down, right))
+
+
+def _places(u: tf.Tensor, v: tf.Tensor, side: tf.Tensor, height: int, width: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns each row's and column's place within a window per example, int32 (N, H) and (N, W)."""
+    return tf.range(height)[None] - _corner(u, side, height), tf.range(width)[None] - _corner(v, side, width)
 
 
 def _bumps(down: tf.Tensor, right: tf.Tensor, side: tf.Tensor, largest: int) -> tf.Tensor:
@@ -230,11 +240,11 @@ def _moved(old: tf.Tensor, draws: tf.Tensor, side: tf.Tensor, epsilon: tf.Tensor
     side = tf.maximum(side, 3)
     # Odd, so that the bumps have a middle.
     side = tf.minimum(side + 1 - side % 2, min(height, width))
-    down, right, inside = _places(draws[:, 0], draws[:, 1], side, height, width)
-    here = inside[..., None]
+    down, right = _places(draws[:, 0], draws[:, 1], side, height, width)
+    here = _window(draws[:, 0], draws[:, 1], side, height, width)
     there = _window(draws[:, 2], draws[:, 3], side, height, width)
     turned = (draws[:, 4] < 0.5)[:, None, None]
-    rows, columns = (tf.broadcast_to(part, tf.shape(inside)) for part in (down[:, :, None], right[:, None, :]))
+    rows, columns = (tf.broadcast_to(part, tf.shape(here)[:3]) for part in (down[:, :, None], right[:, None, :]))
     across = tf.where(turned, columns, rows), tf.where(turned, rows, columns)
     bumps = _bumps(*across, side[:, None, None], max(height, width))
     signs = tf.sign(draws[:, 5 : 5 + channels] - 0.5)[:, None, None, :]

@@ -1,0 +1,88 @@
+"""The peers' environments: one virtual environment for each, with pinned packages, made once and kept in a cache.
+
+The peers on TensorFlow get the TensorFlow, Keras and NumPy of the environment that runs the benchmark, so that all of
+them compute with the same kernels and a ratio tells of the attacks alone.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
+"""PyTorch built for CPUs, a tenth of the size of what PyPI has."""
+
+
+def shared(*names: str) -> list[str]:
+    """Returns requirements for the versions of packages that are installed here."""
+    return [f"{name}=={importlib.metadata.version(name)}" for name in names]
+
+
+def requirements(peer: str) -> list[list[str]]:
+    """Returns what `pip install` is called with for a peer, call by call.
+
+    A package that comes with `--no-deps` asks for versions that don't go with the others; what it needs stands beside.
+    """
+    tensorflow = shared("tensorflow", "keras", "numpy")
+    if peer == "cleverhans":
+        return [[*tensorflow, "scipy==1.17.1"], ["--no-deps", "cleverhans==4.0.0"]]
+    if peer == "foolbox":
+        return [[*tensorflow, "eagerpy==0.30.0", "foolbox==3.3.4", "setuptools==80.9.0"]]
+    if peer == "art":
+        return [[*tensorflow, "adversarial-robustness-toolbox==1.20.1", "setuptools==80.9.0"]]
+    if peer == "torch":
+        # torchattacks asks for requests 2.25, which it uses for downloads alone and which needs an old urllib3.
+        return [
+            ["torch==2.13.0", "torchvision==0.28.0", *shared("numpy"), "scipy==1.17.1", "tqdm==4.70.1"],
+            ["--no-deps", "torchattacks==3.5.1"],
+            ["requests==2.34.2"],
+        ]
+    raise KeyError(peer)
+
+
+def python_of(environment: Path) -> Path:
+    return environment / "bin" / "python"
+
+
+def make_environment(peer: str, folder: Path, tell: Callable[[str], None]) -> Path:
+    """Returns the Python of a peer's environment, which is made where it isn't there with these packages yet.
+
+    Raises:
+        RuntimeError: where `venv` or `pip` fail, with the end of what they said.
+    """
+    environment, mark = folder / peer, folder / peer / "requirements.txt"
+    wanted = "\n".join(" ".join(call) for call in requirements(peer))
+    if mark.exists() and mark.read_text() == wanted:
+        return python_of(environment)
+    tell(f"{peer}: making {environment}")
+    run([sys.executable, "-m", "venv", "--clear", str(environment)])
+    pip = [str(python_of(environment)), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    for number, call in enumerate(requirements(peer)):
+        if peer == "torch" and number == 0:
+            try:
+                run([*pip, "--retries", "1", "--extra-index-url", TORCH_INDEX, *with_cpu_build(call)])
+                continue
+            except RuntimeError as error:
+                tell(f"torch: no build for CPUs, taking PyPI's of several GB. {str(error).splitlines()[-1]}")
+        run([*pip, *call])
+    mark.write_text(wanted)
+    return python_of(environment)
+
+
+def with_cpu_build(call: list[str]) -> list[str]:
+    """Returns requirements that only the builds for CPUs meet, so that the larger ones aren't taken in their place."""
+    return [f"{item}+cpu" if item.startswith(("torch==", "torchvision==")) else item for item in call]
+
+
+def run(command: list[str]) -> None:
+    """Runs a command.
+
+    Raises:
+        RuntimeError: where it fails, with the end of what it said.
+    """
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed with {done.returncode}:\n{done.stdout[-2000:].strip()}")
