@@ -118,8 +118,8 @@ def _twin(classifier: Classifier, precision: str) -> Classifier:
     return made.classifier
 
 
-def crafting_twin(model: keras.Model, policy: str) -> Twin:
-    """Returns the twin of a model whose gradients are taken under a dtype policy."""
+def crafting_twin(model: keras.Model, policy: str, training: bool = False) -> Twin:
+    """Returns the twin of a model under a dtype policy, for gradients of its images or, in training, of its weights."""
     kept = _kept(model, policy)
 
     def policy_of(layer: Any) -> str:
@@ -127,7 +127,7 @@ def crafting_twin(model: keras.Model, policy: str) -> Twin:
         scaling = isinstance(layer, (keras.layers.Rescaling, keras.layers.Normalization))
         return "float32" if scaling or id(layer) in kept else policy
 
-    return make_twin(model, policy_of)
+    return make_twin(model, policy_of, training)
 
 
 def _has_twins(classifier: Classifier) -> bool:

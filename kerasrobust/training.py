@@ -6,13 +6,18 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from kerasrobust import attacks, layers, threat
 from kerasrobust.attacks.gradient import GradientAttack
+from kerasrobust.classifier import as_classifier
 from kerasrobust.config import check_epsilon
 from kerasrobust.errors import InputError
+from kerasrobust.folding import Twin
 from kerasrobust.layers import is_noisy
+from kerasrobust.models import is_graph
+from kerasrobust.precision import chosen_precision, crafting_twin
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +104,8 @@ class AdversarialModel(keras.Model):
     """A Keras model around a network that trains it against an attack. Everything else is plain Keras.
 
     The attack inside the step sees the network in **inference** mode (BatchNorm uses its moving statistics and doesn't
-    change them, always-on noise stays on); the weights are then trained on the result in training mode. Metrics:
+    change them, always-on noise stays on), or a twin of it that follows its weights and takes less time; the weights,
+    float32 in any case, are then trained on the result in training mode. Metrics:
     `robust_accuracy` on the attacked part of the batch, `accuracy` on clean images (the clean share of the batch, or a
     quarter of it, predicted in inference mode, where all of it is attacked). In validation both are over all images.
 
@@ -107,6 +113,8 @@ class AdversarialModel(keras.Model):
         network: Keras model, float32 (N, H, W, C) in [0, 1] -> logits (N, K).
         objective: an `Objective`; PGD with epsilon 8/255 by default.
         seed: of the random starts.
+        precision: of the attack's gradients, as attacks take it: "auto" for what a probe finds fastest, "float32" for
+            the network itself, "bfloat16".
 
     Example:
         >>> network = AdversarialModel(build_model("convnet"), objective=PGD(epsilon=8 / 255))
@@ -117,8 +125,18 @@ class AdversarialModel(keras.Model):
     Reference: Madry et al. 2018; Wong et al. 2020.
     """
 
-    def __init__(self, network: keras.Model, objective: Objective | None = None, seed: int = 0, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        network: keras.Model,
+        objective: Objective | None = None,
+        seed: int = 0,
+        precision: str = "auto",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
+        self.precision = precision
+        self._twin: Twin | None = None
+        self._learner: Twin | None = None
         self.network = network
         self.objective = PGD() if objective is None else objective
         self.clean_metric = keras.metrics.Mean(name="accuracy")
@@ -152,10 +170,31 @@ class AdversarialModel(keras.Model):
         """Saves the inner network, without the training around it (`.keras`, `.h5`)."""
         self.network.save(filepath, overwrite=overwrite, **kwargs)
 
-    def _logits(self, x: tf.Tensor, key: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Returns float32 logits under the noise of a key: equal seeds train equal networks, randomized ones too."""
-        with layers.noise(key):
-            return tf.cast(self.network(x, training=training), tf.float32)
+    def make_train_function(self, force: bool = False) -> Any:
+        self._choose_twin()
+        return super().make_train_function(force)
+
+    def make_test_function(self, force: bool = False) -> Any:
+        self._choose_twin()
+        return super().make_test_function(force)
+
+    def _choose_twin(self) -> None:
+        """Chooses what the attack sees. Here, as probes can't be made while a step is traced."""
+        shape = self.network.input_shape[1:] if is_graph(self.network) and self.network.built else (None,)
+        if self._twin is not None or None in shape or tf.distribute.has_strategy():
+            return
+        images = np.random.default_rng(0).random((1024, *shape), np.float32)
+        chosen = chosen_precision(as_classifier(self.network), self.precision, images)
+        if chosen != "float32":
+            policy = "mixed_bfloat16" if chosen == "bfloat16" else "float32"
+            self._twin = crafting_twin(self.network, policy)
+            # What a layer adds to the loss by itself, it would add on the twin's side.
+            if not any(getattr(layer, "activity_regularizer", None) for layer in self.network._flatten_layers()):
+                self._learner = crafting_twin(self.network, policy, training=True)
+
+    def _attacked(self, x: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
+        """Returns the logits that the attack sees."""
+        return _logits(self.network if self._twin is None else self._twin.model, x, key)
 
     def _craft(
         self, attack: GradientAttack, x: tf.Tensor, y: tf.Tensor, key: tf.Tensor, share: tf.Tensor | float
@@ -164,10 +203,12 @@ class AdversarialModel(keras.Model):
         numbers = {name: tf.constant(value) for name, value in attack.parameters().items()}
         numbers |= {name: numbers[name] * share for name in ("epsilon", "step_size")}
         numbers |= {"early_stop": tf.constant(False), "leave": tf.shape(x)[0], "slack": tf.constant(0.0)}
-        state = attack.begin(self._logits, x, y, key, numbers)
-        state = attack.advance(self._logits, state, tf.constant(attack.step_count()), numbers)
+        if self._twin is not None:
+            self._twin.refresh()
+        state = attack.begin(self._attacked, x, y, key, numbers)
+        state = attack.advance(self._attacked, state, tf.constant(attack.step_count()), numbers)
         if attack.keeps_best():
-            state = attack.finish(self._logits, state, numbers)
+            state = attack.finish(self._attacked, state, numbers)
         x_adv, _ = attack.found(state, numbers)
         return tf.stop_gradient(x_adv)
 
@@ -190,12 +231,22 @@ class AdversarialModel(keras.Model):
             clean = tf.cast(tf.round(self.objective.clean_share * tf.cast(size, tf.float32)), tf.int32)
             x_adv = self._craft(attack, x[clean:], y[clean:], self._key(), self._share())
             mixed = x_adv if self.objective.clean_share == 0 else tf.concat([x[:clean], x_adv], axis=0)
+        network = self.network if self._learner is None else self._learner.model
+        if self._learner is not None:
+            self._learner.refresh()
         with tf.GradientTape() as tape:
-            logits = self._logits(mixed, threat.fold(self._key(), 1), training=True)
+            logits = _logits(network, mixed, threat.fold(self._key(), 1), training=True)
             loss = self.compute_loss(x=mixed, y=y, y_pred=logits, sample_weight=weights, training=True)
             scaled = self.optimizer.scale_loss(loss)
         variables = self.network.trainable_variables
-        self.optimizer.apply_gradients(zip(tape.gradient(scaled, variables), variables, strict=True))
+        if self._learner is None:
+            slopes = tape.gradient(scaled, variables)
+        else:
+            # The network's own variables enter by their regularizers alone.
+            slopes, own = tape.gradient(scaled, [self._learner.of(variables), variables])
+            slopes = [one if other is None else one + other for one, other in zip(slopes, own, strict=True)]
+            self._learner.give_back()
+        self.optimizer.apply_gradients(zip(slopes, variables, strict=True))
         self._loss_tracker.update_state(loss, sample_weight=size)
         if attack is None:
             self.clean_metric.update_state(_right(logits, y))
@@ -205,7 +256,8 @@ class AdversarialModel(keras.Model):
                 self.clean_metric.update_state(_right(logits[:clean], y[:clean]))
             else:
                 part = size // 4 + 1
-                self.clean_metric.update_state(_right(self._logits(x[:part], threat.fold(self._key(), 2)), y[:part]))
+                logits_clean = self._attacked(x[:part], threat.fold(self._key(), 2))
+                self.clean_metric.update_state(_right(logits_clean, y[:part]))
         results = self.compute_metrics(mixed, y, logits, sample_weight=weights)
         if attack is None:  # Nothing was attacked: an accuracy of 0 would be a lie.
             results.pop("robust_accuracy")
@@ -215,7 +267,7 @@ class AdversarialModel(keras.Model):
         x, y, weights = _unpack(data)
         # A batch's own content makes the key, so that validation repeats from epoch to epoch without a counter.
         key = tf.stack([tf.constant(self.seed, tf.int32), tf.cast(tf.reduce_sum(tf.cast(y, tf.int32)), tf.int32)])
-        logits = self._logits(x, threat.fold(key, 1))
+        logits = _logits(self.network, x, threat.fold(key, 1))
         attack = self.objective.validation_attack().against(is_noisy(self.network))
         x_adv = self._craft(attack, x, y, key, 1.0)
         self._loss_tracker.update_state(
@@ -223,8 +275,14 @@ class AdversarialModel(keras.Model):
             sample_weight=tf.shape(x)[0],
         )
         self.clean_metric.update_state(_right(logits, y))
-        self.robust_metric.update_state(_right(self._logits(x_adv, threat.fold(key, 2)), y))
+        self.robust_metric.update_state(_right(_logits(self.network, x_adv, threat.fold(key, 2)), y))
         return self.compute_metrics(x, y, logits, sample_weight=weights)
+
+
+def _logits(network: keras.Model, x: tf.Tensor, key: tf.Tensor, training: bool = False) -> tf.Tensor:
+    """Returns float32 logits under the noise of a key: equal seeds train equal networks, randomized ones too."""
+    with layers.noise(key):
+        return tf.cast(network(x, training=training), tf.float32)
 
 
 def _unpack(data: Any) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
