@@ -82,7 +82,7 @@ class RunConfig:
     batch_size: int = 256
     """Images computed at once."""
     precision: Precision = "auto"
-    """Of training and of attack gradients. Verdicts are always float32."""
+    """Of gradients, in training and attacks; `auto` measures what is fastest. Weights and verdicts are float32."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """Where to compute; `auto` takes a GPU where there is one."""
     runs_dir: Path = Path("runs")

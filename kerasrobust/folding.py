@@ -46,7 +46,6 @@ class Twin:
             deep = isinstance(layer, keras.layers.DepthwiseConv2D)
             copy.kernel.assign(layer.kernel * (keras.ops.reshape(scale, layer.kernel.shape[2:]) if deep else scale))
 
-
     def give_back(self) -> None:
         """Gives the network the statistics that the copy has gathered in training."""
         for layer, copy, _ in self.copies:

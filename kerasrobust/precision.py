@@ -112,7 +112,14 @@ def _twin(classifier: Classifier, precision: str) -> Classifier:
                 "Use float32."
             )
         check_graph(classifier.model)
-        twin = crafting_twin(classifier.model, "mixed_bfloat16" if precision == "bfloat16" else "float32")
+        try:
+            twin = crafting_twin(classifier.model, "mixed_bfloat16" if precision == "bfloat16" else "float32")
+        except (TypeError, ValueError, AttributeError, NotImplementedError, LookupError) as error:
+            reason = " ".join(str(error).split())[:120]
+            raise InputError(
+                f"Expected layers that can be rebuilt from their configuration, for {precision}. "
+                f"Received: {classifier.name!r} ({type(error).__name__}: {reason}). Use float32."
+            ) from error
         made = classifier.compiled[precision] = _Crafting(twin, twin_of(classifier, twin.model))
     made.twin.refresh()
     return made.classifier
@@ -166,7 +173,10 @@ def _fastest(classifier: Classifier, images: np.ndarray) -> str:
         seconds[name] = min(seconds.get(name, np.inf), time.perf_counter() - began)
 
     for name in candidates:
-        graphs[name] = _gradient(classifier if name == "float32" else _twin(classifier, name), key)
+        try:
+            graphs[name] = _gradient(classifier if name == "float32" else _twin(classifier, name), key)
+        except InputError:  # It has layers that can't be rebuilt.
+            return "float32"
         slopes[name] = graphs[name](x).numpy().reshape(len(images), -1)
         measure(name)
         if seconds["float32"] < CHEAP_SECONDS:

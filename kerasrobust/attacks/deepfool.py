@@ -40,8 +40,8 @@ class DeepFool(Attack):
 
     name: ClassVar[str] = "deepfool"
     minimum_norm: ClassVar[bool] = True
-    # A batch lasts as long as its most stubborn image, and each class multiplies it: small ones waste least.
-    largest_batch: ClassVar[int | None] = 32
+    # Each class multiplies it.
+    largest_batch: ClassVar[int | None] = 64
 
     norm: threat.Norm = "l2"
     steps: int = 50

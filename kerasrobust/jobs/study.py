@@ -64,7 +64,7 @@ def prepare(context: Context, config: StudyConfig) -> Callable[[], dict[str, Any
                 "synthetic": data.test.synthetic,
             },
             "seed": config.seed,
-            "precision": "float32" if config.precision == "auto" else config.precision,
+            "precision": config.precision,
             "versions": context.versions,
             "rows": rows,
             "warnings": context.findings,

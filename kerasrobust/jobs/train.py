@@ -24,7 +24,7 @@ from kerasrobust.events import Finding, Log, ModelSaved
 from kerasrobust.jobs.attack import evaluate_with_events, save_examples
 from kerasrobust.jobs.context import Context
 from kerasrobust.models import build_model
-from kerasrobust.precision import with_precision
+from kerasrobust.precision import chosen_precision, with_precision
 from kerasrobust.runs import read_json, write_json
 from kerasrobust.training import OBJECTIVES, AdversarialModel, Objective
 
@@ -120,7 +120,6 @@ def _shared(images: np.ndarray, others: np.ndarray) -> float:
 def make_network(config: TrainConfig, data: Dataset) -> keras.Model:
     """Builds the architecture, or loads the saved model to train on from, and randomizes it where asked to."""
     keras.utils.set_random_seed(config.seed)
-    dtype = "mixed_bfloat16" if config.precision == "bfloat16" else "float32"
     if config.model in ARCHITECTURE_NAMES:
         network = build_model(
             config.model,
@@ -129,7 +128,6 @@ def make_network(config: TrainConfig, data: Dataset) -> keras.Model:
             widths=config.widths,
             depth=config.depth,
             width=config.width,
-            dtype=dtype,
         )
     elif Path(config.model).exists() or (config.models_dir / config.model).exists():
         loaded = saving.load_model(config.model, models_dir=config.models_dir)
@@ -138,7 +136,7 @@ def make_network(config: TrainConfig, data: Dataset) -> keras.Model:
                 f"Expected a Keras model to train on from. Received: {config.model}, a SavedModel, whose graph is "
                 "fixed. Give the .keras file it was made from."
             )
-        network = with_precision(loaded, dtype)
+        network = with_precision(loaded, "float32")
         as_classifier(network, image_shape=data.images.shape[1:], classes=data.classes)
     else:
         raise unknown_name("architecture or saved model", config.model, ARCHITECTURE_NAMES)
@@ -171,7 +169,8 @@ def fit(context: Context, config: TrainConfig, data: TrainData, network: keras.M
     batch_size = min(config.batch_size, len(data.train))
     steps_per_epoch = len(data.train) // batch_size
     steps = steps_per_epoch * config.epochs
-    model = AdversarialModel(network, make_objective(config, steps_per_epoch), seed=config.seed)
+    precision = _agreed_precision(context, config, data, network, folder)
+    model = AdversarialModel(network, make_objective(config, steps_per_epoch), seed=config.seed, precision=precision)
     warmup = steps // 10
     rate = keras.optimizers.schedules.CosineDecay(
         0.0, max(1, steps - warmup), warmup_target=config.learning_rate, warmup_steps=warmup
@@ -200,9 +199,21 @@ def fit(context: Context, config: TrainConfig, data: TrainData, network: keras.M
     context.emit(Log(level="info", message=summary))
 
 
+def _agreed_precision(
+    context: Context, config: TrainConfig, data: TrainData, network: keras.Model, folder: Path
+) -> str:
+    """Returns the precision of the training: that of its first start, where it goes on."""
+    path = folder / "precision.json"
+    if (before := read_json(path)) is not None:
+        return str(before["precision"])
+    chosen = chosen_precision(as_classifier(network), config.precision, data.train.x[:128])
+    write_json(path, {"precision": chosen})
+    context.emit(Log(level="info", message=f"Gradients in {chosen}; weights and verdicts in float32."))
+    return chosen
+
+
 def measure(context: Context, config: TrainConfig, data: TrainData, network: keras.Model) -> Evaluation:
     """Attacks a trained network on the test images with the card's attack."""
-    network = with_precision(network, "float32")
     randomized = as_classifier(network).randomized
     attack = PGD(
         epsilon=float(config.epsilon),

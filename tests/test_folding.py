@@ -1,0 +1,147 @@
+"""Twins give what the network gives: folded ones in inference, fused ones in training, also in their gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import SHAPE, images
+from keras import layers as L
+
+from kerasrobust.folding import make_twin
+from kerasrobust.models import build_model
+
+X = tf.constant(images(12))
+
+
+def float32(layer: object) -> str:
+    return "float32"
+
+
+def shaken(model: keras.Model) -> keras.Model:
+    """Returns a model whose normalisations do something: random statistics, scales and offsets."""
+    draw = np.random.default_rng(5)
+    for layer in model._flatten_layers():
+        if isinstance(layer, L.BatchNormalization):
+            for variable in layer.weights:
+                variable.assign(draw.uniform(0.3, 2, variable.shape))
+    return model
+
+
+def kinds(layers: list[keras.layers.Layer]) -> list[str]:
+    return [type(layer).__name__ for layer in layers]
+
+
+def convnet() -> keras.Model:
+    return build_model("convnet", image_shape=SHAPE, classes=4, widths=(4, 8))
+
+
+def resnet() -> keras.Model:
+    return build_model("resnet", image_shape=SHAPE, classes=4, depth=1, width=4)
+
+
+def assorted() -> keras.Model:
+    """Depthwise and dense layers, no scale or offset, another axis, a nested model, a normalisation of two uses."""
+    inner = keras.Sequential([keras.Input((8, 8, 6)), L.Conv2D(5, 3), L.BatchNormalization(scale=False)])
+    x = keras.Input(SHAPE)
+    y = L.BatchNormalization()(L.DepthwiseConv2D(3, depth_multiplier=2, padding="same")(x))
+    y = L.MaxPooling2D()(L.Activation("relu")(inner(y)))
+    twice = L.Conv2D(5, 1)
+    y = L.BatchNormalization()(twice(y)) + twice(y)
+    y = L.BatchNormalization(axis=1)(L.Conv2D(3, 1, use_bias=False)(y))
+    y = L.BatchNormalization(center=False)(L.Dense(7, use_bias=False)(L.Flatten()(y)))
+    y = L.BatchNormalization()(L.Dense(6, activation="tanh")(y))
+    return keras.Model(x, L.Dense(4)(y))
+
+
+def slopes(network: keras.Model, training: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    with tf.GradientTape() as tape:
+        tape.watch(X)
+        outputs = network(X, training=training)
+        loss = tf.reduce_sum(outputs * tf.range(1.0, 5.0))
+    return outputs.numpy(), tape.gradient(loss, X).numpy()
+
+
+@pytest.mark.parametrize(("make", "left"), [(convnet, 0), (resnet, 4), (assorted, 3)])
+def test_twin_is_the_same_function(make: Callable[[], keras.Model], left: int) -> None:
+    model = shaken(make())
+    twin = make_twin(model, float32)
+    for one, other in zip(slopes(model), slopes(twin.model), strict=True):
+        np.testing.assert_allclose(one, other, rtol=2e-4, atol=2e-4 * np.abs(one).max())
+    norms = [layer for layer in twin.model._flatten_layers() if isinstance(layer, L.BatchNormalization)]
+    assert len(norms) == left
+
+
+def test_twin_follows_weights_that_change() -> None:
+    model = shaken(convnet())
+    twin = make_twin(model, float32)
+    before = twin.model(X).numpy()
+    for variable in model.weights:
+        variable.assign(1.1 * variable)
+    twin.refresh()
+    assert not np.allclose(before, twin.model(X), rtol=0.01)
+    np.testing.assert_allclose(twin.model(X), model(X), rtol=1e-4, atol=1e-4)
+
+
+def test_pooling_before_relu_has_the_same_gradient_where_entries_tie() -> None:
+    """In flat regions all entries of a window are equal: one of them gets the gradient, the same in either order."""
+    x = keras.Input((4, 4, 1))
+    model = keras.Model(x, L.Flatten()(L.MaxPooling2D()(L.ReLU()(x))))
+    flat = tf.constant(np.repeat([1.0, 0.0, -1.0], 16).reshape(3, 4, 4, 1), tf.float32)
+    found = []
+    for network in (model, make_twin(model, float32).model):
+        with tf.GradientTape() as tape:
+            tape.watch(flat)
+            total = tf.reduce_sum(network(flat))
+        found.append(tape.gradient(total, flat).numpy())
+    np.testing.assert_array_equal(*found)
+    assert "_PooledReLU" in kinds(make_twin(model, float32).model.layers)
+    assert found[0][0].sum() == 4
+
+
+@pytest.mark.parametrize(
+    "layer", [L.ReLU(max_value=6.0), L.ReLU(negative_slope=0.1), L.Activation("tanh"), L.ReLU(threshold=0.5)]
+)
+def test_other_activations_stay_before_pooling(layer: keras.layers.Layer) -> None:
+    x = keras.Input((4, 4, 1))
+    twin = make_twin(keras.Model(x, L.MaxPooling2D()(layer(x))), float32).model
+    assert kinds(twin.layers) == ["InputLayer", type(layer).__name__, "MaxPooling2D"]
+
+
+def test_training_twin_learns_the_same() -> None:
+    """Fused normalisation beside Keras': outputs, gradients by all weights, and moving statistics."""
+    model = shaken(convnet())
+    kept = model.get_weights()
+    twin = make_twin(model, float32, training=True)
+    assert "_FusedNorm" in kinds(twin.model.layers)
+    found = []
+    for network, variables in ((model, model.trainable_variables), (twin.model, twin.of(model.trainable_variables))):
+        with tf.GradientTape() as tape:
+            outputs = network(X, training=True)
+            loss = tf.reduce_sum(outputs * tf.range(1.0, 5.0))
+        found.append([outputs.numpy(), *(part.numpy() for part in tape.gradient(loss, variables))])
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4 * np.abs(one).max())
+    moved = model.get_weights()
+    model.set_weights(kept)
+    twin.give_back()
+    for one, other, old in zip(moved, model.get_weights(), kept, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+        assert one.shape == old.shape
+    assert not np.allclose(moved[3], kept[3])
+
+
+def test_frozen_layers_stay_frozen_in_a_training_twin() -> None:
+    model = shaken(convnet())
+    frozen = next(layer for layer in model.layers if isinstance(layer, L.BatchNormalization))
+    frozen.trainable = False
+    twin = make_twin(model, float32, training=True)
+    assert len(twin.of(model.trainable_variables)) == len(twin.model.trainable_variables)
+    before = [part.numpy() for part in frozen.weights]
+    np.testing.assert_allclose(twin.model(X, training=True), model(X, training=True), rtol=1e-3, atol=1e-4)
+    twin.give_back()
+    for old, new in zip(before, frozen.weights, strict=True):
+        np.testing.assert_array_equal(old, new)

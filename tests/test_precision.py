@@ -1,0 +1,134 @@
+"""Which arithmetic "auto" means follows a measurement, and whatever it is, verdicts are the model's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from conftest import SHAPE, images, labels_of, linear_model
+
+from kerasrobust import precision
+from kerasrobust.attacks import FAB, PGD, DeepFool
+from kerasrobust.classifier import as_classifier
+from kerasrobust.errors import InputError
+from kerasrobust.layers import randomize
+from kerasrobust.models import build_model
+
+X = images(20)
+
+
+@pytest.fixture
+def fresh() -> keras.Model:
+    """A convnet that nothing has been measured on."""
+    keras.utils.set_random_seed(3)
+    return build_model("convnet", image_shape=SHAPE, classes=4, widths=(4, 8))
+
+
+def clock(monkeypatch: pytest.MonkeyPatch, seconds: list[float]) -> None:
+    """Makes the probe's measurements take given seconds: float32, folded, bfloat16, and again."""
+    turn: Iterator[float] = iter(part for second in seconds * 10 for part in (0.0, second))
+    monkeypatch.setattr(precision.time, "perf_counter", lambda: next(turn))
+    monkeypatch.setattr(precision, "has_bfloat16", lambda: True)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        ([1.0, 0.7, 0.4], "bfloat16"),
+        ([1.0, 0.7, 0.8], "folded"),
+        ([1.0, 0.95, 1.2], "float32"),  # What differs by less than a tenth may be noise.
+    ],
+)
+def test_the_fastest_arithmetic_is_chosen(
+    seconds: list[float], expected: str, fresh: keras.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock(monkeypatch, seconds)
+    classifier = as_classifier(fresh)
+    assert precision.chosen_precision(classifier, "auto", X) == expected
+    monkeypatch.setattr(precision, "_fastest", lambda *_: 1 / 0)  # It isn't measured twice.
+    assert precision.chosen_precision(classifier, "auto", X) == expected
+
+
+def test_a_cheap_network_is_attacked_as_it_is(fresh: keras.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock(monkeypatch, [1e-3, 1e-9, 1e-9])
+    assert precision.chosen_precision(as_classifier(fresh), "auto", X) == "float32"
+
+
+def test_gradients_that_point_elsewhere_are_not_taken(fresh: keras.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network whose logits are tiny differences of large numbers: nothing of them is left in bfloat16."""
+    x = keras.Input(SHAPE)
+    dense = keras.layers.Dense(8)
+    turned = keras.ops.sin(dense(keras.layers.Dense(8)(keras.layers.Flatten()(x))))
+    big = keras.Model(x, keras.layers.Dense(4)(turned))
+    dense.set_weights([np.random.default_rng(0).normal(size=(8, 8)), np.full(8, 1000.0)])
+    clock(monkeypatch, [1.0, 0.95, 0.1])
+    assert precision.chosen_precision(as_classifier(big), "auto", X) == "float32"
+
+
+def test_layers_that_cannot_be_rebuilt_are_attacked_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    head = keras.layers.Dense(4, activation=lambda x: keras.ops.sin(x))
+    model = keras.Sequential([keras.Input(SHAPE), keras.layers.Flatten(), head])
+    clock(monkeypatch, [1.0, 0.1, 0.1])
+    assert precision.chosen_precision(as_classifier(model), "auto", X) == "float32"
+    with pytest.raises(InputError, match="Use float32"):
+        precision.at_precision(as_classifier(model), "bfloat16", X)
+
+
+def test_what_has_no_twin_is_attacked_as_it_is(weights: Any) -> None:
+    kernel, bias = weights
+    for model in (lambda x: x[:, 0, :4, 0], Subclassed(kernel, bias)):
+        classifier = as_classifier(model, image_shape=SHAPE)
+        assert precision.chosen_precision(classifier, "auto", X) == "float32"
+
+
+class Subclassed(keras.Model):
+    def __init__(self, kernel: np.ndarray, bias: np.ndarray) -> None:
+        super().__init__()
+        self.inner = linear_model(kernel, bias)
+
+    def call(self, x: Any, training: bool | None = None) -> Any:
+        return self.inner(x)
+
+
+@pytest.mark.parametrize("kind", ["float32", "folded", "bfloat16"])
+def test_verdicts_are_the_models_own(kind: str, small: keras.Model) -> None:
+    y = labels_of(small, X, 0)
+    result = PGD(epsilon=0.03, steps=5)(small, X, y, precision=kind, batch_size=8)
+    np.testing.assert_array_equal(result.prediction_adv, np.asarray(small(result.x_adv)).argmax(axis=1))
+    assert result.success.mean() > 0
+
+
+def test_slack_is_how_far_the_margins_differ(small: keras.Model) -> None:
+    classifier = as_classifier(small)
+    exact, folded, rough = (precision.at_precision(classifier, kind, X) for kind in ("float32", "folded", "bfloat16"))
+    assert exact is classifier
+    assert exact.slack == 0
+    assert 0 < folded.slack < 1e-3 < rough.slack < 1
+    ours, theirs = (np.sort(network.run(X), axis=1) for network in (classifier, rough))
+    gaps = np.abs((ours[:, -1] - ours[:, -2]) - (theirs[:, -1] - theirs[:, -2]))
+    assert gaps.max() <= rough.slack * (1 + 1e-6)
+
+
+def test_success_in_bfloat16_is_success_in_float32(small: keras.Model) -> None:
+    """An example is done when its lead is beyond the slack, so the model itself agrees."""
+    y = labels_of(small, X, 0)
+    exact, rough = (PGD(epsilon=0.02, steps=20)(small, X, y, precision=kind) for kind in ("float32", "bfloat16"))
+    assert abs(int(exact.success.sum()) - int(rough.success.sum())) <= 1
+
+
+@pytest.mark.parametrize("attack", [DeepFool(steps=10), FAB(steps=10)])
+def test_the_nearest_example_is_looked_for_in_float32(attack: Any, small: keras.Model) -> None:
+    y = labels_of(small, X, 0)
+    one, other = (attack(small, X, y, precision=kind).x_adv for kind in ("folded", "bfloat16"))
+    np.testing.assert_array_equal(one, other)
+
+
+def test_a_randomized_network_has_twins_with_its_noise(small: keras.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock(monkeypatch, [1.0, 0.7, 0.9])
+    model = randomize(small, 0.2)
+    classifier = as_classifier(model)
+    assert precision.chosen_precision(classifier, "auto", X) == "folded"
+    assert precision.at_precision(classifier, "folded", X).slack < 1e-3, "the same key gives the same noise"
