@@ -34,11 +34,10 @@ def requirements(peer: str) -> list[list[str]]:
     if peer == "art":
         return [[*tensorflow, "adversarial-robustness-toolbox==1.20.1", "setuptools==80.9.0"]]
     if peer == "torch":
-        # torchattacks asks for requests 2.25, which it uses for downloads alone and which needs an old urllib3.
+        # torchattacks asks for requests 2.25 and torchvision, and imports neither.
         return [
-            ["torch==2.13.0", "torchvision==0.28.0", *shared("numpy"), "scipy==1.17.1", "tqdm==4.70.1"],
+            ["torch==2.13.0", *shared("numpy"), "scipy==1.17.1", "tqdm==4.70.1"],
             ["--no-deps", "torchattacks==3.5.1"],
-            ["requests==2.34.2"],
         ]
     raise KeyError(peer)
 
@@ -60,21 +59,13 @@ def make_environment(peer: str, folder: Path, tell: Callable[[str], None]) -> Pa
     tell(f"{peer}: making {environment}")
     run([sys.executable, "-m", "venv", "--clear", str(environment)])
     pip = [str(python_of(environment)), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    for number, call in enumerate(requirements(peer)):
-        if peer == "torch" and number == 0:
-            try:
-                run([*pip, "--retries", "1", "--extra-index-url", TORCH_INDEX, *with_cpu_build(call)])
-                continue
-            except RuntimeError as error:
-                tell(f"torch: no build for CPUs, taking PyPI's of several GB. {str(error).splitlines()[-1]}")
-        run([*pip, *call])
+    # Of a version that both have, pip takes the build for CPUs, as its name is the longer; where that index can't be
+    # reached, pip says so and takes PyPI's.
+    index = ["--retries", "1", "--extra-index-url", TORCH_INDEX] if peer == "torch" else []
+    for call in requirements(peer):
+        run([*pip, *index, *call])
     mark.write_text(wanted)
     return python_of(environment)
-
-
-def with_cpu_build(call: list[str]) -> list[str]:
-    """Returns requirements that only the builds for CPUs meet, so that the larger ones aren't taken in their place."""
-    return [f"{item}+cpu" if item.startswith(("torch==", "torchvision==")) else item for item in call]
 
 
 def run(command: list[str]) -> None:

@@ -134,7 +134,7 @@ def autoattack(model: str, count: int, seed: int, batch_size: int) -> Measuremen
     evaluation, seconds = timed(
         lambda: kr.evaluate(network(model), x, y, attacks=attack, audit=False, seed=seed, batch_size=batch_size)
     )
-    parts = {report.attack.name: round(report.seconds, 1) for report in evaluation.attacks}
+    parts = {report.attack.name: round(report.result.seconds, 1) for report in evaluation.attacks}
     figures = {"precision": evaluation.precision, "parts": parts}
     return Measurement(seconds, {"x_adv": evaluation.worst.x_adv}, figures)
 
@@ -143,8 +143,8 @@ def judge(model: str, count: int, file: str, norm: str) -> Measurement:
     """Judges images: the one referee of all peers, our Keras model in float32.
 
     Returns:
-        Under `broken` which images are wrong, bool (N,): also the ones that were wrong from the start. In the Linf norm
-        an image outside the ball or the box counts as its clean original. Under `distance` its distance, (N,).
+        Under `broken` which images are wrong, bool (N,): also the ones that were wrong from the start, whatever an
+        attack made of them. An image outside the box, or the ball of Linf, counts as its clean original.
     """
     x, y = data(count)
     with np.load(file) as stored:
@@ -158,8 +158,8 @@ def judge(model: str, count: int, file: str, norm: str) -> Measurement:
     outside = ~np.isfinite(flat).all(axis=1) | (flat.min(axis=1) < -1e-6) | (flat.max(axis=1) > 1 + 1e-6)
     if norm == "linf":
         outside |= distance > EPSILON + 1e-6
-    broken = np.where(outside, ~clean, ~right(network(model), x_adv, y))
-    reached = np.where(broken & ~outside, distance, np.inf)[clean]
+    broken = ~clean | (~outside & ~right(network(model), x_adv, y))
+    reached = np.where(broken, distance, np.inf)[clean]
     figures = {
         "clean": float(clean.mean()),
         "robust": float(1 - broken.mean()),
@@ -167,7 +167,7 @@ def judge(model: str, count: int, file: str, norm: str) -> Measurement:
         "median_distance": float(np.median(reached)) if len(reached) else float("nan"),
         "failed": int(np.sum(~np.isfinite(reached))),
     }
-    return Measurement(0.0, {"broken": broken, "distance": distance}, figures)
+    return Measurement(0.0, {"broken": broken}, figures)
 
 
 def right(model: keras.Model, x: np.ndarray, y: np.ndarray) -> np.ndarray:

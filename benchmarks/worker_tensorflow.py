@@ -76,9 +76,7 @@ def run_cleverhans(model: str, count: int, seed: int, batch_size: int, mode: str
     x, y = data(count)
     tf.random.set_seed(seed)
     attack = cleverhans_pgd(model, mode)
-    x_adv, seconds = timed(
-        lambda: in_batches(lambda x, y: attack(tf.constant(x), tf.constant(y)), x, y, batch_size)
-    )
+    x_adv, seconds = timed(lambda: in_batches(lambda x, y: attack(tf.constant(x), tf.constant(y)), x, y, batch_size))
     return Measurement(seconds, {"x_adv": x_adv})
 
 

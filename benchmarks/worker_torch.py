@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import sys
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -115,9 +115,7 @@ def run(attack: Any, x: torch.Tensor, y: torch.Tensor, batch_size: int) -> torch
 
 def pgd(model: str, count: int, seed: int, batch_size: int, mode: str) -> Measurement:
     x, (_, y) = images(count, mode), data(count)
-    attack = torchattacks.PGD(
-        network(model, mode), eps=EPSILON, alpha=2.5 * EPSILON / 20, steps=20, random_start=True
-    )
+    attack = torchattacks.PGD(network(model, mode), eps=EPSILON, alpha=2.5 * EPSILON / 20, steps=20, random_start=True)
     torch.manual_seed(seed)
     x_adv, seconds = timed(lambda: run(attack, x, y, batch_size))
     return Measurement(seconds, {"x_adv": to_numpy(x_adv)})
@@ -145,9 +143,7 @@ def autoattack(model: str, count: int, seed: int, batch_size: int, mode: str) ->
         "fab-t": torchattacks.FAB(
             net, steps=100, alpha_max=0.1, eta=1.05, beta=0.9, multi_targeted=True, n_classes=10, **common
         ),
-        "square": torchattacks.Square(
-            net, n_queries=5000, p_init=0.8, loss="margin", resc_schedule=False, **common
-        ),
+        "square": torchattacks.Square(net, n_queries=5000, p_init=0.8, loss="margin", resc_schedule=False, **common),
     }
     parts: dict[str, float] = {}
 
@@ -162,7 +158,7 @@ def autoattack(model: str, count: int, seed: int, batch_size: int, mode: str) ->
         x_adv, left = x.clone(), right(x)
         for name, attack in attacks.items():
             chosen = torch.nonzero(left).flatten()
-            made, seconds = timed(lambda attack=attack, chosen=chosen: run(attack, x[chosen], y[chosen], batch_size))
+            made, seconds = timed(partial(run, attack, x[chosen], y[chosen], batch_size))
             parts[name] = round(seconds, 1)
             tried = x.clone()
             tried[chosen] = made

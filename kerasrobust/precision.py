@@ -27,7 +27,7 @@ ROUNDS = 3
 CHEAP_SECONDS = 2e-3
 """A network whose gradients of all probes take less is attacked as it is: what a twin saves isn't worth making it."""
 
-GAIN = 0.9
+GAIN = 0.8
 """Share of the model's own time that a twin may take at most: what differs by less is noise, and runs should repeat."""
 
 ALIKE = 0.9

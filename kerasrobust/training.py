@@ -181,7 +181,7 @@ class AdversarialModel(keras.Model):
     def _choose_twin(self) -> None:
         """Chooses what the attack sees. Here, as probes can't be made while a step is traced."""
         shape = self.network.input_shape[1:] if is_graph(self.network) and self.network.built else (None,)
-        if self._twin is not None or None in shape or tf.distribute.has_strategy():
+        if self.precision == "float32" or self._twin is not None or None in shape or tf.distribute.has_strategy():
             return
         images = np.random.default_rng(0).random((1024, *shape), np.float32)
         chosen = chosen_precision(as_classifier(self.network), self.precision, images)

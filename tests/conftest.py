@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
@@ -31,11 +32,16 @@ def images(count: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).uniform(0.35, 0.65, (count, *SHAPE)).astype(np.float32)
 
 
-@pytest.fixture(autouse=True)
-def exact(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Makes "auto" float32 but in the tests of that choice, which follows what is fastest on the machine just now."""
-    if request.node.path.name != "test_precision.py":
-        monkeypatch.setattr(precision, "_fastest", lambda *_: "float32")
+FASTEST = precision._fastest
+"""The probe itself, for its own tests."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def exact() -> Iterator[None]:
+    """Makes "auto" float32: the choice follows what is fastest on the machine just now."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(precision, "_fastest", lambda *_: "float32")
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ import numpy as np
 
 SETTINGS: dict[str, Any] = {
     "model": "tiny", "attack": "pgd,apgd-t,square", "queries": 60, "split": "test[:60]", "batch_size": 16,
-    "restarts": 2, "name": "killed",
+    "restarts": 2, "name": "killed", "precision": "bfloat16",
 }  # fmt: skip
 COMPARED = ("x_adv", "prediction_adv", "success", "correct_rate", "distance", "attack")
 

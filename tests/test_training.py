@@ -177,6 +177,7 @@ def test_the_attack_inside_sees_the_inference_mode() -> None:
 
     network = keras.Sequential([keras.Input(SHAPE), Spy(), L.Flatten(), L.Dense(2)])
     model = wrapped(PGD(steps=2), network, run_eagerly=True)
+    model.make_train_function()  # Which looks what the attack is to see.
     seen.clear()
     model.train_on_batch(X[:8], Y[:8])
     # The weights' gradient is taken once, in training mode; two attack steps and the clean figure are not.
@@ -459,3 +460,25 @@ def test_alarm_needs_both_figures() -> None:
     alarm.on_epoch_end(0, {"accuracy": 0.9, "val_robust_accuracy": 0.5})
     alarm.on_epoch_end(1, {"accuracy": 0.9, "val_robust_accuracy": 0.0})
     assert told == []
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("precision", ["folded", "bfloat16"])
+def test_training_on_twins_learns_what_the_network_learns(precision: str, jit_compile: bool) -> None:
+    """The same steps on the same batches, with the regularizer that only the network's own weights have."""
+    moved = []
+    for kind in ("float32", precision):
+        keras.utils.set_random_seed(0)
+        network = build_model("convnet", image_shape=SHAPE, classes=2, widths=(4, 8))
+        network.layers[-1].kernel_regularizer = keras.regularizers.L2(0.1)
+        before = network.get_weights()
+        model = AdversarialModel(network, PGD(epsilon=0.02, steps=3), precision=kind)
+        model.compile(keras.optimizers.SGD(0.05), jit_compile=jit_compile)
+        for batch in (slice(0, 32), slice(32, 64)):
+            model.train_on_batch(X[batch], Y[batch])
+        assert model.evaluate(X[:32], Y[:32], verbose=0, return_dict=True)["accuracy"] >= 0
+        moved.append([new - old for new, old in zip(network.get_weights(), before, strict=True)])
+    exact, fast = (np.concatenate([part.ravel() for part in parts]) for parts in moved)
+    cosine = exact @ fast / np.linalg.norm(exact) / np.linalg.norm(fast)
+    assert cosine > (0.999 if precision == "folded" else 0.98)
+    assert np.linalg.norm(fast) == pytest.approx(np.linalg.norm(exact), rel=0.05)

@@ -133,8 +133,10 @@ class Batch:
             stop: whether to stop.
         """
         yield from self._resume()
+        if self.taken == len(self.queue) and not (self.rows >= 0).any():
+            return
         saved, count, steps = time.perf_counter(), 1, self.attack.step_count()
-        if not self.state and len(self.queue):
+        if not self.state:
             self._fill()
         while self.taken < len(self.queue) or (self.rows >= 0).any():
             now = time.perf_counter()
@@ -167,6 +169,7 @@ class Batch:
             self.seconds += chunk
             if not fresh and reached == count:  # The first call also traced.
                 count = max(1, min(int(count * CHUNK_SECONDS / max(chunk, 1e-4)), 4 * count))
+        self.counts.taken = 0
         self._keep()
 
     @property
