@@ -165,6 +165,7 @@ def twin_of(classifier: Classifier, model: keras.Model) -> Classifier:
     twin = _of_keras(model, classifier.image_shape)
     twin.classes, twin.randomized, twin.seedable = classifier.classes, classifier.randomized, classifier.seedable
     twin.probed |= classifier.probed
+    twin._probabilities = classifier._probabilities
     return twin
 
 

@@ -147,7 +147,15 @@ def make_twin(model: keras.Model, policy: Callable[[Any], str], training: bool =
         result.build(model.input_shape)
     twin = Twin(result, copies)
     twin.refresh()
+    settle(result)
     return twin
+
+
+def settle(copy: keras.Model) -> None:
+    """Makes layers of a copied model follow the weights just given to them: `Normalization` does so when told."""
+    for layer in copy._flatten_layers():
+        if isinstance(layer, keras.layers.Normalization):
+            layer.finalize_state()
 
 
 def _neighbours(model: keras.Model) -> Iterator[tuple[Any, Any]]:

@@ -14,7 +14,7 @@ import tensorflow as tf
 from kerasrobust import losses
 from kerasrobust.classifier import Classifier, twin_of
 from kerasrobust.errors import InputError
-from kerasrobust.folding import Twin, make_twin
+from kerasrobust.folding import Twin, make_twin, settle
 from kerasrobust.models import is_graph
 from kerasrobust.tracing import Traced
 
@@ -31,7 +31,10 @@ GAIN = 0.8
 """Share of the model's own time that a twin may take at most: what differs by less is noise, and runs should repeat."""
 
 ALIKE = 0.9
-"""Median cosine of a network's gradients with its bfloat16 twin's below which that isn't the same network."""
+"""Median cosine of a network's gradients with its twin's below which that isn't the same network."""
+
+APART = 0.25
+"""How far the margins may be apart, as a share of their median: more, and a success of one says little of the other."""
 
 WORDS = ("auto", "float32", "folded", "bfloat16")
 
@@ -187,10 +190,13 @@ def _fastest(classifier: Classifier, images: np.ndarray) -> str:
     own = slopes["float32"]
     sizes = {name: np.linalg.norm(slope, axis=1) for name, slope in slopes.items()}
 
+    margins = _margins(classifier, images)
+
     def alike(name: str) -> bool:
         products = np.sum(own * slopes[name], axis=1)
         scale = np.maximum(sizes["float32"] * sizes[name], 1e-30)
-        return bool(np.median(products / scale) >= ALIKE)
+        apart = np.max(np.abs(_margins(_twin(classifier, name), images) - margins))
+        return bool(np.median(products / scale) >= ALIKE and apart <= APART * np.median(np.abs(margins)))
 
     able = [name for name in candidates if name != "float32" and alike(name)]
     best = min(able, key=seconds.__getitem__, default="float32")
@@ -270,6 +276,7 @@ def clone(model: keras.Model, policy: Callable[[keras.Layer], str]) -> keras.Mod
     if not result.built:
         result.build(model.input_shape)
     result.set_weights(model.get_weights())
+    settle(result)
     return result
 
 

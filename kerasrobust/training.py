@@ -149,6 +149,8 @@ class AdversarialModel(keras.Model):
         """Configures training as `keras.Model.compile` does; the loss is the cross-entropy from logits by default."""
         if loss is None:
             loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        # Made anew, as layers may have been frozen since.
+        self._twin = self._learner = None
         super().compile(optimizer=optimizer, loss=loss, **kwargs)
 
     @property

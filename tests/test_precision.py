@@ -137,3 +137,29 @@ def test_a_randomized_network_has_twins_with_its_noise(small: keras.Model, monke
     classifier = as_classifier(model)
     assert precision.chosen_precision(classifier, "auto", X) == "folded"
     assert precision.at_precision(classifier, "folded", X).slack < 1e-3, "the same key gives the same noise"
+
+
+def test_a_twin_of_probabilities_is_taken_by_their_logarithm(small: keras.Model) -> None:
+    """A softmax that isn't seen as one: model and twin are attacked through the same logits."""
+    model = keras.Model(small.inputs, keras.layers.Softmax(axis=-1, name="hidden")(small.outputs[0]) * 1.0)
+    classifier = as_classifier(model)
+    assert any(code == "softmax-output" for code, _ in classifier.warnings)
+    twin = precision.at_precision(classifier, "folded", X)
+    np.testing.assert_allclose(twin.run(X), classifier.run(X), rtol=1e-3, atol=1e-3)
+    assert float(twin.run(X).max()) <= 0
+
+
+def test_a_twin_that_says_otherwise_is_not_taken(fresh: keras.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A layer with a state that isn't among its weights comes back without it."""
+    layer = Forgetful()
+    layer.factor = -5.0
+    model = keras.Sequential([keras.Input(SHAPE), fresh, layer])
+    clock(monkeypatch, [1.0, 0.1, 0.1])
+    assert precision.chosen_precision(as_classifier(model), "auto", X) == "float32"
+
+
+class Forgetful(keras.layers.Layer):
+    factor = 1.0
+
+    def call(self, inputs: Any) -> Any:
+        return inputs * self.factor

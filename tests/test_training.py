@@ -482,3 +482,14 @@ def test_training_on_twins_learns_what_the_network_learns(precision: str, jit_co
     cosine = exact @ fast / np.linalg.norm(exact) / np.linalg.norm(fast)
     assert cosine > (0.999 if precision == "folded" else 0.98)
     assert np.linalg.norm(fast) == pytest.approx(np.linalg.norm(exact), rel=0.05)
+
+
+def test_layers_may_be_frozen_between_two_trainings() -> None:
+    network = build_model("convnet", image_shape=SHAPE, classes=2, widths=(4, 8))
+    model = AdversarialModel(network, PGD(epsilon=0.02, steps=1), precision="folded")
+    for frozen in (False, True):
+        network.layers[2].trainable = not frozen
+        model.compile(keras.optimizers.SGD(0.05))
+        before = network.layers[2].get_weights()[0]
+        model.train_on_batch(X[:32], Y[:32])
+        assert np.array_equal(before, network.layers[2].get_weights()[0]) == frozen
