@@ -47,9 +47,10 @@ class Twin:
             copy.kernel.assign(layer.kernel * (keras.ops.reshape(scale, layer.kernel.shape[2:]) if deep else scale))
 
     def give_back(self) -> None:
-        """Gives the network the statistics that the copy has gathered in training."""
+        """Gives the network what the copy's layers have assigned to themselves in training, as moving statistics."""
         for layer, copy, _ in self.copies:
-            for old, new in zip(layer.non_trainable_weights, copy.non_trainable_weights, strict=True):
+            # Not the statistics alone: spectral normalisation assigns its kernel.
+            for old, new in zip(layer.weights, copy.weights, strict=True):
                 old.assign(new)
 
     def of(self, variables: list[Any]) -> list[Any]:

@@ -59,7 +59,7 @@ def chosen_precision(classifier: Classifier, precision: str, x: np.ndarray) -> s
         'bfloat16'
     """
     if precision not in WORDS:
-        raise InputError(f"Expected a precision out of auto, float32, bfloat16. Received: {precision!r}. Choose one.")
+        raise InputError(f"Expected a precision out of {', '.join(WORDS)}. Received: {precision!r}. Choose one.")
     if precision != "auto":
         return precision
     if not _has_twins(classifier):

@@ -186,12 +186,18 @@ class AdversarialModel(keras.Model):
         if self.precision == "float32" or self._twin is not None or None in shape or tf.distribute.has_strategy():
             return
         images = np.random.default_rng(0).random((1024, *shape), np.float32)
-        chosen = chosen_precision(as_classifier(self.network), self.precision, images)
+        try:
+            chosen = chosen_precision(as_classifier(self.network), self.precision, images)
+        except InputError:
+            if self.precision != "auto":
+                raise
+            return  # It can be trained all the same, as it is.
         if chosen != "float32":
             policy = "mixed_bfloat16" if chosen == "bfloat16" else "float32"
             self._twin = crafting_twin(self.network, policy)
             # What a layer adds to the loss by itself, it would add on the twin's side.
-            if not any(getattr(layer, "activity_regularizer", None) for layer in self.network._flatten_layers()):
+            parts = self.network._flatten_layers()
+            if not any(getattr(layer, "activity_regularizer", None) or layer._losses for layer in parts):
                 self._learner = crafting_twin(self.network, policy, training=True)
 
     def _attacked(self, x: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
@@ -258,6 +264,8 @@ class AdversarialModel(keras.Model):
                 self.clean_metric.update_state(_right(logits[:clean], y[:clean]))
             else:
                 part = size // 4 + 1
+                if self._twin is not None:
+                    self._twin.refresh()  # The weights have moved.
                 logits_clean = self._attacked(x[:part], threat.fold(self._key(), 2))
                 self.clean_metric.update_state(_right(logits_clean, y[:part]))
         results = self.compute_metrics(mixed, y, logits, sample_weight=weights)

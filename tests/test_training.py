@@ -493,3 +493,43 @@ def test_layers_may_be_frozen_between_two_trainings() -> None:
         before = network.layers[2].get_weights()[0]
         model.train_on_batch(X[:32], Y[:32])
         assert np.array_equal(before, network.layers[2].get_weights()[0]) == frozen
+
+
+class Sparse(L.Layer):
+    """Adds what it sees to the loss."""
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        self.add_loss(tf.reduce_mean(tf.abs(inputs)))
+        return inputs
+
+
+@pytest.mark.parametrize("precision", ["float32", "folded"])
+def test_losses_that_layers_add_are_trained_on(precision: str) -> None:
+    keras.utils.set_random_seed(0)
+    inner = [L.Conv2D(4, 3), L.BatchNormalization(), Sparse(), L.Flatten(), L.Dense(2)]
+    network = keras.Sequential([keras.Input(SHAPE), *inner])
+    model = AdversarialModel(network, PGD(epsilon=0.0, steps=1), precision=precision)
+    model.compile(keras.optimizers.SGD(0.0))
+    plain = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    with_loss = model.train_on_batch(X[:16], Y[:16], return_dict=True)["loss"]
+    assert with_loss > float(plain(Y[:16], network(X[:16], training=True))) + 0.1
+
+
+@pytest.mark.parametrize("precision", ["float32", "folded"])
+def test_what_a_layer_assigns_to_its_own_weights_stays(precision: str) -> None:
+    """Spectral normalisation divides its kernel by the largest singular value in each step."""
+    keras.utils.set_random_seed(0)
+    dense = L.Dense(2)
+    inner = [L.Conv2D(4, 3), L.BatchNormalization(), L.Flatten(), L.SpectralNormalization(dense, power_iterations=20)]
+    model = AdversarialModel(keras.Sequential([keras.Input(SHAPE), *inner]), PGD(steps=1), precision=precision)
+    dense.kernel.assign(5.0 * dense.kernel)
+    model.compile(keras.optimizers.SGD(1e-6))
+    model.train_on_batch(X[:16], Y[:16])
+    assert np.linalg.norm(dense.kernel.numpy(), 2) == pytest.approx(1, abs=0.01)
+
+
+def test_a_network_that_attacks_refuse_is_trained_as_it_is() -> None:
+    network = keras.Sequential([keras.Input(SHAPE), L.Flatten(), L.Dense(2, activation="sigmoid")])
+    model = AdversarialModel(network, PGD(steps=1))
+    model.compile(keras.optimizers.SGD(0.1), loss=keras.losses.SparseCategoricalCrossentropy())
+    assert np.isfinite(model.train_on_batch(X[:16], Y[:16], return_dict=True)["loss"])
