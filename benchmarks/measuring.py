@@ -30,6 +30,9 @@ REPEATS, WAIT = 3, 5.0
 LONGEST = 60.0
 """Seconds of a measurement above which it isn't made again; the table tells how disturbed it was."""
 
+BRIEF = 5.0
+"""Seconds below which a measurement follows an unmeasured call at once: systems take memory from idle processes."""
+
 LONG = 10.0
 """Seconds of a warm-up above which it counts as the trial itself: tracing is a small part of it."""
 
@@ -100,6 +103,8 @@ class Outcome:
         others: share of the machine that other processes took during each measurement.
         repeated: measurements that were thrown away because others disturbed them.
         errors: what went wrong: with an option, or at last with the contender itself.
+        failed: whether the contender was dropped.
+        brief: whether a call comes before each measurement.
     """
 
     contender: Contender
@@ -113,6 +118,7 @@ class Outcome:
     repeated: int = 0
     errors: list[str] = field(default_factory=list)
     failed: bool = False
+    brief: bool = False
 
     def median(self, name: str) -> float | None:
         """Returns the median over the rounds of a figure, None where there is none of that name."""
@@ -169,8 +175,11 @@ class Bench:
         contender = outcome.contender
         worker = self.workers[contender.worker]
         function = contender.trial or contender.function
+        whole = contender.arguments.get("count", 0)
+        few = min(contender.probe or whole, whole)
+        fewer = {"count": few} if few else {}
         for option in contender.options:
-            arguments = self._arguments(contender, 0, option)
+            arguments = self._arguments(contender, 0, option) | ({} if contender.trial else fewer)
             try:
                 measured, _, repeated = self._measured(worker, function, arguments, None)
                 outcome.repeated += repeated
@@ -189,17 +198,18 @@ class Bench:
             working = [(seconds, number) for number, (_, seconds) in enumerate(outcome.tried) if seconds is not None]
             if not working:
                 raise PeerError("none of its ways of being run works")
-            outcome.chosen = dict(outcome.tried[min(working)[1]][0])
-            if contender.trial is None:
-                return
-        whole = contender.arguments.get("count", 0)
-        few = min(contender.probe or whole, whole)
-        warm = self._arguments(contender, 0, outcome.chosen)
-        measured = worker.call(contender.function, warm | ({"count": few} if few else {}))
-        if measured.seconds <= LONG:  # The second call may still trace something.
-            measured = worker.call(contender.function, warm | ({"count": few} if few else {}))
-        if contender.limit and few and measured.seconds * whole / few > contender.limit:
+            seconds, number = min(working)
+            outcome.chosen = dict(outcome.tried[number][0])
+        if not contender.options or contender.trial:
+            warm = self._arguments(contender, 0, outcome.chosen) | fewer
+            seconds = worker.call(contender.function, warm).seconds
+            if seconds <= LONG:  # The second call may still trace something.
+                seconds = worker.call(contender.function, warm).seconds
+        if contender.limit and few and seconds * whole / few > contender.limit:
             outcome.chosen["count"], outcome.scale = few, whole / few
+        if few and outcome.scale == 1:
+            seconds *= whole / few
+        outcome.brief = contender.worker != "cold" and seconds <= BRIEF
 
     def _measured(
         self, worker: Caller, function: str, arguments: dict[str, Any], save: Path | None
@@ -226,6 +236,8 @@ class Bench:
         worker = self.workers[contender.worker]
         arguments = self._arguments(contender, number, outcome.chosen)
         save = self.folder / f"{contender.worker}.npz"
+        if outcome.brief:
+            worker.call(contender.function, arguments)
         measured, others, repeated = self._measured(worker, contender.function, arguments, save if task.norm else None)
         figures = dict(measured.figures)
         if task.norm and "x_adv" in measured.arrays:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from measuring import Outcome
+from measuring import BRIEF, Outcome
 from tasks import Contender, Target, Task
 
 COLUMNS = {
@@ -44,7 +44,8 @@ def document(facts: Mapping[str, str], sections: Sequence[Section]) -> str:
         *(f"- {name}: {value}" for name, value in facts.items()),
         "",
         "Each contender is a process that has loaded model and images and has run once before. They take",
-        "turns, round by round, so that a machine that slows down disfavours none. Seconds are medians over the",
+        f"turns, round by round, so that a machine that slows down disfavours none; what takes less than {BRIEF:g} s",
+        "also runs once, unmeasured, right before each measurement. Seconds are medians over the",
         "rounds, with the least and the most in brackets. A ratio is a contender's seconds over the first row's of the",
         "same round; its median and spread stand here, and the median is held against the target. Every image is",
         "judged by one referee, our Keras model in float32, whoever made it; one that was wrong before the attack",

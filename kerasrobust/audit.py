@@ -17,13 +17,13 @@ import tensorflow as tf
 
 from kerasrobust import losses
 from kerasrobust.attacks import FGSM, PGD, Attack, AttackResult, make_attack
-from kerasrobust.classifier import Classifier, predict
+from kerasrobust.classifier import Classifier
 from kerasrobust.compare import mcnemar
 from kerasrobust.errors import Cancelled
 from kerasrobust.events import Finding, Severity
 from kerasrobust.outcome import AttackReport
 from kerasrobust.tracing import Traced
-from kerasrobust.verdict import Verdict, judge
+from kerasrobust.verdict import Verdict, judge, predict
 
 SHARE = 0.1
 """Gradient evaluations of the audit, as a share of those of the attacks."""

@@ -95,14 +95,20 @@ class Classifier:
         return outputs
 
     def run(self, x: np.ndarray | tf.Tensor, key: tf.Tensor | None = None) -> np.ndarray:
-        """Returns the logits as an array, from a pass that is compiled once per batch shape."""
+        """Returns the logits as an array, from a pass that is compiled once per shape of images, or of a batch."""
         arguments = [tf.convert_to_tensor(x, tf.float32)]
+        shape = arguments[0].shape[1:] if self.any_batch else arguments[0].shape
         if key is not None:
             arguments.append(tf.cast(key, tf.int32))
-        signature = tuple(tuple(argument.shape) for argument in arguments)
+        signature = (*shape, len(arguments))
         if signature not in self._passes:
-            self._passes[signature] = Traced(self)
+            self._passes[signature] = Traced(self, _of_any_size if self.any_batch else None)
         return self._passes[signature](*arguments).numpy()
+
+
+def _of_any_size(arguments: tuple[tf.Tensor, ...]) -> tuple[Any, ...]:
+    images, *key = arguments
+    return tf.TensorSpec((None, *images.shape[1:]), images.dtype), *key
 
 
 def as_classifier(
@@ -248,34 +254,6 @@ def check_images(classifier: Classifier, x: Any, y: Any) -> tuple[np.ndarray, np
         )
     _check_shape(classifier, x.shape[1:])
     return x, y.astype(np.int64, copy=False)
-
-
-def predict(classifier: Classifier, x: np.ndarray, batch_size: int = 256, key: Any = None) -> np.ndarray:
-    """Returns the logits of many images. The last batch is padded, so the pass is compiled once.
-
-    Args:
-        classifier: the model.
-        x: float32 (N, H, W, C) in [0, 1].
-        batch_size: images per pass; fewer where there are fewer.
-        key: int32 (2,), a stateless seed that each batch's noise is derived from; None for fresh noise.
-
-    Returns:
-        float32 (N, classes).
-
-    Example:
-        >>> accuracy = (predict(classifier, x).argmax(-1) == y).mean()
-    """
-    if len(x) == 0:
-        return np.zeros((0, classifier.classes), np.float32)
-    size = min(batch_size, len(x))
-    parts = []
-    for index, start in enumerate(range(0, len(x), size)):
-        batch = x[start : start + size]
-        # Repeats of a real image: zeros could give NaN in a model that standardises each image.
-        padded = np.concatenate([batch, np.repeat(batch[-1:], size - len(batch), axis=0)])
-        fold = None if key is None else tf.random.experimental.stateless_fold_in(tf.cast(key, tf.int32), index)
-        parts.append(classifier.run(padded, fold)[: len(batch)])
-    return np.concatenate(parts)
 
 
 def _is_training_wrapper(model: Any) -> bool:

@@ -2,8 +2,9 @@
 
 In inference mode batch normalisation is a fixed scale and offset per channel. Where it follows a convolution or a dense
 layer, both go into that layer's weights, and the normalisation is gone from every pass. ReLU and max pooling give the
-same in either order, also their gradients: ReLU on what is left after pooling has a quarter of the work. In training
-mode, where nothing can be folded, one operation does what Keras' batch normalisation does in a dozen.
+same in either order, also their gradients: on the way forth ReLU becomes part of the convolution before it, on the way
+back it has a quarter of the work on what is left after pooling. In training mode, where nothing can be folded, one
+operation does what Keras' batch normalisation does in a dozen.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ import tensorflow as tf
 from kerasrobust.models import is_graph
 
 _LINEAR = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense)
+
+_ABREAST = 4
+"""Neighbouring pixels whose gradients a thin convolution gives at once."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +72,57 @@ class _Folded(keras.layers.Layer):
 
 
 class _PooledReLU(keras.layers.MaxPooling2D):
-    """Max pooling, then ReLU."""
+    """Max pooling, then ReLU: what training differentiates, behind a normalisation that takes no ReLU in."""
 
     def call(self, inputs: Any) -> Any:
         return keras.ops.relu(super().call(inputs))
+
+
+class _ReLUPooling(keras.layers.MaxPooling2D):
+    """ReLU, then max pooling: TensorFlow makes the ReLU part of a convolution before it. Back they are turned round."""
+
+    def call(self, inputs: Any) -> Any:
+        window, strides = [1, *self.pool_size, 1], [1, *self.strides, 1]
+        padding = self.padding.upper()
+
+        @tf.custom_gradient
+        def pooled(values: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+            positive = tf.nn.relu(values)
+            outputs = tf.nn.max_pool2d(positive, window, strides, padding)
+
+            def gradient(slope: tf.Tensor) -> tf.Tensor:
+                # Where the greatest entry of a window isn't above 0, none is.
+                slope = tf.raw_ops.ReluGrad(gradients=slope, features=outputs)
+                return tf.raw_ops.MaxPoolGrad(
+                    orig_input=positive, orig_output=outputs, grad=slope, ksize=window, strides=strides, padding=padding
+                )
+
+            return outputs, gradient
+
+        return pooled(inputs)
+
+
+class _ThinConv2D(keras.layers.Conv2D):
+    """A convolution of images of a few channels whose gradient fills the processor's lanes.
+
+    Back from 32 filters to 3 channels, a convolution uses 3 of 16 lanes. Here it gives 4 neighbouring pixels at once,
+    from a kernel that holds the turned one 4 times, each a column further. Its kernel gets no gradient.
+    """
+
+    def convolution_op(self, inputs: Any, kernel: Any) -> Any:
+        kernel = tf.convert_to_tensor(kernel)
+
+        @tf.custom_gradient
+        def convolved(values: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+            def gradient(slope: tf.Tensor) -> tf.Tensor:
+                turned = tf.transpose(kernel[::-1, ::-1], (0, 1, 3, 2))
+                further = [[[0, 0], [n, _ABREAST - 1 - n], [0, 0], [0, 0]] for n in range(_ABREAST)]
+                wide = tf.concat([tf.pad(turned, columns) for columns in further], axis=3)
+                return tf.reshape(tf.nn.conv2d(slope, wide, [1, 1, _ABREAST, 1], "SAME"), tf.shape(values))
+
+            return tf.nn.conv2d(values, kernel, 1, "SAME"), gradient
+
+        return convolved(inputs)
 
 
 class _FusedNorm(keras.layers.BatchNormalization):
@@ -101,8 +152,8 @@ def make_twin(model: keras.Model, policy: Callable[[Any], str], training: bool =
     """Returns the twin of a functional or Sequential model, each layer under the dtype policy given for it.
 
     Folded is a `BatchNormalization` over the channels that alone follows a `Conv2D`, `DepthwiseConv2D` or `Dense`
-    layer without activation; others stay. ReLU moves behind a `MaxPooling2D` that alone follows it. The twin's values
-    differ from the model's by float32 rounding.
+    layer without activation; others stay. ReLU moves into or behind a `MaxPooling2D` that alone follows it. The twin's
+    values and gradients differ from the model's by float32 rounding.
 
     Args:
         model: a built Keras model whose weights are float32; it is left as it is.
@@ -137,8 +188,8 @@ def make_twin(model: keras.Model, policy: Callable[[Any], str], training: bool =
         norm = norms.get(id(layer))
         config = layer.get_config() | {"dtype": policy(layer)}
         if id(layer) in pools:
-            return _PooledReLU.from_config(config)
-        kind = _FusedNorm if id(layer) in fused else type(layer)
+            return (_PooledReLU if training else _ReLUPooling).from_config(config)
+        kind = _FusedNorm if id(layer) in fused else _ThinConv2D if not training and _is_thin(layer) else type(layer)
         made = kind.from_config(config if norm is None else config | {"use_bias": True})
         copies.append((layer, made, norm))
         return made
@@ -183,6 +234,21 @@ def _foldable(linear: Any, norm: Any) -> bool:
         and getattr(linear, "data_format", "channels_last") == "channels_last"
         and getattr(linear, "quantization_mode", None) is None
         and not getattr(linear, "lora_enabled", False)
+    )
+
+
+def _is_thin(layer: Any) -> bool:
+    """Tells whether `_ThinConv2D` can stand for a layer, and has lanes to fill."""
+    return (
+        type(layer) is keras.layers.Conv2D
+        and not tf.config.list_physical_devices("GPU")
+        and len(layer._inbound_nodes) == 1
+        and layer.kernel.shape[2] * _ABREAST <= 16
+        and all(size % 2 for size in layer.kernel_size)
+        and layer.input.shape[2] is not None
+        and layer.input.shape[2] % _ABREAST == 0
+        and (layer.strides, layer.dilation_rate, layer.groups) == ((1, 1), (1, 1), 1)
+        and (layer.padding, layer.data_format) == ("same", "channels_last")
     )
 
 

@@ -50,13 +50,18 @@ def steepest(gradient: tf.Tensor, norm: Norm) -> tf.Tensor:
     return tf.math.divide_no_nan(scaled, column(distance(scaled, "l2")))
 
 
+def bounds(x: tf.Tensor, epsilon: tf.Tensor | float) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns each entry's least and greatest value in the Linf ball of radius `epsilon` and the box [0, 1]."""
+    return tf.maximum(x - epsilon, 0.0), tf.minimum(x + epsilon, 1.0)
+
+
 def project(x_adv: tf.Tensor, x: tf.Tensor, epsilon: tf.Tensor | float, norm: Norm) -> tf.Tensor:
     """Returns `x_adv` brought back into the ball of radius `epsilon` around `x` and into the box [0, 1].
 
     Takes "l1" too, and returns the nearest point of ball and box together there.
     """
     if norm == "linf":
-        return tf.clip_by_value(tf.clip_by_value(x_adv, x - epsilon, x + epsilon), 0.0, 1.0)
+        return tf.clip_by_value(x_adv, *bounds(x, epsilon))
     if norm == "l1":
         return _project_l1(x_adv, x, epsilon)
     perturbation = x_adv - x

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from kerasrobust.classifier import Classifier, predict
+from kerasrobust.classifier import Classifier
 from kerasrobust.errors import Cancelled
 
 
@@ -38,6 +39,34 @@ class Verdict:
     def accuracy(self) -> float:
         """The mean over images and passes: for a randomized network the expected accuracy, never one lucky pass."""
         return float(self.correct_rate.mean())
+
+
+def judge_again(
+    classifier: Classifier, before: Verdict, asked: np.ndarray, x: np.ndarray, y: np.ndarray, **options: Any
+) -> Verdict:
+    """Judges some of the images anew; the others keep their verdict.
+
+    Args:
+        classifier: what is judged.
+        before: an earlier verdict on all of them.
+        asked: bool (N,), which to judge.
+        x: float32 (N, H, W, C) in [0, 1].
+        y: integers (N,), the true classes.
+        options: as `judge` takes them.
+
+    Raises:
+        Cancelled: as `judge` does.
+
+    Example:
+        >>> after = judge_again(classifier, before, (x_adv != x).any(axis=(1, 2, 3)), x_adv, y)
+    """
+    if asked.all():
+        return judge(classifier, x, y, **options)
+    arrays = {name: value.copy() for name, value in vars(before).items()}
+    if asked.any():
+        for name, value in vars(judge(classifier, x[asked], y[asked], **options)).items():
+            arrays[name][..., asked] = value
+    return Verdict(**arrays)
 
 
 def judge(
@@ -93,3 +122,32 @@ def judge(
         correct_rate=(found == np.asarray(y)[None]).mean(axis=0),
         confidence=probabilities[np.arange(len(x)), prediction] / passes,
     )
+
+
+def predict(classifier: Classifier, x: np.ndarray, batch_size: int = 256, key: Any = None) -> np.ndarray:
+    """Returns the logits of many images. Where a pass takes one size of batch only, the last one is padded.
+
+    Args:
+        classifier: the model.
+        x: float32 (N, H, W, C) in [0, 1].
+        batch_size: images per pass; fewer where there are fewer.
+        key: int32 (2,), a stateless seed that each batch's noise is derived from; None for fresh noise.
+
+    Returns:
+        float32 (N, classes).
+
+    Example:
+        >>> accuracy = (predict(classifier, x).argmax(-1) == y).mean()
+    """
+    if len(x) == 0:
+        return np.zeros((0, classifier.classes), np.float32)
+    size = min(batch_size, len(x))
+    parts = []
+    for index, start in enumerate(range(0, len(x), size)):
+        batch = x[start : start + size]
+        # Repeats of a real image: zeros could give NaN in a model that standardises each image.
+        more = 0 if classifier.any_batch else size - len(batch)
+        padded = np.concatenate([batch, np.repeat(batch[-1:], more, axis=0)])
+        fold = None if key is None else tf.random.experimental.stateless_fold_in(tf.cast(key, tf.int32), index)
+        parts.append(classifier.run(padded, fold)[: len(batch)])
+    return np.concatenate(parts)

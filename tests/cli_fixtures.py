@@ -30,8 +30,9 @@ def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def agreed(models_dir: Path) -> Path:
     """An .npz file of 3,000 images with the classes that `tiny` gives them, so that it is right on all of them."""
     from kerasrobust import shapes
-    from kerasrobust.classifier import as_classifier, predict
+    from kerasrobust.classifier import as_classifier
     from kerasrobust.saving import load_model
+    from kerasrobust.verdict import predict
 
     images, _ = shapes.generate(3000, 1)
     model = as_classifier(load_model(models_dir / "tiny"))

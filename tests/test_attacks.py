@@ -36,10 +36,8 @@ from kerasrobust.attacks import (
     Step,
 )
 from kerasrobust.attacks.apgd import APGD
-from kerasrobust.attacks.passes import gradient
 from kerasrobust.classifier import as_classifier
 from kerasrobust.errors import Cancelled, InputError
-from kerasrobust.layers import RandomDropout, noise_off
 
 N, WRONG, BATCH = 22, 4, 8
 X = np.random.default_rng(5).random((N, *SHAPE)).astype(np.float32)
@@ -309,73 +307,6 @@ def test_clean_verdict_given_is_not_computed_again(small: keras.Model, labels: d
 
 
 # Randomized networks.
-
-
-def test_eot_gradient_tends_to_its_expectation() -> None:
-    """With weights near 0 the softmax is constant, so the gradient is linear in the noise, and its mean is noise-free.
-
-    One pass keeps a weight with probability 1 - r and scales it by 1 / (1 - r): a relative variance of r / (1 - r).
-    """
-    rate, passes = 0.3, 3000
-    kernel = np.random.default_rng(0).choice([-1e-4, 1e-4], (PIXELS, 2)).astype(np.float32)
-    kernel[:, 1] = -kernel[:, 0]
-    network = as_classifier(linear_model(kernel, np.zeros(2, np.float32), RandomDropout(rate)))
-    x, y = tf.constant(MIDDLE[:4]), tf.constant([0, 1, 0, 1], tf.int64)
-
-    @tf.function
-    def averaged(eot: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        return gradient(network, x, y, key=tf.constant([1, 2]), eot=eot, targeted=False)
-
-    slope, _, score = averaged(tf.constant(passes))
-    with noise_off():
-        expected, _, clean = gradient(network, x, y, key=tf.constant([1, 2]), eot=1, targeted=False)
-    ratio = (slope / expected).numpy()
-    spread = np.sqrt(rate / (1 - rate) / passes)
-    assert np.abs(ratio - 1).max() < 5 * spread
-    assert ratio.std() == pytest.approx(spread, rel=0.2)
-    single = (averaged(tf.constant(1))[0] / expected).numpy()
-    assert (single == 0).mean() == pytest.approx(rate, abs=0.06)
-    assert np.abs(score - clean).max() < 5 * 1e-4 * 2 * np.sqrt(PIXELS) * spread
-
-
-@pytest.mark.parametrize("attack", [PGD(epsilon=0.05, steps=3, eot=4), FGSM(eot=4), DeepFool(steps=3, eot=4)])
-def test_eot_counts_its_passes_and_repeats(
-    attack: Attack, randomized: keras.Model, labels: dict[str, np.ndarray]
-) -> None:
-    y = labels["randomized"]
-    one, again = (attack(randomized, X, y, early_stop=False, passes=3, seed=1, batch_size=BATCH) for _ in range(2))
-    same(one, again)
-    if not attack.minimum_norm:
-        assert one.gradients == N * attack.step_count() * 4
-        assert one.forwards == N * (3 + 3 + 4)
-    assert one.passes.shape == (3, N)
-
-
-def test_one_lucky_pass_does_not_end_the_attack_on_a_randomized_network(
-    randomized: keras.Model, labels: dict[str, np.ndarray]
-) -> None:
-    y = labels["randomized"]
-    result = PGD(epsilon=0.1, steps=6, restarts=2)(randomized, X, y, passes=20)
-    assert result.gradients == int((result.clean_rate > 0).sum()) * 6 * 2
-
-
-def test_unseeded_noise_is_attacked_too(weights: tuple[np.ndarray, np.ndarray]) -> None:
-    def foreign(x: tf.Tensor) -> tf.Tensor:
-        noisy = x + tf.random.normal(tf.shape(x), stddev=0.05)
-        return tf.reshape(noisy, (-1, PIXELS)) @ weights[0] + weights[1]
-
-    y = np.asarray(tf.reshape(MIDDLE, (-1, PIXELS)) @ weights[0] + weights[1]).argmax(axis=1)
-    result = PGD(epsilon=0.1, steps=3, eot=2)(foreign, MIDDLE, y, passes=5)
-    assert result.success.mean() > 0.9
-
-
-def test_the_last_iterate_counts_on_a_randomized_network(
-    randomized: keras.Model, labels: dict[str, np.ndarray]
-) -> None:
-    """The best of noisy margins would be that of lucky noise; even the image itself could win."""
-    y = labels["randomized"]
-    best, last = (BIM(epsilon=0.05, steps=4, keep_best=keep)(randomized, X, y, passes=3) for keep in (True, False))
-    same(best, last)
 
 
 # Around the attack.

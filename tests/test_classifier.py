@@ -21,11 +21,11 @@ from kerasrobust.classifier import (
     as_classifier,
     check_images,
     has_gradient,
-    predict,
 )
 from kerasrobust.errors import InputError
 from kerasrobust.layers import RandomDropout
 from kerasrobust.precision import with_precision
+from kerasrobust.verdict import predict
 
 SHAPE = (8, 8, 3)
 KERNEL = np.random.default_rng(1).normal(size=(192, 4)).astype(np.float32)

@@ -18,7 +18,7 @@ import tensorflow as tf
 from cli import events
 
 from kerasrobust import engine, runs
-from kerasrobust.classifier import as_classifier, predict
+from kerasrobust.classifier import as_classifier
 from kerasrobust.config import AttackConfig, DemoConfig, Epsilon, TrainConfig, from_dict
 from kerasrobust.data import load_dataset
 from kerasrobust.errors import Cancelled, InputError
@@ -41,6 +41,7 @@ from kerasrobust.events import (
 from kerasrobust.examples import list_examples, read_index, read_pair
 from kerasrobust.jobs import study
 from kerasrobust.saving import load_model
+from kerasrobust.verdict import predict
 
 pytest_plugins = ["cli_fixtures"]
 
@@ -175,7 +176,8 @@ def test_an_attack_tells_its_course(models_dir: Path, tmp_path: Path) -> None:
         assert after.gradients >= before.gradients and after.survivors <= before.survivors
     (ended,) = [event for event in told if isinstance(event, AttackFinished)]
     assert result["attacks"] == [{key: value for key, value in as_dict(ended).items() if key in ENTRY}]
-    audited, told_at_the_end = [event for event in told if isinstance(event, Log)]
+    computed, audited, told_at_the_end = [event for event in told if isinstance(event, Log)]
+    assert "float32" in computed.message or "bfloat16" in computed.message
     assert audited.message.startswith("Audit: ")
     assert "robust" in told_at_the_end.message or "are left" in told_at_the_end.message
     (saved,) = [event for event in told if isinstance(event, ExamplesSaved)]

@@ -11,10 +11,11 @@ import pytest
 import tensorflow as tf
 from conftest import PIXELS, SHAPE, images, labels_of, linear_model
 
-from kerasrobust.classifier import as_classifier, predict
+from kerasrobust.classifier import as_classifier
 from kerasrobust.errors import InputError
 from kerasrobust.layers import RandomDropout, noise, noise_off
 from kerasrobust.randomness import Line, Randomness, judgement, probe_randomness
+from kerasrobust.verdict import predict
 
 X = images(24, seed=2)
 

@@ -11,7 +11,7 @@ from conftest import images, labels_of, linear_model
 from kerasrobust.classifier import as_classifier
 from kerasrobust.errors import Cancelled
 from kerasrobust.layers import RandomDropout
-from kerasrobust.verdict import Verdict, judge
+from kerasrobust.verdict import Verdict, judge, judge_again
 
 X = images(21)
 
@@ -40,6 +40,19 @@ def test_deterministic_network(linear: keras.Model) -> None:
     np.testing.assert_array_equal(verdict.wrong, np.arange(21) < 5)
     assert verdict.accuracy == pytest.approx(16 / 21)
     assert verdict.passes.shape == (1, 21)
+
+
+def test_only_what_is_asked_about_is_judged_again(linear: keras.Model) -> None:
+    classifier = as_classifier(linear)
+    y = labels_of(linear, X, 5)
+    before = judge(classifier, X, y)
+    changed = np.arange(21) % 3 == 0
+    x = np.where(changed[:, None, None, None], 1 - X, X)
+    whole, asked = judge(classifier, x, y), []
+    for name, value in vars(judge_again(classifier, before, changed, x, y)).items():
+        np.testing.assert_allclose(value, vars(whole)[name], rtol=1e-6)
+    judge_again(classifier, before, changed & False, x, y, should_stop=lambda: asked.append(1) or True)
+    assert not asked, "the network isn't asked at all"
 
 
 def test_of_equally_frequent_classes_the_lowest_is_the_prediction() -> None:

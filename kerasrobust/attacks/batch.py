@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 State = dict[str, tf.Tensor]
 Parameters = dict[str, tf.Tensor]
 CHUNK_SECONDS = 0.4
-UNITS = 8
-"""A batch changes where an eighth of it is done: packing costs about what a step does."""
+UNITS = 16
+"""A batch changes where a sixteenth of it is done: packing costs about what a step does."""
 
 COSTS = ("gradients", "forwards", "seconds")
 

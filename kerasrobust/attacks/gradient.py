@@ -86,6 +86,12 @@ class GradientAttack(Attack):
             return super().done(state, numbers)
         return numbers["early_stop"] & (state["score"] < -numbers["slack"])
 
+    def advance(self, network: Network, state: State, count: tf.Tensor, numbers: Parameters) -> State:
+        if self.norm == "linf":  # The ends of ball and box once, instead of at every step.
+            low, high = threat.bounds(state["x"], numbers["epsilon"])
+            numbers = numbers | {"low": low, "high": high}
+        return super().advance(network, state, count, numbers)
+
     def step(self, network: Network, state: State, numbers: Parameters) -> State:
         x, y, x_adv = state["x"], state["y"], state["x_adv"]
         key = threat.fold(state["key"], state["step"])
@@ -100,7 +106,11 @@ class GradientAttack(Attack):
             slope = numbers["decay"] * state["velocity"] + tf.math.divide_no_nan(slope, size)
             state["velocity"] = slope
         moved = x_adv + numbers["step_size"] * threat.steepest(slope, self.norm)
-        return state | {"x_adv": threat.project(moved, x, numbers["epsilon"], self.norm), "step": state["step"] + 1}
+        if self.norm == "linf":
+            moved = tf.clip_by_value(moved, numbers["low"], numbers["high"])
+        else:
+            moved = threat.project(moved, x, numbers["epsilon"], self.norm)
+        return state | {"x_adv": moved, "step": state["step"] + 1}
 
     def _best(self, state: State, x_adv: tf.Tensor, found: tf.Tensor, numbers: Parameters) -> State:
         """Returns the better one, per example, of the best iterate so far and this one."""

@@ -24,6 +24,7 @@ from kerasrobust.examples import read_index, read_pair, write_examples
 from kerasrobust.figures import summary
 from kerasrobust.jobs.context import Context
 from kerasrobust.outcome import AttackReport, Share
+from kerasrobust.precision import MEANING
 from kerasrobust.report import ExampleStrip
 
 STRIPS = 8
@@ -238,6 +239,7 @@ def evaluate_with_events(
         should_stop=context.should_stop,
         **settings,
     )
+    context.emit(Log(level="info", message=f"The attacks' gradients were computed {MEANING[evaluation.precision]}."))
     for finding in evaluation.findings:
         context.emit(finding)
     if evaluation.audit is not None:

@@ -24,7 +24,7 @@ from kerasrobust.events import Finding, Log, ModelSaved
 from kerasrobust.jobs.attack import evaluate_with_events, save_examples
 from kerasrobust.jobs.context import Context
 from kerasrobust.models import build_model
-from kerasrobust.precision import chosen_precision, with_precision
+from kerasrobust.precision import MEANING, chosen_precision, with_precision
 from kerasrobust.runs import read_json, write_json
 from kerasrobust.training import OBJECTIVES, AdversarialModel, Objective
 
@@ -208,7 +208,8 @@ def _agreed_precision(
         return str(before["precision"])
     chosen = chosen_precision(as_classifier(network), config.precision, data.train.x[:128])
     write_json(path, {"precision": chosen})
-    context.emit(Log(level="info", message=f"Gradients in {chosen}; weights and verdicts in float32."))
+    message = f"The attack's gradients are computed {MEANING[chosen]}; weights are float32."
+    context.emit(Log(level="info", message=message))
     return chosen
 
 
