@@ -85,7 +85,7 @@ def at_precision(classifier: Classifier, precision: str, x: np.ndarray) -> Class
     """Returns the classifier whose gradients an attack takes; verdicts stay with the one that was given.
 
     Its `slack` is by how much the two disagree about the margins of a few of the images: what falls by less than that
-    has not fallen for certain.
+    has not fallen for certain. Of no images it is 0.
 
     Args:
         classifier: the model as it was given, in float32.
@@ -103,7 +103,8 @@ def at_precision(classifier: Classifier, precision: str, x: np.ndarray) -> Class
         return classifier
     crafting = _twin(classifier, chosen)
     images = x[:COMPARED]
-    crafting.slack = float(np.max(np.abs(_margins(crafting, images) - _margins(classifier, images))))
+    apart = np.abs(_margins(crafting, images) - _margins(classifier, images)) if len(images) else 0.0
+    crafting.slack = float(np.max(apart))
     return crafting
 
 

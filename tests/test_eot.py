@@ -57,7 +57,8 @@ def test_eot_counts_its_passes_and_repeats(attack: Attack, randomized: keras.Mod
     np.testing.assert_array_equal(one.passes, again.passes)
     if not attack.minimum_norm:
         assert one.gradients == N * attack.step_count() * 4
-        assert one.forwards == N * (3 + 3 + 4)
+        # Nothing chooses between restarts, so nothing looks at where the steps ended.
+        assert one.forwards == N * (3 + 3)
     assert one.passes.shape == (3, N)
 
 

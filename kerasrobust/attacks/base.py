@@ -175,6 +175,10 @@ class Attack(ABC):
         """Returns the forward passes of `finish` on one example; one that is done before doesn't get there."""
         return self.eot
 
+    def has_last_look(self, randomized: bool) -> bool:
+        """Tells whether `finish` is called: not where nothing would come of what it finds."""
+        return True
+
     def run_count(self) -> int:
         """Returns how often the attack is run, each time on the examples that are left: restarts, or target classes.
 
@@ -277,7 +281,9 @@ class Attack(ABC):
         # What looks for the nearest example ends on the boundary itself, whose place bfloat16 doesn't resolve.
         nearest = self.minimum_norm and getattr(self, "epsilon", None) is None
         precision = chosen_precision(classifier, precision, x)
-        crafting = at_precision(classifier, "folded" if nearest and precision == "bfloat16" else precision, x)
+        precision = "folded" if nearest and precision == "bfloat16" else precision
+        # Inside a ball, without early stop, nothing is called done on the twin's word, so its word isn't tested.
+        crafting = at_precision(classifier, precision, x if early_stop or self.minimum_norm else x[:0])
         attack = self.against(classifier.randomized)
         memory = memory or Memory()
         for run in range(self.run_count()):
@@ -368,6 +374,7 @@ class Attack(ABC):
             queue=remaining,
             size=size,
             any_size=classifier.any_batch,
+            last_look=self.has_last_look(classifier.randomized),
             classes=classifier.classes,
             counts=counts,
             memory=memory,

@@ -103,6 +103,8 @@ class Batch:
     """Rows at most."""
     any_size: bool
     """Whether the graphs take fewer rows."""
+    last_look: bool
+    """Whether `finish` is called for rows that have taken all steps."""
     classes: int
     counts: Counts
     memory: Memory
@@ -231,10 +233,11 @@ class Batch:
             places = np.flatnonzero(chosen)
             size = len(places) if self.any_size else self.size
             state = take_rows(self.state, np.resize(places, size))
-            if ended:
+            looked = ended and self.last_look
+            if looked:
                 state = self.compiled.finish(state, self.numbers)
             images, scores = self.attack.found(state, self.numbers)
-            self._spend(0, len(places) * self.attack.queries_at_end() if ended else 0)
+            self._spend(0, len(places) * self.attack.queries_at_end() if looked else 0)
             found = self.rows[places], images.numpy()[: len(places)], scores.numpy()[: len(places)]
             self.rows[places] = -1
             self.pending.append(found)

@@ -73,7 +73,9 @@ class GradientAttack(Attack):
         start = self.start(x, keys, numbers)
         # The noise of the network is drawn per batch and step, that of the attack per example.
         key = keys if keys.shape.rank == 1 else keys[0]
-        state = {"x": x, "y": y, "x_adv": start, "score": tf.fill([tf.shape(x)[0]], float("inf"))}
+        # Where the last iterate counts, any score does until there is one to choose by.
+        score = tf.fill([tf.shape(x)[0]], float("inf") if self.keeps_best() else 0.0)
+        state = {"x": x, "y": y, "x_adv": start, "score": score}
         state |= {"step": tf.constant(0), "key": threat.fold(key, 7)}
         if self.keeps_best():
             state |= {"best": start}
@@ -119,6 +121,10 @@ class GradientAttack(Attack):
             "best": threat.choose(better, x_adv, state["best"]),
             "score": tf.where(better, found, state["score"]),
         }
+
+    def has_last_look(self, randomized: bool) -> bool:
+        # On a randomized network the last iterate counts, and its score only decides between restarts.
+        return self.keeps_best() or not randomized or self.run_count() > 1
 
     def finish(self, network: Network, state: State, numbers: Parameters) -> State:
         x_adv = state["x_adv"]
