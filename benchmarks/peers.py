@@ -5,8 +5,8 @@
     python benchmarks/peers.py --examples 32 --rounds 1 --output /tmp/RESULTS.md  # tries the program itself
 
 Each peer runs in an environment of its own, which this program makes with `venv` and `pip` in a cache folder, in a
-process that stays. The contenders of a task take turns, round by round. The result is `benchmarks/RESULTS.md`; it is
-written anew after each task. The exit status is 0 also where targets are missed: those are in the tables.
+process that stays. The contenders of a task take turns, round by round. The result is `benchmarks/RESULTS.md`; after
+each task its section there is replaced. The exit status is 0 also where targets are missed: those are in the tables.
 """
 
 from __future__ import annotations
@@ -65,6 +65,7 @@ def stated(name: str, worker: Worker | Failed) -> tuple[str, Worker | Failed]:
 
 def measure(tasks: list[Task], args: argparse.Namespace, sizes: Sizes, folder: Path) -> None:
     """Runs the tasks and writes the results after each."""
+    before = args.output.read_text() if args.output.exists() else ""
     ours = Worker("ours", sys.executable, HERE / "worker_ours.py", [], folder / "ours.log")
     workers: dict[str, Worker | Failed] = {"ours": ours}
     try:
@@ -87,7 +88,7 @@ def measure(tasks: list[Task], args: argparse.Namespace, sizes: Sizes, folder: P
         sections: list[Section] = []
         for task in tasks:
             sections.append(Section(task, bench.run(task, args.rounds), task.rounds or args.rounds))
-            args.output.write_text(document(facts, sections))
+            args.output.write_text(document(facts, sections, before))
             tell(f"wrote {args.output}")
     finally:
         for worker in workers.values():

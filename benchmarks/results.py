@@ -34,9 +34,18 @@ class Section:
     rounds: int
 
 
-def document(facts: Mapping[str, str], sections: Sequence[Section]) -> str:
-    """Returns the text of the file."""
-    lines = [
+def document(facts: Mapping[str, str], sections: Sequence[Section], before: str = "") -> str:
+    """Returns the text of the file: what was measured now, and of an earlier file the sections that were not."""
+    measured = f"- Measured {facts['date']} on commit {facts['commit']}."
+    parts = {part.split("\n", 1)[0]: part.rstrip() for part in before.split("\n## ")[1:]}
+    for section in sections:
+        title, *lines = _section(section)
+        parts[title] = "\n".join([title, *lines]).rstrip() + "\n" + measured
+    return "\n".join(_head(facts)) + "".join(f"\n## {part}\n" for part in parts.values())
+
+
+def _head(facts: Mapping[str, str]) -> list[str]:
+    return [
         "# The project beside its peers",
         "",
         "Written by `benchmarks/peers.py`; not by hand.",
@@ -50,12 +59,9 @@ def document(facts: Mapping[str, str], sections: Sequence[Section]) -> str:
         "same round; its median and spread stand here, and the median is held against the target. Every image is",
         "judged by one referee, our Keras model in float32, whoever made it; one that was wrong before the attack",
         "counts as fallen. Where there are several modes and batch sizes, each ran in what was fastest for it in a",
-        "trial before the rounds.",
+        "trial before the rounds. The facts above are of the last run; each section says when it was measured.",
         "",
     ]
-    for section in sections:
-        lines += _section(section)
-    return "\n".join(lines).rstrip() + "\n"
 
 
 def spread(values: Sequence[float], digits: str) -> str:
@@ -67,6 +73,7 @@ def spread(values: Sequence[float], digits: str) -> str:
 
 
 def _section(section: Section) -> list[str]:
+    """Returns the lines of a section, its title first."""
     task, outcomes = section.task, section.outcomes
     base = outcomes[0]
     fastest = _fastest(task, outcomes)
@@ -98,7 +105,7 @@ def _section(section: Section) -> list[str]:
         if aims:
             cells += _verdict(target, outcome.seconds if outcome is base else ratios)
         rows.append([*cells, _settings(outcome)])
-    lines = [f"## {task.title}", "", task.text, "", *(f"| {' | '.join(row)} |" for row in rows), ""]
+    lines = [task.title, "", task.text, "", *(f"| {' | '.join(row)} |" for row in rows), ""]
     notes = _notes(section, base)
     return [*lines, *notes, *([""] if notes else [])]
 
