@@ -20,8 +20,8 @@ from kerasrobust.models import is_graph
 
 _LINEAR = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense)
 
-_ABREAST = 4
-"""Neighbouring pixels whose gradients a thin convolution gives at once."""
+_BLOCK = 2
+"""Side of the block of pixels whose gradients a thin convolution gives at once."""
 
 
 @dataclass(frozen=True)
@@ -105,20 +105,27 @@ class _ReLUPooling(keras.layers.MaxPooling2D):
 class _ThinConv2D(keras.layers.Conv2D):
     """A convolution of images of a few channels whose gradient fills the processor's lanes.
 
-    Back from 32 filters to 3 channels, a convolution uses 3 of 16 lanes. Here it gives 4 neighbouring pixels at once,
-    from a kernel that holds the turned one 4 times, each a column further. Its kernel gets no gradient.
+    Back from 32 filters to 3 channels, a convolution uses 3 of 16 lanes. Here it gives a block of 2 x 2 pixels at once,
+    from a kernel that holds the turned one 4 times, each shifted to its pixel. Its kernel gets no gradient.
     """
 
     def convolution_op(self, inputs: Any, kernel: Any) -> Any:
         kernel = tf.convert_to_tensor(kernel)
+        places = range(_BLOCK)
 
         @tf.custom_gradient
         def convolved(values: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
             def gradient(slope: tf.Tensor) -> tf.Tensor:
                 turned = tf.transpose(kernel[::-1, ::-1], (0, 1, 3, 2))
-                further = [[[0, 0], [n, _ABREAST - 1 - n], [0, 0], [0, 0]] for n in range(_ABREAST)]
-                wide = tf.concat([tf.pad(turned, columns) for columns in further], axis=3)
-                return tf.reshape(tf.nn.conv2d(slope, wide, [1, 1, _ABREAST, 1], "SAME"), tf.shape(values))
+                shifts = [
+                    [[row, _BLOCK - 1 - row], [column, _BLOCK - 1 - column]] for row in places for column in places
+                ]
+                wide = tf.concat([tf.pad(turned, [*shift, [0, 0], [0, 0]]) for shift in shifts], axis=3)
+                blocks = tf.nn.conv2d(slope, wide, _BLOCK, "SAME")
+                _, height, width, channels = values.shape
+                shape = [-1, height // _BLOCK, width // _BLOCK, _BLOCK, _BLOCK * channels]
+                rows = tf.transpose(tf.reshape(blocks, shape), (0, 1, 3, 2, 4))
+                return tf.reshape(rows, tf.shape(values))
 
             return tf.nn.conv2d(values, kernel, 1, "SAME"), gradient
 
@@ -243,10 +250,9 @@ def _is_thin(layer: Any) -> bool:
         type(layer) is keras.layers.Conv2D
         and not tf.config.list_physical_devices("GPU")
         and len(layer._inbound_nodes) == 1
-        and layer.kernel.shape[2] * _ABREAST <= 16
+        and layer.kernel.shape[2] * _BLOCK**2 <= 16
         and all(size % 2 for size in layer.kernel_size)
-        and layer.input.shape[2] is not None
-        and layer.input.shape[2] % _ABREAST == 0
+        and all(side is not None and side % _BLOCK == 0 for side in layer.input.shape[1:3])
         and (layer.strides, layer.dilation_rate, layer.groups) == ((1, 1), (1, 1), 1)
         and (layer.padding, layer.data_format) == ("same", "channels_last")
     )

@@ -14,6 +14,9 @@ import tensorflow as tf
 
 Norm = Literal["linf", "l2", "l1"]
 
+_ROUND = 8
+"""Examples whose noise is drawn in one round of a loop."""
+
 
 def distance(perturbation: tf.Tensor, norm: Norm) -> tf.Tensor:
     """Returns the norm of each example's perturbation, float32 (N,). Takes "l1" too."""
@@ -113,8 +116,15 @@ def normal(keys: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
 def _draw(sample: Callable[[Any, tf.Tensor], tf.Tensor], keys: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
     if keys.shape.rank == 1:
         return sample(shape, keys)
-    # 64 at a time, not 10: half the time of 512 images.
-    return tf.map_fn(lambda key: sample(shape[1:], key), keys, fn_output_signature=tf.float32, parallel_iterations=64)
+    # Several keys in one round of the loop, which costs as much as an example's noise: a third less time of 512 images.
+    count = tf.shape(keys)[0]
+    groups = tf.reshape(tf.pad(keys, [[0, -count % _ROUND], [0, 0]]), [-1, _ROUND, 2])
+
+    def draw(group: tf.Tensor) -> tf.Tensor:
+        return tf.stack([sample(shape[1:], key) for key in tf.unstack(group)])
+
+    drawn = tf.map_fn(draw, groups, fn_output_signature=tf.float32)
+    return tf.reshape(drawn, tf.concat([[-1], shape[1:]], axis=0))[:count]
 
 
 def hashed_uniform(keys: tf.Tensor, step: tf.Tensor, count: int) -> tf.Tensor:

@@ -106,9 +106,9 @@ def test_pooling_before_relu_has_the_same_gradient_where_entries_tie() -> None:
 @pytest.mark.parametrize("size", [1, (3, 5), 7])
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_gradients_of_images_of_a_few_channels(channels: int, size: int | tuple[int, int]) -> None:
-    """Their convolution's gradient is computed four pixels at a time; TensorFlow's own is what it must be."""
+    """Their convolution's gradient is computed four pixels at once; TensorFlow's own is what it must be."""
     layer = L.Conv2D(6, size, padding="same", bias_initializer="normal")
-    x = tf.constant(np.random.default_rng(1).random((3, 5, 8, channels), np.float32))
+    x = tf.constant(np.random.default_rng(1).random((3, 6, 8, channels), np.float32))
     model = keras.Sequential([keras.Input(x.shape[1:]), layer])
     twin = make_twin(model, float32).model
     assert kinds(twin.layers) == ["_ThinConv2D"]
@@ -127,7 +127,7 @@ def test_gradients_of_images_of_a_few_channels(channels: int, size: int | tuple[
 )
 def test_other_convolutions_stay(layer: keras.layers.Layer) -> None:
     model = keras.Sequential([keras.Input((8, 8, 3)), layer, L.Conv2D(2, 3, padding="same")])
-    narrow = keras.Sequential([keras.Input((8, 6, 3)), L.Conv2D(4, 3, padding="same")])
+    narrow = keras.Sequential([keras.Input((8, 7, 3)), L.Conv2D(4, 3, padding="same")])
     for network in (model, narrow, keras.Sequential([keras.Input((8, 8, 5)), L.Conv2D(4, 3, padding="same")])):
         twin = make_twin(network, float32).model
         # Behind the first layer there are 4 channels, too.

@@ -231,14 +231,14 @@ class Batch:
             if not chosen.any():
                 continue
             places = np.flatnonzero(chosen)
-            size = len(places) if self.any_size else self.size
-            state = take_rows(self.state, np.resize(places, size))
-            looked = ended and self.last_look
-            if looked:
-                state = self.compiled.finish(state, self.numbers)
-            images, scores = self.attack.found(state, self.numbers)
-            self._spend(0, len(places) * self.attack.queries_at_end() if looked else 0)
-            found = self.rows[places], images.numpy()[: len(places)], scores.numpy()[: len(places)]
+            if ended and self.last_look:
+                size = len(places) if self.any_size else self.size
+                state = self.compiled.finish(take_rows(self.state, np.resize(places, size)), self.numbers)
+                images, scores = (value[: len(places)] for value in self.attack.found(state, self.numbers))
+                self._spend(0, len(places) * self.attack.queries_at_end())
+            else:
+                images, scores = (tf.gather(value, places) for value in self.attack.found(self.state, self.numbers))
+            found = self.rows[places], images.numpy(), scores.numpy()
             self.rows[places] = -1
             self.pending.append(found)
             self.counts.done += len(places)
