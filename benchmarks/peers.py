@@ -63,13 +63,17 @@ def stated(name: str, worker: Worker | Failed) -> tuple[str, Worker | Failed]:
     return ", ".join(f"{key} {value}" for key, value in found.items()), worker
 
 
+def now() -> str:
+    return datetime.datetime.now().astimezone().isoformat(" ", "minutes")
+
+
 def measure(tasks: list[Task], args: argparse.Namespace, sizes: Sizes, folder: Path) -> None:
     """Runs the tasks and writes the results after each."""
     before = args.output.read_text() if args.output.exists() else ""
     ours = Worker("ours", sys.executable, HERE / "worker_ours.py", [], folder / "ours.log")
     workers: dict[str, Worker | Failed] = {"ours": ours}
     try:
-        facts = {"date": datetime.datetime.now().astimezone().isoformat(" ", "minutes"), **machine.describe(ROOT)}
+        facts = {"date": now(), **machine.describe(ROOT)}
         facts["kerasrobust"], _ = stated("ours", ours)
         exported = {
             "folder": str(folder),
@@ -87,7 +91,8 @@ def measure(tasks: list[Task], args: argparse.Namespace, sizes: Sizes, folder: P
         bench = Bench(callers, folder, tell, args.disturbed)
         sections: list[Section] = []
         for task in tasks:
-            sections.append(Section(task, bench.run(task, args.rounds), task.rounds or args.rounds))
+            outcomes = bench.run(task, args.rounds)
+            sections.append(Section(task, outcomes, task.rounds or args.rounds, now()))
             args.output.write_text(document(facts, sections, before))
             tell(f"wrote {args.output}")
     finally:
@@ -99,16 +104,23 @@ def measure(tasks: list[Task], args: argparse.Namespace, sizes: Sizes, folder: P
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", default=",".join(TASKS), help="which, separated by commas (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="measurements of each contender, at least 5 for a figure")
-    parser.add_argument("--rounds-autoattack", type=int, default=1, help="the same for AutoAttack, of minutes each")
-    parser.add_argument("--examples", type=int, default=512, help="images of PGD and DeepFool")
-    parser.add_argument("--autoattack-examples", type=int, default=500, help="images of AutoAttack")
-    parser.add_argument("--train-steps", type=int, default=40, help="training steps of a round")
+    shown = " (default: %(default)s)"
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="measurements of each contender, at least 5 for a figure" + shown
+    )
+    parser.add_argument(
+        "--rounds-autoattack", type=int, default=1, help="the same for AutoAttack, of minutes each" + shown
+    )
+    parser.add_argument("--examples", type=int, default=512, help="images of PGD and DeepFool" + shown)
+    parser.add_argument(
+        "--autoattack-examples", type=int, help="images of AutoAttack (default: 500, or --examples where that is less)"
+    )
+    parser.add_argument("--train-steps", type=int, default=40, help="training steps of a round" + shown)
     parser.add_argument(
         "--envs",
         type=Path,
         default=Path("~/.cache/kerasrobust-benchmarks").expanduser(),
-        help="the peers' environments",
+        help="the peers' environments, made where they aren't there: 8 GB" + shown,
     )
     parser.add_argument(
         "--torch-env", type=Path, help="an environment with torch and torchattacks, instead of making it"
@@ -125,11 +137,16 @@ def main() -> int:
         parser.error(f"unknown tasks: {', '.join(unknown)}; there are {', '.join(TASKS)}")
     if args.rounds < 1 or args.rounds_autoattack < 1 or args.examples < 4 or args.train_steps < 1:
         parser.error("rounds and steps are at least 1, examples at least 4")
-    sizes = Sizes(args.examples, args.autoattack_examples, args.rounds_autoattack, args.train_steps)
+    attacked = args.autoattack_examples or min(500, args.examples)
+    sizes = Sizes(args.examples, attacked, args.rounds_autoattack, args.train_steps)
     args.envs = args.envs.expanduser().absolute()
     args.envs.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="kerasrobust-benchmarks-") as folder:
-        measure([task for name in names for task in TASKS[name](sizes)], args, sizes, Path(folder))
+        try:
+            measure([task for name in names for task in TASKS[name](sizes)], args, sizes, Path(folder))
+        except KeyboardInterrupt:
+            tell(f"interrupted; the tasks that were finished are in {args.output}")
+            return 130
     return 0
 
 

@@ -32,14 +32,15 @@ class Section:
     task: Task
     outcomes: Sequence[Outcome]
     rounds: int
+    ended: str
 
 
 def document(facts: Mapping[str, str], sections: Sequence[Section], before: str = "") -> str:
     """Returns the text of the file: what was measured now, and of an earlier file the sections that were not."""
-    measured = f"- Measured {facts['date']} on commit {facts['commit']}."
     parts = {part.split("\n", 1)[0]: part.rstrip() for part in before.split("\n## ")[1:]}
     for section in sections:
         title, *lines = _section(section)
+        measured = f"- Measured {section.ended} on commit {facts['commit']}."
         parts[title] = "\n".join([title, *lines]).rstrip() + "\n" + measured
     return "\n".join(_head(facts)) + "".join(f"\n## {part}\n" for part in parts.values())
 
@@ -113,7 +114,8 @@ def _section(section: Section) -> list[str]:
 def _verdict(target: Target | None, figures: Sequence[float]) -> list[str]:
     if target is None or not figures:
         return ["", ""]
-    return [str(target), "yes" if target.met(statistics.median(figures)) else "**no**"]
+    few = "" if len(figures) >= 5 else f" ({len(figures)} round{'s'[: len(figures) - 1]})"
+    return [str(target), ("yes" if target.met(statistics.median(figures)) else "**no**") + few]
 
 
 def _fastest(task: Task, outcomes: Sequence[Outcome]) -> Outcome | None:

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 from kerasrobust.errors import InputError, unknown_name
 
 Norm = Literal["linf", "l2"]
-Precision = Literal["auto", "float32", "bfloat16"]
+Precision = Literal["auto", "float32", "folded", "bfloat16"]
 Training = Literal["standard", "fgsm", "pgd"]
 
 AttackNorm = Literal["linf", "l2", "l1"]
@@ -82,7 +82,10 @@ class RunConfig:
     batch_size: int = 256
     """Images computed at once."""
     precision: Precision = "auto"
-    """Of gradients, in training and attacks; `auto` measures what is fastest. Weights and verdicts are float32."""
+    """Of gradients, in training and attacks; `auto` measures what is fastest. Weights and verdicts are float32.
+
+    `folded` is float32 too, on a twin of the network whose batch normalisation is in the layers before it.
+    """
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """Where to compute; `auto` takes a GPU where there is one."""
     runs_dir: Path = Path("runs")
@@ -165,7 +168,7 @@ class TrainConfig(RunConfig):
     weight_decay: float = 5e-4
     """Decay of the weights, times the learning rate, at each step."""
     augment: bool = True
-    """Flip images and shift them by up to 4 pixels."""
+    """Whether images are flipped and shifted by up to 4 pixels while they are trained on."""
     validation_share: float = 0.04
     """Share of the training data kept aside to choose the best epoch."""
     widths: tuple[int, ...] = (32, 64, 128)

@@ -23,7 +23,7 @@ from kerasrobust.memory import Memory
 from kerasrobust.outcome import AttackReport, Share, combine, judged, report
 from kerasrobust.precision import chosen_precision
 from kerasrobust.runs import read_json, write_json
-from kerasrobust.verdict import Verdict, judge, predict
+from kerasrobust.verdict import Verdict, check_sizes, judge, predict
 
 PROBES = 16
 """Images on which it is tried whether gradients reach them."""
@@ -131,6 +131,7 @@ def evaluate(
     """
     classifier = as_classifier(model, image_shape=np.shape(x)[1:] if np.ndim(x) == 4 else None)
     x, y = check_images(classifier, x, y)
+    check_sizes(batch_size, passes)
     chosen = [attacks] if isinstance(attacks, str | Attack | AutoAttack) else list(attacks)
     if not chosen:
         raise InputError("Expected at least one attack. Received: none. Try 'pgd'.")

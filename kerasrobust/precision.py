@@ -41,12 +41,19 @@ APART = 0.25
 
 MEANING = {
     "float32": "in float32, by the network as it is",
-    "folded": "in float32, batch normalisation folded",
-    "bfloat16": "in bfloat16, batch normalisation folded",
+    "folded": "in float32, by a faster twin of the network",
+    "bfloat16": "in bfloat16, by a faster twin of the network",
 }
 """What the arithmetics are, for people."""
 
 WORDS = ("auto", *MEANING)
+
+
+def checked_precision(precision: str) -> str:
+    """Returns the word; raises InputError for one that is none of `WORDS`."""
+    if precision not in WORDS:
+        raise InputError(f"Expected a precision out of {', '.join(WORDS)}. Received: {precision!r}. Choose one.")
+    return precision
 
 
 def chosen_precision(classifier: Classifier, precision: str, x: np.ndarray) -> str:
@@ -68,9 +75,7 @@ def chosen_precision(classifier: Classifier, precision: str, x: np.ndarray) -> s
         >>> chosen_precision(as_classifier(model), "auto", x)
         'bfloat16'
     """
-    if precision not in WORDS:
-        raise InputError(f"Expected a precision out of {', '.join(WORDS)}. Received: {precision!r}. Choose one.")
-    if precision != "auto":
+    if checked_precision(precision) != "auto":
         return precision
     if not _has_twins(classifier):
         return "float32"
@@ -126,7 +131,10 @@ def _twin(classifier: Classifier, precision: str) -> Classifier:
                 f"Expected a Keras model for {precision}. Received: {classifier.name!r}, whose graph is fixed. "
                 "Use float32."
             )
-        check_graph(classifier.model)
+        try:
+            check_graph(classifier.model)
+        except InputError as error:
+            raise InputError(f"{str(error).split('. Rebuild')[0]}, whose twin can't be made. Use float32.") from error
         try:
             twin = crafting_twin(classifier.model, "mixed_bfloat16" if precision == "bfloat16" else "float32")
         except (TypeError, ValueError, AttributeError, NotImplementedError, LookupError) as error:

@@ -17,7 +17,7 @@ from kerasrobust.errors import InputError
 from kerasrobust.folding import Twin
 from kerasrobust.layers import is_noisy
 from kerasrobust.models import is_graph
-from kerasrobust.precision import chosen_precision, crafting_twin
+from kerasrobust.precision import checked_precision, chosen_precision, crafting_twin
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +134,7 @@ class AdversarialModel(keras.Model):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.precision = precision
+        self.precision = checked_precision(precision)
         self._twin: Twin | None = None
         self._learner: Twin | None = None
         self.network = network

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrobust.classifier import Classifier
-from kerasrobust.errors import Cancelled
+from kerasrobust.errors import Cancelled, InputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +39,15 @@ class Verdict:
     def accuracy(self) -> float:
         """The mean over images and passes: for a randomized network the expected accuracy, never one lucky pass."""
         return float(self.correct_rate.mean())
+
+
+def check_sizes(batch_size: int, passes: int) -> None:
+    """Raises InputError for a batch or a number of fresh passes below 1."""
+    if batch_size < 1 or passes < 1:
+        raise InputError(
+            "Expected a batch size and a number of fresh passes of at least 1. "
+            f"Received: {batch_size} and {passes}. Try 256 and 20."
+        )
 
 
 def judge_again(

@@ -249,7 +249,7 @@ def train_config(folder: Path, **settings: Any) -> TrainConfig:
 
 
 def test_training_leaves_a_model_with_its_card(tmp_path: Path) -> None:
-    config = train_config(tmp_path, training="fgsm", randomize=0.15, clean_share=0.25, seed=2)
+    config = train_config(tmp_path, training="fgsm", randomize=0.15, clean_share=0.25, seed=2, precision="folded")
     seen: list[Event] = []
     result = engine.run(config, seen.append)
     folder = tmp_path / "models" / "net"
@@ -263,6 +263,7 @@ def test_training_leaves_a_model_with_its_card(tmp_path: Path) -> None:
     assert card["data"]["synthetic"] is True
     trained = {"model": "convnet", "training": "fgsm", "randomize": 0.15, "epochs": 2, "seed": 2, "widths": [4, 8]}
     assert trained.items() <= card["training"].items()
+    assert card["precision"] == card["training_precision"] == "folded"
     assert card["command"].startswith("python -m kerasrobust.run train --name net --seed 2")
     assert card["versions"].keys() >= {"python", "tensorflow", "keras", "numpy"}
     assert share(card["clean_interval"][0], card["clean_accuracy"], card["clean_interval"][1])

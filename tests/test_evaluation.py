@@ -258,6 +258,10 @@ def test_attacks_are_made_by_name() -> None:
             lambda: evaluate(linear_model(np.eye(PIXELS, 2), np.zeros(2)), X, np.zeros(60, int), attacks=[]),
             "at least one attack",
         ),
+        (
+            lambda: evaluate(linear_model(np.eye(PIXELS, 2), np.zeros(2)), X, np.zeros(60, int), batch_size=0),
+            "batch size",
+        ),
     ],
 )
 def test_bad_input_is_refused_in_one_line(call: Any, part: str) -> None:

@@ -75,6 +75,7 @@ def test_objectives_are_registered() -> None:
         (lambda: FGSM(epsilon=8), "8/255"),
         (lambda: PGD(clean_share=1.0), "clean"),
         (lambda: PGD(clean_share=-0.1), "clean"),
+        (lambda: AdversarialModel(tiny(), PGD(), precision="float16"), "float16"),
     ],
 )
 def test_bad_objectives_are_refused_in_one_line(make: Any, part: str) -> None:

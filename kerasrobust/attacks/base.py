@@ -26,7 +26,7 @@ from kerasrobust.errors import InputError
 from kerasrobust.memory import Memory
 from kerasrobust.precision import at_precision, chosen_precision
 from kerasrobust.tracing import Traced
-from kerasrobust.verdict import Verdict, judge, judge_again
+from kerasrobust.verdict import Verdict, check_sizes, judge, judge_again
 
 PASSES = 20
 """Fresh passes that judge an example of a randomized network."""
@@ -253,11 +253,7 @@ class Attack(ABC):
                 "Its loss is undefined for fewer: use apgd-margin."
             )
         goal = self._goal(classifier, y, target)
-        if batch_size < 1 or passes < 1:
-            raise InputError(
-                "Expected a batch size and a number of fresh passes of at least 1. "
-                f"Received: {batch_size} and {passes}. Try 256 and 20."
-            )
+        check_sizes(batch_size, passes)
         stop = should_stop or (lambda: False)
         passes = passes if classifier.randomized else 1
         before = clean or judge(

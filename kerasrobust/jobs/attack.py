@@ -239,7 +239,9 @@ def evaluate_with_events(
         should_stop=context.should_stop,
         **settings,
     )
-    context.emit(Log(level="info", message=f"The attacks' gradients were computed {MEANING[evaluation.precision]}."))
+    if any(report.result.gradients for report in evaluation.attacks):
+        message = f"The attacks' gradients were computed {MEANING[evaluation.precision]}."
+        context.emit(Log(level="info", message=message))
     for finding in evaluation.findings:
         context.emit(finding)
     if evaluation.audit is not None:

@@ -54,11 +54,11 @@ def prepare(context: Context, config: TrainConfig) -> Callable[[], dict[str, Any
 
     def work() -> dict[str, Any]:
         with context.stage("train", f"Training {name}"):
-            fit(context, config, data, network, context.run.path / "training")
+            arithmetic = fit(context, config, data, network, context.run.path / "training")
         with context.stage("evaluate", f"Measuring {name} on {len(data.test):,} test images"):
             evaluation = measure(context, config, data, network)
         context.check()
-        card = make_card(context, config, data, evaluation, name)
+        card = make_card(context, config, data, evaluation, name) | {"training_precision": arithmetic}
         with context.stage("save", f"Saving {name}"):
             # Before the model, which a second start of this run would take for somebody else's.
             save_examples(context, "examples.h5", name, data.test, evaluation.attacks, EXAMPLES)
@@ -155,21 +155,21 @@ def make_objective(config: TrainConfig, steps_per_epoch: int) -> Objective:
     return OBJECTIVES[config.training](**settings)
 
 
-def fit(context: Context, config: TrainConfig, data: TrainData, network: keras.Model, folder: Path) -> None:
-    """Trains a network in place and leaves it at its best epoch.
+def fit(context: Context, config: TrainConfig, data: TrainData, network: keras.Model, folder: Path) -> str:
+    """Trains a network in place and leaves it at its best epoch; returns the precision of the attack inside.
 
     Goes on from the last whole epoch that `folder` holds, and trains nothing where that was the last of all.
     """
+    folder.mkdir(parents=True, exist_ok=True)
+    precision = _agreed_precision(context, config, data, network, folder)
     done = folder / "done.json"
     if (before := read_json(done)) is not None:
         network.load_weights(folder / "best.weights.h5")
         context.emit(Log(level="info", message=f"Trained before: {before['summary']}"))
-        return
-    folder.mkdir(parents=True, exist_ok=True)
+        return precision
     batch_size = min(config.batch_size, len(data.train))
     steps_per_epoch = len(data.train) // batch_size
     steps = steps_per_epoch * config.epochs
-    precision = _agreed_precision(context, config, data, network, folder)
     model = AdversarialModel(network, make_objective(config, steps_per_epoch), seed=config.seed, precision=precision)
     warmup = steps // 10
     rate = keras.optimizers.schedules.CosineDecay(
@@ -197,6 +197,7 @@ def fit(context: Context, config: TrainConfig, data: TrainData, network: keras.M
     summary = f"Kept epoch {best.epoch} of {config.epochs}: {monitor} {best.best:.2%}."
     write_json(done, {"summary": summary})
     context.emit(Log(level="info", message=summary))
+    return precision
 
 
 def _agreed_precision(
@@ -224,7 +225,9 @@ def measure(context: Context, config: TrainConfig, data: TrainData, network: ker
         eot=CARD_EOT if randomized else 1,
     )
     # Gradients by the dozen per image need larger batches than training does.
-    return evaluate_with_events(context, network, data.test, [attack], seed=config.seed, batch_size=256)
+    return evaluate_with_events(
+        context, network, data.test, [attack], seed=config.seed, precision=config.precision, batch_size=256
+    )
 
 
 def make_card(
@@ -237,6 +240,7 @@ def make_card(
         "data": {"name": data.train.name, "split": config.split, "test_split": config.test_split,
                  "examples": len(data.test), "synthetic": data.test.synthetic, "classes": list(data.test.class_names)},
         "training": {key: value for key, value in to_dict(config).items() if key in RECIPE},
+        "precision": evaluation.precision,
         "randomized": evaluation.randomized,
         "command": context.command,
         "clean_accuracy": evaluation.clean_accuracy,
