@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from kerasrobust.data import Dataset, checked, empty_split, first_line
+from kerasrobust.data import Dataset, checked, empty_split, first_line, unwatched
 from kerasrobust.errors import InputError, unknown_name
 from kerasrobust.events import Emit, Event, Log, Progress
 
@@ -49,7 +49,7 @@ def load(name: str, split: str, data_dir: str | Path | None, emit: Emit | None) 
             # One file after the other: a slice is in the order in which the whole is.
             reading = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
             examples = builder.as_dataset(split=split, decoders=wanted, read_config=reading, shuffle_files=False)
-            batches = examples.map(lambda example: (example[image], example[label])).batch(READING_BATCH)
+            batches = unwatched(examples.map(lambda example: (example[image], example[label])).batch(READING_BATCH))
             parts = list(batches.as_numpy_iterator())
         except tf.errors.InvalidArgumentError as error:  # What batching says of images that don't match.
             raise InputError(

@@ -376,3 +376,9 @@ def test_the_pipeline_is_faster_than_any_network_here() -> None:
 def test_a_batch_size_below_one_is_refused() -> None:
     with pytest.raises(InputError, match="batch size"):
         train_pipeline(_numbered(4), 0, seed=0)
+
+
+def test_pipelines_are_not_tuned_while_they_run() -> None:
+    """The thread that tunes misses the end of a pipeline now and then: an epoch then takes up to twice its time."""
+    batches = train_pipeline(_numbered(64), 16, seed=0)
+    assert batches.options().autotune.enabled is False

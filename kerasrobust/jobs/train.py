@@ -11,13 +11,14 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from kerasrobust import layers, saving
 from kerasrobust.attacks import PGD
 from kerasrobust.callbacks import BestEpoch, EventCallback, OverfittingAlarm
 from kerasrobust.classifier import as_classifier
 from kerasrobust.config import ARCHITECTURE_NAMES, TrainConfig, to_dict
-from kerasrobust.data import Dataset, load_dataset, train_pipeline
+from kerasrobust.data import Dataset, load_dataset, train_pipeline, unwatched
 from kerasrobust.errors import InputError, unknown_name
 from kerasrobust.evaluation import Evaluation
 from kerasrobust.events import Finding, Log, ModelSaved
@@ -183,8 +184,9 @@ def fit(context: Context, config: TrainConfig, data: TrainData, network: keras.M
     model.fit(
         train_pipeline(data.train, batch_size, seed=config.seed, augment=config.augment),
         epochs=config.epochs,
-        validation_data=(data.validation.x, data.validation.y),
-        validation_batch_size=batch_size,
+        validation_data=unwatched(
+            tf.data.Dataset.from_tensor_slices((data.validation.x, data.validation.y)).batch(batch_size)
+        ),
         callbacks=[
             EventCallback(context.emit, context.should_stop, steps_per_epoch),
             best,
