@@ -4,24 +4,37 @@ In inference mode batch normalisation is a fixed scale and offset per channel. W
 layer, both go into that layer's weights, and the normalisation is gone from every pass. ReLU and max pooling give the
 same in either order, also their gradients: on the way forth ReLU becomes part of the convolution before it, on the way
 back it has a quarter of the work on what is left after pooling. In training mode, where nothing can be folded, one
-operation does what Keras' batch normalisation does in a dozen.
+operation does what Keras' batch normalisation does in a dozen. Between its first convolution and its last pooling a
+twin works on images that lie beside each other (`twin_layers`), where that pays.
 """
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 import tensorflow as tf
+from keras import layers as klayers
 
+from kerasrobust import twin_layers
+from kerasrobust.layers import RandomDropout
 from kerasrobust.models import is_graph
 
-_LINEAR = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense)
+_LINEAR = (klayers.Conv2D, klayers.DepthwiseConv2D, klayers.Dense)
 
-_BLOCK = 2
-"""Side of the block of pixels whose gradients a thin convolution gives at once."""
+_POOLING = (klayers.MaxPooling2D, klayers.AveragePooling2D)
+
+_ENTRYWISE = (
+    *(klayers.ReLU, klayers.LeakyReLU, klayers.ELU, klayers.Activation, RandomDropout),
+    *(klayers.Add, klayers.Subtract, klayers.Multiply, klayers.Average, klayers.Maximum, klayers.Minimum),
+)
+"""Layers that treat all entries alike, or along the channels: how images lie is nothing to them."""
+
+WIDEST = 64
+"""Pixels in a row from which on rows are long enough as they are."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +60,7 @@ class Twin:
             scale = scale * norm.gamma if norm.scale else scale
             offset = (layer.bias if layer.use_bias else 0.0) - norm.moving_mean
             copy.bias.assign(offset * scale + norm.beta if norm.center else offset * scale)
-            deep = isinstance(layer, keras.layers.DepthwiseConv2D)
+            deep = isinstance(layer, klayers.DepthwiseConv2D)
             copy.kernel.assign(layer.kernel * (keras.ops.reshape(scale, layer.kernel.shape[2:]) if deep else scale))
 
     def give_back(self) -> None:
@@ -62,97 +75,6 @@ class Twin:
         pairs = [pair for layer, copy, _ in self.copies for pair in zip(layer.weights, copy.weights, strict=True)]
         copies = {id(old): new for old, new in pairs}
         return [copies[id(variable)] for variable in variables]
-
-
-class _Folded(keras.layers.Layer):
-    """Stands where a layer was; takes the arguments that one takes."""
-
-    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-        return inputs
-
-
-class _PooledReLU(keras.layers.MaxPooling2D):
-    """Max pooling, then ReLU: what training differentiates, behind a normalisation that takes no ReLU in."""
-
-    def call(self, inputs: Any) -> Any:
-        return keras.ops.relu(super().call(inputs))
-
-
-class _ReLUPooling(keras.layers.MaxPooling2D):
-    """ReLU, then max pooling: TensorFlow makes the ReLU part of a convolution before it. Back they are turned round."""
-
-    def call(self, inputs: Any) -> Any:
-        window, strides = [1, *self.pool_size, 1], [1, *self.strides, 1]
-        padding = self.padding.upper()
-
-        @tf.custom_gradient
-        def pooled(values: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
-            positive = tf.nn.relu(values)
-            outputs = tf.nn.max_pool2d(positive, window, strides, padding)
-
-            def gradient(slope: tf.Tensor) -> tf.Tensor:
-                # Where the greatest entry of a window isn't above 0, none is.
-                slope = tf.raw_ops.ReluGrad(gradients=slope, features=outputs)
-                return tf.raw_ops.MaxPoolGrad(
-                    orig_input=positive, orig_output=outputs, grad=slope, ksize=window, strides=strides, padding=padding
-                )
-
-            return outputs, gradient
-
-        return pooled(inputs)
-
-
-class _ThinConv2D(keras.layers.Conv2D):
-    """A convolution of images of a few channels whose gradient fills the processor's lanes.
-
-    Back from 32 filters to 3 channels, a convolution uses 3 of 16 lanes. Here it gives a block of 2 x 2 pixels at once,
-    from a kernel that holds the turned one 4 times, each shifted to its pixel. Its kernel gets no gradient.
-    """
-
-    def convolution_op(self, inputs: Any, kernel: Any) -> Any:
-        kernel = tf.convert_to_tensor(kernel)
-        places = range(_BLOCK)
-
-        @tf.custom_gradient
-        def convolved(values: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
-            def gradient(slope: tf.Tensor) -> tf.Tensor:
-                turned = tf.transpose(kernel[::-1, ::-1], (0, 1, 3, 2))
-                shifts = [
-                    [[row, _BLOCK - 1 - row], [column, _BLOCK - 1 - column]] for row in places for column in places
-                ]
-                wide = tf.concat([tf.pad(turned, [*shift, [0, 0], [0, 0]]) for shift in shifts], axis=3)
-                blocks = tf.nn.conv2d(slope, wide, _BLOCK, "SAME")
-                _, height, width, channels = values.shape
-                shape = [-1, height // _BLOCK, width // _BLOCK, _BLOCK, _BLOCK * channels]
-                rows = tf.transpose(tf.reshape(blocks, shape), (0, 1, 3, 2, 4))
-                return tf.reshape(rows, tf.shape(values))
-
-            return tf.nn.conv2d(values, kernel, 1, "SAME"), gradient
-
-        return convolved(inputs)
-
-
-class _FusedNorm(keras.layers.BatchNormalization):
-    """Batch normalisation whose training mode is one operation forth and one back."""
-
-    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-        if not training or mask is not None or not self.trainable:
-            return super().call(inputs, training=training, mask=mask)
-        ones = tf.ones(inputs.shape[-1:])
-        outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
-            x=inputs,
-            scale=tf.cast(self.gamma, tf.float32) if self.scale else ones,
-            offset=tf.cast(self.beta, tf.float32) if self.center else 0.0 * ones,
-            mean=tf.zeros([0]),
-            variance=tf.zeros([0]),
-            epsilon=self.epsilon,
-            is_training=True,
-        )
-        # The operation gives the unbiased variance, Keras keeps the biased one.
-        count = tf.cast(tf.size(inputs) // inputs.shape[-1], tf.float32)
-        for kept, fresh in ((self.moving_mean, mean), (self.moving_variance, variance * (count - 1) / count)):
-            kept.assign(kept * self.momentum + fresh * (1 - self.momentum))
-        return outputs
 
 
 def make_twin(model: keras.Model, policy: Callable[[Any], str], training: bool = False) -> Twin:
@@ -175,31 +97,34 @@ def make_twin(model: keras.Model, policy: Callable[[Any], str], training: bool =
     norms: dict[int, Any] = {}
     gone: set[int] = set()
     pools: set[int] = set()
-    fused: set[int] = set()
     for before, layer in _neighbours(model):
-        if type(layer) is keras.layers.BatchNormalization and training:
-            fused |= {id(layer)} if len(layer.input.shape) == 4 and layer.axis in (-1, 3) else set()
-        elif type(layer) is keras.layers.BatchNormalization and type(before) in _LINEAR and _foldable(before, layer):
+        norm = type(layer) is klayers.BatchNormalization
+        if norm and not training and type(before) in _LINEAR and _foldable(before, layer):
             norms[id(before)] = layer
             gone.add(id(layer))
-        elif type(layer) is keras.layers.MaxPooling2D and _is_relu(before):
+        elif type(layer) is klayers.MaxPooling2D and layer.data_format == "channels_last" and _is_relu(before):
             gone.add(id(before))
             pools.add(id(layer))
+    places = _places(model) if beside_pays() else {}
     copies: list[tuple[Any, Any, Any]] = []
 
     def copy(layer: Any) -> Any:
-        if not isinstance(layer, keras.Layer) or isinstance(layer, keras.layers.InputLayer):
+        if not isinstance(layer, keras.Layer) or isinstance(layer, klayers.InputLayer):
             return type(layer).from_config(layer.get_config())
+        place = places.get(id(layer))
+        made: Any
         if id(layer) in gone:
-            return _Folded(name=layer.name, dtype=policy(layer))
-        norm = norms.get(id(layer))
-        config = layer.get_config() | {"dtype": policy(layer)}
-        if id(layer) in pools:
-            return (_PooledReLU if training else _ReLUPooling).from_config(config)
-        kind = _FusedNorm if id(layer) in fused else _ThinConv2D if not training and _is_thin(layer) else type(layer)
-        made = kind.from_config(config if norm is None else config | {"use_bias": True})
-        copies.append((layer, made, norm))
-        return made
+            made = twin_layers.Folded(name=layer.name, dtype=policy(layer))
+        elif id(layer) in pools:
+            made = (twin_layers.PooledReLU if training else twin_layers.ReLUPooling)(layer, policy(layer))
+        else:
+            norm = norms.get(id(layer))
+            made = _copy(layer, policy(layer), place, biased=norm is not None, training=training)
+            copies.append((layer, made, norm))
+        if place is None:
+            return made
+        enter = place.enter and not isinstance(made, twin_layers.ThinConvolution)
+        return twin_layers.Turned(made, enter, place.leave) if enter or place.leave else made
 
     result = keras.models.clone_model(model, clone_function=copy, recursive=True)
     if not result.built:
@@ -210,10 +135,104 @@ def make_twin(model: keras.Model, policy: Callable[[Any], str], training: bool =
     return twin
 
 
+def _copy(layer: Any, policy: str, place: _Place | None, biased: bool, training: bool) -> Any:
+    """Returns the copy of a layer with weights, or of one that is neither folded nor fused with its neighbour.
+
+    Args:
+        layer: the one to copy.
+        policy: the copy's dtype policy.
+        place: how the copy stands to the others where it is for images beside each other.
+        biased: whether it gets a bias in any case.
+        training: whether it is to be trained on.
+    """
+    config = layer.get_config() | {"dtype": policy}
+    config |= {"use_bias": True} if biased else {}
+    if place is not None and "axis" in config:
+        config["axis"] = -1
+    if not training and (place is None or place.enter) and _is_thin(layer):
+        return twin_layers.ThinConvolution(layer, config["use_bias"], policy, beside=place is not None)
+    if place is not None and type(layer) is klayers.Conv2D:
+        return twin_layers.Convolution(layer, config["use_bias"], policy)
+    if place is not None and type(layer) in _POOLING:
+        return twin_layers.Pooling(layer, policy)
+    kind = type(layer)
+    if training and kind is klayers.BatchNormalization and layer.axis in (-1, 3) and len(layer.input.shape) == 4:
+        kind = twin_layers.FusedNorm
+    elif place is not None and kind is RandomDropout:
+        kind = twin_layers.BesideDropout
+    return kind.from_config(config)
+
+
+@dataclass
+class _Place:
+    """How the copy of a layer that is for images beside each other stands to the others.
+
+    Attributes:
+        enter: whether what it gets is in the usual shape.
+        leave: whether what it gives is wanted in the usual shape.
+    """
+
+    enter: bool
+    leave: bool = False
+
+
+def beside_pays() -> bool:
+    """Tells whether images beside each other were measured to save time on such a machine."""
+    return platform.machine() in ("x86_64", "AMD64") and not tf.config.list_physical_devices("GPU")
+
+
+def _places(model: keras.Model) -> dict[int, _Place]:
+    """Returns which layers' copies work on images beside each other, by their ids."""
+    found: dict[int, _Place] = {}
+    for layer in model.layers:
+        if is_graph(layer):
+            found |= _places(layer)
+        elif len(layer._inbound_nodes) == 1:
+            sources = [tensor._keras_history.operation for tensor in layer._inbound_nodes[0].input_tensors]
+            inside = all(id(source) in found for source in sources)
+            if _has_short_rows(layer) or (inside and _takes_any_shape(layer)):
+                found[id(layer)] = _Place(enter=not inside)
+    outputs = {id(tensor._keras_history.operation) for tensor in model.outputs}
+    for layer in model.layers:
+        if id(layer) not in found:
+            continue
+        followers = [id(node.operation) for node in layer._outbound_nodes]
+        if id(layer) in outputs or not found.keys() >= set(followers):
+            found[id(layer)].leave = True
+            for follower in found.keys() & set(followers):
+                found[follower].enter = True
+    # One layer alone isn't worth two turns.
+    return {key: place for key, place in found.items() if not (place.enter and place.leave)}
+
+
+def _has_short_rows(layer: Any) -> bool:
+    """Tells whether `Convolution` can stand for a layer, and rows are so short that it pays."""
+    return (
+        type(layer) is klayers.Conv2D
+        and layer.data_format == "channels_last"
+        and (layer.groups, layer.dilation_rate) == (1, (1, 1))
+        and _is_plain(layer)
+        and layer.input.shape[2] is not None
+        and layer.input.shape[2] <= WIDEST
+    )
+
+
+def _takes_any_shape(layer: Any) -> bool:
+    """Tells whether the copy of a layer can work on images beside each other."""
+    if type(layer) in (klayers.BatchNormalization, klayers.Concatenate):
+        return layer.axis in (-1, 3)
+    return type(layer) in _ENTRYWISE or (type(layer) in _POOLING and layer.data_format == "channels_last")
+
+
+def _is_plain(linear: Any) -> bool:
+    """Tells whether a layer's kernel is what it multiplies by."""
+    return getattr(linear, "quantization_mode", None) is None and not getattr(linear, "lora_enabled", False)
+
+
 def settle(copy: keras.Model) -> None:
     """Makes layers of a copied model follow the weights just given to them: `Normalization` does so when told."""
     for layer in copy._flatten_layers():
-        if isinstance(layer, keras.layers.Normalization):
+        if isinstance(layer, klayers.Normalization):
             layer.finalize_state()
 
 
@@ -239,26 +258,27 @@ def _foldable(linear: Any, norm: Any) -> bool:
         norm.axis in (-1, len(linear.output.shape) - 1)
         and linear.activation is keras.activations.linear
         and getattr(linear, "data_format", "channels_last") == "channels_last"
-        and getattr(linear, "quantization_mode", None) is None
-        and not getattr(linear, "lora_enabled", False)
+        and _is_plain(linear)
     )
 
 
 def _is_thin(layer: Any) -> bool:
-    """Tells whether `_ThinConv2D` can stand for a layer, and has lanes to fill."""
+    """Tells whether `ThinConvolution` can stand for a layer, and has lanes to fill."""
     return (
-        type(layer) is keras.layers.Conv2D
+        type(layer) is klayers.Conv2D
         and not tf.config.list_physical_devices("GPU")
         and len(layer._inbound_nodes) == 1
-        and layer.kernel.shape[2] * _BLOCK**2 <= 16
+        and layer.kernel.shape[2] * twin_layers.THIN <= 16
         and all(size % 2 for size in layer.kernel_size)
-        and all(side is not None and side % _BLOCK == 0 for side in layer.input.shape[1:3])
+        and layer.input.shape[2] is not None
+        and layer.input.shape[2] % twin_layers.THIN == 0
         and (layer.strides, layer.dilation_rate, layer.groups) == ((1, 1), (1, 1), 1)
         and (layer.padding, layer.data_format) == ("same", "channels_last")
+        and _is_plain(layer)
     )
 
 
 def _is_relu(layer: Any) -> bool:
-    if type(layer) is keras.layers.ReLU:
+    if type(layer) is klayers.ReLU:
         return layer.max_value is None and not layer.negative_slope and not layer.threshold
-    return type(layer) is keras.layers.Activation and layer.activation is keras.activations.relu
+    return type(layer) is klayers.Activation and layer.activation is keras.activations.relu

@@ -106,8 +106,15 @@ class RandomDropout(keras.layers.Layer):
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         if self.rate == 0 or _steering.off:
             return inputs
-        kept = tf.cast(self._uniform(tf.shape(inputs)) >= self.rate, inputs.dtype)
-        return inputs * (kept * tf.cast(1 / (1 - self.rate), inputs.dtype))
+        return inputs * self.mask(inputs)
+
+    def mask(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Returns what entries are multiplied by."""
+        return self.drawn(tf.shape(inputs), inputs.dtype)
+
+    def drawn(self, shape: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+        """Returns a mask of some shape, whose first axis is that of the images."""
+        return tf.cast(self._uniform(shape) >= self.rate, dtype) * tf.cast(1 / (1 - self.rate), dtype)
 
     def _uniform(self, shape: tf.Tensor) -> tf.Tensor:
         """Returns float32 noise in [0, 1): float32 also in mixed precision, as bfloat16 has too few values near 1."""

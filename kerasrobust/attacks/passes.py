@@ -20,6 +20,11 @@ Loss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 """Logits (N, K) and labels (N,) -> float32 (N,)."""
 
 
+UNROLLED = 16
+"""Rivals up to which their gradients are written out one by one. Measured on a CPU with the ConvNet, nine took 0.45 of
+the time of `batch_jacobian`, or of a loop: in either, pooling is looked for anew on the way back."""
+
+
 def score(logits: tf.Tensor, y: tf.Tensor, targeted: bool) -> tf.Tensor:
     """Returns how far an attack is from success, float32 (N,): below 0 where it got there."""
     gap = losses.margin(logits, y)
@@ -130,17 +135,22 @@ def linearise(
         rivals = rivals(network(x, threat.fold(key, 0)))
 
     def once(number: tf.Tensor | int) -> tuple[tf.Tensor, tf.Tensor]:
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
+        with tf.GradientTape(watch_accessed_variables=False, persistent=True) as tape:
             tape.watch(x)
             logits = network(x, threat.fold(key, number))
             chosen = rivals(logits) if callable(rivals) else rivals
             leads = tf.gather(logits, chosen, batch_dims=1) - tf.gather(logits, y, batch_dims=1)[:, None]
-            total = tf.reduce_sum(leads)
-        if leads.shape[1] == 1:
-            slopes = tape.gradient(total, x, unconnected_gradients=tf.UnconnectedGradients.ZERO)[:, None]
-        else:
-            slopes = tape.batch_jacobian(leads, x, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-        return leads, finite(slopes)
+
+        def slope(weights: tf.Tensor) -> tf.Tensor:
+            return tape.gradient(leads, x, weights, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+
+        count = leads.shape[1]
+        if count is not None and count <= UNROLLED:
+            units = tf.unstack(tf.eye(count))
+            return leads, finite(tf.stack([slope(tf.zeros_like(leads) + unit) for unit in units], axis=1))
+        units = tf.eye(tf.shape(leads)[1])
+        slopes = tf.map_fn(lambda unit: slope(tf.zeros_like(leads) + unit), units)
+        return leads, finite(tf.transpose(slopes, (1, 0, 2, 3, 4)))
 
     def empty() -> tuple[tf.Tensor, tf.Tensor]:
         count = tf.shape(rivals)
