@@ -38,41 +38,66 @@ WIDEST = 64
 
 
 @dataclass(frozen=True)
+class _Copy:
+    """A layer of a twin that has weights, or could have.
+
+    Attributes:
+        layer: the network's.
+        made: the twin's.
+        norm: the normalisation behind it whose scale and offset are in its weights, or None.
+        factor: of the scaling before it, which is in its kernel.
+    """
+
+    layer: Any
+    made: Any
+    norm: Any = None
+    factor: float = 1.0
+
+    def refresh(self) -> None:
+        if self.norm is None and self.factor == 1:
+            for old, new in zip(self.layer.weights, self.made.weights, strict=True):
+                new.assign(old)
+            return
+        layer, norm = self.layer, self.norm
+        bias, scale = (layer.bias if layer.use_bias else 0.0), self.factor
+        if norm is not None:
+            own = 1.0 / keras.ops.sqrt(norm.moving_variance + norm.epsilon)
+            own = own * norm.gamma if norm.scale else own
+            bias = (bias - norm.moving_mean) * own + (norm.beta if norm.center else 0.0)
+            deep = isinstance(layer, klayers.DepthwiseConv2D)
+            scale = scale * (keras.ops.reshape(own, layer.kernel.shape[2:]) if deep else own)
+        if self.made.bias is not None:
+            self.made.bias.assign(bias)
+        self.made.kernel.assign(layer.kernel * scale)
+
+
+@dataclass(frozen=True)
 class Twin:
     """A copy of a network that follows its weights.
 
     Attributes:
         model: the copy, for inference only or for training.
-        copies: (layer, its copy, the normalisation folded into the copy or None).
+        copies: its layers with weights.
     """
 
     model: keras.Model
-    copies: list[tuple[Any, Any, Any]]
+    copies: list[_Copy]
 
     def refresh(self) -> None:
         """Gives the copy the weights that the network has now, at once or as part of a graph that is being traced."""
-        for layer, copy, norm in self.copies:
-            if norm is None:
-                for old, new in zip(layer.weights, copy.weights, strict=True):
-                    new.assign(old)
-                continue
-            scale = 1.0 / keras.ops.sqrt(norm.moving_variance + norm.epsilon)
-            scale = scale * norm.gamma if norm.scale else scale
-            offset = (layer.bias if layer.use_bias else 0.0) - norm.moving_mean
-            copy.bias.assign(offset * scale + norm.beta if norm.center else offset * scale)
-            deep = isinstance(layer, klayers.DepthwiseConv2D)
-            copy.kernel.assign(layer.kernel * (keras.ops.reshape(scale, layer.kernel.shape[2:]) if deep else scale))
+        for copy in self.copies:
+            copy.refresh()
 
     def give_back(self) -> None:
         """Gives the network what the copy's layers have assigned to themselves in training, as moving statistics."""
-        for layer, copy, _ in self.copies:
+        for copy in self.copies:
             # Not the statistics alone: spectral normalisation assigns its kernel.
-            for old, new in zip(layer.weights, copy.weights, strict=True):
+            for old, new in zip(copy.layer.weights, copy.made.weights, strict=True):
                 old.assign(new)
 
     def of(self, variables: list[Any]) -> list[Any]:
         """Returns the copies of some of the network's variables."""
-        pairs = [pair for layer, copy, _ in self.copies for pair in zip(layer.weights, copy.weights, strict=True)]
+        pairs = [pair for copy in self.copies for pair in zip(copy.layer.weights, copy.made.weights, strict=True)]
         copies = {id(old): new for old, new in pairs}
         return [copies[id(variable)] for variable in variables]
 
@@ -81,8 +106,9 @@ def make_twin(model: keras.Model, policy: Callable[[Any], str], training: bool =
     """Returns the twin of a functional or Sequential model, each layer under the dtype policy given for it.
 
     Folded is a `BatchNormalization` over the channels that alone follows a `Conv2D`, `DepthwiseConv2D` or `Dense`
-    layer without activation; others stay. ReLU moves into or behind a `MaxPooling2D` that alone follows it. The twin's
-    values and gradients differ from the model's by float32 rounding.
+    layer without activation; others stay. So is the factor of a `Rescaling` that only such a layer follows. ReLU moves
+    into or behind a `MaxPooling2D` that alone follows it. The twin's values and gradients differ from the model's by
+    float32 rounding.
 
     Args:
         model: a built Keras model whose weights are float32; it is left as it is.
@@ -97,16 +123,20 @@ def make_twin(model: keras.Model, policy: Callable[[Any], str], training: bool =
     norms: dict[int, Any] = {}
     gone: set[int] = set()
     pools: set[int] = set()
+    factors: dict[int, float] = {}
     for before, layer in _neighbours(model):
-        norm = type(layer) is klayers.BatchNormalization
-        if norm and not training and type(before) in _LINEAR and _foldable(before, layer):
+        if training and type(layer) is klayers.BatchNormalization:
+            continue
+        if type(layer) is klayers.BatchNormalization and type(before) in _LINEAR and _foldable(before, layer):
             norms[id(before)] = layer
             gone.add(id(layer))
+        elif not training and _is_scaling(before) and type(layer) in _LINEAR and _is_plain(layer):
+            factors[id(before)] = factors[id(layer)] = before.scale
         elif type(layer) is klayers.MaxPooling2D and layer.data_format == "channels_last" and _is_relu(before):
             gone.add(id(before))
             pools.add(id(layer))
     places = _places(model) if beside_pays() else {}
-    copies: list[tuple[Any, Any, Any]] = []
+    copies: list[_Copy] = []
 
     def copy(layer: Any) -> Any:
         if not isinstance(layer, keras.Layer) or isinstance(layer, klayers.InputLayer):
@@ -117,10 +147,12 @@ def make_twin(model: keras.Model, policy: Callable[[Any], str], training: bool =
             made = twin_layers.Folded(name=layer.name, dtype=policy(layer))
         elif id(layer) in pools:
             made = (twin_layers.PooledReLU if training else twin_layers.ReLUPooling)(layer, policy(layer))
+        elif type(layer) is klayers.Rescaling and id(layer) in factors:
+            made = twin_layers.Offset(layer.offset / layer.scale, name=layer.name, dtype=policy(layer))
         else:
             norm = norms.get(id(layer))
             made = _copy(layer, policy(layer), place, biased=norm is not None, training=training)
-            copies.append((layer, made, norm))
+            copies.append(_Copy(layer, made, norm, factors.get(id(layer), 1.0)))
         if place is None:
             return made
         enter = place.enter and not isinstance(made, twin_layers.ThinConvolution)
@@ -222,6 +254,12 @@ def _takes_any_shape(layer: Any) -> bool:
     if type(layer) in (klayers.BatchNormalization, klayers.Concatenate):
         return layer.axis in (-1, 3)
     return type(layer) in _ENTRYWISE or (type(layer) in _POOLING and layer.data_format == "channels_last")
+
+
+def _is_scaling(layer: Any) -> bool:
+    """Tells whether a layer multiplies all by one number, and adds one."""
+    numbers = (layer.scale, layer.offset) if type(layer) is klayers.Rescaling else ()
+    return len(numbers) == 2 and all(isinstance(number, (int, float)) for number in numbers) and numbers[0] != 0
 
 
 def _is_plain(linear: Any) -> bool:

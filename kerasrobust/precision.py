@@ -155,7 +155,11 @@ def crafting_twin(model: keras.Model, policy: str, training: bool = False) -> Tw
     def policy_of(layer: Any) -> str:
         # What scales the images: rounded to bfloat16 first, they would lose most of the steps inside epsilon.
         scaling = isinstance(layer, (keras.layers.Rescaling, keras.layers.Normalization))
-        return "float32" if scaling or id(layer) in kept else policy
+        if scaling or id(layer) in kept:
+            return "float32"
+        # What isn't trained keeps its weights as they are multiplied, so that no pass has to round them.
+        fixed = not training and type(layer) in (keras.layers.Conv2D, keras.layers.Dense)
+        return policy.removeprefix("mixed_") if fixed else policy
 
     return make_twin(model, policy_of, training)
 

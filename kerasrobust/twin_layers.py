@@ -23,7 +23,7 @@ THIN = 4
 
 def turned(x: tf.Tensor) -> tf.Tensor:
     """Returns (N, H, W, C) as (1, H, W, N, C): images beside each other."""
-    return tf.transpose(x, (1, 2, 0, 3))[None]
+    return tf.expand_dims(tf.transpose(x, (1, 2, 0, 3)), 0)
 
 
 def turned_back(x: tf.Tensor) -> tf.Tensor:
@@ -35,7 +35,7 @@ def _convolved(x: tf.Tensor, kernel: tf.Tensor, strides: tuple[int, int], paddin
     """Returns the convolution of images in either shape; `kernel` is that of a `Conv2D`."""
     if x.shape.rank == 4:
         return tf.nn.conv2d(x, kernel, strides, padding)
-    return tf.nn.conv3d(x, kernel[:, :, None], [1, *strides, 1, 1], padding)
+    return tf.nn.conv3d(x, tf.expand_dims(kernel, 2), [1, *strides, 1, 1], padding)
 
 
 class Turned(keras.layers.Layer):
@@ -58,6 +58,17 @@ class Folded(keras.layers.Layer):
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         return inputs
+
+
+class Offset(keras.layers.Layer):
+    """Adds a number: what is left of a `Rescaling` whose factor is in the kernel of the layer behind it."""
+
+    def __init__(self, by: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.by = by
+
+    def call(self, inputs: Any) -> Any:
+        return inputs + self.by if self.by else inputs
 
 
 class Convolution(keras.layers.Layer):
@@ -186,7 +197,7 @@ class FusedNorm(keras.layers.BatchNormalization):
         count = tf.cast(tf.size(inputs) // inputs.shape[-1], tf.float32)
         for kept, fresh in ((self.moving_mean, mean), (self.moving_variance, variance * (count - 1) / count)):
             kept.assign(kept * self.momentum + fresh * (1 - self.momentum))
-        return outputs[None] if inputs.shape.rank == 5 else outputs
+        return tf.expand_dims(outputs, 0) if inputs.shape.rank == 5 else outputs
 
 
 class BesideDropout(RandomDropout):

@@ -109,7 +109,7 @@ class GradientAttack(Attack):
             state["velocity"] = slope
         moved = x_adv + numbers["step_size"] * threat.steepest(slope, self.norm)
         if self.norm == "linf":
-            moved = tf.clip_by_value(moved, numbers["low"], numbers["high"])
+            moved = tf.raw_ops.ClipByValue(t=moved, clip_value_min=numbers["low"], clip_value_max=numbers["high"])
         else:
             moved = threat.project(moved, x, numbers["epsilon"], self.norm)
         return state | {"x_adv": moved, "step": state["step"] + 1}
