@@ -166,9 +166,18 @@ def as_classifier(
     return classifier
 
 
-def twin_of(classifier: Classifier, model: keras.Model) -> Classifier:
-    """Returns what attacks see of a model that is a classifier's own twin, so that no probes are needed."""
+def twin_of(classifier: Classifier, model: keras.Model, compiled: bool = False) -> Classifier:
+    """Returns what attacks see of a model that is a classifier's own twin, so that no probes are needed.
+
+    Args:
+        classifier: whose twin it is.
+        model: the twin.
+        compiled: whether XLA compiles its passes, each for one size of batch.
+    """
     twin = _of_keras(model, classifier.image_shape)
+    if compiled:
+        twin._forward = tf.function(twin._forward, jit_compile=True, autograph=False)
+        twin.any_batch = False
     twin.classes, twin.randomized, twin.seedable = classifier.classes, classifier.randomized, classifier.seedable
     twin.probed |= classifier.probed
     twin._probabilities = classifier._probabilities

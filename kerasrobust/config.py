@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 from kerasrobust.errors import InputError, unknown_name
 
 Norm = Literal["linf", "l2"]
-Precision = Literal["auto", "float32", "folded", "bfloat16"]
+Precision = Literal["auto", "float32", "folded", "bfloat16", "folded-xla", "bfloat16-xla"]
 Training = Literal["standard", "fgsm", "pgd"]
 
 AttackNorm = Literal["linf", "l2", "l1"]
@@ -84,7 +84,8 @@ class RunConfig:
     precision: Precision = "auto"
     """Of gradients, in training and attacks; `auto` measures what is fastest. Weights and verdicts are float32.
 
-    `folded` is float32 too, on a twin of the network whose batch normalisation is in the layers before it.
+    `folded` is float32 too, on a twin of the network whose batch normalisation is in the layers before it. With `-xla`
+    the twin is compiled by XLA, which `auto` tries on a GPU only.
     """
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """Where to compute; `auto` takes a GPU where there is one."""

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
-import tensorflow as tf
 from keras import layers as klayers
 
 from kerasrobust import twin_layers
 from kerasrobust.layers import RandomDropout
 from kerasrobust.models import is_graph
+from kerasrobust.tracing import on_gpu
 
 _LINEAR = (klayers.Conv2D, klayers.DepthwiseConv2D, klayers.Dense)
 
@@ -210,7 +210,7 @@ class _Place:
 
 def beside_pays() -> bool:
     """Tells whether images beside each other were measured to save time on such a machine."""
-    return platform.machine() in ("x86_64", "AMD64") and not tf.config.list_physical_devices("GPU")
+    return platform.machine() in ("x86_64", "AMD64") and not on_gpu()
 
 
 def _places(model: keras.Model) -> dict[int, _Place]:
@@ -304,7 +304,7 @@ def _is_thin(layer: Any) -> bool:
     """Tells whether `ThinConvolution` can stand for a layer, and has lanes to fill."""
     return (
         type(layer) is klayers.Conv2D
-        and not tf.config.list_physical_devices("GPU")
+        and not on_gpu()
         and len(layer._inbound_nodes) == 1
         and layer.kernel.shape[2] * twin_layers.THIN <= 16
         and all(size % 2 for size in layer.kernel_size)

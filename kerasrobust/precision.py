@@ -16,7 +16,7 @@ from kerasrobust.classifier import Classifier, twin_of
 from kerasrobust.errors import InputError
 from kerasrobust.folding import Twin, make_twin, settle
 from kerasrobust.models import is_graph
-from kerasrobust.tracing import Traced
+from kerasrobust.tracing import Traced, on_gpu
 
 PROBES = 128
 """Images of which the probe takes gradients; fewer where they are large."""
@@ -43,6 +43,8 @@ MEANING = {
     "float32": "in float32, by the network as it is",
     "folded": "in float32, by a faster twin of the network",
     "bfloat16": "in bfloat16, by a faster twin of the network",
+    "folded-xla": "in float32, by a faster twin of the network that XLA compiled",
+    "bfloat16-xla": "in bfloat16, by a faster twin of the network that XLA compiled",
 }
 """What the arithmetics are, for people."""
 
@@ -60,8 +62,9 @@ def chosen_precision(classifier: Classifier, precision: str, x: np.ndarray) -> s
     """Returns in which arithmetic a model is attacked: what `precision` means for it.
 
     "float32" is the model as it was given. "folded" is float32 too, with batch normalisation folded into the layers
-    before it. "bfloat16" is that in bfloat16. "auto" is the one of them whose gradients take least time on this machine
-    now; bfloat16 only where its gradients point where the model's do.
+    before it. "bfloat16" is that in bfloat16. With "-xla" behind it, XLA compiles it, for batches of one size. "auto"
+    is the one of them whose gradients take least time on this machine now; XLA on a GPU only, and bfloat16 only where
+    its gradients point where the model's do.
 
     Args:
         classifier: the model as it was given.
@@ -131,28 +134,40 @@ def _twin(classifier: Classifier, precision: str) -> Classifier:
                 f"Expected a Keras model for {precision}. Received: {classifier.name!r}, whose graph is fixed. "
                 "Use float32."
             )
+        compiled = precision.endswith("-xla")
+        if compiled and classifier.randomized:
+            raise InputError(
+                f"Expected a network without noise for {precision}. Received: {classifier.name!r}, for which XLA would "
+                f"draw other noise than TensorFlow. Use {precision.removesuffix('-xla')}."
+            )
         try:
             check_graph(classifier.model)
         except InputError as error:
             raise InputError(f"{str(error).split('. Rebuild')[0]}, whose twin can't be made. Use float32.") from error
         try:
-            twin = crafting_twin(classifier.model, "mixed_bfloat16" if precision == "bfloat16" else "float32")
+            twin = crafting_twin(classifier.model, policy_of(precision))
         except (TypeError, ValueError, AttributeError, NotImplementedError, LookupError) as error:
             reason = " ".join(str(error).split())[:120]
             raise InputError(
                 f"Expected layers that can be rebuilt from their configuration, for {precision}. "
                 f"Received: {classifier.name!r} ({type(error).__name__}: {reason}). Use float32."
             ) from error
-        made = classifier.compiled[precision] = _Crafting(Traced(twin.refresh), twin_of(classifier, twin.model))
+        crafting = twin_of(classifier, twin.model, compiled)
+        made = classifier.compiled[precision] = _Crafting(Traced(twin.refresh), crafting)
     made.refresh()
     return made.classifier
+
+
+def policy_of(precision: str) -> str:
+    """Returns the dtype policy of the twins that a precision means."""
+    return "mixed_bfloat16" if precision.startswith("bfloat16") else "float32"
 
 
 def crafting_twin(model: keras.Model, policy: str, training: bool = False) -> Twin:
     """Returns the twin of a model under a dtype policy, for gradients of its images or, in training, of its weights."""
     kept = _kept(model, policy)
 
-    def policy_of(layer: Any) -> str:
+    def of_layer(layer: Any) -> str:
         # What scales the images: rounded to bfloat16 first, they would lose most of the steps inside epsilon.
         scaling = isinstance(layer, (keras.layers.Rescaling, keras.layers.Normalization))
         if scaling or id(layer) in kept:
@@ -161,7 +176,7 @@ def crafting_twin(model: keras.Model, policy: str, training: bool = False) -> Tw
         fixed = not training and type(layer) in (keras.layers.Conv2D, keras.layers.Dense)
         return policy.removeprefix("mixed_") if fixed else policy
 
-    return make_twin(model, policy_of, training)
+    return make_twin(model, of_layer, training)
 
 
 def _has_twins(classifier: Classifier) -> bool:
@@ -188,6 +203,8 @@ def _margins(classifier: Classifier, images: np.ndarray) -> np.ndarray:
 def _fastest(classifier: Classifier, images: np.ndarray) -> str:
     """Returns the arithmetic whose gradients take least time and point where the model's do."""
     candidates = ["float32", "folded", *(["bfloat16"] if has_bfloat16() else [])]
+    # On a processor XLA takes two to four times as long (measured), so it isn't tried there.
+    candidates += [f"{name}-xla" for name in candidates[1:]] if on_gpu() and not classifier.randomized else []
     key = _key(classifier)
     x = tf.constant(images)
     slopes: dict[str, np.ndarray] = {}
@@ -204,12 +221,17 @@ def _fastest(classifier: Classifier, images: np.ndarray) -> str:
             graphs[name] = _gradient(classifier if name == "float32" else _twin(classifier, name), key)
         except InputError:  # It has layers that can't be rebuilt.
             return "float32"
-        slopes[name] = graphs[name](x).numpy().reshape(len(images), -1)
+        try:
+            slopes[name] = graphs[name](x).numpy().reshape(len(images), -1)
+        except tf.errors.OpError:
+            if not name.endswith("-xla"):
+                raise
+            continue  # XLA doesn't know all operations.
         measure(name)
         if seconds["float32"] < CHEAP_SECONDS:
             return "float32"
     for _ in range(ROUNDS):
-        for name in candidates:
+        for name in seconds:
             measure(name)
     own = slopes["float32"]
     sizes = {name: np.linalg.norm(slope, axis=1) for name, slope in slopes.items()}
@@ -222,7 +244,7 @@ def _fastest(classifier: Classifier, images: np.ndarray) -> str:
         apart = np.max(np.abs(_margins(_twin(classifier, name), images) - margins))
         return bool(np.median(products / scale) >= ALIKE and apart <= APART * np.median(np.abs(margins)))
 
-    able = [name for name in candidates if name != "float32" and alike(name)]
+    able = [name for name in seconds if name != "float32" and alike(name)]
     best = min(able, key=seconds.__getitem__, default="float32")
     return best if seconds[best] <= GAIN * seconds["float32"] else "float32"
 
@@ -242,7 +264,7 @@ def _gradient(classifier: Classifier, key: tf.Tensor | None) -> Traced:
 
 def has_bfloat16() -> bool:
     """Tells whether the processor computes in bfloat16 instead of imitating it; on a GPU the probe finds out."""
-    if tf.config.list_physical_devices("GPU"):
+    if on_gpu():
         return True
     try:
         with open("/proc/cpuinfo") as file:

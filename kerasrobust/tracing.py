@@ -1,4 +1,4 @@
-"""Graphs that are traced once."""
+"""Graphs that are traced once, and where they run."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
+
+
+def on_gpu() -> bool:
+    """Tells whether graphs run on a GPU: there is one, and it wasn't hidden (`--device cpu`)."""
+    return bool(tf.config.get_visible_devices("GPU"))
 
 
 class Traced:

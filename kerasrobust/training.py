@@ -17,7 +17,7 @@ from kerasrobust.errors import InputError
 from kerasrobust.folding import Twin
 from kerasrobust.layers import is_noisy
 from kerasrobust.models import is_graph
-from kerasrobust.precision import checked_precision, chosen_precision, crafting_twin
+from kerasrobust.precision import checked_precision, chosen_precision, crafting_twin, policy_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,7 +193,7 @@ class AdversarialModel(keras.Model):
                 raise
             return  # It can be trained all the same, as it is.
         if chosen != "float32":
-            policy = "mixed_bfloat16" if chosen == "bfloat16" else "float32"
+            policy = policy_of(chosen)  # Whether XLA compiles the step, `compile` decides.
             self._twin = crafting_twin(self.network, policy)
             # What a layer adds to the loss by itself, it would add on the twin's side.
             parts = self.network._flatten_layers()

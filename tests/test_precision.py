@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import FASTEST, SHAPE, images, labels_of, linear_model
 
 from kerasrobust import precision
@@ -57,6 +58,39 @@ def test_the_fastest_arithmetic_is_chosen(
     assert precision.chosen_precision(classifier, "auto", X) == expected
 
 
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [([1.0, 0.7, 0.6, 0.5, 0.3], "bfloat16-xla"), ([1.0, 0.7, 0.4, 0.3, 0.5], "folded-xla"),
+     ([1.0, 0.7, 0.4, 0.5, 0.5], "bfloat16")],
+)  # fmt: skip
+def test_beside_a_gpu_xla_is_tried_too(
+    seconds: list[float], expected: str, fresh: keras.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock(monkeypatch, seconds)
+    monkeypatch.setattr(precision, "on_gpu", lambda: True)
+    assert precision.chosen_precision(as_classifier(fresh), "auto", X) == expected
+
+
+def test_what_xla_does_not_know_is_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = keras.Sequential([keras.Input(SHAPE), Unknown(), keras.layers.Flatten(), keras.layers.Dense(4)])
+    clock(monkeypatch, [1.0, 0.7, 0.6])
+    monkeypatch.setattr(precision, "on_gpu", lambda: True)
+    assert precision.chosen_precision(as_classifier(model), "auto", X) == "bfloat16"
+
+
+class Unknown(keras.layers.Layer):
+    def call(self, inputs: Any) -> Any:
+        return inputs + tf.cast(tf.size(tf.strings.as_string(tf.reduce_sum(inputs))) - 1, inputs.dtype)
+
+
+def test_xla_gets_whole_batches_and_no_noise(small: keras.Model) -> None:
+    classifier = as_classifier(small)
+    assert precision.at_precision(classifier, "folded", X).any_batch
+    assert not precision.at_precision(classifier, "folded-xla", X).any_batch
+    with pytest.raises(InputError, match="without noise.*Use bfloat16"):
+        precision.at_precision(as_classifier(randomize(small, 0.2)), "bfloat16-xla", X)
+
+
 def test_a_cheap_network_is_attacked_as_it_is(fresh: keras.Model, monkeypatch: pytest.MonkeyPatch) -> None:
     clock(monkeypatch, [1e-3, 1e-9, 1e-9])
     assert precision.chosen_precision(as_classifier(fresh), "auto", X) == "float32"
@@ -98,7 +132,7 @@ class Subclassed(keras.Model):
         return self.inner(x)
 
 
-@pytest.mark.parametrize("kind", ["float32", "folded", "bfloat16"])
+@pytest.mark.parametrize("kind", ["float32", "folded", "bfloat16", "folded-xla", "bfloat16-xla"])
 def test_verdicts_are_the_models_own(kind: str, small: keras.Model) -> None:
     y = labels_of(small, X, 0)
     result = PGD(epsilon=0.03, steps=5)(small, X, y, precision=kind, batch_size=8)

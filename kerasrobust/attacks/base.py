@@ -224,7 +224,8 @@ class Attack(ABC):
             y: integers (N,), the true classes.
             seed: of the random starts and of the noise in our noise layers; equal seeds give equal results.
             precision: of the gradients: "float32" for the model as it is, "bfloat16" for a twin in that arithmetic
-                (Keras models only), or "auto" for what is fastest (`kerasrobust.precision`). Verdicts are float32.
+                (Keras models only), or "auto" for what is fastest (`kerasrobust.precision`, which knows more of them).
+                Verdicts are float32.
             batch_size: images attacked at once. One that is done leaves the batch, and another takes its place.
             progress: called about every half second with a `Step`.
             early_stop: leave examples that the model gets wrong as they are, and stop a batch where all are done.
@@ -277,7 +278,7 @@ class Attack(ABC):
         # What looks for the nearest example ends on the boundary itself, whose place bfloat16 doesn't resolve.
         nearest = self.minimum_norm and getattr(self, "epsilon", None) is None
         precision = chosen_precision(classifier, precision, x)
-        precision = "folded" if nearest and precision == "bfloat16" else precision
+        precision = precision.replace("bfloat16", "folded") if nearest else precision
         # Inside a ball, without early stop, nothing is called done on the twin's word, so its word isn't tested.
         crafting = at_precision(classifier, precision, x if early_stop or self.minimum_norm else x[:0])
         attack = self.against(classifier.randomized)
