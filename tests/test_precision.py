@@ -87,7 +87,7 @@ def test_xla_gets_whole_batches_and_no_noise(small: keras.Model) -> None:
     classifier = as_classifier(small)
     assert precision.at_precision(classifier, "folded", X).any_batch
     assert not precision.at_precision(classifier, "folded-xla", X).any_batch
-    with pytest.raises(InputError, match="without noise.*Use bfloat16"):
+    with pytest.raises(InputError, match=r"without noise.*Use bfloat16"):
         precision.at_precision(as_classifier(randomize(small, 0.2)), "bfloat16-xla", X)
 
 
