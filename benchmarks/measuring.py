@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import statistics
 import subprocess
@@ -53,16 +54,37 @@ class Failed:
         raise PeerError(self.error)
 
 
-class ColdStart:
-    """Starts a new process for each call, and measures until it prints its result."""
+SCRIPTS = {
+    "start": """
+import json, sys
+import numpy as np
+import kerasrobust as kr
+model = kr.load_model(sys.argv[1])
+x, y = np.load(sys.argv[2]), np.load(sys.argv[3])
+result = kr.attacks.PGD(epsilon=8 / 255, steps=20)(model, x, y, seed=0)
+print(json.dumps({"robust": 1 - result.success.mean()}), flush=True)
+""",
+    # What the model needs is there after an attack on one batch; from then on the kernel notes the highest mark.
+    "memory": """
+import json, sys
+import kerasrobust as kr
+def kibibytes(name):
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(name + ":"))
+model = kr.load_model(sys.argv[1])
+attack = kr.attacks.PGD(epsilon=8 / 255, steps=20)
+attack(model, *kr.load_data("cifar10", split="test[:256]"), early_stop=False)
+needed = kibibytes("VmRSS")
+open("/proc/self/clear_refs", "w").write("5")
+result = attack(model, *kr.load_data("cifar10", split=f"test[:{sys.argv[4]}]"), early_stop=False)
+more = (kibibytes("VmHWM") - needed) / 2**20
+print(json.dumps({"robust": 1 - result.success.mean(), "memory": more}), flush=True)
+""",
+}
+"""Programs of the new processes, by function."""
 
-    SCRIPT = (
-        "import sys, numpy as np, kerasrobust as kr\n"
-        "model = kr.load_model(sys.argv[1])\n"
-        "x, y = np.load(sys.argv[2]), np.load(sys.argv[3])\n"
-        "result = kr.attacks.PGD(epsilon=8 / 255, steps=20)(model, x, y, seed=0)\n"
-        "print(1 - result.success.mean(), flush=True)\n"
-    )
+
+class NewProcess:
+    """Starts a new process for each call, and measures until it prints its result."""
 
     def __init__(self, root: Path, folder: Path) -> None:
         self.root, self.folder = root, folder
@@ -72,11 +94,11 @@ class ColdStart:
         with np.load(self.folder / "data.npz") as stored:
             np.save(images, stored["x"][: arguments["count"]])
             np.save(labels, stored["y"][: arguments["count"]])
-        words = [str(self.root / "saved_models" / "convnet-pgd"), str(images), str(labels)]
+        words = [str(self.root / "saved_models" / "convnet-pgd"), str(images), str(labels), str(arguments["count"])]
         environment = os.environ | {"PYTHONPATH": str(self.root), "CUDA_VISIBLE_DEVICES": ""}
         began = time.perf_counter()
         with subprocess.Popen(
-            [sys.executable, "-c", self.SCRIPT, *words],
+            [sys.executable, "-c", SCRIPTS[function], *words],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
         ) as process:  # fmt: skip
             assert process.stdout and process.stderr
@@ -85,7 +107,7 @@ class ColdStart:
             errors = process.stderr.read()
         if process.returncode or not line:
             raise PeerError(f"the process ended with {process.returncode}:\n{errors[-1500:]}")
-        return Measurement(seconds, figures={"robust": float(line)})
+        return Measurement(seconds, figures=json.loads(line))
 
 
 @dataclass
@@ -209,7 +231,7 @@ class Bench:
             outcome.chosen["count"], outcome.scale = few, whole / few
         if few and outcome.scale == 1:
             seconds *= whole / few
-        outcome.brief = contender.worker != "cold" and seconds <= BRIEF
+        outcome.brief = contender.worker != "new" and seconds <= BRIEF
 
     def _measured(
         self, worker: Caller, function: str, arguments: dict[str, Any], save: Path | None
@@ -222,12 +244,12 @@ class Bench:
             spent = max(0.0, (machine.busy() - busy) - (self._used(worker) - used))
             elapsed = (time.perf_counter() - began) * (os.cpu_count() or 1)
             quiet = spent <= max(SLACK, self.disturbed * elapsed)
-            if quiet or measured.seconds > LONGEST or isinstance(worker, ColdStart):
+            if quiet or measured.seconds > LONGEST or isinstance(worker, NewProcess):
                 break
         return measured, spent / elapsed, repeated
 
     def _arguments(self, contender: Contender, number: int, more: dict[str, Any]) -> dict[str, Any]:
-        seed = {} if contender.worker == "cold" else {"seed": number}
+        seed = {} if contender.worker == "new" else {"seed": number}
         return contender.arguments | seed | more
 
     def _round(self, task: Task, outcome: Outcome, number: int) -> None:
@@ -247,7 +269,7 @@ class Bench:
             outcome.broken.append(verdict.arrays["broken"])
         outcome.seconds.append(measured.seconds * outcome.scale)
         outcome.figures.append(figures)
-        if contender.worker != "cold":  # Whose processes are gone, and their time with them.
+        if contender.worker != "new":  # Whose processes are gone, and their time with them.
             outcome.others.append(others)
             outcome.repeated += repeated
         found = ", ".join(f"{name} {value:.4g}" for name, value in figures.items() if isinstance(value, float))

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import machine
 from environments import make_environment
-from measuring import Bench, Caller, ColdStart, Failed
+from measuring import Bench, Caller, Failed, NewProcess
 from protocol import PeerError, Worker
 from results import Section, document
 from tasks import TASKS, Sizes, Task
@@ -87,7 +87,7 @@ def measure(tasks: list[Task], args: argparse.Namespace, sizes: Sizes, folder: P
             if peer in needed:
                 facts[peer], workers[peer] = stated(peer, start(peer, args, folder))
         facts["load of the machine before"] = ", ".join(f"{load:.1f}" for load in os.getloadavg())
-        callers: dict[str, Caller] = {**workers, "cold": ColdStart(ROOT, folder)}
+        callers: dict[str, Caller] = {**workers, "new": NewProcess(ROOT, folder)}
         bench = Bench(callers, folder, tell, args.disturbed)
         sections: list[Section] = []
         for task in tasks:

@@ -15,6 +15,7 @@ COLUMNS = {
     "median_distance": ("median L2 distance", "{:.4f}"),
     "failed": ("failures", "{:.0f}"),
     "outside": ("outside the ball", "{:.0f}"),
+    "memory": ("memory, GiB", "{:.2f}"),
     "images_per_second": ("images/s", "{:.0f}"),
     "clean": ("accuracy", "{:.1%}"),
     "loss": ("loss", "{:.3f}"),
@@ -79,7 +80,7 @@ def _section(section: Section) -> list[str]:
     base = outcomes[0]
     fastest = _fastest(task, outcomes)
     columns = _columns(task, outcomes)
-    aims = task.seconds or fastest or any(outcome.contender.target for outcome in outcomes)
+    aims = task.seconds or task.memory or fastest or any(outcome.contender.target for outcome in outcomes)
     names = [
         "",
         "seconds",
@@ -102,9 +103,11 @@ def _section(section: Section) -> list[str]:
         cells += [spread(plain, ".2f") if plain else "1" if outcome is base else ""]
         cells += [(spread(ratios, ".2f") if ratios else "1")] if task.by_work else []
         cells += [columns[name][id(outcome)] for name in columns]
-        target = task.seconds if outcome is base else task.fastest if outcome is fastest else outcome.contender.target
-        if aims:
-            cells += _verdict(target, outcome.seconds if outcome is base else ratios)
+        if aims and outcome is base:
+            figures = [figures["memory"] for figures in outcome.figures] if task.memory else outcome.seconds
+            cells += _verdict(task.memory or task.seconds, figures)
+        elif aims:
+            cells += _verdict(task.fastest if outcome is fastest else outcome.contender.target, ratios)
         rows.append([*cells, _settings(outcome)])
     lines = [task.title, "", task.text, "", *(f"| {' | '.join(row)} |" for row in rows), ""]
     notes = _notes(section, base)

@@ -74,6 +74,7 @@ class Task:
         by_work: whether ratios are divided by the work.
         fastest: a target for the fastest contender beside the base.
         seconds: a target for the base's seconds.
+        memory: a target for the base's figure of that name.
         differ: whether to count the images on which a verdict differs from the base's.
     """
 
@@ -86,6 +87,7 @@ class Task:
     by_work: bool = False
     fastest: Target | None = None
     seconds: Target | None = None
+    memory: Target | None = None
     differ: bool = False
 
 
@@ -244,6 +246,31 @@ def training(sizes: Sizes) -> list[Task]:
     return [Task(name="training", title="Adversarial training", text=text, contenders=contenders)]
 
 
+def options(sizes: Sizes) -> list[Task]:
+    """The options of training one by one, beside the default."""
+    ways = {
+        "the default": "ours",
+        'attack and weights\' gradient in float32, on the network itself (`precision="float32"`)': "float32",
+        'on twins in float32 (`precision="folded"`)': "folded",
+        "a mixed_bfloat16 network, no twins": "mixed",
+        "`steps_per_execution=8`": "several steps",
+        "`jit_compile=True`": "xla",
+    }
+    contenders = [
+        Contender(label=label, worker="ours", function="train", arguments={"kind": kind, "steps": sizes.train_steps})
+        for label, kind in ways.items()
+    ]
+    contenders.append(
+        Contender(label="the input pipeline alone", worker="ours", function="feed",
+                  arguments={"steps": sizes.train_steps})
+    )  # fmt: skip
+    text = (
+        f"Adversarial training as above, {sizes.train_steps} steps a round, each option by itself. The last row is "
+        "what `tf.data` needs for the batches of as many steps of a training run: shuffled, flipped, cropped."
+    )
+    return [Task(name="options", title="Options of training", text=text, contenders=contenders)]
+
+
 def eot(sizes: Sizes) -> list[Task]:
     count = min(128, sizes.examples)
     fixed = {"count": count, "batch_size": count}
@@ -276,10 +303,23 @@ def cold(sizes: Sizes) -> list[Task]:
         "PGD-20 on 16 images from a process that has just been started: imports, loading `convnet-pgd` and the images "
         "(an .npy file), the attack; until its result is printed. The files are in the system's cache."
     )
-    contender = Contender(label="kerasrobust", worker="cold", function="start", arguments={"count": 16})
+    contender = Contender(label="kerasrobust", worker="new", function="start", arguments={"count": 16})
     return [
         Task(name="cold", title="First result", text=text, contenders=[contender], seconds=Target(8.0, at_most=True))
     ]
+
+
+def memory(sizes: Sizes) -> list[Task]:
+    count = 10_000 if sizes.examples >= 512 else sizes.examples
+    text = (
+        f"PGD-20 on {count} images of `convnet-pgd`, batch 256, `early_stop=False`, in a process that has just "
+        "attacked one batch: by how much the memory in use rises above what it was then, images and results included. "
+        "Seconds are those of the whole process."
+    )
+    contender = Contender(label="kerasrobust", worker="new", function="memory", arguments={"count": count})
+    return [
+        Task(name="memory", title="Memory", text=text, contenders=[contender], memory=Target(2.0, at_most=True))
+    ]  # fmt: skip
 
 
 def scaling(sizes: Sizes) -> list[Task]:
@@ -331,5 +371,5 @@ def multiplications(widths: Sequence[int], side: int = 32, channels: int = 3, cl
 
 TASKS: dict[str, Callable[[Sizes], list[Task]]] = {
     "pgd": pgd, "evaluation": evaluation, "gradients": gradients, "deepfool": deepfool, "autoattack": autoattack,
-    "training": training, "eot": eot, "cold": cold, "scaling": scaling,
+    "training": training, "options": options, "eot": eot, "cold": cold, "memory": memory, "scaling": scaling,
 }  # fmt: skip

@@ -11,7 +11,7 @@ import tensorflow as tf
 from protocol import Measurement, timed
 
 import kerasrobust as kr
-from kerasrobust.data import unwatched
+from kerasrobust.data import load_dataset, train_pipeline, unwatched
 
 EPSILON = 8 / 255
 STEPS = 7
@@ -64,15 +64,28 @@ def batches() -> tf.data.Dataset:
     return unwatched(slices.batch(BATCH, drop_remainder=True).cache().repeat().prefetch(2))
 
 
+OPTIONS: dict[str, dict[str, Any]] = {
+    "ours": {},
+    "float32": {"precision": "float32"},
+    "folded": {"precision": "folded"},
+    "several steps": {"steps_per_execution": 8},
+    "xla": {"jit_compile": True},
+    "mixed": {"dtype": "mixed_bfloat16", "precision": "float32"},
+}
+"""Ways of training with the project, by name: what they do otherwise than it does by default."""
+
+
 @cache
 def model(kind: str) -> keras.Model:
-    """Returns a compiled training of one network from the same initial weights: `ours`, `plain` or `jit`."""
+    """Returns a compiled training of one network from the same initial weights: one of `OPTIONS`, `plain` or `jit`."""
     keras.utils.set_random_seed(0)
-    network = kr.build_model("convnet")
+    options = dict(OPTIONS.get(kind, {}))
+    network = kr.build_model("convnet", dtype=options.pop("dtype", "float32"))
     optimizer = keras.optimizers.SGD(0.05, momentum=0.9)
-    if kind == "ours":
-        ours = kr.AdversarialModel(network, objective=kr.training.PGD(epsilon=EPSILON, steps=STEPS))
-        ours.compile(optimizer)
+    if kind in OPTIONS:
+        objective = kr.training.PGD(epsilon=EPSILON, steps=STEPS)
+        ours = kr.AdversarialModel(network, objective, precision=options.pop("precision", "auto"))
+        ours.compile(optimizer, **options)
         return ours
     plain = PlainModel(network)
     plain.compile(
@@ -82,6 +95,21 @@ def model(kind: str) -> keras.Model:
         jit_compile=kind == "jit",
     )
     return plain
+
+
+@cache
+def augmented() -> Any:
+    """Returns an iterator over training images as a training run gets them: shuffled, flipped, cropped."""
+    dataset = load_dataset("cifar10", "train")
+    return iter(train_pipeline(dataset, BATCH, seed=0).repeat())
+
+
+def feed(seed: int, steps: int) -> Measurement:
+    """Measures the batches of so many training steps, without the steps."""
+    del seed
+    batches = augmented()
+    _, seconds = timed(lambda: [next(batches)[1].numpy() for _ in range(steps)])
+    return Measurement(seconds, figures={"images_per_second": steps * BATCH / seconds})
 
 
 def train(kind: str, seed: int, steps: int) -> Measurement:

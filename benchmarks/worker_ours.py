@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from overhead import bare_gradient
 from protocol import Measurement, serve, timed
-from training_step import train
+from training_step import feed, train
 
 import kerasrobust as kr
 from kerasrobust import layers
@@ -180,6 +180,6 @@ if __name__ == "__main__":
     serve(
         {
             "export": export, "versions": versions, "judge": judge, "pgd": pgd, "gradients": gradients,
-            "deepfool": deepfool, "autoattack": autoattack, "train": train,
+            "deepfool": deepfool, "autoattack": autoattack, "train": train, "feed": feed,
         }
     )  # fmt: skip

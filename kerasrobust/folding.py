@@ -34,7 +34,7 @@ _ENTRYWISE = (
 """Layers that treat all entries alike, or along the channels: how images lie is nothing to them."""
 
 WIDEST = 64
-"""Pixels in a row from which on rows are long enough as they are."""
+"""Pixels in a row of an image above which batches are small, and rows long as they are."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def make_twin(model: keras.Model, policy: Callable[[Any], str], training: bool =
         elif type(layer) is klayers.MaxPooling2D and layer.data_format == "channels_last" and _is_relu(before):
             gone.add(id(before))
             pools.add(id(layer))
-    places = _places(model) if beside_pays() else {}
+    places = _places(model) if beside_pays(model) else {}
     copies: list[_Copy] = []
 
     def copy(layer: Any) -> Any:
@@ -208,9 +208,10 @@ class _Place:
     leave: bool = False
 
 
-def beside_pays() -> bool:
-    """Tells whether images beside each other were measured to save time on such a machine."""
-    return platform.machine() in ("x86_64", "AMD64") and not on_gpu()
+def beside_pays(model: keras.Model) -> bool:
+    """Tells whether laying such images beside each other was measured to save time on such a machine."""
+    row = model.input_shape[2] if len(model.input_shape) == 4 else None
+    return row is not None and row <= WIDEST and platform.machine() in ("x86_64", "AMD64") and not on_gpu()
 
 
 def _places(model: keras.Model) -> dict[int, _Place]:
@@ -222,7 +223,7 @@ def _places(model: keras.Model) -> dict[int, _Place]:
         elif len(layer._inbound_nodes) == 1:
             sources = [tensor._keras_history.operation for tensor in layer._inbound_nodes[0].input_tensors]
             inside = all(id(source) in found for source in sources)
-            if _has_short_rows(layer) or (inside and _takes_any_shape(layer)):
+            if _is_convolution(layer) or (inside and _takes_any_shape(layer)):
                 found[id(layer)] = _Place(enter=not inside)
     outputs = {id(tensor._keras_history.operation) for tensor in model.outputs}
     for layer in model.layers:
@@ -237,15 +238,13 @@ def _places(model: keras.Model) -> dict[int, _Place]:
     return {key: place for key, place in found.items() if not (place.enter and place.leave)}
 
 
-def _has_short_rows(layer: Any) -> bool:
-    """Tells whether `Convolution` can stand for a layer, and rows are so short that it pays."""
+def _is_convolution(layer: Any) -> bool:
+    """Tells whether `Convolution` can stand for a layer."""
     return (
         type(layer) is klayers.Conv2D
         and layer.data_format == "channels_last"
         and (layer.groups, layer.dilation_rate) == (1, (1, 1))
         and _is_plain(layer)
-        and layer.input.shape[2] is not None
-        and layer.input.shape[2] <= WIDEST
     )
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import PIXELS, SHAPE, images, labels_of, linear_model
 
-from kerasrobust.attacks import BIM, FGSM, PGD, Attack, DeepFool
-from kerasrobust.attacks.passes import gradient
+from kerasrobust.attacks import APGDT, BIM, FGSM, PGD, Attack, DeepFool, passes
+from kerasrobust.attacks.passes import Passes, gradient
 from kerasrobust.classifier import as_classifier
 from kerasrobust.layers import RandomDropout, noise_off
 
@@ -36,11 +38,11 @@ def test_eot_gradient_tends_to_its_expectation() -> None:
 
     @tf.function
     def averaged(eot: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        return gradient(network, x, y, key=tf.constant([1, 2]), eot=eot, targeted=False)
+        return gradient(network, x, y, key=tf.constant([1, 2]), passes=Passes(eot), targeted=False)
 
     slope, _, score = averaged(tf.constant(passes))
     with noise_off():
-        expected, _, clean = gradient(network, x, y, key=tf.constant([1, 2]), eot=1, targeted=False)
+        expected, _, clean = gradient(network, x, y, key=tf.constant([1, 2]), passes=Passes(), targeted=False)
     ratio = (slope / expected).numpy()
     spread = np.sqrt(rate / (1 - rate) / passes)
     assert np.abs(ratio - 1).max() < 5 * spread
@@ -83,3 +85,25 @@ def test_the_last_iterate_counts_on_a_randomized_network(randomized: keras.Model
     """The best of noisy margins would be that of lucky noise; even the image itself could win."""
     best, last = (BIM(epsilon=0.05, steps=4, keep_best=keep)(randomized, X, labels, passes=3) for keep in (True, False))
     np.testing.assert_array_equal(best.x_adv, last.x_adv)
+
+
+@pytest.mark.parametrize("attack", [PGD(epsilon=0.05, steps=3, eot=5), DeepFool(steps=2, eot=5), APGDT(steps=4, eot=5)])
+def test_passes_made_at_once_are_passes(attack: Attack, small: keras.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing is random, the mean over passes is one pass, however many are made at once."""
+    y = labels_of(small, MIDDLE, 0)
+    copied: list[int] = []
+    tile = passes._copied
+
+    def noted(values: tf.Tensor, copies: tf.Tensor | int) -> tf.Tensor:
+        copied.append(0 if isinstance(copies, int) else 1)
+        return tile(values, copies)
+
+    monkeypatch.setattr(passes, "_copied", noted)
+    small = keras.models.clone_model(small)
+    found = [
+        one(small, MIDDLE, y, early_stop=False, precision="float32", batch_size=size).x_adv
+        for one, size in ((replace(attack, eot=1), 100), (attack, 100), (attack, len(MIDDLE)), (attack, 9))
+    ]
+    assert 1 in copied
+    for other in found[1:]:
+        np.testing.assert_allclose(found[0], other, atol=2e-3)

@@ -22,7 +22,7 @@ X = tf.constant(images(12))
 @pytest.fixture(params=[True, False], ids=["beside", "usual"], autouse=True)
 def beside(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Whether images lie beside each other in the twins."""
-    monkeypatch.setattr(folding, "beside_pays", lambda: request.param)
+    monkeypatch.setattr(folding, "beside_pays", lambda model: request.param)
     return request.param
 
 

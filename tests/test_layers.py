@@ -277,3 +277,16 @@ def test_what_cannot_be_randomized_is_refused_in_one_line(
     with pytest.raises(InputError, match=part) as caught:
         randomize(make(), rate)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.97])
+def test_noise_of_a_key_has_the_rate_and_no_pattern(rate: float) -> None:
+    """Two entries come of one number: each is dropped at the rate, whatever its neighbours are."""
+    ones = tf.ones((41, 7, 11, 23))  # An odd number of entries.
+    with noise(tf.constant([3, 4])):
+        dropped = (RandomDropout(rate)(ones).numpy() == 0).ravel()
+    spread = np.sqrt(rate * (1 - rate) / len(dropped))
+    assert abs(dropped.mean() - rate) < 4 * spread
+    for shift in (1, 2, 23):
+        both = (dropped[shift:] & dropped[:-shift]).mean()
+        assert abs(both - rate**2) < 5 * spread

@@ -131,7 +131,7 @@ class APGD(Attack):
             state["x_adv"],
             state["y"],
             key=key,
-            eot=1 if self.eot == 1 else numbers["eot"],
+            passes=self.passes(numbers),
             targeted=False,
             loss=self.loss(state["target"]),
         )
@@ -168,9 +168,8 @@ class APGD(Attack):
         }
 
     def finish(self, network: Network, state: State, numbers: Parameters) -> State:
-        passes = 1 if self.eot == 1 else numbers["eot"]
         key = threat.fold(state["key"], state["step"])
-        score = mean_score(network, state["x_adv"], state["y"], key, passes, targeted=False)
+        score = mean_score(network, state["x_adv"], state["y"], key, self.passes(numbers), targeted=False)
         return state | self._note(state, score, numbers)
 
     def found(self, state: State, numbers: Parameters) -> tuple[tf.Tensor, tf.Tensor]:
@@ -300,7 +299,11 @@ class APGDT(APGD):
             raise InputError(f"Expected at least 1 target class. Received: targets={self.targets}. Try 9.")
 
     def loss(self, target: tf.Tensor) -> Loss:
-        return lambda logits, y: losses.targeted_dlr(logits, y, target)
+        def loss(logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+            copies = tf.shape(logits)[0] // tf.shape(target)[0]
+            return losses.targeted_dlr(logits, y, tf.tile(target, [copies]))
+
+        return loss
 
     def run_count(self) -> int:
         return self.targets * self.restarts
@@ -309,5 +312,5 @@ class APGDT(APGD):
         return self.eot
 
     def target(self, network: Network, x: tf.Tensor, y: tf.Tensor, key: tf.Tensor, numbers: Parameters) -> tf.Tensor:
-        logits = mean_logits(network, x, key, 1 if self.eot == 1 else numbers["eot"])
+        logits = mean_logits(network, x, key, self.passes(numbers))
         return nth_rival(logits, y, numbers["run"] // numbers["restarts"])

@@ -20,7 +20,7 @@ import tensorflow as tf
 
 from kerasrobust import threat
 from kerasrobust.attacks.batch import Batch, Compiled, Counts, Parameters, State, Step, open_batch
-from kerasrobust.attacks.passes import Network
+from kerasrobust.attacks.passes import Network, Passes
 from kerasrobust.classifier import Classifier, as_classifier, check_images
 from kerasrobust.errors import InputError
 from kerasrobust.memory import Memory
@@ -158,6 +158,10 @@ class Attack(ABC):
 
         Of several runs the lowest score counts.
         """
+
+    def passes(self, numbers: Parameters) -> Passes:
+        """Returns over how many noisy passes gradients and scores are means."""
+        return Passes() if self.eot == 1 else Passes(numbers["eot"], numbers["rows"])
 
     def cost_per_step(self, classes: int) -> int:
         """Returns the gradient evaluations of one step of one example."""
@@ -350,12 +354,13 @@ class Attack(ABC):
         memory: Memory,
     ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Attacks the examples `remaining`; yields their indices, candidates and scores as they are done."""
-        size = min(batch_size, len(x), self.largest_batch or batch_size)
+        rows = min(batch_size, self.largest_batch or batch_size)
+        size = min(rows, len(x))
         # A randomized network has no "done": one lucky pass is no success.
         ends_early = early_stop and not classifier.randomized
         numbers = {name: tf.constant(value) for name, value in self.parameters().items()}
         numbers |= {"early_stop": tf.constant(ends_early), "run": tf.constant(seed[1])}
-        numbers |= {"slack": tf.constant(classifier.slack)}
+        numbers |= {"slack": tf.constant(classifier.slack), "rows": tf.constant(rows)}
 
         def inputs(index: np.ndarray) -> tuple[tf.Tensor, ...]:
             # An image's noise follows from the image, so it is the same wherever in whatever batch it stands.

@@ -111,7 +111,7 @@ class CW(Attack):
             x_adv,
             state["y"],
             key=threat.fold(state["key"], state["step"]),
-            eot=1 if self.eot == 1 else numbers["eot"],
+            passes=self.passes(numbers),
             targeted=False,
             loss=lambda logits, y: tf.nn.relu(score(logits, y, self.targeted) + numbers["confidence"]),
         )
@@ -146,9 +146,8 @@ class CW(Attack):
 
     def finish(self, network: Network, state: State, numbers: Parameters) -> State:
         x_adv = _to_image(state["w"])
-        passes = 1 if self.eot == 1 else numbers["eot"]
         key = threat.fold(state["key"], state["step"])
-        gap = mean_score(network, x_adv, state["y"], key, passes, self.targeted)
+        gap = mean_score(network, x_adv, state["y"], key, self.passes(numbers), self.targeted)
         return state | self._note(state, x_adv, gap, numbers)
 
     def found(self, state: State, numbers: Parameters) -> tuple[tf.Tensor, tf.Tensor]:

@@ -90,8 +90,9 @@ class DeepFool(Attack):
         x_adv = state["x_adv"]
         key = threat.fold(state["key"], state["step"])
         y = state["y"]
-        passes = 1 if self.eot == 1 else numbers["eot"]
-        gaps, slopes = linearise(network, x_adv, y, lambda logits: self._choose(logits, y), key=key, eot=passes)
+        gaps, slopes = linearise(
+            network, x_adv, y, lambda logits: self._choose(logits, y), key=key, passes=self.passes(numbers)
+        )
         # Not the nearest other class alone: any that leads is a success.
         lead = tf.reduce_max(gaps, axis=1)
         score = tf.where(lead > numbers["slack"], -lead, state["score"])
@@ -130,8 +131,9 @@ class DeepFool(Attack):
 
     def finish(self, network: Network, state: State, numbers: Parameters) -> State:
         key = threat.fold(state["key"], state["step"])
-        passes = 1 if self.eot == 1 else numbers["eot"]
-        return state | {"score": mean_score(network, state["x_adv"], state["y"], key, passes, targeted=False)}
+        return state | {
+            "score": mean_score(network, state["x_adv"], state["y"], key, self.passes(numbers), targeted=False)
+        }
 
     def found(self, state: State, numbers: Parameters) -> tuple[tf.Tensor, tf.Tensor]:
         return state["x_adv"], state["score"]

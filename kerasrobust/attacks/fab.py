@@ -162,7 +162,7 @@ class FAB(Attack):
 
     def begin(self, network: Network, x: tf.Tensor, y: tf.Tensor, keys: tf.Tensor, numbers: Parameters) -> State:
         key = threat.fold(keys[0], 7)
-        logits = mean_logits(network, x, key, self._passes(numbers))
+        logits = mean_logits(network, x, key, self.passes(numbers))
         if logits.shape[1] is None:
             raise InputError("Expected a model with a known number of classes. Received: logits of unknown width.")
         again = numbers["run"] % numbers["restarts"] > 0
@@ -185,9 +185,8 @@ class FAB(Attack):
     def step(self, network: Network, state: State, numbers: Parameters) -> State:
         x, y, x_adv = state["x"], state["y"], state["x_adv"]
         shape = tf.shape(x)
-        passes = self._passes(numbers)
         key = threat.fold(state["key"], 2 * state["step"])
-        leads, slopes = linearise(network, x_adv, y, state["rivals"], key=key, eot=passes)
+        leads, slopes = linearise(network, x_adv, y, state["rivals"], key=key, passes=self.passes(numbers))
         lead, slope = _nearest(leads, tf.reshape(slopes, [shape[0], leads.shape[1], -1]), self.norm)
         here, origin = (tf.reshape(part, [shape[0], -1]) for part in (x_adv, x))
         # The rises are taken from differences: <w, x> itself is large, and its rounding with it.
@@ -200,7 +199,7 @@ class FAB(Attack):
         moved = tf.clip_by_value(moved, 0.0, 1.0)
 
         key = threat.fold(state["key"], 2 * state["step"] + 1)
-        flipped = mean_score(network, moved, y, key, passes, targeted=False) < -numbers["slack"]
+        flipped = mean_score(network, moved, y, key, self.passes(numbers), targeted=False) < -numbers["slack"]
         distance = threat.distance(moved - x, self.norm)
         better = flipped & (distance < state["distance"]) & ~self.done(state, numbers)
         return state | {
@@ -212,9 +211,6 @@ class FAB(Attack):
 
     def found(self, state: State, numbers: Parameters) -> tuple[tf.Tensor, tf.Tensor]:
         return state["found"], state["distance"] - numbers["epsilon"]
-
-    def _passes(self, numbers: Parameters) -> tf.Tensor | int:
-        return 1 if self.eot == 1 else numbers["eot"]
 
 
 @dataclass(frozen=True, kw_only=True)

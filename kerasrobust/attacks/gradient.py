@@ -97,8 +97,7 @@ class GradientAttack(Attack):
     def step(self, network: Network, state: State, numbers: Parameters) -> State:
         x, y, x_adv = state["x"], state["y"], state["x_adv"]
         key = threat.fold(state["key"], state["step"])
-        passes = 1 if self.eot == 1 else numbers["eot"]
-        slope, _, found = gradient(network, x_adv, y, key=key, eot=passes, targeted=self.targeted)
+        slope, _, found = gradient(network, x_adv, y, key=key, passes=self.passes(numbers), targeted=self.targeted)
         state = dict(state)
         if self.keeps_best():
             state |= self._best(state, x_adv, found, numbers)
@@ -129,7 +128,7 @@ class GradientAttack(Attack):
     def finish(self, network: Network, state: State, numbers: Parameters) -> State:
         x_adv = state["x_adv"]
         key = threat.fold(state["key"], state["step"])
-        found = mean_score(network, x_adv, state["y"], key, 1 if self.eot == 1 else numbers["eot"], self.targeted)
+        found = mean_score(network, x_adv, state["y"], key, self.passes(numbers), self.targeted)
         if not self.keeps_best():
             return state | {"score": found}
         return state | self._best(state, x_adv, found, numbers)

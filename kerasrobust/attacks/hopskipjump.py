@@ -117,7 +117,7 @@ class HopSkipJump(Attack):
         self, network: Network, x: tf.Tensor, y: tf.Tensor, key: tf.Tensor, numbers: Parameters
     ) -> tf.Tensor:  # fmt: skip
         """Returns whether images are misclassified, bool (N,), by the mean over passes of a randomized network."""
-        return mean_score(network, x, y, key, 1 if self.eot == 1 else numbers["eot"], self.targeted) < -numbers["slack"]
+        return mean_score(network, x, y, key, self.passes(numbers), self.targeted) < -numbers["slack"]
 
     def step(self, network: Network, state: State, numbers: Parameters) -> State:
         phase = state["phase"]

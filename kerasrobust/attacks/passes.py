@@ -1,12 +1,14 @@
 """What attacks ask of a network: scores, gradients and linearisations, each as a mean over noisy passes (EOT).
 
-Each pass is a piece of its own (`tracing.one_piece`) and folds its number into the noise key. Where `eot` is the Python
-number 1 there is no loop.
+Passes are made a few at a time, each image as often in a batch, as far as that fills a batch up: a network takes less
+time for many images at once than for few again and again. What is made at once is a piece of its own
+(`tracing.one_piece`) and folds its number into the noise key.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import tensorflow as tf
 
@@ -25,6 +27,19 @@ UNROLLED = 16
 the time of `batch_jacobian`, or of a loop: in either, pooling is looked for anew on the way back."""
 
 
+@dataclass(frozen=True)
+class Passes:
+    """Over how many noisy passes a mean is taken.
+
+    Attributes:
+        count: the number; the Python number 1 costs no loop.
+        rows: images that a network gets at once; at least as many as are attacked.
+    """
+
+    count: tf.Tensor | int = 1
+    rows: tf.Tensor | int = 1
+
+
 def score(logits: tf.Tensor, y: tf.Tensor, targeted: bool) -> tf.Tensor:
     """Returns how far an attack is from success, float32 (N,): below 0 where it got there."""
     gap = losses.margin(logits, y)
@@ -32,23 +47,27 @@ def score(logits: tf.Tensor, y: tf.Tensor, targeted: bool) -> tf.Tensor:
 
 
 def mean_score(
-    network: Network, x: tf.Tensor, y: tf.Tensor, key: tf.Tensor, eot: tf.Tensor | int, targeted: bool
+    network: Network, x: tf.Tensor, y: tf.Tensor, key: tf.Tensor, passes: Passes, targeted: bool
 ) -> tf.Tensor:
-    """Returns the score (N,) of images as the mean over `eot` noisy passes."""
+    """Returns the score (N,) of images as the mean over noisy passes."""
 
-    def once(number: tf.Tensor | int) -> tuple[tf.Tensor]:
-        return (score(network(x, threat.fold(key, number)), y, targeted),)
+    def some(number: tf.Tensor | int, copies: tf.Tensor | int) -> tuple[tf.Tensor]:
+        logits = network(_copied(x, copies), threat.fold(key, number))
+        return (_summed(score(logits, _copied(y, copies), targeted), copies),)
 
-    return _mean(once, eot, lambda: (tf.zeros([tf.shape(x)[0]]),))[0]
+    return _mean(some, passes, x, lambda: (tf.zeros([tf.shape(x)[0]]),))[0]
 
 
-def mean_logits(network: Network, x: tf.Tensor, key: tf.Tensor, eot: tf.Tensor | int) -> tf.Tensor:
-    """Returns the mean logits (N, K) of images over `eot` noisy passes."""
+def mean_logits(network: Network, x: tf.Tensor, key: tf.Tensor, passes: Passes) -> tf.Tensor:
+    """Returns the mean logits (N, K) of images over noisy passes."""
     first = network(x, threat.fold(key, 0))
-    if isinstance(eot, int) and eot == 1:
+    if _is_one(passes):
         return first
-    rest = _mean(lambda number: (network(x, threat.fold(key, number)),), eot, lambda: (tf.zeros_like(first),))
-    return rest[0]
+
+    def some(number: tf.Tensor | int, copies: tf.Tensor | int) -> tuple[tf.Tensor]:
+        return (_summed(network(_copied(x, copies), threat.fold(key, number)), copies),)
+
+    return _mean(some, passes, x, lambda: (tf.zeros_like(first),))[0]
 
 
 def nth_rival(logits: tf.Tensor, y: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
@@ -75,38 +94,40 @@ def gradient(
     y: tf.Tensor,
     *,
     key: tf.Tensor,
-    eot: tf.Tensor | int,
+    passes: Passes,
     targeted: bool,
     loss: Loss = losses.cross_entropy,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Returns the direction in which the attack's loss grows, that loss and the score, as means over `eot` passes.
+    """Returns the direction in which the attack's loss grows, that loss and the score, as means over noisy passes.
 
     Args:
         network: logits of images.
         x: float32 (N, H, W, C).
         y: integers (N,), labels or targets.
         key: (2,), of the noise; each pass folds its own number in.
-        eot: the number of passes; the Python number 1 costs no loop.
+        passes: over how many the means are.
         targeted: descend the loss towards `y` instead of ascending it away from there.
-        loss: of logits and `y`.
+        loss: of logits and `y`; of several passes at once, one below the other.
 
     Returns:
         float32 (N, H, W, C), (N,), (N,). The loss has its sign changed where it is descended.
     """
 
-    def once(number: tf.Tensor | int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def some(number: tf.Tensor | int, copies: tf.Tensor | int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        images, labels = _copied(x, copies), _copied(y, copies)
         # Not watching the weights: their gradients would be computed with the images' otherwise.
         with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(x)
-            logits = network(x, threat.fold(key, number))
-            found = loss(logits, y)
+            tape.watch(images)
+            logits = network(images, threat.fold(key, number))
+            found = loss(logits, labels)
             found = -found if targeted else found
             total = tf.reduce_sum(found)
-        slope = tape.gradient(total, x, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-        return finite(slope), found, score(logits, y, targeted)
+        slope = tape.gradient(total, images, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        parts = finite(slope), found, score(logits, labels, targeted)
+        return tuple(_summed(part, copies) for part in parts)
 
     count = tf.shape(x)[:1]
-    return _mean(once, eot, lambda: (tf.zeros_like(x), tf.zeros(count), tf.zeros(count)))
+    return _mean(some, passes, x, lambda: (tf.zeros_like(x), tf.zeros(count), tf.zeros(count)))
 
 
 def linearise(
@@ -116,9 +137,9 @@ def linearise(
     rivals: tf.Tensor | Callable[[tf.Tensor], tf.Tensor],
     *,
     key: tf.Tensor,
-    eot: tf.Tensor | int,
+    passes: Passes,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns the rivals' leads f_k - f_y, (N, K), and their gradients, (N, K, H, W, C), as means over `eot` passes.
+    """Returns the rivals' leads f_k - f_y, (N, K), and their gradients, (N, K, H, W, C), as means over noisy passes.
 
     A lead above 0 means that the label has flipped.
 
@@ -128,35 +149,38 @@ def linearise(
         y: integers (N,), labels.
         rivals: integers (N, K), other classes; or a function that chooses them from logits.
         key: (2,), of the noise.
-        eot: the number of passes.
+        passes: over how many the means are.
     """
-    if callable(rivals) and not (isinstance(eot, int) and eot == 1):
+    if callable(rivals) and not _is_one(passes):
         # Which classes are looked at must not change from pass to pass, or the means would mix classes.
         rivals = rivals(network(x, threat.fold(key, 0)))
 
-    def once(number: tf.Tensor | int) -> tuple[tf.Tensor, tf.Tensor]:
+    def some(number: tf.Tensor | int, copies: tf.Tensor | int) -> tuple[tf.Tensor, tf.Tensor]:
+        images, labels = _copied(x, copies), _copied(y, copies)
         with tf.GradientTape(watch_accessed_variables=False, persistent=True) as tape:
-            tape.watch(x)
-            logits = network(x, threat.fold(key, number))
-            chosen = rivals(logits) if callable(rivals) else rivals
-            leads = tf.gather(logits, chosen, batch_dims=1) - tf.gather(logits, y, batch_dims=1)[:, None]
+            tape.watch(images)
+            logits = network(images, threat.fold(key, number))
+            chosen = rivals(logits) if callable(rivals) else _copied(rivals, copies)
+            leads = tf.gather(logits, chosen, batch_dims=1) - tf.gather(logits, labels, batch_dims=1)[:, None]
 
         def slope(weights: tf.Tensor) -> tf.Tensor:
-            return tape.gradient(leads, x, weights, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+            return tape.gradient(leads, images, weights, unconnected_gradients=tf.UnconnectedGradients.ZERO)
 
         count = leads.shape[1]
         if count is not None and count <= UNROLLED:
             units = tf.unstack(tf.eye(count))
-            return leads, finite(tf.stack([slope(tf.zeros_like(leads) + unit) for unit in units], axis=1))
-        units = tf.eye(tf.shape(leads)[1])
-        slopes = tf.map_fn(lambda unit: slope(tf.zeros_like(leads) + unit), units)
-        return leads, finite(tf.transpose(slopes, (1, 0, 2, 3, 4)))
+            slopes = tf.stack([slope(tf.zeros_like(leads) + unit) for unit in units], axis=1)
+        else:
+            units = tf.eye(tf.shape(leads)[1])
+            slopes = tf.map_fn(lambda unit: slope(tf.zeros_like(leads) + unit), units)
+            slopes = tf.transpose(slopes, (1, 0, 2, 3, 4))
+        return _summed(leads, copies), _summed(finite(slopes), copies)
 
     def empty() -> tuple[tf.Tensor, tf.Tensor]:
         count = tf.shape(rivals)
         return tf.zeros(count), tf.zeros(tf.concat([count, tf.shape(x)[1:]], axis=0))
 
-    return _mean(once, eot, empty)
+    return _mean(some, passes, x, empty)
 
 
 def rivals_of(y: tf.Tensor, classes: int) -> tf.Tensor:
@@ -164,18 +188,50 @@ def rivals_of(y: tf.Tensor, classes: int) -> tf.Tensor:
     return (y[:, None] + tf.range(1, classes, dtype=y.dtype)) % classes
 
 
+def _is_one(passes: Passes) -> bool:
+    return isinstance(passes.count, int) and passes.count == 1
+
+
+def _copied(values: tf.Tensor, copies: tf.Tensor | int) -> tf.Tensor:
+    """Returns the rows of a tensor so many times, all of them below each other."""
+    if isinstance(copies, int) and copies == 1:
+        return values
+    return tf.tile(values, tf.concat([[copies], tf.ones([values.shape.rank - 1], tf.int32)], axis=0))
+
+
+def _summed(values: tf.Tensor, copies: tf.Tensor | int) -> tf.Tensor:
+    """Returns the sums over the copies that `_copied` made."""
+    if isinstance(copies, int) and copies == 1:
+        return values
+    shape = tf.shape(values)
+    return tf.reduce_sum(tf.reshape(values, tf.concat([[copies, shape[0] // copies], shape[1:]], axis=0)), axis=0)
+
+
 def _mean(
-    once: Callable[[tf.Tensor | int], tuple[tf.Tensor, ...]],
-    eot: tf.Tensor | int,
+    some: Callable[[tf.Tensor | int, tf.Tensor | int], tuple[tf.Tensor, ...]],
+    passes: Passes,
+    x: tf.Tensor,
     zeros: Callable[[], tuple[tf.Tensor, ...]],
 ) -> tuple[tf.Tensor, ...]:
-    """Returns the means over `eot` calls; `zeros` gives what the sums begin with."""
-    once = one_piece(once)
-    if isinstance(eot, int) and eot == 1:
-        return once(0)
-    _, *totals = tf.while_loop(
-        lambda number, *_: number < eot,
-        lambda number, *totals: (number + 1, *(old + new for old, new in zip(totals, once(number), strict=True))),
-        (tf.constant(0), *zeros()),
-    )
-    return tuple(total / tf.cast(eot, tf.float32) for total in totals)
+    """Returns the means over noisy passes.
+
+    Args:
+        some: gives the sums over passes made at once; takes the number of the first of them, and how many.
+        passes: over how many the means are.
+        x: the images.
+        zeros: gives what the sums begin with.
+    """
+    some = one_piece(some)
+    if _is_one(passes):
+        return some(0, 1)
+
+    def more(number: tf.Tensor, *totals: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        # A graph for one size of batch gets that size.
+        copies: tf.Tensor | int = 1
+        if x.shape[0] is None:
+            copies = tf.minimum(tf.maximum(passes.rows // tf.shape(x)[0], 1), passes.count - number)
+        sums = some(number, copies)
+        return number + copies, *(old + new for old, new in zip(totals, sums, strict=True))
+
+    _, *totals = tf.while_loop(lambda number, *_: number < passes.count, more, (tf.constant(0), *zeros()))
+    return tuple(total / tf.cast(passes.count, tf.float32) for total in totals)

@@ -120,7 +120,7 @@ class Square(Attack):
     def _score(
         self, network: Network, x: tf.Tensor, y: tf.Tensor, key: tf.Tensor, numbers: Parameters
     ) -> tf.Tensor:  # fmt: skip
-        return mean_score(network, x, y, key, 1 if self.eot == 1 else numbers["eot"], self.targeted)
+        return mean_score(network, x, y, key, self.passes(numbers), self.targeted)
 
     def done(self, state: State, numbers: Parameters) -> tf.Tensor:
         return numbers["early_stop"] & (state["score"] < -numbers["slack"])
