@@ -273,7 +273,7 @@ def options(sizes: Sizes) -> list[Task]:
 
 def eot(sizes: Sizes) -> list[Task]:
     count = min(128, sizes.examples)
-    fixed = {"count": count, "batch_size": count}
+    fixed = {"count": count, "batch_size": 256}
     attack = [
         Contender(label="PGD-20, `convnet-pgd`", worker="ours", function="pgd",
                   arguments={"model": "convnet-pgd", **fixed}),
