@@ -28,10 +28,10 @@ _LINEAR = (klayers.Conv2D, klayers.DepthwiseConv2D, klayers.Dense)
 _POOLING = (klayers.MaxPooling2D, klayers.AveragePooling2D)
 
 _ENTRYWISE = (
-    *(klayers.ReLU, klayers.LeakyReLU, klayers.ELU, klayers.Activation, RandomDropout),
+    *(klayers.ReLU, klayers.LeakyReLU, klayers.ELU, RandomDropout),
     *(klayers.Add, klayers.Subtract, klayers.Multiply, klayers.Average, klayers.Maximum, klayers.Minimum),
 )
-"""Layers that treat all entries alike, or along the channels: how images lie is nothing to them."""
+"""Layers that treat all entries alike: how images lie is nothing to them."""
 
 WIDEST = 64
 """Pixels in a row of an image above which batches are small, and rows long as they are."""
@@ -226,14 +226,17 @@ def _places(model: keras.Model) -> dict[int, _Place]:
             if _is_convolution(layer) or (inside and _takes_any_shape(layer)):
                 found[id(layer)] = _Place(enter=not inside)
     outputs = {id(tensor._keras_history.operation) for tensor in model.outputs}
-    for layer in model.layers:
-        if id(layer) not in found:
-            continue
-        followers = [id(node.operation) for node in layer._outbound_nodes]
-        if id(layer) in outputs or not found.keys() >= set(followers):
-            found[id(layer)].leave = True
-            for follower in found.keys() & set(followers):
-                found[follower].enter = True
+    inner = {id(layer): {id(node.operation) for node in layer._outbound_nodes} for layer in model.layers}
+    settled = False
+    while not settled:  # Who leaves makes who follows enter, and that makes all leave whom it follows.
+        settled = True
+        for key in inner.keys() & found.keys():
+            followers = [found[follower] for follower in inner[key] & found.keys()]
+            outside = key in outputs or len(followers) < len(inner[key])
+            if not found[key].leave and (outside or any(follower.enter for follower in followers)):
+                found[key].leave, settled = True, False
+                for follower in followers:
+                    follower.enter = True
     # One layer alone isn't worth two turns.
     return {key: place for key, place in found.items() if not (place.enter and place.leave)}
 
@@ -244,6 +247,7 @@ def _is_convolution(layer: Any) -> bool:
         type(layer) is klayers.Conv2D
         and layer.data_format == "channels_last"
         and (layer.groups, layer.dilation_rate) == (1, (1, 1))
+        and _is_known(layer.activation)
         and _is_plain(layer)
     )
 
@@ -252,7 +256,16 @@ def _takes_any_shape(layer: Any) -> bool:
     """Tells whether the copy of a layer can work on images beside each other."""
     if type(layer) in (klayers.BatchNormalization, klayers.Concatenate):
         return layer.axis in (-1, 3)
+    if type(layer) is klayers.Activation:
+        return _is_known(layer.activation)
+    if type(layer) is klayers.Dropout:
+        return layer.noise_shape is None
     return type(layer) in _ENTRYWISE or (type(layer) in _POOLING and layer.data_format == "channels_last")
+
+
+def _is_known(activation: Any) -> bool:
+    """Tells whether an activation is Keras' own: those work entry by entry, or along the channels."""
+    return getattr(activation, "__module__", "").startswith("keras.")
 
 
 def _is_scaling(layer: Any) -> bool:

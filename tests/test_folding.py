@@ -79,6 +79,23 @@ def branched() -> keras.Model:
     return keras.Model(x, L.Dense(4)(y))
 
 
+def crossed() -> keras.Model:
+    """A layer that the usual shape is wanted of beside a merge with one of which it isn't; nested ones; own code."""
+    x = keras.Input(SHAPE)
+    one = L.Conv2D(4, 3, padding="same", activation="relu")(x)
+    other = L.Conv2D(4, 3, padding="same")(x)
+    both = L.Dropout(0.5)(L.Conv2D(4, 3, padding="same")(L.ReLU()(L.Add()([one, other]))))
+    inner = keras.Sequential([keras.Input((8, 8, 4)), L.Conv2D(3, 3, activation="softmax"), L.MaxPooling2D()])
+    mean = L.Activation(middle)(L.Conv2D(2, 3, activation=middle)(both))
+    parts = [L.Flatten()(inner(both)), L.GlobalAveragePooling2D()(one), L.Flatten()(mean), L.Flatten()(both * 2.0)]
+    return keras.Model(x, L.Dense(4)(L.Concatenate()(parts)))
+
+
+@keras.saving.register_keras_serializable("tests")
+def middle(x: tf.Tensor) -> tf.Tensor:
+    return x - tf.reduce_mean(x, axis=3, keepdims=True)
+
+
 def slopes(network: keras.Model, training: bool = False) -> tuple[np.ndarray, np.ndarray]:
     with tf.GradientTape() as tape:
         tape.watch(X)
@@ -87,7 +104,7 @@ def slopes(network: keras.Model, training: bool = False) -> tuple[np.ndarray, np
     return outputs.numpy(), tape.gradient(loss, X).numpy()
 
 
-@pytest.mark.parametrize(("make", "left"), [(convnet, 0), (resnet, 4), (assorted, 3), (branched, 1)])
+@pytest.mark.parametrize(("make", "left"), [(convnet, 0), (resnet, 4), (assorted, 3), (branched, 1), (crossed, 0)])
 def test_twin_is_the_same_function(make: Callable[[], keras.Model], left: int) -> None:
     keras.utils.set_random_seed(2)
     model = shaken(make())
