@@ -10,6 +10,7 @@ twin works on images that lie beside each other (`twin_layers`), where that pays
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -211,7 +212,8 @@ class _Place:
 def beside_pays(model: keras.Model) -> bool:
     """Tells whether laying such images beside each other was measured to save time on such a machine."""
     row = model.input_shape[2] if len(model.input_shape) == 4 else None
-    return row is not None and row <= WIDEST and platform.machine() in ("x86_64", "AMD64") and not on_gpu()
+    onednn = platform.machine() in ("x86_64", "AMD64") and os.environ.get("TF_ENABLE_ONEDNN_OPTS") != "0"
+    return row is not None and row <= WIDEST and onednn and not on_gpu()
 
 
 def _places(model: keras.Model) -> dict[int, _Place]:

@@ -392,6 +392,8 @@ def test_a_study_is_one_table(demo: tuple[Path, dict[str, Any]]) -> None:
         assert all(row["accuracy"] <= clean for row in by_radius)
         assert all((row["median_distance"] is None) or row["attack"] == "deepfool" for row in mine)
     assert result["data"]["synthetic"] is True
+    assert len(result["precisions"]) == len(networks)
+    assert set(result["precisions"].values()) <= {"float32", "folded", "bfloat16"}
 
 
 def test_a_study_keeps_examples_of_each_attack_at_the_reference_radius(demo: tuple[Path, dict[str, Any]]) -> None:

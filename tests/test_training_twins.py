@@ -16,8 +16,7 @@ X = images(64)
 Y = (X.mean(axis=(1, 2, 3)) > np.median(X.mean(axis=(1, 2, 3)))).astype(np.int64)
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
-@pytest.mark.parametrize("precision", ["folded", "bfloat16"])
+@pytest.mark.parametrize(("precision", "jit_compile"), [("folded", False), ("bfloat16", False), ("bfloat16", True)])
 def test_training_on_twins_learns_what_the_network_learns(precision: str, jit_compile: bool) -> None:
     """The same steps on the same batches, with the regularizer that only the network's own weights have."""
     moved = []

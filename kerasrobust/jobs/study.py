@@ -50,10 +50,11 @@ def prepare(context: Context, config: StudyConfig) -> Callable[[], dict[str, Any
     def work() -> dict[str, Any]:
         rows: list[dict[str, Any]] = []
         shown: list[ExampleStrip] = []
+        precisions: dict[str, str | None] = {}
         for name, recipe in recipes.items():
             context.check()
             network = _trained(context, config, name, recipe, data)
-            found, images = _attacked(context, config, name, recipe, data.test, network)
+            found, images, precisions[name] = _attacked(context, config, name, recipe, data.test, network)
             rows += found
             shown += images
         result = {
@@ -65,6 +66,7 @@ def prepare(context: Context, config: StudyConfig) -> Callable[[], dict[str, Any
             },
             "seed": config.seed,
             "precision": config.precision,
+            "precisions": precisions,
             "versions": context.versions,
             "rows": rows,
             "warnings": context.findings,
@@ -131,8 +133,8 @@ def reference(config: StudyConfig) -> float:
 
 def _attacked(
     context: Context, config: StudyConfig, name: str, recipe: TrainConfig, test: Dataset, network: keras.Model
-) -> tuple[list[dict[str, Any]], list[ExampleStrip]]:
-    """Returns one network's rows and images for the report, from this run's earlier start or measured now."""
+) -> tuple[list[dict[str, Any]], list[ExampleStrip], str | None]:
+    """Returns one network's rows, images and precision, from this run's earlier start or measured now."""
     stage, title = f"attack-{name}", f"Attacking {name} on {len(test):,} test images"
     images = f"examples/{name}.h5"
     if (done := context.finished(stage)) is not None and (context.run.path / images).exists():
@@ -140,7 +142,7 @@ def _attacked(
         rows = [Row(**row) for row in done["rows"]]
         for row in rows:
             context.emit(row)
-        return done["rows"], strips(context.run.path / images, STRIPS)
+        return done["rows"], strips(context.run.path / images, STRIPS), done.get("precision")
     with context.stage(stage, title):
         evaluation = evaluate_with_events(
             context,
@@ -160,8 +162,8 @@ def _attacked(
         path = save_examples(context, images, name, test, shown, EXAMPLES)
         _complete_card(context, config, name, evaluation, test)
         plain = [_plain(row) for row in rows]
-        context.keep(stage, {"rows": plain})
-    return plain, strips(path, STRIPS)
+        context.keep(stage, {"rows": plain, "precision": evaluation.precision})
+    return plain, strips(path, STRIPS), evaluation.precision
 
 
 def _plain(row: Row) -> dict[str, Any]:
