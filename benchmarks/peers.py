@@ -102,7 +102,9 @@ def measure(tasks: list[Task], args: argparse.Namespace, sizes: Sizes, folder: P
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        usage="%(prog)s [options]", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--tasks", default=",".join(TASKS), help="which, separated by commas (default: %(default)s)")
     shown = " (default: %(default)s)"
     parser.add_argument(

@@ -231,7 +231,7 @@ def _right(case: Case, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 def _batch(case: Case, count: int) -> list[Finding]:
     """Whether an image's logits depend on the other images of its batch, as with BatchNorm in training mode."""
     classifier = case.classifier
-    if len(case.x) < 2 or (classifier.randomized and not classifier.seedable):
+    if len(case.x) < 2 or not classifier.repeats:
         return []
     half = FEWEST // 2
     first = np.resize(np.arange(len(case.x)), FEWEST)

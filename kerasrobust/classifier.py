@@ -64,6 +64,11 @@ class Classifier:
         self._probabilities = False
         self._passes: dict[Any, Any] = {}
 
+    @property
+    def repeats(self) -> bool:
+        """Whether its passes repeat: it has no noise, or noise that follows a key, entry by entry."""
+        return self.seedable or not self.randomized
+
     @tf.autograph.experimental.do_not_convert
     def __call__(self, x: tf.Tensor, key: tf.Tensor | None = None) -> tf.Tensor:
         """Returns the logits, inside or outside a `tf.function` and under a gradient tape.

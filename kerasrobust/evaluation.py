@@ -47,7 +47,8 @@ class Evaluation:
         by_attack: str (N,), the name of that attack.
         attacks: each attack's own report.
         randomized: whether the network's answers differ from pass to pass.
-        precision: that of the gradients, "float32", "folded" or "bfloat16" (`kerasrobust.precision`).
+        precision: that of the gradients, "float32", "folded" or "bfloat16" (`kerasrobust.precision`); joined by commas
+            where the attacks' differ.
         findings: reasons to doubt the figures, each with a stable code, a sentence and figures (`kerasrobust.audit`).
         audit: what was looked at for that, and what it cost; None where it wasn't asked for.
     """
@@ -202,7 +203,7 @@ def evaluate(
         by_attack=names,
         attacks=reports,
         randomized=classifier.randomized,
-        precision=precision,
+        precision=", ".join(dict.fromkeys(item.result.precision for item in reports)),
         findings=findings,
         audit=audited,
     )
@@ -332,7 +333,7 @@ def _agreed(
     # Not Keras' `variables`, among which are the states of random generators.
     variables = getattr(classifier.model, "weights", getattr(classifier.model, "variables", ()))
     parts = [np.asarray(variable) for variable in variables]
-    if classifier.seedable or not classifier.randomized:  # A function's only mark is what it says.
+    if classifier.repeats:  # A function's only mark is what it says.
         key = tf.constant([0, 6]) if classifier.seedable else None
         parts.append(predict(classifier, x[:PROBES], batch_size=settings["batch_size"], key=key))
     now = settings | {

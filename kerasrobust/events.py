@@ -133,6 +133,7 @@ class AttackFinished(Event):
     gradients: int
     forwards: int
     attacked: int | None = None
+    precision: str | None = None
     curve: list[list[float]] | None = None
 
 

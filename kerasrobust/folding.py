@@ -10,7 +10,7 @@ twin works on images that lie beside each other (`twin_layers`), where that pays
 
 from __future__ import annotations
 
-import os
+import inspect
 import platform
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from keras import layers as klayers
 from kerasrobust import twin_layers
 from kerasrobust.layers import RandomDropout
 from kerasrobust.models import is_graph
-from kerasrobust.tracing import on_gpu
+from kerasrobust.tracing import has_onednn, on_gpu
 
 _LINEAR = (klayers.Conv2D, klayers.DepthwiseConv2D, klayers.Dense)
 
@@ -212,8 +212,8 @@ class _Place:
 def beside_pays(model: keras.Model) -> bool:
     """Tells whether laying such images beside each other was measured to save time on such a machine."""
     row = model.input_shape[2] if len(model.input_shape) == 4 else None
-    onednn = platform.machine() in ("x86_64", "AMD64") and os.environ.get("TF_ENABLE_ONEDNN_OPTS") != "0"
-    return row is not None and row <= WIDEST and onednn and not on_gpu()
+    known = platform.machine() in ("x86_64", "AMD64") and has_onednn() and not on_gpu()
+    return known and row is not None and row <= WIDEST
 
 
 def _places(model: keras.Model) -> dict[int, _Place]:
@@ -266,8 +266,8 @@ def _takes_any_shape(layer: Any) -> bool:
 
 
 def _is_known(activation: Any) -> bool:
-    """Tells whether an activation is Keras' own: those work entry by entry, or along the channels."""
-    return getattr(activation, "__module__", "").startswith("keras.")
+    """Tells whether an activation is a function of Keras: those work entry by entry, or along the channels."""
+    return inspect.isfunction(activation) and activation.__module__.startswith("keras.")
 
 
 def _is_scaling(layer: Any) -> bool:
@@ -320,6 +320,7 @@ def _is_thin(layer: Any) -> bool:
         type(layer) is klayers.Conv2D
         and not on_gpu()
         and len(layer._inbound_nodes) == 1
+        and not isinstance(layer.activation, keras.Layer)
         and layer.kernel.shape[2] * twin_layers.THIN <= 16
         and all(size % 2 for size in layer.kernel_size)
         and layer.input.shape[2] is not None

@@ -181,7 +181,7 @@ def crafting_twin(model: keras.Model, policy: str, training: bool = False) -> Tw
 
 def _has_twins(classifier: Classifier) -> bool:
     model = classifier.model
-    return isinstance(model, keras.Model) and is_graph(model) and (classifier.seedable or not classifier.randomized)
+    return isinstance(model, keras.Model) and is_graph(model) and classifier.repeats
 
 
 def _some(x: np.ndarray) -> np.ndarray:

@@ -13,6 +13,15 @@ def on_gpu() -> bool:
     return bool(tf.config.get_visible_devices("GPU"))
 
 
+def has_onednn() -> bool:
+    """Tells whether TensorFlow computes by oneDNN: not everywhere by default, and the environment can say otherwise."""
+    try:  # No public function tells, and the default depends on system and processor.
+        from tensorflow.python.util._pywrap_util_port import IsMklEnabled
+    except ImportError:  # Of a TensorFlow that has moved it nothing was measured.
+        return False
+    return bool(IsMklEnabled())
+
+
 class Traced:
     """A TensorFlow graph made of a Python function at its first call, and never again.
 

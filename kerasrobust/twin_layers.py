@@ -31,6 +31,11 @@ def turned_back(x: tf.Tensor) -> tf.Tensor:
     return tf.transpose(tf.squeeze(x, 0), (2, 0, 1, 3))
 
 
+def _flattened(x: tf.Tensor) -> tf.Tensor:
+    """Returns images in either shape as (N, H, W, C): those beside each other as one image of many channels."""
+    return x if x.shape.rank == 4 else tf.reshape(x, tf.concat([tf.shape(x)[:3], [-1]], axis=0))
+
+
 def _convolved(x: tf.Tensor, kernel: tf.Tensor, strides: tuple[int, int], padding: str) -> tf.Tensor:
     """Returns the convolution of images in either shape; `kernel` is that of a `Conv2D`."""
     if x.shape.rank == 4:
@@ -39,13 +44,13 @@ def _convolved(x: tf.Tensor, kernel: tf.Tensor, strides: tuple[int, int], paddin
 
 
 class Turned(keras.layers.Layer):
-    """A layer for images beside each other, with what turns its inputs or its outputs."""
+    """A layer for images beside each other, with what turns its inputs or its outputs. Images have no masks."""
 
     def __init__(self, inner: Any, enter: bool, leave: bool) -> None:
         super().__init__(name=inner.name, dtype=inner.dtype_policy)
         self.inner, self.enter, self.leave = inner, enter, leave
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         if self.enter:
             inputs = keras.tree.map_structure(turned, inputs)
         options = {"training": training} if self.inner._call_has_training_arg else {}
@@ -138,12 +143,39 @@ class Pooling(keras.layers.Layer):
 
     def __init__(self, layer: Any, policy: str) -> None:
         super().__init__(name=layer.name, dtype=policy)
-        self.kind = "MAX" if type(layer) is keras.layers.MaxPooling2D else "AVG"
+        self.greatest = type(layer) is keras.layers.MaxPooling2D
         self.window, self.strides, self.padding = layer.pool_size, layer.strides, layer.padding.upper()
 
     def call(self, inputs: Any) -> Any:
-        more = (1,) * (inputs.shape.rank - 4)
-        return tf.nn.pool(inputs, (*self.window, *more), self.kind, (*self.strides, *more), self.padding)
+        if not self.greatest or inputs.shape.rank == 4:
+            return self.pooled(inputs)
+
+        @tf.custom_gradient
+        def pooled(values: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+            outputs = self.pooled(values)
+            return outputs, lambda slope: self.gradient(values, outputs, slope)
+
+        return pooled(inputs)
+
+    def pooled(self, x: tf.Tensor) -> tf.Tensor:
+        more = (1,) * (x.shape.rank - 4)
+        if self.greatest:
+            pool = tf.nn.max_pool3d if more else tf.nn.max_pool2d
+        else:
+            pool = tf.nn.avg_pool3d if more else tf.nn.avg_pool2d
+        return pool(x, (*self.window, *more), (*self.strides, *more), self.padding)
+
+    def gradient(self, x: tf.Tensor, outputs: tf.Tensor, slope: tf.Tensor) -> tf.Tensor:
+        """Returns the slope of what max pooling got, of that of what it gave: where entries tie, all at one of them."""
+        # In one graph oneDNN computes both, in half of the time; TensorFlow's own would give each that ties a slope.
+        onednn = not tf.executing_eagerly() and tf.compat.v1.get_default_graph() is outputs.graph
+        more = (1,) * (x.shape.rank - 4) if onednn else ()
+        back = tf.raw_ops.MaxPool3DGrad if more else tf.raw_ops.MaxPoolGrad
+        parts = (x, outputs, slope) if more else (_flattened(part) for part in (x, outputs, slope))
+        window, strides = [1, *self.window, *more, 1], [1, *self.strides, *more, 1]
+        names = ("orig_input", "orig_output", "grad")
+        found = back(**dict(zip(names, parts, strict=True)), ksize=window, strides=strides, padding=self.padding)
+        return tf.reshape(found, tf.shape(x))
 
 
 class PooledReLU(Pooling):
@@ -157,19 +189,15 @@ class ReLUPooling(Pooling):
     """ReLU, then max pooling: TensorFlow makes the ReLU part of a convolution before it. Back they are turned round."""
 
     def call(self, inputs: Any) -> Any:
-        more = (1,) * (inputs.shape.rank - 4)
-        options = {"ksize": [1, *self.window, *more, 1], "strides": [1, *self.strides, *more, 1]}
-        back = tf.raw_ops.MaxPool3DGrad if more else tf.raw_ops.MaxPoolGrad
-
         @tf.custom_gradient
         def pooled(values: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
             positive = tf.nn.relu(values)
-            outputs = super(ReLUPooling, self).call(positive)
+            outputs = self.pooled(positive)
 
             def gradient(slope: tf.Tensor) -> tf.Tensor:
                 # Where the greatest entry of a window isn't above 0, none is.
                 slope = tf.raw_ops.ReluGrad(gradients=slope, features=outputs)
-                return back(orig_input=positive, orig_output=outputs, grad=slope, padding=self.padding, **options)
+                return self.gradient(positive, outputs, slope)
 
             return outputs, gradient
 

@@ -87,6 +87,23 @@ def test_the_last_iterate_counts_on_a_randomized_network(randomized: keras.Model
     np.testing.assert_array_equal(best.x_adv, last.x_adv)
 
 
+def test_noise_of_a_whole_batch_is_drawn_for_each_pass() -> None:
+    """A random shift is one draw for all images of a call: copies made at once would all get the same."""
+    calls = tf.Variable(0)
+    kernel = tf.random.stateless_normal((PIXELS, 3), (1, 2))
+
+    def shifted(x: tf.Tensor) -> tf.Tensor:
+        calls.assign_add(1)
+        return tf.reshape(tf.roll(x, tf.random.uniform((), 0, 8, tf.int32), 1), [-1, PIXELS]) @ kernel
+
+    counts = []
+    for size in (N, 50 * N):
+        before = int(calls)
+        PGD(epsilon=0.05, steps=2, eot=10)(shifted, X, np.zeros(N, int), early_stop=False, batch_size=size, passes=2)
+        counts.append(int(calls) - before)
+    assert counts[0] == counts[1] > 2 * 10
+
+
 @pytest.mark.parametrize("attack", [PGD(epsilon=0.05, steps=3, eot=5), DeepFool(steps=2, eot=5), APGDT(steps=4, eot=5)])
 def test_passes_made_at_once_are_passes(attack: Attack, small: keras.Model, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nothing is random, the mean over passes is one pass, however many are made at once."""

@@ -91,26 +91,40 @@ def crossed() -> keras.Model:
     return keras.Model(x, L.Dense(4)(L.Concatenate()(parts)))
 
 
+def leaving() -> keras.Model:
+    """Normalisations and poolings before what needs the usual shape; layers as activations; strides past windows."""
+    x = keras.Input(SHAPE)
+    y = L.PReLU()(L.BatchNormalization()(L.Conv2D(4, 3, padding="same")(x)))
+    y = L.BatchNormalization()(L.Conv2D(4, 3)(y)) + 1.0
+    y = L.Conv2D(4, 3, padding="same", activation=L.Softmax(axis=3))(y)
+    y = L.Conv2D(4, 1, activation=L.PReLU(alpha_initializer="ones"))(L.Activation(L.Softmax(axis=2))(y))
+    y = L.AveragePooling2D(1, strides=2)(L.MaxPooling2D(1, strides=2)(L.ReLU()(L.Conv2D(4, 1)(y))))
+    return keras.Model(x, L.Dense(4)(L.GlobalAveragePooling2D()(L.BatchNormalization()(L.Conv2D(3, 1)(y)))))
+
+
 @keras.saving.register_keras_serializable("tests")
 def middle(x: tf.Tensor) -> tf.Tensor:
     return x - tf.reduce_mean(x, axis=3, keepdims=True)
 
 
-def slopes(network: keras.Model, training: bool = False) -> tuple[np.ndarray, np.ndarray]:
+def slopes(network: keras.Model) -> tuple[tf.Tensor, tf.Tensor]:
     with tf.GradientTape() as tape:
         tape.watch(X)
-        outputs = network(X, training=training)
+        outputs = network(X, training=False)
         loss = tf.reduce_sum(outputs * tf.range(1.0, 5.0))
-    return outputs.numpy(), tape.gradient(loss, X).numpy()
+    return outputs, tape.gradient(loss, X)
 
 
-@pytest.mark.parametrize(("make", "left"), [(convnet, 0), (resnet, 4), (assorted, 3), (branched, 1), (crossed, 0)])
+@pytest.mark.parametrize(
+    ("make", "left"), [(convnet, 0), (resnet, 4), (assorted, 3), (branched, 1), (crossed, 0), (leaving, 0)]
+)
 def test_twin_is_the_same_function(make: Callable[[], keras.Model], left: int) -> None:
     keras.utils.set_random_seed(2)
     model = shaken(make())
     twin = make_twin(model, float32)
-    for one, other in zip(slopes(model), slopes(twin.model), strict=True):
-        np.testing.assert_allclose(one, other, rtol=2e-4, atol=2e-4 * np.abs(one).max())
+    for way in (slopes, tf.function(slopes, autograph=False)):
+        for one, other in zip(way(model), way(twin.model), strict=True):
+            np.testing.assert_allclose(one, other, rtol=2e-4, atol=2e-4 * np.abs(one).max())
     norms = [layer for layer in twin.model._flatten_layers() if isinstance(layer, L.BatchNormalization)]
     assert len(norms) == left
 
@@ -150,20 +164,41 @@ def test_twin_follows_weights_that_change() -> None:
     np.testing.assert_allclose(twin.model(X), model(X), rtol=1e-4, atol=1e-4)
 
 
-def test_pooling_before_relu_has_the_same_gradient_where_entries_tie() -> None:
-    """In flat regions all entries of a window are equal: one of them gets the gradient, the same in either order."""
+FLAT = tf.constant(np.repeat([1.0, 0.0, -1.0], 16).reshape(3, 4, 4, 1), tf.float32)
+
+
+def in_one_graph(network: keras.Model) -> tf.Tensor:
+    with tf.GradientTape() as tape:
+        tape.watch(FLAT)
+        total = tf.reduce_sum(network(FLAT))
+    return tape.gradient(total, FLAT)
+
+
+def in_two_graphs(network: keras.Model) -> tf.Tensor:
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(FLAT)
+        total = tf.reduce_sum(network(FLAT))
+    return tf.map_fn(lambda weight: tape.gradient(total, FLAT, weight), tf.ones([2]))[0]
+
+
+@pytest.mark.parametrize("slope", [in_one_graph, tf.function(in_one_graph), tf.function(in_two_graphs)])
+@pytest.mark.parametrize(
+    ("activation", "training", "kind"),
+    [("relu", False, "ReLUPooling"), ("relu", True, "PooledReLU"), ("linear", False, "Pooling")],
+)
+def test_one_of_the_entries_that_tie_gets_the_slope(
+    activation: str, training: bool, kind: str, slope: Callable[[keras.Model], tf.Tensor], beside: bool
+) -> None:
+    """In flat regions all entries of a window are equal, and pooling may stand before ReLU or behind it."""
     x = keras.Input((4, 4, 1))
-    model = keras.Model(x, L.Flatten()(L.MaxPooling2D()(L.ReLU()(x))))
-    flat = tf.constant(np.repeat([1.0, 0.0, -1.0], 16).reshape(3, 4, 4, 1), tf.float32)
-    found = []
-    for network in (model, make_twin(model, float32).model):
-        with tf.GradientTape() as tape:
-            tape.watch(flat)
-            total = tf.reduce_sum(network(flat))
-        found.append(tape.gradient(total, flat).numpy())
-    np.testing.assert_array_equal(*found)
-    assert "ReLUPooling" in kinds(make_twin(model, float32).model.layers)
-    assert found[0][0].sum() == 4
+    same = {"kernel_size": 1, "kernel_initializer": "ones"}
+    y = L.MaxPooling2D()(L.Activation(activation)(L.Conv2D(1, **same)(x)))
+    model = keras.Model(x, L.Flatten()(L.Conv2D(1, **same)(y)))
+    twin = make_twin(model, float32, training).model
+    assert (kind in kinds(twin.layers)) == (beside or kind != "Pooling")
+    found = np.asarray(slope(twin))
+    np.testing.assert_array_equal(found, in_one_graph(model))
+    assert found[0].sum() == 4
 
 
 @pytest.mark.parametrize("size", [1, (3, 5), 7])

@@ -15,6 +15,7 @@ from kerasrobust import precision
 from kerasrobust.attacks import FAB, PGD, DeepFool
 from kerasrobust.classifier import as_classifier
 from kerasrobust.errors import InputError
+from kerasrobust.evaluation import evaluate
 from kerasrobust.layers import randomize
 from kerasrobust.models import build_model
 
@@ -161,8 +162,16 @@ def test_success_in_bfloat16_is_success_in_float32(small: keras.Model) -> None:
 @pytest.mark.parametrize("attack", [DeepFool(steps=10), FAB(steps=10)])
 def test_the_nearest_example_is_looked_for_in_float32(attack: Any, small: keras.Model) -> None:
     y = labels_of(small, X, 0)
-    one, other = (attack(small, X, y, precision=kind).x_adv for kind in ("folded", "bfloat16"))
-    np.testing.assert_array_equal(one, other)
+    one, other = (attack(small, X, y, precision=kind) for kind in ("folded", "bfloat16"))
+    np.testing.assert_array_equal(one.x_adv, other.x_adv)
+    assert one.precision == other.precision == "folded"
+
+
+def test_an_evaluation_says_in_which_arithmetic_each_attack_ran(small: keras.Model) -> None:
+    attacks = [PGD(epsilon=0.02, steps=2), DeepFool(steps=2)]
+    found = evaluate(small, X, labels_of(small, X, 0), attacks=attacks, precision="bfloat16", audit=False)
+    assert found.precision == "bfloat16, folded"
+    assert [report.entry()["precision"] for report in found.attacks] == ["bfloat16", "folded"]
 
 
 def test_a_randomized_network_has_twins_with_its_noise(small: keras.Model, monkeypatch: pytest.MonkeyPatch) -> None:

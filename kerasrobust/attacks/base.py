@@ -50,6 +50,8 @@ class AttackResult:
         gradients: gradient evaluations spent, summed over examples (a Jacobian counts once per class).
         forwards: forward passes beyond those, summed over examples.
         seconds: wall time.
+        precision: of the gradients (`kerasrobust.precision`): where "bfloat16" was asked for, the nearest adversarial
+            examples are looked for in "folded".
         passes: predictions of each fresh pass over `x_adv`, int64 (passes, N).
     """
 
@@ -65,6 +67,7 @@ class AttackResult:
     gradients: int
     forwards: int
     seconds: float
+    precision: str
     passes: np.ndarray
 
     @property
@@ -322,6 +325,7 @@ class Attack(ABC):
             gradients=counts.gradients,
             forwards=counts.forwards,
             seconds=time.perf_counter() - began + counts.seconds,
+            precision=precision,
             passes=after.passes,
         )
 
@@ -360,7 +364,9 @@ class Attack(ABC):
         ends_early = early_stop and not classifier.randomized
         numbers = {name: tf.constant(value) for name, value in self.parameters().items()}
         numbers |= {"early_stop": tf.constant(ends_early), "run": tf.constant(seed[1])}
-        numbers |= {"slack": tf.constant(classifier.slack), "rows": tf.constant(rows)}
+        numbers |= {"slack": tf.constant(classifier.slack)}
+        # Noise of unknown kind may be one draw for a whole batch: passes made at once would all get the same.
+        numbers |= {"rows": tf.constant(rows if classifier.repeats else 1)}
 
         def inputs(index: np.ndarray) -> tuple[tf.Tensor, ...]:
             # An image's noise follows from the image, so it is the same wherever in whatever batch it stands.

@@ -21,9 +21,9 @@ class DeepFool(Attack):
         k = argmin_k |f_k - f_y| / |w_k|_q,   r <- r + |f_k - f_y| / |w_k|_q * direction(w_k)
         x <- x_0 + (1 + overshoot) * r
 
-    with w_k the gradient of f_k - f_y, q = 2 for L2 and 1 for Linf. All candidates' gradients come from one batched
-    Jacobian. The perturbation isn't clipped to any epsilon; robust accuracy at an epsilon is the share of examples
-    whose distance is larger.
+    with w_k the gradient of f_k - f_y, q = 2 for L2 and 1 for Linf. All candidates' gradients go back through
+    one forward pass, up to 16 of them. The perturbation isn't clipped to any epsilon; robust accuracy at an epsilon is
+    the share of examples whose distance is larger.
 
     Attributes:
         norm: "l2" or "linf".

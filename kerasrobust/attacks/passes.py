@@ -23,8 +23,9 @@ Loss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 
 UNROLLED = 16
-"""Rivals up to which their gradients are written out one by one. Measured on a CPU with the ConvNet, nine took 0.45 of
-the time of `batch_jacobian`, or of a loop: in either, pooling is looked for anew on the way back."""
+"""Rivals whose gradients are written out one by one; of more, so many at once, with a forward pass of their own.
+Measured on a CPU with the ConvNet, nine took 0.45 of the time of `batch_jacobian`, or of a loop over the gradients
+alone: in either, oneDNN doesn't see the pooling whose way back it computes."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Passes:
 
     Attributes:
         count: the number; the Python number 1 costs no loop.
-        rows: images that a network gets at once; at least as many as are attacked.
+        rows: images that a network gets at once, where that is more than are attacked.
     """
 
     count: tf.Tensor | int = 1
@@ -156,24 +157,36 @@ def linearise(
         rivals = rivals(network(x, threat.fold(key, 0)))
 
     def some(number: tf.Tensor | int, copies: tf.Tensor | int) -> tuple[tf.Tensor, tf.Tensor]:
-        images, labels = _copied(x, copies), _copied(y, copies)
-        with tf.GradientTape(watch_accessed_variables=False, persistent=True) as tape:
-            tape.watch(images)
-            logits = network(images, threat.fold(key, number))
-            chosen = rivals(logits) if callable(rivals) else _copied(rivals, copies)
-            leads = tf.gather(logits, chosen, batch_dims=1) - tf.gather(logits, labels, batch_dims=1)[:, None]
+        images, labels, noise = _copied(x, copies), _copied(y, copies), threat.fold(key, number)
 
-        def slope(weights: tf.Tensor) -> tf.Tensor:
-            return tape.gradient(leads, images, weights, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        def seen(chosen: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor, tf.GradientTape]:
+            with tf.GradientTape(watch_accessed_variables=False, persistent=True) as tape:
+                tape.watch(images)
+                logits = network(images, noise)
+                if chosen is None:
+                    chosen = rivals(logits) if callable(rivals) else _copied(rivals, copies)
+                leads = tf.gather(logits, chosen, batch_dims=1) - tf.gather(logits, labels, batch_dims=1)[:, None]
+            return chosen, leads, tape
 
-        count = leads.shape[1]
-        if count is not None and count <= UNROLLED:
-            units = tf.unstack(tf.eye(count))
-            slopes = tf.stack([slope(tf.zeros_like(leads) + unit) for unit in units], axis=1)
+        def written_out(leads: tf.Tensor, tape: tf.GradientTape) -> tf.Tensor:
+            units = [tf.zeros_like(leads) + unit for unit in tf.unstack(tf.eye(leads.shape[1]))]
+            none = tf.UnconnectedGradients.ZERO
+            return tf.stack([tape.gradient(leads, images, unit, unconnected_gradients=none) for unit in units], axis=1)
+
+        def of_group(columns: tf.Tensor) -> tf.Tensor:
+            _, leads, tape = seen(columns)
+            return written_out(leads, tape)
+
+        chosen, leads, tape = seen(None)
+        count = chosen.shape[1]
+        if count <= UNROLLED:
+            slopes = written_out(leads, tape)
         else:
-            units = tf.eye(tf.shape(leads)[1])
-            slopes = tf.map_fn(lambda unit: slope(tf.zeros_like(leads) + unit), units)
-            slopes = tf.transpose(slopes, (1, 0, 2, 3, 4))
+            places = tf.reshape(tf.minimum(tf.range(-(-count // UNROLLED) * UNROLLED), count - 1), [-1, UNROLLED])
+            groups = tf.transpose(tf.gather(chosen, places, axis=1), (1, 0, 2))
+            found = tf.map_fn(one_piece(of_group), groups, fn_output_signature=tf.float32)
+            found = tf.transpose(found, (1, 0, 2, 3, 4, 5))
+            slopes = tf.reshape(found, tf.concat([tf.shape(found)[:1], [-1], tf.shape(images)[1:]], axis=0))[:, :count]
         return _summed(leads, copies), _summed(finite(slopes), copies)
 
     def empty() -> tuple[tf.Tensor, tf.Tensor]:

@@ -240,8 +240,14 @@ def evaluate_with_events(
         **settings,
     )
     if any(report.result.gradients for report in evaluation.attacks):
-        message = f"The attacks' gradients were computed {MEANING[evaluation.precision]}."
-        context.emit(Log(level="info", message=message))
+        for word in dict.fromkeys(report.result.precision for report in evaluation.attacks):
+            names = [report.attack.name for report in evaluation.attacks if report.result.precision == word]
+            whose = (
+                "The attacks' gradients"
+                if len(names) == len(evaluation.attacks)
+                else f"The gradients of {', '.join(names)}"
+            )
+            context.emit(Log(level="info", message=f"{whose} were computed {MEANING[word]}."))
     for finding in evaluation.findings:
         context.emit(finding)
     if evaluation.audit is not None:

@@ -1,0 +1,43 @@
+"""What attacks ask of a network, against a linear one, whose leads and gradients are known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import PIXELS, images
+
+from kerasrobust.attacks.passes import UNROLLED, Passes, linearise, rivals_of
+
+X = tf.constant(images(5))
+Y = tf.constant([0, 3, 7, 3, 2])
+
+
+@pytest.mark.parametrize("classes", [9, UNROLLED + 2, 3 * UNROLLED + 1])
+@pytest.mark.parametrize("chosen", [False, True], ids=["given", "chosen by logits"])
+@pytest.mark.parametrize("passes", [Passes(), Passes(tf.constant(5), tf.constant(12))], ids=["one pass", "five passes"])
+def test_linearisation_of_a_linear_network(classes: int, chosen: bool, passes: Passes) -> None:
+    """However many rivals there are, and however many of their gradients are written out at once."""
+    kernel = np.random.default_rng(3).normal(0, 1, (PIXELS, classes)).astype(np.float32)
+
+    def network(x: tf.Tensor, key: tf.Tensor | None) -> tf.Tensor:
+        return tf.reshape(x, [-1, PIXELS]) @ kernel
+
+    given = rivals_of(Y, classes)
+    rivals: tf.Tensor | Callable[[tf.Tensor], tf.Tensor] = (
+        (lambda logits: tf.argsort(logits, axis=1)[:, :-1]) if chosen else given
+    )
+    expected = np.argsort(network(X, None), axis=1)[:, :-1] if chosen else given.numpy()
+
+    @tf.function(autograph=False, input_signature=[tf.TensorSpec([None, *X.shape[1:]])])
+    def found(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return linearise(network, x, Y, rivals, key=tf.constant([1, 2]), passes=passes)
+
+    leads, slopes = found(X)
+    logits = network(X, None).numpy()
+    rows = np.arange(len(Y))[:, None]
+    np.testing.assert_allclose(leads, logits[rows, expected] - logits[rows, Y[:, None]], rtol=1e-4, atol=1e-4)
+    lines = kernel.T[expected] - kernel.T[Y.numpy()][:, None]
+    np.testing.assert_allclose(slopes, lines.reshape(slopes.shape), rtol=1e-5, atol=1e-5)
