@@ -206,13 +206,15 @@ def has_gradient(classifier: Classifier, images: np.ndarray | None = None) -> bo
     if images is None:
         images = _probe_images(next(iter(classifier.probed)))
     some = tf.constant(np.resize(images, (_PROBES, *images.shape[1:])))
+    # Of a nearly dead network the answer can hang on the noise: let it at least be the same each time.
+    key = tf.constant([0, 1]) if classifier.seedable else None
 
     @tf.function(autograph=False)
     def gradient() -> tf.Tensor | None:
         with tf.GradientTape() as tape:
             tape.watch(some)
             # Unequal weights, as the sum over softmax-like outputs is constant.
-            loss = tf.reduce_sum(classifier(some) * tf.range(1.0, classifier.classes + 1.0))
+            loss = tf.reduce_sum(classifier(some, key) * tf.range(1.0, classifier.classes + 1.0))
         return tape.gradient(loss, some)
 
     try:

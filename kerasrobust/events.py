@@ -133,7 +133,6 @@ class AttackFinished(Event):
     gradients: int
     forwards: int
     attacked: int | None = None
-    precision: str | None = None
     curve: list[list[float]] | None = None
 
 

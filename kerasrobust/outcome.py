@@ -67,7 +67,6 @@ class AttackReport:
             "interval": list(self.interval),
             "median_distance": median if math.isfinite(median) else None,
             "seconds": self.result.seconds,
-            "precision": self.result.precision,
             "gradients": self.result.gradients,
             "forwards": self.result.forwards,
         }

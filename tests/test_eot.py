@@ -88,18 +88,19 @@ def test_the_last_iterate_counts_on_a_randomized_network(randomized: keras.Model
 
 
 def test_noise_of_a_whole_batch_is_drawn_for_each_pass() -> None:
-    """A random shift is one draw for all images of a call: copies made at once would all get the same."""
+    """Random brightness is one draw for all images of a call: copies made at once would all get the same."""
     calls = tf.Variable(0)
     kernel = tf.random.stateless_normal((PIXELS, 3), (1, 2))
 
-    def shifted(x: tf.Tensor) -> tf.Tensor:
+    def lit(x: tf.Tensor) -> tf.Tensor:
         calls.assign_add(1)
-        return tf.reshape(tf.roll(x, tf.random.uniform((), 0, 8, tf.int32), 1), [-1, PIXELS]) @ kernel
+        return tf.reshape(x * tf.random.uniform((), 0.5, 1.0), [-1, PIXELS]) @ kernel
 
+    as_classifier(lit, image_shape=SHAPE)  # Its probes are calls, too.
     counts = []
     for size in (N, 50 * N):
         before = int(calls)
-        PGD(epsilon=0.05, steps=2, eot=10)(shifted, X, np.zeros(N, int), early_stop=False, batch_size=size, passes=2)
+        PGD(epsilon=0.05, steps=2, eot=10)(lit, X, np.zeros(N, int), early_stop=False, batch_size=size, passes=2)
         counts.append(int(calls) - before)
     assert counts[0] == counts[1] > 2 * 10
 

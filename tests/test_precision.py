@@ -171,7 +171,7 @@ def test_an_evaluation_says_in_which_arithmetic_each_attack_ran(small: keras.Mod
     attacks = [PGD(epsilon=0.02, steps=2), DeepFool(steps=2)]
     found = evaluate(small, X, labels_of(small, X, 0), attacks=attacks, precision="bfloat16", audit=False)
     assert found.precision == "bfloat16, folded"
-    assert [report.entry()["precision"] for report in found.attacks] == ["bfloat16", "folded"]
+    assert [report.result.precision for report in found.attacks] == ["bfloat16", "folded"]
 
 
 def test_a_randomized_network_has_twins_with_its_noise(small: keras.Model, monkeypatch: pytest.MonkeyPatch) -> None:
