@@ -105,9 +105,16 @@ def test_noise_of_a_whole_batch_is_drawn_for_each_pass() -> None:
     assert counts[0] == counts[1] > 2 * 10
 
 
-@pytest.mark.parametrize("attack", [PGD(epsilon=0.05, steps=3, eot=5), DeepFool(steps=2, eot=5), APGDT(steps=4, eot=5)])
+@pytest.mark.parametrize(
+    "attack",
+    [PGD(norm="l2", epsilon=1, steps=3, eot=5), DeepFool(steps=2, eot=5), APGDT(norm="l2", epsilon=1, steps=4, eot=5)],
+    ids=lambda attack: attack.name,
+)
 def test_passes_made_at_once_are_passes(attack: Attack, small: keras.Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where nothing is random, the mean over passes is one pass, however many are made at once."""
+    """Where nothing is random, the mean over passes is one pass, however many are made at once.
+
+    In L2, as there a step follows the gradient: in Linf it follows the signs, and near 0 rounding decides about those.
+    """
     y = labels_of(small, MIDDLE, 0)
     copied: list[int] = []
     tile = passes._copied
@@ -117,11 +124,12 @@ def test_passes_made_at_once_are_passes(attack: Attack, small: keras.Model, monk
         return tile(values, copies)
 
     monkeypatch.setattr(passes, "_copied", noted)
-    small = keras.models.clone_model(small)
+    traced_anew = keras.models.clone_model(small)
+    traced_anew.set_weights(small.get_weights())
     found = [
-        one(small, MIDDLE, y, early_stop=False, precision="float32", batch_size=size).x_adv
+        one(traced_anew, MIDDLE, y, early_stop=False, precision="float32", batch_size=size).x_adv
         for one, size in ((replace(attack, eot=1), 100), (attack, 100), (attack, len(MIDDLE)), (attack, 9))
     ]
     assert 1 in copied
     for other in found[1:]:
-        np.testing.assert_allclose(found[0], other, atol=2e-3)
+        np.testing.assert_allclose(found[0], other, atol=1e-4)
