@@ -103,7 +103,7 @@ def measure(tasks: list[Task], args: argparse.Namespace, sizes: Sizes, folder: P
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        usage="%(prog)s [options]", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        usage=argparse.SUPPRESS, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--tasks", default=",".join(TASKS), help="which, separated by commas (default: %(default)s)")
     shown = " (default: %(default)s)"
