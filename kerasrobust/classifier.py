@@ -1,4 +1,4 @@
-"""What an attack sees: the logits of any image classifier, and the probes that tell what kind of one it is."""
+"""What an attack sees: the logits of any image classifier."""
 
 from __future__ import annotations
 
@@ -13,16 +13,19 @@ import tensorflow as tf
 from kerasrobust import layers
 from kerasrobust.errors import InputError
 from kerasrobust.models import is_graph
+from kerasrobust.probes import PROBES, check_shape, not_callable, probe, probe_images
 from kerasrobust.tracing import Traced
 
 Shape = tuple[int | None, int | None, int | None]
 
 _ATTRIBUTE = "_kerasrobust_classifier"
-_PROBES = 8
-# What sides and channels a model is probed with where neither it nor the caller says: CIFAR, then ImageNet sizes.
-_GUESSES: list[tuple[int, ...]] = [(side, side, channels) for side in (32, 96, 224) for channels in (3, 1)]
 # What a model's own code and TensorFlow raise for inputs that it doesn't take.
 _FAILURES = (TypeError, ValueError, LookupError, AttributeError, NotImplementedError, tf.errors.OpError)
+# What `compile`, `fit`, `evaluate` and `predict` change of a model, and its outputs don't depend on.
+_FITTED = {
+    *("compiled", "loss", "optimizer", "steps_per_execution", "unrolled_steps_per_execution"),
+    *("train_function", "test_function", "predict_function", "stop_training", "stop_evaluating", "stop_predicting"),
+}
 # log(1e-30) is -69: below every logit difference that float32 softmax resolves, and far from float32's underflow.
 _SMALLEST_PROBABILITY = 1e-30
 
@@ -154,7 +157,7 @@ def as_classifier(
         kept = getattr(model, _ATTRIBUTE, None)
         if kept is None or kept.model is not model or kept.structure != _structure(model):
             kept = _make(model, image_shape)
-            _probe(kept, image_shape)
+            probe(kept, image_shape)
             kept.structure = _structure(model)
             # A bound method or an object with slots has nowhere to keep it, so it is made anew each time.
             with contextlib.suppress(AttributeError, TypeError):
@@ -162,7 +165,7 @@ def as_classifier(
                 object.__setattr__(model, _ATTRIBUTE, kept)
         classifier = kept
     if image_shape is not None:
-        _check_shape(classifier, tuple(image_shape))
+        check_shape(classifier, tuple(image_shape))
     if classes is not None and classes != classifier.classes:
         raise InputError(
             f"Expected a model of {classes} classes. Received: {classifier.name!r} with {classifier.classes}. "
@@ -204,8 +207,8 @@ def has_gradient(classifier: Classifier, images: np.ndarray | None = None) -> bo
     if classifier.arrays:
         return False
     if images is None:
-        images = _probe_images(next(iter(classifier.probed)))
-    some = tf.constant(np.resize(images, (_PROBES, *images.shape[1:])))
+        images = probe_images(next(iter(classifier.probed)))
+    some = tf.constant(np.resize(images, (PROBES, *images.shape[1:])))
     # Of a nearly dead network the answer can hang on the noise: let it at least be the same each time.
     key = tf.constant([0, 1]) if classifier.seedable else None
 
@@ -268,7 +271,7 @@ def check_images(classifier: Classifier, x: Any, y: Any) -> tuple[np.ndarray, np
             f"Expected labels from 0 to {classifier.classes - 1}. Received: {y.min()} to {y.max()}. "
             "Choose the data that the model was trained on."
         )
-    _check_shape(classifier, x.shape[1:])
+    check_shape(classifier, x.shape[1:])
     return x, y.astype(np.int64, copy=False)
 
 
@@ -278,7 +281,24 @@ def _is_training_wrapper(model: Any) -> bool:
 
 
 def _structure(model: Any) -> list[Any]:
-    return list(model.layers) if isinstance(model, keras.Model) else []
+    """Returns what the graphs of a model hold besides its weights: its layers with their settings, as a rate."""
+    if not isinstance(model, keras.Model):
+        return []
+    return [
+        (
+            layer,
+            {name: value for name, value in vars(layer).items() if name not in _FITTED and _is_setting(name, value)},
+        )
+        for layer in model._flatten_layers()
+    ]
+
+
+def _is_setting(name: str, value: Any) -> bool:
+    """Tells whether an attribute says what a layer does: numbers, words and functions do."""
+    if isinstance(value, tuple):
+        return all(_is_setting(name, part) for part in value)
+    simple = value is None or isinstance(value, (bool, int, float, str)) or callable(value)
+    return simple and not name.startswith("_")
 
 
 def _make(model: Any, image_shape: Sequence[int | None] | None) -> Classifier:
@@ -303,7 +323,7 @@ def _of_keras(model: keras.Model, image_shape: Sequence[int | None] | None) -> C
         try:
             model(tf.zeros((1, *image_shape)), training=False)
         except _FAILURES as error:
-            raise _not_callable(model.name, tuple(image_shape), error) from error
+            raise not_callable(model.name, tuple(image_shape), error) from error
     if not is_graph(model):
         shape = (model.get_build_config() or {}).get("input_shape")
         spatial: Shape = (None, None, None)
@@ -376,126 +396,3 @@ def _activation(last: Any) -> str | None:
     # The layer, or the operation that keras.ops.softmax leaves in a functional model.
     kind = type(last).__name__.lower()
     return kind if kind in ("softmax", "sigmoid") else None
-
-
-def _not_callable(name: str, shape: tuple[int | None, ...], error: Exception) -> InputError:
-    reason = " ".join(str(error).split())[:200]
-    return InputError(
-        "Expected a model that maps float32 images to logits, by TensorFlow operations or from a NumPy array to one. "
-        f"Received: {name!r}, which fails on a batch of {shape} images ({type(error).__name__}: {reason}). "
-        "State the right image_shape."
-    )
-
-
-def _probe_images(shape: tuple[int, ...]) -> np.ndarray:
-    return np.random.default_rng(0).random((_PROBES, *shape), np.float32)
-
-
-def _pass(classifier: Classifier, shape: tuple[int, ...], key: tf.Tensor | None = None) -> np.ndarray:
-    """Runs the classifier on random images of one shape, in a graph as attacks do."""
-    try:
-        outputs = classifier.run(_probe_images(shape), key)
-    except InputError:
-        raise
-    except Exception as error:  # A person's own code may raise anything; it is said.
-        raise _not_callable(classifier.name, shape, error) from error
-    return _checked(classifier, shape, outputs)
-
-
-def _checked(classifier: Classifier, shape: tuple[int, ...], outputs: np.ndarray) -> np.ndarray:
-    """Returns what came out of a probe, and raises where that can't be logits."""
-    if outputs.ndim != 2 or len(outputs) != _PROBES or outputs.shape[1] < 2:
-        raise InputError(
-            f"Expected logits of shape (N, classes), at least two of them. Received: {classifier.name!r} gives "
-            f"{outputs.shape} for {_PROBES} images. Choose that output; give a binary classifier the logits [0, z], "
-            "and one that only tells labels rows that are 1 at the label."
-        )
-    if np.isnan(outputs).any():
-        raise InputError(
-            f"Expected finite logits. Received: {classifier.name!r} gives NaN for random images in [0, 1]. "
-            "Train it again, or check the file."
-        )
-    classifier.probed.add(tuple(shape))
-    return outputs
-
-
-def _first_pass(classifier: Classifier, shape: tuple[int, ...]) -> np.ndarray:
-    """Runs a model for the first time; with NumPy arrays where TensorFlow can't trace it.
-
-    That may be anything: another library's model, a remote service.
-    """
-    try:
-        return _pass(classifier, shape)
-    except InputError as error:
-        # What failed inside one of TensorFlow's own operations is TensorFlow code.
-        known = error.__cause__ is None or isinstance(error.__cause__, tf.errors.OpError)
-        if known or isinstance(classifier.model, (keras.Model, tf.Module)):
-            raise
-    function = classifier.model
-
-    def ask(images: np.ndarray) -> np.ndarray:
-        # A copy, as some functions scale their argument in place.
-        return np.asarray(function(images.copy()), np.float32)
-
-    try:
-        outputs = ask(_probe_images(shape))
-    except Exception as error:
-        raise _not_callable(classifier.name, shape, error) from error
-    classes = _checked(classifier, shape, outputs).shape[1]
-    classifier._forward = lambda x: tf.ensure_shape(tf.numpy_function(ask, [x], tf.float32), (x.shape[0], classes))
-    classifier._passes.clear()
-    classifier.arrays = True
-    return outputs
-
-
-def _probe(classifier: Classifier, image_shape: Sequence[int | None] | None) -> None:
-    """Fills in what one can only learn by passes over random images."""
-    known = [mine or theirs for mine, theirs in zip(classifier.image_shape, image_shape or (None,) * 3, strict=True)]
-    # One shape where everything is known.
-    shapes = list(dict.fromkeys(tuple(k or g for k, g in zip(known, guess, strict=True)) for guess in _GUESSES))
-    for index, shape in enumerate(shapes):
-        try:
-            first = _first_pass(classifier, shape)
-            break
-        except InputError as error:
-            # A failure may be due to the guessed shape; what came out of a pass that worked is final.
-            if error.__cause__ is None or index == len(shapes) - 1:
-                raise
-    classifier.classes = first.shape[1]
-    noisy = isinstance(classifier.model, keras.Model) and layers.is_noisy(classifier.model)
-    classifier.randomized = noisy or not _same(first, _pass(classifier, shape))
-    if classifier.randomized:
-        # After the passes without a key: a function that the model compiled by itself would keep the key for good.
-        key = tf.constant([0, 1])
-        classifier.seedable = _same(_pass(classifier, shape, key), _pass(classifier, shape, key))
-        if not classifier.seedable:
-            message = f"The noise inside {classifier.name!r} can't be seeded: figures differ from run to run."
-            classifier.warnings.append(("unseeded-noise", message))
-    if (first >= 0).all() and (abs(first.sum(axis=1) - 1) < 1e-3).all():
-        classifier._probabilities = True
-        classifier._passes.clear()  # The passes so far were traced without the logarithm.
-        if classifier.arrays:  # There are no gradients to lose.
-            return
-        message = (
-            f"{classifier.name!r} gives probabilities: it is attacked through their logarithm, whose gradients vanish "
-            "where a probability rounds to 0 or 1. Give a model that returns logits."
-        )
-        classifier.warnings.append(("softmax-output", message))
-
-
-def _same(a: np.ndarray, b: np.ndarray) -> bool:
-    # Relative to the largest logit: devices may sum in another order from call to call, noise moves far more.
-    return bool(abs(a - b).max() <= 1e-6 * max(1.0, float(abs(a).max())))
-
-
-def _check_shape(classifier: Classifier, shape: tuple[int | None, ...]) -> None:
-    """Raises where the model doesn't take images of this shape; tries it once where its structure doesn't tell."""
-    wanted = classifier.image_shape
-    if any(None not in (w, s) and w != s for w, s in zip(wanted, shape, strict=True)):
-        expected = "x".join("any" if side is None else str(side) for side in wanted)
-        raise InputError(
-            f"Expected images of shape {expected} for {classifier.name!r}. "
-            f"Received: {'x'.join(map(str, shape))}. Resize them, or choose another model."
-        )
-    if None not in shape and shape not in classifier.probed:
-        _pass(classifier, shape)  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ twin works on images that lie beside each other (`twin_layers`), where that pays
 from __future__ import annotations
 
 import inspect
+import itertools
 import platform
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -137,6 +138,7 @@ def make_twin(model: keras.Model, policy: Callable[[Any], str], training: bool =
             gone.add(id(before))
             pools.add(id(layer))
     places = _places(model) if beside_pays(model) else {}
+    shapes = dict(_shapes(model))
     copies: list[_Copy] = []
 
     def copy(layer: Any) -> Any:
@@ -152,7 +154,7 @@ def make_twin(model: keras.Model, policy: Callable[[Any], str], training: bool =
             made = twin_layers.Offset(layer.offset / layer.scale, name=layer.name, dtype=policy(layer))
         else:
             norm = norms.get(id(layer))
-            made = _copy(layer, policy(layer), place, biased=norm is not None, training=training)
+            made = _copy(layer, shapes.get(id(layer)), policy(layer), place, norm is not None, training)
             copies.append(_Copy(layer, made, norm, factors.get(id(layer), 1.0)))
         if place is None:
             return made
@@ -168,11 +170,14 @@ def make_twin(model: keras.Model, policy: Callable[[Any], str], training: bool =
     return twin
 
 
-def _copy(layer: Any, policy: str, place: _Place | None, biased: bool, training: bool) -> Any:
+def _copy(
+    layer: Any, shape: tuple[int | None, ...] | None, policy: str, place: _Place | None, biased: bool, training: bool
+) -> Any:
     """Returns the copy of a layer with weights, or of one that is neither folded nor fused with its neighbour.
 
     Args:
         layer: the one to copy.
+        shape: that of its input; None where it has several, or is called more than once.
         policy: the copy's dtype policy.
         place: how the copy stands to the others where it is for images beside each other.
         biased: whether it gets a bias in any case.
@@ -182,14 +187,14 @@ def _copy(layer: Any, policy: str, place: _Place | None, biased: bool, training:
     config |= {"use_bias": True} if biased else {}
     if place is not None and "axis" in config:
         config["axis"] = -1
-    if not training and (place is None or place.enter) and _is_thin(layer):
+    if not training and (place is None or place.enter) and shape is not None and _is_thin(layer, shape):
         return twin_layers.ThinConvolution(layer, config["use_bias"], policy, beside=place is not None)
     if place is not None and type(layer) is klayers.Conv2D:
         return twin_layers.Convolution(layer, config["use_bias"], policy)
     if place is not None and type(layer) in _POOLING:
         return twin_layers.Pooling(layer, policy)
     kind = type(layer)
-    if training and kind is klayers.BatchNormalization and layer.axis in (-1, 3) and len(layer.input.shape) == 4:
+    if training and kind is klayers.BatchNormalization and shape is not None and _is_fusable(layer, shape):
         kind = twin_layers.FusedNorm
     elif place is not None and kind is RandomDropout:
         kind = twin_layers.BesideDropout
@@ -219,16 +224,17 @@ def beside_pays(model: keras.Model) -> bool:
 def _places(model: keras.Model) -> dict[int, _Place]:
     """Returns which layers' copies work on images beside each other, by their ids."""
     found: dict[int, _Place] = {}
+    calls, uses = _calls(model)
     for layer in model.layers:
         if is_graph(layer):
             found |= _places(layer)
-        elif len(layer._inbound_nodes) == 1:
-            sources = [tensor._keras_history.operation for tensor in layer._inbound_nodes[0].input_tensors]
+        elif len(calls[id(layer)]) == 1:
+            sources = [tensor._keras_history.operation for tensor in calls[id(layer)][0].input_tensors]
             inside = all(id(source) in found for source in sources)
             if _is_convolution(layer) or (inside and _takes_any_shape(layer)):
                 found[id(layer)] = _Place(enter=not inside)
     outputs = {id(tensor._keras_history.operation) for tensor in model.outputs}
-    inner = {id(layer): {id(node.operation) for node in layer._outbound_nodes} for layer in model.layers}
+    inner = {id(layer): {id(node.operation) for node in uses[id(layer)]} for layer in model.layers}
     settled = False
     while not settled:  # Who leaves makes who follows enter, and that makes all leave whom it follows.
         settled = True
@@ -291,17 +297,43 @@ def settle(copy: keras.Model) -> None:
 def _neighbours(model: keras.Model) -> Iterator[tuple[Any, Any]]:
     """Yields pairs of layers of which the second is called once, and alone sees what the first one gives."""
     outputs = {id(tensor) for tensor in model.outputs}
+    calls, uses = _calls(model)
     for layer in model.layers:
         if is_graph(layer):
             yield from _neighbours(layer)
-        node = layer._inbound_nodes[0]
-        if len(layer._inbound_nodes) != 1 or len(node.input_tensors) != 1 or id(node.input_tensors[0]) in outputs:
+        node = calls[id(layer)][0]
+        if len(calls[id(layer)]) != 1 or len(node.input_tensors) != 1 or id(node.input_tensors[0]) in outputs:
             continue
         before, _, _ = node.input_tensors[0]._keras_history
         # Arguments such as training=True change what a layer does.
         plain = all(value is None for value in node.arguments.kwargs.values())
-        if plain and len(before._inbound_nodes) == 1 and len(before._outbound_nodes) == 1:
+        if plain and len(calls[id(before)]) == 1 and len(uses[id(before)]) == 1:
             yield before, layer
+
+
+def _calls(model: Any) -> tuple[dict[int, list[Any]], dict[int, list[Any]]]:
+    """Returns the calls of each layer in a model's own graph, and those that take what it gives, by the layer's id.
+
+    A layer knows its calls in other models, too, and those of a Sequential before its next layer was added.
+    """
+    graph = getattr(model, "_functional", None) or model
+    calls: dict[int, list[Any]] = {id(operation): [] for operation in graph._operations}
+    uses: dict[int, list[Any]] = {id(operation): [] for operation in graph._operations}
+    for node in itertools.chain.from_iterable(graph._nodes_by_depth.values()):
+        calls[id(node.operation)].append(node)
+        for source in {id(tensor._keras_history.operation) for tensor in node.input_tensors}:
+            uses[source].append(node)
+    return calls, uses
+
+
+def _shapes(model: keras.Model) -> Iterator[tuple[int, tuple[int | None, ...]]]:
+    """Yields the ids of the layers that are called once, on one tensor, and its shape."""
+    calls, _ = _calls(model)
+    for layer in model.layers:
+        if is_graph(layer):
+            yield from _shapes(layer)
+        elif len(calls[id(layer)]) == 1 and len(calls[id(layer)][0].input_tensors) == 1:
+            yield id(layer), calls[id(layer)][0].input_tensors[0].shape
 
 
 def _foldable(linear: Any, norm: Any) -> bool:
@@ -314,17 +346,22 @@ def _foldable(linear: Any, norm: Any) -> bool:
     )
 
 
-def _is_thin(layer: Any) -> bool:
+def _is_fusable(norm: Any, shape: tuple[int | None, ...]) -> bool:
+    """Tells whether `FusedNorm` can stand for a normalisation."""
+    # Batch renormalisation came with Keras 3.15.
+    return norm.axis in (-1, 3) and len(shape) == 4 and not getattr(norm, "renorm", False)
+
+
+def _is_thin(layer: Any, shape: tuple[int | None, ...]) -> bool:
     """Tells whether `ThinConvolution` can stand for a layer, and has lanes to fill."""
     return (
         type(layer) is klayers.Conv2D
         and not on_gpu()
-        and len(layer._inbound_nodes) == 1
         and not isinstance(layer.activation, keras.Layer)
         and layer.kernel.shape[2] * twin_layers.THIN <= 16
         and all(size % 2 for size in layer.kernel_size)
-        and layer.input.shape[2] is not None
-        and layer.input.shape[2] % twin_layers.THIN == 0
+        and shape[2] is not None
+        and shape[2] % twin_layers.THIN == 0
         and (layer.strides, layer.dilation_rate, layer.groups) == ((1, 1), (1, 1), 1)
         and (layer.padding, layer.data_format) == ("same", "channels_last")
         and _is_plain(layer)

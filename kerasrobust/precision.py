@@ -140,18 +140,7 @@ def _twin(classifier: Classifier, precision: str) -> Classifier:
                 f"Expected a network without noise for {precision}. Received: {classifier.name!r}, for which XLA would "
                 f"draw other noise than TensorFlow. Use {precision.removesuffix('-xla')}."
             )
-        try:
-            check_graph(classifier.model)
-        except InputError as error:
-            raise InputError(f"{str(error).split('. Rebuild')[0]}, whose twin can't be made. Use float32.") from error
-        try:
-            twin = crafting_twin(classifier.model, policy_of(precision))
-        except (TypeError, ValueError, AttributeError, NotImplementedError, LookupError) as error:
-            reason = " ".join(str(error).split())[:120]
-            raise InputError(
-                f"Expected layers that can be rebuilt from their configuration, for {precision}. "
-                f"Received: {classifier.name!r} ({type(error).__name__}: {reason}). Use float32."
-            ) from error
+        twin = crafting_twin(classifier.model, policy_of(precision))
         crafting = twin_of(classifier, twin.model, compiled)
         made = classifier.compiled[precision] = _Crafting(Traced(twin.refresh), crafting)
     made.refresh()
@@ -164,7 +153,15 @@ def policy_of(precision: str) -> str:
 
 
 def crafting_twin(model: keras.Model, policy: str, training: bool = False) -> Twin:
-    """Returns the twin of a model under a dtype policy, for gradients of its images or, in training, of its weights."""
+    """Returns the twin of a model under a dtype policy, for gradients of its images or, in training, of its weights.
+
+    Raises:
+        InputError: for a model that can't be rebuilt.
+    """
+    try:
+        check_graph(model)
+    except InputError as error:
+        raise InputError(f"{str(error).split('. Rebuild')[0]}, whose twin can't be made. Use float32.") from error
     kept = _kept(model, policy)
 
     def of_layer(layer: Any) -> str:
@@ -176,7 +173,14 @@ def crafting_twin(model: keras.Model, policy: str, training: bool = False) -> Tw
         fixed = not training and type(layer) in (keras.layers.Conv2D, keras.layers.Dense)
         return policy.removeprefix("mixed_") if fixed else policy
 
-    return make_twin(model, of_layer, training)
+    try:
+        return make_twin(model, of_layer, training)
+    except (TypeError, ValueError, AttributeError, NotImplementedError, LookupError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise InputError(
+            "Expected layers that can be rebuilt from their configuration, for a twin of the network. "
+            f"Received: {model.name!r} ({type(error).__name__}: {reason}). Use float32."
+        ) from error
 
 
 def _has_twins(classifier: Classifier) -> bool:

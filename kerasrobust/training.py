@@ -114,7 +114,7 @@ class AdversarialModel(keras.Model):
         objective: an `Objective`; PGD with epsilon 8/255 by default.
         seed: of the random starts.
         precision: of the attack's gradients, as attacks take it: "auto" for what a probe finds fastest, "float32" for
-            the network itself, "bfloat16".
+            the network itself, "bfloat16". `fit` raises InputError where it is impossible for the network.
 
     Example:
         >>> network = AdversarialModel(build_model("convnet"), objective=PGD(epsilon=8 / 255))
@@ -182,17 +182,7 @@ class AdversarialModel(keras.Model):
 
     def _choose_twin(self) -> None:
         """Chooses what the attack sees. Here, as probes can't be made while a step is traced."""
-        shape = self.network.input_shape[1:] if is_graph(self.network) and self.network.built else (None,)
-        if self.precision == "float32" or self._twin is not None or None in shape or tf.distribute.has_strategy():
-            return
-        images = np.random.default_rng(0).random((1024, *shape), np.float32)
-        try:
-            chosen = chosen_precision(as_classifier(self.network), self.precision, images)
-        except InputError:
-            if self.precision != "auto":
-                raise
-            return  # It can be trained all the same, as it is.
-        if chosen != "float32":
+        if self._twin is None and (chosen := training_precision(self.network, self.precision)) != "float32":
             policy = policy_of(chosen)  # Whether XLA compiles the step, `compile` decides.
             self._twin = crafting_twin(self.network, policy)
             # What a layer adds to the loss by itself, it would add on the twin's side.
@@ -287,6 +277,41 @@ class AdversarialModel(keras.Model):
         self.clean_metric.update_state(_right(logits, y))
         self.robust_metric.update_state(_right(_logits(self.network, x_adv, threat.fold(key, 2)), y))
         return self.compute_metrics(x, y, logits, sample_weight=weights)
+
+
+def training_precision(network: keras.Model, precision: str, x: np.ndarray | None = None) -> str:
+    """Returns in which arithmetic a network is trained: what `precision` means for it, see `chosen_precision`.
+
+    Args:
+        network: a Keras model.
+        precision: "auto" is "float32" for a network that no twin can stand for in training.
+        x: float32 (N, H, W, C), images to try it on; noise without them.
+
+    Raises:
+        InputError: for another word than those, or one that is impossible for the network.
+
+    Example:
+        >>> training_precision(build_model("convnet"), "auto")
+        'bfloat16'
+    """
+    if checked_precision(precision) == "float32":
+        return precision
+    shape = network.input_shape[1:] if is_graph(network) and network.built else (None,)
+    if None in shape or tf.distribute.has_strategy():
+        if precision == "auto":
+            return "float32"
+        raise InputError(
+            "Expected a functional or Sequential network for images of one size, and no distribution strategy, for "
+            f"training in {precision}. Received: {network.name!r}. Use float32."
+        )
+    if x is None:
+        x = np.random.default_rng(0).random((1024, *shape), np.float32)
+    try:
+        return chosen_precision(as_classifier(network), precision, x)
+    except InputError:
+        if precision != "auto":
+            raise
+        return "float32"  # It can be trained all the same, as it is.
 
 
 def _logits(network: keras.Model, x: tf.Tensor, key: tf.Tensor, training: bool = False) -> tf.Tensor:

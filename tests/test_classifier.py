@@ -172,6 +172,29 @@ def test_another_model_never_gets_a_kept_classifier() -> None:
     assert as_classifier(growing).classes == 6
 
 
+def test_a_layer_with_another_setting_makes_another_classifier() -> None:
+    """Graphs hold what a layer was told when they were traced, and not what it was told since."""
+    dropout = RandomDropout(0.1)
+    noise = keras.Sequential([keras.Input(SHAPE), L.Flatten(), dropout])
+    for rate in (0.1, 0.9):
+        dropout.rate = rate
+        assert np.mean(as_classifier(noise).run(X) == 0) == pytest.approx(rate, abs=0.05)
+    network = linear(L.Activation("linear"))
+    np.testing.assert_allclose(as_classifier(network).run(X), LOGITS, rtol=1e-4, atol=1e-4)
+    network.layers[-1].activation = keras.activations.relu
+    np.testing.assert_allclose(as_classifier(network).run(X), np.maximum(LOGITS, 0), rtol=1e-4, atol=1e-4)
+
+
+def test_training_keeps_the_classifier() -> None:
+    model = linear()
+    kept = as_classifier(model)
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.fit(X, np.zeros(len(X), int), verbose=0)
+    model.evaluate(X, np.zeros(len(X), int), verbose=0)
+    model.predict(X, verbose=0)
+    assert as_classifier(model) is kept
+
+
 def test_dropped_model_is_freed_with_its_classifier() -> None:
     model = linear(activation="softmax")
     classifier = as_classifier(model)

@@ -129,6 +129,32 @@ def test_twin_is_the_same_function(make: Callable[[], keras.Model], left: int) -
     assert len(norms) == left
 
 
+def test_a_twin_is_the_same_however_its_network_was_put_together() -> None:
+    """Each `add` calls all layers again, and so does each other model that they are part of."""
+    layers = [
+        L.Conv2D(4, 3, padding="same"),
+        L.BatchNormalization(),
+        L.ReLU(),
+        L.MaxPooling2D(),
+        L.Flatten(),
+        L.Dense(4),
+    ]
+    at_once = shaken(keras.Sequential([keras.Input(SHAPE), *layers]))
+    wanted = kinds(make_twin(at_once, float32).model.layers)
+    assert "BatchNormalization" not in wanted
+    grown = keras.Sequential([keras.Input(SHAPE)])
+    for layer in layers:
+        grown.add(layer)
+    x = keras.Input(SHAPE)
+    y = x
+    for layer in layers:
+        y = layer(y)
+    for model in (grown, keras.Model(x, y)):
+        twin = make_twin(model, float32).model
+        assert [kind for kind in kinds(twin.layers) if kind != "InputLayer"] == wanted
+        np.testing.assert_allclose(twin(X), at_once(X), rtol=1e-4, atol=1e-4)
+
+
 def test_images_are_turned_twice_and_no_more(beside: bool) -> None:
     """From the first convolution to the last pooling, also past branches."""
     for make in (convnet, resnet):
@@ -262,6 +288,21 @@ def test_training_twin_learns_the_same() -> None:
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
         assert one.shape == old.shape
     assert not np.allclose(moved[3], kept[3])
+
+
+def test_batch_renormalisation_is_trained_as_it_is() -> None:
+    norm = L.BatchNormalization(renorm=True)
+    model = keras.Sequential([keras.Input(SHAPE), L.Conv2D(4, 3), norm, L.ReLU(), L.Flatten(), L.Dense(4)])
+    twin = make_twin(shaken(model), float32, training=True)
+    before = model.get_weights()
+    for _ in range(2):
+        np.testing.assert_allclose(twin.model(X, training=True), model(X, training=True), rtol=1e-3, atol=1e-4)
+    moved = model.get_weights()
+    model.set_weights(before)
+    twin.give_back()
+    for one, other in zip(moved, model.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+    assert not np.allclose(before[6], moved[6])
 
 
 def test_frozen_layers_stay_frozen_in_a_training_twin() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import keras
 import numpy as np
 import pytest
@@ -9,8 +11,9 @@ import tensorflow as tf
 from conftest import SHAPE, images
 from keras import layers as L
 
+from kerasrobust.errors import InputError
 from kerasrobust.models import build_model
-from kerasrobust.training import PGD, AdversarialModel
+from kerasrobust.training import PGD, AdversarialModel, training_precision
 
 X = images(64)
 Y = (X.mean(axis=(1, 2, 3)) > np.median(X.mean(axis=(1, 2, 3)))).astype(np.int64)
@@ -85,4 +88,44 @@ def test_a_network_that_attacks_refuse_is_trained_as_it_is() -> None:
     network = keras.Sequential([keras.Input(SHAPE), L.Flatten(), L.Dense(2, activation="sigmoid")])
     model = AdversarialModel(network, PGD(steps=1))
     model.compile(keras.optimizers.SGD(0.1), loss=keras.losses.SparseCategoricalCrossentropy())
+    assert np.isfinite(model.train_on_batch(X[:16], Y[:16], return_dict=True)["loss"])
+
+
+class Unknown(L.Layer):
+    """Can't be rebuilt, as its configuration lacks the factor."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        return self.factor * inputs
+
+    def get_config(self) -> dict[str, object]:
+        return {"name": self.name}
+
+
+def of_any_size() -> keras.Model:
+    x = keras.Input((None, None, 3))
+    return keras.Model(x, L.Dense(2)(L.GlobalAveragePooling2D()(L.BatchNormalization()(L.Conv2D(4, 3)(x)))))
+
+
+@pytest.mark.parametrize(
+    ("make", "part"),
+    [
+        (of_any_size, "one size"),
+        (lambda: keras.Sequential([keras.Input(SHAPE), Unknown(2.0), L.Flatten(), L.Dense(2)]), "rebuilt"),
+    ],
+    ids=["any-size", "unknown-layer"],
+)
+def test_a_network_without_a_twin_trains_in_float32_alone(make: Callable[[], keras.Model], part: str) -> None:
+    network = make()
+    assert training_precision(network, "auto") == "float32"
+    for precision in ("folded", "bfloat16"):
+        model = AdversarialModel(network, PGD(steps=1), precision=precision)
+        model.compile(keras.optimizers.SGD(0.1))
+        with pytest.raises(InputError, match=rf"Expected .*{part}.* Use float32\.$"):
+            model.fit(X[:16], Y[:16], verbose=0)
+    model = AdversarialModel(network, PGD(steps=1))
+    model.compile(keras.optimizers.SGD(0.1))
     assert np.isfinite(model.train_on_batch(X[:16], Y[:16], return_dict=True)["loss"])

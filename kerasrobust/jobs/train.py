@@ -25,9 +25,9 @@ from kerasrobust.events import Finding, Log, ModelSaved
 from kerasrobust.jobs.attack import evaluate_with_events, save_examples
 from kerasrobust.jobs.context import Context
 from kerasrobust.models import build_model
-from kerasrobust.precision import MEANING, chosen_precision, with_precision
+from kerasrobust.precision import MEANING, with_precision
 from kerasrobust.runs import read_json, write_json
-from kerasrobust.training import OBJECTIVES, AdversarialModel, Objective
+from kerasrobust.training import OBJECTIVES, AdversarialModel, Objective, training_precision
 
 CARD_STEPS, CARD_RESTARTS, CARD_EOT = 20, 5, 20
 """The card's attack: PGD-20 at the training's epsilon, 5 restarts; for a randomized network EOT over 20 passes."""
@@ -209,7 +209,7 @@ def _agreed_precision(
     path = folder / "precision.json"
     if (before := read_json(path)) is not None:
         return str(before["precision"])
-    chosen = chosen_precision(as_classifier(network), config.precision, data.train.x[:128])
+    chosen = training_precision(network, config.precision, data.train.x[:128])
     write_json(path, {"precision": chosen})
     message = f"The attack's gradients are computed {MEANING[chosen]}; weights are float32."
     context.emit(Log(level="info", message=message))
