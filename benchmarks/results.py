@@ -41,7 +41,7 @@ def document(facts: Mapping[str, str], sections: Sequence[Section], before: str 
     parts = {part.split("\n", 1)[0]: part.rstrip() for part in before.split("\n## ")[1:]}
     for section in sections:
         title, *lines = _section(section)
-        measured = f"- Measured {section.ended} on commit {facts['commit']}."
+        measured = f"- Measured {section.ended} on commit {facts['commit']}, {facts['CPU']}."
         parts[title] = "\n".join([title, *lines]).rstrip() + "\n" + measured
     return "\n".join(_head(facts)) + "".join(f"\n## {part}\n" for part in parts.values())
 
@@ -61,7 +61,7 @@ def _head(facts: Mapping[str, str]) -> list[str]:
         "same round; its median and spread stand here, and the median is held against the target. Every image is",
         "judged by one referee, our Keras model in float32, whoever made it; one that was wrong before the attack",
         "counts as fallen. Where there are several modes and batch sizes, each ran in what was fastest for it in a",
-        "trial before the rounds. The facts above are of the last run; each section says when it was measured.",
+        "trial before the rounds. The facts above are of the last run; each section says when and where.",
         "",
     ]
 

@@ -254,7 +254,8 @@ def parts_of(split: str, sizes: Mapping[str, int], *, endless: bool = False) -> 
         end = _place(match[3], size, size)
         if first < 0 or (end > size and not endless):
             raise InputError(
-                f"Expected a slice within the {size} examples of {part!r}. Received: {split!r}. Take a smaller one."
+                f"Expected a slice within the {size} examples of {part!r}. Received: {split!r}. "
+                f"Take a smaller one, or {part!r} for all of them."
             )
         if end <= first:
             raise empty_split(split)
