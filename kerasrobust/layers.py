@@ -110,18 +110,24 @@ class RandomDropout(keras.layers.Layer):
 
     def mask(self, inputs: tf.Tensor) -> tf.Tensor:
         """Returns what entries are multiplied by."""
-        return self.drawn(tf.shape(inputs), inputs.dtype)
+        shape = self.one_for_all(tf.shape(inputs), 0)
+        if _steering.key is None or inputs.shape.rank != 4:
+            return self.drawn(shape, inputs.dtype)
+        # Images beside each other, as they lie in a network's twins (`twin_layers`), which take most of the passes.
+        return tf.transpose(self.drawn(tf.gather(shape, (1, 2, 0, 3)), inputs.dtype), (2, 0, 1, 3))
+
+    def one_for_all(self, shape: tf.Tensor, axis: int) -> tf.Tensor:
+        """Returns the shape of the mask for inputs of a shape, whose images are along an axis."""
+        return tf.concat([shape[:axis], [1], shape[axis + 1 :]], axis=0) if _steering.shared else shape
 
     def drawn(self, shape: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
-        """Returns a mask of some shape, whose first axis is that of the images."""
+        """Returns a mask of some shape."""
         return tf.cast(self._kept(shape), dtype) * tf.cast(1 / (1 - self.rate), dtype)
 
     def _kept(self, shape: tf.Tensor) -> tf.Tensor:
         """Returns which entries are kept, bool of that shape, each drawn by itself."""
         if _steering.key is not None:
             _steering.draws += 1
-            if _steering.shared:
-                shape = tf.concat([[1], shape[1:]], axis=0)
             # Two entries of each 32 random bits, in half of the time: 16 bits tell the rate to 0.00001.
             key = tf.random.experimental.stateless_fold_in(_steering.key, _steering.draws)
             count = tf.reduce_prod(shape)

@@ -232,4 +232,4 @@ class BesideDropout(RandomDropout):
     """Draws for images beside each other the noise that its layer draws for them in the usual shape."""
 
     def mask(self, inputs: tf.Tensor) -> tf.Tensor:
-        return turned(self.drawn(tf.gather(tf.shape(inputs), (3, 1, 2, 4)), inputs.dtype))
+        return tf.expand_dims(self.drawn(self.one_for_all(tf.shape(inputs)[1:], 2), inputs.dtype), 0)
