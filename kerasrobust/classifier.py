@@ -21,11 +21,14 @@ Shape = tuple[int | None, int | None, int | None]
 _ATTRIBUTE = "_kerasrobust_classifier"
 # What a model's own code and TensorFlow raise for inputs that it doesn't take.
 _FAILURES = (TypeError, ValueError, LookupError, AttributeError, NotImplementedError, tf.errors.OpError)
-# What `compile`, `fit`, `evaluate` and `predict` change of a model, and its outputs don't depend on.
+# What `compile`, `fit`, `evaluate`, `predict` and `load_weights` change, and no outputs depend on.
 _FITTED = {
+    *("is_gptq_calibrated", "is_awq_calibrated"),
     *("compiled", "loss", "optimizer", "steps_per_execution", "unrolled_steps_per_execution"),
     *("train_function", "test_function", "predict_function", "stop_training", "stop_evaluating", "stop_predicting"),
 }
+# Entries of an array up to which it is compared, as the mean of a `Normalization`.
+_COMPARED = 4096
 # log(1e-30) is -69: below every logit difference that float32 softmax resolves, and far from float32's underflow.
 _SMALLEST_PROBABILITY = 1e-30
 
@@ -60,6 +63,7 @@ class Classifier:
         self.warnings: list[tuple[str, str]] = []
         self.compiled: dict[Any, Any] = {}
         self.structure: list[Any] = []
+        self.changing: set[tuple[int, str]] = set()
         self.slack = 0.0
         self.any_batch = False
         self.probed: set[tuple[int, ...]] = set()
@@ -155,10 +159,12 @@ def as_classifier(
             model = model.network
         # Of another model where functools.wraps has copied it, of an older one where a Sequential has grown since.
         kept = getattr(model, _ATTRIBUTE, None)
-        if kept is None or kept.model is not model or kept.structure != _structure(model):
+        if kept is None or kept.model is not model or kept.structure != _structure(model, kept.changing):
+            before = _structure(model, set())
             kept = _make(model, image_shape)
             probe(kept, image_shape)
-            kept.structure = _structure(model)
+            kept.changing = _changed(before, _structure(model, set()))
+            kept.structure = _structure(model, kept.changing)
             # A bound method or an object with slots has nowhere to keep it, so it is made anew each time.
             with contextlib.suppress(AttributeError, TypeError):
                 # On the model, so that both are freed together; past Keras' __setattr__, which would track it.
@@ -280,25 +286,48 @@ def _is_training_wrapper(model: Any) -> bool:
     return hasattr(model, "network") and any(t.__module__ == "kerasrobust.training" for t in type(model).__mro__)
 
 
-def _structure(model: Any) -> list[Any]:
-    """Returns what the graphs of a model hold besides its weights: its layers with their settings, as a rate."""
+def _structure(model: Any, changing: set[tuple[int, str]]) -> list[Any]:
+    """Returns what the graphs of a model hold besides its weights: its layers with their settings, as a rate.
+
+    Args:
+        model: any model.
+        changing: attributes that calls change, by layer and name, as a counter: they are no settings.
+    """
     if not isinstance(model, keras.Model):
         return []
-    return [
-        (
-            layer,
-            {name: value for name, value in vars(layer).items() if name not in _FITTED and _is_setting(name, value)},
-        )
-        for layer in model._flatten_layers()
-    ]
+    found = []
+    for layer in model._flatten_layers():
+        settings = {
+            name: _setting(value)
+            for name, value in vars(layer).items()
+            if name[0] != "_" and name not in _FITTED and (id(layer), name) not in changing
+        }
+        found.append((layer, layer.dtype_policy.name, {k: v for k, v in settings.items() if v is not None}))
+    return found
 
 
-def _is_setting(name: str, value: Any) -> bool:
-    """Tells whether an attribute says what a layer does: numbers, words and functions do."""
-    if isinstance(value, tuple):
-        return all(_is_setting(name, part) for part in value)
-    simple = value is None or isinstance(value, (bool, int, float, str)) or callable(value)
-    return simple and not name.startswith("_")
+def _setting(value: Any) -> Any:
+    """Returns an attribute that says what a layer does in a form that can be compared; None for others."""
+    if isinstance(value, (list, tuple)):
+        parts = tuple(map(_setting, value))
+        return None if any(part is None for part in parts) else parts
+    weight = isinstance(value, (tf.Variable, keras.Variable))  # Graphs read those anew each time.
+    if tf.is_tensor(value) and not weight and hasattr(value, "numpy"):
+        value = value.numpy()
+    if isinstance(value, (np.ndarray, np.generic)):
+        return (str(value.dtype), value.shape, value.tobytes()) if value.size <= _COMPARED else None
+    return value if isinstance(value, (bool, int, float, str)) or callable(value) else None
+
+
+def _changed(before: list[Any], after: list[Any]) -> set[tuple[int, str]]:
+    """Returns the attributes that differ in two structures, by layer and name."""
+    known = {id(layer): settings for layer, _, settings in before}
+    return {
+        (id(layer), name)
+        for layer, _, settings in after
+        for name, value in settings.items()
+        if name in known.get(id(layer), {}) and known[id(layer)][name] != value
+    }
 
 
 def _make(model: Any, image_shape: Sequence[int | None] | None) -> Classifier:

@@ -10,6 +10,7 @@ twin works on images that lie beside each other (`twin_layers`), where that pays
 
 from __future__ import annotations
 
+import collections
 import inspect
 import itertools
 import platform
@@ -126,10 +127,16 @@ def make_twin(model: keras.Model, policy: Callable[[Any], str], training: bool =
     gone: set[int] = set()
     pools: set[int] = set()
     factors: dict[int, float] = {}
-    for before, layer in _neighbours(model):
+    shared = _shared(model)
+    shapes = dict(_shapes(model, shared))
+    for before, layer in _neighbours(model, shared):
         if training and type(layer) is klayers.BatchNormalization:
             continue
-        if type(layer) is klayers.BatchNormalization and type(before) in _LINEAR and _foldable(before, layer):
+        if (
+            type(layer) is klayers.BatchNormalization
+            and type(before) in _LINEAR
+            and _foldable(before, layer, shapes[id(layer)])
+        ):
             norms[id(before)] = layer
             gone.add(id(layer))
         elif not training and _is_scaling(before) and type(layer) in _LINEAR and _is_plain(layer):
@@ -137,8 +144,7 @@ def make_twin(model: keras.Model, policy: Callable[[Any], str], training: bool =
         elif type(layer) is klayers.MaxPooling2D and layer.data_format == "channels_last" and _is_relu(before):
             gone.add(id(before))
             pools.add(id(layer))
-    places = _places(model) if beside_pays(model) else {}
-    shapes = dict(_shapes(model))
+    places = _places(model, shared) if beside_pays(model) else {}
     copies: list[_Copy] = []
 
     def copy(layer: Any) -> Any:
@@ -221,14 +227,14 @@ def beside_pays(model: keras.Model) -> bool:
     return known and row is not None and row <= WIDEST
 
 
-def _places(model: keras.Model) -> dict[int, _Place]:
+def _places(model: keras.Model, shared: set[int]) -> dict[int, _Place]:
     """Returns which layers' copies work on images beside each other, by their ids."""
     found: dict[int, _Place] = {}
     calls, uses = _calls(model)
     for layer in model.layers:
         if is_graph(layer):
-            found |= _places(layer)
-        elif len(calls[id(layer)]) == 1:
+            found |= _places(layer, shared)
+        elif len(calls[id(layer)]) == 1 and id(layer) not in shared:
             sources = [tensor._keras_history.operation for tensor in calls[id(layer)][0].input_tensors]
             inside = all(id(source) in found for source in sources)
             if _is_convolution(layer) or (inside and _takes_any_shape(layer)):
@@ -294,19 +300,21 @@ def settle(copy: keras.Model) -> None:
             layer.finalize_state()
 
 
-def _neighbours(model: keras.Model) -> Iterator[tuple[Any, Any]]:
+def _neighbours(model: keras.Model, shared: set[int]) -> Iterator[tuple[Any, Any]]:
     """Yields pairs of layers of which the second is called once, and alone sees what the first one gives."""
     outputs = {id(tensor) for tensor in model.outputs}
     calls, uses = _calls(model)
     for layer in model.layers:
         if is_graph(layer):
-            yield from _neighbours(layer)
+            yield from _neighbours(layer, shared)
         node = calls[id(layer)][0]
         if len(calls[id(layer)]) != 1 or len(node.input_tensors) != 1 or id(node.input_tensors[0]) in outputs:
             continue
         before, _, _ = node.input_tensors[0]._keras_history
         # Arguments such as training=True change what a layer does.
         plain = all(value is None for value in node.arguments.kwargs.values())
+        if {id(before), id(layer)} & shared:
+            continue
         if plain and len(calls[id(before)]) == 1 and len(uses[id(before)]) == 1:
             yield before, layer
 
@@ -326,20 +334,27 @@ def _calls(model: Any) -> tuple[dict[int, list[Any]], dict[int, list[Any]]]:
     return calls, uses
 
 
-def _shapes(model: keras.Model) -> Iterator[tuple[int, tuple[int | None, ...]]]:
+def _shared(model: keras.Model) -> set[int]:
+    """Returns the ids of the layers that stand in several of a model's graphs: its own and those of nested models."""
+    graphs = [part for part in model._flatten_layers() if is_graph(part)]
+    count = collections.Counter(id(layer) for graph in graphs for layer in graph.layers)
+    return {key for key, number in count.items() if number > 1}
+
+
+def _shapes(model: keras.Model, shared: set[int]) -> Iterator[tuple[int, tuple[int | None, ...]]]:
     """Yields the ids of the layers that are called once, on one tensor, and its shape."""
     calls, _ = _calls(model)
     for layer in model.layers:
         if is_graph(layer):
-            yield from _shapes(layer)
-        elif len(calls[id(layer)]) == 1 and len(calls[id(layer)][0].input_tensors) == 1:
+            yield from _shapes(layer, shared)
+        elif id(layer) not in shared and len(calls[id(layer)]) == 1 and len(calls[id(layer)][0].input_tensors) == 1:
             yield id(layer), calls[id(layer)][0].input_tensors[0].shape
 
 
-def _foldable(linear: Any, norm: Any) -> bool:
-    """Tells whether a normalisation can go into the weights of the layer before it."""
+def _foldable(linear: Any, norm: Any, shape: tuple[int | None, ...]) -> bool:
+    """Tells whether a normalisation of what has a shape can go into the weights of the layer before it."""
     return (
-        norm.axis in (-1, len(linear.output.shape) - 1)
+        norm.axis in (-1, len(shape) - 1)
         and linear.activation is keras.activations.linear
         and getattr(linear, "data_format", "channels_last") == "channels_last"
         and _is_plain(linear)

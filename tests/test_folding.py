@@ -155,6 +155,47 @@ def test_a_twin_is_the_same_however_its_network_was_put_together() -> None:
         np.testing.assert_allclose(twin(X), at_once(X), rtol=1e-4, atol=1e-4)
 
 
+def in_two_graphs_of(layer: L.Layer, inside: list[L.Layer], outside: list[L.Layer]) -> keras.Model:
+    """Returns a model with a layer inside a nested one, followed by some, and outside, between others."""
+    nested = keras.Sequential([keras.Input((8, 8, 3)), layer, *inside])
+    x = keras.Input(SHAPE)
+    y = nested(x)
+    for part in outside:
+        y = part(y)
+    return keras.Model(x, L.Dense(4)(L.Flatten()(y)))
+
+
+def shares() -> list[keras.Model]:
+    conv, drop, norm, scale, relu = L.Conv2D(3, 3, padding="same"), RandomDropout(0.3), *(
+        L.BatchNormalization(), L.Rescaling(0.3, 0.1), L.ReLU(),
+    )  # fmt: skip
+    return [
+        in_two_graphs_of(conv, [L.ReLU()], [conv, L.BatchNormalization()]),
+        in_two_graphs_of(drop, [], [L.Conv2D(4, 3), L.ReLU(), drop]),
+        in_two_graphs_of(norm, [], [L.Conv2D(3, 3), norm]),
+        in_two_graphs_of(scale, [L.ReLU()], [scale, L.Conv2D(4, 3)]),
+        in_two_graphs_of(relu, [L.Conv2D(3, 3)], [relu, L.MaxPooling2D()]),
+    ]
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_layers_of_several_graphs_stay_as_they_are(training: bool) -> None:
+    for model in shares():
+        twin = make_twin(shaken(model), float32, training).model
+        with noise(tf.constant([1, 2])):
+            wanted = model(X)
+        with noise(tf.constant([1, 2])):
+            np.testing.assert_allclose(twin(X), wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_what_is_normalised_is_seen_in_the_models_own_graph() -> None:
+    """The first call of this layer was elsewhere, on something of rank 2, where axis 1 is that of the channels."""
+    dense = L.Dense(8)
+    dense(keras.Input((3,)))
+    model = keras.Sequential([keras.Input(SHAPE), dense, L.BatchNormalization(axis=1), L.Flatten(), L.Dense(4)])
+    np.testing.assert_allclose(make_twin(shaken(model), float32).model(X), model(X), rtol=1e-4, atol=1e-4)
+
+
 def test_images_are_turned_twice_and_no_more(beside: bool) -> None:
     """From the first convolution to the last pooling, also past branches."""
     for make in (convnet, resnet):
