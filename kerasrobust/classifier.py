@@ -157,7 +157,7 @@ def as_classifier(
     else:
         while _is_training_wrapper(model):
             model = model.network
-        # Of another model where functools.wraps has copied it, of an older one where a Sequential has grown since.
+        # Of another model where functools.wraps has copied it, of an older one where a layer or a setting is new.
         kept = getattr(model, _ATTRIBUTE, None)
         if kept is None or kept.model is not model or kept.structure != _structure(model, kept.changing):
             before = _structure(model, set())

@@ -313,9 +313,8 @@ def _neighbours(model: keras.Model, shared: set[int]) -> Iterator[tuple[Any, Any
         before, _, _ = node.input_tensors[0]._keras_history
         # Arguments such as training=True change what a layer does.
         plain = all(value is None for value in node.arguments.kwargs.values())
-        if {id(before), id(layer)} & shared:
-            continue
-        if plain and len(calls[id(before)]) == 1 and len(uses[id(before)]) == 1:
+        alone = len(calls[id(before)]) == len(uses[id(before)]) == 1 and not {id(before), id(layer)} & shared
+        if plain and alone:
             yield before, layer
 
 

@@ -146,7 +146,7 @@ def test_slack_is_how_far_the_margins_differ(small: keras.Model) -> None:
     exact, folded, rough = (precision.at_precision(classifier, kind, X) for kind in ("float32", "folded", "bfloat16"))
     assert exact is classifier
     assert exact.slack == 0
-    assert 0 <= folded.slack < 1e-3 < rough.slack < 1
+    assert 0 < folded.slack < 1e-3 < rough.slack < 1
     ours, theirs = (np.sort(network.run(X), axis=1) for network in (classifier, rough))
     gaps = np.abs((ours[:, -1] - ours[:, -2]) - (theirs[:, -1] - theirs[:, -2]))
     assert gaps.max() <= rough.slack * (1 + 1e-6)
