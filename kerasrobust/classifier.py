@@ -13,7 +13,7 @@ import tensorflow as tf
 from kerasrobust import layers
 from kerasrobust.errors import InputError
 from kerasrobust.models import is_graph
-from kerasrobust.probes import PROBES, check_shape, not_callable, probe, probe_images
+from kerasrobust.probes import PROBES, check_shape, gap, not_callable, probe, probe_images
 from kerasrobust.tracing import Traced
 
 Shape = tuple[int | None, int | None, int | None]
@@ -29,6 +29,8 @@ _FITTED = {
 }
 # Entries of an array up to which it is compared, as the mean of a `Normalization`.
 _COMPARED = 4096
+# How far the logits of a pass may be from those of its graph, as a share of the largest: tenfold what float32 rounds.
+_ROUNDING = 1e-5
 # log(1e-30) is -69: below every logit difference that float32 softmax resolves, and far from float32's underflow.
 _SMALLEST_PROBABILITY = 1e-30
 
@@ -50,6 +52,8 @@ class Classifier:
         compiled: compiled attacks, kept here so that they live as long as the model does.
         any_batch: whether one graph of it serves batches of any size.
         slack: how far its margins may be from those of the model that gives the verdict.
+        gap: how far its logits are from those of the model outside a graph, relative to the largest; None where nothing
+            in the model could read what its layers don't say.
     """
 
     def __init__(self, model: Any, forward: Callable[[tf.Tensor], tf.Tensor], *, name: str, image_shape: Shape) -> None:
@@ -65,6 +69,7 @@ class Classifier:
         self.structure: list[Any] = []
         self.changing: set[tuple[int, str]] = set()
         self.slack = 0.0
+        self.gap: float | None = None
         self.any_batch = False
         self.probed: set[tuple[int, ...]] = set()
         self._forward = forward
@@ -128,6 +133,10 @@ def as_classifier(
 ) -> Classifier:
     """Returns what attacks see of a model. The same model gives the same object again, with its compiled attacks.
 
+    Another object comes back once the model has changed by more than its weights: other layers or settings of them, or
+    anything else that Python code of its own reads, which a pass over random images tells unless the model has noise
+    that can't be seeded.
+
     Args:
         model: a Keras model (functional, Sequential or subclassed; an `AdversarialModel` stands for its network), what
             `load_model` returns, a `Classifier`, or a callable that maps float32 (N, H, W, C) in [0, 1] to logits
@@ -157,14 +166,14 @@ def as_classifier(
     else:
         while _is_training_wrapper(model):
             model = model.network
-        # Of another model where functools.wraps has copied it, of an older one where a layer or a setting is new.
         kept = getattr(model, _ATTRIBUTE, None)
-        if kept is None or kept.model is not model or kept.structure != _structure(model, kept.changing):
+        if kept is None or not _holds(kept, model):
             before = _structure(model, set())
             kept = _make(model, image_shape)
             probe(kept, image_shape)
             kept.changing = _changed(before, _structure(model, set()))
             kept.structure = _structure(model, kept.changing)
+            kept.gap = gap(kept) if _has_own_code(kept.structure) else None
             # A bound method or an object with slots has nowhere to keep it, so it is made anew each time.
             with contextlib.suppress(AttributeError, TypeError):
                 # On the model, so that both are freed together; past Keras' __setattr__, which would track it.
@@ -284,6 +293,23 @@ def check_images(classifier: Classifier, x: Any, y: Any) -> tuple[np.ndarray, np
 def _is_training_wrapper(model: Any) -> bool:
     # By module: another person's model may hold a `network` that is only a part of it.
     return hasattr(model, "network") and any(t.__module__ == "kerasrobust.training" for t in type(model).__mro__)
+
+
+def _holds(kept: Classifier, model: Any) -> bool:
+    """Tells whether a classifier that was made before still says what the model says."""
+    # Of another model where functools.wraps has copied it, of an older one where a layer or a setting is new.
+    if kept.model is not model or kept.structure != _structure(model, kept.changing):
+        return False
+    # Twice, as weights may have changed since, and rounding with them.
+    return kept.gap is None or gap(kept) <= 2 * kept.gap + _ROUNDING
+
+
+def _has_own_code(structure: list[Any]) -> bool:
+    """Tells whether a model holds Python code of somebody's own, which may read more than the settings of layers."""
+    if not structure:
+        return True
+    code = [part for layer, _, settings in structure for part in (type(layer), *settings.values()) if callable(part)]
+    return any(str(part.__module__).partition(".")[0] not in ("keras", "kerasrobust", "tensorflow") for part in code)
 
 
 def _structure(model: Any, changing: set[tuple[int, str]]) -> list[Any]:

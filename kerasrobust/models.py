@@ -117,9 +117,10 @@ def _resnet(hidden: keras.KerasTensor, depth: int, width: int) -> keras.KerasTen
     return layers.GlobalAveragePooling2D()(hidden)
 
 
+GRAPHS = (Functional, keras.Sequential)
+"""Models of layers in a graph, unless a subclass has a `call` of its own."""
+
+
 def is_graph(model: Any) -> bool:
     """Tells whether a model does what its graph of layers says: a subclass may have a `call` of its own."""
-    return isinstance(model, (Functional, keras.Sequential)) and type(model).call in (
-        Functional.call,
-        keras.Sequential.call,
-    )
+    return isinstance(model, GRAPHS) and type(model).call in (Functional.call, keras.Sequential.call)

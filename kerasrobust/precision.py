@@ -15,7 +15,8 @@ from kerasrobust import losses
 from kerasrobust.classifier import Classifier, twin_of
 from kerasrobust.errors import InputError
 from kerasrobust.folding import Twin, make_twin, settle
-from kerasrobust.models import is_graph
+from kerasrobust.models import GRAPHS, is_graph
+from kerasrobust.probes import probe_images
 from kerasrobust.tracing import Traced, on_gpu
 
 PROBES = 128
@@ -72,13 +73,16 @@ def chosen_precision(classifier: Classifier, precision: str, x: np.ndarray) -> s
         x: float32 (N, H, W, C), the images to come, of which a few are used.
 
     Raises:
-        InputError: for another word.
+        InputError: for another word, or one that is impossible for the model.
 
     Example:
         >>> chosen_precision(as_classifier(model), "auto", x)
         'bfloat16'
     """
-    if checked_precision(precision) != "auto":
+    if checked_precision(precision) == "float32":
+        return precision
+    if precision != "auto":
+        _check_twin(classifier, precision)
         return precision
     if not _has_twins(classifier):
         return "float32"
@@ -147,6 +151,23 @@ def _twin(classifier: Classifier, precision: str) -> Classifier:
     return made.classifier
 
 
+def _check_twin(classifier: Classifier, precision: str) -> None:
+    """Raises InputError for a model whose twin computes something else: a layer's configuration may not say it all."""
+    _twin(classifier, precision)
+    if not classifier.repeats:
+        return
+    if "alike" not in classifier.compiled:
+        # In float32, in which twins are as the network is, where bfloat16 rounds.
+        images = probe_images(next(iter(classifier.probed)))
+        classifier.compiled["alike"] = _apart(classifier, _twin(classifier, "folded"), images) <= APART
+    if not classifier.compiled["alike"]:
+        raise InputError(
+            f"Expected layers that can be rebuilt from their configuration, for {precision}. Received: "
+            f"{classifier.name!r}, whose copy gives other logits: what `get_config` of its own layers leaves out is "
+            "lost. Use float32."
+        )
+
+
 def policy_of(precision: str) -> str:
     """Returns the dtype policy of the twins that a precision means."""
     return "mixed_bfloat16" if precision.startswith("bfloat16") else "float32"
@@ -204,6 +225,12 @@ def _margins(classifier: Classifier, images: np.ndarray) -> np.ndarray:
     return logits - np.where(logits == top[:, 1:], top[:, :1], top[:, 1:])
 
 
+def _apart(classifier: Classifier, twin: Classifier, images: np.ndarray) -> float:
+    """Returns how far the margins of a twin are from the model's at most, as a share of their median."""
+    margins = _margins(classifier, images)
+    return float(np.max(np.abs(_margins(twin, images) - margins)) / max(np.median(np.abs(margins)), 1e-30))
+
+
 def _fastest(classifier: Classifier, images: np.ndarray) -> str:
     """Returns the arithmetic whose gradients take least time and point where the model's do."""
     candidates = ["float32", "folded", *(["bfloat16"] if has_bfloat16() else [])]
@@ -240,13 +267,11 @@ def _fastest(classifier: Classifier, images: np.ndarray) -> str:
     own = slopes["float32"]
     sizes = {name: np.linalg.norm(slope, axis=1) for name, slope in slopes.items()}
 
-    margins = _margins(classifier, images)
-
     def alike(name: str) -> bool:
         products = np.sum(own * slopes[name], axis=1)
         scale = np.maximum(sizes["float32"] * sizes[name], 1e-30)
-        apart = np.max(np.abs(_margins(_twin(classifier, name), images) - margins))
-        return bool(np.median(products / scale) >= ALIKE and apart <= APART * np.median(np.abs(margins)))
+        along = bool(np.median(products / scale) >= ALIKE)
+        return along and _apart(classifier, _twin(classifier, name), images) <= APART
 
     able = [name for name in seconds if name != "float32" and alike(name)]
     best = min(able, key=seconds.__getitem__, default="float32")
@@ -278,13 +303,16 @@ def has_bfloat16() -> bool:
     return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(words))
 
 
-def check_graph(model: Any) -> None:
-    """Raises InputError for a model that can't be rebuilt layer by layer."""
-    if not is_graph(model) or not model.built:
-        raise InputError(
-            f"Expected a built functional or Sequential Keras model. Received: {type(model).__name__} {model.name!r}. "
-            "Rebuild it from such layers, or under the wanted policy."
-        )
+def check_graph(model: keras.Model) -> None:
+    """Raises InputError for a model that can't be rebuilt layer by layer, or holds one that would be another then."""
+    for part in model._flatten_layers():
+        whole = part is model
+        if (whole or isinstance(part, GRAPHS)) and not (is_graph(part) and part.built):
+            raise InputError(
+                "Expected a built functional or Sequential Keras model. Received: "
+                f"{type(part).__name__} {part.name!r}{'' if whole else f' inside {model.name!r}'}. "
+                "Rebuild it from such layers, or under the wanted policy."
+            )
 
 
 def with_precision(model: keras.Model, policy: str) -> keras.Model:

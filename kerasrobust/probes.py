@@ -134,6 +134,19 @@ def _same(a: np.ndarray, b: np.ndarray) -> bool:
     return bool(abs(a - b).max() <= 1e-6 * max(1.0, float(abs(a).max())))
 
 
+def gap(classifier: Classifier) -> float:
+    """Returns how far the model's own logits are from those of its graph, relative to the largest; 0 for what differs.
+
+    A graph keeps what Python code of the model has read besides its weights: a dict, a helper object, a global name.
+    """
+    if classifier.arrays or not classifier.repeats:
+        return 0.0
+    images = probe_images(next(iter(classifier.probed)))
+    key = tf.constant([0, 1]) if classifier.randomized else None
+    graph = classifier.run(images, key)
+    return float(abs(graph - classifier(tf.constant(images), key).numpy()).max() / max(1.0, float(abs(graph).max())))
+
+
 def check_shape(classifier: Classifier, shape: tuple[int | None, ...]) -> None:
     """Raises where the model doesn't take images of this shape; tries it once where its structure doesn't tell."""
     wanted = classifier.image_shape

@@ -267,9 +267,10 @@ class AdversarialModel(keras.Model):
         x, y, weights = _unpack(data)
         # A batch's own content makes the key, so that validation repeats from epoch to epoch without a counter.
         key = tf.stack([tf.constant(self.seed, tf.int32), tf.cast(tf.reduce_sum(tf.cast(y, tf.int32)), tf.int32)])
-        logits = _logits(self.network, x, threat.fold(key, 1))
         attack = self.objective.validation_attack().against(is_noisy(self.network))
         x_adv = self._craft(attack, x, y, key, 1.0)
+        # After the attack, whose loop would leave the losses that layers add by themselves out of reach.
+        logits = _logits(self.network, x, threat.fold(key, 1))
         self._loss_tracker.update_state(
             self.compute_loss(x=x, y=y, y_pred=logits, sample_weight=weights, training=False),
             sample_weight=tf.shape(x)[0],

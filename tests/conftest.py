@@ -12,7 +12,7 @@ import pytest
 from keras import layers as L
 
 from kerasrobust import precision
-from kerasrobust.layers import randomize
+from kerasrobust.layers import noise_off, randomize
 from kerasrobust.models import build_model
 
 SHAPE = (8, 8, 3)
@@ -42,6 +42,12 @@ def exact() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(precision, "_fastest", lambda *_: "float32")
         yield
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Gives networks that a test builds without a seed the same weights in each run; layers' own noise stays fresh."""
+    keras.utils.set_random_seed(1)
 
 
 @pytest.fixture(scope="session")
@@ -77,8 +83,9 @@ def randomized(small: keras.Model) -> keras.Model:
 
 
 def labels_of(model: keras.Model, x: np.ndarray, wrong: int) -> np.ndarray:
-    """Returns the model's own predictions as labels, but for the first `wrong` images another class."""
-    logits = np.asarray(model(x, training=False))
+    """Returns the model's own predictions without noise as labels, but for the first `wrong` images another class."""
+    with noise_off():
+        logits = np.asarray(model(x, training=False))
     y = logits.argmax(axis=1).astype(np.int64)
     y[:wrong] = (y[:wrong] + 1) % logits.shape[1]
     return y

@@ -172,51 +172,6 @@ def test_another_model_never_gets_a_kept_classifier() -> None:
     assert as_classifier(growing).classes == 6
 
 
-def test_a_layer_with_another_setting_makes_another_classifier() -> None:
-    """Graphs hold what a layer was told when they were traced, and not what it was told since."""
-    dropout = RandomDropout(0.1)
-    noise = keras.Sequential([keras.Input(SHAPE), L.Flatten(), dropout])
-    for rate in (0.1, 0.9):
-        dropout.rate = rate
-        assert np.mean(as_classifier(noise).run(X) == 0) == pytest.approx(rate, abs=0.05)
-    network = linear(L.Activation("linear"))
-    np.testing.assert_allclose(as_classifier(network).run(X), LOGITS, rtol=1e-4, atol=1e-4)
-    network.layers[-1].activation = keras.activations.relu
-    np.testing.assert_allclose(as_classifier(network).run(X), np.maximum(LOGITS, 0), rtol=1e-4, atol=1e-4)
-
-
-def test_arrays_that_layers_hold_are_settings_too() -> None:
-    scale, norm = L.Rescaling([1.0, 2.0, 3.0]), L.Normalization()
-    norm.adapt(X)
-    network = keras.Sequential([keras.Input(SHAPE), scale, norm, L.Flatten(), L.Dense(4)])
-
-    def check() -> None:
-        np.testing.assert_allclose(as_classifier(network).run(X), network(X), rtol=1e-3, atol=1e-3)
-
-    check()
-    scale.scale = [3.0, 1.0, -1.0]
-    check()
-    norm.adapt(3 * X + 5)
-    check()
-
-
-class Counting(L.Layer):
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls = 0
-
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        self.calls += 1
-        return inputs
-
-
-def test_what_calls_change_is_no_setting() -> None:
-    model = linear(Counting())
-    kept = as_classifier(model)
-    model(X)
-    assert as_classifier(model) is kept
-
-
 def test_training_keeps_the_classifier(tmp_path: Any) -> None:
     model = linear()
     kept = as_classifier(model)

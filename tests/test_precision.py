@@ -18,6 +18,7 @@ from kerasrobust.errors import InputError
 from kerasrobust.evaluation import evaluate
 from kerasrobust.layers import randomize
 from kerasrobust.models import build_model
+from kerasrobust.training import training_precision
 
 X = images(20)
 
@@ -117,6 +118,49 @@ def test_layers_that_cannot_be_rebuilt_are_attacked_as_they_are(monkeypatch: pyt
         precision.at_precision(as_classifier(model), "bfloat16", X)
 
 
+class Centred(keras.Sequential):
+    """Layers in a row, and a step of its own before them, which a copy made of its layers wouldn't have."""
+
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        return super().call(2 * inputs - 1, training=training)
+
+
+class Forgetful(keras.layers.Layer):
+    """Its configuration doesn't say its factor."""
+
+    factor = 1.0
+
+    def call(self, inputs: Any) -> Any:
+        return inputs * self.factor
+
+
+def centred() -> keras.Model:
+    images = keras.Input(SHAPE)
+    inner = Centred([keras.Input(SHAPE), keras.layers.Conv2D(4, 3), keras.layers.ReLU(), keras.layers.Flatten()])
+    return keras.Model(images, keras.layers.Dense(4)(inner(images)))
+
+
+def forgetful() -> keras.Model:
+    layer = Forgetful()
+    layer.factor = 3.0
+    return keras.Sequential([keras.Input(SHAPE), layer, keras.layers.Flatten(), keras.layers.Dense(4)])
+
+
+@pytest.mark.parametrize("make", [centred, forgetful])
+def test_what_its_layers_do_not_tell_has_no_twin(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make()
+    clock(monkeypatch, [1.0, 0.1, 0.1])
+    assert precision.chosen_precision(as_classifier(model), "auto", X) == "float32"
+    for word in ("folded", "bfloat16"):
+        with pytest.raises(InputError, match="Use float32"):
+            precision.at_precision(as_classifier(model), word, X[:0])
+        with pytest.raises(InputError, match="Use float32"):
+            training_precision(model, word)
+    if make is centred:
+        with pytest.raises(InputError, match="Centred"):
+            precision.with_precision(model, "mixed_bfloat16")
+
+
 def test_what_has_no_twin_is_attacked_as_it_is(weights: Any) -> None:
     kernel, bias = weights
     for model in (lambda x: x[:, 0, :4, 0], Subclassed(kernel, bias)):
@@ -199,10 +243,3 @@ def test_a_twin_that_says_otherwise_is_not_taken(fresh: keras.Model, monkeypatch
     model = keras.Sequential([keras.Input(SHAPE), fresh, layer])
     clock(monkeypatch, [1.0, 0.1, 0.1])
     assert precision.chosen_precision(as_classifier(model), "auto", X) == "float32"
-
-
-class Forgetful(keras.layers.Layer):
-    factor = 1.0
-
-    def call(self, inputs: Any) -> Any:
-        return inputs * self.factor

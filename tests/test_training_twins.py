@@ -69,6 +69,8 @@ def test_losses_that_layers_add_are_trained_on(precision: str) -> None:
     plain = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     with_loss = model.train_on_batch(X[:16], Y[:16], return_dict=True)["loss"]
     assert with_loss > float(plain(Y[:16], network(X[:16], training=True))) + 0.1
+    looked_at = model.evaluate(X[:16], Y[:16], verbose=0, return_dict=True)["loss"]
+    assert looked_at > float(plain(Y[:16], network(X[:16], training=False))) + 0.1
 
 
 @pytest.mark.parametrize("precision", ["float32", "folded"])

@@ -1,0 +1,148 @@
+"""A classifier that was made before isn't used again where its model has changed by more than its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import PIXELS, SHAPE, linear_model
+from keras import layers as L
+
+from kerasrobust.classifier import as_classifier
+from kerasrobust.layers import RandomDropout
+
+KERNEL = np.random.default_rng(1).normal(size=(PIXELS, 4)).astype(np.float32)
+BIAS = np.array([0.5, -0.5, 0.25, 0], np.float32)
+X = np.random.default_rng(2).random((5, *SHAPE), np.float32)
+LOGITS = X.reshape(5, -1) @ KERNEL + BIAS
+
+
+def linear(*after: L.Layer) -> keras.Model:
+    return keras.Sequential([keras.Input(SHAPE), linear_model(KERNEL, BIAS), *after])
+
+
+def test_a_layer_with_another_setting_makes_another_classifier() -> None:
+    """Graphs hold what a layer was told when they were traced, and not what it was told since."""
+    dropout = RandomDropout(0.1)
+    noise = keras.Sequential([keras.Input(SHAPE), L.Flatten(), dropout])
+    for rate in (0.1, 0.9):
+        dropout.rate = rate
+        assert np.mean(as_classifier(noise).run(X) == 0) == pytest.approx(rate, abs=0.05)
+    network = linear(L.Activation("linear"))
+    np.testing.assert_allclose(as_classifier(network).run(X), LOGITS, rtol=1e-4, atol=1e-4)
+    network.layers[-1].activation = keras.activations.relu
+    np.testing.assert_allclose(as_classifier(network).run(X), np.maximum(LOGITS, 0), rtol=1e-4, atol=1e-4)
+
+
+def test_arrays_that_layers_hold_are_settings_too() -> None:
+    scale, norm = L.Rescaling([1.0, 2.0, 3.0]), L.Normalization()
+    norm.adapt(X)
+    network = keras.Sequential([keras.Input(SHAPE), scale, norm, L.Flatten(), L.Dense(4)])
+
+    def check() -> None:
+        np.testing.assert_allclose(as_classifier(network).run(X), network(X), rtol=1e-3, atol=1e-3)
+
+    check()
+    scale.scale = [3.0, 1.0, -1.0]
+    check()
+    norm.adapt(3 * X + 5)
+    check()
+
+
+class Helper:
+    """What Python code asks besides a model's weights."""
+
+    def __init__(self) -> None:
+        self.times = 1.0
+
+
+def in_a_layer(where: Callable[[Helper], Any]) -> Callable[[Helper], Any]:
+    class Holding(L.Layer):
+        def __init__(self, helper: Helper) -> None:
+            super().__init__()
+            self._held = where(helper)
+
+        def call(self, inputs: tf.Tensor) -> tf.Tensor:
+            return inputs * (self._held["helper"] if isinstance(self._held, dict) else self._held).times
+
+    return lambda helper: linear(Holding(helper))
+
+
+def in_a_subclass(helper: Helper) -> keras.Model:
+    class Subclass(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = linear()
+
+        def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+            return self.inner(inputs) * helper.times
+
+    return Subclass()
+
+
+def in_a_function(helper: Helper) -> Callable[[tf.Tensor], tf.Tensor]:
+    return lambda x: tf.reshape(x, (-1, PIXELS)) @ (KERNEL * helper.times) + BIAS * helper.times
+
+
+def in_a_lambda(helper: Helper) -> keras.Model:
+    return linear(L.Lambda(lambda inputs: inputs * helper.times))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        in_a_layer(lambda helper: helper),
+        in_a_layer(lambda helper: {"helper": helper}),
+        in_a_lambda,
+        in_a_subclass,
+        in_a_function,
+    ],
+    ids=["private", "dict", "lambda", "subclass", "function"],
+)
+def test_what_python_code_reads_from_elsewhere_is_followed(make: Callable[[Helper], Any]) -> None:
+    helper = Helper()
+    model = make(helper)
+    kept = as_classifier(model, image_shape=SHAPE)
+    np.testing.assert_allclose(kept.run(X), LOGITS, rtol=1e-4, atol=1e-4)
+    assert as_classifier(model, image_shape=SHAPE) is kept
+    helper.times = 0.999
+    anew = as_classifier(model, image_shape=SHAPE)
+    assert anew is not kept
+    np.testing.assert_allclose(anew.run(X), 0.999 * LOGITS, rtol=1e-4, atol=1e-4)
+
+
+def test_frozen_normalisation_is_followed_where_a_model_asks_for_training_mode() -> None:
+    class Training(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.inner = L.BatchNormalization(), linear()
+
+        def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+            return self.inner(self.norm(inputs, training=True))
+
+    model = Training()
+    model(X)
+    as_classifier(model, image_shape=SHAPE).run(X)
+    model.trainable = False
+    np.testing.assert_allclose(as_classifier(model, image_shape=SHAPE).run(X), model(X), rtol=1e-3, atol=1e-3)
+
+
+class Counting(L.Layer):
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        self.calls += 1
+        return inputs
+
+
+def test_what_calls_change_is_no_setting() -> None:
+    model = linear(Counting())
+    kept = as_classifier(model)
+    model(X)
+    assert as_classifier(model) is kept
