@@ -135,6 +135,7 @@ class AdversarialModel(keras.Model):
     ) -> None:
         super().__init__(**kwargs)
         self.precision = checked_precision(precision)
+        self._chosen = ""
         self._twin: Twin | None = None
         self._learner: Twin | None = None
         self.network = network
@@ -150,7 +151,7 @@ class AdversarialModel(keras.Model):
         if loss is None:
             loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         # Made anew, as layers may have been frozen since.
-        self._twin = self._learner = None
+        self._chosen, self._twin, self._learner = "", None, None
         super().compile(optimizer=optimizer, loss=loss, **kwargs)
 
     @property
@@ -182,8 +183,11 @@ class AdversarialModel(keras.Model):
 
     def _choose_twin(self) -> None:
         """Chooses what the attack sees. Here, as probes can't be made while a step is traced."""
-        if self._twin is None and (chosen := training_precision(self.network, self.precision)) != "float32":
-            policy = policy_of(chosen)  # Whether XLA compiles the step, `compile` decides.
+        if self._chosen:
+            return
+        self._chosen = training_precision(self.network, self.precision)
+        if self._chosen != "float32":
+            policy = policy_of(self._chosen)  # Whether XLA compiles the step, `compile` decides.
             self._twin = crafting_twin(self.network, policy)
             # What a layer adds to the loss by itself, it would add on the twin's side.
             parts = self.network._flatten_layers()
