@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -29,8 +30,11 @@ _FITTED = {
 }
 # Entries of an array up to which it is compared, as the mean of a `Normalization`.
 _COMPARED = 4096
-# How far the logits of a pass may be from those of its graph, as a share of the largest: tenfold what float32 rounds.
+# How far the logits of a pass may be from those of its graph, as a share of a class's largest: ten times what float32
+# rounds.
 _ROUNDING = 1e-5
+# Where code is from that reads nothing but what is compared.
+_KNOWN = ("keras", "kerasrobust", "tensorflow", "numpy", "builtins")
 # log(1e-30) is -69: below every logit difference that float32 softmax resolves, and far from float32's underflow.
 _SMALLEST_PROBABILITY = 1e-30
 
@@ -52,8 +56,8 @@ class Classifier:
         compiled: compiled attacks, kept here so that they live as long as the model does.
         any_batch: whether one graph of it serves batches of any size.
         slack: how far its margins may be from those of the model that gives the verdict.
-        gap: how far its logits are from those of the model outside a graph, relative to the largest; None where nothing
-            in the model could read what its layers don't say.
+        gap: how far its logits are from those of the model outside a graph, relative to a class's largest; None where
+            nothing in a Keras model could read what its layers don't say.
     """
 
     def __init__(self, model: Any, forward: Callable[[tf.Tensor], tf.Tensor], *, name: str, image_shape: Shape) -> None:
@@ -133,9 +137,9 @@ def as_classifier(
 ) -> Classifier:
     """Returns what attacks see of a model. The same model gives the same object again, with its compiled attacks.
 
-    Another object comes back once the model has changed by more than its weights: other layers or settings of them, or
-    anything else that Python code of its own reads, which a pass over random images tells unless the model has noise
-    that can't be seeded.
+    Another object comes back once a model has changed by more than its weights: other layers, other settings of them,
+    other numbers, arrays or functions that a callable reads. What else Python code inside a Keras model reads is told
+    by a pass over random images, unless the logits are the same or have noise that can't be seeded.
 
     Args:
         model: a Keras model (functional, Sequential or subclassed; an `AdversarialModel` stands for its network), what
@@ -171,9 +175,12 @@ def as_classifier(
             before = _structure(model, set())
             kept = _make(model, image_shape)
             probe(kept, image_shape)
+            if isinstance(model, keras.Model) and _has_own_code(before):
+                # A layer's code may run in graphs alone; then there is nothing to compare.
+                with contextlib.suppress(*_FAILURES, RuntimeError):
+                    kept.gap = gap(kept)
             kept.changing = _changed(before, _structure(model, set()))
             kept.structure = _structure(model, kept.changing)
-            kept.gap = gap(kept) if _has_own_code(kept.structure) else None
             # A bound method or an object with slots has nowhere to keep it, so it is made anew each time.
             with contextlib.suppress(AttributeError, TypeError):
                 # On the model, so that both are freed together; past Keras' __setattr__, which would track it.
@@ -298,18 +305,24 @@ def _is_training_wrapper(model: Any) -> bool:
 def _holds(kept: Classifier, model: Any) -> bool:
     """Tells whether a classifier that was made before still says what the model says."""
     # Of another model where functools.wraps has copied it, of an older one where a layer or a setting is new.
-    if kept.model is not model or kept.structure != _structure(model, kept.changing):
+    if kept.model is not model:
+        return False
+    if kept.arrays:  # Python code is asked anew each time.
+        return True
+    if kept.structure != _structure(model, kept.changing):
         return False
     # Twice, as weights may have changed since, and rounding with them.
     return kept.gap is None or gap(kept) <= 2 * kept.gap + _ROUNDING
 
 
 def _has_own_code(structure: list[Any]) -> bool:
-    """Tells whether a model holds Python code of somebody's own, which may read more than the settings of layers."""
-    if not structure:
-        return True
-    code = [part for layer, _, settings in structure for part in (type(layer), *settings.values()) if callable(part)]
-    return any(str(part.__module__).partition(".")[0] not in ("keras", "kerasrobust", "tensorflow") for part in code)
+    """Tells whether a Keras model holds Python code of somebody's own, which may read more than what layers say."""
+    parts: list[Any] = []
+    for layer, _, settings in structure:
+        parts += [layer, *settings.values()]
+        parts += getattr(layer, "operations", [])  # Of a functional model, whose operations needn't be layers.
+    kinds = [part if inspect.isroutine(part) else type(part) for part in parts]
+    return any(str(kind.__module__).partition(".")[0] not in _KNOWN for kind in kinds)
 
 
 def _structure(model: Any, changing: set[tuple[int, str]]) -> list[Any]:
@@ -319,17 +332,29 @@ def _structure(model: Any, changing: set[tuple[int, str]]) -> list[Any]:
         model: any model.
         changing: attributes that calls change, by layer and name, as a counter: they are no settings.
     """
-    if not isinstance(model, keras.Model):
-        return []
+    if isinstance(model, keras.Model):
+        read = [
+            (layer, layer.dtype_policy.name, {k: v for k, v in vars(layer).items() if k[0] != "_" and k not in _FITTED})
+            for layer in model._flatten_layers()
+        ]
+    else:
+        read = [(model, "", _read(model))]
     found = []
-    for layer in model._flatten_layers():
-        settings = {
-            name: _setting(value)
-            for name, value in vars(layer).items()
-            if name[0] != "_" and name not in _FITTED and (id(layer), name) not in changing
-        }
-        found.append((layer, layer.dtype_policy.name, {k: v for k, v in settings.items() if v is not None}))
+    for part, dtype, values in read:
+        settings = {k: _setting(v) for k, v in values.items() if (id(part), k) not in changing}
+        found.append((part, dtype, {k: v for k, v in settings.items() if v is not None}))
     return found
+
+
+def _read(code: Any) -> dict[str, Any]:
+    """Returns what a callable reads by itself: an object its attributes, a function the variables around it."""
+    if not inspect.isfunction(code):
+        return {k: v for k, v in getattr(code, "__dict__", {}).items() if k != _ATTRIBUTE}
+    found = {name: code.__globals__[name] for name in code.__code__.co_names if name in code.__globals__}
+    for name, cell in zip(code.__code__.co_freevars, code.__closure__ or (), strict=True):
+        with contextlib.suppress(ValueError):  # Nothing is in it yet.
+            found[name] = cell.cell_contents
+    return {k: _structure(v, set()) if isinstance(v, keras.Model) else v for k, v in found.items()}
 
 
 def _setting(value: Any) -> Any:
@@ -337,6 +362,8 @@ def _setting(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         parts = tuple(map(_setting, value))
         return None if any(part is None for part in parts) else parts
+    if isinstance(value, dict):
+        return {name: part for name, one in value.items() if (part := _setting(one)) is not None}
     weight = isinstance(value, (tf.Variable, keras.Variable))  # Graphs read those anew each time.
     if tf.is_tensor(value) and not weight and hasattr(value, "numpy"):
         value = value.numpy()
@@ -351,8 +378,9 @@ def _changed(before: list[Any], after: list[Any]) -> set[tuple[int, str]]:
     return {
         (id(layer), name)
         for layer, _, settings in after
-        for name, value in settings.items()
-        if name in known.get(id(layer), {}) and known[id(layer)][name] != value
+        if id(layer) in known
+        for name in settings.keys() | known[id(layer)].keys()
+        if settings.get(name) != known[id(layer)].get(name)
     }
 
 

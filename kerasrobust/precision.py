@@ -305,14 +305,15 @@ def has_bfloat16() -> bool:
 
 def check_graph(model: keras.Model) -> None:
     """Raises InputError for a model that can't be rebuilt layer by layer, or holds one that would be another then."""
-    for part in model._flatten_layers():
-        whole = part is model
-        if (whole or isinstance(part, GRAPHS)) and not (is_graph(part) and part.built):
-            raise InputError(
-                "Expected a built functional or Sequential Keras model. Received: "
-                f"{type(part).__name__} {part.name!r}{'' if whole else f' inside {model.name!r}'}. "
-                "Rebuild it from such layers, or under the wanted policy."
-            )
+    inner = [part for part in model._flatten_layers(include_self=False) if isinstance(part, GRAPHS)]
+    if not is_graph(model) or not model.built or not all(map(is_graph, inner)):
+        wrong = next((part for part in inner if not is_graph(part)), model) if is_graph(model) else model
+        inside = "" if wrong is model else f" inside {model.name!r}"
+        raise InputError(
+            "Expected a built functional or Sequential Keras model. "
+            f"Received: {type(wrong).__name__} {wrong.name!r}{inside}. "
+            "Rebuild it from such layers, or under the wanted policy."
+        )
 
 
 def with_precision(model: keras.Model, policy: str) -> keras.Model:

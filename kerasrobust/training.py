@@ -185,14 +185,15 @@ class AdversarialModel(keras.Model):
         """Chooses what the attack sees. Here, as probes can't be made while a step is traced."""
         if self._chosen:
             return
-        self._chosen = training_precision(self.network, self.precision)
-        if self._chosen != "float32":
-            policy = policy_of(self._chosen)  # Whether XLA compiles the step, `compile` decides.
+        chosen = training_precision(self.network, self.precision)
+        if chosen != "float32":
+            policy = policy_of(chosen)  # Whether XLA compiles the step, `compile` decides.
             self._twin = crafting_twin(self.network, policy)
             # What a layer adds to the loss by itself, it would add on the twin's side.
             parts = self.network._flatten_layers()
             if not any(getattr(layer, "activity_regularizer", None) or layer._losses for layer in parts):
                 self._learner = crafting_twin(self.network, policy, training=True)
+        self._chosen = chosen  # Last, as a twin may be impossible.
 
     def _attacked(self, x: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
         """Returns the logits that the attack sees."""

@@ -161,6 +161,24 @@ def test_what_its_layers_do_not_tell_has_no_twin(make: Any, monkeypatch: pytest.
             precision.with_precision(model, "mixed_bfloat16")
 
 
+class Block(keras.layers.Layer):
+    """Holds a model that it doesn't always use."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.way = keras.layers.Conv2D(4, 3)
+        self.short = keras.Sequential([keras.layers.Conv2D(4, 1)])
+
+    def call(self, inputs: Any) -> Any:
+        return self.way(inputs)
+
+
+def test_a_model_in_a_layer_that_was_never_called_is_no_hindrance() -> None:
+    model = keras.Sequential([keras.Input(SHAPE), Block(), keras.layers.Flatten(), keras.layers.Dense(4)])
+    twin = precision.at_precision(as_classifier(model), "folded", X)
+    np.testing.assert_allclose(twin.run(X), model(X), rtol=1e-4, atol=1e-4)
+
+
 def test_what_has_no_twin_is_attacked_as_it_is(weights: Any) -> None:
     kernel, bias = weights
     for model in (lambda x: x[:, 0, :4, 0], Subclassed(kernel, bias)):
