@@ -348,12 +348,13 @@ def _structure(model: Any, changing: set[tuple[int, str]]) -> list[Any]:
 
 def _read(code: Any) -> dict[str, Any]:
     """Returns what a callable reads by itself: an object its attributes, a function the variables around it."""
-    if not inspect.isfunction(code):
-        return {k: v for k, v in getattr(code, "__dict__", {}).items() if k != _ATTRIBUTE}
-    found = {name: code.__globals__[name] for name in code.__code__.co_names if name in code.__globals__}
-    for name, cell in zip(code.__code__.co_freevars, code.__closure__ or (), strict=True):
-        with contextlib.suppress(ValueError):  # Nothing is in it yet.
-            found[name] = cell.cell_contents
+    if inspect.isfunction(code):
+        found = {name: code.__globals__[name] for name in code.__code__.co_names if name in code.__globals__}
+        for name, cell in zip(code.__code__.co_freevars, code.__closure__ or (), strict=True):
+            with contextlib.suppress(ValueError):  # Nothing is in it yet.
+                found[name] = cell.cell_contents
+    else:
+        found = {name: value for name, value in getattr(code, "__dict__", {}).items() if name != _ATTRIBUTE}
     return {k: _structure(v, set()) if isinstance(v, keras.Model) else v for k, v in found.items()}
 
 

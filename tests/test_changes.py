@@ -154,10 +154,11 @@ class Wrapper:
 
 
 def test_what_a_callable_reads_is_followed() -> None:
-    wrapper = Wrapper(linear())
+    times, scaling = 1.0, L.Rescaling(1.0)
+    inner = keras.Sequential([keras.Input(SHAPE), scaling, linear()])
+    wrapper = Wrapper(inner)
     followed(wrapper, lambda: setattr(wrapper, "_times", -1.0))
-    times, dropout, network = 1.0, L.Rescaling(1.0), linear()
-    inner = keras.Sequential([keras.Input(SHAPE), dropout, network])
+    followed(wrapper, lambda: setattr(scaling, "scale", 2.0))
 
     def function(x: tf.Tensor) -> tf.Tensor:
         return inner(x) * times
@@ -167,7 +168,7 @@ def test_what_a_callable_reads_is_followed() -> None:
         times = 0.999
 
     followed(function, change)
-    followed(function, lambda: setattr(dropout, "scale", 3.0))
+    followed(function, lambda: setattr(scaling, "scale", 3.0))
 
 
 def test_what_runs_in_graphs_alone_is_attacked_too() -> None:
