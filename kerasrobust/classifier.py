@@ -28,8 +28,6 @@ _FITTED = {
     *("compiled", "loss", "optimizer", "steps_per_execution", "unrolled_steps_per_execution"),
     *("train_function", "test_function", "predict_function", "stop_training", "stop_evaluating", "stop_predicting"),
 }
-# Entries of an array up to which it is compared, as the mean of a `Normalization`.
-_COMPARED = 4096
 # How far the logits of a pass may be from those of its graph, as a share of a class's largest: ten times what float32
 # rounds.
 _ROUNDING = 1e-5
@@ -57,7 +55,7 @@ class Classifier:
         any_batch: whether one graph of it serves batches of any size.
         slack: how far its margins may be from those of the model that gives the verdict.
         gap: how far its logits are from those of the model outside a graph, relative to a class's largest; None where
-            nothing in a Keras model could read what its layers don't say.
+            the model is all that Keras says of it, or nothing can be compared.
     """
 
     def __init__(self, model: Any, forward: Callable[[tf.Tensor], tf.Tensor], *, name: str, image_shape: Shape) -> None:
@@ -137,9 +135,11 @@ def as_classifier(
 ) -> Classifier:
     """Returns what attacks see of a model. The same model gives the same object again, with its compiled attacks.
 
-    Another object comes back once a model has changed by more than its weights: other layers, other settings of them,
-    other numbers, arrays or functions that a callable reads. What else Python code inside a Keras model reads is told
-    by a pass over random images, unless the logits are the same or have noise that can't be seeded.
+    Another object comes back once a Keras model has changed by more than its weights: other layers, other settings of
+    them. Where it holds Python code of somebody's own, which may read anything, a pass over random images is compared
+    too; such a model gives a new object each time where its passes can't be compared. Callables made of TensorFlow
+    operations give a new one each time, traced anew, as nothing tells what they read. Hand over the classifier, or a
+    `tf.function`, which reads everything once, to use their graphs again.
 
     Args:
         model: a Keras model (functional, Sequential or subclassed; an `AdversarialModel` stands for its network), what
@@ -172,19 +172,17 @@ def as_classifier(
             model = model.network
         kept = getattr(model, _ATTRIBUTE, None)
         if kept is None or not _holds(kept, model):
-            before = _structure(model, set())
             kept = _make(model, image_shape)
+            # Of a model that is built by now: what building sets is no change by a call.
+            before = _structure(model, set())
             probe(kept, image_shape)
-            if isinstance(model, keras.Model) and _has_own_code(before):
-                # A layer's code may run in graphs alone; then there is nothing to compare.
-                with contextlib.suppress(*_FAILURES, RuntimeError):
-                    kept.gap = gap(kept)
-            kept.changing = _changed(before, _structure(model, set()))
-            kept.structure = _structure(model, kept.changing)
-            # A bound method or an object with slots has nowhere to keep it, so it is made anew each time.
-            with contextlib.suppress(AttributeError, TypeError):
-                # On the model, so that both are freed together; past Keras' __setattr__, which would track it.
-                object.__setattr__(model, _ATTRIBUTE, kept)
+            if _describes(kept, before):
+                kept.changing = _changed(before, _structure(model, set()))
+                kept.structure = _structure(model, kept.changing)
+                # A bound method or an object with slots has nowhere to keep it, so it is made anew each time.
+                with contextlib.suppress(AttributeError, TypeError):
+                    # On the model, so that both are freed together; past Keras' __setattr__, which would track it.
+                    object.__setattr__(model, _ATTRIBUTE, kept)
         classifier = kept
     if image_shape is not None:
         check_shape(classifier, tuple(image_shape))
@@ -302,17 +300,29 @@ def _is_training_wrapper(model: Any) -> bool:
     return hasattr(model, "network") and any(t.__module__ == "kerasrobust.training" for t in type(model).__mro__)
 
 
+def _describes(classifier: Classifier, structure: list[Any]) -> bool:
+    """Tells whether it can be known later that a classifier still says what its model says; measures its `gap`."""
+    model = classifier.model
+    if not isinstance(model, keras.Model):
+        # NumPy code is asked anew each time; the others are graphs already, which have read what they read.
+        fixed = isinstance(model, (tf.types.experimental.Callable, keras.layers.TFSMLayer))
+        return classifier.arrays or fixed or type(model).__module__.partition(".")[0] == "kerasrobust"
+    if not _has_own_code(structure):
+        return True
+    classifier.gap = gap(classifier)
+    return classifier.gap is not None
+
+
 def _holds(kept: Classifier, model: Any) -> bool:
     """Tells whether a classifier that was made before still says what the model says."""
     # Of another model where functools.wraps has copied it, of an older one where a layer or a setting is new.
-    if kept.model is not model:
+    if kept.model is not model or kept.structure != _structure(model, kept.changing):
         return False
-    if kept.arrays:  # Python code is asked anew each time.
+    if kept.gap is None:
         return True
-    if kept.structure != _structure(model, kept.changing):
-        return False
+    now = gap(kept)
     # Twice, as weights may have changed since, and rounding with them.
-    return kept.gap is None or gap(kept) <= 2 * kept.gap + _ROUNDING
+    return now is not None and now <= 2 * kept.gap + _ROUNDING
 
 
 def _has_own_code(structure: list[Any]) -> bool:
@@ -320,42 +330,26 @@ def _has_own_code(structure: list[Any]) -> bool:
     parts: list[Any] = []
     for layer, _, settings in structure:
         parts += [layer, *settings.values()]
-        parts += getattr(layer, "operations", [])  # Of a functional model, whose operations needn't be layers.
+        # Of a functional model, whose operations needn't be layers, and may hold a function as `vectorized_map` does.
+        for operation in getattr(layer, "operations", []):
+            parts += [operation, *vars(operation).values()]
     kinds = [part if inspect.isroutine(part) else type(part) for part in parts]
     return any(str(kind.__module__).partition(".")[0] not in _KNOWN for kind in kinds)
 
 
 def _structure(model: Any, changing: set[tuple[int, str]]) -> list[Any]:
-    """Returns what the graphs of a model hold besides its weights: its layers with their settings, as a rate.
+    """Returns what the graphs of a Keras model hold besides its weights: its layers with their settings, as a rate.
 
     Args:
-        model: any model.
+        model: any model; nothing is known of one that isn't Keras'.
         changing: attributes that calls change, by layer and name, as a counter: they are no settings.
     """
-    if isinstance(model, keras.Model):
-        read = [
-            (layer, layer.dtype_policy.name, {k: v for k, v in vars(layer).items() if k[0] != "_" and k not in _FITTED})
-            for layer in model._flatten_layers()
-        ]
-    else:
-        read = [(model, "", _read(model))]
     found = []
-    for part, dtype, values in read:
-        settings = {k: _setting(v) for k, v in values.items() if (id(part), k) not in changing}
-        found.append((part, dtype, {k: v for k, v in settings.items() if v is not None}))
+    for layer in model._flatten_layers() if isinstance(model, keras.Model) else []:
+        read = {k: v for k, v in vars(layer).items() if k[0] != "_" and k not in _FITTED}
+        settings = {k: _setting(v) for k, v in read.items() if (id(layer), k) not in changing}
+        found.append((layer, layer.dtype_policy.name, {k: v for k, v in settings.items() if v is not None}))
     return found
-
-
-def _read(code: Any) -> dict[str, Any]:
-    """Returns what a callable reads by itself: an object its attributes, a function the variables around it."""
-    if inspect.isfunction(code):
-        found = {name: code.__globals__[name] for name in code.__code__.co_names if name in code.__globals__}
-        for name, cell in zip(code.__code__.co_freevars, code.__closure__ or (), strict=True):
-            with contextlib.suppress(ValueError):  # Nothing is in it yet.
-                found[name] = cell.cell_contents
-    else:
-        found = {name: value for name, value in getattr(code, "__dict__", {}).items() if name != _ATTRIBUTE}
-    return {k: _structure(v, set()) if isinstance(v, keras.Model) else v for k, v in found.items()}
 
 
 def _setting(value: Any) -> Any:
@@ -369,7 +363,7 @@ def _setting(value: Any) -> Any:
     if tf.is_tensor(value) and not weight and hasattr(value, "numpy"):
         value = value.numpy()
     if isinstance(value, (np.ndarray, np.generic)):
-        return (str(value.dtype), value.shape, value.tobytes()) if value.size <= _COMPARED else None
+        return str(value.dtype), value.shape, hash(value.tobytes())
     return value if isinstance(value, (bool, int, float, str)) or callable(value) else None
 
 

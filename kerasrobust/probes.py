@@ -134,19 +134,26 @@ def _same(a: np.ndarray, b: np.ndarray) -> bool:
     return bool(abs(a - b).max() <= 1e-6 * max(1.0, float(abs(a).max())))
 
 
-def gap(classifier: Classifier) -> float:
-    """Returns how far the model's logits are from those of its graph, relative to a class's largest; 0 for what varies.
+def gap(classifier: Classifier) -> float | None:
+    """Returns how far the model's logits are from those of its graph, relative to a class's largest.
 
     A graph keeps what Python code of the model has read besides its weights: a dict, a helper object, a global name.
+
+    Returns:
+        The largest difference, or None where the two can't be compared: passes that vary by themselves, or that fail.
     """
     if not classifier.repeats:
-        return 0.0
+        return None
     images = probe_images(next(iter(classifier.probed)))
     key = tf.constant([0, 1]) if classifier.randomized else None
-    graph = classifier.run(images, key)
+    try:
+        graph = classifier.run(images, key)
+        passed = classifier(tf.constant(images), key).numpy()
+    except Exception:  # Code that works in graphs alone says so in any way; what else is wrong, a new probe tells.
+        return None
     # By class, as one may be masked by -1e9.
     scale = np.maximum(abs(graph).max(axis=0), 1.0)
-    return float((abs(graph - classifier(tf.constant(images), key).numpy()) / scale).max())
+    return float((abs(graph - passed) / scale).max())
 
 
 def check_shape(classifier: Classifier, shape: tuple[int | None, ...]) -> None:

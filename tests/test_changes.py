@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,9 @@ from conftest import PIXELS, SHAPE, linear_model
 from keras import layers as L
 
 from kerasrobust.classifier import as_classifier
+from kerasrobust.errors import InputError
 from kerasrobust.layers import RandomDropout
+from kerasrobust.saving import load_model
 
 KERNEL = np.random.default_rng(1).normal(size=(PIXELS, 4)).astype(np.float32)
 BIAS = np.array([0.5, -0.5, 0.25, 0], np.float32)
@@ -51,6 +54,17 @@ def test_arrays_that_layers_hold_are_settings_too() -> None:
     check()
     norm.adapt(3 * X + 5)
     check()
+
+
+def test_what_a_large_array_or_a_late_built_layer_holds_is_a_setting_too() -> None:
+    norm = L.Normalization()
+    scale = L.Rescaling(np.ones((64, 64, 3), np.float32))
+    images = np.random.default_rng(3).random((4, 64, 64, 3), np.float32)
+    network = keras.Sequential([scale, norm, L.GlobalAveragePooling2D(), L.Dense(4)])  # Built by what asks first.
+    for change in (lambda: None, lambda: norm.adapt(3 * images + 5), lambda: setattr(scale, "scale", 2 * scale.scale)):
+        change()
+        found = as_classifier(network, image_shape=images.shape[1:]).run(images)
+        np.testing.assert_allclose(found, network(images), rtol=1e-3, atol=1e-3)
 
 
 class Helper:
@@ -105,6 +119,11 @@ def in_an_operation(helper: Helper) -> keras.Model:
     return keras.Model(images, Times(helper)(linear()(images)))
 
 
+def in_a_mapped_function(helper: Helper) -> keras.Model:
+    images = keras.Input(SHAPE)
+    return keras.Model(images, keras.ops.vectorized_map(lambda one: one * helper.times, linear()(images)))
+
+
 def beside_a_masked_class(helper: Helper) -> keras.Model:
     """As networks say that a class is impossible; rounding of such a number is larger than the other logits."""
     return linear(L.Lambda(lambda inputs: inputs * helper.times), L.Lambda(lambda inputs: inputs - [0, 0, 0, 1e9]))
@@ -131,10 +150,11 @@ def followed(model: Any, change: Callable[[], None]) -> None:
         in_a_layer(lambda helper: {"helper": helper}),
         in_a_lambda,
         in_an_operation,
+        in_a_mapped_function,
         in_a_subclass,
         beside_a_masked_class,
     ],
-    ids=["private", "dict", "lambda", "operation", "subclass", "masked"],
+    ids=["private", "dict", "lambda", "operation", "mapped", "subclass", "masked"],
 )
 def test_what_python_code_in_a_model_reads_is_followed(make: Callable[[Helper], keras.Model]) -> None:
     helper = Helper()
@@ -145,43 +165,82 @@ def test_what_python_code_in_a_model_reads_is_followed(make: Callable[[Helper], 
 class Wrapper:
     """A model with a step before it, as people write it without Keras."""
 
-    def __init__(self, model: Callable[[Any], Any]) -> None:
-        self.model = model
-        self._times = 1.0
+    def __init__(self, model: Callable[[Any], Any], kernel: np.ndarray = KERNEL) -> None:
+        self.model, self.kernel = model, kernel
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
-        return self.model(x * self._times)
+        return self.model(x) + tf.reshape(x, (-1, PIXELS)) @ self.kernel
 
 
-def test_what_a_callable_reads_is_followed() -> None:
-    times, scaling = 1.0, L.Rescaling(1.0)
-    inner = keras.Sequential([keras.Input(SHAPE), scaling, linear()])
-    wrapper = Wrapper(inner)
-    followed(wrapper, lambda: setattr(wrapper, "_times", -1.0))
-    followed(wrapper, lambda: setattr(scaling, "scale", 2.0))
+def test_callables_say_what_they_say_now() -> None:
+    """Nothing tells what a callable reads, not even to a pass over random images: two networks may agree there."""
+    wrapper = Wrapper(linear())
+    models = [wrapper, lambda x: wrapper.model(x), functools.partial(Wrapper.__call__, wrapper), L.Lambda(wrapper)]
+    changes = [
+        lambda: None,
+        lambda: setattr(wrapper, "kernel", -KERNEL),
+        lambda: setattr(wrapper, "model", linear(L.ReLU())),
+        lambda: setattr(wrapper, "model", Wrapper(linear())),
+        lambda: setattr(wrapper.model, "kernel", 3 * KERNEL),
+    ]
+    for change in changes:
+        change()
+        for model in models:
+            found = as_classifier(model, image_shape=SHAPE).run(X)
+            np.testing.assert_allclose(found, model(tf.constant(X)), rtol=1e-4, atol=1e-4)
 
-    def function(x: tf.Tensor) -> tf.Tensor:
-        return inner(x) * times
 
-    def change() -> None:
-        nonlocal times
-        times = 0.999
+def test_a_graph_is_kept(tmp_path: Any) -> None:
+    """What TensorFlow has traced already has read what it reads."""
+    network = linear()
+    network.export(tmp_path / "exported", verbose=False)
+    function = tf.function(lambda x: network(x))
+    models = [function, function.get_concrete_function(tf.TensorSpec((None, *SHAPE)))]
+    models += [L.TFSMLayer(tmp_path / "exported", call_endpoint="serve"), load_model(tmp_path / "exported")]
+    for model in models:
+        classifier = as_classifier(model, image_shape=SHAPE)
+        assert as_classifier(model, image_shape=SHAPE) is classifier
+        np.testing.assert_allclose(classifier.run(X), LOGITS, rtol=1e-4, atol=1e-4)
 
-    followed(function, change)
-    followed(function, lambda: setattr(scaling, "scale", 3.0))
 
+def test_what_runs_in_graphs_alone_is_followed_too() -> None:
+    helper = Helper()
 
-def test_what_runs_in_graphs_alone_is_attacked_too() -> None:
     class Slope(L.Layer):
         def call(self, inputs: tf.Tensor) -> tf.Tensor:
-            return inputs + tf.gradients(tf.reduce_sum(inputs**2), inputs)[0]
+            return inputs + helper.times * tf.gradients(tf.reduce_sum(inputs**2), inputs)[0]
 
-    model = keras.Sequential([keras.Input(SHAPE), L.Flatten(), L.Dense(4)])
-    model.add(Slope())
-    kept = as_classifier(model)
-    assert as_classifier(model) is kept
-    plain = model.layers[1](model.layers[0](X)).numpy()
-    np.testing.assert_allclose(kept.run(X), 3 * plain, rtol=1e-4, atol=1e-4)
+    class Asserting(Slope):
+        def call(self, inputs: tf.Tensor) -> tf.Tensor:
+            assert not tf.executing_eagerly()
+            return super().call(inputs)
+
+    for layer in (Slope(), Asserting()):
+        for helper.times in (1.0, 2.0):
+            found = as_classifier(linear(layer)).run(X)
+            np.testing.assert_allclose(found, (1 + 2 * helper.times) * LOGITS, rtol=1e-4, atol=1e-4)
+
+
+def test_noise_that_cant_be_seeded_hides_no_change() -> None:
+    helper = Helper()
+
+    class Noisy(L.Layer):
+        def call(self, inputs: tf.Tensor) -> tf.Tensor:
+            return helper.times * (inputs + tf.random.uniform(tf.shape(inputs), 0, 1e-3))
+
+    model = linear(Noisy())
+    for helper.times in (1.0, 2.0):
+        np.testing.assert_allclose(as_classifier(model).run(X), helper.times * LOGITS, rtol=1e-4, atol=1e-2)
+
+
+def test_code_that_fails_since_is_refused_in_one_line() -> None:
+    helper = Helper()
+    model = in_a_lambda(helper)
+    as_classifier(model)
+    helper.times = None  # type: ignore[assignment]
+    with pytest.raises(InputError) as told:
+        as_classifier(model)
+    assert "\n" not in str(told.value)
 
 
 def test_frozen_normalisation_is_followed_where_a_model_asks_for_training_mode() -> None:

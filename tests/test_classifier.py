@@ -146,6 +146,7 @@ def test_batch_normalisation_and_dropout_are_in_inference_mode() -> None:
 
 
 def test_same_model_gives_the_same_classifier() -> None:
+    @tf.function
     def function(x: tf.Tensor) -> tf.Tensor:
         return tf.reshape(x, (-1, 192)) @ KERNEL
 

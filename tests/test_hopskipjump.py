@@ -120,11 +120,11 @@ def test_queries_told_are_those_that_a_network_sees(norm: Any, eot: int, small: 
         return small(tf.ensure_shape(tf.numpy_function(count, [x], tf.float32), x.shape))
 
     y = labels_of(small, X, 0)
-    as_classifier(counted, image_shape=SHAPE)
+    network = as_classifier(counted, image_shape=SHAPE)
     seen[0] = 0
     told: list[Step] = []
     attack = HopSkipJump(norm=norm, queries=150, initial_queries=20, eot=eot)
-    result = attack(counted, X, y, progress=told.append)
+    result = attack(network, X, y, progress=told.append)
     assert result.forwards == seen[0]
     assert told[-1].forwards == result.forwards
 
