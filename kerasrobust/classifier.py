@@ -137,9 +137,9 @@ def as_classifier(
 
     Another object comes back once a Keras model has changed by more than its weights: other layers, other settings of
     them. Where it holds Python code of somebody's own, which may read anything, a pass over random images is compared
-    too; such a model gives a new object each time where its passes can't be compared. Callables made of TensorFlow
-    operations give a new one each time, traced anew, as nothing tells what they read. Hand over the classifier, or a
-    `tf.function`, which reads everything once, to use their graphs again.
+    too: what doesn't show there isn't seen. Where passes can't be compared, and for callables, the object is a new one
+    each time, with new probes and graphs, as nothing tells what they read. Hand over the classifier to have a
+    callable's used again; a `tf.function` keeps them too, as it keeps what it has read itself.
 
     Args:
         model: a Keras model (functional, Sequential or subclassed; an `AdversarialModel` stands for its network), what
@@ -304,9 +304,9 @@ def _describes(classifier: Classifier, structure: list[Any]) -> bool:
     """Tells whether it can be known later that a classifier still says what its model says; measures its `gap`."""
     model = classifier.model
     if not isinstance(model, keras.Model):
-        # NumPy code is asked anew each time; the others are graphs already, which have read what they read.
+        # They are graphs already, which have read what they read: the last is what `load_model` returns.
         fixed = isinstance(model, (tf.types.experimental.Callable, keras.layers.TFSMLayer))
-        return classifier.arrays or fixed or type(model).__module__.partition(".")[0] == "kerasrobust"
+        return fixed or type(model).__module__.partition(".")[0] == "kerasrobust"
     if not _has_own_code(structure):
         return True
     classifier.gap = gap(classifier)
@@ -330,9 +330,11 @@ def _has_own_code(structure: list[Any]) -> bool:
     parts: list[Any] = []
     for layer, _, settings in structure:
         parts += [layer, *settings.values()]
-        # Of a functional model, whose operations needn't be layers, and may hold a function as `vectorized_map` does.
+        # Of a functional model, whose operations needn't be layers, and may be given a function as `map` is.
         for operation in getattr(layer, "operations", []):
-            parts += [operation, *vars(operation).values()]
+            if not isinstance(operation, keras.Layer):
+                given = [(node.arguments.args, node.arguments.kwargs) for node in operation._inbound_nodes]
+                parts += [operation, *filter(callable, [*vars(operation).values(), *keras.tree.flatten(given)])]
     kinds = [part if inspect.isroutine(part) else type(part) for part in parts]
     return any(str(kind.__module__).partition(".")[0] not in _KNOWN for kind in kinds)
 

@@ -101,7 +101,8 @@ def evaluate(
     else Square and HopSkipJump. A finding says so.
 
     Args:
-        model: Keras model, SavedModel network, or callable giving logits.
+        model: Keras model, SavedModel network, callable giving logits (traced anew in each call), or the `Classifier`
+            that `as_classifier` makes of one, whose graphs are used again.
         x: float32 (N, H, W, C) in [0, 1].
         y: integers (N,).
         attacks: registered names or "autoattack", or attacks with settings of their own. Each runs on all examples; the

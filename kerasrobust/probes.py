@@ -131,7 +131,12 @@ def probe(classifier: Classifier, image_shape: Sequence[int | None] | None) -> N
 
 def _same(a: np.ndarray, b: np.ndarray) -> bool:
     # Relative to the largest logit: devices may sum in another order from call to call, noise moves far more.
-    return bool(abs(a - b).max() <= 1e-6 * max(1.0, float(abs(a).max())))
+    return bool(_apart(a, b).max() <= 1e-6 * abs(a).max(initial=1.0, where=np.isfinite(a)))
+
+
+def _apart(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    # A class may be masked by -inf.
+    return abs(np.subtract(a, b, out=np.zeros_like(a), where=a != b))
 
 
 def gap(classifier: Classifier) -> float | None:
@@ -152,8 +157,8 @@ def gap(classifier: Classifier) -> float | None:
     except Exception:  # Code that works in graphs alone says so in any way; what else is wrong, a new probe tells.
         return None
     # By class, as one may be masked by -1e9.
-    scale = np.maximum(abs(graph).max(axis=0), 1.0)
-    return float((abs(graph - passed) / scale).max())
+    scale = abs(graph).max(axis=0, initial=1.0, where=np.isfinite(graph))
+    return float((_apart(graph, passed) / scale).max())
 
 
 def check_shape(classifier: Classifier, shape: tuple[int | None, ...]) -> None:

@@ -13,9 +13,10 @@ import tensorflow as tf
 from conftest import PIXELS, SHAPE, linear_model
 from keras import layers as L
 
-from kerasrobust.classifier import as_classifier
+from kerasrobust.classifier import Classifier, as_classifier
 from kerasrobust.errors import InputError
-from kerasrobust.layers import RandomDropout
+from kerasrobust.layers import RandomDropout, randomize
+from kerasrobust.models import build_model
 from kerasrobust.saving import load_model
 
 KERNEL = np.random.default_rng(1).normal(size=(PIXELS, 4)).astype(np.float32)
@@ -124,6 +125,11 @@ def in_a_mapped_function(helper: Helper) -> keras.Model:
     return keras.Model(images, keras.ops.vectorized_map(lambda one: one * helper.times, linear()(images)))
 
 
+def in_a_mapped_argument(helper: Helper) -> keras.Model:
+    images = keras.Input(SHAPE)
+    return keras.Model(images, keras.ops.map(lambda one: one * helper.times, linear()(images)))
+
+
 def beside_a_masked_class(helper: Helper) -> keras.Model:
     """As networks say that a class is impossible; rounding of such a number is larger than the other logits."""
     return linear(L.Lambda(lambda inputs: inputs * helper.times), L.Lambda(lambda inputs: inputs - [0, 0, 0, 1e9]))
@@ -151,10 +157,11 @@ def followed(model: Any, change: Callable[[], None]) -> None:
         in_a_lambda,
         in_an_operation,
         in_a_mapped_function,
+        in_a_mapped_argument,
         in_a_subclass,
         beside_a_masked_class,
     ],
-    ids=["private", "dict", "lambda", "operation", "mapped", "subclass", "masked"],
+    ids=["private", "dict", "lambda", "operation", "mapped", "argument", "subclass", "masked"],
 )
 def test_what_python_code_in_a_model_reads_is_followed(make: Callable[[Helper], keras.Model]) -> None:
     helper = Helper()
@@ -176,6 +183,7 @@ def test_callables_say_what_they_say_now() -> None:
     """Nothing tells what a callable reads, not even to a pass over random images: two networks may agree there."""
     wrapper = Wrapper(linear())
     models = [wrapper, lambda x: wrapper.model(x), functools.partial(Wrapper.__call__, wrapper), L.Lambda(wrapper)]
+    models.append(lambda x: wrapper(tf.constant(x.__array__())).numpy())  # NumPy code.
     changes = [
         lambda: None,
         lambda: setattr(wrapper, "kernel", -KERNEL),
@@ -201,6 +209,38 @@ def test_a_graph_is_kept(tmp_path: Any) -> None:
         classifier = as_classifier(model, image_shape=SHAPE)
         assert as_classifier(model, image_shape=SHAPE) is classifier
         np.testing.assert_allclose(classifier.run(X), LOGITS, rtol=1e-4, atol=1e-4)
+
+
+def functional() -> keras.Model:
+    images = keras.Input(SHAPE)
+    hidden = L.BatchNormalization()(L.Conv2D(4, 3, activation="relu")(images))
+    return keras.Model(images, keras.ops.relu(L.Dense(4)(L.Flatten()(hidden))) * 2)
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_what_keras_says_all_of_needs_no_pass(policy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    keras.config.set_dtype_policy(policy)
+    try:
+        models = [functional(), linear(L.ReLU()), build_model("convnet", widths=(2, 4))]
+    finally:
+        keras.config.set_dtype_policy("float32")
+    models.append(randomize(models[-1], 0.1))
+    for model in models:
+        kept = as_classifier(model)
+        assert kept.gap is None
+        monkeypatch.setattr(Classifier, "__call__", None)
+        model.set_weights([2 * part for part in model.get_weights()])
+        assert as_classifier(model) is kept
+        monkeypatch.undo()
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_class_that_is_masked_by_infinity_is_no_noise() -> None:
+    model = linear(L.Lambda(lambda inputs: inputs - [0, 0, 0, np.inf]))
+    kept = as_classifier(model)
+    assert not kept.randomized
+    assert kept.gap == pytest.approx(0, abs=1e-6)
+    assert as_classifier(model) is kept
 
 
 def test_what_runs_in_graphs_alone_is_followed_too() -> None:

@@ -65,10 +65,10 @@ def test_a_numpy_function_is_recognised(matrix: tuple[np.ndarray, np.ndarray]) -
     assert set(kinds) == {(np.dtype(np.float32), SHAPE)}
     asked = len(kinds)
     assert not has_gradient(classifier)
-    assert as_classifier(model) is classifier
+    assert as_classifier(classifier) is classifier
     assert len(kinds) == asked
     assert classifier(tf.constant(X)).shape == (9, 4)
-    assert len(as_classifier(model, image_shape=SHAPE).probed) == 1
+    assert len(as_classifier(classifier, image_shape=SHAPE).probed) == 1
 
 
 def test_its_shape_is_guessed_where_nobody_says_it() -> None:

@@ -1,7 +1,7 @@
 """What all attacks share: the call that checks, runs, judges and counts. An attack itself is three small functions.
 
 `begin` makes the state of a batch, `advance` moves it a tensor-valued number of steps, `finish` has a last look. Each
-is traced once per (attack, model, shape of images, precision): numbers such as epsilon are tensors, and one graph
+is traced once per (attack, classifier, shape of images, precision): numbers such as epsilon are tensors, and one graph
 serves batches of any size. `advance` is called in chunks of about half a second, and between chunks progress is told
 and cancelling looked at; examples that are done leave the batch there, and others take their place (`attacks.batch`).
 """
@@ -226,7 +226,8 @@ class Attack(ABC):
         """Attacks images and judges the result by re-prediction in float32.
 
         Args:
-            model: Keras model, SavedModel network, or callable giving logits.
+            model: Keras model, SavedModel network, callable giving logits (traced anew in each call), or the
+                `Classifier` that `as_classifier` makes of one, whose graphs are used again.
             x: float32 (N, H, W, C) in [0, 1].
             y: integers (N,), the true classes.
             seed: of the random starts and of the noise in our noise layers; equal seeds give equal results.
