@@ -255,9 +255,9 @@ def test_what_runs_in_graphs_alone_is_followed_too() -> None:
             assert not tf.executing_eagerly()
             return super().call(inputs)
 
-    for layer in (Slope(), Asserting()):
+    for model in (linear(Slope()), linear(Asserting())):
         for helper.times in (1.0, 2.0):
-            found = as_classifier(linear(layer)).run(X)
+            found = as_classifier(model).run(X)
             np.testing.assert_allclose(found, (1 + 2 * helper.times) * LOGITS, rtol=1e-4, atol=1e-4)
 
 
