@@ -98,11 +98,11 @@ def test_noise_of_a_whole_batch_is_drawn_for_each_pass() -> None:
         calls.assign_add(1)
         return tf.reshape(x * tf.random.uniform((), 0.5, 1.0), [-1, PIXELS]) @ kernel
 
-    as_classifier(lit, image_shape=SHAPE)  # Its probes are calls, too.
+    network = as_classifier(lit, image_shape=SHAPE)  # Its probes are calls, too.
     counts = []
     for size in (N, 50 * N):
         before = int(calls)
-        PGD(epsilon=0.05, steps=2, eot=10)(lit, X, np.zeros(N, int), early_stop=False, batch_size=size, passes=2)
+        PGD(epsilon=0.05, steps=2, eot=10)(network, X, np.zeros(N, int), early_stop=False, batch_size=size, passes=2)
         counts.append(int(calls) - before)
     assert counts[0] == counts[1] > 2 * 10
 

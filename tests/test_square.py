@@ -36,9 +36,9 @@ class Spy:
 
     def during(self, attack: Square, x: np.ndarray, y: np.ndarray, **settings: Any) -> tuple[Any, np.ndarray]:
         """Returns the result of an attack and its queries, (Q, N, H, W, C), without those of the verdicts."""
-        as_classifier(self, image_shape=x.shape[1:])
+        network = as_classifier(self, image_shape=x.shape[1:])
         self.asked.clear()
-        result = attack(self, x, y, **settings)
+        result = attack(network, x, y, **settings)
         return result, np.stack(self.asked[1:-1])
 
 
