@@ -22,9 +22,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kerasrobust import losses
 from kerasrobust.attacks import PGD
-from kerasrobust.models import ARCHITECTURES, build_model
+from kerasrobust.networks.architectures import ARCHITECTURES, build_model
+from kerasrobust.ops import losses
 from kerasrobust.training import FGSM, AdversarialModel, Objective
 from kerasrobust.training import PGD as PGDTraining
 

@@ -11,7 +11,8 @@ import tensorflow as tf
 from protocol import Measurement, timed
 
 import kerasrobust as kr
-from kerasrobust.data import load_dataset, train_pipeline, unwatched
+from kerasrobust.data.load import load_dataset
+from kerasrobust.data.pipeline import train_pipeline, unwatched
 
 EPSILON = 8 / 255
 STEPS = 7

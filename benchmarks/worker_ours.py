@@ -15,7 +15,7 @@ from protocol import Measurement, serve, timed
 from training_step import feed, train
 
 import kerasrobust as kr
-from kerasrobust import layers
+from kerasrobust.networks.noise import noise_off
 
 ROOT = Path(__file__).resolve().parents[1]
 EPSILON = 8 / 255
@@ -98,7 +98,7 @@ def bare(model: str, noise: bool) -> tf.types.experimental.GenericFunction:
     def gradient(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         if noise:
             return bare_gradient(victim, x, y)
-        with layers.noise_off():
+        with noise_off():
             return bare_gradient(victim, x, y)
 
     return tf.function(gradient, autograph=False)

@@ -17,32 +17,36 @@ from kerasrobust.errors import Cancelled, InputError
 
 if TYPE_CHECKING:
     from kerasrobust import attacks, training
-    from kerasrobust.classifier import as_classifier
-    from kerasrobust.data import load_data, load_dataset
-    from kerasrobust.evaluation import evaluate
-    from kerasrobust.layers import RandomDropout, randomize
-    from kerasrobust.models import build_model
-    from kerasrobust.saving import load_model, save_model
+    from kerasrobust.data.load import load_data, load_dataset
+    from kerasrobust.evaluation import outcome
+    from kerasrobust.evaluation.autoattack import AutoAttack
+    from kerasrobust.evaluation.evaluate import evaluate
+    from kerasrobust.networks.architectures import build_model
+    from kerasrobust.networks.classifier import as_classifier
+    from kerasrobust.networks.noise import RandomDropout, randomize
+    from kerasrobust.networks.saving import load_model, save_model
     from kerasrobust.training import AdversarialModel
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "AdversarialModel": "training",
-    "RandomDropout": "layers",
-    "as_classifier": "classifier",
-    "build_model": "models",
-    "evaluate": "evaluation",
-    "load_data": "data",
-    "load_dataset": "data",
-    "load_model": "saving",
-    "randomize": "layers",
-    "save_model": "saving",
+    "AutoAttack": "evaluation.autoattack",
+    "RandomDropout": "networks.noise",
+    "as_classifier": "networks.classifier",
+    "build_model": "networks.architectures",
+    "evaluate": "evaluation.evaluate",
+    "load_data": "data.load",
+    "load_dataset": "data.load",
+    "load_model": "networks.saving",
+    "randomize": "networks.noise",
+    "save_model": "networks.saving",
 }
-_MODULES = ("attacks", "training")
+_MODULES = {"attacks": "attacks", "outcome": "evaluation.outcome", "training": "training"}
 
 __all__ = [
     "AdversarialModel",
+    "AutoAttack",
     "Cancelled",
     "InputError",
     "RandomDropout",
@@ -53,6 +57,7 @@ __all__ = [
     "load_data",
     "load_dataset",
     "load_model",
+    "outcome",
     "randomize",
     "save_model",
     "training",
@@ -72,7 +77,7 @@ def __getattr__(name: str) -> Any:
     """Loads a public name when it is first used, so that `import kerasrobust` takes no TensorFlow with it."""
     if name in _MODULES:
         require_tensorflow()
-        return importlib.import_module(f"kerasrobust.{name}")
+        return importlib.import_module(f"kerasrobust.{_MODULES[name]}")
     if name in _HOMES:
         require_tensorflow()
         return getattr(importlib.import_module(f"kerasrobust.{_HOMES[name]}"), name)

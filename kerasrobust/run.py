@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         require_tensorflow()
         if isinstance(config, CompareConfig | ModelsConfig):
-            from kerasrobust import compare
+            from kerasrobust.show import compare
 
             return compare.run(config)
         status = _run(config)
@@ -249,13 +249,13 @@ def _run(config: RunConfig) -> int:
     log = _Log()
     try:
         # Seconds of TensorFlow, before anything has begun: Ctrl-C ends it at once.
-        from kerasrobust import engine
+        from kerasrobust.jobs import engine
 
         with _stopping() as should_stop, contextlib.ExitStack() as stack:
             if config.json:
                 draw: Callable[[Event], None] = _print_json
             else:
-                from kerasrobust.console import ConsoleRenderer
+                from kerasrobust.show.console import ConsoleRenderer
 
                 draw = stack.enter_context(ConsoleRenderer(quiet=config.quiet))
 

@@ -14,9 +14,9 @@ def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with two small untrained networks for `shapes`: `tiny`, and `noisy` with dropout that stays on."""
     import keras
 
-    from kerasrobust.layers import randomize
-    from kerasrobust.models import build_model
-    from kerasrobust.saving import save_model
+    from kerasrobust.networks.architectures import build_model
+    from kerasrobust.networks.noise import randomize
+    from kerasrobust.networks.saving import save_model
 
     folder = tmp_path_factory.mktemp("models")
     keras.utils.set_random_seed(5)
@@ -29,10 +29,10 @@ def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def agreed(models_dir: Path) -> Path:
     """An .npz file of 3,000 images with the classes that `tiny` gives them, so that it is right on all of them."""
-    from kerasrobust import shapes
-    from kerasrobust.classifier import as_classifier
-    from kerasrobust.saving import load_model
-    from kerasrobust.verdict import predict
+    from kerasrobust.attacks.verdict import predict
+    from kerasrobust.data import shapes
+    from kerasrobust.networks.classifier import as_classifier
+    from kerasrobust.networks.saving import load_model
 
     images, _ = shapes.generate(3000, 1)
     model = as_classifier(load_model(models_dir / "tiny"))

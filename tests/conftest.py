@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from keras import layers as L
 
-from kerasrobust import precision
-from kerasrobust.layers import noise_off, randomize
-from kerasrobust.models import build_model
+from kerasrobust.networks.architectures import build_model
+from kerasrobust.networks.noise import noise_off, randomize
+from kerasrobust.twins import precision
 
 SHAPE = (8, 8, 3)
 PIXELS = 192

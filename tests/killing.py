@@ -28,10 +28,10 @@ COMPARED = ("x_adv", "prediction_adv", "success", "correct_rate", "distance", "a
 
 def child(models_dir: Path, runs_dir: Path, moment: dict[str, Any]) -> None:
     """Runs the evaluation in this process, which dies at its moment."""
-    from kerasrobust import engine, memory
-    from kerasrobust.attacks import batch
+    from kerasrobust.attacks import batch, checkpoint
     from kerasrobust.config import AttackConfig
     from kerasrobust.events import AttackStarted, Event
+    from kerasrobust.jobs import engine
 
     def die() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -63,7 +63,7 @@ def child(models_dir: Path, runs_dir: Path, moment: dict[str, Any]) -> None:
                 os.ftruncate(file.fileno(), file.tell() // 2)
                 die()
 
-        memory.np.savez = save_half_and_die  # type: ignore[assignment]
+        checkpoint.np.savez = save_half_and_die  # type: ignore[assignment]
     timer = threading.Timer(moment.get("seconds", 0.0), die)
 
     def emit(event: Event) -> None:
@@ -102,9 +102,9 @@ def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
 def main(count: int) -> int:
     import keras
 
-    from kerasrobust.models import build_model
+    from kerasrobust.networks.architectures import build_model
+    from kerasrobust.networks.saving import save_model
     from kerasrobust.runs import state
-    from kerasrobust.saving import save_model
 
     keras.utils.set_random_seed(1)
     draw = random.Random(0)

@@ -16,8 +16,8 @@ from cli import Outcome, call, events
 from keras import layers as L
 
 from kerasrobust.events import ModelSaved, StageFinished
+from kerasrobust.networks.saving import SavedModelNetwork, load_model
 from kerasrobust.runs import state
-from kerasrobust.saving import SavedModelNetwork, load_model
 
 SHAPE = (32, 32, 3)
 X = np.random.default_rng(1).random((4, *SHAPE), np.float32)

@@ -12,12 +12,12 @@ from conftest import PIXELS, images, labels_of, linear_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kerasrobust import losses, threat
 from kerasrobust.attacks import APGDCE, APGDDLR, APGDT, PGD, APGDMargin
 from kerasrobust.attacks.apgd import _check, _check_l1, _sparse, schedule
-from kerasrobust.attacks.passes import nth_rival
-from kerasrobust.classifier import as_classifier
+from kerasrobust.attacks.network import nth_rival
 from kerasrobust.errors import InputError
+from kerasrobust.networks.classifier import as_classifier
+from kerasrobust.ops import balls, losses
 
 FAMILY = [APGDCE, APGDDLR, APGDT, APGDMargin]
 
@@ -168,7 +168,7 @@ def test_the_l1_projection_is_the_nearest_point_of_ball_and_box(seed: int, epsil
     draw = np.random.default_rng(seed)
     x = draw.random((3, 2, 3, 2)).astype(np.float32)
     far = (x + draw.normal(scale=draw.choice([0.05, 1.0, 5.0]), size=x.shape)).astype(np.float32)
-    found = threat.project(tf.constant(far), tf.constant(x), epsilon, "l1").numpy().astype(np.float64)
+    found = balls.project(tf.constant(far), tf.constant(x), epsilon, "l1").numpy().astype(np.float64)
     assert found.min() >= 0 and found.max() <= 1
     assert (abs(found - x).sum(axis=(1, 2, 3)) <= epsilon + 1e-6).all()
     gap = ((found - far) ** 2).sum(axis=(1, 2, 3))

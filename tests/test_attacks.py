@@ -37,8 +37,8 @@ from kerasrobust.attacks import (
 )
 from kerasrobust.attacks.apgd import APGD
 from kerasrobust.attacks.gradient import GradientAttack
-from kerasrobust.classifier import as_classifier
 from kerasrobust.errors import Cancelled, InputError
+from kerasrobust.networks.classifier import as_classifier
 
 N, WRONG, BATCH = 22, 4, 8
 X = np.random.default_rng(5).random((N, *SHAPE)).astype(np.float32)
@@ -300,7 +300,7 @@ def test_early_stop_saves_gradients_and_not_successes(small: keras.Model, labels
 
 
 def test_clean_verdict_given_is_not_computed_again(small: keras.Model, labels: dict[str, np.ndarray]) -> None:
-    from kerasrobust.verdict import judge
+    from kerasrobust.attacks.verdict import judge
 
     y = labels["convnet"]
     clean = judge(as_classifier(small), X, y)

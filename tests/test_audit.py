@@ -12,11 +12,11 @@ import pytest
 import tensorflow as tf
 from conftest import PIXELS, SHAPE, images, labels_of, linear_model
 
-from kerasrobust import audit
 from kerasrobust.attacks import FGSM, PGD, DeepFool, Square
-from kerasrobust.data import load_data
-from kerasrobust.evaluation import Evaluation, evaluate
-from kerasrobust.saving import load_model
+from kerasrobust.data.load import load_data
+from kerasrobust.evaluation import audit
+from kerasrobust.evaluation.evaluate import Evaluation, evaluate
+from kerasrobust.networks.saving import load_model
 
 X = images(120, seed=6)
 ROOT = Path(__file__).parents[1]

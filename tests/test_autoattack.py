@@ -11,11 +11,11 @@ import tensorflow as tf
 from conftest import PIXELS, images, labels_of, linear_model
 
 from kerasrobust.attacks import FAB, PGD, AutoAttack, Square
-from kerasrobust.classifier import as_classifier
 from kerasrobust.errors import InputError
-from kerasrobust.evaluation import evaluate
-from kerasrobust.intervals import wilson
-from kerasrobust.outcome import curve
+from kerasrobust.evaluation.evaluate import evaluate
+from kerasrobust.evaluation.outcome import curve
+from kerasrobust.networks.classifier import as_classifier
+from kerasrobust.stats import wilson
 
 X = images(30, seed=3)
 CHEAP: list[Any] = [PGD(epsilon=0.012, steps=3), "apgd-ce", FAB(steps=5), Square(epsilon=0.012, queries=20)]

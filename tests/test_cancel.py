@@ -15,7 +15,7 @@ from cli import Outcome, call, events, interrupt, start, wait_for
 from kerasrobust import run, runs
 from kerasrobust.config import TrainConfig
 from kerasrobust.events import AttackProgress, Event, Log, Metrics, Progress, RunFinished
-from kerasrobust.saving import load_model
+from kerasrobust.networks.saving import load_model
 
 pytest_plugins = ["cli_fixtures"]
 

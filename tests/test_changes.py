@@ -13,11 +13,11 @@ import tensorflow as tf
 from conftest import PIXELS, SHAPE, linear_model
 from keras import layers as L
 
-from kerasrobust.classifier import Classifier, as_classifier
 from kerasrobust.errors import InputError
-from kerasrobust.layers import RandomDropout, randomize
-from kerasrobust.models import build_model
-from kerasrobust.saving import load_model
+from kerasrobust.networks.architectures import build_model
+from kerasrobust.networks.classifier import Classifier, as_classifier
+from kerasrobust.networks.noise import RandomDropout, randomize
+from kerasrobust.networks.saving import load_model
 
 KERNEL = np.random.default_rng(1).normal(size=(PIXELS, 4)).astype(np.float32)
 BIAS = np.array([0.5, -0.5, 0.25, 0], np.float32)

@@ -16,16 +16,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import layers as L
 
-from kerasrobust.classifier import (
+from kerasrobust.attacks.verdict import predict
+from kerasrobust.errors import InputError
+from kerasrobust.networks.classifier import (
     Classifier,
     as_classifier,
     check_images,
     has_gradient,
 )
-from kerasrobust.errors import InputError
-from kerasrobust.layers import RandomDropout
-from kerasrobust.precision import with_precision
-from kerasrobust.verdict import predict
+from kerasrobust.networks.cloning import with_precision
+from kerasrobust.networks.noise import RandomDropout
 
 SHAPE = (8, 8, 3)
 KERNEL = np.random.default_rng(1).normal(size=(192, 4)).astype(np.float32)

@@ -20,9 +20,9 @@ import numpy as np
 import pytest
 from cli import call, events, finish, start
 
-from kerasrobust import saving
 from kerasrobust.config import AttackConfig
 from kerasrobust.events import RunFinished, RunStarted, from_json
+from kerasrobust.networks import saving
 from kerasrobust.runs import open_run, state
 
 pytest_plugins = ["cli_fixtures"]

@@ -14,9 +14,10 @@ from cli import call
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kerasrobust.compare import format_probability, mcnemar, paired
 from kerasrobust.errors import InputError
-from kerasrobust.examples import write_examples
+from kerasrobust.show.compare import format_probability, paired
+from kerasrobust.show.examples import write_examples
+from kerasrobust.stats import mcnemar
 
 X = np.random.default_rng(0).random((10, 4, 4, 1), np.float32)
 

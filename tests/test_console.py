@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from kerasrobust.console import ConsoleRenderer, study_table
 from kerasrobust.events import (
     AttackFinished,
     AttackProgress,
@@ -29,7 +28,8 @@ from kerasrobust.events import (
     StageFinished,
     StageStarted,
 )
-from kerasrobust.figures import format_accuracy, format_distance, format_epsilon, format_interval, format_seconds
+from kerasrobust.show.console import ConsoleRenderer, study_table
+from kerasrobust.show.figures import format_accuracy, format_distance, format_epsilon, format_interval, format_seconds
 
 ESCAPE = "\x1b"
 
@@ -98,7 +98,7 @@ def test_escape_codes_in_a_message_do_not_reach_the_output() -> None:
 
 def test_own_console_writes_plain_lines_into_a_pipe_whatever_the_environment_says() -> None:
     program = (
-        "from kerasrobust.console import ConsoleRenderer as R; from kerasrobust.events import Log, Progress\n"
+        "from kerasrobust.show.console import ConsoleRenderer as R; from kerasrobust.events import Log, Progress\n"
         "with R() as r: r(Log(level='warning', message='careful')); r(Progress(unit='step', done=1, total=2))"
     )
     environment = {"FORCE_COLOR": "1", "TERM": "xterm-256color", "PATH": ""}
@@ -296,7 +296,7 @@ def test_formats() -> None:
 
 def test_tensorflow_stays_out() -> None:
     program = (
-        "import sys, kerasrobust.console, kerasrobust.report\n"
+        "import sys, kerasrobust.show.console, kerasrobust.report\n"
         "sys.exit('tensorflow' in sys.modules or 'keras' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -11,7 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kerasrobust.data import Dataset, load_data, load_dataset, parts_of, train_pipeline
+from kerasrobust.data.dataset import Dataset
+from kerasrobust.data.load import load_data, load_dataset
+from kerasrobust.data.pipeline import train_pipeline
+from kerasrobust.data.split import parts_of
 from kerasrobust.errors import InputError
 
 # Splits

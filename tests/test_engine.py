@@ -17,10 +17,10 @@ import pytest
 import tensorflow as tf
 from cli import events
 
-from kerasrobust import engine, runs
-from kerasrobust.classifier import as_classifier
+from kerasrobust import runs
+from kerasrobust.attacks.verdict import predict
 from kerasrobust.config import AttackConfig, DemoConfig, Epsilon, TrainConfig, from_dict
-from kerasrobust.data import load_dataset
+from kerasrobust.data.load import load_dataset
 from kerasrobust.errors import Cancelled, InputError
 from kerasrobust.events import (
     AttackFinished,
@@ -38,10 +38,10 @@ from kerasrobust.events import (
     StageStarted,
     as_dict,
 )
-from kerasrobust.examples import list_examples, read_index, read_pair
-from kerasrobust.jobs import study
-from kerasrobust.saving import load_model
-from kerasrobust.verdict import predict
+from kerasrobust.jobs import engine, study
+from kerasrobust.networks.classifier import as_classifier
+from kerasrobust.networks.saving import load_model
+from kerasrobust.show.examples import list_examples, read_index, read_pair
 
 pytest_plugins = ["cli_fixtures"]
 

@@ -10,10 +10,10 @@ import pytest
 import tensorflow as tf
 from conftest import PIXELS, SHAPE, images, labels_of, linear_model
 
-from kerasrobust.attacks import APGDT, BIM, FGSM, PGD, Attack, DeepFool, passes
-from kerasrobust.attacks.passes import Passes, gradient
-from kerasrobust.classifier import as_classifier
-from kerasrobust.layers import RandomDropout, noise_off
+from kerasrobust.attacks import APGDT, BIM, FGSM, PGD, Attack, DeepFool, network
+from kerasrobust.attacks.network import Passes, gradient
+from kerasrobust.networks.classifier import as_classifier
+from kerasrobust.networks.noise import RandomDropout, noise_off
 
 N = 22
 X = np.random.default_rng(5).random((N, *SHAPE)).astype(np.float32)
@@ -119,13 +119,13 @@ def test_passes_made_at_once_are_passes(attack: Attack, small: keras.Model, monk
     """
     y = labels_of(small, MIDDLE, 0)
     copied: list[int] = []
-    tile = passes._copied
+    tile = network._copied
 
     def noted(values: tf.Tensor, copies: tf.Tensor | int) -> tf.Tensor:
         copied.append(0 if isinstance(copies, int) else 1)
         return tile(values, copies)
 
-    monkeypatch.setattr(passes, "_copied", noted)
+    monkeypatch.setattr(network, "_copied", noted)
     traced_anew = keras.models.clone_model(small)
     traced_anew.set_weights(small.get_weights())
     found = [

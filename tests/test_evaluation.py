@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kerasrobust.attacks import BIM, FGSM, MIFGSM, PGD, Attack, AttackResult, DeepFool, Step, make_attack
-from kerasrobust.classifier import as_classifier
 from kerasrobust.errors import Cancelled, InputError
-from kerasrobust.evaluation import evaluate
-from kerasrobust.intervals import accuracy_interval, bootstrap, wilson
-from kerasrobust.layers import RandomDropout
-from kerasrobust.outcome import report, surviving
+from kerasrobust.evaluation.evaluate import evaluate
+from kerasrobust.evaluation.outcome import report, surviving
+from kerasrobust.networks.classifier import as_classifier
+from kerasrobust.networks.noise import RandomDropout
+from kerasrobust.stats import accuracy_interval, bootstrap, wilson
 
 X = images(60)
 

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kerasrobust.errors import InputError
-from kerasrobust.examples import list_examples, read_index, read_pair, same_images, write_examples
+from kerasrobust.show.examples import list_examples, read_index, read_pair, same_images, write_examples
 
 NAMES = ("cat", "dog", "owl")
 
@@ -202,7 +202,7 @@ def test_damaged_files_are_read_or_refused(place: float, length: float, noise: b
 
 
 def test_same_images(tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kerasrobust.examples._CHUNK", 4)
+    monkeypatch.setattr("kerasrobust.show.examples._CHUNK", 4)
     mine = part()
 
     def other(**changes: Any) -> Path:
@@ -221,6 +221,8 @@ def test_same_images(tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_importing_it_takes_neither_h5py_nor_numpy_with_it() -> None:
-    code = "import sys, kerasrobust.examples; print([n for n in ('h5py', 'numpy', 'tensorflow') if n in sys.modules])"
+    code = (
+        "import sys, kerasrobust.show.examples; print([n for n in ('h5py', 'numpy', 'tensorflow') if n in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -11,10 +11,10 @@ import tensorflow as tf
 from conftest import SHAPE, images
 from keras import layers as L
 
-from kerasrobust import folding
-from kerasrobust.folding import make_twin
-from kerasrobust.layers import RandomDropout, noise
-from kerasrobust.models import build_model
+from kerasrobust.networks.architectures import build_model
+from kerasrobust.networks.noise import RandomDropout, keyed_noise
+from kerasrobust.twins import folding
+from kerasrobust.twins.folding import make_twin
 
 X = tf.constant(images(12))
 
@@ -182,9 +182,9 @@ def shares() -> list[keras.Model]:
 def test_layers_of_several_graphs_stay_as_they_are(training: bool) -> None:
     for model in shares():
         twin = make_twin(shaken(model), float32, training).model
-        with noise(tf.constant([1, 2])):
+        with keyed_noise(tf.constant([1, 2])):
             wanted = model(X)
-        with noise(tf.constant([1, 2])):
+        with keyed_noise(tf.constant([1, 2])):
             np.testing.assert_allclose(twin(X), wanted, rtol=1e-4, atol=1e-4)
 
 
@@ -214,7 +214,7 @@ def test_noise_is_that_of_the_network(beside: bool) -> None:
     for shared in (False, True):
         found = []
         for network in (model, twin, model):
-            with noise(tf.constant([1, 2]), shared=shared):
+            with keyed_noise(tf.constant([1, 2]), shared=shared):
                 found.append(network(X).numpy())
         np.testing.assert_array_equal(found[0], found[2])
         np.testing.assert_allclose(found[0], found[1], rtol=1e-4, atol=1e-5)

@@ -13,10 +13,10 @@ from conftest import PIXELS, SHAPE, images, linear_model
 from kerasrobust.attacks import Attack
 from kerasrobust.attacks.hopskipjump import HopSkipJump
 from kerasrobust.attacks.square import Square
-from kerasrobust.classifier import as_classifier, has_gradient
+from kerasrobust.attacks.verdict import predict
 from kerasrobust.errors import InputError
-from kerasrobust.saving import load_model
-from kerasrobust.verdict import predict
+from kerasrobust.networks.classifier import as_classifier, has_gradient
+from kerasrobust.networks.saving import load_model
 
 X = images(9)
 

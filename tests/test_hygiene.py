@@ -16,18 +16,11 @@ from kerasrobust.config import RunConfig
 from kerasrobust.presets import PRESETS
 
 HEAVY = ("tensorflow", "keras", "tensorflow_datasets", "h5py")
-LIGHT = [
-    "kerasrobust",
-    *(
-        f"kerasrobust.{name}"
-        for name in ("errors", "events", "config", "presets", "runs", "console", "report", "figures", "charts")
-    ),
-    *(f"kerasrobust.{name}" for name in ("compare", "examples", "run")),
-    *sorted(
-        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-        for path in (ROOT / "tui").rglob("*.py")
-    ),
-]
+LIGHT = sorted(
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    for folder, pattern in (("kerasrobust", "*.py"), ("kerasrobust/show", "*.py"), ("tui", "**/*.py"))
+    for path in (ROOT / folder).glob(pattern)
+)
 
 
 def in_a_new_process(code: str, *arguments: str) -> str:

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from keras import layers as L
 
 from kerasrobust.errors import InputError
-from kerasrobust.layers import RandomDropout, is_noisy, noise, noise_off, randomize
-from kerasrobust.models import build_model
+from kerasrobust.networks.architectures import build_model
+from kerasrobust.networks.noise import RandomDropout, is_noisy, keyed_noise, noise_off, randomize
 
 ONES = tf.ones((64, 500))
 KEY = tf.constant([3, 4])
@@ -60,7 +60,7 @@ def test_a_key_repeats_the_noise_layer_by_layer() -> None:
     layers = [RandomDropout(0.5), RandomDropout(0.5, seed=1)]
 
     def draw(key: tf.Tensor) -> list[np.ndarray]:
-        with noise(key):
+        with keyed_noise(key):
             return [layer(ONES).numpy() for layer in layers]
 
     one, again, other = draw(KEY), draw(KEY), draw(KEY + 1)
@@ -71,13 +71,13 @@ def test_a_key_repeats_the_noise_layer_by_layer() -> None:
 
 def test_noise_off_passes_through_and_ends_with_its_block() -> None:
     layer = RandomDropout(0.5)
-    with noise(KEY):
+    with keyed_noise(KEY):
         with noise_off():
             np.testing.assert_array_equal(layer(ONES), ONES)
         inside = layer(ONES)
     with pytest.raises(KeyError), noise_off():
         raise KeyError
-    with noise(KEY):
+    with keyed_noise(KEY):
         np.testing.assert_array_equal(layer(ONES), inside)
     assert not np.array_equal(layer(ONES), inside)
 
@@ -93,7 +93,7 @@ def test_compiled_noise_is_fresh_in_each_call_and_follows_a_key(jit_compile: boo
 
     @tf.function(jit_compile=jit_compile)
     def keyed(x: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
-        with noise(key):
+        with keyed_noise(key):
             return layer(x)
 
     assert not np.array_equal(free(ONES), free(ONES))
@@ -116,7 +116,7 @@ def test_noise_differs_from_process_to_process_after_a_global_seed(tmp_path: Pat
     path = tmp_path / "noisy.keras"
     keras.Sequential([keras.Input((20,)), RandomDropout(0.5)]).save(path)
     program = (
-        "import sys, keras, kerasrobust.layers as _; keras.utils.set_random_seed(1);"
+        "import sys, keras, kerasrobust.networks.noise as _; keras.utils.set_random_seed(1);"
         "print(keras.models.load_model(sys.argv[1])(keras.ops.ones((4, 20))).numpy().tolist())"
     )
     command = [sys.executable, "-c", program, str(path)]
@@ -238,9 +238,9 @@ def test_randomized_model_round_trips(tmp_path: Path) -> None:
     for suffix in (".keras", ".h5"):
         random.save(tmp_path / f"m{suffix}")
         loaded = keras.models.load_model(tmp_path / f"m{suffix}", compile=False)
-        with noise(KEY):
+        with keyed_noise(KEY):
             expected = random(X)
-        with noise(KEY):
+        with keyed_noise(KEY):
             np.testing.assert_allclose(loaded(X), expected, atol=1e-6)
         assert not np.array_equal(loaded(X), loaded(X))
 
@@ -283,7 +283,7 @@ def test_what_cannot_be_randomized_is_refused_in_one_line(
 def test_noise_of_a_key_has_the_rate_and_no_pattern(rate: float) -> None:
     """Two entries come of one number: each is dropped at the rate, whatever its neighbours are."""
     ones = tf.ones((41, 7, 11, 23))  # An odd number of entries.
-    with noise(tf.constant([3, 4])):
+    with keyed_noise(tf.constant([3, 4])):
         dropped = (RandomDropout(rate)(ones).numpy() == 0).ravel()
     spread = np.sqrt(rate * (1 - rate) / len(dropped))
     assert abs(dropped.mean() - rate) < 4 * spread

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from kerasrobust.losses import cross_entropy, margin
+from kerasrobust.ops.losses import cross_entropy, margin
 
 LOGITS = tf.constant([[math.log(1.0), math.log(2.0), math.log(5.0)], [0.0, 0.0, 0.0], [300.0, -300.0, 299.0]])
 LABELS = tf.constant([2, 0, 1], tf.int64)

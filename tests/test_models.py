@@ -12,7 +12,7 @@ from keras import layers as L
 
 from kerasrobust.config import ARCHITECTURE_NAMES
 from kerasrobust.errors import InputError
-from kerasrobust.models import ARCHITECTURES, build_model, is_graph
+from kerasrobust.networks.architectures import ARCHITECTURES, build_model, is_graph
 
 X = np.random.default_rng(0).random((5, 32, 32, 3), np.float32)
 

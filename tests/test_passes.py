@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from conftest import PIXELS, images
 
-from kerasrobust.attacks.passes import UNROLLED, Passes, linearise, rivals_of
+from kerasrobust.attacks.network import UNROLLED, Passes, linearise, rivals_of
 
 X = tf.constant(images(5))
 Y = tf.constant([0, 3, 7, 3, 2])

@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 
 from kerasrobust.attacks import FGSM, PGD, Attack, DeepFool
-from kerasrobust.data import load_data
-from kerasrobust.models import build_model
-from kerasrobust.saving import load_model
+from kerasrobust.data.load import load_data
+from kerasrobust.networks.architectures import build_model
+from kerasrobust.networks.saving import load_model
 
 pytest.importorskip("art", reason="adversarial-robustness-toolbox is not installed")
 evasion = pytest.importorskip("art.attacks.evasion")

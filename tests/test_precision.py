@@ -11,14 +11,15 @@ import pytest
 import tensorflow as tf
 from conftest import FASTEST, SHAPE, images, labels_of, linear_model
 
-from kerasrobust import precision
 from kerasrobust.attacks import FAB, PGD, DeepFool
-from kerasrobust.classifier import as_classifier
 from kerasrobust.errors import InputError
-from kerasrobust.evaluation import evaluate
-from kerasrobust.layers import randomize
-from kerasrobust.models import build_model
-from kerasrobust.training import training_precision
+from kerasrobust.evaluation.evaluate import evaluate
+from kerasrobust.networks.architectures import build_model
+from kerasrobust.networks.classifier import as_classifier
+from kerasrobust.networks.cloning import with_precision
+from kerasrobust.networks.noise import randomize
+from kerasrobust.training.adversarial import training_precision
+from kerasrobust.twins import precision
 
 X = images(20)
 
@@ -158,7 +159,7 @@ def test_what_its_layers_do_not_tell_has_no_twin(make: Any, monkeypatch: pytest.
             training_precision(model, word)
     if make is centred:
         with pytest.raises(InputError, match="Centred"):
-            precision.with_precision(model, "mixed_bfloat16")
+            with_precision(model, "mixed_bfloat16")
 
 
 class Block(keras.layers.Layer):

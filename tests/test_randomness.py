@@ -11,11 +11,11 @@ import pytest
 import tensorflow as tf
 from conftest import PIXELS, SHAPE, images, labels_of, linear_model
 
-from kerasrobust.classifier import as_classifier
+from kerasrobust.attacks.verdict import predict
 from kerasrobust.errors import InputError
-from kerasrobust.layers import RandomDropout, noise, noise_off
-from kerasrobust.randomness import Line, Randomness, judgement, probe_randomness
-from kerasrobust.verdict import predict
+from kerasrobust.evaluation.randomness import Line, Randomness, judgement, probe_randomness
+from kerasrobust.networks.classifier import as_classifier
+from kerasrobust.networks.noise import RandomDropout, keyed_noise, noise_off
 
 X = images(24, seed=2)
 
@@ -61,7 +61,7 @@ def test_frozen_noise_is_a_network_of_its_own(noisy: keras.Model) -> None:
     classifier = as_classifier(noisy)
 
     def frozen(x: tf.Tensor) -> tf.Tensor:
-        with noise(tf.constant([3, 4]), shared=True):
+        with keyed_noise(tf.constant([3, 4]), shared=True):
             return classifier(x)
 
     one = as_classifier(frozen, image_shape=SHAPE)

@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from kerasrobust.charts import panels
-from kerasrobust.report import ExampleStrip, encode_png, write_report
+from kerasrobust.show.charts import panels
+from kerasrobust.show.report import ExampleStrip, encode_png, write_report
 
 VOID = {"meta", "img", "br", "line", "circle", "polygon", "polyline"}
 

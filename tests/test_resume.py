@@ -12,14 +12,15 @@ import numpy as np
 import pytest
 from conftest import images, labels_of
 
-from kerasrobust import engine, runs
+from kerasrobust import runs
 from kerasrobust.attacks import PGD, Attack, Square
 from kerasrobust.attacks.batch import Batch
+from kerasrobust.attacks.checkpoint import Memory
 from kerasrobust.config import AttackConfig
 from kerasrobust.errors import Cancelled, InputError
-from kerasrobust.evaluation import Evaluation, evaluate
-from kerasrobust.layers import noise_off
-from kerasrobust.memory import Memory
+from kerasrobust.evaluation.evaluate import Evaluation, evaluate
+from kerasrobust.jobs import engine
+from kerasrobust.networks.noise import noise_off
 
 pytest_plugins = ["cli_fixtures"]
 

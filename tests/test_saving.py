@@ -21,11 +21,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from keras import layers as L
 
-from kerasrobust.classifier import as_classifier, has_gradient
 from kerasrobust.errors import InputError
-from kerasrobust.layers import RandomDropout
-from kerasrobust.precision import with_precision
-from kerasrobust.saving import SavedModelNetwork, load_model, save_model
+from kerasrobust.networks.classifier import as_classifier, has_gradient
+from kerasrobust.networks.cloning import with_precision
+from kerasrobust.networks.noise import RandomDropout
+from kerasrobust.networks.saving import SavedModelNetwork, load_model, save_model
 
 SHAPE = (8, 8, 3)
 X = np.random.default_rng(2).random((4, *SHAPE), np.float32)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kerasrobust import shapes
+from kerasrobust.data import shapes
 from kerasrobust.errors import InputError
 
 
@@ -97,7 +97,8 @@ def test_numbers_out_of_range_are_refused(arguments: dict[str, int]) -> None:
 
 def test_no_tensorflow_is_needed() -> None:
     program = (
-        "import sys; from kerasrobust.data import load_dataset; assert len(load_dataset('shapes', 'test[:10]')) == 10; "
+        "import sys; from kerasrobust.data.load import load_dataset; "
+        "assert len(load_dataset('shapes', 'test[:10]')) == 10; "
         "sys.exit('tensorflow' in sys.modules or 'tensorflow_datasets' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -10,12 +10,12 @@ import pytest
 import tensorflow as tf
 from conftest import SHAPE, images, labels_of, linear_model
 
-from kerasrobust import threat
 from kerasrobust.attacks import Step
 from kerasrobust.attacks.batch import Compiled
 from kerasrobust.attacks.square import Square, _bumps, window_share
-from kerasrobust.classifier import as_classifier
 from kerasrobust.errors import InputError
+from kerasrobust.networks.classifier import as_classifier
+from kerasrobust.ops import draws
 
 NORMS: list[Any] = ["linf", "l2", "l1"]
 EPSILON = {"linf": 0.05, "l2": 0.5, "l1": 4.0}
@@ -299,7 +299,7 @@ def test_images_of_any_size(norm: Any, shape: tuple[int, ...]) -> None:
 
 def test_numbers_from_the_hash_are_uniform_and_unrelated() -> None:
     keys = np.stack([np.full(256, 7), np.arange(256)], axis=1).astype(np.int32)  # As regular as keys can be.
-    draws = np.stack([threat.hashed_uniform(tf.constant(keys), tf.constant(step), 64).numpy() for step in range(16)])
+    draws = np.stack([draws.hashed_uniform(tf.constant(keys), tf.constant(step), 64).numpy() for step in range(16)])
     assert draws.dtype == np.float32
     assert draws.min() >= 0
     assert draws.max() < 1
@@ -311,10 +311,10 @@ def test_numbers_from_the_hash_are_uniform_and_unrelated() -> None:
         # Five standard errors of a correlation over a quarter of a million pairs.
         assert abs(np.corrcoef(one.reshape(-1), other.reshape(-1))[0, 1]) < 0.01
     assert len(np.unique(draws)) > 0.98 * draws.size
-    again = threat.hashed_uniform(tf.constant(keys[5:6]), tf.constant(3), 64).numpy()
+    again = draws.hashed_uniform(tf.constant(keys[5:6]), tf.constant(3), 64).numpy()
     np.testing.assert_array_equal(again[0], draws[3, 5])
     assert not np.array_equal(
-        threat.hashed_uniform(tf.constant(keys + np.array([1, 0], np.int32)), tf.constant(3), 64), draws[3]
+        draws.hashed_uniform(tf.constant(keys + np.array([1, 0], np.int32)), tf.constant(3), 64), draws[3]
     )
 
 

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kerasrobust import tfds_sets
-from kerasrobust.data import load_dataset
+from kerasrobust.data import tfds as tfds_sets
+from kerasrobust.data.load import load_dataset
+from kerasrobust.data.tfds import reachable
 from kerasrobust.errors import InputError
 from kerasrobust.events import Event, Log, Progress
-from kerasrobust.tfds_sets import reachable
 
 TFDS = os.environ.get("TFDS_DATA_DIR") or str(Path(__file__).parents[2] / "shared/data/tfds")
 needs_cifar = pytest.mark.skipif(

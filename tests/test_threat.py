@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from kerasrobust import threat
+from kerasrobust.ops import balls, draws
 
 SHAPE = (3, 4, 4, 3)
 NORMS = ["linf", "l2"]
@@ -28,20 +28,20 @@ def norm_of(perturbation: np.ndarray, norm: str) -> np.ndarray:
 def test_distance_by_hand() -> None:
     perturbation = np.zeros((2, 2, 2, 1), np.float32)
     perturbation[0, 0, 0, 0], perturbation[0, 1, 1, 0] = 3, -4
-    np.testing.assert_array_equal(threat.distance(perturbation, "l2"), [5, 0])
-    np.testing.assert_array_equal(threat.distance(perturbation, "linf"), [4, 0])
+    np.testing.assert_array_equal(balls.distance(perturbation, "l2"), [5, 0])
+    np.testing.assert_array_equal(balls.distance(perturbation, "linf"), [4, 0])
 
 
 @settings(deadline=None, max_examples=60)
 @given(x=unit, shift=anything, epsilon=epsilons, norm=norms)
 def test_projection_ends_in_ball_and_box_and_moves_nothing_that_was_there(
-    x: np.ndarray, shift: np.ndarray, epsilon: float, norm: threat.Norm
+    x: np.ndarray, shift: np.ndarray, epsilon: float, norm: balls.Norm
 ) -> None:
-    once = threat.project(x + shift, x, epsilon, norm).numpy()
+    once = balls.project(x + shift, x, epsilon, norm).numpy()
     assert (norm_of(once.astype(np.float64) - x, norm) <= epsilon + 1e-6).all()
     assert once.min() >= 0
     assert once.max() <= 1
-    np.testing.assert_allclose(threat.project(once, x, epsilon, norm), once, atol=1e-6)
+    np.testing.assert_allclose(balls.project(once, x, epsilon, norm), once, atol=1e-6)
 
 
 @settings(deadline=None, max_examples=40)
@@ -49,7 +49,7 @@ def test_projection_ends_in_ball_and_box_and_moves_nothing_that_was_there(
 def test_linf_projection_is_the_nearest_point(x: np.ndarray, shift: np.ndarray, epsilon: float) -> None:
     low, high = np.maximum(x.astype(np.float64) - epsilon, 0), np.minimum(x.astype(np.float64) + epsilon, 1)
     expected = np.clip((x + shift).astype(np.float64), low, high)
-    np.testing.assert_allclose(threat.project(x + shift, x, epsilon, "linf"), expected, atol=1e-6)
+    np.testing.assert_allclose(balls.project(x + shift, x, epsilon, "linf"), expected, atol=1e-6)
 
 
 def test_l2_projection_scales_by_hand() -> None:
@@ -57,7 +57,7 @@ def test_l2_projection_scales_by_hand() -> None:
     shift = np.zeros_like(x)
     shift[0, 0, 0, 0], shift[0, 0, 1, 0] = 0.3, 0.4  # Length 0.5, to become 0.1.
     shift[1, 0, 0, 0] = 0.05  # Inside already.
-    found = threat.project(x + shift, x, 0.1, "l2") - x
+    found = balls.project(x + shift, x, 0.1, "l2") - x
     np.testing.assert_allclose(found[0, 0, :, 0], [0.06, 0.08], atol=1e-7)
     np.testing.assert_allclose(found[1], shift[1], atol=1e-7)
 
@@ -67,16 +67,16 @@ def test_l2_projection_holds_the_ball_on_large_images(epsilon: float) -> None:
     draw = np.random.default_rng(0)
     x = draw.random((16, 64, 64, 3), np.float32)
     moved = x + draw.normal(size=x.shape).astype(np.float32)
-    found = threat.project(moved, x, epsilon, "l2").numpy()
+    found = balls.project(moved, x, epsilon, "l2").numpy()
     assert (norm_of(found.astype(np.float64) - x, "l2") <= epsilon + 1e-6).all()
 
 
 @settings(deadline=None, max_examples=40)
 @given(gradient=anything, norm=norms, scale=st.sampled_from([1.0, 1e-30, 1e30]))
-def test_steepest_gains_the_dual_norm_at_unit_length(gradient: np.ndarray, norm: threat.Norm, scale: float) -> None:
+def test_steepest_gains_the_dual_norm_at_unit_length(gradient: np.ndarray, norm: balls.Norm, scale: float) -> None:
     gradient = gradient * np.float32(scale)
     gradient[np.abs(gradient) < 1e-36] = 0  # TensorFlow flushes what is below float32's normal range.
-    step = threat.steepest(gradient, norm).numpy().astype(np.float64)
+    step = balls.steepest(gradient, norm).numpy().astype(np.float64)
     flat = gradient.astype(np.float64).reshape(len(gradient), -1)
     dual = np.linalg.norm(flat, ord=1 if norm == "linf" else 2, axis=1)
     gain = (step.reshape(len(step), -1) * flat).sum(axis=1)
@@ -98,7 +98,7 @@ def kolmogorov_smirnov(values: np.ndarray) -> float:
 @pytest.mark.parametrize("per_example", [True, False])
 def test_linf_start_is_uniform_in_the_cube(per_example: bool) -> None:
     x = np.full((200, 8, 8, 3), 0.5, np.float32)
-    start = threat.random_start(keys(200) if per_example else keys(1)[0], x, 0.1, "linf").numpy()
+    start = balls.random_start(keys(200) if per_example else keys(1)[0], x, 0.1, "linf").numpy()
     values = ((start - x) / 0.2 + 0.5).ravel()
     assert kolmogorov_smirnov(values) < 1.95 / np.sqrt(values.size)  # The 0.1 % point of the test.
     assert abs(np.corrcoef(start.reshape(200, -1)[:, :2].T)[0, 1]) < 0.3
@@ -108,7 +108,7 @@ def test_linf_start_is_uniform_in_the_cube(per_example: bool) -> None:
 def test_l2_start_is_uniform_in_the_ball(per_example: bool) -> None:
     """In d dimensions (r / epsilon) ** d is uniform, and a coordinate of the direction has mean 0, variance 1/d."""
     x = np.full((1500, 2, 2, 3), 0.5, np.float32)
-    start = threat.random_start(keys(1500) if per_example else keys(1)[0], x, 0.4, "l2").numpy()
+    start = balls.random_start(keys(1500) if per_example else keys(1)[0], x, 0.4, "l2").numpy()
     radius = norm_of(start.astype(np.float64) - x, "l2")
     assert radius.max() <= 0.4 + 1e-6
     assert kolmogorov_smirnov((radius / 0.4) ** 12) < 1.95 / np.sqrt(1500)
@@ -119,24 +119,24 @@ def test_l2_start_is_uniform_in_the_ball(per_example: bool) -> None:
 
 @settings(deadline=None, max_examples=30)
 @given(x=unit, epsilon=epsilons, norm=norms, seed=st.integers(0, 100))
-def test_start_lies_in_ball_and_box(x: np.ndarray, epsilon: float, norm: threat.Norm, seed: int) -> None:
-    start = threat.random_start(keys(len(x), seed), x, epsilon, norm).numpy()
+def test_start_lies_in_ball_and_box(x: np.ndarray, epsilon: float, norm: balls.Norm, seed: int) -> None:
+    start = balls.random_start(keys(len(x), seed), x, epsilon, norm).numpy()
     assert (norm_of(start.astype(np.float64) - x, norm) <= epsilon + 1e-6).all()
     assert start.min() >= 0
     assert start.max() <= 1
 
 
 @pytest.mark.parametrize("norm", NORMS)
-def test_noise_of_an_example_is_its_keys_whatever_the_batch(norm: threat.Norm) -> None:
+def test_noise_of_an_example_is_its_keys_whatever_the_batch(norm: balls.Norm) -> None:
     x = np.random.default_rng(0).random((6, 4, 4, 3), np.float32)
-    together = threat.random_start(keys(6), x, 0.1, norm).numpy()
+    together = balls.random_start(keys(6), x, 0.1, norm).numpy()
     order = [4, 1, 5]
-    some = threat.random_start(tf.gather(keys(6), order), x[order], 0.1, norm).numpy()
+    some = balls.random_start(tf.gather(keys(6), order), x[order], 0.1, norm).numpy()
     np.testing.assert_array_equal(some, together[order])
     assert len(np.unique((together - x).round(5), axis=0)) == 6
 
 
 def test_folded_keys_differ_and_repeat() -> None:
     one = keys(5)
-    assert not np.any(np.all(threat.fold(one, 1) == threat.fold(one, 2), axis=1))
-    np.testing.assert_array_equal(threat.fold(one, 1)[3], threat.fold(one[3], 1))
+    assert not np.any(np.all(draws.fold(one, 1) == draws.fold(one, 2), axis=1))
+    np.testing.assert_array_equal(draws.fold(one, 1)[3], draws.fold(one[3], 1))

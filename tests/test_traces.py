@@ -14,10 +14,10 @@ from conftest import SHAPE, images, labels_of
 from kerasrobust.attacks import ATTACKS, CW, FAB, FGSM, PGD, Attack, DeepFool, HopSkipJump, Square
 from kerasrobust.attacks.apgd import APGD
 from kerasrobust.attacks.batch import Compiled
-from kerasrobust.classifier import Classifier, as_classifier
-from kerasrobust.layers import randomize
-from kerasrobust.models import build_model
-from kerasrobust.tracing import Traced
+from kerasrobust.networks.architectures import build_model
+from kerasrobust.networks.classifier import Classifier, as_classifier
+from kerasrobust.networks.noise import randomize
+from kerasrobust.ops.tracing import Traced
 
 X = images(11)
 

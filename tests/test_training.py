@@ -13,13 +13,13 @@ from conftest import PIXELS, SHAPE, linear_model
 from keras import layers as L
 
 from kerasrobust.attacks import PGD as PGDAttack
-from kerasrobust.callbacks import BestEpoch, EventCallback, OverfittingAlarm
-from kerasrobust.classifier import as_classifier
 from kerasrobust.errors import Cancelled, InputError
 from kerasrobust.events import Event, Finding, Metrics, Progress
-from kerasrobust.layers import randomize
-from kerasrobust.models import build_model
+from kerasrobust.networks.architectures import build_model
+from kerasrobust.networks.classifier import as_classifier
+from kerasrobust.networks.noise import randomize
 from kerasrobust.training import FGSM, OBJECTIVES, PGD, AdversarialModel, Objective, Standard
+from kerasrobust.training.callbacks import BestEpoch, EventCallback, OverfittingAlarm
 
 EPSILON = 0.1
 OBJECTIVE_CASES: dict[str, Objective] = {
@@ -382,8 +382,8 @@ def test_best_epoch_is_put_back_and_survives_a_restart(tmp_path: Path) -> None:
 
 
 def test_events_tell_progress_and_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kerasrobust.callbacks.PROGRESS_SECONDS", 0.0)
-    monkeypatch.setattr("kerasrobust.callbacks.METRICS_SECONDS", 0.0)
+    monkeypatch.setattr("kerasrobust.training.callbacks.PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr("kerasrobust.training.callbacks.METRICS_SECONDS", 0.0)
     told: list[Event] = []
     fit_with([EventCallback(told.append, lambda: False, steps_per_epoch=3)], epochs=2)
     steps = [event for event in told if isinstance(event, Progress) and event.unit == "step"]

@@ -12,8 +12,9 @@ from conftest import SHAPE, images
 from keras import layers as L
 
 from kerasrobust.errors import InputError
-from kerasrobust.models import build_model
-from kerasrobust.training import PGD, AdversarialModel, training_precision
+from kerasrobust.networks.architectures import build_model
+from kerasrobust.training import PGD, AdversarialModel
+from kerasrobust.training.adversarial import training_precision
 
 X = images(64)
 Y = (X.mean(axis=(1, 2, 3)) > np.median(X.mean(axis=(1, 2, 3)))).astype(np.int64)

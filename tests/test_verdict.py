@@ -8,10 +8,10 @@ import pytest
 import tensorflow as tf
 from conftest import images, labels_of, linear_model
 
-from kerasrobust.classifier import as_classifier
+from kerasrobust.attacks.verdict import Verdict, judge, judge_again
 from kerasrobust.errors import Cancelled
-from kerasrobust.layers import RandomDropout
-from kerasrobust.verdict import Verdict, judge, judge_again
+from kerasrobust.networks.classifier import as_classifier
+from kerasrobust.networks.noise import RandomDropout
 
 X = images(21)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from textual.message import Message
 
-from tui.overview import Overview
-from tui.state import RunState
+from tui.read.overview import Overview
+from tui.read.state import RunState
 
 
 class RunsRead(Message):

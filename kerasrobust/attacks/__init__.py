@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import kerasrobust
 from kerasrobust.attacks.apgd import APGDCE, APGDDLR, APGDT, APGDMargin
-from kerasrobust.attacks.autoattack import AutoAttack
 from kerasrobust.attacks.base import Attack, AttackResult
 from kerasrobust.attacks.batch import Step
 from kerasrobust.attacks.cw import CW
@@ -38,3 +40,10 @@ __all__ = [
     "Step",
     "make_attack",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Returns `AutoAttack`, a plan of an evaluation that lives there, by the package's own table of lazy names."""
+    if name == "AutoAttack":
+        return kerasrobust.AutoAttack
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,18 +8,18 @@ from typing import ClassVar
 
 import tensorflow as tf
 
-from kerasrobust import losses, threat
 from kerasrobust.attacks.base import Attack, Parameters, State
-from kerasrobust.attacks.passes import Loss, Network, gradient, mean_logits, mean_score, nth_rival
+from kerasrobust.attacks.network import Loss, Network, gradient, mean_logits, mean_score, nth_rival
 from kerasrobust.config import check_epsilon
 from kerasrobust.errors import InputError
+from kerasrobust.ops import balls, draws, losses
 
 MOMENTUM = 0.75
 RISES = 0.75
 """Share of the steps of a period in which the loss has to grow, or the step is halved."""
 
 
-def schedule(steps: int, norm: threat.Norm) -> tuple[int, int, int]:
+def schedule(steps: int, norm: balls.Norm) -> tuple[int, int, int]:
     """Returns the first period between checkpoints, by how much periods shrink, and the shortest one.
 
     Example:
@@ -52,7 +52,7 @@ class APGD(Attack):
     Reference: Croce and Hein 2020a, algorithm 1; 2021, algorithm 1 for L1.
     """
 
-    norms: ClassVar[tuple[threat.Norm, ...]] = ("linf", "l2", "l1")
+    norms: ClassVar[tuple[balls.Norm, ...]] = ("linf", "l2", "l1")
 
     epsilon: float = 8 / 255
     steps: int = 100
@@ -90,7 +90,7 @@ class APGD(Attack):
         return self.epsilon
 
     def begin(self, network: Network, x: tf.Tensor, y: tf.Tensor, keys: tf.Tensor, numbers: Parameters) -> State:
-        key, count = threat.fold(keys[0], 7), tf.shape(x)[:1]
+        key, count = draws.fold(keys[0], 7), tf.shape(x)[:1]
         start = _start(keys, x, numbers["epsilon"], self.norm)
         return {
             "x": x,
@@ -125,7 +125,7 @@ class APGD(Attack):
         return numbers["early_stop"] & (state["score"] < -numbers["slack"])
 
     def step(self, network: Network, state: State, numbers: Parameters) -> State:
-        key = threat.fold(state["key"], state["step"])
+        key = draws.fold(state["key"], state["step"])
         slope, loss, score = gradient(
             network,
             state["x_adv"],
@@ -137,25 +137,25 @@ class APGD(Attack):
         )
         better = loss > state["best_loss"]
         state = state | self._note(state, score, numbers) | {
-            "best": threat.choose(better, state["x_adv"], state["best"]),
-            "best_slope": threat.choose(better, slope, state["best_slope"]),
+            "best": balls.choose(better, state["x_adv"], state["best"]),
+            "best_slope": balls.choose(better, slope, state["best_slope"]),
             "best_loss": tf.where(better, loss, state["best_loss"]),
             "rises": state["rises"] + tf.cast(loss > state["loss"], tf.int32),
             "loss": loss,
         }  # fmt: skip
         back, checked = (_check_l1 if self.norm == "l1" else _check)(state, numbers)
         state |= checked
-        x, old = state["x"], threat.choose(back, state["best"], state["x_adv"])
-        slope = threat.choose(back, state["best_slope"], slope)
-        epsilon, size = numbers["epsilon"], threat.column(state["size"])
+        x, old = state["x"], balls.choose(back, state["best"], state["x_adv"])
+        slope = balls.choose(back, state["best_slope"], slope)
+        epsilon, size = numbers["epsilon"], balls.column(state["size"])
         if self.norm == "l1":
-            moved = threat.project(old + size * _sparse(slope, state["share"]), x, epsilon, "l1")
+            moved = balls.project(old + size * _sparse(slope, state["share"]), x, epsilon, "l1")
         else:
-            moved = threat.project(old + size * threat.steepest(slope, self.norm), x, epsilon, self.norm)
+            moved = balls.project(old + size * balls.steepest(slope, self.norm), x, epsilon, self.norm)
             # The first step has nothing to carry on.
-            weight = threat.column(tf.where(state["age"] > 0, MOMENTUM, 1.0))
+            weight = balls.column(tf.where(state["age"] > 0, MOMENTUM, 1.0))
             moved = old + weight * (moved - old) + (1 - weight) * (old - state["previous"])
-            moved = threat.project(moved, x, epsilon, self.norm)
+            moved = balls.project(moved, x, epsilon, self.norm)
         # What the next step carries on is the way from here, also where "here" was the best point.
         return state | {"x_adv": moved, "previous": old, "age": state["age"] + 1, "step": state["step"] + 1}
 
@@ -163,12 +163,12 @@ class APGD(Attack):
         """Returns the example to be judged and its score, after a look at the present one."""
         better = (score < state["score"]) & ~self.done(state, numbers)
         return {
-            "found": threat.choose(better, state["x_adv"], state["found"]),
+            "found": balls.choose(better, state["x_adv"], state["found"]),
             "score": tf.where(better, score, state["score"]),
         }
 
     def finish(self, network: Network, state: State, numbers: Parameters) -> State:
-        key = threat.fold(state["key"], state["step"])
+        key = draws.fold(state["key"], state["step"])
         score = mean_score(network, state["x_adv"], state["y"], key, self.passes(numbers), targeted=False)
         return state | self._note(state, score, numbers)
 
@@ -216,17 +216,17 @@ def _sparse(slope: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
     size = tf.shape(flat)[1]
     place = tf.clip_by_value(tf.cast((1 - share) * tf.cast(size, tf.float32), tf.int32), 0, size - 1)
     threshold = tf.gather(tf.sort(flat, axis=1), place, batch_dims=1)
-    signs = tf.where(tf.abs(slope) >= threat.column(threshold), tf.sign(slope), 0.0)
-    return signs / (threat.column(threat.distance(signs, "l1")) + 1e-10)
+    signs = tf.where(tf.abs(slope) >= balls.column(threshold), tf.sign(slope), 0.0)
+    return signs / (balls.column(balls.distance(signs, "l1")) + 1e-10)
 
 
-def _start(keys: tf.Tensor, x: tf.Tensor, epsilon: tf.Tensor, norm: threat.Norm) -> tf.Tensor:
+def _start(keys: tf.Tensor, x: tf.Tensor, epsilon: tf.Tensor, norm: balls.Norm) -> tf.Tensor:
     """Returns a random point on the surface of the ball, clipped to the box."""
     if norm == "l1":
-        return threat.project(x + threat.normal(keys, tf.shape(x)), x, epsilon, norm)
+        return balls.project(x + draws.normal(keys, tf.shape(x)), x, epsilon, norm)
     shape = tf.shape(x)
-    noise = threat.uniform(keys, shape, -1.0, 1.0) if norm == "linf" else threat.normal(keys, shape)
-    return tf.clip_by_value(x + epsilon * noise / threat.column(threat.distance(noise, norm)), 0.0, 1.0)
+    noise = draws.uniform(keys, shape, -1.0, 1.0) if norm == "linf" else draws.normal(keys, shape)
+    return tf.clip_by_value(x + epsilon * noise / balls.column(balls.distance(noise, norm)), 0.0, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)

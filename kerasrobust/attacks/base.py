@@ -18,15 +18,15 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import tensorflow as tf
 
-from kerasrobust import threat
 from kerasrobust.attacks.batch import Batch, Compiled, Counts, Parameters, State, Step, open_batch
-from kerasrobust.attacks.passes import Network, Passes
-from kerasrobust.classifier import Classifier, as_classifier, check_images
+from kerasrobust.attacks.checkpoint import Memory
+from kerasrobust.attacks.network import Network, Passes
+from kerasrobust.attacks.verdict import Verdict, check_sizes, judge, judge_again
 from kerasrobust.errors import InputError
-from kerasrobust.memory import Memory
-from kerasrobust.precision import at_precision, chosen_precision
-from kerasrobust.tracing import Traced
-from kerasrobust.verdict import Verdict, check_sizes, judge, judge_again
+from kerasrobust.networks.classifier import Classifier, as_classifier, check_images
+from kerasrobust.ops import balls
+from kerasrobust.ops.tracing import Traced
+from kerasrobust.twins.precision import at_precision, chosen_precision
 
 PASSES = 20
 """Fresh passes that judge an example of a randomized network."""
@@ -50,7 +50,7 @@ class AttackResult:
         gradients: gradient evaluations spent, summed over examples (a Jacobian counts once per class).
         forwards: forward passes beyond those, summed over examples.
         seconds: wall time.
-        precision: of the gradients (`kerasrobust.precision`): where "bfloat16" was asked for, the nearest adversarial
+        precision: of the gradients (`twins.precision`): where "bfloat16" was asked for, the nearest adversarial
             examples are looked for in "folded".
         passes: predictions of each fresh pass over `x_adv`, int64 (passes, N).
     """
@@ -102,9 +102,9 @@ class Attack(ABC):
     largest_batch: ClassVar[int | None] = None
     """Images that the attack takes at once at most, whatever the caller's batch size."""
     fewest_classes: ClassVar[int] = 2
-    norms: ClassVar[tuple[threat.Norm, ...]] = ("linf", "l2")
+    norms: ClassVar[tuple[balls.Norm, ...]] = ("linf", "l2")
 
-    norm: threat.Norm = "linf"
+    norm: balls.Norm = "linf"
     eot: int = 1
     targeted: bool = field(default=False, kw_only=True)
 
@@ -232,7 +232,7 @@ class Attack(ABC):
             y: integers (N,), the true classes.
             seed: of the random starts and of the noise in our noise layers; equal seeds give equal results.
             precision: of the gradients: "float32" for the model as it is, "bfloat16" for a twin in that arithmetic
-                (Keras models only), or "auto" for what is fastest (`kerasrobust.precision`, which knows more of them).
+                (Keras models only), or "auto" for what is fastest (`twins.precision`, which knows more of them).
                 Verdicts are float32.
             batch_size: images attacked at once. One that is done leaves the batch, and another takes its place.
             progress: called about every half second with a `Step`.
@@ -425,7 +425,7 @@ def _key(*numbers: int) -> int:
     return int(np.random.SeedSequence([number % 2**32 for number in numbers]).generate_state(1, np.uint32)[0] >> 1)
 
 
-def _distances(x_adv: np.ndarray, x: np.ndarray, norm: threat.Norm) -> np.ndarray:
+def _distances(x_adv: np.ndarray, x: np.ndarray, norm: balls.Norm) -> np.ndarray:
     """Returns the norms of x_adv - x in float32, computed in float64 slice by slice."""
     order = {"linf": np.inf, "l2": 2, "l1": 1}[norm]
     found = np.zeros(len(x), np.float32)

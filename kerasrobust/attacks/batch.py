@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow as tf
 
+from kerasrobust.attacks.checkpoint import SAVE_SECONDS, Memory
 from kerasrobust.errors import Cancelled
-from kerasrobust.memory import SAVE_SECONDS, Memory
-from kerasrobust.tracing import Traced
+from kerasrobust.ops.tracing import Traced
 
 if TYPE_CHECKING:
     from kerasrobust.attacks.base import Attack

@@ -8,10 +8,10 @@ from typing import ClassVar
 
 import tensorflow as tf
 
-from kerasrobust import threat
 from kerasrobust.attacks.base import Attack, Parameters, State
-from kerasrobust.attacks.passes import Network, gradient, mean_score, score
+from kerasrobust.attacks.network import Network, gradient, mean_score, score
 from kerasrobust.errors import InputError
+from kerasrobust.ops import balls, draws
 
 INSIDE = 0.999999
 """How close to the edges of the box an image begins, whose place there would be at infinity otherwise."""
@@ -46,9 +46,9 @@ class CW(Attack):
     name: ClassVar[str] = "cw"
     minimum_norm: ClassVar[bool] = True
     scores_distance: ClassVar[bool] = True
-    norms: ClassVar[tuple[threat.Norm, ...]] = ("l2",)
+    norms: ClassVar[tuple[balls.Norm, ...]] = ("l2",)
 
-    norm: threat.Norm = "l2"
+    norm: balls.Norm = "l2"
     steps: int = 100
     binary_steps: int = 9
     initial_c: float = 1e-3
@@ -99,7 +99,7 @@ class CW(Attack):
             "found": x,
             "distance": tf.fill(count, float("inf")),
             "step": tf.constant(0),
-            "key": threat.fold(keys[0], 7),
+            "key": draws.fold(keys[0], 7),
         }
 
     def step(self, network: Network, state: State, numbers: Parameters) -> State:
@@ -110,13 +110,13 @@ class CW(Attack):
             network,
             x_adv,
             state["y"],
-            key=threat.fold(state["key"], state["step"]),
+            key=draws.fold(state["key"], state["step"]),
             passes=self.passes(numbers),
             targeted=False,
             loss=lambda logits, y: tf.nn.relu(score(logits, y, self.targeted) + numbers["confidence"]),
         )
         state = state | self._note(state, x_adv, -gap if self.targeted else gap, numbers)
-        slope = 2 * (x_adv - x) + threat.column(state["c"]) * slope
+        slope = 2 * (x_adv - x) + balls.column(state["c"]) * slope
         slope *= (1 - tf.square(tf.tanh(w))) / 2
         # Adam (Kingma and Ba 2015, algorithm 1), its moments corrected for their start at 0.
         taken = tf.cast(state["step"] % numbers["search_steps"] + 1, tf.float32)
@@ -136,17 +136,17 @@ class CW(Attack):
         fooled = gap + numbers["confidence"] < -numbers["slack"]
         # Adam's first steps are as long for a price that is too low. So its success is told from its second half.
         late = 2 * (state["step"] % numbers["search_steps"] + 1) > numbers["search_steps"]
-        distance = threat.distance(x_adv - state["x"], "l2")
+        distance = balls.distance(x_adv - state["x"], "l2")
         better = fooled & (distance < state["distance"])
         return {
-            "found": threat.choose(better, x_adv, state["found"]),
+            "found": balls.choose(better, x_adv, state["found"]),
             "distance": tf.where(better, distance, state["distance"]),
             "fooled": state["fooled"] | (fooled & late),
         }
 
     def finish(self, network: Network, state: State, numbers: Parameters) -> State:
         x_adv = _to_image(state["w"])
-        key = threat.fold(state["key"], state["step"])
+        key = draws.fold(state["key"], state["step"])
         gap = mean_score(network, x_adv, state["y"], key, self.passes(numbers), self.targeted)
         return state | self._note(state, x_adv, gap, numbers)
 

@@ -8,10 +8,10 @@ from typing import ClassVar
 
 import tensorflow as tf
 
-from kerasrobust import threat
 from kerasrobust.attacks.base import Attack, Parameters, State
-from kerasrobust.attacks.passes import Network, linearise, mean_score, rivals_of
+from kerasrobust.attacks.network import Network, linearise, mean_score, rivals_of
 from kerasrobust.errors import InputError
+from kerasrobust.ops import balls, draws
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ class DeepFool(Attack):
     # Each class multiplies it.
     largest_batch: ClassVar[int | None] = 64
 
-    norm: threat.Norm = "l2"
+    norm: balls.Norm = "l2"
     steps: int = 50
     overshoot: float = 0.02
     candidates: int | None = None
@@ -80,7 +80,7 @@ class DeepFool(Attack):
             "path": tf.zeros_like(x),
             "score": tf.fill([tf.shape(x)[0]], float("inf")),
             "step": tf.constant(0),
-            "key": threat.fold(keys[0], 7),
+            "key": draws.fold(keys[0], 7),
         }
 
     def done(self, state: State, numbers: Parameters) -> tf.Tensor:
@@ -88,7 +88,7 @@ class DeepFool(Attack):
 
     def step(self, network: Network, state: State, numbers: Parameters) -> State:
         x_adv = state["x_adv"]
-        key = threat.fold(state["key"], state["step"])
+        key = draws.fold(state["key"], state["step"])
         y = state["y"]
         gaps, slopes = linearise(
             network, x_adv, y, lambda logits: self._choose(logits, y), key=key, passes=self.passes(numbers)
@@ -112,11 +112,11 @@ class DeepFool(Attack):
         nudge = 2e-6 if self.norm == "linf" else 1e-4
         # A flat network offers no way at all: the example stays where it is, and fails.
         length = tf.where(done | ~tf.math.is_finite(way), 0.0, way + nudge)
-        path = state["path"] + threat.column(length) * threat.steepest(slope, self.norm)
+        path = state["path"] + balls.column(length) * balls.steepest(slope, self.norm)
         # The overshoot stretches the whole path, as in the authors' program: an image that swings between two facets of
         # the boundary is pushed across it.
         moved = tf.clip_by_value(state["x"] + (1.0 + numbers["overshoot"]) * path, 0.0, 1.0)
-        moved = threat.choose(done, x_adv, moved)
+        moved = balls.choose(done, x_adv, moved)
         return dict(state) | {"x_adv": moved, "path": path, "score": score, "step": state["step"] + 1}
 
     def _choose(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
@@ -130,7 +130,7 @@ class DeepFool(Attack):
         return tf.math.top_k(tf.where(own, float("-inf"), logits), self._rivals(classes)).indices
 
     def finish(self, network: Network, state: State, numbers: Parameters) -> State:
-        key = threat.fold(state["key"], state["step"])
+        key = draws.fold(state["key"], state["step"])
         return state | {
             "score": mean_score(network, state["x_adv"], state["y"], key, self.passes(numbers), targeted=False)
         }

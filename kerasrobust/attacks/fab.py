@@ -8,18 +8,18 @@ from typing import ClassVar
 
 import tensorflow as tf
 
-from kerasrobust import losses, threat
 from kerasrobust.attacks.base import Attack, Parameters, State
-from kerasrobust.attacks.passes import Network, linearise, mean_logits, mean_score, nth_rival, rivals_of
+from kerasrobust.attacks.network import Network, linearise, mean_logits, mean_score, nth_rival, rivals_of
 from kerasrobust.config import check_epsilon
 from kerasrobust.errors import InputError
-from kerasrobust.tracing import one_piece
+from kerasrobust.ops import balls, draws, losses
+from kerasrobust.ops.tracing import one_piece
 
 REACH = {"linf": 0.3, "l2": 1.0}
 """How far random restarts look around where no epsilon is given, as in the authors' program."""
 
 
-def project_plane(x: tf.Tensor, w: tf.Tensor, rise: tf.Tensor, norm: threat.Norm) -> tf.Tensor:
+def project_plane(x: tf.Tensor, w: tf.Tensor, rise: tf.Tensor, norm: balls.Norm) -> tf.Tensor:
     """Returns the shortest way from `x` to the hyperplane <w, z - x> = rise that stays inside the box [0, 1].
 
     Each entry moves towards the plane until the box stops it, all at one speed (Linf) or at speeds |w_i| (L2). How long
@@ -161,7 +161,7 @@ class FAB(Attack):
         return 0
 
     def begin(self, network: Network, x: tf.Tensor, y: tf.Tensor, keys: tf.Tensor, numbers: Parameters) -> State:
-        key = threat.fold(keys[0], 7)
+        key = draws.fold(keys[0], 7)
         logits = mean_logits(network, x, key, self.passes(numbers))
         if logits.shape[1] is None:
             raise InputError("Expected a model with a known number of classes. Received: logits of unknown width.")
@@ -185,7 +185,7 @@ class FAB(Attack):
     def step(self, network: Network, state: State, numbers: Parameters) -> State:
         x, y, x_adv = state["x"], state["y"], state["x_adv"]
         shape = tf.shape(x)
-        key = threat.fold(state["key"], 2 * state["step"])
+        key = draws.fold(state["key"], 2 * state["step"])
         leads, slopes = linearise(network, x_adv, y, state["rivals"], key=key, passes=self.passes(numbers))
         lead, slope = _nearest(leads, tf.reshape(slopes, [shape[0], leads.shape[1], -1]), self.norm)
         here, origin = (tf.reshape(part, [shape[0], -1]) for part in (x_adv, x))
@@ -193,18 +193,18 @@ class FAB(Attack):
         rises = [-lead, -lead + tf.reduce_sum(slope * (here - origin), axis=1)]
         both = tf.concat([here, origin], axis=0), tf.concat([slope, slope], axis=0), tf.concat(rises, axis=0)
         way, way_back = tf.split(tf.reshape(project_plane(*both, self.norm), [-1, *x.shape[1:]]), 2)
-        length, length_back = (tf.maximum(threat.distance(part, self.norm), 1e-8) for part in (way, way_back))
-        share = threat.column(tf.minimum(length / (length + length_back), numbers["alpha_max"]))
+        length, length_back = (tf.maximum(balls.distance(part, self.norm), 1e-8) for part in (way, way_back))
+        share = balls.column(tf.minimum(length / (length + length_back), numbers["alpha_max"]))
         moved = (1 - share) * (x_adv + numbers["eta"] * way) + share * (x + numbers["eta"] * way_back)
         moved = tf.clip_by_value(moved, 0.0, 1.0)
 
-        key = threat.fold(state["key"], 2 * state["step"] + 1)
+        key = draws.fold(state["key"], 2 * state["step"] + 1)
         flipped = mean_score(network, moved, y, key, self.passes(numbers), targeted=False) < -numbers["slack"]
-        distance = threat.distance(moved - x, self.norm)
+        distance = balls.distance(moved - x, self.norm)
         better = flipped & (distance < state["distance"]) & ~self.done(state, numbers)
         return state | {
-            "x_adv": threat.choose(flipped, x + numbers["beta"] * (moved - x), moved),
-            "found": threat.choose(better, moved, state["found"]),
+            "x_adv": balls.choose(flipped, x + numbers["beta"] * (moved - x), moved),
+            "found": balls.choose(better, moved, state["found"]),
             "distance": tf.where(better, distance, state["distance"]),
             "step": state["step"] + 1,
         }
@@ -248,7 +248,7 @@ class FABT(FAB):
         return self.eot
 
 
-def _nearest(leads: tf.Tensor, slopes: tf.Tensor, norm: threat.Norm) -> tuple[tf.Tensor, tf.Tensor]:
+def _nearest(leads: tf.Tensor, slopes: tf.Tensor, norm: balls.Norm) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns lead (N,) and slope (N, D) of the rival whose linearised boundary is nearest, box or not."""
     if leads.shape[1] == 1:
         return leads[:, 0], slopes[:, 0]
@@ -257,8 +257,8 @@ def _nearest(leads: tf.Tensor, slopes: tf.Tensor, norm: threat.Norm) -> tuple[tf
     return tf.gather(leads, nearest, batch_dims=1), tf.gather(slopes, nearest, batch_dims=1)
 
 
-def _start(keys: tf.Tensor, x: tf.Tensor, reach: tf.Tensor, norm: threat.Norm) -> tf.Tensor:
+def _start(keys: tf.Tensor, x: tf.Tensor, reach: tf.Tensor, norm: balls.Norm) -> tf.Tensor:
     """Returns random points at half the distance `reach` from the images, in the box."""
     shape = tf.shape(x)
-    noise = threat.uniform(keys, shape, -1.0, 1.0) if norm == "linf" else threat.normal(keys, shape)
-    return tf.clip_by_value(x + reach / 2 * noise / threat.column(threat.distance(noise, norm)), 0.0, 1.0)
+    noise = draws.uniform(keys, shape, -1.0, 1.0) if norm == "linf" else draws.normal(keys, shape)
+    return tf.clip_by_value(x + reach / 2 * noise / balls.column(balls.distance(noise, norm)), 0.0, 1.0)

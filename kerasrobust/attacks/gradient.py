@@ -8,11 +8,11 @@ from typing import ClassVar, Self
 
 import tensorflow as tf
 
-from kerasrobust import threat
 from kerasrobust.attacks.base import Attack, Parameters, State
-from kerasrobust.attacks.passes import Network, gradient, mean_score
+from kerasrobust.attacks.network import Network, gradient, mean_score
 from kerasrobust.config import check_epsilon
 from kerasrobust.errors import InputError
+from kerasrobust.ops import balls, draws
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +76,7 @@ class GradientAttack(Attack):
         # Where the last iterate counts, any score does until there is one to choose by.
         score = tf.fill([tf.shape(x)[0]], float("inf") if self.keeps_best() else 0.0)
         state = {"x": x, "y": y, "x_adv": start, "score": score}
-        state |= {"step": tf.constant(0), "key": threat.fold(key, 7)}
+        state |= {"step": tf.constant(0), "key": draws.fold(key, 7)}
         if self.keeps_best():
             state |= {"best": start}
         if self.momentum:
@@ -90,13 +90,13 @@ class GradientAttack(Attack):
 
     def advance(self, network: Network, state: State, count: tf.Tensor, numbers: Parameters) -> State:
         if self.norm == "linf":  # The ends of ball and box once, instead of at every step.
-            low, high = threat.bounds(state["x"], numbers["epsilon"])
+            low, high = balls.bounds(state["x"], numbers["epsilon"])
             numbers = numbers | {"low": low, "high": high}
         return super().advance(network, state, count, numbers)
 
     def step(self, network: Network, state: State, numbers: Parameters) -> State:
         x, y, x_adv = state["x"], state["y"], state["x_adv"]
-        key = threat.fold(state["key"], state["step"])
+        key = draws.fold(state["key"], state["step"])
         slope, _, found = gradient(network, x_adv, y, key=key, passes=self.passes(numbers), targeted=self.targeted)
         state = dict(state)
         if self.keeps_best():
@@ -106,18 +106,18 @@ class GradientAttack(Attack):
             size = tf.reduce_mean(tf.abs(slope), axis=[1, 2, 3], keepdims=True)
             slope = numbers["decay"] * state["velocity"] + tf.math.divide_no_nan(slope, size)
             state["velocity"] = slope
-        moved = x_adv + numbers["step_size"] * threat.steepest(slope, self.norm)
+        moved = x_adv + numbers["step_size"] * balls.steepest(slope, self.norm)
         if self.norm == "linf":
             moved = tf.raw_ops.ClipByValue(t=moved, clip_value_min=numbers["low"], clip_value_max=numbers["high"])
         else:
-            moved = threat.project(moved, x, numbers["epsilon"], self.norm)
+            moved = balls.project(moved, x, numbers["epsilon"], self.norm)
         return state | {"x_adv": moved, "step": state["step"] + 1}
 
     def _best(self, state: State, x_adv: tf.Tensor, found: tf.Tensor, numbers: Parameters) -> State:
         """Returns the better one, per example, of the best iterate so far and this one."""
         better = (found < state["score"]) & ~self.done(state, numbers)
         return {
-            "best": threat.choose(better, x_adv, state["best"]),
+            "best": balls.choose(better, x_adv, state["best"]),
             "score": tf.where(better, found, state["score"]),
         }
 
@@ -127,7 +127,7 @@ class GradientAttack(Attack):
 
     def finish(self, network: Network, state: State, numbers: Parameters) -> State:
         x_adv = state["x_adv"]
-        key = threat.fold(state["key"], state["step"])
+        key = draws.fold(state["key"], state["step"])
         found = mean_score(network, x_adv, state["y"], key, self.passes(numbers), self.targeted)
         if not self.keeps_best():
             return state | {"score": found}
@@ -163,8 +163,8 @@ class RFGSM(GradientAttack):
     name: ClassVar[str] = "rfgsm"
 
     def start(self, x: tf.Tensor, keys: tf.Tensor, numbers: Parameters) -> tf.Tensor:
-        direction = threat.steepest(threat.normal(keys, tf.shape(x)), self.norm)
-        return threat.project(x + numbers["step_size"] * direction, x, numbers["epsilon"], self.norm)
+        direction = balls.steepest(draws.normal(keys, tf.shape(x)), self.norm)
+        return balls.project(x + numbers["step_size"] * direction, x, numbers["epsilon"], self.norm)
 
     def length(self) -> float:
         return self.epsilon / 2
@@ -183,7 +183,7 @@ class FGSMRS(GradientAttack):
     name: ClassVar[str] = "fgsm-rs"
 
     def start(self, x: tf.Tensor, keys: tf.Tensor, numbers: Parameters) -> tf.Tensor:
-        return threat.random_start(keys, x, numbers["epsilon"], self.norm)
+        return balls.random_start(keys, x, numbers["epsilon"], self.norm)
 
     def length(self) -> float:
         return 1.25 * self.epsilon
@@ -268,7 +268,7 @@ class PGD(Iterative):
         return self.restarts
 
     def start(self, x: tf.Tensor, keys: tf.Tensor, numbers: Parameters) -> tf.Tensor:
-        return threat.random_start(keys, x, numbers["epsilon"], self.norm) if self.random_start else x
+        return balls.random_start(keys, x, numbers["epsilon"], self.norm) if self.random_start else x
 
 
 @dataclass(frozen=True, kw_only=True)

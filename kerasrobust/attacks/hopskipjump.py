@@ -9,10 +9,10 @@ from typing import ClassVar
 import numpy as np
 import tensorflow as tf
 
-from kerasrobust import threat
 from kerasrobust.attacks.base import Attack, Parameters, State
-from kerasrobust.attacks.passes import Network, mean_score
+from kerasrobust.attacks.network import Network, mean_score
 from kerasrobust.errors import InputError
+from kerasrobust.ops import balls, draws
 
 START, SEARCH, SAMPLE, JUMP = range(4)
 """What an example's next query is for: an image of another class, the boundary, its normal, a step along that."""
@@ -54,7 +54,7 @@ class HopSkipJump(Attack):
     minimum_norm: ClassVar[bool] = True
     scores_distance: ClassVar[bool] = True
 
-    norm: threat.Norm = "l2"
+    norm: balls.Norm = "l2"
     queries: int = 5_000
     initial_queries: int = 100
     gamma: float = 1.0
@@ -87,7 +87,7 @@ class HopSkipJump(Attack):
         return 0
 
     def begin(self, network: Network, x: tf.Tensor, y: tf.Tensor, keys: tf.Tensor, numbers: Parameters) -> State:
-        key = threat.fold(keys[0], 7)
+        key = draws.fold(keys[0], 7)
         # An image that is wrong already is its own nearest adversarial example.
         reached = self._reached(network, x, y, key, numbers)
         count = tf.shape(x)[:1]
@@ -122,10 +122,10 @@ class HopSkipJump(Attack):
     def step(self, network: Network, state: State, numbers: Parameters) -> State:
         phase = state["phase"]
         query = self._query(state, numbers)
-        reached = self._reached(network, query, state["y"], threat.fold(state["key"], state["step"]), numbers)
+        reached = self._reached(network, query, state["y"], draws.fold(state["key"], state["step"]), numbers)
         asked = state["asked"] + 1
         size = float(np.prod(state["x"].shape[1:]))
-        distance = threat.distance(query - state["x"], self.norm)
+        distance = balls.distance(query - state["x"], self.norm)
 
         searching, sampling, jumping = phase == SEARCH, phase == SAMPLE, phase == JUMP
         # The bisection's precision, gamma * d**-1.5 of the distance, tells apart what the samples' radius does.
@@ -138,33 +138,33 @@ class HopSkipJump(Attack):
 
         # What is misclassified and no sample is the new end of the bisection, or its first.
         nearer = reached & ~sampling
-        boundary = threat.choose(nearer, query, state["boundary"])
+        boundary = balls.choose(nearer, query, state["boundary"])
         better = nearer & (distance < state["distance"])
         middle = (state["low"] + state["high"]) / 2
         following = tf.where(found, SEARCH, tf.where(searched | lost, SAMPLE, tf.where(sampled, JUMP, phase)))
 
         sign = tf.where(sampling, tf.where(reached, 1.0, -1.0), 0.0)
-        offset = tf.math.divide_no_nan(query - state["boundary"], threat.column(state["radius"]))
-        fresh = threat.column(searched | lost)
-        radius = numbers["gamma"] * threat.distance(boundary - state["x"], "l2") / size
+        offset = tf.math.divide_no_nan(query - state["boundary"], balls.column(state["radius"]))
+        fresh = balls.column(searched | lost)
+        radius = numbers["gamma"] * balls.distance(boundary - state["x"], "l2") / size
         radius = tf.where(state["round"] == 1, tf.minimum(FIRST_RADIUS, size * radius), radius)
-        length = threat.distance(boundary - state["x"], self.norm) / tf.sqrt(tf.cast(state["round"], tf.float32))
+        length = balls.distance(boundary - state["x"], self.norm) / tf.sqrt(tf.cast(state["round"], tf.float32))
 
         return dict(state) | {
             "step": state["step"] + 1,
             "phase": following,
             "asked": tf.where(moved, 0, asked),
             "round": state["round"] + tf.cast(jumping & (found | lost), tf.int32),
-            "far": threat.choose(found, query, state["far"]),
+            "far": balls.choose(found, query, state["far"]),
             "low": tf.where(found, 0.0, tf.where(searching & ~reached, middle, state["low"])),
             "high": tf.where(found, 1.0, tf.where(searching & reached, middle, state["high"])),
             "boundary": boundary,
             "radius": tf.where(searched | lost, radius, state["radius"]),
             "length": tf.where(sampled, length, tf.where(jumping, state["length"] / 2, state["length"])),
             "signs": tf.where(searched | lost, 0.0, state["signs"] + sign),
-            "total": tf.where(fresh, 0.0, state["total"] + threat.column(tf.abs(sign)) * offset),
-            "signed": tf.where(fresh, 0.0, state["signed"] + threat.column(sign) * offset),
-            "best": threat.choose(better, query, state["best"]),
+            "total": tf.where(fresh, 0.0, state["total"] + balls.column(tf.abs(sign)) * offset),
+            "signed": tf.where(fresh, 0.0, state["signed"] + balls.column(sign) * offset),
+            "best": balls.choose(better, query, state["best"]),
             "distance": tf.where(better, distance, state["distance"]),
         }
 
@@ -172,21 +172,21 @@ class HopSkipJump(Attack):
         """Returns what each example asks about next, (N, H, W, C), according to its phase."""
         x, boundary, phase = state["x"], state["boundary"], state["phase"]
         size = int(np.prod(x.shape[1:]))
-        uniform = threat.hashed_uniform(state["keys"], state["step"], size + size % 2)
+        uniform = draws.hashed_uniform(state["keys"], state["step"], size + size % 2)
         image = tf.reshape(uniform[:, :size], tf.shape(x))
         direction = tf.reshape(_normal(uniform)[:, :size], tf.shape(x)) if self.norm == "l2" else 2.0 * image - 1.0
-        sample = boundary + threat.column(state["radius"]) * threat.steepest(direction, "l2")
-        jump = boundary + threat.column(state["length"]) * threat.steepest(_boundary_normal(state, numbers), self.norm)
-        share = threat.column((state["low"] + state["high"]) / 2)
+        sample = boundary + balls.column(state["radius"]) * balls.steepest(direction, "l2")
+        jump = boundary + balls.column(state["length"]) * balls.steepest(_boundary_normal(state, numbers), self.norm)
+        share = balls.column((state["low"] + state["high"]) / 2)
         gap = state["far"] - x
         if self.norm == "l2":
             between = x + share * gap
         else:
-            side = share * threat.column(threat.distance(gap, "linf"))
+            side = share * balls.column(balls.distance(gap, "linf"))
             between = x + tf.clip_by_value(gap, -side, side)
-        query = threat.choose(phase == START, _blocks(image, state["step"]), between)
-        query = threat.choose(phase == SAMPLE, sample, query)
-        query = threat.choose(phase == JUMP, jump, query)
+        query = balls.choose(phase == START, _blocks(image, state["step"]), between)
+        query = balls.choose(phase == SAMPLE, sample, query)
+        query = balls.choose(phase == JUMP, jump, query)
         return tf.clip_by_value(query, 0.0, 1.0)
 
     def found(self, state: State, numbers: Parameters) -> tuple[tf.Tensor, tf.Tensor]:
@@ -205,7 +205,7 @@ def _boundary_normal(state: State, numbers: Parameters) -> tf.Tensor:
     side nothing would be left, and their mean is the estimate.
     """
     mean = state["signs"] / _samples(state, numbers)
-    return state["signed"] - threat.column(tf.where(tf.abs(mean) < 1, mean, 0.0)) * state["total"]
+    return state["signed"] - balls.column(tf.where(tf.abs(mean) < 1, mean, 0.0)) * state["total"]
 
 
 def _normal(uniform: tf.Tensor) -> tf.Tensor:

@@ -9,11 +9,11 @@ from typing import ClassVar, Self
 import numpy as np
 import tensorflow as tf
 
-from kerasrobust import threat
 from kerasrobust.attacks.base import Attack, Parameters, State
-from kerasrobust.attacks.passes import Network, mean_score
+from kerasrobust.attacks.network import Network, mean_score
 from kerasrobust.config import check_epsilon
 from kerasrobust.errors import InputError
+from kerasrobust.ops import balls, draws
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """Queries after which the share of pixels in a window is halved, of 10,000."""
@@ -45,7 +45,7 @@ class Square(Attack):
 
     name: ClassVar[str] = "square"
     gradient_free: ClassVar[bool] = True
-    norms: ClassVar[tuple[threat.Norm, ...]] = ("linf", "l2", "l1")
+    norms: ClassVar[tuple[balls.Norm, ...]] = ("linf", "l2", "l1")
 
     epsilon: float = 8 / 255
     queries: int = 5_000
@@ -97,14 +97,14 @@ class Square(Attack):
         if self.norm == "linf":
             _, _, width, channels = x.shape
             # Single-precision signs: 0 is as good as impossible, and would only leave a stripe out.
-            stripes = tf.sign(threat.uniform(keys, tf.stack([tf.shape(x)[0], 1, width, channels]), -1.0, 1.0))
+            stripes = tf.sign(draws.uniform(keys, tf.stack([tf.shape(x)[0], 1, width, channels]), -1.0, 1.0))
             start = tf.clip_by_value(x + numbers["epsilon"] * stripes, 0.0, 1.0)
             low, high = x - numbers["epsilon"], x + numbers["epsilon"]
             bounds = {"low": tf.maximum(low, 0.0), "high": tf.minimum(high, 1.0)}
         else:
             bounds = {}
             start = _scaled(x, _grid(keys, x), numbers["epsilon"], self.norm)
-        key = threat.fold(keys[0], 7)
+        key = draws.fold(keys[0], 7)
         return {
             "x": x,
             "y": y,
@@ -128,28 +128,28 @@ class Square(Attack):
     def step(self, network: Network, state: State, numbers: Parameters) -> State:
         x, best, age = state["x"], state["best"], state["age"]
         _, height, width, channels = x.shape
-        draws = threat.hashed_uniform(state["keys"], age, 5 + channels)
+        chances = draws.hashed_uniform(state["keys"], age, 5 + channels)
         share = window_share(age, numbers["p_init"], numbers["stretch"])
         side = tf.cast(tf.round(tf.sqrt(share * height * width)), tf.int32)
         if self.norm == "linf":
             rows, columns = _rows(
-                draws[:, 0], draws[:, 1], tf.clip_by_value(side, 1, min(height, width)), height, width
+                chances[:, 0], chances[:, 1], tf.clip_by_value(side, 1, min(height, width)), height, width
             )
-            signs = tf.sign(draws[:, 5 : 5 + channels] - 0.5)
+            signs = tf.sign(chances[:, 5 : 5 + channels] - 0.5)
             # One product over rows and over columns with their channels: a window for each channel costs thrice that.
             across = tf.cast(columns, tf.float32)[:, :, None] * signs[:, None, :]
             across = tf.reshape(across, [-1, 1, width * channels])
             window = tf.reshape(tf.cast(rows, tf.float32)[:, :, None] * across, tf.shape(x))
             candidate = tf.clip_by_value(best + 2.0 * numbers["epsilon"] * window, state["low"], state["high"])
         else:
-            candidate = _scaled(x, _moved(best - x, draws, side, numbers["epsilon"], self.norm), numbers["epsilon"],
+            candidate = _scaled(x, _moved(best - x, chances, side, numbers["epsilon"], self.norm), numbers["epsilon"],
                                 self.norm)  # fmt: skip
-        key = threat.fold(state["key"], state["step"])
+        key = draws.fold(state["key"], state["step"])
         score = self._score(network, candidate, state["y"], key, numbers)
         incumbent = self._score(network, best, state["y"], key, numbers) if self.paired else state["score"]
         better = (score < incumbent) & ~self.done(state, numbers)
         return dict(state) | {
-            "best": threat.choose(better, candidate, best),
+            "best": balls.choose(better, candidate, best),
             "score": tf.where(better, score, incumbent),
             "age": age + 1,
             "step": state["step"] + 1,
@@ -224,7 +224,7 @@ def _grid(keys: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
     _, height, width, channels = x.shape
     side = max(min(height, width) // 5, 1)
     tall, wide = height // side, width // side
-    signs = tf.sign(threat.uniform(keys, tf.stack([tf.shape(x)[0], tall, wide, channels]), -1.0, 1.0))
+    signs = tf.sign(draws.uniform(keys, tf.stack([tf.shape(x)[0], tall, wide, channels]), -1.0, 1.0))
     spread = tf.repeat(tf.repeat(signs, side, axis=1), side, axis=2)
     places = tf.range(side)
     bump = _bumps(places[None, :, None], places[None, None, :], tf.constant(side), side)
@@ -234,20 +234,20 @@ def _grid(keys: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
     return tf.pad(pattern, rest)
 
 
-def _moved(old: tf.Tensor, draws: tf.Tensor, side: tf.Tensor, epsilon: tf.Tensor, norm: threat.Norm) -> tf.Tensor:
+def _moved(old: tf.Tensor, chances: tf.Tensor, side: tf.Tensor, epsilon: tf.Tensor, norm: balls.Norm) -> tf.Tensor:
     """Returns the perturbation after one window, (N, H, W, C), has taken over the budget of another."""
     _, height, width, channels = old.shape
     side = tf.maximum(side, 3)
     # Odd, so that the bumps have a middle.
     side = tf.minimum(side + 1 - side % 2, min(height, width))
-    down, right = _places(draws[:, 0], draws[:, 1], side, height, width)
-    here = _window(draws[:, 0], draws[:, 1], side, height, width)
-    there = _window(draws[:, 2], draws[:, 3], side, height, width)
-    turned = (draws[:, 4] < 0.5)[:, None, None]
+    down, right = _places(chances[:, 0], chances[:, 1], side, height, width)
+    here = _window(chances[:, 0], chances[:, 1], side, height, width)
+    there = _window(chances[:, 2], chances[:, 3], side, height, width)
+    turned = (chances[:, 4] < 0.5)[:, None, None]
     rows, columns = (tf.broadcast_to(part, tf.shape(here)[:3]) for part in (down[:, :, None], right[:, None, :]))
     across = tf.where(turned, columns, rows), tf.where(turned, rows, columns)
     bumps = _bumps(*across, side[:, None, None], max(height, width))
-    signs = tf.sign(draws[:, 5 : 5 + channels] - 0.5)[:, None, None, :]
+    signs = tf.sign(chances[:, 5 : 5 + channels] - 0.5)[:, None, None, :]
     # Sizes add up over windows and channels: squares in L2, absolute values in L1. Not by `**`, which takes far longer.
     square = norm == "l2"
 
@@ -266,9 +266,9 @@ def _moved(old: tf.Tensor, draws: tf.Tensor, side: tf.Tensor, epsilon: tf.Tensor
     return tf.where(here, new, tf.where(there, 0.0, old))
 
 
-def _scaled(x: tf.Tensor, perturbation: tf.Tensor, epsilon: tf.Tensor, norm: threat.Norm) -> tf.Tensor:
+def _scaled(x: tf.Tensor, perturbation: tf.Tensor, epsilon: tf.Tensor, norm: balls.Norm) -> tf.Tensor:
     """Returns the image with a perturbation of the whole radius, clipped to the box, which only shortens it."""
-    length = threat.column(threat.distance(perturbation, norm))
+    length = balls.column(balls.distance(perturbation, norm))
     # A hair less than the radius: sums of thousands of entries are right to some 1e-7 only, and each pixel is rounded
     # by up to 2**-25, which sums up in L1.
     size = float(np.prod(x.shape[1:]))

@@ -11,21 +11,23 @@ from typing import Any
 
 import numpy as np
 
-from kerasrobust import saving
-from kerasrobust.attacks import ATTACKS, PGD, Attack, AttackResult, AutoAttack, Step, make_attack
-from kerasrobust.callbacks import PROGRESS_SECONDS
-from kerasrobust.classifier import Classifier, as_classifier, check_images
+from kerasrobust.attacks import ATTACKS, PGD, Attack, AttackResult, Step, make_attack
 from kerasrobust.config import AttackConfig, AuditConfig, RandomnessConfig, RunConfig, to_dict
-from kerasrobust.data import Dataset, load_dataset
+from kerasrobust.data.dataset import Dataset
+from kerasrobust.data.load import load_dataset
 from kerasrobust.errors import InputError
-from kerasrobust.evaluation import Evaluation, evaluate
+from kerasrobust.evaluation.autoattack import AutoAttack
+from kerasrobust.evaluation.evaluate import Evaluation, evaluate
+from kerasrobust.evaluation.outcome import AttackReport, Share
 from kerasrobust.events import AttackFinished, AttackProgress, AttackStarted, ExamplesSaved, Log
-from kerasrobust.examples import read_index, read_pair, write_examples
-from kerasrobust.figures import summary
 from kerasrobust.jobs.context import Context
-from kerasrobust.outcome import AttackReport, Share
-from kerasrobust.precision import MEANING
-from kerasrobust.report import ExampleStrip
+from kerasrobust.networks import saving
+from kerasrobust.networks.classifier import Classifier, as_classifier, check_images
+from kerasrobust.show.examples import read_index, read_pair, write_examples
+from kerasrobust.show.figures import summary
+from kerasrobust.show.report import ExampleStrip
+from kerasrobust.training.callbacks import PROGRESS_SECONDS
+from kerasrobust.twins.precision import MEANING
 
 STRIPS = 8
 """Images in a report, per attack."""

@@ -12,8 +12,8 @@ from typing import Any, Literal
 from kerasrobust.config import RunConfig
 from kerasrobust.errors import Cancelled
 from kerasrobust.events import Emit, Event, StageFinished, StageStarted
-from kerasrobust.report import write_report
 from kerasrobust.runs import Run, read_json, write_json
+from kerasrobust.show.report import write_report
 
 
 @dataclass

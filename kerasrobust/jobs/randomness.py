@@ -9,11 +9,11 @@ from typing import Any
 from kerasrobust.attacks import PGD
 from kerasrobust.config import RandomnessConfig, to_dict
 from kerasrobust.errors import InputError
+from kerasrobust.evaluation.randomness import Line, probe_randomness
 from kerasrobust.events import AttackFinished, AttackStarted, Log
-from kerasrobust.figures import summary
 from kerasrobust.jobs.attack import describe, load_subject, progress_teller
 from kerasrobust.jobs.context import Context
-from kerasrobust.randomness import Line, probe_randomness
+from kerasrobust.show.figures import summary
 
 
 def prepare(context: Context, config: RandomnessConfig) -> Callable[[], dict[str, Any]]:

@@ -8,19 +8,20 @@ from typing import Any
 
 import keras
 
-from kerasrobust import presets, saving
+from kerasrobust import presets
 from kerasrobust.attacks import FGSM, PGD, Attack, DeepFool
 from kerasrobust.config import StudyConfig, TrainConfig, to_dict
-from kerasrobust.data import Dataset
-from kerasrobust.evaluation import Evaluation
+from kerasrobust.data.dataset import Dataset
+from kerasrobust.evaluation.evaluate import Evaluation
+from kerasrobust.evaluation.outcome import AttackReport, surviving
 from kerasrobust.events import Log, ModelSaved, Row, as_dict
-from kerasrobust.intervals import accuracy_interval
 from kerasrobust.jobs import train
 from kerasrobust.jobs.attack import evaluate_with_events, save_examples, strips
 from kerasrobust.jobs.context import Context
-from kerasrobust.outcome import AttackReport, surviving
-from kerasrobust.report import ExampleStrip
+from kerasrobust.networks import saving
 from kerasrobust.runs import read_card, write_json
+from kerasrobust.show.report import ExampleStrip
+from kerasrobust.stats import accuracy_interval
 
 REFERENCE = 8 / 255
 """The radius that the study of 2023 is about."""

@@ -13,21 +13,26 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kerasrobust import layers, saving
 from kerasrobust.attacks import PGD
-from kerasrobust.callbacks import BestEpoch, EventCallback, OverfittingAlarm
-from kerasrobust.classifier import as_classifier
 from kerasrobust.config import ARCHITECTURE_NAMES, TrainConfig, to_dict
-from kerasrobust.data import Dataset, load_dataset, train_pipeline, unwatched
+from kerasrobust.data.dataset import Dataset
+from kerasrobust.data.load import load_dataset
+from kerasrobust.data.pipeline import train_pipeline, unwatched
 from kerasrobust.errors import InputError, unknown_name
-from kerasrobust.evaluation import Evaluation
+from kerasrobust.evaluation.evaluate import Evaluation
 from kerasrobust.events import Finding, Log, ModelSaved
 from kerasrobust.jobs.attack import evaluate_with_events, save_examples
 from kerasrobust.jobs.context import Context
-from kerasrobust.models import build_model
-from kerasrobust.precision import MEANING, with_precision
+from kerasrobust.networks import saving
+from kerasrobust.networks.architectures import build_model
+from kerasrobust.networks.classifier import as_classifier
+from kerasrobust.networks.cloning import with_precision
+from kerasrobust.networks.noise import randomize
 from kerasrobust.runs import read_json, write_json
-from kerasrobust.training import OBJECTIVES, AdversarialModel, Objective, training_precision
+from kerasrobust.training import OBJECTIVES, AdversarialModel, Objective
+from kerasrobust.training.adversarial import training_precision
+from kerasrobust.training.callbacks import BestEpoch, EventCallback, OverfittingAlarm
+from kerasrobust.twins.precision import MEANING
 
 CARD_STEPS, CARD_RESTARTS, CARD_EOT = 20, 5, 20
 """The card's attack: PGD-20 at the training's epsilon, 5 restarts; for a randomized network EOT over 20 passes."""
@@ -141,7 +146,7 @@ def make_network(config: TrainConfig, data: Dataset) -> keras.Model:
         as_classifier(network, image_shape=data.images.shape[1:], classes=data.classes)
     else:
         raise unknown_name("architecture or saved model", config.model, ARCHITECTURE_NAMES)
-    return network if config.randomize is None else layers.randomize(network, config.randomize)
+    return network if config.randomize is None else randomize(network, config.randomize)
 
 
 def make_objective(config: TrainConfig, steps_per_epoch: int) -> Objective:

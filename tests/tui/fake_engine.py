@@ -44,8 +44,8 @@ def write_pictures(path: Path, count: int = 6) -> None:
     """Writes pictures of the embedded set under an attack that isn't one: every third is still right after it."""
     import numpy as np
 
-    from kerasrobust.examples import write_examples
-    from kerasrobust.shapes import CLASS_NAMES, generate
+    from kerasrobust.data.shapes import CLASS_NAMES, generate
+    from kerasrobust.show.examples import write_examples
 
     x, y = generate(count, seed=0)
     x = x.astype(np.float32) / 255

@@ -20,9 +20,9 @@ from textual.pilot import Pilot
 from textual.widgets import OptionList
 
 from kerasrobust.events import ExamplesSaved
-from kerasrobust.examples import write_examples
-from tui.examples import Filters, Setting, amplification, amplify, choose, read_sources
-from tui.state import RunState
+from kerasrobust.show.examples import write_examples
+from tui.read.examples import Filters, Setting, amplification, amplify, choose, read_sources
+from tui.read.state import RunState
 from tui.widgets.gallery import PERIOD, GalleryPane
 from tui.widgets.picture import Picture
 

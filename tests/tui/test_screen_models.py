@@ -23,7 +23,7 @@ from kerasrobust.config import AttackConfig, Epsilon, ImportConfig, RunConfig, T
 from kerasrobust.errors import InputError
 from tui import form
 from tui.app import Lab
-from tui.cards import SavedModel, read_models
+from tui.read.cards import SavedModel, read_models
 from tui.screens import models as screen
 from tui.screens.models import ModelsScreen
 

@@ -14,7 +14,7 @@ from textual.widgets import DataTable
 from kerasrobust.config import DemoConfig, TrainConfig
 from kerasrobust.runs import is_locked, state, write_json
 from tui.app import Lab
-from tui.overview import Overviews, accuracies
+from tui.read.overview import Overviews, accuracies
 
 AddRun = Callable[..., Path]
 
@@ -182,7 +182,7 @@ def test_what_has_not_changed_is_not_read_again(
     add_run("train", events=5)
     overviews = Overviews(runs_dir)
     first = overviews.read()
-    monkeypatch.setattr("tui.overview.overview", None)
+    monkeypatch.setattr("tui.read.overview.overview", None)
     assert overviews.read() == first
 
 

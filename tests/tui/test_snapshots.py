@@ -214,7 +214,7 @@ def still(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = SimpleNamespace(time=lambda: NOW, localtime=time.gmtime, strftime=time.strftime)
     monkeypatch.setattr("tui.widgets.words.time", clock)
     monkeypatch.setattr("tui.widgets.status.time", clock)
-    for module in ("tui.overview", "tui.screens.monitor"):
+    for module in ("tui.read.overview", "tui.screens.monitor"):
         monkeypatch.setattr(f"{module}.is_locked", lambda path: path.name in ("demo-live", "demo-late"))
     # What is there is read at once; nothing changes later.
     for screen in ("runs", "models", "compare", "monitor"):

@@ -24,7 +24,7 @@ from kerasrobust.events import (
     StageFinished,
     StageStarted,
 )
-from tui.state import LINES, POINTS, RunState, Series, advance
+from tui.read.state import LINES, POINTS, RunState, Series, advance
 
 STARTED = RunStarted(time=0.0, run="r", kind="study", config={}, command="", versions={}, devices=[], pid=1)
 

@@ -13,11 +13,11 @@ from textual.events import Resize
 from textual.message import Message
 from textual.widgets import ContentSwitcher, DataTable, Static, Tab, Tabs
 
+from tui.read.subject import Subject, Subjects
 from tui.screens.base import MainScreen
 from tui.widgets.choose import EMPTY, ChoosePane
 from tui.widgets.overlay import OverlayPane
 from tui.widgets.side_by_side import FiguresPane, SettingsTable, StudiesPane
-from tui.widgets.subject import Subject, Subjects
 from tui.widgets.table import as_text
 
 PERIOD = 2.0

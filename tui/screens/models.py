@@ -18,8 +18,8 @@ from textual.widgets import DataTable, Input, Static
 
 from kerasrobust.config import ImportConfig
 from kerasrobust.errors import InputError
-from kerasrobust.figures import format_epsilon
-from tui.cards import SavedModel, accuracy, attack_text, interval, number, plain, read_models, shape_text, stamps
+from kerasrobust.show.figures import format_epsilon
+from tui.read.cards import SavedModel, accuracy, attack_text, interval, number, plain, read_models, shape_text, stamps
 from tui.screens.base import MainScreen
 from tui.screens.dialogs import Ask
 from tui.screens.runs import WIDE

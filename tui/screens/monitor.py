@@ -19,8 +19,8 @@ from kerasrobust.errors import InputError
 from kerasrobust.events import printable
 from kerasrobust.runs import Tail, is_locked
 from tui.messages import RunRead
+from tui.read.state import RunState, advance
 from tui.screens.base import MainScreen
-from tui.state import RunState, advance
 from tui.widgets.attacks import AttacksPane
 from tui.widgets.curves import CurvesPane
 from tui.widgets.gallery import GalleryPane

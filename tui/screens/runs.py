@@ -20,10 +20,10 @@ from textual.worker import get_current_worker
 from kerasrobust.config import DemoConfig, from_dict
 from kerasrobust.errors import InputError
 from kerasrobust.events import printable
-from kerasrobust.figures import summary
 from kerasrobust.runs import delete, read_json
+from kerasrobust.show.figures import summary
 from tui.messages import RunsRead
-from tui.overview import Overview, Overviews
+from tui.read.overview import Overview, Overviews
 from tui.screens.base import MainScreen
 from tui.screens.dialogs import Confirm
 from tui.widgets.settings import settings

@@ -12,7 +12,7 @@ from textual.containers import Vertical
 from textual.events import Resize
 from textual.widgets import DataTable, Static
 
-from kerasrobust.figures import (
+from kerasrobust.show.figures import (
     attack_name,
     format_accuracy,
     format_budget,
@@ -20,7 +20,7 @@ from kerasrobust.figures import (
     format_interval,
     format_seconds,
 )
-from tui.state import AttackLine, RunState
+from tui.read.state import AttackLine, RunState
 from tui.widgets.chart import Chart, Curve
 from tui.widgets.table import as_text
 from tui.widgets.words import budget_text, left_text, state_text

@@ -23,7 +23,7 @@ from textual_plot import HiResMode, PlotWidget
 from textual_plot.axis_formatter import NumericAxisFormatter
 from textual_plot.plot_widget import Legend
 
-from kerasrobust.figures import format_accuracy
+from kerasrobust.show.figures import format_accuracy
 
 SMOOTHINGS = (0.0, 0.6, 0.9)
 """Weights of what came before, in a moving average over the drawn points."""

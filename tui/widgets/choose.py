@@ -16,7 +16,7 @@ from textual.events import Click
 from textual.message import Message
 from textual.widgets import DataTable, Input, Static
 
-from tui.widgets.subject import Subject
+from tui.read.subject import Subject
 from tui.widgets.words import accuracy_text, state_text
 
 EMPTY = """There is nothing to compare yet: no runs in {runs}, no models in {models}.

@@ -10,7 +10,7 @@ from textual.containers import Container
 from textual.events import Resize
 from textual.widgets import Static
 
-from tui.state import RunState
+from tui.read.state import RunState
 from tui.widgets.chart import SMOOTHINGS, Chart, Curve
 
 WIDE = 88

@@ -21,10 +21,10 @@ from textual.widgets import OptionList, Static
 from textual.worker import get_current_worker
 
 from kerasrobust.errors import InputError
-from kerasrobust.examples import Index, read_pair
-from kerasrobust.figures import attack_name, format_accuracy, format_budget, format_distance, format_norm
-from tui.examples import OUTCOMES, Filters, Setting, Source, amplify, choose, read_sources
-from tui.state import RunState
+from kerasrobust.show.examples import Index, read_pair
+from kerasrobust.show.figures import attack_name, format_accuracy, format_budget, format_distance, format_norm
+from tui.read.examples import OUTCOMES, Filters, Setting, Source, amplify, choose, read_sources
+from tui.read.state import RunState
 from tui.widgets.picture import Picture, fit
 
 if TYPE_CHECKING:

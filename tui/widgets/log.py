@@ -13,7 +13,7 @@ from textual.containers import Vertical
 from textual.widgets import Input, Log, Static
 
 from kerasrobust.events import printable
-from tui.state import LINES, Line, RunState
+from tui.read.state import LINES, Line, RunState
 from tui.widgets.words import clock_text
 
 _TAIL = 2**17  # Bytes of console.log that are shown: its end is what people look for.

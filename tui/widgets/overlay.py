@@ -10,10 +10,10 @@ from textual.containers import Vertical
 from textual.events import Click
 from textual.widgets import DataTable, Static
 
-from kerasrobust.figures import attack_name, format_accuracy, format_epsilon, format_norm
+from kerasrobust.show.figures import attack_name, format_accuracy, format_epsilon, format_norm
+from tui.read.subject import Overlay, Subject, overlaid
 from tui.widgets.chart import COLOURS, SIGNS, Chart, Curve
 from tui.widgets.side_by_side import synthetic_note
-from tui.widgets.subject import Overlay, Subject, overlaid
 
 _SIGNS = SIGNS + "○△□◇☆▽ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 

@@ -15,7 +15,7 @@ from kerasrobust.config import command_line, from_dict, written
 from kerasrobust.errors import InputError
 from kerasrobust.events import RunStarted
 from kerasrobust.runs import read_json
-from tui.state import RunState
+from tui.read.state import RunState
 
 
 def settings(config: dict[str, Any]) -> dict[str, str]:

@@ -14,11 +14,11 @@ from textual.message import Message
 from textual.widgets import DataTable, Static
 from textual.worker import get_current_worker
 
-from kerasrobust.compare import paired, sentence
 from kerasrobust.errors import InputError
-from kerasrobust.figures import attack_name, by_network, format_accuracy, format_interval
+from kerasrobust.show.compare import paired, sentence
+from kerasrobust.show.figures import attack_name, by_network, format_accuracy, format_interval
+from tui.read.subject import FOREIGN, Row, Subject, difference, differing
 from tui.widgets.study import StudyPane
-from tui.widgets.subject import FOREIGN, Row, Subject, difference, differing
 from tui.widgets.words import budget_text
 
 WIDE = 100

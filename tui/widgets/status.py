@@ -7,8 +7,8 @@ import time
 from rich.text import Text
 from textual.widgets import Static
 
-from kerasrobust.figures import format_budget, format_seconds
-from tui.state import RunState, Stage
+from kerasrobust.show.figures import format_budget, format_seconds
+from tui.read.state import RunState, Stage
 from tui.widgets.words import bar_text, left_text, state_text
 
 

@@ -12,7 +12,7 @@ from textual.containers import Vertical
 from textual.widgets import DataTable, Static
 
 from kerasrobust.events import Row, as_dict
-from kerasrobust.figures import (
+from kerasrobust.show.figures import (
     attack_name,
     by_network,
     format_accuracy,
@@ -20,7 +20,7 @@ from kerasrobust.figures import (
     format_interval,
     format_published,
 )
-from tui.state import RunState
+from tui.read.state import RunState
 from tui.widgets.table import as_text
 from tui.widgets.words import budget_text
 

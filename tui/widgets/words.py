@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from rich.text import Text
 
-from kerasrobust.figures import format_accuracy, format_budget, format_epsilon, format_seconds
+from kerasrobust.show.figures import format_accuracy, format_budget, format_epsilon, format_seconds
 
 _STATES = {
     "starting": ("◌", "dim"),

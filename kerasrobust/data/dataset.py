@@ -1,0 +1,108 @@
+"""Images with their classes, in memory as they were stored, and the checks that all sources share."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from kerasrobust.errors import InputError
+
+MOST_CLASSES = 65_536  # More than any image set has: labels above are something else than class indices.
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """Images with their classes.
+
+    Attributes:
+        name: What it was asked for by.
+        split: Which part of it this is.
+        images: (N, H, W, C), uint8 or float32 in [0, 1].
+        labels: (N,), int64, in 0 ... `classes` - 1.
+        class_names: One name for each class, in the order of the labels.
+        synthetic: Whether a program drew the images; what comes from them says so.
+    """
+
+    name: str
+    split: str
+    images: np.ndarray
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    synthetic: bool = False
+
+    def __len__(self) -> int:
+        """How many images there are."""
+        return len(self.labels)
+
+    @property
+    def classes(self) -> int:
+        """How many classes there are, whether or not each has an image here."""
+        return len(self.class_names)
+
+    @property
+    def x(self) -> np.ndarray:
+        """The images as models take them: float32 in [0, 1], (N, H, W, C)."""
+        if self.images.dtype == np.uint8:
+            return self.images.astype(np.float32) / np.float32(255)
+        return self.images
+
+    @property
+    def y(self) -> np.ndarray:
+        """The labels: int64, (N,)."""
+        return self.labels
+
+
+def checked(name: str, images: np.ndarray, labels: np.ndarray, first: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Returns images as uint8 or float32, (N, H, W, C), and labels as int64, or says what is wrong with them."""
+    if images.ndim == 3:
+        images = images[..., None]
+    if images.ndim != 4 or not 1 <= images.shape[3] <= 4 or 0 in images.shape[1:]:
+        raise InputError(
+            f"Expected images of shape (N, height, width, channels), 1 to 4 channels. Received: {images.shape} "
+            f"in {name!r}. Put the channels last."
+        )
+    if images.dtype != np.uint8:
+        if not np.issubdtype(images.dtype, np.floating):
+            raise InputError(
+                f"Expected images as uint8, or as floating numbers in [0, 1]. Received: {images.dtype} in {name!r}. "
+                "Convert them."
+            )
+        images = images.astype(np.float32)
+        bad = ~((images >= 0) & (images <= 1)).all(axis=(1, 2, 3))  # Also true of NaN.
+        if bad.any():
+            image = int(bad.argmax())
+            raise InputError(
+                f"Expected images in [0, 1]. Received: values from {images[image].min():g} to {images[image].max():g} "
+                f"in image {first + image} of {name!r}. Divide by 255, or repair what made NaN."
+            )
+    return images, checked_labels(name, labels, len(images))
+
+
+def checked_labels(name: str, labels: np.ndarray, count: int) -> np.ndarray:
+    """Returns `count` labels as int64, (N,), or says what is wrong with them."""
+    if labels.ndim == 2 and labels.shape[1] == 1:  # As Keras' own data sets have them.
+        labels = labels[:, 0]
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        raise InputError(
+            f"Expected labels as integers of shape (N,). Received: {labels.dtype}, {labels.shape}, in {name!r}. "
+            "Store class indices (one-hot labels: argmax)."
+        )
+    if len(labels) != count:
+        raise InputError(
+            f"Expected a label for each of {count} images. Received: {len(labels)} in {name!r}. Add the rest."
+        )
+    if count and not 0 <= labels.min() <= labels.max() < MOST_CLASSES:
+        raise InputError(
+            f"Expected labels from 0 to the number of classes - 1. Received: {labels.min()} to {labels.max()} "
+            f"in {name!r}. Number the classes from 0 on."
+        )
+    return labels.astype(np.int64)
+
+
+def first_line(error: BaseException) -> str:
+    """Returns the first line of an error's message."""
+    # Without what TensorFlow puts around its messages.
+    text = re.sub(r"\{\{.*?\}\}\s*|\s*\[Op:.*", "", str(error)).strip() or type(error).__name__
+    return text.splitlines()[0][:200]

@@ -1,0 +1,63 @@
+"""Splits in the notation of TensorFlow Datasets: `train[10%:]`, `test[:100]+train[-50:]`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from kerasrobust.errors import InputError, unknown_name
+
+
+def parts_of(split: str, sizes: Mapping[str, int], *, endless: bool = False) -> list[tuple[str, int, int]]:
+    """Reads a split in TFDS's notation.
+
+    Args:
+        split: For instance `train[10%:]`, `test[:100]+train[-50:]`; `[:100]` is `all[:100]`.
+        sizes: How many examples each named part has; percentages are of these, rounded to the nearest example.
+        endless: Whether a slice may go past its part's size.
+
+    Returns:
+        For each term the part's name, the first example, and the one after the last.
+
+    Raises:
+        InputError: The split is malformed or empty, goes past the end, or names an unknown part.
+
+    Example:
+        >>> parts_of("test[:25%]+train[-5:]", {"train": 100, "test": 80})
+        [('test', 0, 20), ('train', 95, 100)]
+    """
+    parts = []
+    for term in split.split("+"):
+        match = re.fullmatch(r"\s*(\w*)\s*(?:\[\s*(-?\d+%?)?\s*:\s*(-?\d+%?)?\s*\])?\s*", term)
+        if not match or not term.strip():
+            raise InputError(
+                f"Expected a split such as 'test', 'test[:1000]' or 'train[10%:]'. Received: {split!r}. "
+                "Write a part's name, and a slice in examples or percent."
+            )
+        part = match[1] or "all"
+        if part not in sizes:
+            raise unknown_name("split", part, sizes)
+        size = sizes[part]
+        first = _place(match[2], size, 0)
+        end = _place(match[3], size, size)
+        if first < 0 or (end > size and not endless):
+            raise InputError(
+                f"Expected a slice within the {size} examples of {part!r}. Received: {split!r}. "
+                f"Take a smaller one, or {part!r} for all of them."
+            )
+        if end <= first:
+            raise empty_split(split)
+        parts.append((part, first, end))
+    return parts
+
+
+def _place(text: str | None, size: int, default: int) -> int:
+    if text is None:
+        return default
+    place = round(int(text[:-1]) * size / 100) if text.endswith("%") else int(text)
+    return place + size if place < 0 else place
+
+
+def empty_split(split: str) -> InputError:
+    """Returns the error for a split without examples."""
+    return InputError(f"Expected a split with at least one example. Received: {split!r}. Take a larger slice.")

@@ -1,0 +1,1 @@
+"""What may be said of a model: accuracies, intervals, reasons for doubt."""

@@ -1,0 +1,120 @@
+"""AutoAttack: several attacks that fail for different reasons, each on what the ones before have left."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, get_args
+
+import numpy as np
+
+from kerasrobust.attacks.base import Attack, AttackResult
+from kerasrobust.attacks.fab import FAB
+from kerasrobust.attacks.registry import make_attack
+from kerasrobust.config import check_epsilon
+from kerasrobust.errors import InputError, unknown_name
+from kerasrobust.networks.classifier import Classifier
+from kerasrobust.ops import balls
+
+Version = Literal["auto", "standard", "plus", "rand"]
+EOT = 20
+"""Passes of each gradient in the version for randomized networks."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoAttack:
+    """The ensemble that robust accuracies are compared by, without anything to tune.
+
+    - `standard`: APGD-CE, APGD-T and FAB-T on 9 targets each, and Square with 5,000 queries.
+    - `plus`: APGD-CE and APGD-DLR and FAB with 5 restarts each, Square, APGD-T, FAB-T.
+    - `rand`, for randomized networks: APGD-CE and APGD-DLR with gradients over 20 noisy passes. The verdict is a mean
+      over fresh passes, never the attack's own last one.
+    - `auto` chooses `rand` for a network whose answers differ from pass to pass, else `standard`.
+
+    With three classes or fewer the losses of APGD-DLR and APGD-T are undefined: APGD on the margin takes their place.
+    FAB has no L1 version here and is left out there.
+
+    Attributes:
+        norm: "linf", "l2" or "l1".
+        epsilon: radius of the ball, in units of an image in [0, 1].
+        version: "auto", "standard", "plus" or "rand".
+        eot: passes over which each gradient is averaged; None for 20 in `rand` and 1 otherwise.
+        attacks: names, or attacks with settings of their own, in the place of a version's.
+
+    Example:
+        >>> result = AutoAttack(epsilon=8 / 255)(model, x, y)
+        >>> custom = AutoAttack(attacks=("apgd-ce", Square(queries=1_000)))
+
+    Reference: Croce and Hein 2020a, section 6.
+    """
+
+    name: ClassVar[str] = "autoattack"
+
+    norm: balls.Norm = "linf"
+    epsilon: float = 8 / 255
+    version: Version = "auto"
+    eot: int | None = None
+    attacks: Sequence[str | Attack] = ()
+
+    def __post_init__(self) -> None:
+        check_epsilon(self.epsilon, self.norm)
+        if self.version not in get_args(Version):
+            raise unknown_name("version", self.version, get_args(Version))
+        for attack in self.attacks:
+            if isinstance(attack, str):
+                make_attack(attack, norm=self.norm)
+            elif attack.norm != self.norm:
+                raise InputError(
+                    f"Expected attacks of one norm, {self.norm}. Received: {attack.name} of {attack.norm}. Change one."
+                )
+
+    def chosen(self, classifier: Classifier) -> Version:
+        """Returns the version that runs against a classifier."""
+        if self.version != "auto":
+            return self.version
+        return "rand" if classifier.randomized else "standard"
+
+    def parts(self, classifier: Classifier) -> list[Attack]:
+        """Returns the attacks that run against a classifier, in their order."""
+        version = self.chosen(classifier)
+        eot = self.eot or (EOT if version == "rand" and not self.attacks else 1)
+
+        def make(name: str, **settings: Any) -> Attack:
+            return self._within(make_attack(name, epsilon=self.epsilon, norm=self.norm, eot=eot, **settings))
+
+        if self.attacks:
+            return [make(attack) if isinstance(attack, str) else self._within(attack) for attack in self.attacks]
+        rivals = classifier.classes - 1
+        targets = min(9, rivals)
+        dlr = "apgd-dlr" if rivals > 2 else "apgd-margin"
+        targeted = [make("apgd-t", targets=targets)] if rivals > 2 else [make("apgd-margin")]
+        fab = self.norm != "l1"
+        if version == "rand":
+            return [make("apgd-ce"), make(dlr)]
+        if version == "standard":
+            return [
+                make("apgd-ce"), *targeted, *([make("fab-t", targets=targets)] if fab else []), make("square"),
+            ]  # fmt: skip
+        return [
+            make("apgd-ce", restarts=5), make(dlr, restarts=5), *([make("fab", restarts=5)] if fab else []),
+            make("square"), *(targeted if rivals > 2 else []), *([make("fab-t", targets=targets)] if fab else []),
+        ]  # fmt: skip
+
+    def _within(self, attack: Attack) -> Attack:
+        """Returns an attack that stops at what it finds inside the radius: here nothing nearer is asked for."""
+        return replace(attack, epsilon=self.epsilon) if isinstance(attack, FAB) and attack.epsilon is None else attack
+
+    def settings(self) -> dict[str, Any]:
+        """Returns the settings as JSON has them."""
+        names = [attack if isinstance(attack, str) else attack.name for attack in self.attacks]
+        return {**vars(self), "attacks": names}
+
+    def __call__(self, model: Any, x: np.ndarray, y: np.ndarray, **settings: Any) -> AttackResult:
+        """Attacks images; takes what every attack takes but targets, and `early_stop`, which it lives by.
+
+        Returns:
+            Per example what the attack that did worst to the model found.
+        """
+        from kerasrobust.evaluation.evaluate import evaluate  # Which knows the attacks, and so this module.
+
+        return evaluate(model, x, y, attacks=self, **settings).worst

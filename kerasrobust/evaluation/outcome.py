@@ -1,0 +1,205 @@
+"""What the results of attacks say about a model: robust accuracies, curves over epsilon, several attacks as one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from kerasrobust.attacks import Attack, AttackResult
+from kerasrobust.attacks.verdict import Verdict
+from kerasrobust.stats import accuracy_interval
+
+CURVE_POINTS = 25
+
+
+class Share(NamedTuple):
+    """An accuracy and its 95 % interval."""
+
+    accuracy: float
+    interval: tuple[float, float]
+
+
+class CurvePoint(NamedTuple):
+    """Robust accuracy at a radius, with its 95 % interval."""
+
+    epsilon: float
+    accuracy: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackReport:
+    """One attack's part of an evaluation.
+
+    Attributes:
+        attack: what ran.
+        epsilon: radius at which robust accuracy is read off.
+        attacked: bool (N,), what it ran on: all examples, or those that the attacks before it have left.
+        rates: float64 (N,), per example the share of fresh passes that are right under this attack; where it didn't
+            run, under those before it.
+        robust_accuracy: their mean.
+        interval: its 95 % interval.
+        result: what the attack found.
+    """
+
+    attack: Attack
+    epsilon: float
+    attacked: np.ndarray
+    rates: np.ndarray
+    robust_accuracy: float
+    interval: tuple[float, float]
+    result: AttackResult
+
+    def entry(self) -> dict[str, Any]:
+        """Returns the attack's entry in `result.json`."""
+        everything = self.attacked.all()
+        median = self.result.median_distance if everything else math.nan
+        entry = {
+            "name": self.attack.name,
+            "norm": self.attack.norm,
+            "epsilon": self.epsilon,
+            "robust_accuracy": self.robust_accuracy,
+            "interval": list(self.interval),
+            "median_distance": median if math.isfinite(median) else None,
+            "seconds": self.result.seconds,
+            "gradients": self.result.gradients,
+            "forwards": self.result.forwards,
+        }
+        if not everything:
+            entry["attacked"] = int(self.attacked.sum())
+        # One that stops inside a radius doesn't look for the nearest example.
+        if self.attack.minimum_norm and everything and getattr(self.attack, "epsilon", None) is None:
+            entry["curve"] = [list(point) for point in curve(self.result)]
+        return entry
+
+
+def surviving(attack: Attack, result: AttackResult, epsilon: float) -> np.ndarray:
+    """Returns per example the share of passes that are right at this radius, float64 (N,).
+
+    A minimum-norm attack has one distance per example: an example further away than `epsilon` counts as it was before.
+    """
+    if not attack.minimum_norm:
+        return result.correct_rate
+    return np.where(result.distance > epsilon, result.clean_rate, result.correct_rate)
+
+
+def curve(result: AttackResult, epsilons: Sequence[float] | None = None) -> list[CurvePoint]:
+    """Returns robust accuracy over the radius from one run of a minimum-norm attack, without a run per radius.
+
+    Args:
+        result: of DeepFool, FAB, CW or HopSkipJump.
+        epsilons: the radii; without them 25 from 0 to where nearly nothing is left.
+
+    Example:
+        >>> for epsilon, accuracy, low, high in curve(FAB(norm="l2")(model, x, y)):
+        ...     print(epsilon, accuracy)
+    """
+    if epsilons is None:
+        reached = result.distance[result.success & result.correct]
+        epsilons = np.linspace(0, float(np.quantile(reached, 0.99)) if len(reached) else 1.0, CURVE_POINTS).tolist()
+    randomized = len(result.passes) > 1
+    points = []
+    for epsilon in epsilons:
+        rates = np.where(result.distance > epsilon, result.clean_rate, result.correct_rate)
+        points.append(CurvePoint(epsilon, float(rates.mean()), *accuracy_interval(rates, randomized)))
+    return points
+
+
+def report(
+    attack: Attack,
+    result: AttackResult,
+    epsilon: float,
+    randomized: bool,
+    attacked: np.ndarray | None = None,
+    before: np.ndarray | None = None,
+) -> AttackReport:
+    """Returns what an attack's result says about robust accuracy at a radius.
+
+    Args:
+        attack: what ran.
+        result: what it found.
+        epsilon: the radius.
+        randomized: whether the network is.
+        attacked: bool (N,), what it ran on; all without it.
+        before: float64 (N,), the rates of the examples that it didn't run on.
+    """
+    rates = surviving(attack, result, epsilon)
+    if attacked is None or before is None:
+        attacked = np.ones(len(rates), bool)
+    else:
+        rates = np.where(attacked, rates, before)
+    return AttackReport(
+        attack=attack,
+        epsilon=epsilon,
+        attacked=attacked,
+        rates=rates,
+        robust_accuracy=float(rates.mean()),
+        interval=accuracy_interval(rates, randomized),
+        result=result,
+    )
+
+
+def combine(reports: Sequence[AttackReport], x: np.ndarray) -> tuple[AttackResult, np.ndarray]:
+    """Returns per example what the attack that did worst to the model found inside its radius, and that attack's name.
+
+    Of attacks that did the same the first counts. Costs are those of all together. What a minimum-norm attack moved
+    further than the radius counts as unchanged.
+    """
+    if len(reports) == 1:  # As it is: how far a minimum-norm attack went is worth keeping.
+        return reports[0].result, np.full(len(x), reports[0].attack.name, dtype=object)
+    found = [_inside(item, x) for item in reports]
+    which = np.argmin([np.where(item.attacked, item.rates, np.inf) for item in reports], axis=0)
+    places = np.arange(len(x))
+
+    def pick(name: str) -> np.ndarray:
+        return np.stack([getattr(result, name) for result in found])[which, places]
+
+    first = reports[0].result
+    names = np.array([item.attack.name for item in reports], dtype=object)[which]
+    return replace(
+        first,
+        x_adv=pick("x_adv"),
+        prediction_adv=pick("prediction_adv"),
+        success=pick("success"),
+        correct_rate=pick("correct_rate"),
+        confidence_adv=pick("confidence_adv"),
+        distance=pick("distance"),
+        passes=np.stack([result.passes for result in found], axis=1)[:, which, places],
+        gradients=sum(item.result.gradients for item in reports),
+        forwards=sum(item.result.forwards for item in reports),
+        seconds=sum(item.result.seconds for item in reports),
+    ), names
+
+
+def judged(result: AttackResult, verdict: Verdict) -> AttackResult:
+    """Returns a result with another verdict on its examples: one of fresh passes."""
+    return replace(
+        result,
+        prediction_adv=verdict.prediction,
+        success=verdict.wrong,
+        correct_rate=verdict.correct_rate,
+        confidence_adv=verdict.confidence,
+        passes=verdict.passes,
+    )
+
+
+def _inside(found: AttackReport, x: np.ndarray) -> AttackResult:
+    """Returns the attack's result inside its radius: the image itself where a minimum-norm attack went further."""
+    result = found.result
+    if not found.attack.minimum_norm:
+        return result
+    out = result.distance > found.epsilon
+    return replace(
+        result,
+        x_adv=np.where(out[:, None, None, None], x, result.x_adv),
+        prediction_adv=np.where(out, result.prediction, result.prediction_adv),
+        success=np.where(out, ~result.correct, result.success),
+        correct_rate=np.where(out, result.clean_rate, result.correct_rate),
+        confidence_adv=np.where(out, result.confidence, result.confidence_adv),
+        distance=np.where(out, np.float32(0), result.distance),
+    )

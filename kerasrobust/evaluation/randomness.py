@@ -1,0 +1,284 @@
+"""Is the randomness real? Attacks of equal cost that tell a defence from noise in the gradients.
+
+A randomized network that plain PGD can't break may only have blinded it. Here PGD meets the network with one draw of
+noise frozen, with gradients over 1, 5, 20 and 50 passes, and without its noise (whose examples are then transferred),
+each time with the same number of gradient evaluations per image; fresh passes judge them all.
+
+Reference: Athalye et al. 2018, sections 4.3 and 5.3.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kerasrobust.attacks import PGD, Step
+from kerasrobust.attacks.verdict import judge
+from kerasrobust.errors import InputError
+from kerasrobust.events import Finding
+from kerasrobust.networks.classifier import Classifier, as_classifier, check_images
+from kerasrobust.networks.noise import is_noisy, keyed_noise, noise_off
+from kerasrobust.ops.balls import Norm
+from kerasrobust.show.figures import format_accuracy
+from kerasrobust.stats import bootstrap
+
+EOTS = (1, 5, 20, 50)
+NOTHING = 0.05
+"""A defence whose accuracy lies below this is none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One attack's part.
+
+    Attributes:
+        name: "pgd-frozen", "pgd-eot-1" and so on, "pgd-transfer".
+        eot: passes over which each gradient was averaged.
+        steps: how many, so that steps times passes is the same for all.
+        rates: float64 (N,), per example the share of fresh passes that are right.
+        accuracy: their mean.
+        interval: its 95 % interval.
+        own_accuracy: of the network that was attacked, frozen or without noise, on its own examples; else None.
+        x_adv: float32 (N, H, W, C).
+        gradients: gradient evaluations, summed over examples.
+        forwards: forward passes beyond those.
+        seconds: wall time.
+    """
+
+    name: str
+    eot: int
+    steps: int
+    rates: np.ndarray
+    accuracy: float
+    interval: tuple[float, float]
+    own_accuracy: float | None
+    x_adv: np.ndarray
+    gradients: int
+    forwards: int
+    seconds: float
+
+    @property
+    def told(self) -> str:
+        """What a sentence calls it."""
+        if self.name == "pgd-frozen":
+            return "PGD on frozen noise"
+        if self.name == "pgd-transfer":
+            return "transfer from the network without its noise"
+        return f"PGD with EOT {self.eot}" if self.eot > 1 else "plain PGD"
+
+    def entry(self, norm: str, epsilon: float) -> dict[str, Any]:
+        """Returns the line's entry in `result.json`."""
+        return {
+            "name": self.name,
+            "norm": norm,
+            "epsilon": epsilon,
+            "robust_accuracy": self.accuracy,
+            "interval": list(self.interval),
+            "median_distance": None,
+            "seconds": self.seconds,
+            "gradients": self.gradients,
+            "forwards": self.forwards,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Randomness:
+    """What `probe_randomness` found.
+
+    Attributes:
+        clean_accuracy: mean accuracy over fresh passes on the unchanged images.
+        clean_interval: its 95 % interval.
+        lines: one per attack.
+        verdict: the answer, with its figures.
+        findings: the verdict where it is no praise, and what was left out.
+    """
+
+    clean_accuracy: float
+    clean_interval: tuple[float, float]
+    lines: list[Line]
+    verdict: str
+    findings: list[Finding]
+
+    @property
+    def strongest(self) -> Line:
+        """The attack that left the least."""
+        return min(self.lines, key=lambda line: line.accuracy)
+
+
+def probe_randomness(
+    model: Any,
+    x: np.ndarray,
+    y: np.ndarray,
+    *,
+    norm: Norm = "linf",
+    epsilon: float = 8 / 255,
+    gradients: int = 500,
+    passes: int = 50,
+    seed: int = 0,
+    batch_size: int = 256,
+    started: Callable[[str, PGD], None] | None = None,
+    progress: Callable[[str, Step], None] | None = None,
+    finished: Callable[[Line], None] | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Randomness:
+    """Attacks a randomized network in several ways of equal cost and says what its noise is worth.
+
+    Args:
+        model: a randomized network. For one whose noise can't be steered (a foreign SavedModel, noise layers of other
+            origin) the frozen noise and the transfer are left out, and a finding says so.
+        x: float32 (N, H, W, C) in [0, 1].
+        y: integers (N,).
+        norm: of the ball.
+        epsilon: its radius.
+        gradients: gradient evaluations per image of each attack, at least 50; rounded up to whole hundreds.
+        passes: fresh passes that judge each example.
+        seed: of everything random.
+        batch_size: images at once.
+        started: called with each attack's name and settings before it runs.
+        progress: called with its name and a `Step` about every half second.
+        finished: called with each line.
+        should_stop: asked about every half second.
+
+    Raises:
+        InputError: for a network that isn't randomized, or what doesn't fit it.
+        Cancelled: when `should_stop` says so.
+
+    Example:
+        >>> print(probe_randomness(model, x, y).verdict)
+    """
+    classifier = as_classifier(model, image_shape=np.shape(x)[1:] if np.ndim(x) == 4 else None)
+    x, y = check_images(classifier, x, y)
+    if not classifier.randomized:
+        raise InputError(
+            f"Expected a randomized network. Received: {classifier.name!r}, which gives the same answer each time. "
+            "Use the command attack for it."
+        )
+    if gradients < max(EOTS):
+        raise InputError(f"Expected at least {max(EOTS)} gradient evaluations. Received: {gradients}. Try 500.")
+    # So that every number of passes divides it.
+    gradients = -(-gradients // 100) * 100
+    common: dict[str, Any] = {"passes": passes, "batch_size": batch_size, "should_stop": should_stop}
+    clean = judge(classifier, x, y, seed=[seed, 1], **common)
+    plan: list[tuple[str, int, Classifier]] = [(f"pgd-eot-{eot}", eot, classifier) for eot in EOTS]
+    findings = list(_left_out(classifier))
+    if not findings:
+        key = tf.constant([seed % 2**31, 11])
+        frozen = _steered(classifier, x, lambda: keyed_noise(key, shared=True))
+        plan = [("pgd-frozen", 1, frozen), *plan, ("pgd-transfer", 1, _steered(classifier, x, noise_off))]
+    lines = []
+    for name, eot, target in plan:
+        # The last iterate: the first that fools one draw of noise is no good against another.
+        attack = PGD(norm=norm, epsilon=epsilon, steps=gradients // eot, eot=eot, keep_best=False)
+        if started:
+            started(name, attack)
+        result = attack(
+            target,
+            x,
+            y,
+            seed=seed,
+            precision="float32",
+            batch_size=batch_size,
+            progress=None if progress is None else lambda step, name=name: progress(name, step),  # type: ignore[misc]
+            early_stop=False,
+            should_stop=should_stop,
+            passes=passes,
+            only=clean.correct_rate > 0,
+            clean=clean if target is classifier else None,
+        )
+        fresh = result if target is classifier else judge(classifier, result.x_adv, y, seed=[seed, 2], **common)
+        line = Line(
+            name=name,
+            eot=eot,
+            steps=attack.steps,
+            rates=fresh.correct_rate,
+            accuracy=float(fresh.correct_rate.mean()),
+            interval=bootstrap(fresh.correct_rate),
+            own_accuracy=None if target is classifier else float(result.correct_rate.mean()),
+            x_adv=result.x_adv,
+            gradients=result.gradients,
+            forwards=result.forwards,
+            seconds=result.seconds,
+        )
+        lines.append(line)
+        if finished:
+            finished(line)
+    code, verdict = judgement(lines)
+    if code:
+        figures = {line.name: line.accuracy for line in lines}
+        findings.insert(0, Finding(code=code, message=verdict, severity="warning", evidence=figures))
+    return Randomness(
+        clean_accuracy=clean.accuracy,
+        clean_interval=bootstrap(clean.correct_rate),
+        lines=lines,
+        verdict=verdict,
+        findings=findings,
+    )
+
+
+def judgement(lines: list[Line]) -> tuple[str | None, str]:
+    """Returns a finding's code, or None where the noise hides nothing, and the verdict as a sentence or two."""
+    plain = next(line for line in lines if line.name == "pgd-eot-1")
+    best = min(lines, key=lambda line: line.accuracy)
+    left, least = format_accuracy(plain.accuracy), format_accuracy(best.accuracy)
+    gap = plain.rates - best.rates
+    # Paired by example; three standard errors, as the strongest of several attacks was chosen by its figure.
+    noise = 3 * gap.std() / np.sqrt(len(gap))
+    twin = next((line.own_accuracy for line in lines if line.name == "pgd-transfer"), None)
+    told = f" The same network without its noise keeps {format_accuracy(twin)}." if twin is not None else ""
+    if best.accuracy <= NOTHING:
+        beside = "" if best is plain else f" at the cost at which plain PGD leaves {left}"
+        return "noise-defends-nothing", f"No: {best.told} leaves {least}{beside}. The noise defends nothing."
+    if gap.mean() > max(noise, 0.01):
+        return "noisy-gradients", (
+            f"In part: plain PGD leaves {left}, and {best.told} at the same cost {least}. The difference of "
+            f"{100 * gap.mean():.1f} points was noise in the gradients, no defence.{told}"
+        )
+    if twin is not None and twin >= best.accuracy:
+        return "noise-adds-nothing", (
+            f"No: the same network without its noise keeps {format_accuracy(twin)}, and with it {least} "
+            f"({best.told}). What defends it isn't the noise."
+        )
+    if noise > 0.1:
+        return "few-examples", (
+            f"Not to be told from {len(gap)} images: plain PGD leaves {left} and {best.told} {least}, a difference of "
+            f"{100 * gap.mean():.1f} points that is known to {100 * noise:.0f} only. Take more images.{told}"
+        )
+    return None, (
+        f"Yes, as far as these attacks tell: none leaves clearly less than plain PGD ({left}); the lowest is "
+        f"{best.told} with {least}. The figure isn't owed to noise in the gradients.{told}"
+    )
+
+
+def _left_out(classifier: Classifier) -> list[Finding]:
+    """Returns why frozen noise and transfer are left out; nothing where they aren't."""
+    model = classifier.model
+    if classifier.seedable and isinstance(model, keras.Model) and is_noisy(model):
+        return []
+    return [
+        Finding(
+            code="twin-left-out",
+            message=(
+                f"The noise of {classifier.name!r} can't be steered from outside, so PGD on frozen noise and transfer "
+                "from the network without its noise were left out. Give a Keras model with RandomDropout layers."
+            ),
+            severity="info",
+        )
+    ]
+
+
+def _steered(
+    classifier: Classifier, x: np.ndarray, steering: Callable[[], contextlib.AbstractContextManager[None]]
+) -> Classifier:
+    """Returns the deterministic network that a randomized one is while its noise is steered."""
+
+    def forward(images: tf.Tensor) -> tf.Tensor:
+        with steering():
+            return classifier(images)
+
+    return as_classifier(forward, image_shape=x.shape[1:])

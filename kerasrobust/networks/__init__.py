@@ -1,0 +1,1 @@
+"""What is trained, and what an attack sees of any model."""

@@ -1,0 +1,250 @@
+"""Noise layers that stay on at inference, and how their noise is steered.
+
+A randomized network draws new noise in every forward pass, also when it predicts. Attacks and verdicts need that noise
+to be repeatable under a seed, fresh in each pass of an expectation over transformations (EOT; Athalye et al. 2018), and
+sometimes switched off. `keyed_noise` and `noise_off` steer it while a graph is traced; outside them each
+call draws anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from kerasrobust.errors import InputError
+from kerasrobust.networks.architectures import is_graph
+
+
+class _Steering(threading.local):
+    """What the noise layers called in this thread are to do just now."""
+
+    key: tf.Tensor | None = None
+    draws: int = 0
+    shared: bool = False
+    off: bool = False
+
+
+_steering = _Steering()
+
+
+@contextlib.contextmanager
+def keyed_noise(key: tf.Tensor, shared: bool = False) -> Iterator[None]:
+    """Makes the noise layers called inside draw from `key`: equal keys, equal noise.
+
+    Layers are told apart by the order of their calls, not by their names, so a model that is built or loaded again
+    draws the same noise.
+
+    Args:
+        key: int32 tensor of shape (2,), a stateless seed. A tensor, so one trace serves all keys.
+        shared: draw once for all images of a batch instead of once for each: with one key for good, the network is then
+            a deterministic one.
+
+    Example:
+        >>> with keyed_noise(tf.constant([0, 7])):
+        ...     logits = model(x, training=False)
+    """
+    before = _steering.key, _steering.draws, _steering.shared
+    _steering.key, _steering.draws, _steering.shared = key, 0, shared
+    try:
+        yield
+    finally:
+        _steering.key, _steering.draws, _steering.shared = before
+
+
+@contextlib.contextmanager
+def noise_off() -> Iterator[None]:
+    """Makes the noise layers called inside pass their input through: the noise-free twin of a network."""
+    before = _steering.off
+    _steering.off = True
+    try:
+        yield
+    finally:
+        _steering.off = before
+
+
+@keras.saving.register_keras_serializable(package="kerasrobust")
+class RandomDropout(keras.layers.Layer):
+    """Dropout whose noise is on in training and in inference.
+
+    Each entry is set to 0 with probability `rate`, the others are scaled by `1 / (1 - rate)`, whatever `training` says.
+    Without a `seed` the noise is fresh in every call and in every process that loads the layer, also where a global
+    seed was set when it was exported. With a `seed` each process that loads it repeats the same sequence.
+
+    Args:
+        rate: float in [0, 1), the probability with which an entry is dropped.
+        seed: integer, or None for noise that nobody can repeat.
+        **kwargs: what every Keras layer takes (`name`, `dtype`).
+
+    Call arguments:
+        inputs: tensor of any rank and floating dtype; mixed precision keeps its compute dtype.
+
+    Raises:
+        ValueError: where `rate` is outside [0, 1).
+
+    Example:
+        >>> layer = RandomDropout(0.5)
+        >>> bool(tf.reduce_all(layer(tf.ones((4, 8))) == layer(tf.ones((4, 8)))))
+        False
+
+    Reference: Srivastava et al. 2014 (dropout); kept on at inference as in Gal and Ghahramani 2016.
+    """
+
+    def __init__(self, rate: float = 0.1, seed: int | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if not 0 <= rate < 1:
+            raise ValueError(f"Expected a dropout rate in [0, 1). Received: rate={rate}")
+        self.rate = float(rate)
+        self.seed = seed
+        self.supports_masking = True
+        # A seed generator's state is saved with the model, so its noise repeats; that is wanted only for a given seed.
+        self.seed_generator = None if seed is None else keras.random.SeedGenerator(seed)
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        if self.rate == 0 or _steering.off:
+            return inputs
+        return inputs * self.mask(inputs)
+
+    def mask(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Returns what entries are multiplied by."""
+        shape = self.one_for_all(tf.shape(inputs), 0)
+        if _steering.key is None or inputs.shape.rank != 4:
+            return self.drawn(shape, inputs.dtype)
+        # Images beside each other, as they lie in a network's twins (`twins.layouts`), which take most of the passes.
+        return tf.transpose(self.drawn(tf.gather(shape, (1, 2, 0, 3)), inputs.dtype), (2, 0, 1, 3))
+
+    def one_for_all(self, shape: tf.Tensor, axis: int) -> tf.Tensor:
+        """Returns the shape of the mask for inputs of a shape, whose images are along an axis."""
+        return tf.concat([shape[:axis], [1], shape[axis + 1 :]], axis=0) if _steering.shared else shape
+
+    def drawn(self, shape: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+        """Returns a mask of some shape."""
+        return tf.cast(self._kept(shape), dtype) * tf.cast(1 / (1 - self.rate), dtype)
+
+    def _kept(self, shape: tf.Tensor) -> tf.Tensor:
+        """Returns which entries are kept, bool of that shape, each drawn by itself."""
+        if _steering.key is not None:
+            _steering.draws += 1
+            # Two entries of each 32 random bits, in half of the time: 16 bits tell the rate to 0.00001.
+            key = tf.random.experimental.stateless_fold_in(_steering.key, _steering.draws)
+            count = tf.reduce_prod(shape)
+            bits = tf.random.stateless_uniform([(count + 1) // 2], key, None, None, tf.int32)
+            numbers = tf.reshape(tf.reshape(tf.bitcast(bits, tf.int16), [-1])[:count], shape)
+            return numbers >= tf.constant(min(round(self.rate * 2**16) - 2**15, 2**15 - 1), tf.int16)
+        # Floats of 32 bits also in mixed precision, as bfloat16 has too few values near 1.
+        if self.seed_generator is not None:
+            return tf.random.stateless_uniform(shape, self.seed_generator.next()) >= self.rate
+        # The raw op with both seeds 0 ignores the global seed, which would otherwise be frozen into an exported graph.
+        return tf.raw_ops.RandomUniform(shape=shape, dtype=tf.float32, seed=0, seed2=0) >= self.rate
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "rate": self.rate, "seed": self.seed}
+
+
+def is_noisy(model: keras.Model) -> bool:
+    """Tells whether a Keras model holds one of these noise layers, at any depth, with a rate above 0."""
+    return any(isinstance(layer, RandomDropout) and layer.rate > 0 for layer in model._flatten_layers())
+
+
+_POOLING = tuple(
+    getattr(keras.layers, f"{scope}{kind}Pooling{rank}D")
+    for scope in ("", "Global")
+    for kind in ("Average", "Max")
+    for rank in (1, 2, 3)
+)
+_DROPOUT = (keras.layers.Dropout, keras.layers.SpatialDropout1D, keras.layers.SpatialDropout2D, RandomDropout)
+
+
+def _unnested(model: keras.Model) -> Iterator[keras.layers.Layer]:
+    """Yields a model's layers, and instead of models in it their layers."""
+    for layer in model.layers:
+        yield from _unnested(layer) if is_graph(layer) else [layer]
+
+
+def randomize(model: keras.Model, rate: float = 0.15, seed: int | None = None) -> keras.Model:
+    """Returns the randomized version of a model: always-on dropout in it, its weights kept, the model untouched.
+
+    Dropout layers are replaced where they stand. A model that has none gets the noise after every pooling layer and
+    between dense layers.
+
+    Args:
+        model: a built functional or Sequential Keras model.
+        rate: float in (0, 1), the probability with which an entry is dropped.
+        seed: integer for noise that repeats in every process, None for fresh noise.
+
+    Returns:
+        A new Keras model of the same inputs, outputs and weights.
+
+    Raises:
+        InputError: for a subclassed or unbuilt model, a rate outside (0, 1), or a model with no place for the noise.
+
+    Example:
+        >>> randomized = randomize(build_model("convnet"), rate=0.15)
+    """
+    if not 0 < rate < 1:
+        raise InputError(f"Expected a dropout rate between 0 and 1. Received: rate={rate}. Try 0.15.")
+    if not is_graph(model):
+        raise InputError(
+            f"Expected a functional or Sequential Keras model. Received: {type(model).__name__}. "
+            "Put RandomDropout layers into a subclassed model by hand."
+        )
+    if not model.built:
+        raise InputError("Expected a built model. Received: one without weights. Call it on a batch of images first.")
+    replacing = any(isinstance(layer, _DROPOUT) for layer in _unnested(model))
+    placed = 0
+
+    def make(beside: keras.layers.Layer) -> RandomDropout:
+        nonlocal placed
+        placed += 1
+        return RandomDropout(rate, seed=None if seed is None else seed + placed, dtype=beside.dtype_policy)
+
+    def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
+        if replacing and isinstance(layer, _DROPOUT):
+            return make(layer)
+        if is_graph(layer):
+            return rebuild(layer)
+        return layer.__class__.from_config(layer.get_config())
+
+    dense_seen = False
+
+    def before(layer: keras.layers.Layer) -> bool:
+        """Tells whether the noise belongs in front of this layer: it is dense, and not the first such."""
+        nonlocal dense_seen
+        hit = not replacing and dense_seen and isinstance(layer, keras.layers.Dense)
+        dense_seen = dense_seen or isinstance(layer, keras.layers.Dense)
+        return hit
+
+    def after(layer: keras.layers.Layer) -> bool:
+        return not replacing and isinstance(layer, _POOLING)
+
+    def call(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
+        if before(layer):
+            args = (make(layer)(args[0]), *args[1:])
+        outputs = layer(*args, **kwargs)
+        return make(layer)(outputs) if after(layer) else outputs
+
+    def rebuild(part: keras.Model) -> keras.Model:
+        if not isinstance(part, keras.Sequential):
+            return keras.models.clone_model(part, clone_function=clone, call_function=call)
+        layers: list[keras.layers.Layer] = [keras.Input(part.input_shape[1:], dtype=part.inputs[0].dtype)]
+        for layer in part.layers:
+            layers += [make(layer)] if before(layer) else []
+            layers += [clone(layer)]
+            layers += [make(layer)] if after(layer) else []
+        return keras.Sequential(layers, name=part.name)
+
+    result = rebuild(model)
+    if not placed:
+        raise InputError(
+            f"Expected a model with dropout, pooling or several dense layers. Received: {model.name!r}, which has no "
+            "place for the noise. Put RandomDropout layers into it by hand."
+        )
+    result.set_weights(model.get_weights())
+    return result

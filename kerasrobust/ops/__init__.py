@@ -1,0 +1,1 @@
+"""Small functions on tensors: losses, balls, random draws, tracing."""

@@ -1,0 +1,257 @@
+"""Adversarial training as a Keras model with its own `train_step`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kerasrobust.attacks.gradient import GradientAttack
+from kerasrobust.errors import InputError
+from kerasrobust.networks.architectures import is_graph
+from kerasrobust.networks.classifier import as_classifier
+from kerasrobust.networks.noise import is_noisy, keyed_noise
+from kerasrobust.ops import draws
+from kerasrobust.training.objectives import PGD, Objective
+from kerasrobust.twins.folding import Twin
+from kerasrobust.twins.precision import checked_precision, chosen_precision, crafting_twin, policy_of
+
+
+class AdversarialModel(keras.Model):
+    """A Keras model around a network that trains it against an attack. Everything else is plain Keras.
+
+    The attack inside the step sees the network in **inference** mode (BatchNorm uses its moving statistics and doesn't
+    change them, always-on noise stays on), or a twin of it that follows its weights and takes less time; the weights,
+    float32 in any case, are then trained on the result in training mode. Metrics:
+    `robust_accuracy` on the attacked part of the batch, `accuracy` on clean images (the clean share of the batch, or a
+    quarter of it, predicted in inference mode, where all of it is attacked). In validation both are over all images.
+
+    Args:
+        network: Keras model, float32 (N, H, W, C) in [0, 1] -> logits (N, K).
+        objective: an `Objective`; PGD with epsilon 8/255 by default.
+        seed: of the random starts.
+        precision: of the attack's gradients, as attacks take it: "auto" for what a probe finds fastest, "float32" for
+            the network itself, "bfloat16". `fit` raises InputError where it is impossible for the network.
+
+    Example:
+        >>> network = AdversarialModel(build_model("convnet"), objective=PGD(epsilon=8 / 255))
+        >>> network.compile(optimizer=keras.optimizers.SGD(0.1, momentum=0.9))
+        >>> network.fit(x, y, validation_data=(x_val, y_val), epochs=30)
+        >>> network.save("convnet-pgd.keras")  # Saves the inner network.
+
+    Reference: Madry et al. 2018; Wong et al. 2020.
+    """
+
+    def __init__(
+        self,
+        network: keras.Model,
+        objective: Objective | None = None,
+        seed: int = 0,
+        precision: str = "auto",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.precision = checked_precision(precision)
+        self._chosen = ""
+        self._twin: Twin | None = None
+        self._learner: Twin | None = None
+        self.network = network
+        self.objective = PGD() if objective is None else objective
+        self.clean_metric = keras.metrics.Mean(name="accuracy")
+        self.robust_metric = keras.metrics.Mean(name="robust_accuracy")
+        self.seed = seed
+        # The training step calls the network, never this model, so nothing else would say so; saving weights asks.
+        self.built = network.built
+
+    def compile(self, optimizer: Any = "sgd", loss: Any = None, **kwargs: Any) -> None:
+        """Configures training as `keras.Model.compile` does; the loss is the cross-entropy from logits by default."""
+        if loss is None:
+            loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        # Made anew, as layers may have been frozen since.
+        self._chosen, self._twin, self._learner = "", None, None
+        super().compile(optimizer=optimizer, loss=loss, **kwargs)
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        return [*super().metrics, self.clean_metric, self.robust_metric]
+
+    def build(self, input_shape: Any = None) -> None:
+        if not self.network.built:
+            self.network.build(input_shape)
+        self.built = True
+
+    def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        return self.network(x, training=training)
+
+    def get_config(self) -> dict[str, Any]:
+        raise NotImplementedError("Save the inner network: AdversarialModel.save does.")
+
+    def save(self, filepath: Any, overwrite: bool = True, **kwargs: Any) -> None:
+        """Saves the inner network, without the training around it (`.keras`, `.h5`)."""
+        self.network.save(filepath, overwrite=overwrite, **kwargs)
+
+    def make_train_function(self, force: bool = False) -> Any:
+        self._choose_twin()
+        return super().make_train_function(force)
+
+    def make_test_function(self, force: bool = False) -> Any:
+        self._choose_twin()
+        return super().make_test_function(force)
+
+    def _choose_twin(self) -> None:
+        """Chooses what the attack sees. Here, as probes can't be made while a step is traced."""
+        if self._chosen:
+            return
+        chosen = training_precision(self.network, self.precision)
+        if chosen != "float32":
+            policy = policy_of(chosen)  # Whether XLA compiles the step, `compile` decides.
+            self._twin = crafting_twin(self.network, policy)
+            # What a layer adds to the loss by itself, it would add on the twin's side.
+            parts = self.network._flatten_layers()
+            if not any(getattr(layer, "activity_regularizer", None) or layer._losses for layer in parts):
+                self._learner = crafting_twin(self.network, policy, training=True)
+        self._chosen = chosen  # Last, as a twin may be impossible.
+
+    def _attacked(self, x: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
+        """Returns the logits that the attack sees."""
+        return _logits(self.network if self._twin is None else self._twin.model, x, key)
+
+    def _craft(
+        self, attack: GradientAttack, x: tf.Tensor, y: tf.Tensor, key: tf.Tensor, share: tf.Tensor | float
+    ) -> tf.Tensor:
+        """Returns attacked images; `share` scales the budget and the step with it."""
+        numbers = {name: tf.constant(value) for name, value in attack.parameters().items()}
+        numbers |= {name: numbers[name] * share for name in ("epsilon", "step_size")}
+        numbers |= {"early_stop": tf.constant(False), "leave": tf.shape(x)[0], "slack": tf.constant(0.0)}
+        if self._twin is not None:
+            self._twin.refresh()
+        state = attack.begin(self._attacked, x, y, key, numbers)
+        state = attack.advance(self._attacked, state, tf.constant(attack.step_count()), numbers)
+        if attack.keeps_best():
+            state = attack.finish(self._attacked, state, numbers)
+        x_adv, _ = attack.found(state, numbers)
+        return tf.stop_gradient(x_adv)
+
+    def _share(self) -> tf.Tensor:
+        """Returns the share of epsilon that is in force at this training step."""
+        done = tf.cast(self.optimizer.iterations, tf.float32) + 1.0
+        return tf.minimum(1.0, done / float(max(1, self.objective.warmup_steps)))
+
+    def _key(self) -> tf.Tensor:
+        """Returns a key of the random start that changes with every training step."""
+        return tf.stack([tf.constant(self.seed, tf.int32), tf.cast(self.optimizer.iterations, tf.int32)])
+
+    def train_step(self, data: Any) -> dict[str, Any]:
+        x, y, weights = _unpack(data)
+        attack = self.objective.attack()
+        size = tf.shape(x)[0]
+        if attack is None:
+            clean, mixed = size, x
+        else:
+            clean = tf.cast(tf.round(self.objective.clean_share * tf.cast(size, tf.float32)), tf.int32)
+            x_adv = self._craft(attack, x[clean:], y[clean:], self._key(), self._share())
+            mixed = x_adv if self.objective.clean_share == 0 else tf.concat([x[:clean], x_adv], axis=0)
+        network = self.network if self._learner is None else self._learner.model
+        if self._learner is not None:
+            self._learner.refresh()
+        with tf.GradientTape() as tape:
+            logits = _logits(network, mixed, draws.fold(self._key(), 1), training=True)
+            loss = self.compute_loss(x=mixed, y=y, y_pred=logits, sample_weight=weights, training=True)
+            scaled = self.optimizer.scale_loss(loss)
+        variables = self.network.trainable_variables
+        if self._learner is None:
+            slopes = tape.gradient(scaled, variables)
+        else:
+            # The network's own variables enter by their regularizers alone.
+            slopes, own = tape.gradient(scaled, [self._learner.of(variables), variables])
+            slopes = [one if other is None else one + other for one, other in zip(slopes, own, strict=True)]
+            self._learner.give_back()
+        self.optimizer.apply_gradients(zip(slopes, variables, strict=True))
+        self._loss_tracker.update_state(loss, sample_weight=size)
+        if attack is None:
+            self.clean_metric.update_state(_right(logits, y))
+        else:
+            self.robust_metric.update_state(_right(logits[clean:], y[clean:]))
+            if self.objective.clean_share:
+                self.clean_metric.update_state(_right(logits[:clean], y[:clean]))
+            else:
+                part = size // 4 + 1
+                if self._twin is not None:
+                    self._twin.refresh()  # The weights have moved.
+                logits_clean = self._attacked(x[:part], draws.fold(self._key(), 2))
+                self.clean_metric.update_state(_right(logits_clean, y[:part]))
+        results = self.compute_metrics(mixed, y, logits, sample_weight=weights)
+        if attack is None:  # Nothing was attacked: an accuracy of 0 would be a lie.
+            results.pop("robust_accuracy")
+        return results
+
+    def test_step(self, data: Any) -> dict[str, Any]:
+        x, y, weights = _unpack(data)
+        # A batch's own content makes the key, so that validation repeats from epoch to epoch without a counter.
+        key = tf.stack([tf.constant(self.seed, tf.int32), tf.cast(tf.reduce_sum(tf.cast(y, tf.int32)), tf.int32)])
+        attack = self.objective.validation_attack().against(is_noisy(self.network))
+        x_adv = self._craft(attack, x, y, key, 1.0)
+        # After the attack, whose loop would leave the losses that layers add by themselves out of reach.
+        logits = _logits(self.network, x, draws.fold(key, 1))
+        self._loss_tracker.update_state(
+            self.compute_loss(x=x, y=y, y_pred=logits, sample_weight=weights, training=False),
+            sample_weight=tf.shape(x)[0],
+        )
+        self.clean_metric.update_state(_right(logits, y))
+        self.robust_metric.update_state(_right(_logits(self.network, x_adv, draws.fold(key, 2)), y))
+        return self.compute_metrics(x, y, logits, sample_weight=weights)
+
+
+def training_precision(network: keras.Model, precision: str, x: np.ndarray | None = None) -> str:
+    """Returns in which arithmetic a network is trained: what `precision` means for it, see `chosen_precision`.
+
+    Args:
+        network: a Keras model.
+        precision: "auto" is "float32" for a network that no twin can stand for in training.
+        x: float32 (N, H, W, C), images to try it on; noise without them.
+
+    Raises:
+        InputError: for another word than those, or one that is impossible for the network.
+
+    Example:
+        >>> training_precision(build_model("convnet"), "auto")
+        'bfloat16'
+    """
+    if checked_precision(precision) == "float32":
+        return precision
+    shape = network.input_shape[1:] if is_graph(network) and network.built else (None,)
+    if None in shape or tf.distribute.has_strategy():
+        if precision == "auto":
+            return "float32"
+        raise InputError(
+            "Expected a functional or Sequential network for images of one size, and no distribution strategy, for "
+            f"training in {precision}. Received: {network.name!r}. Use float32."
+        )
+    if x is None:
+        x = np.random.default_rng(0).random((1024, *shape), np.float32)
+    try:
+        return chosen_precision(as_classifier(network), precision, x)
+    except InputError:
+        if precision != "auto":
+            raise
+        return "float32"  # It can be trained all the same, as it is.
+
+
+def _logits(network: keras.Model, x: tf.Tensor, key: tf.Tensor, training: bool = False) -> tf.Tensor:
+    """Returns float32 logits under the noise of a key: equal seeds train equal networks, randomized ones too."""
+    with keyed_noise(key):
+        return tf.cast(network(x, training=training), tf.float32)
+
+
+def _unpack(data: Any) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
+    """Returns images, labels (N,), also where they came as (N, 1), and the sample weights, if any."""
+    x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
+    return x, tf.reshape(y, [-1]), weights
+
+
+def _right(logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+    """Returns 1.0 where the largest logit is the label's, else 0.0, float32 (N,)."""
+    # Not `==`: its result has no known rank where the two lengths aren't known to be equal.
+    return tf.cast(tf.equal(tf.argmax(logits, axis=1), tf.cast(y, tf.int64)), tf.float32)

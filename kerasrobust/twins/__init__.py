@@ -1,0 +1,1 @@
+"""Faster copies of a network that compute the same function."""

@@ -1,0 +1,382 @@
+"""A network's twins: the same function with fewer operations, so that its gradients take less time.
+
+In inference mode batch normalisation is a fixed scale and offset per channel. Where it follows a convolution or a dense
+layer, both go into that layer's weights, and the normalisation is gone from every pass. ReLU and max pooling give the
+same in either order, also their gradients: on the way forth ReLU becomes part of the convolution before it, on the way
+back it has a quarter of the work on what is left after pooling. In training mode, where nothing can be folded, one
+operation does what Keras' batch normalisation does in a dozen. Between its first convolution and its last pooling a
+twin works on images that lie beside each other (`twin_layers`), where that pays.
+"""
+
+from __future__ import annotations
+
+import collections
+import inspect
+import itertools
+import platform
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+from keras import layers as klayers
+
+from kerasrobust.networks.architectures import is_graph
+from kerasrobust.networks.cloning import finalize_normalization
+from kerasrobust.networks.noise import RandomDropout
+from kerasrobust.ops.tracing import has_onednn, on_gpu
+from kerasrobust.twins import layouts
+
+_LINEAR = (klayers.Conv2D, klayers.DepthwiseConv2D, klayers.Dense)
+
+_POOLING = (klayers.MaxPooling2D, klayers.AveragePooling2D)
+
+_ENTRYWISE = (
+    *(klayers.ReLU, klayers.LeakyReLU, klayers.ELU, RandomDropout),
+    *(klayers.Add, klayers.Subtract, klayers.Multiply, klayers.Average, klayers.Maximum, klayers.Minimum),
+)
+"""Layers that treat all entries alike: how images lie is nothing to them."""
+
+WIDEST = 64
+"""Pixels in a row of an image above which batches are small, and rows long as they are."""
+
+
+@dataclass(frozen=True)
+class _Copy:
+    """A layer of a twin that has weights, or could have.
+
+    Attributes:
+        layer: the network's.
+        made: the twin's.
+        norm: the normalisation behind it whose scale and offset are in its weights, or None.
+        factor: of the scaling before it, which is in its kernel.
+    """
+
+    layer: Any
+    made: Any
+    norm: Any = None
+    factor: float = 1.0
+
+    def refresh(self) -> None:
+        if self.norm is None and self.factor == 1:
+            for old, new in zip(self.layer.weights, self.made.weights, strict=True):
+                new.assign(old)
+            return
+        layer, norm = self.layer, self.norm
+        bias, scale = (layer.bias if layer.use_bias else 0.0), self.factor
+        if norm is not None:
+            own = 1.0 / keras.ops.sqrt(norm.moving_variance + norm.epsilon)
+            own = own * norm.gamma if norm.scale else own
+            bias = (bias - norm.moving_mean) * own + (norm.beta if norm.center else 0.0)
+            deep = isinstance(layer, klayers.DepthwiseConv2D)
+            scale = scale * (keras.ops.reshape(own, layer.kernel.shape[2:]) if deep else own)
+        if self.made.bias is not None:
+            self.made.bias.assign(bias)
+        self.made.kernel.assign(layer.kernel * scale)
+
+
+@dataclass(frozen=True)
+class Twin:
+    """A copy of a network that follows its weights.
+
+    Attributes:
+        model: the copy, for inference only or for training.
+        copies: its layers with weights.
+    """
+
+    model: keras.Model
+    copies: list[_Copy]
+
+    def refresh(self) -> None:
+        """Gives the copy the weights that the network has now, at once or as part of a graph that is being traced."""
+        for copy in self.copies:
+            copy.refresh()
+
+    def give_back(self) -> None:
+        """Gives the network what the copy's layers have assigned to themselves in training, as moving statistics."""
+        for copy in self.copies:
+            # Not the statistics alone: spectral normalisation assigns its kernel.
+            for old, new in zip(copy.layer.weights, copy.made.weights, strict=True):
+                old.assign(new)
+
+    def of(self, variables: list[Any]) -> list[Any]:
+        """Returns the copies of some of the network's variables."""
+        pairs = [pair for copy in self.copies for pair in zip(copy.layer.weights, copy.made.weights, strict=True)]
+        copies = {id(old): new for old, new in pairs}
+        return [copies[id(variable)] for variable in variables]
+
+
+def make_twin(model: keras.Model, policy: Callable[[Any], str], training: bool = False) -> Twin:
+    """Returns the twin of a functional or Sequential model, each layer under the dtype policy given for it.
+
+    Folded is a `BatchNormalization` over the channels that alone follows a `Conv2D`, `DepthwiseConv2D` or `Dense`
+    layer without activation; others stay. So is the factor of a `Rescaling` that only such a layer follows. ReLU moves
+    into or behind a `MaxPooling2D` that alone follows it. The twin's values and gradients differ from the model's by
+    float32 rounding.
+
+    Args:
+        model: a built Keras model whose weights are float32; it is left as it is.
+        policy: the name of the dtype policy of a layer's copy.
+        training: whether it is to be trained on, so that nothing is folded.
+
+    Example:
+        >>> twin = make_twin(model, lambda layer: "float32")
+        >>> float(tf.reduce_max(abs(twin.model(x) - model(x))))
+        4.7e-06
+    """
+    norms: dict[int, Any] = {}
+    gone: set[int] = set()
+    pools: set[int] = set()
+    factors: dict[int, float] = {}
+    shared = _shared(model)
+    shapes = dict(_shapes(model, shared))
+    for before, layer in _neighbours(model, shared):
+        if training and type(layer) is klayers.BatchNormalization:
+            continue
+        if (
+            type(layer) is klayers.BatchNormalization
+            and type(before) in _LINEAR
+            and _foldable(before, layer, shapes[id(layer)])
+        ):
+            norms[id(before)] = layer
+            gone.add(id(layer))
+        elif not training and _is_scaling(before) and type(layer) in _LINEAR and _is_plain(layer):
+            factors[id(before)] = factors[id(layer)] = before.scale
+        elif type(layer) is klayers.MaxPooling2D and layer.data_format == "channels_last" and _is_relu(before):
+            gone.add(id(before))
+            pools.add(id(layer))
+    places = _places(model, shared) if beside_pays(model) else {}
+    copies: list[_Copy] = []
+
+    def copy(layer: Any) -> Any:
+        if not isinstance(layer, keras.Layer) or isinstance(layer, klayers.InputLayer):
+            return type(layer).from_config(layer.get_config())
+        place = places.get(id(layer))
+        made: Any
+        if id(layer) in gone:
+            made = layouts.Folded(name=layer.name, dtype=policy(layer))
+        elif id(layer) in pools:
+            made = (layouts.PooledReLU if training else layouts.ReLUPooling)(layer, policy(layer))
+        elif type(layer) is klayers.Rescaling and id(layer) in factors:
+            made = layouts.Offset(layer.offset / layer.scale, name=layer.name, dtype=policy(layer))
+        else:
+            norm = norms.get(id(layer))
+            made = _copy(layer, shapes.get(id(layer)), policy(layer), place, norm is not None, training)
+            copies.append(_Copy(layer, made, norm, factors.get(id(layer), 1.0)))
+        if place is None:
+            return made
+        enter = place.enter and not isinstance(made, layouts.ThinConvolution)
+        return layouts.Turned(made, enter, place.leave) if enter or place.leave else made
+
+    result = keras.models.clone_model(model, clone_function=copy, recursive=True)
+    if not result.built:
+        result.build(model.input_shape)
+    twin = Twin(result, copies)
+    twin.refresh()
+    finalize_normalization(result)
+    return twin
+
+
+def _copy(
+    layer: Any, shape: tuple[int | None, ...] | None, policy: str, place: _Place | None, biased: bool, training: bool
+) -> Any:
+    """Returns the copy of a layer with weights, or of one that is neither folded nor fused with its neighbour.
+
+    Args:
+        layer: the one to copy.
+        shape: that of its input; None where it has several, or is called more than once.
+        policy: the copy's dtype policy.
+        place: how the copy stands to the others where it is for images beside each other.
+        biased: whether it gets a bias in any case.
+        training: whether it is to be trained on.
+    """
+    config = layer.get_config() | {"dtype": policy}
+    config |= {"use_bias": True} if biased else {}
+    if place is not None and "axis" in config:
+        config["axis"] = -1
+    if not training and (place is None or place.enter) and shape is not None and _is_thin(layer, shape):
+        return layouts.ThinConvolution(layer, config["use_bias"], policy, beside=place is not None)
+    if place is not None and type(layer) is klayers.Conv2D:
+        return layouts.Convolution(layer, config["use_bias"], policy)
+    if place is not None and type(layer) in _POOLING:
+        return layouts.Pooling(layer, policy)
+    kind = type(layer)
+    if training and kind is klayers.BatchNormalization and shape is not None and _is_fusable(layer, shape):
+        kind = layouts.FusedNorm
+    elif place is not None and kind is RandomDropout:
+        kind = layouts.BesideDropout
+    return kind.from_config(config)
+
+
+@dataclass
+class _Place:
+    """How the copy of a layer that is for images beside each other stands to the others.
+
+    Attributes:
+        enter: whether what it gets is in the usual shape.
+        leave: whether what it gives is wanted in the usual shape.
+    """
+
+    enter: bool
+    leave: bool = False
+
+
+def beside_pays(model: keras.Model) -> bool:
+    """Tells whether laying such images beside each other was measured to save time on such a machine."""
+    row = model.input_shape[2] if len(model.input_shape) == 4 else None
+    known = platform.machine() in ("x86_64", "AMD64") and has_onednn() and not on_gpu()
+    return known and row is not None and row <= WIDEST
+
+
+def _places(model: keras.Model, shared: set[int]) -> dict[int, _Place]:
+    """Returns which layers' copies work on images beside each other, by their ids."""
+    found: dict[int, _Place] = {}
+    calls, uses = _calls(model)
+    for layer in model.layers:
+        if is_graph(layer):
+            found |= _places(layer, shared)
+        elif len(calls[id(layer)]) == 1 and id(layer) not in shared:
+            sources = [tensor._keras_history.operation for tensor in calls[id(layer)][0].input_tensors]
+            inside = all(id(source) in found for source in sources)
+            if _is_convolution(layer) or (inside and _takes_any_shape(layer)):
+                found[id(layer)] = _Place(enter=not inside)
+    outputs = {id(tensor._keras_history.operation) for tensor in model.outputs}
+    inner = {id(layer): {id(node.operation) for node in uses[id(layer)]} for layer in model.layers}
+    settled = False
+    while not settled:  # Who leaves makes who follows enter, and that makes all leave whom it follows.
+        settled = True
+        for key in inner.keys() & found.keys():
+            followers = [found[follower] for follower in inner[key] & found.keys()]
+            outside = key in outputs or len(followers) < len(inner[key])
+            if not found[key].leave and (outside or any(follower.enter for follower in followers)):
+                found[key].leave, settled = True, False
+                for follower in followers:
+                    follower.enter = True
+    # One layer alone isn't worth two turns.
+    return {key: place for key, place in found.items() if not (place.enter and place.leave)}
+
+
+def _is_convolution(layer: Any) -> bool:
+    """Tells whether `Convolution` can stand for a layer."""
+    return (
+        type(layer) is klayers.Conv2D
+        and layer.data_format == "channels_last"
+        and (layer.groups, layer.dilation_rate) == (1, (1, 1))
+        and _is_known(layer.activation)
+        and _is_plain(layer)
+    )
+
+
+def _takes_any_shape(layer: Any) -> bool:
+    """Tells whether the copy of a layer can work on images beside each other."""
+    if type(layer) in (klayers.BatchNormalization, klayers.Concatenate):
+        return layer.axis in (-1, 3)
+    if type(layer) is klayers.Activation:
+        return _is_known(layer.activation)
+    if type(layer) is klayers.Dropout:
+        return layer.noise_shape is None
+    return type(layer) in _ENTRYWISE or (type(layer) in _POOLING and layer.data_format == "channels_last")
+
+
+def _is_known(activation: Any) -> bool:
+    """Tells whether an activation is a function of Keras: those work entry by entry, or along the channels."""
+    return inspect.isfunction(activation) and activation.__module__.startswith("keras.")
+
+
+def _is_scaling(layer: Any) -> bool:
+    """Tells whether a layer multiplies all by one number, and adds one."""
+    numbers = (layer.scale, layer.offset) if type(layer) is klayers.Rescaling else ()
+    return len(numbers) == 2 and all(isinstance(number, (int, float)) for number in numbers) and numbers[0] != 0
+
+
+def _is_plain(linear: Any) -> bool:
+    """Tells whether a layer's kernel is what it multiplies by."""
+    return getattr(linear, "quantization_mode", None) is None and not getattr(linear, "lora_enabled", False)
+
+
+def _neighbours(model: keras.Model, shared: set[int]) -> Iterator[tuple[Any, Any]]:
+    """Yields pairs of layers of which the second is called once, and alone sees what the first one gives."""
+    outputs = {id(tensor) for tensor in model.outputs}
+    calls, uses = _calls(model)
+    for layer in model.layers:
+        if is_graph(layer):
+            yield from _neighbours(layer, shared)
+        node = calls[id(layer)][0]
+        if len(calls[id(layer)]) != 1 or len(node.input_tensors) != 1 or id(node.input_tensors[0]) in outputs:
+            continue
+        before, _, _ = node.input_tensors[0]._keras_history
+        # Arguments such as training=True change what a layer does.
+        plain = all(value is None for value in node.arguments.kwargs.values())
+        alone = len(calls[id(before)]) == len(uses[id(before)]) == 1 and not {id(before), id(layer)} & shared
+        if plain and alone:
+            yield before, layer
+
+
+def _calls(model: Any) -> tuple[dict[int, list[Any]], dict[int, list[Any]]]:
+    """Returns the calls of each layer in a model's own graph, and those that take what it gives, by the layer's id.
+
+    A layer knows its calls in other models, too, and those of a Sequential before its next layer was added.
+    """
+    graph = getattr(model, "_functional", None) or model
+    calls: dict[int, list[Any]] = {id(operation): [] for operation in graph._operations}
+    uses: dict[int, list[Any]] = {id(operation): [] for operation in graph._operations}
+    for node in itertools.chain.from_iterable(graph._nodes_by_depth.values()):
+        calls[id(node.operation)].append(node)
+        for source in {id(tensor._keras_history.operation) for tensor in node.input_tensors}:
+            uses[source].append(node)
+    return calls, uses
+
+
+def _shared(model: keras.Model) -> set[int]:
+    """Returns the ids of the layers that stand in several of a model's graphs: its own and those of nested models."""
+    graphs = [part for part in model._flatten_layers() if is_graph(part)]
+    count = collections.Counter(id(layer) for graph in graphs for layer in graph.layers)
+    return {key for key, number in count.items() if number > 1}
+
+
+def _shapes(model: keras.Model, shared: set[int]) -> Iterator[tuple[int, tuple[int | None, ...]]]:
+    """Yields the ids of the layers that are called once, on one tensor, and its shape."""
+    calls, _ = _calls(model)
+    for layer in model.layers:
+        if is_graph(layer):
+            yield from _shapes(layer, shared)
+        elif id(layer) not in shared and len(calls[id(layer)]) == 1 and len(calls[id(layer)][0].input_tensors) == 1:
+            yield id(layer), calls[id(layer)][0].input_tensors[0].shape
+
+
+def _foldable(linear: Any, norm: Any, shape: tuple[int | None, ...]) -> bool:
+    """Tells whether a normalisation of what has a shape can go into the weights of the layer before it."""
+    return (
+        norm.axis in (-1, len(shape) - 1)
+        and linear.activation is keras.activations.linear
+        and getattr(linear, "data_format", "channels_last") == "channels_last"
+        and _is_plain(linear)
+    )
+
+
+def _is_fusable(norm: Any, shape: tuple[int | None, ...]) -> bool:
+    """Tells whether `FusedNorm` can stand for a normalisation."""
+    # Batch renormalisation came with Keras 3.15.
+    return norm.axis in (-1, 3) and len(shape) == 4 and not getattr(norm, "renorm", False)
+
+
+def _is_thin(layer: Any, shape: tuple[int | None, ...]) -> bool:
+    """Tells whether `ThinConvolution` can stand for a layer, and has lanes to fill."""
+    return (
+        type(layer) is klayers.Conv2D
+        and not on_gpu()
+        and not isinstance(layer.activation, keras.Layer)
+        and layer.kernel.shape[2] * layouts.THIN <= 16
+        and all(size % 2 for size in layer.kernel_size)
+        and shape[2] is not None
+        and shape[2] % layouts.THIN == 0
+        and (layer.strides, layer.dilation_rate, layer.groups) == ((1, 1), (1, 1), 1)
+        and (layer.padding, layer.data_format) == ("same", "channels_last")
+        and _is_plain(layer)
+    )
+
+
+def _is_relu(layer: Any) -> bool:
+    if type(layer) is klayers.ReLU:
+        return layer.max_value is None and not layer.negative_slope and not layer.threshold
+    return type(layer) is klayers.Activation and layer.activation is keras.activations.relu

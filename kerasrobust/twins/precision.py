@@ -1,0 +1,303 @@
+"""In which arithmetic a model computes while it is attacked, chosen by what a short probe measures."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kerasrobust.errors import InputError
+from kerasrobust.networks.architectures import is_graph
+from kerasrobust.networks.classifier import Classifier, twin_of
+from kerasrobust.networks.cloning import check_graph, kept_in_float32
+from kerasrobust.networks.probe import probe_images
+from kerasrobust.ops import losses
+from kerasrobust.ops.tracing import Traced, on_gpu
+from kerasrobust.twins.folding import Twin, make_twin
+
+PROBES = 128
+"""Images of which the probe takes gradients; fewer where they are large."""
+
+COMPARED = 64
+"""Images on which margins are compared at each call: a hundredth of what an attack costs."""
+
+ROUNDS = 3
+"""How often each arithmetic is timed; the fastest time counts."""
+
+CHEAP_SECONDS = 2e-3
+"""A network whose gradients of all probes take less is attacked as it is: what a twin saves isn't worth making it."""
+
+GAIN = 0.8
+"""Share of the model's own time that a twin may take at most: what differs by less is noise, and runs should repeat."""
+
+ALIKE = 0.9
+"""Median cosine of a network's gradients with its twin's below which that isn't the same network."""
+
+APART = 0.25
+"""How far the margins may be apart, as a share of their median: more, and a success of one says little of the other."""
+
+MEANING = {
+    "float32": "in float32, by the network as it is",
+    "folded": "in float32, by a faster twin of the network",
+    "bfloat16": "in bfloat16, by a faster twin of the network",
+    "folded-xla": "in float32, by a faster twin of the network that XLA compiled",
+    "bfloat16-xla": "in bfloat16, by a faster twin of the network that XLA compiled",
+}
+"""What the arithmetics are, for people."""
+
+WORDS = ("auto", *MEANING)
+
+
+def checked_precision(precision: str) -> str:
+    """Returns the word; raises InputError for one that is none of `WORDS`."""
+    if precision not in WORDS:
+        raise InputError(f"Expected a precision out of {', '.join(WORDS)}. Received: {precision!r}. Choose one.")
+    return precision
+
+
+def chosen_precision(classifier: Classifier, precision: str, x: np.ndarray) -> str:
+    """Returns in which arithmetic a model is attacked: what `precision` means for it.
+
+    "float32" is the model as it was given. "folded" is float32 too, with batch normalisation folded into the layers
+    before it. "bfloat16" is that in bfloat16. With "-xla" behind it, XLA compiles it, for batches of one size. "auto"
+    is the one of them whose gradients take least time on this machine now; XLA on a GPU only, and bfloat16 only where
+    its gradients point where the model's do.
+
+    Args:
+        classifier: the model as it was given.
+        precision: one of those words.
+        x: float32 (N, H, W, C), the images to come, of which a few are used.
+
+    Raises:
+        InputError: for another word, or one that is impossible for the model.
+
+    Example:
+        >>> chosen_precision(as_classifier(model), "auto", x)
+        'bfloat16'
+    """
+    if checked_precision(precision) == "float32":
+        return precision
+    if precision != "auto":
+        _check_twin(classifier, precision)
+        return precision
+    if not _has_twins(classifier):
+        return "float32"
+    images = _some(x)
+    key = ("precision", images.shape)
+    if key not in classifier.compiled:
+        classifier.compiled[key] = _fastest(classifier, images)
+    return classifier.compiled[key]
+
+
+def at_precision(classifier: Classifier, precision: str, x: np.ndarray) -> Classifier:
+    """Returns the classifier whose gradients an attack takes; verdicts stay with the one that was given.
+
+    Its `slack` is by how much the two disagree about the margins of a few of the images: what falls by less than that
+    has not fallen for certain. Of no images it is 0.
+
+    Args:
+        classifier: the model as it was given, in float32.
+        precision: see `chosen_precision`.
+        x: float32 (N, H, W, C), the images to come.
+
+    Raises:
+        InputError: for another word, or a model that can't be rebuilt.
+
+    Example:
+        >>> crafting = at_precision(as_classifier(model), "bfloat16", x)
+    """
+    chosen = chosen_precision(classifier, precision, x)
+    if chosen == "float32":
+        return classifier
+    crafting = _twin(classifier, chosen)
+    images = x[:COMPARED]
+    apart = np.abs(_margins(crafting, images) - _margins(classifier, images)) if len(images) else 0.0
+    crafting.slack = float(np.max(apart))
+    return crafting
+
+
+@dataclass(frozen=True)
+class _Crafting:
+    """A twin as attacks see it."""
+
+    refresh: Traced
+    """Gives the twin the weights of now: a graph, as operation by operation it takes five times as long."""
+    classifier: Classifier
+
+
+def _twin(classifier: Classifier, precision: str) -> Classifier:
+    """Returns the twin of a classifier, with the weights of now."""
+    made = classifier.compiled.get(precision)
+    if made is None:
+        if not isinstance(classifier.model, keras.Model):
+            raise InputError(
+                f"Expected a Keras model for {precision}. Received: {classifier.name!r}, whose graph is fixed. "
+                "Use float32."
+            )
+        compiled = precision.endswith("-xla")
+        if compiled and classifier.randomized:
+            raise InputError(
+                f"Expected a network without noise for {precision}. Received: {classifier.name!r}, for which XLA would "
+                f"draw other noise than TensorFlow. Use {precision.removesuffix('-xla')}."
+            )
+        twin = crafting_twin(classifier.model, policy_of(precision))
+        crafting = twin_of(classifier, twin.model, compiled)
+        made = classifier.compiled[precision] = _Crafting(Traced(twin.refresh), crafting)
+    made.refresh()
+    return made.classifier
+
+
+def _check_twin(classifier: Classifier, precision: str) -> None:
+    """Raises InputError for a model whose twin computes something else: a layer's configuration may not say it all."""
+    _twin(classifier, precision)
+    if not classifier.repeats:
+        return
+    if "alike" not in classifier.compiled:
+        # In float32, in which twins are as the network is, where bfloat16 rounds.
+        images = probe_images(next(iter(classifier.probed)))
+        classifier.compiled["alike"] = _apart(classifier, _twin(classifier, "folded"), images) <= APART
+    if not classifier.compiled["alike"]:
+        raise InputError(
+            f"Expected layers that can be rebuilt from their configuration, for {precision}. Received: "
+            f"{classifier.name!r}, whose copy gives other logits: what `get_config` of its own layers leaves out is "
+            "lost. Use float32."
+        )
+
+
+def policy_of(precision: str) -> str:
+    """Returns the dtype policy of the twins that a precision means."""
+    return "mixed_bfloat16" if precision.startswith("bfloat16") else "float32"
+
+
+def crafting_twin(model: keras.Model, policy: str, training: bool = False) -> Twin:
+    """Returns the twin of a model under a dtype policy, for gradients of its images or, in training, of its weights.
+
+    Raises:
+        InputError: for a model that can't be rebuilt.
+    """
+    try:
+        check_graph(model)
+    except InputError as error:
+        raise InputError(f"{str(error).split('. Rebuild')[0]}, whose twin can't be made. Use float32.") from error
+    kept = kept_in_float32(model, policy)
+
+    def of_layer(layer: Any) -> str:
+        # What scales the images: rounded to bfloat16 first, they would lose most of the steps inside epsilon.
+        scaling = isinstance(layer, (keras.layers.Rescaling, keras.layers.Normalization))
+        if scaling or id(layer) in kept:
+            return "float32"
+        # What isn't trained keeps its weights as they are multiplied, so that no pass has to round them.
+        fixed = not training and type(layer) in (keras.layers.Conv2D, keras.layers.Dense)
+        return policy.removeprefix("mixed_") if fixed else policy
+
+    try:
+        return make_twin(model, of_layer, training)
+    except (TypeError, ValueError, AttributeError, NotImplementedError, LookupError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise InputError(
+            "Expected layers that can be rebuilt from their configuration, for a twin of the network. "
+            f"Received: {model.name!r} ({type(error).__name__}: {reason}). Use float32."
+        ) from error
+
+
+def _has_twins(classifier: Classifier) -> bool:
+    model = classifier.model
+    return isinstance(model, keras.Model) and is_graph(model) and classifier.repeats
+
+
+def _some(x: np.ndarray) -> np.ndarray:
+    count = int(np.clip(2**19 // np.prod(x.shape[1:]), 8, PROBES))
+    return np.resize(x[:count], (count, *x.shape[1:]))
+
+
+def _key(classifier: Classifier) -> tf.Tensor | None:
+    return tf.constant([0, 3]) if classifier.randomized and classifier.seedable else None
+
+
+def _margins(classifier: Classifier, images: np.ndarray) -> np.ndarray:
+    """Returns the lead of each class over the best other one, (N, K)."""
+    logits = classifier.run(images, _key(classifier))
+    top = np.sort(logits, axis=1)[:, -2:]
+    return logits - np.where(logits == top[:, 1:], top[:, :1], top[:, 1:])
+
+
+def _apart(classifier: Classifier, twin: Classifier, images: np.ndarray) -> float:
+    """Returns how far the margins of a twin are from the model's at most, as a share of their median."""
+    margins = _margins(classifier, images)
+    return float(np.max(np.abs(_margins(twin, images) - margins)) / max(np.median(np.abs(margins)), 1e-30))
+
+
+def _fastest(classifier: Classifier, images: np.ndarray) -> str:
+    """Returns the arithmetic whose gradients take least time and point where the model's do."""
+    candidates = ["float32", "folded", *(["bfloat16"] if has_bfloat16() else [])]
+    # On a processor XLA takes two to four times as long (measured), so it isn't tried there.
+    candidates += [f"{name}-xla" for name in candidates[1:]] if on_gpu() and not classifier.randomized else []
+    key = _key(classifier)
+    x = tf.constant(images)
+    slopes: dict[str, np.ndarray] = {}
+    seconds: dict[str, float] = {}
+    graphs: dict[str, Traced] = {}
+
+    def measure(name: str) -> None:
+        began = time.perf_counter()
+        graphs[name](x).numpy()
+        seconds[name] = min(seconds.get(name, np.inf), time.perf_counter() - began)
+
+    for name in candidates:
+        try:
+            graphs[name] = _gradient(classifier if name == "float32" else _twin(classifier, name), key)
+        except InputError:  # It has layers that can't be rebuilt.
+            return "float32"
+        try:
+            slopes[name] = graphs[name](x).numpy().reshape(len(images), -1)
+        except tf.errors.OpError:
+            if not name.endswith("-xla"):
+                raise
+            continue  # XLA doesn't know all operations.
+        measure(name)
+        if seconds["float32"] < CHEAP_SECONDS:
+            return "float32"
+    for _ in range(ROUNDS):
+        for name in seconds:
+            measure(name)
+    own = slopes["float32"]
+    sizes = {name: np.linalg.norm(slope, axis=1) for name, slope in slopes.items()}
+
+    def alike(name: str) -> bool:
+        products = np.sum(own * slopes[name], axis=1)
+        scale = np.maximum(sizes["float32"] * sizes[name], 1e-30)
+        along = bool(np.median(products / scale) >= ALIKE)
+        return along and _apart(classifier, _twin(classifier, name), images) <= APART
+
+    able = [name for name in seconds if name != "float32" and alike(name)]
+    best = min(able, key=seconds.__getitem__, default="float32")
+    return best if seconds[best] <= GAIN * seconds["float32"] else "float32"
+
+
+def _gradient(classifier: Classifier, key: tf.Tensor | None) -> Traced:
+    """Returns the graph of the gradient of images by their lead: the work that attacks repeat."""
+
+    def slope(x: tf.Tensor) -> tf.Tensor:
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(x)
+            logits = classifier(x, key)
+            lead = tf.reduce_sum(losses.margin(logits, tf.argmax(logits, axis=1)))
+        return tape.gradient(lead, x, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+
+    return Traced(slope)
+
+
+def has_bfloat16() -> bool:
+    """Tells whether the processor computes in bfloat16 instead of imitating it; on a GPU the probe finds out."""
+    if on_gpu():
+        return True
+    try:
+        with open("/proc/cpuinfo") as file:
+            words = next((line.split() for line in file if line.startswith(("flags", "Features"))), [])
+    except OSError:  # Not Linux: it isn't known, so it isn't used.
+        return False
+    return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(words))

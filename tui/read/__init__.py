@@ -1,0 +1,1 @@
+"""What the screens show, read from files and events. No Textual here."""

@@ -1,0 +1,181 @@
+"""The adversarial examples of a run: which files there are, which examples fit some filters. No Textual here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from kerasrobust.errors import InputError
+from kerasrobust.show.examples import Index, list_examples, read_index
+
+if TYPE_CHECKING:
+    import numpy as np
+
+OUTCOMES = {
+    "all": "all outcomes",
+    "succeeded": "attack succeeded",
+    "survived": "survived",
+    "wrong": "wrong from the start",
+}
+
+
+class Setting(NamedTuple):
+    """An attack and its settings, as `examples.Block` has them."""
+
+    attack: str
+    epsilon: float | None
+    eot: int
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file of examples, which are of one network, without the images.
+
+    Attributes:
+        stamp: changes when the file does.
+        attacks: each with the examples that it stands behind.
+    """
+
+    path: Path
+    stamp: tuple[int, int]
+    index: Index = field(compare=False)
+    attacks: tuple[tuple[Setting, Sequence[int]], ...] = field(compare=False)
+
+    @property
+    def network(self) -> str:
+        """The network's name; that of the run where older files don't tell."""
+        if self.path.parent.name == "examples":  # Of a study, whose networks' names are those of the files.
+            return self.path.stem
+        return self.index.model or self.path.parent.name
+
+    def setting(self, place: int) -> Setting:
+        """Returns which attack an example is of."""
+        return next(setting for setting, places in self.attacks if place in places)
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Which examples are shown: those that fit all of these; None for any.
+
+    Attributes:
+        label: the true class.
+        outcome: one of `OUTCOMES`.
+        network: the file.
+        attack: with its settings.
+    """
+
+    label: int | None = None
+    outcome: str = "all"
+    network: Path | None = None
+    attack: Setting | None = None
+
+
+def read_sources(folder: Path, known: Sequence[Source]) -> tuple[list[Source], list[str]]:
+    """Returns a run's files of examples, and a sentence for each that can't be read.
+
+    Args:
+        folder: the run's.
+        known: sources that were read before; those whose files are as they were are taken over.
+    """
+    sources, problems = [], []
+    before = {(source.path, source.stamp): source for source in known}
+    try:
+        paths = list_examples(folder)
+    except OSError as error:
+        return [], [f"The folder {folder} can't be read: {error.strerror}."]
+    if not folder.is_dir():
+        problems.append(f"The folder {folder} is gone.")
+    for path in paths:
+        try:
+            status = path.stat()
+            stamp = (status.st_mtime_ns, status.st_size)
+            if (path, stamp) in before:
+                sources.append(before[path, stamp])
+                continue
+            index = read_index(path)
+            attacks = tuple((Setting(*block[1:]), block.examples) for block in index.blocks())
+            sources.append(Source(path, stamp, index, attacks))
+        except FileNotFoundError:  # Gone since the folder was read.
+            continue
+        except (OSError, InputError) as error:
+            problems.append(str(error))
+    return sources, problems
+
+
+def choose(sources: Sequence[Source], filters: Filters) -> np.ndarray:
+    """Returns the examples that fit, int (N, 2): number of the source, number within it.
+
+    Those come first that were right before the attack and are wrong after it; else the order is that of the files.
+    """
+    import numpy as np
+
+    found = [np.empty((0, 3), int)]
+    for number, source in enumerate(sources):
+        if filters.network not in (None, source.path):
+            continue
+        index = source.index
+        fits = _has_outcome(index, filters.outcome)
+        if filters.label is not None:
+            fits &= index.y == filters.label
+        if filters.attack is not None:
+            under = np.zeros(len(index), bool)
+            for setting, part in source.attacks:
+                under[np.asarray(part)] = setting == filters.attack
+            fits &= under
+        places = np.flatnonzero(fits)
+        later = ~_has_outcome(index, "succeeded")[places]
+        found.append(np.stack([later, np.full(len(places), number), places], axis=1))
+    rows = np.concatenate(found)
+    return rows[rows[:, 0].argsort(kind="stable"), 1:]
+
+
+def _has_outcome(index: Index, outcome: str) -> np.ndarray:
+    """Returns a new mask, bool (N,)."""
+    match outcome:
+        case "succeeded":
+            return index.correct & index.success
+        case "survived":
+            return index.correct & ~index.success
+        case "wrong":
+            return ~index.correct
+    return index.correct | True
+
+
+def amplification(largest: float) -> int:
+    """Returns the factor that makes the largest change of a pixel about half the range: 1, 2, 3, 4, 6, 8, 12, 16...
+
+    Args:
+        largest: change, above 0; images are in [0, 1].
+
+    Example:
+        >>> amplification(8 / 255), amplification(0.1), amplification(0.9)
+        (16, 4, 1)
+    """
+    # 1/255 more than the range is not to be seen, and makes a change by 8/255 a factor of 16 rather than 12.
+    most = 0.5 / largest * (1 + 1 / 127.5)
+    power = 2 ** max(0, int(math.log2(max(most, 1.0))))
+    return power * 3 // 2 if power > 1 and power * 1.5 <= most else power
+
+
+def amplify(x: np.ndarray, x_adv: np.ndarray, factor: int | None) -> tuple[np.ndarray, int]:
+    """Returns the perturbation as a picture around middle grey, and the factor, by default the one that fills it.
+
+    Args:
+        x: float32 (H, W, C) in [0, 1]. Of four channels the last, which is no colour, is left out.
+        x_adv: the same after the attack.
+        factor: of the amplification.
+
+    Returns:
+        The picture, float32 in [0, 1], and the factor; 0 for images that are the same.
+    """
+    change = x_adv - x
+    if change.shape[2] == 4:
+        change = change[..., :3]
+    largest = float(abs(change).max(initial=0.0))
+    if not largest > 0:
+        return change + 0.5, 0
+    factor = factor or amplification(largest)
+    return (0.5 + factor * change).clip(0, 1), factor

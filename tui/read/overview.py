@@ -1,0 +1,209 @@
+"""What the list of runs says of each: a line made from a few small reads of its folder. No Textual here."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kerasrobust.events import as_dict
+from kerasrobust.runs import Tail, is_locked, last_events, list_runs, read_json
+from kerasrobust.show.figures import by_network, reference_epsilon
+from tui.read.state import RunState, advance
+
+Accuracies = tuple[float, ...]
+"""Nothing, one accuracy, or the lowest and the highest of several networks."""
+
+
+@dataclass(frozen=True)
+class Overview:
+    """A run in one line.
+
+    Attributes:
+        state: starting, running, done, failed, cancelled or died.
+        began: when its folder was made, in Unix seconds.
+        share: how much of the stage at work is done, in [0, 1], where that is known.
+        seconds_left: of that stage.
+        doing: the stage's title while it runs; afterwards what the run said at its end.
+    """
+
+    path: Path
+    kind: str
+    state: str
+    model: str = ""
+    data: str = ""
+    clean: Accuracies = ()
+    robust: Accuracies = ()
+    began: float = 0.0
+    share: float | None = None
+    seconds_left: float | None = None
+    doing: str = ""
+    synthetic: bool = False
+
+
+@dataclass
+class _Followed:
+    """A run whose events are followed, as it has no result yet: what is known of it so far."""
+
+    tail: Tail
+    known: RunState = field(default_factory=RunState)
+
+    def read(self) -> RunState:
+        """Returns the state after what is new."""
+        more = True
+        while more:
+            batch = self.tail.read(brief=True)
+            more = batch.more
+            if batch.restarted:
+                self.known = RunState()
+            if batch.events:
+                self.known = advance(self.known, batch.events)
+        return self.known
+
+
+class Overviews:
+    """Keeps an overview of each run in a folder; what hasn't changed on the disk isn't read again."""
+
+    def __init__(self, runs_dir: Path) -> None:
+        self.runs_dir = runs_dir
+        self._known: dict[Path, tuple[tuple[Any, ...], Overview]] = {}
+        self._followed: dict[Path, _Followed] = {}
+
+    def read(self) -> list[Overview]:
+        """Returns the overviews, the newest run first. Takes milliseconds for what is new or running.
+
+        Raises:
+            OSError: where the folder can't be read.
+        """
+        found: dict[Path, tuple[tuple[Any, ...], Overview]] = {}
+        followed: dict[Path, _Followed] = {}
+        for path in list_runs(self.runs_dir):
+            with contextlib.suppress(OSError):  # Removed since it was listed.
+                files = (path / name for name in ("config.json", "events.jsonl", "result.json"))
+                stamp = (is_locked(path), *map(_stamp, files))
+                before = self._known.get(path)
+                if before and before[0] == stamp:
+                    found[path] = before
+                else:
+                    found[path] = (stamp, self._overview(path, running=bool(stamp[0]), followed=followed))
+                if path in self._followed and stamp[0]:
+                    followed.setdefault(path, self._followed[path])
+        self._known, self._followed = found, followed
+        return [entry for _, entry in found.values()]
+
+    def _overview(self, path: Path, *, running: bool, followed: dict[Path, _Followed]) -> Overview:
+        config = read_json(path / "config.json") or {}
+        result = None if running else read_json(path / "result.json")
+        state = RunState()
+        with contextlib.suppress(OSError):  # It hasn't told anything yet, or its events are gone.
+            if result is not None:
+                state = advance(state, last_events(path / "events.jsonl")[-1:])
+            else:
+                item = self._followed.get(path) or _Followed(Tail(path / "events.jsonl"))
+                state = item.read()
+                if running:
+                    followed[path] = item
+        return overview(path, config, state, result, running=running)
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size
+
+
+def overview(
+    path: Path, config: Mapping[str, Any], state: RunState, result: Mapping[str, Any] | None, *, running: bool
+) -> Overview:
+    """Returns what is known of one run in a line.
+
+    Raises:
+        OSError: where its folder has vanished.
+    """
+    kind = str(config.get("kind", "?"))
+    word = "running" if running else state.finished.status if state.finished is not None else "died"
+    study = kind in ("study", "demo")
+    clean, robust = latest(state, study=study) if result is None or word != "done" else accuracies(result)
+    stage = state.stages.get(state.now)
+    share, left = at_work(state)
+    ended = state.finished.message if state.finished is not None and not running else ""
+    return Overview(
+        path=path,
+        kind=kind,
+        state=word,
+        model=str(config.get("model", "five networks" if study else "")),
+        data=str(config.get("data", "")),
+        clean=clean,
+        robust=robust,
+        began=(path / "config.json").stat().st_mtime,
+        share=share if running else None,
+        seconds_left=left if running else None,
+        doing=ended or (stage.title if stage is not None else ""),
+        synthetic=config.get("data") == "shapes",
+    )
+
+
+def accuracies(result: Mapping[str, Any]) -> tuple[Accuracies, Accuracies]:
+    """Returns clean and robust accuracy of a result; of a study the range over its networks.
+
+    A network's robust accuracy in a study is the lowest at the radius of reference: 8/255, or else the largest.
+    """
+    rows = result.get("rows")
+    if not isinstance(rows, list):
+        return _one(result.get("clean_accuracy")), _one(result.get("robust_accuracy"))
+    try:
+        return _of_rows(rows)
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError):  # Somebody else's idea of rows.
+        return (), ()
+
+
+def _of_rows(rows: list[dict[str, Any]]) -> tuple[Accuracies, Accuracies]:
+    radius = reference_epsilon(rows)
+    clean, robust = [], []
+    for group in by_network(rows).values():
+        clean += [value for row in group if row.get("attack") is None for value in _one(row["accuracy"])]
+        under = [row for row in group if row.get("attack") and row.get("epsilon") == radius]
+        attacked = [value for row in under for value in _one(row["accuracy"])]
+        robust += [min(attacked)] if attacked else []
+    return _range(clean), _range(robust)
+
+
+def _one(value: Any) -> Accuracies:
+    """Returns a share, where the value is one."""
+    return (float(value),) if type(value) in (int, float) and 0 <= value <= 1 else ()
+
+
+def _range(values: Iterable[float]) -> Accuracies:
+    ordered = sorted(values)
+    return (ordered[0], ordered[-1]) if ordered else ()
+
+
+def latest(state: RunState, *, study: bool) -> tuple[Accuracies, Accuracies]:
+    """Returns the accuracies of the networks that a study has done, or a training's newest on validation images."""
+    # The rows of a network come together at the end of its stage.
+    done = {name for name, stage in state.stages.items() if stage.status in ("done", "skipped")}
+    rows = [as_dict(row) for row in state.rows if row.stage is None or row.stage in done]
+    if study:
+        return _of_rows(rows)
+    last = {}
+    for (_, split, name), series in state.series.items():
+        if split == "validation":
+            last[name] = series.ys[-1]
+    return _one(last.get("accuracy")), _one(last.get("robust_accuracy"))
+
+
+def at_work(state: RunState) -> tuple[float | None, float | None]:
+    """Returns the share that is done of what is at work, and its seconds left, as far as they are known."""
+    attack = next((line for line in reversed(state.attacks) if line.status == "running"), None)
+    if attack is not None:
+        return attack.share, attack.seconds_left
+    stage = state.stages.get(state.now)
+    progress = stage.progress if stage is not None and stage.status == "running" else None
+    if progress is None or not progress.total:
+        return None, None
+    return progress.done / progress.total, progress.seconds_left

@@ -1,0 +1,405 @@
+"""What is known of a run: a pure function from a state and events to the next state. No Textual here.
+
+All that grows with a run is bounded: curves are averaged to at most `POINTS` points, lines of the log are the last
+`LINES`, so that a week of training takes the memory and the time of an hour's.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from kerasrobust.events import (
+    AttackFinished,
+    AttackProgress,
+    AttackStarted,
+    Event,
+    ExamplesSaved,
+    Finding,
+    Log,
+    Metrics,
+    ModelSaved,
+    Progress,
+    Row,
+    RunFinished,
+    RunStarted,
+    StageFinished,
+    StageStarted,
+)
+from kerasrobust.show.figures import format_accuracy, format_budget, format_interval, format_seconds
+
+POINTS = 1000
+LINES = 5000
+FINDINGS = 200
+MOST = 1000
+"""Stages, attacks, models and files of images: many more than any run of ours has. Rows: ten times as many."""
+
+Severity = Literal["info", "warning", "error"]
+
+
+@dataclass
+class Series:
+    """A curve of bounded length: neighbouring points are averaged once there are too many.
+
+    Every point stands for `stride` measured ones; the last may stand for fewer, as it is still being filled.
+    """
+
+    xs: list[float] = field(default_factory=list)
+    ys: list[float] = field(default_factory=list)
+    stride: int = 1
+    filled: int = 0
+
+    def add(self, x: float, y: float) -> None:
+        """Appends a measured point; earlier ones at or after `x` are void, as a training was taken up before them."""
+        x, y = float(x), float(y)  # A file may hold integers that are none of a computer's.
+        while self.xs and self.xs[-1] >= x:
+            self.xs.pop()
+            self.ys.pop()
+            self.filled = self.stride
+        if self.xs and self.filled < self.stride:
+            self.filled += 1
+            self.xs[-1] += (x - self.xs[-1]) / self.filled
+            self.ys[-1] += (y - self.ys[-1]) / self.filled
+            return
+        self.xs.append(x)
+        self.ys.append(y)
+        self.filled = 1
+        if len(self.xs) > POINTS:
+            # One stays over, and is the first half of the pair to come.
+            half = len(self.xs) // 2
+            self.xs = [(self.xs[2 * i] + self.xs[2 * i + 1]) / 2 for i in range(half)] + self.xs[2 * half :]
+            self.ys = [(self.ys[2 * i] + self.ys[2 * i + 1]) / 2 for i in range(half)] + self.ys[2 * half :]
+            self.stride *= 2
+
+    def copy(self) -> Series:
+        """Returns a copy that shares nothing."""
+        return Series(self.xs.copy(), self.ys.copy(), self.stride, self.filled)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A named part of a run. `epoch` and `epochs` are 0 where it isn't a training."""
+
+    name: str
+    title: str
+    began: float
+    status: Literal["running", "done", "skipped", "failed", "stopped"] = "running"
+    seconds: float = 0.0
+    progress: Progress | None = None
+    epoch: int = 0
+    epochs: int = 0
+
+
+@dataclass(frozen=True)
+class AttackLine:
+    """One attack: its settings, how far it is, and, once it has ended, what it found.
+
+    Attributes:
+        share: of the work that is done, in [0, 1]: whole examples, and the steps of the batch at hand.
+        spared: examples that were wrong before the attack, which it leaves as they are.
+        curve: share of survivors (y, in [0, 1]) over seconds since its beginning (x).
+    """
+
+    stage: str
+    attack: str
+    norm: str
+    epsilon: float | None
+    settings: dict[str, Any]
+    began: float
+    total: int
+    done: int = 0
+    survivors: int | None = None
+    step: int = 0
+    steps: int = 0
+    gradients: int = 0
+    forwards: int = 0
+    seconds: float = 0.0
+    seconds_left: float | None = None
+    share: float = 0.0
+    spared: int = 0
+    robust_accuracy: float | None = None
+    interval: list[float] | None = None
+    median_distance: float | None = None
+    status: Literal["running", "done", "stopped"] = "running"
+    curve: Series = field(default_factory=Series)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of the log."""
+
+    time: float
+    severity: Severity
+    text: str
+
+
+@dataclass
+class RunState:
+    """All that the UI shows of one run. Made by `advance` only.
+
+    Attributes:
+        source: which file it comes from: another number where the run was replaced by another of its name.
+        series: curves by (stage, split, metric), over training steps.
+        stages: by name, in the order in which they began.
+        now: the stage at work, or the last one.
+        time: when the last event happened.
+        skipped: lines of the file that this version can't read.
+    """
+
+    started: RunStarted | None = None
+    finished: RunFinished | None = None
+    source: int = 0
+    stages: dict[str, Stage] = field(default_factory=dict)
+    now: str = ""
+    series: dict[tuple[str, str, str], Series] = field(default_factory=dict)
+    attacks: list[AttackLine] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
+    findings: deque[Finding] = field(default_factory=lambda: deque(maxlen=FINDINGS))
+    found: int = 0
+    models: dict[str, ModelSaved] = field(default_factory=dict)
+    examples: dict[str, ExamplesSaved] = field(default_factory=dict)
+    lines: deque[Line] = field(default_factory=lambda: deque(maxlen=LINES))
+    logged: int = 0
+    time: float = 0.0
+    skipped: int = 0
+
+    @property
+    def trainings(self) -> list[str]:
+        """The stages with curves, in their order."""
+        return list(dict.fromkeys(stage for stage, _, _ in self.series))
+
+
+def advance(state: RunState, events: Iterable[Event], skipped: int = 0) -> RunState:
+    """Returns the state after some events; the given one stays as it was.
+
+    Args:
+        state: what was known before.
+        events: what has happened since, in order.
+        skipped: lines between them that couldn't be read.
+
+    Example:
+        >>> advance(RunState(), [Log(level="info", message="hello")]).lines[-1].text
+        'hello'
+    """
+    after = copy.copy(state)
+    after.stages = state.stages.copy()
+    after.series = {key: series.copy() for key, series in state.series.items()}
+    # A curve that is still growing is copied too; that of an ended attack is shared.
+    after.attacks = [
+        replace(line, curve=line.curve.copy()) if line.status == "running" else line for line in state.attacks
+    ]
+    for name in ("rows", "findings", "models", "examples", "lines"):
+        setattr(after, name, copy.copy(getattr(state, name)))
+    after.skipped += skipped
+    for event in events:
+        _apply(after, event)
+    return after
+
+
+def _apply(state: RunState, event: Event) -> None:
+    state.time = event.time
+    match event:
+        case RunStarted():
+            _start(state, event)
+        case StageStarted():
+            _start_stage(state, event)
+        case StageFinished():
+            _finish_stage(state, event)
+        case Progress():
+            _progress(state, event)
+        case Metrics():
+            _metrics(state, event)
+        case AttackStarted():
+            _start_attack(state, event)
+        case AttackProgress():
+            _attack_progress(state, event)
+        case AttackFinished():
+            _finish_attack(state, event)
+        case ExamplesSaved():
+            if len(state.examples) < MOST:
+                state.examples[event.path] = event
+            _say(state, event, f"{event.count:,} examples of {event.attack} in {event.path}")
+        case ModelSaved():
+            if len(state.models) < MOST:
+                state.models[event.name] = event
+            _say(state, event, f"saved {event.name} in {event.path}")
+        case Row():
+            if len(state.rows) < 10 * MOST:
+                state.rows.append(event)
+        case Finding():
+            state.found += 1
+            state.findings.append(event)
+            _say(state, event, f"{event.message} [{event.code}]", event.severity)
+        case Log():
+            _say(state, event, event.message, event.level)
+        case RunFinished():
+            state.finished = event
+            _stop(state)
+            severity: Severity = "error" if event.status == "failed" else "info"
+            _say(state, event, f"{event.status} after {format_seconds(event.seconds)}. {event.message}", severity)
+
+
+def _say(state: RunState, event: Event, text: str, severity: Severity = "info") -> None:
+    state.logged += 1
+    state.lines.append(Line(event.time, severity, text))
+
+
+def _start(state: RunState, event: RunStarted) -> None:
+    if state.started is not None:  # Taken up again: what was under way is void, and its rows come once more.
+        _stop(state)
+        state.attacks = [line for line in state.attacks if line.status == "done"]
+        state.rows = []
+        state.finished = None
+    state.started = event
+    _say(state, event, f"run {event.run} ({event.kind}) on {', '.join(map(str, event.devices))}")
+
+
+def _stop(state: RunState) -> None:
+    """Marks what was under way as ended, with the run."""
+    for name, stage in state.stages.items():
+        if stage.status == "running":
+            state.stages[name] = replace(stage, status="stopped", seconds=state.time - stage.began)
+    state.attacks = [replace(line, status="stopped") if line.status == "running" else line for line in state.attacks]
+
+
+def _start_stage(state: RunState, event: StageStarted) -> None:
+    name = event.stage or event.title
+    if len(state.stages) >= MOST:
+        return
+    before = state.stages.pop(name, None)
+    # One that is skipped now was done in an earlier start of this run, whose figures stand.
+    epoch = (before.epoch, before.epochs) if before else (0, 0)
+    state.stages[name] = Stage(name=name, title=event.title, began=event.time, epoch=epoch[0], epochs=epoch[1])
+    state.now = name
+    _say(state, event, event.title)
+
+
+def _finish_stage(state: RunState, event: StageFinished) -> None:
+    stage = state.stages.get(event.stage or "")
+    if stage is None:
+        return
+    state.stages[stage.name] = replace(stage, status=event.status, seconds=event.seconds)
+    words = "skipped, as it was done before" if event.status == "skipped" else event.status
+    severity: Severity = "error" if event.status == "failed" else "info"
+    _say(state, event, f"{stage.title}: {words} ({format_seconds(event.seconds)})", severity)
+
+
+def _progress(state: RunState, event: Progress) -> None:
+    stage = state.stages.get(event.stage or "")
+    if stage is None:
+        return
+    if event.unit == "epoch":
+        state.stages[stage.name] = replace(stage, epoch=event.done, epochs=event.total or 0)
+    else:
+        state.stages[stage.name] = replace(stage, progress=event)
+
+
+def _metrics(state: RunState, event: Metrics) -> None:
+    stage = event.stage or ""
+    for name, value in event.values.items():
+        if value is None:
+            _say(state, event, f"{name} is not a number at step {event.step:,}", "warning")
+            continue
+        key = (stage, event.split, name)
+        if key not in state.series:
+            if len(state.series) >= FINDINGS:  # No run of ours has so many: a file of something else.
+                continue
+            state.series[key] = Series()
+        state.series[key].add(event.step, value)
+    if event.split == "validation":
+        parts = [
+            f"{name.replace('_', ' ')} {value:.3f}" if name == "loss" else f"{name.replace('_', ' ')} {value:.1%}"
+            for name, value in event.values.items()
+            if value is not None
+        ]
+        _say(state, event, f"epoch {event.epoch}, validation: {', '.join(parts)}")
+
+
+def _start_attack(state: RunState, event: AttackStarted) -> None:
+    line = AttackLine(
+        stage=event.stage or "",
+        attack=event.attack,
+        norm=event.norm,
+        epsilon=event.epsilon,
+        settings=event.settings,
+        began=event.time,
+        total=event.examples,
+    )
+    same = (line.stage, line.attack, line.norm, line.epsilon, line.settings)
+    # An attack that is done once more, in a run that was taken up, takes its own place.
+    state.attacks = [
+        item for item in state.attacks if (item.stage, item.attack, item.norm, item.epsilon, item.settings) != same
+    ]
+    if len(state.attacks) < MOST:
+        state.attacks.append(line)
+
+
+def _at_work(state: RunState, event: AttackProgress | AttackFinished) -> int | None:
+    """Returns the place of the attack that an event is about, the last one of its name that is under way."""
+    for place in range(len(state.attacks) - 1, -1, -1):
+        line = state.attacks[place]
+        if line.attack == event.attack and line.stage == (event.stage or "") and line.status == "running":
+            return place
+    return None
+
+
+def _attack_progress(state: RunState, event: AttackProgress) -> None:
+    place = _at_work(state, event)
+    if place is None:
+        return
+    line = state.attacks[place]
+    seconds = max(0.0, event.time - line.began)
+    # Those that were wrong from the start cost nothing: they are there before the first step.
+    spared = event.done if line.survivors is None and not event.gradients else line.spared
+    batch = state.started.config.get("batch_size") if state.started is not None else None
+    at_hand = min(batch if isinstance(batch, int) else event.total, event.total - event.done)
+    steps = event.step / event.steps if event.steps > 0 else 0.0
+    work = event.total - spared
+    share = (event.done - spared + at_hand * steps) / work if work > 0 else 0.0
+    # The first moments go into tracing, and say nothing of the rest.
+    left = seconds * (1 - share) / share if 0.02 < share <= 1 else None
+    if event.total:
+        line.curve.add(seconds, event.survivors / event.total)
+    state.attacks[place] = replace(
+        line,
+        done=event.done,
+        total=event.total,
+        survivors=event.survivors,
+        step=event.step,
+        steps=event.steps,
+        gradients=event.gradients,
+        forwards=event.forwards,
+        seconds=seconds,
+        seconds_left=left,
+        share=min(max(share, 0.0), 1.0),
+        spared=spared,
+    )
+
+
+def _finish_attack(state: RunState, event: AttackFinished) -> None:
+    place = _at_work(state, event)
+    if place is None:
+        return
+    line = state.attacks[place]
+    if line.epsilon is not None:  # A minimum-norm attack has no accuracy of its own.
+        line.curve.add(event.seconds, event.robust_accuracy)
+    state.attacks[place] = replace(
+        line,
+        done=line.total,
+        seconds=event.seconds,
+        seconds_left=None,
+        gradients=event.gradients,
+        forwards=event.forwards,
+        robust_accuracy=event.robust_accuracy,
+        interval=event.interval,
+        median_distance=event.median_distance,
+        status="done",
+    )
+    budget = format_budget(event.epsilon, event.norm)
+    found = f"robust accuracy {format_accuracy(event.robust_accuracy)} ({format_interval(event.interval)} %)"
+    if event.epsilon is None and event.median_distance is not None:
+        found = f"median distance {event.median_distance:.3g}"
+    _say(state, event, f"{event.attack} {budget}: {found}, {format_seconds(event.seconds)}".replace("  ", " "))
