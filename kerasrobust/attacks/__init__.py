@@ -6,15 +6,16 @@ from typing import Any
 
 import kerasrobust
 from kerasrobust.attacks.apgd import APGDCE, APGDDLR, APGDT, APGDMargin
-from kerasrobust.attacks.base import Attack, AttackResult
-from kerasrobust.attacks.batch import Step
 from kerasrobust.attacks.cw import CW
 from kerasrobust.attacks.deepfool import DeepFool
+from kerasrobust.attacks.driver import Attack
 from kerasrobust.attacks.fab import FAB, FABT
 from kerasrobust.attacks.gradient import BIM, FGSM, FGSMRS, MIFGSM, PGD, RFGSM
 from kerasrobust.attacks.hopskipjump import HopSkipJump
 from kerasrobust.attacks.registry import ATTACKS, make_attack
+from kerasrobust.attacks.result import AttackResult
 from kerasrobust.attacks.square import Square
+from kerasrobust.events import AttackProgress as Step
 
 __all__ = [
     "APGDCE",

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import tensorflow as tf
 
-from kerasrobust.attacks.base import Attack, Parameters, State
-from kerasrobust.attacks.network import Loss, Network, gradient, mean_logits, mean_score, nth_rival
+from kerasrobust.attacks.algorithm import Algorithm, Images, Numbers
+from kerasrobust.attacks.best import best_of
+from kerasrobust.attacks.driver import Attack
+from kerasrobust.attacks.network import Loss, Network, nth_rival
 from kerasrobust.config import check_epsilon
 from kerasrobust.errors import InputError
 from kerasrobust.ops import balls, draws, losses
@@ -32,8 +33,50 @@ def schedule(steps: int, norm: balls.Norm) -> tuple[int, int, int]:
     return max(int(0.22 * steps), 1), max(int(0.03 * steps), 1), max(int(0.06 * steps), 1)
 
 
+class Ascent(NamedTuple):
+    """Where the search of each example is.
+
+    Attributes:
+        target: (N,), the class to reach, or the label.
+        x_adv: (N, H, W, C), the iterate x_t.
+        previous: the one before it.
+        score: (N,), the score of the iterate whose gradient was taken last.
+        best: the iterate of the largest loss so far, at which the search goes on once a step has been halved.
+        best_loss: (N,), its loss.
+        best_slope: its gradient.
+        size: (N,), length of a step.
+        loss: (N,), of the iterate before.
+        rises: int32 (N,), steps since the last checkpoint in which the loss has grown.
+        checked: (N,), the largest loss at the last checkpoint.
+        halved: bool (N,), whether the step was halved there.
+        share: (N,), in L1 the share of entries that a step moves.
+        entries: (N,), in L1 how many entries of the best point differ from the image, at the last checkpoint.
+        period: int32 (N,), steps from one checkpoint to the next.
+        checkpoint: int32 (N,), the step of the next one.
+        age: int32 (N,), steps taken.
+    """
+
+    target: tf.Tensor
+    x_adv: tf.Tensor
+    previous: tf.Tensor
+    score: tf.Tensor
+    best: tf.Tensor
+    best_loss: tf.Tensor
+    best_slope: tf.Tensor
+    size: tf.Tensor
+    loss: tf.Tensor
+    rises: tf.Tensor
+    checked: tf.Tensor
+    halved: tf.Tensor
+    share: tf.Tensor
+    entries: tf.Tensor
+    period: tf.Tensor
+    checkpoint: tf.Tensor
+    age: tf.Tensor
+
+
 @dataclass(frozen=True, kw_only=True)
-class APGD(Attack):
+class APGD(Attack[Ascent]):
     """What the attacks of this family share; they differ in their loss.
 
         z_{t+1} = Proj(x_t + size_t * direction(gradient_t))
@@ -61,8 +104,6 @@ class APGD(Attack):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_epsilon(self.epsilon, self.norm)
-        if self.targeted:
-            raise InputError(f"Expected targeted=False for {self.name}. Use PGD or BIM for targets of your own.")
         if self.steps < 1 or self.restarts < 1:
             raise InputError(
                 f"Expected at least 1 step and 1 restart. Received: {self.steps} and {self.restarts}. Try 100 and 1."
@@ -72,13 +113,14 @@ class APGD(Attack):
         """Returns what is to grow. `target` is the class to reach (N,), for losses that have one."""
         return losses.cross_entropy
 
-    def structure(self) -> Hashable:
-        return type(self), self.norm, self.eot == 1
+    def target(self, network: Network, images: Images, numbers: Numbers) -> tf.Tensor:
+        """Returns the class that this run is to reach, (N,); the label where the loss has no target."""
+        return images.y
 
-    def parameters(self) -> dict[str, float | int]:
+    def numbers(self) -> dict[str, float | int]:
         first, shrink, least = schedule(self.steps, self.norm)
         periods = {"first": first, "shrink": shrink, "least": least}
-        return {"epsilon": float(self.epsilon), "eot": self.eot, "restarts": self.restarts, **periods}
+        return {"epsilon": float(self.epsilon), "restarts": self.restarts, **periods}
 
     def step_count(self) -> int:
         return self.steps
@@ -89,125 +131,96 @@ class APGD(Attack):
     def radius(self) -> float | None:
         return self.epsilon
 
-    def begin(self, network: Network, x: tf.Tensor, y: tf.Tensor, keys: tf.Tensor, numbers: Parameters) -> State:
-        key, count = draws.fold(keys[0], 7), tf.shape(x)[:1]
-        start = _start(keys, x, numbers["epsilon"], self.norm)
-        return {
-            "x": x,
-            "y": y,
-            "target": self.target(network, x, y, key, numbers),
-            "x_adv": start,
-            "previous": start,
-            "best": start,
-            "best_loss": tf.fill(count, float("-inf")),
-            "best_slope": tf.zeros_like(x),
-            "found": start,
-            "score": tf.fill(count, float("inf")),
-            "size": tf.fill(count, (1.0 if self.norm == "l1" else 2.0) * numbers["epsilon"]),
-            "loss": tf.fill(count, float("inf")),
-            "rises": tf.zeros(count, tf.int32),
-            "checked": tf.fill(count, float("-inf")),
-            "halved": tf.fill(count, True),
-            "share": tf.fill(count, 0.2),
-            "entries": tf.fill(count, tf.cast(tf.reduce_prod(tf.shape(x)[1:]), tf.float32)),
-            "period": tf.fill(count, numbers["first"]),
-            "checkpoint": tf.fill(count, numbers["first"]),
-            "age": tf.zeros(count, tf.int32),
-            "step": tf.constant(0),
-            "key": key,
-        }
+    def resolved(self, randomized: bool) -> Algorithm[Any]:
+        return best_of(self)
 
-    def target(self, network: Network, x: tf.Tensor, y: tf.Tensor, key: tf.Tensor, numbers: Parameters) -> tf.Tensor:
-        """Returns the class that this run is to reach, (N,); the label where the loss has no target."""
-        return y
-
-    def done(self, state: State, numbers: Parameters) -> tf.Tensor:
-        return numbers["early_stop"] & (state["score"] < -numbers["slack"])
-
-    def step(self, network: Network, state: State, numbers: Parameters) -> State:
-        key = draws.fold(state["key"], state["step"])
-        slope, loss, score = gradient(
-            network,
-            state["x_adv"],
-            state["y"],
-            key=key,
-            passes=self.passes(numbers),
-            targeted=False,
-            loss=self.loss(state["target"]),
+    def begin(self, network: Network, images: Images, numbers: Numbers) -> Ascent:
+        x, count = images.x, tf.shape(images.x)[:1]
+        start = _start(images.keys, x, numbers["epsilon"], self.norm)
+        return Ascent(
+            target=self.target(network, images, numbers),
+            x_adv=start,
+            previous=start,
+            score=tf.fill(count, float("inf")),
+            best=start,
+            best_loss=tf.fill(count, float("-inf")),
+            best_slope=tf.zeros_like(x),
+            size=tf.fill(count, (1.0 if self.norm == "l1" else 2.0) * numbers["epsilon"]),
+            loss=tf.fill(count, float("inf")),
+            rises=tf.zeros(count, tf.int32),
+            checked=tf.fill(count, float("-inf")),
+            halved=tf.fill(count, True),
+            share=tf.fill(count, 0.2),
+            entries=tf.fill(count, tf.cast(tf.reduce_prod(tf.shape(x)[1:]), tf.float32)),
+            period=tf.fill(count, numbers["first"]),
+            checkpoint=tf.fill(count, numbers["first"]),
+            age=tf.zeros(count, tf.int32),
         )
-        better = loss > state["best_loss"]
-        state = state | self._note(state, score, numbers) | {
-            "best": balls.choose(better, state["x_adv"], state["best"]),
-            "best_slope": balls.choose(better, slope, state["best_slope"]),
-            "best_loss": tf.where(better, loss, state["best_loss"]),
-            "rises": state["rises"] + tf.cast(loss > state["loss"], tf.int32),
-            "loss": loss,
-        }  # fmt: skip
-        back, checked = (_check_l1 if self.norm == "l1" else _check)(state, numbers)
-        state |= checked
-        x, old = state["x"], balls.choose(back, state["best"], state["x_adv"])
-        slope = balls.choose(back, state["best_slope"], slope)
-        epsilon, size = numbers["epsilon"], balls.column(state["size"])
+
+    def step(self, network: Network, images: Images, state: Ascent, numbers: Numbers) -> Ascent:
+        slope, loss, score = network.gradient(state.x_adv, images.y, loss=self.loss(state.target))
+        better = loss > state.best_loss
+        state = state._replace(
+            score=score,
+            best=balls.choose(better, state.x_adv, state.best),
+            best_slope=balls.choose(better, slope, state.best_slope),
+            best_loss=tf.where(better, loss, state.best_loss),
+            rises=state.rises + tf.cast(loss > state.loss, tf.int32),
+            loss=loss,
+        )
+        back, state = _check_l1(images.x, state, numbers) if self.norm == "l1" else _check(state, numbers)
+        x, old = images.x, balls.choose(back, state.best, state.x_adv)
+        slope = balls.choose(back, state.best_slope, slope)
+        epsilon, size = numbers["epsilon"], balls.column(state.size)
         if self.norm == "l1":
-            moved = balls.project(old + size * _sparse(slope, state["share"]), x, epsilon, "l1")
+            moved = balls.project(old + size * _sparse(slope, state.share), x, epsilon, "l1")
         else:
             moved = balls.project(old + size * balls.steepest(slope, self.norm), x, epsilon, self.norm)
             # The first step has nothing to carry on.
-            weight = balls.column(tf.where(state["age"] > 0, MOMENTUM, 1.0))
-            moved = old + weight * (moved - old) + (1 - weight) * (old - state["previous"])
+            weight = balls.column(tf.where(state.age > 0, MOMENTUM, 1.0))
+            moved = old + weight * (moved - old) + (1 - weight) * (old - state.previous)
             moved = balls.project(moved, x, epsilon, self.norm)
         # What the next step carries on is the way from here, also where "here" was the best point.
-        return state | {"x_adv": moved, "previous": old, "age": state["age"] + 1, "step": state["step"] + 1}
+        return state._replace(x_adv=moved, previous=old, age=state.age + 1)
 
-    def _note(self, state: State, score: tf.Tensor, numbers: Parameters) -> State:
-        """Returns the example to be judged and its score, after a look at the present one."""
-        better = (score < state["score"]) & ~self.done(state, numbers)
-        return {
-            "found": balls.choose(better, state["x_adv"], state["found"]),
-            "score": tf.where(better, score, state["score"]),
-        }
+    def look(self, network: Network, images: Images, state: Ascent, numbers: Numbers) -> Ascent:
+        return state._replace(score=network.score(state.x_adv, images.y))
 
-    def finish(self, network: Network, state: State, numbers: Parameters) -> State:
-        key = draws.fold(state["key"], state["step"])
-        score = mean_score(network, state["x_adv"], state["y"], key, self.passes(numbers), targeted=False)
-        return state | self._note(state, score, numbers)
-
-    def found(self, state: State, numbers: Parameters) -> tuple[tf.Tensor, tf.Tensor]:
-        return state["found"], state["score"]
+    def found(self, state: Ascent, numbers: Numbers) -> tuple[tf.Tensor, tf.Tensor]:
+        return state.x_adv, state.score
 
 
-def _check(state: State, numbers: Parameters) -> tuple[tf.Tensor, State]:
-    """Returns which examples go back to their best point, and what changes: all at checkpoints only."""
-    now = state["age"] == state["checkpoint"]
-    slow = tf.cast(state["rises"], tf.float32) <= RISES * tf.cast(state["period"], tf.float32)
-    stuck = ~state["halved"] & (state["checked"] >= state["best_loss"])
+def _check(state: Ascent, numbers: Numbers) -> tuple[tf.Tensor, Ascent]:
+    """Returns which examples go back to their best point, and the state after the check: all at checkpoints only."""
+    now = state.age == state.checkpoint
+    slow = tf.cast(state.rises, tf.float32) <= RISES * tf.cast(state.period, tf.float32)
+    stuck = ~state.halved & (state.checked >= state.best_loss)
     halve = now & (slow | stuck)
-    period = tf.maximum(state["period"] - numbers["shrink"], numbers["least"])
-    return halve, {
-        "size": tf.where(halve, state["size"] / 2, state["size"]),
-        "halved": tf.where(now, halve, state["halved"]),
-        "checked": tf.where(now, state["best_loss"], state["checked"]),
-        "rises": tf.where(now, 0, state["rises"]),
-        "period": tf.where(now, period, state["period"]),
-        "checkpoint": state["checkpoint"] + tf.where(now, period, 0),
-    }
+    period = tf.maximum(state.period - numbers["shrink"], numbers["least"])
+    return halve, state._replace(
+        size=tf.where(halve, state.size / 2, state.size),
+        halved=tf.where(now, halve, state.halved),
+        checked=tf.where(now, state.best_loss, state.checked),
+        rises=tf.where(now, 0, state.rises),
+        period=tf.where(now, period, state.period),
+        checkpoint=state.checkpoint + tf.where(now, period, 0),
+    )
 
 
-def _check_l1(state: State, numbers: Parameters) -> tuple[tf.Tensor, State]:
+def _check_l1(x: tf.Tensor, state: Ascent, numbers: Numbers) -> tuple[tf.Tensor, Ascent]:
     """The same for L1: the share of entries that a step moves follows the sparsity of the best point."""
-    now = state["age"] == state["checkpoint"]
-    changed = tf.abs(state["best"] - state["x"]) > 0
-    entries = tf.reduce_sum(tf.cast(changed, tf.float32), axis=[1, 2, 3])
-    fewer = entries / state["entries"] < 0.95
+    now = state.age == state.checkpoint
+    entries = tf.reduce_sum(tf.cast(tf.abs(state.best - x) > 0, tf.float32), axis=[1, 2, 3])
+    fewer = entries / state.entries < 0.95
     full = numbers["epsilon"]
-    size = tf.clip_by_value(tf.where(fewer, full, state["size"] / 1.5), full / 10, full)
-    total = tf.cast(tf.reduce_prod(tf.shape(state["x"])[1:]), tf.float32)
-    return now & fewer, {
-        "size": tf.where(now, size, state["size"]),
-        "share": tf.where(now, entries / total / 1.5, state["share"]),
-        "entries": tf.where(now, entries, state["entries"]),
-        "checkpoint": state["checkpoint"] + tf.where(now, state["period"], 0),
-    }
+    size = tf.clip_by_value(tf.where(fewer, full, state.size / 1.5), full / 10, full)
+    total = tf.cast(tf.reduce_prod(tf.shape(x)[1:]), tf.float32)
+    return now & fewer, state._replace(
+        size=tf.where(now, size, state.size),
+        share=tf.where(now, entries / total / 1.5, state.share),
+        entries=tf.where(now, entries, state.entries),
+        checkpoint=state.checkpoint + tf.where(now, state.period, 0),
+    )
 
 
 def _sparse(slope: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
@@ -308,9 +321,5 @@ class APGDT(APGD):
     def run_count(self) -> int:
         return self.targets * self.restarts
 
-    def queries_at_start(self) -> int:
-        return self.eot
-
-    def target(self, network: Network, x: tf.Tensor, y: tf.Tensor, key: tf.Tensor, numbers: Parameters) -> tf.Tensor:
-        logits = mean_logits(network, x, key, self.passes(numbers))
-        return nth_rival(logits, y, numbers["run"] // numbers["restarts"])
+    def target(self, network: Network, images: Images, numbers: Numbers) -> tf.Tensor:
+        return nth_rival(network.logits(images.x), images.y, numbers["run"] // numbers["restarts"])

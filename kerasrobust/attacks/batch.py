@@ -1,169 +1,151 @@
-"""The images that an attack works on at once: a batch that they leave when they are done, and join from a queue.
+"""The images that an attack works on at once: those that are done leave, and others join from a queue.
 
-It advances in chunks of about half a second, with progress and cancelling between them, and is kept for a process to
-come. When images leave follows from the data alone, never from the clock, so that an attack repeats.
+It advances in chunks of about half a second, between which it emits progress, can be cancelled, and saves a checkpoint.
+When images leave follows from the data alone, never from the clock, so that an attack repeats.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from kerasrobust.attacks.checkpoint import SAVE_SECONDS, Memory
+from kerasrobust.attacks.algorithm import Algorithm, Images, Numbers
+from kerasrobust.attacks.checkpoint import SAVE_SECONDS, Found, RunCheckpoint
+from kerasrobust.attacks.loop import Graphs
+from kerasrobust.attacks.network import Cost
 from kerasrobust.errors import Cancelled
-from kerasrobust.ops.tracing import Traced
+from kerasrobust.events import AttackProgress, Emit
 
-if TYPE_CHECKING:
-    from kerasrobust.attacks.base import Attack
-
-State = dict[str, tf.Tensor]
-Parameters = dict[str, tf.Tensor]
 CHUNK_SECONDS = 0.4
+EMIT_SECONDS = 0.2
 UNITS = 16
 """A batch changes where a sixteenth of it is done: packing costs about what a step does."""
 
-COSTS = ("gradients", "forwards", "seconds")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Step:
-    """How far an attack is: what `progress` is called with."""
-
-    done: int
-    total: int
-    survivors: int
-    step: int
-    steps: int
-    gradients: int
-    forwards: int
-
 
 @dataclass
-class Counts:
-    """What a call has cost and reached so far."""
+class Tally:
+    """What a call has cost and reached so far.
 
+    Attributes:
+        name: of the attack.
+        total: examples of the call.
+        runs: how often the attack is run.
+        emit: takes `AttackProgress` a few times a second.
+        run: number of this run.
+        done: examples that are done in this run.
+        taken: steps of the examples at hand, summed.
+        survivors: examples that the attack hasn't broken.
+        gradients: gradient evaluations, summed over examples.
+        forwards: forward passes beyond those.
+        seconds: of earlier processes.
+    """
+
+    name: str
     total: int
     runs: int
+    emit: Emit | None = None
     run: int = 0
     done: int = 0
     taken: int = 0
-    """Steps of the examples at hand, summed."""
     survivors: int = 0
     gradients: int = 0
     forwards: int = 0
     seconds: float = 0.0
-    """Of batches that an earlier process computed."""
-    progress: Callable[[Step], None] | None = None
+    _emitted: float = 0.0
 
-    def tell(self, step: int, steps: int) -> None:
-        if self.progress:
-            self.progress(
-                Step(
-                    done=(self.run * self.total + self.done + self.taken // max(steps, 1)) // self.runs,
-                    total=self.total,
-                    survivors=self.survivors,
-                    step=step,
-                    steps=steps,
-                    gradients=self.gradients,
-                    forwards=self.forwards,
-                )
+    def progress(self, step: int, steps: int) -> None:
+        """Emits how far the attack is, unless that was done a moment ago."""
+        done = (self.run * self.total + self.done + self.taken // max(steps, 1)) // self.runs
+        now = time.monotonic()
+        if self.emit is None or (now - self._emitted < EMIT_SECONDS and done < self.total):
+            return
+        self._emitted = now
+        self.emit(
+            AttackProgress(
+                attack=self.name, done=done, total=self.total, survivors=self.survivors, step=step, steps=steps,
+                gradients=self.gradients, forwards=self.forwards,
             )
+        )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Compiled:
-    """The graphs of an attack on a model, for one shape of images and precision, and batches of any size."""
-
-    begin: Traced
-    advance: Traced
-    finish: Traced
-
-
-Found = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""Indices of examples, their candidates and scores."""
-
-
-@dataclass
 class Batch:
-    """The examples of one run of an attack, some of them at hand, the rest in a queue."""
+    """The examples of one run of an attack, some of them at hand, the rest in a queue.
 
-    attack: Attack
-    compiled: Compiled
-    numbers: Parameters
-    inputs: Callable[[np.ndarray], tuple[tf.Tensor, ...]]
-    """Images, labels and keys of the examples with these indices."""
-    queue: np.ndarray
-    """int64 (N,), the indices of the examples to attack."""
-    size: int
-    """Rows at most."""
-    any_size: bool
-    """Whether the graphs take fewer rows."""
-    last_look: bool
-    """Whether `finish` is called for rows that have taken all steps."""
-    classes: int
-    counts: Counts
-    memory: Memory
-    name: str
+    Args:
+        algorithm: what runs.
+        graphs: its graphs.
+        numbers: its numbers.
+        inputs: gives the images of the examples with some indices.
+        queue: int64 (N,), the indices of the examples to attack.
+        size: rows at most.
+        any_size: whether the graphs take fewer rows.
+        looks: whether rows that have taken all steps get a last look.
+        tally: where costs and results are counted.
+        checkpoint: where they are saved.
+    """
 
-    state: State = field(default_factory=dict)
-    rows: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
-    """Which example stands in each row; -1 where it is done and has left, or only fills up."""
-    ages: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
-    """Steps that each row has taken."""
-    leave: int = 0
-    """Rows that are done at which the batch changes."""
-    taken: int = 0
-    """Examples taken from the queue so far."""
-    parts: int = 0
-    """Files of finished examples written so far."""
-    pending: list[Found] = field(default_factory=list)
-    """Finished examples that aren't in a file yet."""
-    gradients: int = 0
-    forwards: int = 0
-    seconds: float = 0.0
-    """What this run has cost, in earlier processes too."""
+    def __init__(
+        self,
+        algorithm: Algorithm[Any],
+        graphs: Graphs,
+        numbers: Numbers,
+        inputs: Callable[[np.ndarray], Images],
+        queue: np.ndarray,
+        *,
+        size: int,
+        any_size: bool,
+        looks: bool,
+        tally: Tally,
+        checkpoint: RunCheckpoint,
+    ) -> None:
+        self.algorithm, self.graphs, self.numbers, self.inputs = algorithm, graphs, numbers, inputs
+        self.queue, self.size, self.any_size, self.looks = queue, size, any_size, looks
+        self.tally, self.checkpoint = tally, checkpoint
+        self.images: Images | None = None
+        self.state: Any = None
+        self.key = tf.zeros(2, tf.int32)
+        self.step = tf.constant(0)
+        self.rows = np.zeros(0, np.int64)  # Which example stands in each row; -1 where it has left, or only fills up.
+        self.ages = np.zeros(0, np.int64)  # Steps that each row has taken.
+        self.leave = 0  # Rows that are done at which the batch changes.
+        self.taken = 0  # Examples taken from the queue so far.
+        self.gradients = self.forwards = 0  # What this run has cost, in earlier processes too.
+        self.seconds = 0.0
 
     def run(self, stop: Callable[[], bool]) -> Iterator[Found]:
         """Runs all to their end, from where an earlier process left them; yields what was found.
 
-        Args:
-            stop: whether to stop.
+        Raises:
+            Cancelled: once `stop` says so.
         """
         yield from self._resume()
-        if self.taken == len(self.queue) and not (self.rows >= 0).any():
+        if self._is_finished:
             return
-        saved, count, steps = time.perf_counter(), 1, self.attack.step_count()
-        if not self.state:
+        saved, count, steps = time.perf_counter(), 1, self.algorithm.step_count()
+        if self.images is None:
             self._fill()
-        while self.taken < len(self.queue) or (self.rows >= 0).any():
+        while not self._is_finished:
             now = time.perf_counter()
             live = self.rows >= 0
-            self.counts.taken = int(self.ages[live].sum())
-            self.counts.tell(int(self.ages[live].max()), steps)
+            oldest = int(self.ages[live].max())
+            self.tally.taken = int(self.ages[live].sum())
+            self.tally.progress(oldest, steps)
             stopping = stop()
             if stopping or now - saved > SAVE_SECONDS:
-                self._keep()
+                self._save()
                 saved = now
             if stopping:
                 raise Cancelled
-            count = min(count, steps - int(self.ages[live].max()))
-            fresh = not self.compiled.advance.traces
-            before = int(self.state["step"])
-            numbers = self.numbers | {"leave": tf.constant(self.leave)}
-            self.state = self.compiled.advance(self.state, tf.constant(count), numbers)
-            reached = int(self.state["step"]) - before  # Waits for the device.
-            self.ages += reached
-            self._spend(
-                reached * live.sum() * self.attack.cost_per_step(self.classes),
-                reached * live.sum() * self.attack.queries_per_step(),
-            )
-            done = self._done()
-            old = self.ages >= steps
+            count = min(count, steps - oldest)
+            fresh = not self.graphs.advance.traces
+            reached = self._advance(count)
+            self._spend(self.graphs.step_cost, reached * int(live.sum()))
+            done, old = self._done(), self.ages >= steps
             if old[live].any() or done.sum() >= self.leave:
                 yield from self._release(live & old, live & done & ~old)
                 self._fill(anew=bool(old[live].any()))
@@ -171,26 +153,41 @@ class Batch:
             self.seconds += chunk
             if not fresh and reached == count:  # The first call also traced.
                 count = max(1, min(int(count * CHUNK_SECONDS / max(chunk, 1e-4)), 4 * count))
-        self.counts.taken = 0
-        self._keep()
+        self.tally.taken = 0
+        self._save()
+
+    @property
+    def _is_finished(self) -> bool:
+        return self.taken == len(self.queue) and not (self.rows >= 0).any()
 
     @property
     def _unit(self) -> int:
         """How many rows are done when the batch changes: all of them where the graphs take no fewer."""
         return -(-len(self.rows) // UNITS) if self.any_size else self.size
 
-    def _spend(self, gradients: int, forwards: int) -> None:
-        self.gradients += int(gradients)
-        self.forwards += int(forwards)
-        self.counts.gradients += int(gradients)
-        self.counts.forwards += int(forwards)
+    def _advance(self, count: int) -> int:
+        """Takes up to `count` steps; returns how many it took."""
+        before = int(self.step)
+        self.state, self.step = self.graphs.advance(
+            self.images, self.state, self.key, self.step, tf.constant(count), tf.constant(self.leave), self.numbers
+        )
+        reached = int(self.step) - before  # Waits for the device.
+        self.ages += reached
+        return reached
+
+    def _spend(self, cost: Cost, examples: int) -> None:
+        gradients, forwards = (examples * part for part in cost.of(self.algorithm.eot))
+        self.gradients += gradients
+        self.forwards += forwards
+        self.tally.gradients += gradients
+        self.tally.forwards += forwards
 
     def _done(self) -> np.ndarray:
-        return self.attack.done(self.state, self.numbers).numpy()
+        return self.algorithm.done(self.state, self.numbers).numpy()
 
     def _fill(self, anew: bool = False) -> None:
         """Packs the batch where a unit of rows is free, or `anew`: live rows, new examples, and what fills it up."""
-        if (self.rows >= 0).any() or self.taken < len(self.queue):
+        if not self._is_finished:
             self._pack(anew)
         self.leave = min(int(self._done().sum()) + self._unit, len(self.rows))
 
@@ -206,100 +203,88 @@ class Batch:
         keep = live
         if len(fresh):
             # Padding repeats the examples themselves, so nothing in the graph meets an unusual value.
-            padded = fresh if self.any_size else np.resize(fresh, self.size)
-            begun = self.compiled.begin(*self.inputs(padded), self.numbers)
+            images = self.inputs(fresh if self.any_size else np.resize(fresh, self.size))
+            state, key = self.graphs.begin(images, self.numbers)
             if len(live):
                 keep = np.concatenate([live, len(self.rows) + np.arange(len(fresh))])
-                self.state = {
-                    name: tf.concat([value, begun[name]], axis=0) if per_example(name, value) else value
-                    for name, value in self.state.items()
-                }
+                self.images, self.state = tf.nest.map_structure(
+                    lambda old, new: tf.concat([old, new], axis=0), (self.images, self.state), (images, state)
+                )
             else:
-                self.state, keep = begun, np.arange(len(fresh))
-        places = np.resize(keep, wanted)
-        self.state = take_rows(self.state, places)
-        ages = np.concatenate([self.ages[live], np.zeros(len(fresh), np.int64)])
+                self.images, self.state, self.key, self.step = images, state, key, tf.constant(0)
+                keep = np.arange(len(fresh))
+            self._spend(self.graphs.begin_cost, len(fresh))
+        self.images, self.state = take_rows((self.images, self.state), np.resize(keep, wanted))
+        self.ages = np.resize(np.concatenate([self.ages[live], np.zeros(len(fresh), np.int64)]), wanted)
         rows = np.concatenate([self.rows[live], fresh])
-        self.ages = np.resize(ages, wanted)
         self.rows = np.concatenate([rows, np.full(wanted - len(rows), -1)])
         self.taken += len(fresh)
-        self._spend(0, len(fresh) * self.attack.queries_at_start())
 
     def _release(self, old: np.ndarray, done: np.ndarray) -> Iterator[Found]:
         """Lets the rows go that have taken all steps, after a last look, and those that have succeeded."""
         for chosen, ended in ((old, True), (done, False)):
-            if not chosen.any():
-                continue
             places = np.flatnonzero(chosen)
-            if ended and self.last_look:
+            if not len(places):
+                continue
+            if ended and self.looks:
                 size = len(places) if self.any_size else self.size
-                state = self.compiled.finish(take_rows(self.state, np.resize(places, size)), self.numbers)
-                images, scores = (value[: len(places)] for value in self.attack.found(state, self.numbers))
-                self._spend(0, len(places) * self.attack.queries_at_end())
+                images, state = take_rows((self.images, self.state), np.resize(places, size))
+                state = self.graphs.look(images, state, self.key, self.step, self.numbers)
+                x_adv, scores = (value[: len(places)] for value in self.algorithm.found(state, self.numbers))
+                self._spend(self.graphs.look_cost, len(places))
             else:
-                images, scores = (tf.gather(value, places) for value in self.attack.found(self.state, self.numbers))
-            found = self.rows[places], images.numpy(), scores.numpy()
+                x_adv, scores = (tf.gather(value, places) for value in self.algorithm.found(self.state, self.numbers))
+            found = self.rows[places], x_adv.numpy(), scores.numpy()
             self.rows[places] = -1
-            self.pending.append(found)
-            self.counts.done += len(places)
+            self.checkpoint.add(found)
+            self.tally.done += len(places)
             yield found
 
     def _resume(self) -> Iterator[Found]:
         """Goes back to where an earlier process left this run, if one did; yields what it had found."""
-        kept = self.memory.get(f"{self.name}-at-hand")
-        # Noise that can't be seeded may have left other examples in another process.
-        if kept is None or not np.array_equal(kept.pop("queue"), self.queue):
+        loaded = self.checkpoint.load()
+        if loaded is None:
             return
-        files = [self.memory.get(f"{self.name}-{number}") for number in range(int(kept["parts"]))]
-        if None in files:  # Lost since: all of the run is computed again.
-            return
-        self.parts, self.taken, self.leave = (int(kept.pop(name)) for name in ("parts", "taken", "leave"))
-        self._spend(int(kept.pop("gradients")), int(kept.pop("forwards")))
-        self.seconds = float(kept.pop("seconds"))
-        self.counts.seconds += self.seconds
-        self.rows, self.ages = kept.pop("rows"), kept.pop("ages")
-        self.state = {name: tf.constant(value) for name, value in kept.items()}
-        for file in files:
-            assert file is not None
-            self.counts.done += len(file["index"])
-            yield file["index"], file["images"], file["scores"]
+        saved, found = loaded
+        self.taken, self.leave = int(saved["taken"]), int(saved["leave"])
+        self.rows, self.ages = saved["rows"], saved["ages"]
+        self.gradients, self.forwards = int(saved["costs"][0]), int(saved["costs"][1])
+        self.seconds = float(saved["costs"][2])
+        self.tally.gradients += self.gradients
+        self.tally.forwards += self.forwards
+        self.tally.seconds += self.seconds
+        if (self.rows >= 0).any():
+            # The state's structure is the algorithm's: any example's has it.
+            images = self.inputs(np.resize(self.queue, 1 if self.any_size else self.size))
+            like = images, self.graphs.begin(images, self.numbers)[0]
+            leaves = [tf.constant(saved[f"leaf-{place}"]) for place in range(len(tf.nest.flatten(like)))]
+            self.images, self.state = tf.nest.pack_sequence_as(like, leaves)
+            self.key, self.step = tf.constant(saved["key"]), tf.constant(saved["step"])
+        for part in found:
+            self.tally.done += len(part[0])
+            yield part
 
-    def _keep(self) -> None:
-        """Writes what was found since the last time, and then where the run is: what a killed process goes on from."""
-        if self.pending:
-            index, images, scores = (np.concatenate(items) for items in zip(*self.pending, strict=True))
-            self.memory.put(f"{self.name}-{self.parts}", {"index": index, "images": images, "scores": scores})
-            self.pending = []
-            self.parts += 1
+    def _save(self) -> None:
+        """Saves where the run is: what a killed process resumes from."""
         ended = not (self.rows >= 0).any()
-        state = {} if ended else {name: value.numpy() for name, value in self.state.items()}
-        numbers = {name: np.array(getattr(self, name)) for name in ("parts", "taken", "leave", *COSTS)}
-        arrays = {"queue": self.queue, "rows": self.rows, "ages": self.ages}
-        self.memory.put(f"{self.name}-at-hand", state | numbers | arrays)
+        leaves = [] if ended else tf.nest.flatten((self.images, self.state))
+        self.checkpoint.save(
+            {
+                "taken": np.array(self.taken),
+                "leave": np.array(self.leave),
+                "costs": np.array([self.gradients, self.forwards, self.seconds]),
+                "rows": self.rows,
+                "ages": self.ages,
+                "key": self.key.numpy(),
+                "step": self.step.numpy(),
+                **{f"leaf-{place}": leaf.numpy() for place, leaf in enumerate(leaves)},
+            }
+        )
 
 
-def per_example(name: str, value: tf.Tensor) -> bool:
-    """Tells whether an entry of a state has a row for each example; numbers and the noise's key haven't."""
-    return value.shape.rank > 0 and name != "key"
-
-
-def take_rows(state: State, places: np.ndarray) -> State:
-    """Returns the state of some of a batch's examples."""
-    rows = next(value.shape[0] for name, value in state.items() if per_example(name, value))
-    if np.array_equal(places, np.arange(rows)):  # All of them: nothing to copy.
-        return state
+def take_rows(values: Any, places: np.ndarray) -> Any:
+    """Returns some rows of tensors in any structure."""
+    if np.array_equal(places, np.arange(tf.nest.flatten(values)[0].shape[0])):  # All of them: nothing to copy.
+        return values
     chosen = tf.constant(places, tf.int32)
-    return {name: tf.gather(value, chosen) if per_example(name, value) else value for name, value in state.items()}
-
-
-def open_batch(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Returns the signature of a graph for batches of any size, given tensors for one."""
-
-    def opened(name: str, value: tf.Tensor) -> tf.TensorSpec:
-        shape = [None, *value.shape[1:]] if per_example(name, value) else value.shape
-        return tf.TensorSpec(shape, value.dtype)
-
-    return tuple(
-        {name: opened(name, value) for name, value in item.items()} if isinstance(item, dict) else opened("", item)
-        for item in arguments
-    )
+    return tf.nest.map_structure(lambda value: tf.gather(value, chosen), values)

@@ -1,4 +1,4 @@
-"""What an evaluation has finished, kept in files, so that one that was killed goes on where it was.
+"""What an evaluation has finished, kept in files, so that one that was killed can be resumed.
 
 Every finished batch is a file of its own, and every few seconds the state of the batch at hand. A file is written under
 a temporary name and then renamed, so whatever stands under its own name is whole.
@@ -14,28 +14,31 @@ from pathlib import Path
 import numpy as np
 
 SAVE_SECONDS = 5.0
-"""How often the state of an unfinished batch is kept."""
+"""How often the state of an unfinished batch is saved."""
+
+Found = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Indices of examples, the images found for them, and their scores."""
 
 
-class Memory:
+class Checkpoints:
     """A folder of named groups of arrays.
 
     Args:
         folder: made at the first `put`; None keeps nothing.
 
     Example:
-        >>> memory = Memory(Path("runs/mine/batches"))
-        >>> memory.put("0-0", {"score": np.zeros(3)})
-        >>> memory.get("0-0")["score"]
+        >>> checkpoints = Checkpoints(Path("runs/mine/batches"))
+        >>> checkpoints.put("0-0", {"score": np.zeros(3)})
+        >>> checkpoints.get("0-0")["score"]
         array([0., 0., 0.])
     """
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder
 
-    def inside(self, name: str) -> Memory:
-        """Returns the memory of a part of the work."""
-        return Memory(None if self.folder is None else self.folder / name)
+    def inside(self, name: str) -> Checkpoints:
+        """Returns the checkpoints of a part of the work."""
+        return Checkpoints(None if self.folder is None else self.folder / name)
 
     def get(self, name: str) -> dict[str, np.ndarray] | None:
         """Returns what was put under a name, or None where there is nothing, or nothing that can be read."""
@@ -49,7 +52,7 @@ class Memory:
             return None
 
     def put(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
-        """Keeps arrays under a name, instead of what was there."""
+        """Saves arrays under a name, instead of what was there."""
         if self.folder is None:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -59,7 +62,45 @@ class Memory:
             np.savez(file, **arrays)  # type: ignore[arg-type]
         os.replace(temporary, path)
 
-    def drop(self, name: str) -> None:
-        """Forgets what was put under a name."""
-        if self.folder is not None:
-            (self.folder / f"{name}.npz").unlink(missing_ok=True)
+
+class RunCheckpoint:
+    """What one run of an attack has found, and the batch that it is at.
+
+    Args:
+        checkpoints: the attack's folder.
+        name: of the run in it.
+        queue: int64 (N,), the indices of the examples to attack. A checkpoint of others isn't used: noise that can't be
+            seeded may have left other examples in another process.
+    """
+
+    def __init__(self, checkpoints: Checkpoints, name: str, queue: np.ndarray) -> None:
+        self._checkpoints, self._name, self._queue = checkpoints, name, queue
+        self._parts = 0
+        self._unsaved: list[Found] = []
+
+    def load(self) -> tuple[dict[str, np.ndarray], list[Found]] | None:
+        """Returns the batch that an earlier process was at and all that it had found, or None where there is none."""
+        saved = self._checkpoints.get(f"{self._name}-at-hand")
+        if saved is None or not np.array_equal(saved.pop("queue"), self._queue):
+            return None
+        parts = int(saved.pop("parts"))
+        files = [self._checkpoints.get(f"{self._name}-{number}") for number in range(parts)]
+        found = [(file["index"], file["images"], file["scores"]) for file in files if file is not None]
+        if len(found) < parts:  # Lost since: all of the run is computed again.
+            return None
+        self._parts = parts
+        return saved, found
+
+    def add(self, found: Found) -> None:
+        """Notes examples that are finished, for the next `save`."""
+        self._unsaved.append(found)
+
+    def save(self, batch: Mapping[str, np.ndarray]) -> None:
+        """Writes what was found since the last time, and then where the run is."""
+        if self._unsaved:
+            index, images, scores = (np.concatenate(items) for items in zip(*self._unsaved, strict=True))
+            self._checkpoints.put(f"{self._name}-{self._parts}", {"index": index, "images": images, "scores": scores})
+            self._unsaved = []
+            self._parts += 1
+        arrays = {"queue": self._queue, "parts": np.array(self._parts)}
+        self._checkpoints.put(f"{self._name}-at-hand", arrays | dict(batch))

@@ -2,23 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import tensorflow as tf
 
-from kerasrobust.attacks.base import Attack, Parameters, State
-from kerasrobust.attacks.network import Network, gradient, mean_score, score
+from kerasrobust.attacks.algorithm import Images, Numbers
+from kerasrobust.attacks.driver import Attack
+from kerasrobust.attacks.network import Network, score
 from kerasrobust.errors import InputError
-from kerasrobust.ops import balls, draws
+from kerasrobust.ops import balls
 
 INSIDE = 0.999999
 """How close to the edges of the box an image begins, whose place there would be at infinity otherwise."""
 
 
+class Trade(NamedTuple):
+    """Where the search of each example is.
+
+    Attributes:
+        w: (N, H, W, C), the iterate in the space of tanh.
+        mean: Adam's first moment.
+        square: Adam's second moment.
+        c: (N,), the present price.
+        low: (N,), the highest price that hasn't fooled the network.
+        high: (N,), the lowest one that has; infinite before.
+        fooled: bool (N,), whether the present price has.
+        found: the nearest adversarial example so far; the image itself before there is one.
+        distance: (N,), its distance; infinite before.
+    """
+
+    w: tf.Tensor
+    mean: tf.Tensor
+    square: tf.Tensor
+    c: tf.Tensor
+    low: tf.Tensor
+    high: tf.Tensor
+    fooled: tf.Tensor
+    found: tf.Tensor
+    distance: tf.Tensor
+
+
 @dataclass(frozen=True, kw_only=True)
-class CW(Attack):
+class CW(Attack[Trade]):
     """Trades the size of the perturbation against the margin, for a series of prices c.
 
         minimise |x_adv - x|_2^2 + c * max(f_y - max_{k != y} f_k + confidence, 0),   x_adv = (tanh(w) + 1) / 2
@@ -46,6 +72,7 @@ class CW(Attack):
     name: ClassVar[str] = "cw"
     minimum_norm: ClassVar[bool] = True
     scores_distance: ClassVar[bool] = True
+    takes_targets: ClassVar[bool] = True
     norms: ClassVar[tuple[balls.Norm, ...]] = ("l2",)
 
     norm: balls.Norm = "l2"
@@ -69,100 +96,84 @@ class CW(Attack):
                 "Leave them out for the defaults."
             )
 
-    def structure(self) -> Hashable:
-        return type(self), self.norm, self.targeted, self.eot == 1
-
-    def parameters(self) -> dict[str, float | int]:
+    def numbers(self) -> dict[str, float | int]:
         return {
             "search_steps": self.steps,
             "initial_c": float(self.initial_c),
             "learning_rate": float(self.learning_rate),
             "confidence": float(self.confidence),
-            "eot": self.eot,
         }
 
     def step_count(self) -> int:
         return self.binary_steps * self.steps
 
-    def begin(self, network: Network, x: tf.Tensor, y: tf.Tensor, keys: tf.Tensor, numbers: Parameters) -> State:
-        count = tf.shape(x)[:1]
-        return {
-            "x": x,
-            "y": y,
-            "w": _to_w(x),
-            "mean": tf.zeros_like(x),
-            "square": tf.zeros_like(x),
-            "c": tf.fill(count, numbers["initial_c"]),
-            "low": tf.zeros(count),
-            "high": tf.fill(count, float("inf")),
-            "fooled": tf.fill(count, False),
-            "found": x,
-            "distance": tf.fill(count, float("inf")),
-            "step": tf.constant(0),
-            "key": draws.fold(keys[0], 7),
-        }
+    def begin(self, network: Network, images: Images, numbers: Numbers) -> Trade:
+        x, count = images.x, tf.shape(images.y)
+        return Trade(
+            w=_to_w(x),
+            mean=tf.zeros_like(x),
+            square=tf.zeros_like(x),
+            c=tf.fill(count, numbers["initial_c"]),
+            low=tf.zeros(count),
+            high=tf.fill(count, float("inf")),
+            fooled=tf.fill(count, False),
+            found=x,
+            distance=tf.fill(count, float("inf")),
+        )
 
-    def step(self, network: Network, state: State, numbers: Parameters) -> State:
-        state = _next_price(state, numbers)
-        x, w = state["x"], state["w"]
-        x_adv = _to_image(w)
-        slope, _, gap = gradient(
-            network,
+    def step(self, network: Network, images: Images, state: Trade, numbers: Numbers) -> Trade:
+        taken = network.step % numbers["search_steps"]
+        state = _next_price(images.x, state, (network.step > 0) & (taken == 0))
+        x_adv = _to_image(state.w)
+        slope, _, gap = network.gradient(
             x_adv,
-            state["y"],
-            key=draws.fold(state["key"], state["step"]),
-            passes=self.passes(numbers),
-            targeted=False,
+            images.y,
             loss=lambda logits, y: tf.nn.relu(score(logits, y, self.targeted) + numbers["confidence"]),
         )
-        state = state | self._note(state, x_adv, -gap if self.targeted else gap, numbers)
-        slope = 2 * (x_adv - x) + balls.column(state["c"]) * slope
-        slope *= (1 - tf.square(tf.tanh(w))) / 2
+        state = self._noted(images.x, state, x_adv, -gap if self.targeted else gap, taken, numbers)
+        slope = 2 * (x_adv - images.x) + balls.column(state.c) * slope
+        slope *= (1 - tf.square(tf.tanh(state.w))) / 2
         # Adam (Kingma and Ba 2015, algorithm 1), its moments corrected for their start at 0.
-        taken = tf.cast(state["step"] % numbers["search_steps"] + 1, tf.float32)
-        mean = 0.9 * state["mean"] + 0.1 * slope
-        square = 0.999 * state["square"] + 0.001 * tf.square(slope)
-        rate = numbers["learning_rate"] * (1 - (taken - 1) / tf.cast(numbers["search_steps"], tf.float32))
-        move = mean / (1 - 0.9**taken) / (tf.sqrt(square / (1 - 0.999**taken)) + 1e-8)
-        return state | {
-            "w": w - rate * move,
-            "mean": mean,
-            "square": square,
-            "step": state["step"] + 1,
-        }
+        age = tf.cast(taken + 1, tf.float32)
+        mean = 0.9 * state.mean + 0.1 * slope
+        square = 0.999 * state.square + 0.001 * tf.square(slope)
+        rate = numbers["learning_rate"] * (1 - (age - 1) / tf.cast(numbers["search_steps"], tf.float32))
+        move = mean / (1 - 0.9**age) / (tf.sqrt(square / (1 - 0.999**age)) + 1e-8)
+        return state._replace(w=state.w - rate * move, mean=mean, square=square)
 
-    def _note(self, state: State, x_adv: tf.Tensor, gap: tf.Tensor, numbers: Parameters) -> State:
-        """Returns the nearest example so far, and who was fooled at the present price, after a look at this one."""
+    def _noted(
+        self, x: tf.Tensor, state: Trade, x_adv: tf.Tensor, gap: tf.Tensor, taken: tf.Tensor, numbers: Numbers
+    ) -> Trade:
+        """Returns the state with the nearest example so far, and who was fooled, after a look at one image each."""
         fooled = gap + numbers["confidence"] < -numbers["slack"]
-        # Adam's first steps are as long for a price that is too low. So its success is told from its second half.
-        late = 2 * (state["step"] % numbers["search_steps"] + 1) > numbers["search_steps"]
-        distance = balls.distance(x_adv - state["x"], "l2")
-        better = fooled & (distance < state["distance"])
-        return {
-            "found": balls.choose(better, x_adv, state["found"]),
-            "distance": tf.where(better, distance, state["distance"]),
-            "fooled": state["fooled"] | (fooled & late),
-        }
+        # Adam's first steps are as long for a price that is too low: only its second half shows whether a price does.
+        late = 2 * (taken + 1) > numbers["search_steps"]
+        distance = balls.distance(x_adv - x, "l2")
+        better = fooled & (distance < state.distance)
+        return state._replace(
+            found=balls.choose(better, x_adv, state.found),
+            distance=tf.where(better, distance, state.distance),
+            fooled=state.fooled | (fooled & late),
+        )
 
-    def finish(self, network: Network, state: State, numbers: Parameters) -> State:
-        x_adv = _to_image(state["w"])
-        key = draws.fold(state["key"], state["step"])
-        gap = mean_score(network, x_adv, state["y"], key, self.passes(numbers), self.targeted)
-        return state | self._note(state, x_adv, gap, numbers)
+    def look(self, network: Network, images: Images, state: Trade, numbers: Numbers) -> Trade:
+        x_adv = _to_image(state.w)
+        gap = network.score(x_adv, images.y, self.targeted)
+        return self._noted(images.x, state, x_adv, gap, network.step % numbers["search_steps"], numbers)
 
-    def found(self, state: State, numbers: Parameters) -> tuple[tf.Tensor, tf.Tensor]:
-        return state["found"], state["distance"]
+    def found(self, state: Trade, numbers: Numbers) -> tuple[tf.Tensor, tf.Tensor]:
+        return state.found, state.distance
 
 
-def _next_price(state: State, numbers: Parameters) -> State:
-    """Returns the state with which a step begins: where a price is done, with the next one and back at the image."""
-    now = (state["step"] > 0) & (state["step"] % numbers["search_steps"] == 0)
-    low = tf.where(state["fooled"], state["low"], tf.maximum(state["low"], state["c"]))
-    high = tf.where(state["fooled"], tf.minimum(state["high"], state["c"]), state["high"])
-    c = tf.where(tf.math.is_finite(high), (low + high) / 2, 10 * state["c"])
-    fresh = {"w": _to_w(state["x"]), "c": c, "low": low, "high": high}
-    zeros = {name: tf.zeros_like(state[name]) for name in ("mean", "square", "fooled")}
-    return state | {name: tf.where(now, value, state[name]) for name, value in (fresh | zeros).items()}
+def _next_price(x: tf.Tensor, state: Trade, now: tf.Tensor) -> Trade:
+    """Returns the state with which a step begins: `now`, with the next price and back at the image."""
+    low = tf.where(state.fooled, state.low, tf.maximum(state.low, state.c))
+    high = tf.where(state.fooled, tf.minimum(state.high, state.c), state.high)
+    c = tf.where(tf.math.is_finite(high), (low + high) / 2, 10 * state.c)
+    fresh = {"w": _to_w(x), "c": c, "low": low, "high": high}
+    zeros = {name: tf.zeros_like(getattr(state, name)) for name in ("mean", "square", "fooled")}
+    changes = {name: tf.where(now, value, getattr(state, name)) for name, value in (fresh | zeros).items()}
+    return state._replace(**changes)
 
 
 def _to_w(x: tf.Tensor) -> tf.Tensor:

@@ -4,18 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import tensorflow as tf
 
-from kerasrobust.attacks.base import Attack, Parameters, State
-from kerasrobust.attacks.network import Network, linearise, mean_score, rivals_of
+from kerasrobust.attacks.algorithm import Images, Numbers
+from kerasrobust.attacks.driver import Attack
+from kerasrobust.attacks.network import Network, rivals_of
 from kerasrobust.errors import InputError
-from kerasrobust.ops import balls, draws
+from kerasrobust.ops import balls
+
+
+class Crossing(NamedTuple):
+    """How far each example is on its way to the boundary.
+
+    Attributes:
+        x_adv: (N, H, W, C), the iterate, with the overshoot.
+        path: (N, H, W, C), r, the sum of all steps.
+        score: (N,), minus the lead of the best rival where one leads; infinite before.
+    """
+
+    x_adv: tf.Tensor
+    path: tf.Tensor
+    score: tf.Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeepFool(Attack):
+class DeepFool(Attack[Crossing]):
     """Minimum-norm attack: steps onto the nearest boundary of the network's linearisation until the label flips.
 
         k = argmin_k |f_k - f_y| / |w_k|_q,   r <- r + |f_k - f_y| / |w_k|_q * direction(w_k)
@@ -50,52 +65,31 @@ class DeepFool(Attack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.targeted:
-            raise InputError("Expected targeted=False for DeepFool, which has no targets. Use PGD or BIM with targets.")
         if self.steps < 1:
             raise InputError(f"Expected at least 1 step. Received: steps={self.steps}. Try 50.")
         if self.candidates is not None and self.candidates < 1:
             raise InputError(f"Expected at least 1 candidate. Received: candidates={self.candidates}. Try 9.")
 
     def structure(self) -> Hashable:
-        return type(self), self.norm, self.eot == 1, self.candidates
+        return super().structure(), self.candidates
 
-    def parameters(self) -> dict[str, float | int]:
-        return {"overshoot": float(self.overshoot), "eot": self.eot}
+    def numbers(self) -> dict[str, float | int]:
+        return {"overshoot": float(self.overshoot)}
 
     def step_count(self) -> int:
         return self.steps
 
-    def cost_per_step(self, classes: int) -> int:
-        return self._rivals(classes) * self.eot
+    def begin(self, network: Network, images: Images, numbers: Numbers) -> Crossing:
+        return Crossing(images.x, tf.zeros_like(images.x), tf.fill(tf.shape(images.y), float("inf")))
 
-    def _rivals(self, classes: int) -> int:
-        return classes - 1 if self.candidates is None else min(self.candidates, classes - 1)
+    def done(self, state: Crossing, numbers: Numbers) -> tf.Tensor:
+        return state.score < 0
 
-    def begin(self, network: Network, x: tf.Tensor, y: tf.Tensor, keys: tf.Tensor, numbers: Parameters) -> State:
-        return {
-            "x": x,
-            "y": y,
-            "x_adv": x,
-            "path": tf.zeros_like(x),
-            "score": tf.fill([tf.shape(x)[0]], float("inf")),
-            "step": tf.constant(0),
-            "key": draws.fold(keys[0], 7),
-        }
-
-    def done(self, state: State, numbers: Parameters) -> tf.Tensor:
-        return state["score"] < 0
-
-    def step(self, network: Network, state: State, numbers: Parameters) -> State:
-        x_adv = state["x_adv"]
-        key = draws.fold(state["key"], state["step"])
-        y = state["y"]
-        gaps, slopes = linearise(
-            network, x_adv, y, lambda logits: self._choose(logits, y), key=key, passes=self.passes(numbers)
-        )
+    def step(self, network: Network, images: Images, state: Crossing, numbers: Numbers) -> Crossing:
+        gaps, slopes = network.linearise(state.x_adv, images.y, lambda logits: self._choose(logits, images.y))
         # Not the nearest other class alone: any that leads is a success.
         lead = tf.reduce_max(gaps, axis=1)
-        score = tf.where(lead > numbers["slack"], -lead, state["score"])
+        score = tf.where(lead > numbers["slack"], -lead, state.score)
         done = score < 0
         # The dual norm of each gradient: how fast the gap closes per unit of distance.
         flat = tf.reshape(slopes, [tf.shape(slopes)[0], tf.shape(slopes)[1], -1])
@@ -112,12 +106,11 @@ class DeepFool(Attack):
         nudge = 2e-6 if self.norm == "linf" else 1e-4
         # A flat network offers no way at all: the example stays where it is, and fails.
         length = tf.where(done | ~tf.math.is_finite(way), 0.0, way + nudge)
-        path = state["path"] + balls.column(length) * balls.steepest(slope, self.norm)
+        path = state.path + balls.column(length) * balls.steepest(slope, self.norm)
         # The overshoot stretches the whole path, as in the authors' program: an image that swings between two facets of
         # the boundary is pushed across it.
-        moved = tf.clip_by_value(state["x"] + (1.0 + numbers["overshoot"]) * path, 0.0, 1.0)
-        moved = balls.choose(done, x_adv, moved)
-        return dict(state) | {"x_adv": moved, "path": path, "score": score, "step": state["step"] + 1}
+        moved = tf.clip_by_value(images.x + (1.0 + numbers["overshoot"]) * path, 0.0, 1.0)
+        return Crossing(balls.choose(done, state.x_adv, moved), path, score)
 
     def _choose(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         """Returns the classes other than the label with the highest logits, int32 (N, K)."""
@@ -127,13 +120,10 @@ class DeepFool(Attack):
         if self.candidates is None:
             return rivals_of(y, classes)
         own = tf.one_hot(y, classes, on_value=True, off_value=False)
-        return tf.math.top_k(tf.where(own, float("-inf"), logits), self._rivals(classes)).indices
+        return tf.math.top_k(tf.where(own, float("-inf"), logits), min(self.candidates, classes - 1)).indices
 
-    def finish(self, network: Network, state: State, numbers: Parameters) -> State:
-        key = draws.fold(state["key"], state["step"])
-        return state | {
-            "score": mean_score(network, state["x_adv"], state["y"], key, self.passes(numbers), targeted=False)
-        }
+    def look(self, network: Network, images: Images, state: Crossing, numbers: Numbers) -> Crossing:
+        return state._replace(score=network.score(state.x_adv, images.y))
 
-    def found(self, state: State, numbers: Parameters) -> tuple[tf.Tensor, tf.Tensor]:
-        return state["x_adv"], state["score"]
+    def found(self, state: Crossing, numbers: Numbers) -> tuple[tf.Tensor, tf.Tensor]:
+        return state.x_adv, state.score

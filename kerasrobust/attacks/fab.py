@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import tensorflow as tf
 
-from kerasrobust.attacks.base import Attack, Parameters, State
-from kerasrobust.attacks.network import Network, linearise, mean_logits, mean_score, nth_rival, rivals_of
+from kerasrobust.attacks.algorithm import Images, Numbers
+from kerasrobust.attacks.driver import Attack
+from kerasrobust.attacks.network import Network, nth_rival, rivals_of
 from kerasrobust.config import check_epsilon
 from kerasrobust.errors import InputError
 from kerasrobust.ops import balls, draws, losses
@@ -68,8 +68,26 @@ def project_plane(x: tf.Tensor, w: tf.Tensor, rise: tf.Tensor, norm: balls.Norm)
     return tf.sign(toward) * tf.minimum(ways(time), room)
 
 
+class Approach(NamedTuple):
+    """Where the search of each example is.
+
+    Attributes:
+        rivals: int (N, K), the classes whose boundaries are looked at.
+        x_adv: (N, H, W, C), the iterate x_t.
+        found: the nearest adversarial example so far; the image itself before there is one.
+        distance: (N,), its distance; infinite before.
+        idle: bool (N,), whether this run has nothing to do.
+    """
+
+    rivals: tf.Tensor
+    x_adv: tf.Tensor
+    found: tf.Tensor
+    distance: tf.Tensor
+    idle: tf.Tensor
+
+
 @dataclass(frozen=True, kw_only=True)
-class FAB(Attack):
+class FAB(Attack[Approach]):
     """Fast adaptive boundary attack: looks for the smallest perturbation, and needs no step size.
 
         d_1 = Proj(x_t) - x_t,   d_0 = Proj(x_0) - x_0,   a = min(|d_1| / (|d_1| + |d_0|), alpha_max)
@@ -111,8 +129,6 @@ class FAB(Attack):
         super().__post_init__()
         if self.epsilon is not None:
             check_epsilon(self.epsilon, self.norm)
-        if self.targeted:
-            raise InputError(f"Expected targeted=False for {self.name}. Use PGD or BIM for targets of your own.")
         if self.steps < 1 or self.restarts < 1:
             raise InputError(
                 f"Expected at least 1 step and 1 restart. Received: {self.steps} and {self.restarts}. Try 100 and 1."
@@ -123,14 +139,11 @@ class FAB(Attack):
                 f"Received: {self.alpha_max}, {self.eta} and {self.beta}. Leave them out for the defaults."
             )
 
-    def rivals(self, logits: tf.Tensor, y: tf.Tensor, numbers: Parameters) -> tf.Tensor:
+    def rivals(self, logits: tf.Tensor, y: tf.Tensor, numbers: Numbers) -> tf.Tensor:
         """Returns the classes whose boundaries this run looks at, (N, K), given the unchanged images' logits."""
         return rivals_of(y, logits.shape[1])
 
-    def structure(self) -> Hashable:
-        return type(self), self.norm, self.eot == 1
-
-    def parameters(self) -> dict[str, float | int]:
+    def numbers(self) -> dict[str, float | int]:
         epsilon = 0.0 if self.epsilon is None else float(self.epsilon)
         return {
             "alpha_max": float(self.alpha_max),
@@ -139,7 +152,6 @@ class FAB(Attack):
             "epsilon": epsilon,
             "reach": REACH[self.norm] if self.epsilon is None else epsilon,
             "restarts": self.restarts,
-            "eot": self.eot,
         }
 
     def step_count(self) -> int:
@@ -148,45 +160,31 @@ class FAB(Attack):
     def run_count(self) -> int:
         return self.restarts
 
-    def cost_per_step(self, classes: int) -> int:
-        return (classes - 1) * self.eot
+    def search_radius(self) -> float | None:
+        return self.epsilon
 
-    def queries_per_step(self) -> int:
-        return self.eot
-
-    def queries_at_start(self) -> int:
-        return self.eot
-
-    def queries_at_end(self) -> int:
-        return 0
-
-    def begin(self, network: Network, x: tf.Tensor, y: tf.Tensor, keys: tf.Tensor, numbers: Parameters) -> State:
-        key = draws.fold(keys[0], 7)
-        logits = mean_logits(network, x, key, self.passes(numbers))
+    def begin(self, network: Network, images: Images, numbers: Numbers) -> Approach:
+        x, y, keys = images
+        logits = network.logits(x)
         if logits.shape[1] is None:
             raise InputError("Expected a model with a known number of classes. Received: logits of unknown width.")
         again = numbers["run"] % numbers["restarts"] > 0
-        return {
-            "x": x,
-            "y": y,
-            "rivals": self.rivals(logits, y, numbers),
-            "x_adv": tf.cond(again, lambda: _start(keys, x, numbers["reach"], self.norm), lambda: x),
-            "found": x,
-            "distance": tf.where(losses.margin(logits, y) < 0, 0.0, float("inf")),
+        return Approach(
+            rivals=self.rivals(logits, y, numbers),
+            x_adv=tf.cond(again, lambda: _start(keys, x, numbers["reach"], self.norm), lambda: x),
+            found=x,
+            distance=tf.where(losses.margin(logits, y) < 0, 0.0, float("inf")),
             # Of more targets than there are rivals the rest have nothing to do.
-            "idle": numbers["run"] // numbers["restarts"] >= logits.shape[1] - 1,
-            "step": tf.constant(0),
-            "key": key,
-        }
+            idle=tf.fill(tf.shape(y), numbers["run"] // numbers["restarts"] >= logits.shape[1] - 1),
+        )
 
-    def done(self, state: State, numbers: Parameters) -> tf.Tensor:
-        return state["idle"] | (numbers["early_stop"] & (state["distance"] < numbers["epsilon"]))
+    def done(self, state: Approach, numbers: Numbers) -> tf.Tensor:
+        return state.idle | (numbers["early_stop"] & (state.distance < numbers["epsilon"]))
 
-    def step(self, network: Network, state: State, numbers: Parameters) -> State:
-        x, y, x_adv = state["x"], state["y"], state["x_adv"]
+    def step(self, network: Network, images: Images, state: Approach, numbers: Numbers) -> Approach:
+        x, x_adv = images.x, state.x_adv
         shape = tf.shape(x)
-        key = draws.fold(state["key"], 2 * state["step"])
-        leads, slopes = linearise(network, x_adv, y, state["rivals"], key=key, passes=self.passes(numbers))
+        leads, slopes = network.drawing(2 * network.step).linearise(x_adv, images.y, state.rivals)
         lead, slope = _nearest(leads, tf.reshape(slopes, [shape[0], leads.shape[1], -1]), self.norm)
         here, origin = (tf.reshape(part, [shape[0], -1]) for part in (x_adv, x))
         # The rises are taken from differences: <w, x> itself is large, and its rounding with it.
@@ -198,19 +196,17 @@ class FAB(Attack):
         moved = (1 - share) * (x_adv + numbers["eta"] * way) + share * (x + numbers["eta"] * way_back)
         moved = tf.clip_by_value(moved, 0.0, 1.0)
 
-        key = draws.fold(state["key"], 2 * state["step"] + 1)
-        flipped = mean_score(network, moved, y, key, self.passes(numbers), targeted=False) < -numbers["slack"]
+        flipped = network.drawing(2 * network.step + 1).score(moved, images.y) < -numbers["slack"]
         distance = balls.distance(moved - x, self.norm)
-        better = flipped & (distance < state["distance"]) & ~self.done(state, numbers)
-        return state | {
-            "x_adv": balls.choose(flipped, x + numbers["beta"] * (moved - x), moved),
-            "found": balls.choose(better, moved, state["found"]),
-            "distance": tf.where(better, distance, state["distance"]),
-            "step": state["step"] + 1,
-        }
+        better = flipped & (distance < state.distance) & ~self.done(state, numbers)
+        return state._replace(
+            x_adv=balls.choose(flipped, x + numbers["beta"] * (moved - x), moved),
+            found=balls.choose(better, moved, state.found),
+            distance=tf.where(better, distance, state.distance),
+        )
 
-    def found(self, state: State, numbers: Parameters) -> tuple[tf.Tensor, tf.Tensor]:
-        return state["found"], state["distance"] - numbers["epsilon"]
+    def found(self, state: Approach, numbers: Numbers) -> tuple[tf.Tensor, tf.Tensor]:
+        return state.found, state.distance - numbers["epsilon"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,14 +234,11 @@ class FABT(FAB):
         if self.targets < 1:
             raise InputError(f"Expected at least 1 target class. Received: targets={self.targets}. Try 9.")
 
-    def rivals(self, logits: tf.Tensor, y: tf.Tensor, numbers: Parameters) -> tf.Tensor:
+    def rivals(self, logits: tf.Tensor, y: tf.Tensor, numbers: Numbers) -> tf.Tensor:
         return nth_rival(logits, y, numbers["run"] // numbers["restarts"])[:, None]
 
     def run_count(self) -> int:
         return self.targets * self.restarts
-
-    def cost_per_step(self, classes: int) -> int:
-        return self.eot
 
 
 def _nearest(leads: tf.Tensor, slopes: tf.Tensor, norm: balls.Norm) -> tuple[tf.Tensor, tf.Tensor]:

@@ -1,22 +1,38 @@
-"""FGSM, R-FGSM, FGSM-RS, BIM, PGD and MI-FGSM: one loop with hooks for the start, the direction and the step."""
+"""FGSM, R-FGSM, FGSM-RS, BIM, PGD and MI-FGSM: one step with hooks for the start, the direction and the length."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
 
 import tensorflow as tf
 
-from kerasrobust.attacks.base import Attack, Parameters, State
-from kerasrobust.attacks.network import Network, gradient, mean_score
+from kerasrobust.attacks.algorithm import Algorithm, Images, Numbers
+from kerasrobust.attacks.best import best_of
+from kerasrobust.attacks.driver import Attack
+from kerasrobust.attacks.network import Network
 from kerasrobust.config import check_epsilon
 from kerasrobust.errors import InputError
 from kerasrobust.ops import balls, draws
 
 
+class Walk(NamedTuple):
+    """Where each example is.
+
+    Attributes:
+        x_adv: (N, H, W, C), the iterate.
+        score: (N,), the score of the one before, whose gradient was taken.
+        velocity: the accumulated gradient of MI-FGSM; empty otherwise.
+    """
+
+    x_adv: tf.Tensor
+    score: tf.Tensor
+    velocity: tf.Tensor | tuple[()] = ()
+
+
 @dataclass(frozen=True, kw_only=True)
-class GradientAttack(Attack):
+class GradientAttack(Attack[Walk]):
     """Steps along the loss's gradient, each followed by a projection.
 
         x_{t+1} = Proj_{B(x0, epsilon)}(x_t + step_size * direction(gradient_t))
@@ -25,7 +41,7 @@ class GradientAttack(Attack):
         epsilon: radius of the ball, in units of an image in [0, 1].
     """
 
-    momentum: ClassVar[bool] = False
+    takes_targets: ClassVar[bool] = True
 
     epsilon: float = 8 / 255
 
@@ -37,31 +53,23 @@ class GradientAttack(Attack):
 
     # The hooks.
 
-    def start(self, x: tf.Tensor, keys: tf.Tensor, numbers: Parameters) -> tf.Tensor:
+    def start(self, images: Images, numbers: Numbers) -> tf.Tensor:
         """Returns where the first gradient is taken: at the image itself, unless an attack says otherwise."""
-        return x
+        return images.x
 
     def length(self) -> float:
         """Returns the length of a step."""
         return self.epsilon
 
-    def keeps_best(self) -> bool:
-        """Tells whether the best iterate is returned instead of the last one."""
-        return False
+    def direction(self, slope: tf.Tensor, state: Walk, numbers: Numbers) -> tuple[tf.Tensor, tf.Tensor | tuple[()]]:
+        """Returns the gradient that the step follows, and what the next step accumulates."""
+        return slope, ()
 
-    # The loop.
+    # The algorithm.
 
-    def structure(self) -> Hashable:
-        return type(self), self.norm, self.targeted, self.eot == 1, self.keeps_best()
-
-    def parameters(self) -> dict[str, float | int]:
+    def numbers(self) -> dict[str, float | int]:
         # As floats: the integer 1 would become an integer tensor.
-        numbers: dict[str, float | int] = {"epsilon": float(self.epsilon), "step_size": float(self.length())}
-        return numbers | {"eot": self.eot} | ({"decay": float(self.decay())} if self.momentum else {})
-
-    def decay(self) -> float:
-        """Returns the decay of the accumulated gradient, where the attack has one."""
-        return 1.0
+        return {"epsilon": float(self.epsilon), "step_size": float(self.length())}
 
     def step_count(self) -> int:
         return 1
@@ -69,72 +77,35 @@ class GradientAttack(Attack):
     def radius(self) -> float | None:
         return self.epsilon
 
-    def begin(self, network: Network, x: tf.Tensor, y: tf.Tensor, keys: tf.Tensor, numbers: Parameters) -> State:
-        start = self.start(x, keys, numbers)
-        # The noise of the network is drawn per batch and step, that of the attack per example.
-        key = keys if keys.shape.rank == 1 else keys[0]
-        # Where the last iterate counts, any score does until there is one to choose by.
-        score = tf.fill([tf.shape(x)[0]], float("inf") if self.keeps_best() else 0.0)
-        state = {"x": x, "y": y, "x_adv": start, "score": score}
-        state |= {"step": tf.constant(0), "key": draws.fold(key, 7)}
-        if self.keeps_best():
-            state |= {"best": start}
-        if self.momentum:
-            state |= {"velocity": tf.zeros_like(x)}
-        return state
+    def constants(self, images: Images, numbers: Numbers) -> Numbers:
+        if self.norm != "linf":
+            return {}
+        low, high = balls.bounds(images.x, numbers["epsilon"])
+        return {"low": low, "high": high}
 
-    def done(self, state: State, numbers: Parameters) -> tf.Tensor:
-        if not self.keeps_best():
-            return super().done(state, numbers)
-        return numbers["early_stop"] & (state["score"] < -numbers["slack"])
+    def begin(self, network: Network, images: Images, numbers: Numbers) -> Walk:
+        # Any score does for the last iterate, until there is one to choose between restarts by.
+        return Walk(self.start(images, numbers), tf.zeros(tf.shape(images.y)))
 
-    def advance(self, network: Network, state: State, count: tf.Tensor, numbers: Parameters) -> State:
-        if self.norm == "linf":  # The ends of ball and box once, instead of at every step.
-            low, high = balls.bounds(state["x"], numbers["epsilon"])
-            numbers = numbers | {"low": low, "high": high}
-        return super().advance(network, state, count, numbers)
-
-    def step(self, network: Network, state: State, numbers: Parameters) -> State:
-        x, y, x_adv = state["x"], state["y"], state["x_adv"]
-        key = draws.fold(state["key"], state["step"])
-        slope, _, found = gradient(network, x_adv, y, key=key, passes=self.passes(numbers), targeted=self.targeted)
-        state = dict(state)
-        if self.keeps_best():
-            state |= self._best(state, x_adv, found, numbers)
-        if self.momentum:
-            # The mean absolute value, so that the decay weighs gradients of all scales alike (Dong 2018, eq. 6).
-            size = tf.reduce_mean(tf.abs(slope), axis=[1, 2, 3], keepdims=True)
-            slope = numbers["decay"] * state["velocity"] + tf.math.divide_no_nan(slope, size)
-            state["velocity"] = slope
-        moved = x_adv + numbers["step_size"] * balls.steepest(slope, self.norm)
+    def step(self, network: Network, images: Images, state: Walk, numbers: Numbers) -> Walk:
+        slope, _, score = network.gradient(state.x_adv, images.y, targeted=self.targeted)
+        slope, velocity = self.direction(slope, state, numbers)
+        moved = state.x_adv + numbers["step_size"] * balls.steepest(slope, self.norm)
         if self.norm == "linf":
             moved = tf.raw_ops.ClipByValue(t=moved, clip_value_min=numbers["low"], clip_value_max=numbers["high"])
         else:
-            moved = balls.project(moved, x, numbers["epsilon"], self.norm)
-        return state | {"x_adv": moved, "step": state["step"] + 1}
+            moved = balls.project(moved, images.x, numbers["epsilon"], self.norm)
+        return Walk(moved, score, velocity)
 
-    def _best(self, state: State, x_adv: tf.Tensor, found: tf.Tensor, numbers: Parameters) -> State:
-        """Returns the better one, per example, of the best iterate so far and this one."""
-        better = (found < state["score"]) & ~self.done(state, numbers)
-        return {
-            "best": balls.choose(better, x_adv, state["best"]),
-            "score": tf.where(better, found, state["score"]),
-        }
+    def looks(self, randomized: bool) -> bool:
+        # On a randomized network the score of the last iterate only decides between restarts.
+        return not randomized or self.run_count() > 1
 
-    def has_last_look(self, randomized: bool) -> bool:
-        # On a randomized network the last iterate counts, and its score only decides between restarts.
-        return self.keeps_best() or not randomized or self.run_count() > 1
+    def look(self, network: Network, images: Images, state: Walk, numbers: Numbers) -> Walk:
+        return state._replace(score=network.score(state.x_adv, images.y, self.targeted))
 
-    def finish(self, network: Network, state: State, numbers: Parameters) -> State:
-        x_adv = state["x_adv"]
-        key = draws.fold(state["key"], state["step"])
-        found = mean_score(network, x_adv, state["y"], key, self.passes(numbers), self.targeted)
-        if not self.keeps_best():
-            return state | {"score": found}
-        return state | self._best(state, x_adv, found, numbers)
-
-    def found(self, state: State, numbers: Parameters) -> tuple[tf.Tensor, tf.Tensor]:
-        return state["best" if self.keeps_best() else "x_adv"], state["score"]
+    def found(self, state: Walk, numbers: Numbers) -> tuple[tf.Tensor, tf.Tensor]:
+        return state.x_adv, state.score
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,9 +133,9 @@ class RFGSM(GradientAttack):
 
     name: ClassVar[str] = "rfgsm"
 
-    def start(self, x: tf.Tensor, keys: tf.Tensor, numbers: Parameters) -> tf.Tensor:
-        direction = balls.steepest(draws.normal(keys, tf.shape(x)), self.norm)
-        return balls.project(x + numbers["step_size"] * direction, x, numbers["epsilon"], self.norm)
+    def start(self, images: Images, numbers: Numbers) -> tf.Tensor:
+        direction = balls.steepest(draws.normal(images.keys, tf.shape(images.x)), self.norm)
+        return balls.project(images.x + numbers["step_size"] * direction, images.x, numbers["epsilon"], self.norm)
 
     def length(self) -> float:
         return self.epsilon / 2
@@ -182,8 +153,8 @@ class FGSMRS(GradientAttack):
 
     name: ClassVar[str] = "fgsm-rs"
 
-    def start(self, x: tf.Tensor, keys: tf.Tensor, numbers: Parameters) -> tf.Tensor:
-        return balls.random_start(keys, x, numbers["epsilon"], self.norm)
+    def start(self, images: Images, numbers: Numbers) -> tf.Tensor:
+        return balls.random_start(images.keys, images.x, numbers["epsilon"], self.norm)
 
     def length(self) -> float:
         return 1.25 * self.epsilon
@@ -212,13 +183,10 @@ class Iterative(GradientAttack):
     def length(self) -> float:
         return 2.5 * self.epsilon / self.steps if self.step_size is None else self.step_size
 
-    def keeps_best(self) -> bool:
-        return self.keep_best
-
-    def against(self, randomized: bool) -> Self:
+    def resolved(self, randomized: bool) -> Algorithm[Any]:
         # The lowest of many noisy margins is mostly that of lucky noise. Measured on 500 CIFAR-10 images, PGD-20 on a
         # randomized ConvNet: 38.7 % were left by the best iterate, 36.1 % by the last; with EOT 5 34.8 % and 33.9 %.
-        return replace(self, keep_best=False) if randomized else self
+        return best_of(self) if self.keep_best and not randomized else self
 
     def step_count(self) -> int:
         return self.steps
@@ -267,8 +235,10 @@ class PGD(Iterative):
     def run_count(self) -> int:
         return self.restarts
 
-    def start(self, x: tf.Tensor, keys: tf.Tensor, numbers: Parameters) -> tf.Tensor:
-        return balls.random_start(keys, x, numbers["epsilon"], self.norm) if self.random_start else x
+    def start(self, images: Images, numbers: Numbers) -> tf.Tensor:
+        if not self.random_start:
+            return images.x
+        return balls.random_start(images.keys, images.x, numbers["epsilon"], self.norm)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -285,9 +255,17 @@ class MIFGSM(Iterative):
     """
 
     name: ClassVar[str] = "mifgsm"
-    momentum: ClassVar[bool] = True
 
     momentum_decay: float = 1.0
 
-    def decay(self) -> float:
-        return self.momentum_decay
+    def numbers(self) -> dict[str, float | int]:
+        return super().numbers() | {"decay": float(self.momentum_decay)}
+
+    def begin(self, network: Network, images: Images, numbers: Numbers) -> Walk:
+        return super().begin(network, images, numbers)._replace(velocity=tf.zeros_like(images.x))
+
+    def direction(self, slope: tf.Tensor, state: Walk, numbers: Numbers) -> tuple[tf.Tensor, tf.Tensor]:
+        # The mean absolute value, so that the decay weighs gradients of all scales alike (equation 6).
+        size = tf.reduce_mean(tf.abs(slope), axis=[1, 2, 3], keepdims=True)
+        velocity = numbers["decay"] * state.velocity + tf.math.divide_no_nan(slope, size)
+        return velocity, velocity

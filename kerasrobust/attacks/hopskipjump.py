@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from kerasrobust.attacks.base import Attack, Parameters, State
-from kerasrobust.attacks.network import Network, mean_score
+from kerasrobust.attacks.algorithm import Images, Numbers
+from kerasrobust.attacks.driver import Attack
+from kerasrobust.attacks.network import Network
 from kerasrobust.errors import InputError
 from kerasrobust.ops import balls, draws
 
@@ -22,8 +22,44 @@ HALVINGS = 20
 """Of a jump, before its direction is given up and estimated anew: 1e-6 of the distance is left then."""
 
 
+class Hop(NamedTuple):
+    """Which phase each example is in, and what it knows.
+
+    Attributes:
+        phase: int32 (N,), one of `START`, `SEARCH`, `SAMPLE`, `JUMP`.
+        asked: int32 (N,), queries in this phase so far.
+        round: int32 (N,), counted from 1.
+        far: (N, H, W, C), the misclassified end of the bisection.
+        low: (N,), share of the way to `far` that is still classified correctly.
+        high: (N,), share that is misclassified.
+        boundary: (N, H, W, C), the misclassified point next to the boundary.
+        radius: (N,), of the samples around it.
+        length: (N,), of the jump.
+        signs: (N,), sum of the samples' signs.
+        total: (N, H, W, C), sum of the samples.
+        signed: (N, H, W, C), sum of the samples times their signs.
+        best: (N, H, W, C), the nearest adversarial example so far.
+        distance: (N,), its distance; infinite before there is one.
+    """
+
+    phase: tf.Tensor
+    asked: tf.Tensor
+    round: tf.Tensor
+    far: tf.Tensor
+    low: tf.Tensor
+    high: tf.Tensor
+    boundary: tf.Tensor
+    radius: tf.Tensor
+    length: tf.Tensor
+    signs: tf.Tensor
+    total: tf.Tensor
+    signed: tf.Tensor
+    best: tf.Tensor
+    distance: tf.Tensor
+
+
 @dataclass(frozen=True, kw_only=True)
-class HopSkipJump(Attack):
+class HopSkipJump(Attack[Hop]):
     """Decision-based minimum-norm attack: only the predicted class is used, as a remote API gives it.
 
     It begins at a random image of another class. In each round it searches the boundary between the best image so far
@@ -61,8 +97,6 @@ class HopSkipJump(Attack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.targeted:
-            raise InputError("Expected targeted=False for HopSkipJump, which starts at noise. Use Square with targets.")
         if self.queries < 1 or self.initial_queries < 2:
             raise InputError(
                 "Expected at least 1 query, and 2 initial queries. "
@@ -71,61 +105,40 @@ class HopSkipJump(Attack):
         if not self.gamma > 0:
             raise InputError(f"Expected gamma above 0. Received: {self.gamma}. Try 1.")
 
-    def structure(self) -> Hashable:
-        return type(self), self.norm, self.eot == 1
-
-    def parameters(self) -> dict[str, float | int]:
-        return {"initial": float(self.initial_queries), "gamma": float(self.gamma), "eot": self.eot}
+    def numbers(self) -> dict[str, float | int]:
+        return {"initial": float(self.initial_queries), "gamma": float(self.gamma)}
 
     def step_count(self) -> int:
         return self.queries
 
-    def queries_at_start(self) -> int:
-        return self.eot
-
-    def queries_at_end(self) -> int:
-        return 0
-
-    def begin(self, network: Network, x: tf.Tensor, y: tf.Tensor, keys: tf.Tensor, numbers: Parameters) -> State:
-        key = draws.fold(keys[0], 7)
+    def begin(self, network: Network, images: Images, numbers: Numbers) -> Hop:
+        x, count = images.x, tf.shape(images.y)
         # An image that is wrong already is its own nearest adversarial example.
-        reached = self._reached(network, x, y, key, numbers)
-        count = tf.shape(x)[:1]
-        return {
-            "x": x,
-            "y": y,
-            "keys": keys,
-            "key": key,
-            "step": tf.constant(0),
-            "phase": tf.where(reached, SEARCH, START),
-            "asked": tf.zeros(count, tf.int32),  # Queries in this phase so far.
-            "round": tf.ones(count, tf.int32),
-            "far": x,  # The misclassified end of the bisection.
-            "low": tf.zeros(count),
-            "high": tf.ones(count),
-            "boundary": x,
-            "radius": tf.zeros(count),
-            "length": tf.zeros(count),
-            "signs": tf.zeros(count),
-            "total": tf.zeros_like(x),
-            "signed": tf.zeros_like(x),
-            "best": x,
-            "distance": tf.where(reached, 0.0, float("inf")),
-        }
+        reached = network.score(x, images.y) < -numbers["slack"]
+        return Hop(
+            phase=tf.where(reached, SEARCH, START),
+            asked=tf.zeros(count, tf.int32),
+            round=tf.ones(count, tf.int32),
+            far=x,
+            low=tf.zeros(count),
+            high=tf.ones(count),
+            boundary=x,
+            radius=tf.zeros(count),
+            length=tf.zeros(count),
+            signs=tf.zeros(count),
+            total=tf.zeros_like(x),
+            signed=tf.zeros_like(x),
+            best=x,
+            distance=tf.where(reached, 0.0, float("inf")),
+        )
 
-    def _reached(
-        self, network: Network, x: tf.Tensor, y: tf.Tensor, key: tf.Tensor, numbers: Parameters
-    ) -> tf.Tensor:  # fmt: skip
-        """Returns whether images are misclassified, bool (N,), by the mean over passes of a randomized network."""
-        return mean_score(network, x, y, key, self.passes(numbers), self.targeted) < -numbers["slack"]
-
-    def step(self, network: Network, state: State, numbers: Parameters) -> State:
-        phase = state["phase"]
-        query = self._query(state, numbers)
-        reached = self._reached(network, query, state["y"], draws.fold(state["key"], state["step"]), numbers)
-        asked = state["asked"] + 1
-        size = float(np.prod(state["x"].shape[1:]))
-        distance = balls.distance(query - state["x"], self.norm)
+    def step(self, network: Network, images: Images, state: Hop, numbers: Numbers) -> Hop:
+        phase = state.phase
+        query = self._query(network.step, images, state, numbers)
+        reached = network.score(query, images.y) < -numbers["slack"]
+        asked = state.asked + 1
+        size = float(np.prod(images.x.shape[1:]))
+        distance = balls.distance(query - images.x, self.norm)
 
         searching, sampling, jumping = phase == SEARCH, phase == SAMPLE, phase == JUMP
         # The bisection's precision, gamma * d**-1.5 of the distance, tells apart what the samples' radius does.
@@ -138,74 +151,73 @@ class HopSkipJump(Attack):
 
         # What is misclassified and no sample is the new end of the bisection, or its first.
         nearer = reached & ~sampling
-        boundary = balls.choose(nearer, query, state["boundary"])
-        better = nearer & (distance < state["distance"])
-        middle = (state["low"] + state["high"]) / 2
+        boundary = balls.choose(nearer, query, state.boundary)
+        better = nearer & (distance < state.distance)
+        middle = (state.low + state.high) / 2
         following = tf.where(found, SEARCH, tf.where(searched | lost, SAMPLE, tf.where(sampled, JUMP, phase)))
 
         sign = tf.where(sampling, tf.where(reached, 1.0, -1.0), 0.0)
-        offset = tf.math.divide_no_nan(query - state["boundary"], balls.column(state["radius"]))
+        offset = tf.math.divide_no_nan(query - state.boundary, balls.column(state.radius))
         fresh = balls.column(searched | lost)
-        radius = numbers["gamma"] * balls.distance(boundary - state["x"], "l2") / size
-        radius = tf.where(state["round"] == 1, tf.minimum(FIRST_RADIUS, size * radius), radius)
-        length = balls.distance(boundary - state["x"], self.norm) / tf.sqrt(tf.cast(state["round"], tf.float32))
+        radius = numbers["gamma"] * balls.distance(boundary - images.x, "l2") / size
+        radius = tf.where(state.round == 1, tf.minimum(FIRST_RADIUS, size * radius), radius)
+        length = balls.distance(boundary - images.x, self.norm) / tf.sqrt(tf.cast(state.round, tf.float32))
 
-        return dict(state) | {
-            "step": state["step"] + 1,
-            "phase": following,
-            "asked": tf.where(moved, 0, asked),
-            "round": state["round"] + tf.cast(jumping & (found | lost), tf.int32),
-            "far": balls.choose(found, query, state["far"]),
-            "low": tf.where(found, 0.0, tf.where(searching & ~reached, middle, state["low"])),
-            "high": tf.where(found, 1.0, tf.where(searching & reached, middle, state["high"])),
-            "boundary": boundary,
-            "radius": tf.where(searched | lost, radius, state["radius"]),
-            "length": tf.where(sampled, length, tf.where(jumping, state["length"] / 2, state["length"])),
-            "signs": tf.where(searched | lost, 0.0, state["signs"] + sign),
-            "total": tf.where(fresh, 0.0, state["total"] + balls.column(tf.abs(sign)) * offset),
-            "signed": tf.where(fresh, 0.0, state["signed"] + balls.column(sign) * offset),
-            "best": balls.choose(better, query, state["best"]),
-            "distance": tf.where(better, distance, state["distance"]),
-        }
+        return Hop(
+            phase=following,
+            asked=tf.where(moved, 0, asked),
+            round=state.round + tf.cast(jumping & (found | lost), tf.int32),
+            far=balls.choose(found, query, state.far),
+            low=tf.where(found, 0.0, tf.where(searching & ~reached, middle, state.low)),
+            high=tf.where(found, 1.0, tf.where(searching & reached, middle, state.high)),
+            boundary=boundary,
+            radius=tf.where(searched | lost, radius, state.radius),
+            length=tf.where(sampled, length, tf.where(jumping, state.length / 2, state.length)),
+            signs=tf.where(searched | lost, 0.0, state.signs + sign),
+            total=tf.where(fresh, 0.0, state.total + balls.column(tf.abs(sign)) * offset),
+            signed=tf.where(fresh, 0.0, state.signed + balls.column(sign) * offset),
+            best=balls.choose(better, query, state.best),
+            distance=tf.where(better, distance, state.distance),
+        )
 
-    def _query(self, state: State, numbers: Parameters) -> tf.Tensor:
+    def _query(self, step: tf.Tensor, images: Images, state: Hop, numbers: Numbers) -> tf.Tensor:
         """Returns what each example asks about next, (N, H, W, C), according to its phase."""
-        x, boundary, phase = state["x"], state["boundary"], state["phase"]
+        x, boundary, phase = images.x, state.boundary, state.phase
         size = int(np.prod(x.shape[1:]))
-        uniform = draws.hashed_uniform(state["keys"], state["step"], size + size % 2)
+        uniform = draws.hashed_uniform(images.keys, step, size + size % 2)
         image = tf.reshape(uniform[:, :size], tf.shape(x))
         direction = tf.reshape(_normal(uniform)[:, :size], tf.shape(x)) if self.norm == "l2" else 2.0 * image - 1.0
-        sample = boundary + balls.column(state["radius"]) * balls.steepest(direction, "l2")
-        jump = boundary + balls.column(state["length"]) * balls.steepest(_boundary_normal(state, numbers), self.norm)
-        share = balls.column((state["low"] + state["high"]) / 2)
-        gap = state["far"] - x
+        sample = boundary + balls.column(state.radius) * balls.steepest(direction, "l2")
+        jump = boundary + balls.column(state.length) * balls.steepest(_boundary_normal(state, numbers), self.norm)
+        share = balls.column((state.low + state.high) / 2)
+        gap = state.far - x
         if self.norm == "l2":
             between = x + share * gap
         else:
             side = share * balls.column(balls.distance(gap, "linf"))
             between = x + tf.clip_by_value(gap, -side, side)
-        query = balls.choose(phase == START, _blocks(image, state["step"]), between)
+        query = balls.choose(phase == START, _blocks(image, step), between)
         query = balls.choose(phase == SAMPLE, sample, query)
         query = balls.choose(phase == JUMP, jump, query)
         return tf.clip_by_value(query, 0.0, 1.0)
 
-    def found(self, state: State, numbers: Parameters) -> tuple[tf.Tensor, tf.Tensor]:
-        return state["best"], state["distance"]
+    def found(self, state: Hop, numbers: Numbers) -> tuple[tf.Tensor, tf.Tensor]:
+        return state.best, state.distance
 
 
-def _samples(state: State, numbers: Parameters) -> tf.Tensor:
+def _samples(state: Hop, numbers: Numbers) -> tf.Tensor:
     """Returns how many samples the normal is estimated from in each example's round, float32 (N,)."""
-    return tf.floor(numbers["initial"] * tf.sqrt(tf.cast(state["round"], tf.float32)))
+    return tf.floor(numbers["initial"] * tf.sqrt(tf.cast(state.round, tf.float32)))
 
 
-def _boundary_normal(state: State, numbers: Parameters) -> tf.Tensor:
+def _boundary_normal(state: Hop, numbers: Numbers) -> tf.Tensor:
     """Returns the estimate of the boundary's normal, pointing to the misclassified side, up to its length.
 
     Subtracting the mean sign takes out most of the noise (Chen et al. 2020, equation 16). Where all samples lie on one
     side nothing would be left, and their mean is the estimate.
     """
-    mean = state["signs"] / _samples(state, numbers)
-    return state["signed"] - balls.column(tf.where(tf.abs(mean) < 1, mean, 0.0)) * state["total"]
+    mean = state.signs / _samples(state, numbers)
+    return state.signed - balls.column(tf.where(tf.abs(mean) < 1, mean, 0.0)) * state.total
 
 
 def _normal(uniform: tf.Tensor) -> tf.Tensor:

@@ -1,31 +1,32 @@
 """What attacks ask of a network: scores, gradients and linearisations, each as a mean over noisy passes (EOT).
 
-Passes are made a few at a time, each image as often in a batch, as far as that fills a batch up: a network takes less
-time for many images at once than for few again and again. What is made at once is a piece of its own
-(`tracing.one_piece`) and folds its number into the noise key.
+What an attack spends is counted here, where it asks, and nowhere declared.
+
+Several passes go through the network at once, one copy of the batch below the other, as far as that fills a batch:
+one call for many images takes less time than many calls for few. Each such call is a function of its own
+(`ops.tracing.one_piece`), and its number is folded into the noise key.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import tensorflow as tf
 
 from kerasrobust.ops import draws, losses
 from kerasrobust.ops.tracing import one_piece
 
-Network = Callable[[tf.Tensor, tf.Tensor | None], tf.Tensor]
+Forward = Callable[[tf.Tensor, tf.Tensor | None], tf.Tensor]
 """Images (N, H, W, C) and a noise key (2,) or None -> float32 logits (N, K)."""
 
 Loss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 """Logits (N, K) and labels (N,) -> float32 (N,)."""
 
-
 UNROLLED = 16
-"""Rivals whose gradients are written out one by one; of more, so many at once, with a forward pass of their own.
-Measured on a CPU with the ConvNet, nine took 0.45 of the time of `batch_jacobian`, or of a loop over the gradients
-alone: in either, oneDNN doesn't see the pooling whose way back it computes."""
+"""Rivals whose gradients are written out one by one. More are taken in groups of this size, each with a forward pass of
+its own. Measured on a CPU with the ConvNet, nine took 0.45 of the time of `batch_jacobian`, or of a loop over the
+gradients: in either, oneDNN doesn't see the pooling whose backward pass it computes."""
 
 
 @dataclass(frozen=True)
@@ -34,41 +35,164 @@ class Passes:
 
     Attributes:
         count: the number; the Python number 1 costs no loop.
-        rows: images that a network gets at once, where that is more than are attacked.
+        rows: images that the network gets at once, where that is more than are under attack.
     """
 
     count: tf.Tensor | int = 1
     rows: tf.Tensor | int = 1
+
+    @property
+    def is_one(self) -> bool:
+        """Whether there is only one pass."""
+        return isinstance(self.count, int) and self.count == 1
+
+
+@dataclass
+class Cost:
+    """What one call of a traced function asks of the network for each example, counted while it is traced.
+
+    Attributes:
+        gradients: gradient evaluations, each a mean over the passes (a Jacobian counts once per class).
+        forwards: forward passes beyond those, likewise.
+        single: forward passes that are made once, whatever the number of passes.
+    """
+
+    gradients: int = 0
+    forwards: int = 0
+    single: int = 0
+
+    def clear(self) -> None:
+        """Begins anew."""
+        self.gradients = self.forwards = self.single = 0
+
+    def of(self, eot: int) -> tuple[int, int]:
+        """Returns the gradient evaluations and the forward passes where means are over `eot` passes."""
+        return self.gradients * eot, self.forwards * eot + self.single
+
+
+@dataclass(frozen=True)
+class Network:
+    """The network as an attack sees it in one step.
+
+    Attributes:
+        forward: images and a noise key to logits.
+        key: int32 (2,), which the noise of all steps is derived from.
+        passes: over how many noisy passes scores and gradients are means.
+        classes: the number of logits, where it is known.
+        step: number of the step, a scalar tensor.
+        noise: int32 (2,), the key of this step's noise; each pass folds its own number in.
+        cost: what has been asked so far.
+    """
+
+    forward: Forward
+    key: tf.Tensor
+    passes: Passes = Passes()
+    classes: int | None = None
+    step: tf.Tensor | int = 0
+    noise: tf.Tensor | None = None
+    cost: Cost = field(default_factory=Cost)
+
+    def at(self, step: tf.Tensor) -> Network:
+        """Returns the network in a step, with the noise of that step."""
+        return replace(self, step=step, noise=draws.fold(self.key, step))
+
+    def drawing(self, number: tf.Tensor) -> Network:
+        """Returns the network with other noise, for a second look within one step."""
+        return replace(self, noise=draws.fold(self.key, number))
+
+    def _key(self, number: tf.Tensor | int) -> tf.Tensor:
+        return draws.fold(self.key if self.noise is None else self.noise, number)
+
+    def score(self, x: tf.Tensor, y: tf.Tensor, targeted: bool = False) -> tf.Tensor:
+        """Returns the mean score of images over the passes, float32 (N,): below 0 where the attack succeeds."""
+        self.cost.forwards += 1
+
+        def some(number: tf.Tensor | int, copies: tf.Tensor | int) -> tuple[tf.Tensor]:
+            logits = self.forward(_copied(x, copies), self._key(number))
+            return (_summed(score(logits, _copied(y, copies), targeted), copies),)
+
+        return _mean(some, self.passes, x, lambda: (tf.zeros([tf.shape(x)[0]]),))[0]
+
+    def logits(self, x: tf.Tensor) -> tf.Tensor:
+        """Returns the mean logits (N, K) of images over the passes."""
+        self.cost.forwards += 1
+
+        def some(number: tf.Tensor | int, copies: tf.Tensor | int) -> tuple[tf.Tensor]:
+            return (_summed(self.forward(_copied(x, copies), self._key(number)), copies),)
+
+        return _mean(some, self.passes, x, lambda: (tf.zeros([tf.shape(x)[0], self.classes]),))[0]
+
+    def gradient(
+        self, x: tf.Tensor, y: tf.Tensor, *, targeted: bool = False, loss: Loss = losses.cross_entropy
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Returns the direction in which the attack's loss grows, that loss, and the score, as means over the passes.
+
+        Args:
+            x: float32 (N, H, W, C).
+            y: integers (N,), labels or targets.
+            targeted: descend the loss towards `y` instead of ascending it away from there.
+            loss: of logits and `y`; of several passes at once, one below the other.
+
+        Returns:
+            float32 (N, H, W, C), (N,), (N,). The loss has its sign changed where it is descended.
+        """
+        self.cost.gradients += 1
+
+        def some(number: tf.Tensor | int, copies: tf.Tensor | int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            images, labels = _copied(x, copies), _copied(y, copies)
+            # Not watching the weights: their gradients would be computed with the images' otherwise.
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(images)
+                logits = self.forward(images, self._key(number))
+                found = loss(logits, labels)
+                found = -found if targeted else found
+                total = tf.reduce_sum(found)
+            slope = tape.gradient(total, images, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+            parts = finite(slope), found, score(logits, labels, targeted)
+            return tuple(_summed(part, copies) for part in parts)
+
+        count = tf.shape(x)[:1]
+        return _mean(some, self.passes, x, lambda: (tf.zeros_like(x), tf.zeros(count), tf.zeros(count)))
+
+    def linearise(
+        self, x: tf.Tensor, y: tf.Tensor, rivals: tf.Tensor | Callable[[tf.Tensor], tf.Tensor]
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns the rivals' leads f_k - f_y, (N, K), and their gradients, (N, K, H, W, C), as means over the passes.
+
+        A lead above 0 means that the label has flipped.
+
+        Args:
+            x: float32 (N, H, W, C).
+            y: integers (N,), labels.
+            rivals: integers (N, K), other classes; or a function that chooses them from logits.
+        """
+        if callable(rivals) and not self.passes.is_one:
+            # The classes must not change from pass to pass, or the means would mix them.
+            self.cost.single += 1
+            rivals = rivals(self.forward(x, self._key(0)))
+
+        def some(number: tf.Tensor | int, copies: tf.Tensor | int) -> tuple[tf.Tensor, tf.Tensor]:
+            images, labels, noise = _copied(x, copies), _copied(y, copies), self._key(number)
+
+            def chosen_by(logits: tf.Tensor) -> tf.Tensor:
+                return rivals(logits) if callable(rivals) else _copied(rivals, copies)
+
+            leads, slopes = _jacobian(lambda images: self.forward(images, noise), images, labels, chosen_by)
+            return _summed(leads, copies), _summed(finite(slopes), copies)
+
+        def empty() -> tuple[tf.Tensor, tf.Tensor]:
+            count = tf.shape(rivals)
+            return tf.zeros(count), tf.zeros(tf.concat([count, tf.shape(x)[1:]], axis=0))
+
+        leads, slopes = _mean(some, self.passes, x, empty)
+        self.cost.gradients += leads.shape[1] if callable(rivals) else rivals.shape[1]
+        return leads, slopes
 
 
 def score(logits: tf.Tensor, y: tf.Tensor, targeted: bool) -> tf.Tensor:
     """Returns how far an attack is from success, float32 (N,): below 0 where it got there."""
     gap = losses.margin(logits, y)
     return -gap if targeted else gap
-
-
-def mean_score(
-    network: Network, x: tf.Tensor, y: tf.Tensor, key: tf.Tensor, passes: Passes, targeted: bool
-) -> tf.Tensor:
-    """Returns the score (N,) of images as the mean over noisy passes."""
-
-    def some(number: tf.Tensor | int, copies: tf.Tensor | int) -> tuple[tf.Tensor]:
-        logits = network(_copied(x, copies), draws.fold(key, number))
-        return (_summed(score(logits, _copied(y, copies), targeted), copies),)
-
-    return _mean(some, passes, x, lambda: (tf.zeros([tf.shape(x)[0]]),))[0]
-
-
-def mean_logits(network: Network, x: tf.Tensor, key: tf.Tensor, passes: Passes) -> tf.Tensor:
-    """Returns the mean logits (N, K) of images over noisy passes."""
-    first = network(x, draws.fold(key, 0))
-    if _is_one(passes):
-        return first
-
-    def some(number: tf.Tensor | int, copies: tf.Tensor | int) -> tuple[tf.Tensor]:
-        return (_summed(network(_copied(x, copies), draws.fold(key, number)), copies),)
-
-    return _mean(some, passes, x, lambda: (tf.zeros_like(first),))[0]
 
 
 def nth_rival(logits: tf.Tensor, y: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
@@ -89,120 +213,46 @@ def finite(slope: tf.Tensor) -> tf.Tensor:
     )
 
 
-def gradient(
-    network: Network,
-    x: tf.Tensor,
-    y: tf.Tensor,
-    *,
-    key: tf.Tensor,
-    passes: Passes,
-    targeted: bool,
-    loss: Loss = losses.cross_entropy,
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Returns the direction in which the attack's loss grows, that loss and the score, as means over noisy passes.
-
-    Args:
-        network: logits of images.
-        x: float32 (N, H, W, C).
-        y: integers (N,), labels or targets.
-        key: (2,), of the noise; each pass folds its own number in.
-        passes: over how many the means are.
-        targeted: descend the loss towards `y` instead of ascending it away from there.
-        loss: of logits and `y`; of several passes at once, one below the other.
-
-    Returns:
-        float32 (N, H, W, C), (N,), (N,). The loss has its sign changed where it is descended.
-    """
-
-    def some(number: tf.Tensor | int, copies: tf.Tensor | int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        images, labels = _copied(x, copies), _copied(y, copies)
-        # Not watching the weights: their gradients would be computed with the images' otherwise.
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(images)
-            logits = network(images, draws.fold(key, number))
-            found = loss(logits, labels)
-            found = -found if targeted else found
-            total = tf.reduce_sum(found)
-        slope = tape.gradient(total, images, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-        parts = finite(slope), found, score(logits, labels, targeted)
-        return tuple(_summed(part, copies) for part in parts)
-
-    count = tf.shape(x)[:1]
-    return _mean(some, passes, x, lambda: (tf.zeros_like(x), tf.zeros(count), tf.zeros(count)))
-
-
-def linearise(
-    network: Network,
-    x: tf.Tensor,
-    y: tf.Tensor,
-    rivals: tf.Tensor | Callable[[tf.Tensor], tf.Tensor],
-    *,
-    key: tf.Tensor,
-    passes: Passes,
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns the rivals' leads f_k - f_y, (N, K), and their gradients, (N, K, H, W, C), as means over noisy passes.
-
-    A lead above 0 means that the label has flipped.
-
-    Args:
-        network: logits of images.
-        x: float32 (N, H, W, C).
-        y: integers (N,), labels.
-        rivals: integers (N, K), other classes; or a function that chooses them from logits.
-        key: (2,), of the noise.
-        passes: over how many the means are.
-    """
-    if callable(rivals) and not _is_one(passes):
-        # Which classes are looked at must not change from pass to pass, or the means would mix classes.
-        rivals = rivals(network(x, draws.fold(key, 0)))
-
-    def some(number: tf.Tensor | int, copies: tf.Tensor | int) -> tuple[tf.Tensor, tf.Tensor]:
-        images, labels, noise = _copied(x, copies), _copied(y, copies), draws.fold(key, number)
-
-        def seen(chosen: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor, tf.GradientTape]:
-            with tf.GradientTape(watch_accessed_variables=False, persistent=True) as tape:
-                tape.watch(images)
-                logits = network(images, noise)
-                if chosen is None:
-                    chosen = rivals(logits) if callable(rivals) else _copied(rivals, copies)
-                leads = tf.gather(logits, chosen, batch_dims=1) - tf.gather(logits, labels, batch_dims=1)[:, None]
-            return chosen, leads, tape
-
-        def written_out(leads: tf.Tensor, tape: tf.GradientTape) -> tf.Tensor:
-            units = [tf.zeros_like(leads) + unit for unit in tf.unstack(tf.eye(leads.shape[1]))]
-            none = tf.UnconnectedGradients.ZERO
-            return tf.stack([tape.gradient(leads, images, unit, unconnected_gradients=none) for unit in units], axis=1)
-
-        def of_group(columns: tf.Tensor) -> tf.Tensor:
-            _, leads, tape = seen(columns)
-            return written_out(leads, tape)
-
-        chosen, leads, tape = seen(None)
-        count = chosen.shape[1]
-        if count <= UNROLLED:
-            slopes = written_out(leads, tape)
-        else:
-            places = tf.reshape(tf.minimum(tf.range(-(-count // UNROLLED) * UNROLLED), count - 1), [-1, UNROLLED])
-            groups = tf.transpose(tf.gather(chosen, places, axis=1), (1, 0, 2))
-            found = tf.map_fn(one_piece(of_group), groups, fn_output_signature=tf.float32)
-            found = tf.transpose(found, (1, 0, 2, 3, 4, 5))
-            slopes = tf.reshape(found, tf.concat([tf.shape(found)[:1], [-1], tf.shape(images)[1:]], axis=0))[:, :count]
-        return _summed(leads, copies), _summed(finite(slopes), copies)
-
-    def empty() -> tuple[tf.Tensor, tf.Tensor]:
-        count = tf.shape(rivals)
-        return tf.zeros(count), tf.zeros(tf.concat([count, tf.shape(x)[1:]], axis=0))
-
-    return _mean(some, passes, x, empty)
-
-
 def rivals_of(y: tf.Tensor, classes: int) -> tf.Tensor:
     """Returns all classes but the label, (N, classes - 1)."""
     return (y[:, None] + tf.range(1, classes, dtype=y.dtype)) % classes
 
 
-def _is_one(passes: Passes) -> bool:
-    return isinstance(passes.count, int) and passes.count == 1
+def _jacobian(
+    logits_of: Callable[[tf.Tensor], tf.Tensor],
+    images: tf.Tensor,
+    labels: tf.Tensor,
+    chosen_by: Callable[[tf.Tensor], tf.Tensor],
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the leads of the classes that are chosen by logits, (N, K), and their gradients (N, K, H, W, C)."""
+
+    def seen(chosen: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor, tf.GradientTape]:
+        with tf.GradientTape(watch_accessed_variables=False, persistent=True) as tape:
+            tape.watch(images)
+            logits = logits_of(images)
+            chosen = chosen_by(logits) if chosen is None else chosen
+            leads = tf.gather(logits, chosen, batch_dims=1) - tf.gather(logits, labels, batch_dims=1)[:, None]
+        return chosen, leads, tape
+
+    def written_out(leads: tf.Tensor, tape: tf.GradientTape) -> tf.Tensor:
+        units = [tf.zeros_like(leads) + unit for unit in tf.unstack(tf.eye(leads.shape[1]))]
+        none = tf.UnconnectedGradients.ZERO
+        return tf.stack([tape.gradient(leads, images, unit, unconnected_gradients=none) for unit in units], axis=1)
+
+    def of_group(columns: tf.Tensor) -> tf.Tensor:
+        _, leads, tape = seen(columns)
+        return written_out(leads, tape)
+
+    chosen, leads, tape = seen(None)
+    count = chosen.shape[1]
+    if count <= UNROLLED:
+        return leads, written_out(leads, tape)
+    places = tf.reshape(tf.minimum(tf.range(-(-count // UNROLLED) * UNROLLED), count - 1), [-1, UNROLLED])
+    groups = tf.transpose(tf.gather(chosen, places, axis=1), (1, 0, 2))
+    found = tf.map_fn(one_piece(of_group), groups, fn_output_signature=tf.float32)
+    found = tf.transpose(found, (1, 0, 2, 3, 4, 5))
+    shape = tf.concat([tf.shape(found)[:1], [-1], tf.shape(images)[1:]], axis=0)
+    return leads, tf.reshape(found, shape)[:, :count]
 
 
 def _copied(values: tf.Tensor, copies: tf.Tensor | int) -> tf.Tensor:
@@ -235,7 +285,7 @@ def _mean(
         zeros: gives what the sums begin with.
     """
     some = one_piece(some)
-    if _is_one(passes):
+    if passes.is_one:
         return some(0, 1)
 
     def more(number: tf.Tensor, *totals: tf.Tensor) -> tuple[tf.Tensor, ...]:

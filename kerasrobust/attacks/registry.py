@@ -6,9 +6,9 @@ import dataclasses
 from typing import Any
 
 from kerasrobust.attacks.apgd import APGDCE, APGDDLR, APGDT, APGDMargin
-from kerasrobust.attacks.base import Attack
 from kerasrobust.attacks.cw import CW
 from kerasrobust.attacks.deepfool import DeepFool
+from kerasrobust.attacks.driver import Attack
 from kerasrobust.attacks.fab import FAB, FABT
 from kerasrobust.attacks.gradient import BIM, FGSM, FGSMRS, MIFGSM, PGD, RFGSM
 from kerasrobust.attacks.hopskipjump import HopSkipJump

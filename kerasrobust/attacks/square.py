@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from kerasrobust.attacks.base import Attack, Parameters, State
-from kerasrobust.attacks.network import Network, mean_score
+from kerasrobust.attacks.algorithm import Algorithm, Images, Numbers
+from kerasrobust.attacks.driver import Attack
+from kerasrobust.attacks.network import Network
 from kerasrobust.config import check_epsilon
 from kerasrobust.errors import InputError
 from kerasrobust.ops import balls, draws
@@ -19,8 +20,22 @@ HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """Queries after which the share of pixels in a window is halved, of 10,000."""
 
 
+class Incumbent(NamedTuple):
+    """The best image of each example so far.
+
+    Attributes:
+        best: (N, H, W, C).
+        score: (N,), its margin.
+        age: int32 (N,), queries so far.
+    """
+
+    best: tf.Tensor
+    score: tf.Tensor
+    age: tf.Tensor
+
+
 @dataclass(frozen=True, kw_only=True)
-class Square(Attack):
+class Square(Attack[Incumbent]):
     """Changes one window per query and keeps what lowers the margin.
 
     Linf: the image begins with vertical stripes of +-epsilon, and each window gets +-epsilon, one sign per channel. L2
@@ -45,6 +60,7 @@ class Square(Attack):
 
     name: ClassVar[str] = "square"
     gradient_free: ClassVar[bool] = True
+    takes_targets: ClassVar[bool] = True
     norms: ClassVar[tuple[balls.Norm, ...]] = ("linf", "l2", "l1")
 
     epsilon: float = 8 / 255
@@ -66,11 +82,11 @@ class Square(Attack):
             raise InputError(f"Expected a share of pixels in (0, 1]. Received: p_init={self.p_init}. Try 0.8.")
 
     def structure(self) -> Hashable:
-        return type(self), self.norm, self.targeted, self.eot == 1, self.paired
+        return super().structure(), self.paired
 
-    def parameters(self) -> dict[str, float | int]:
+    def numbers(self) -> dict[str, float | int]:
         stretch = 10_000 / self.queries if self.rescale else 1.0
-        return {"epsilon": float(self.epsilon), "eot": self.eot, "p_init": float(self.p_init), "stretch": stretch}
+        return {"epsilon": float(self.epsilon), "p_init": float(self.p_init), "stretch": stretch}
 
     def step_count(self) -> int:
         return self.queries
@@ -81,82 +97,57 @@ class Square(Attack):
     def radius(self) -> float | None:
         return self.epsilon
 
-    def queries_per_step(self) -> int:
-        return self.eot * (2 if self.paired else 1)
-
-    def queries_at_start(self) -> int:
-        return self.eot
-
-    def queries_at_end(self) -> int:
-        return 0
-
-    def against(self, randomized: bool) -> Self:
+    def resolved(self, randomized: bool) -> Algorithm[Any]:
         return replace(self, paired=True) if randomized else self
 
-    def begin(self, network: Network, x: tf.Tensor, y: tf.Tensor, keys: tf.Tensor, numbers: Parameters) -> State:
+    def constants(self, images: Images, numbers: Numbers) -> Numbers:
+        if self.norm != "linf":
+            return {}
+        low, high = balls.bounds(images.x, numbers["epsilon"])
+        return {"low": low, "high": high}
+
+    def begin(self, network: Network, images: Images, numbers: Numbers) -> Incumbent:
+        x, y, keys = images
         if self.norm == "linf":
             _, _, width, channels = x.shape
             # Single-precision signs: 0 is as good as impossible, and would only leave a stripe out.
             stripes = tf.sign(draws.uniform(keys, tf.stack([tf.shape(x)[0], 1, width, channels]), -1.0, 1.0))
             start = tf.clip_by_value(x + numbers["epsilon"] * stripes, 0.0, 1.0)
-            low, high = x - numbers["epsilon"], x + numbers["epsilon"]
-            bounds = {"low": tf.maximum(low, 0.0), "high": tf.minimum(high, 1.0)}
         else:
-            bounds = {}
             start = _scaled(x, _grid(keys, x), numbers["epsilon"], self.norm)
-        key = draws.fold(keys[0], 7)
-        return {
-            "x": x,
-            "y": y,
-            "keys": keys,
-            **bounds,
-            "best": start,
-            "score": self._score(network, start, y, key, numbers),
-            "age": tf.zeros([tf.shape(x)[0]], tf.int32),
-            "step": tf.constant(0),
-            "key": key,
-        }
+        return Incumbent(start, network.score(start, y, self.targeted), tf.zeros_like(y, tf.int32))
 
-    def _score(
-        self, network: Network, x: tf.Tensor, y: tf.Tensor, key: tf.Tensor, numbers: Parameters
-    ) -> tf.Tensor:  # fmt: skip
-        return mean_score(network, x, y, key, self.passes(numbers), self.targeted)
+    def done(self, state: Incumbent, numbers: Numbers) -> tf.Tensor:
+        return numbers["early_stop"] & (state.score < -numbers["slack"])
 
-    def done(self, state: State, numbers: Parameters) -> tf.Tensor:
-        return numbers["early_stop"] & (state["score"] < -numbers["slack"])
-
-    def step(self, network: Network, state: State, numbers: Parameters) -> State:
-        x, best, age = state["x"], state["best"], state["age"]
-        _, height, width, channels = x.shape
-        chances = draws.hashed_uniform(state["keys"], age, 5 + channels)
-        share = window_share(age, numbers["p_init"], numbers["stretch"])
-        side = tf.cast(tf.round(tf.sqrt(share * height * width)), tf.int32)
-        if self.norm == "linf":
-            rows, columns = _rows(
-                chances[:, 0], chances[:, 1], tf.clip_by_value(side, 1, min(height, width)), height, width
-            )
-            signs = tf.sign(chances[:, 5 : 5 + channels] - 0.5)
-            # One product over rows and over columns with their channels: a window for each channel costs thrice that.
-            across = tf.cast(columns, tf.float32)[:, :, None] * signs[:, None, :]
-            across = tf.reshape(across, [-1, 1, width * channels])
-            window = tf.reshape(tf.cast(rows, tf.float32)[:, :, None] * across, tf.shape(x))
-            candidate = tf.clip_by_value(best + 2.0 * numbers["epsilon"] * window, state["low"], state["high"])
-        else:
-            candidate = _scaled(x, _moved(best - x, chances, side, numbers["epsilon"], self.norm), numbers["epsilon"],
-                                self.norm)  # fmt: skip
-        key = draws.fold(state["key"], state["step"])
-        score = self._score(network, candidate, state["y"], key, numbers)
-        incumbent = self._score(network, best, state["y"], key, numbers) if self.paired else state["score"]
+    def step(self, network: Network, images: Images, state: Incumbent, numbers: Numbers) -> Incumbent:
+        candidate = self._candidate(images, state, numbers)
+        score = network.score(candidate, images.y, self.targeted)
+        # The same noise for both, as it is the same step.
+        incumbent = network.score(state.best, images.y, self.targeted) if self.paired else state.score
         better = (score < incumbent) & ~self.done(state, numbers)
-        return dict(state) | {
-            "best": balls.choose(better, candidate, best),
-            "score": tf.where(better, score, incumbent),
-            "age": age + 1,
-            "step": state["step"] + 1,
-        }
+        return Incumbent(balls.choose(better, candidate, state.best), tf.where(better, score, incumbent), state.age + 1)
 
-    def found(self, state: State, numbers: Parameters) -> tuple[tf.Tensor, tf.Tensor]:
-        return state["best"], state["score"]
+    def _candidate(self, images: Images, state: Incumbent, numbers: Numbers) -> tf.Tensor:
+        """Returns the best image with one window changed."""
+        x, best, epsilon = images.x, state.best, numbers["epsilon"]
+        _, height, width, channels = x.shape
+        chances = draws.hashed_uniform(images.keys, state.age, 5 + channels)
+        share = window_share(state.age, numbers["p_init"], numbers["stretch"])
+        side = tf.cast(tf.round(tf.sqrt(share * height * width)), tf.int32)
+        if self.norm != "linf":
+            return _scaled(x, _moved(best - x, chances, side, epsilon, self.norm), epsilon, self.norm)
+        side = tf.clip_by_value(side, 1, min(height, width))
+        rows, columns = _rows(chances[:, 0], chances[:, 1], side, height, width)
+        signs = tf.sign(chances[:, 5 : 5 + channels] - 0.5)
+        # One product over rows and over columns with their channels: a window for each channel costs thrice that.
+        across = tf.cast(columns, tf.float32)[:, :, None] * signs[:, None, :]
+        across = tf.reshape(across, [-1, 1, width * channels])
+        window = tf.reshape(tf.cast(rows, tf.float32)[:, :, None] * across, tf.shape(x))
+        return tf.clip_by_value(best + 2.0 * epsilon * window, numbers["low"], numbers["high"])
+
+    def found(self, state: Incumbent, numbers: Numbers) -> tuple[tf.Tensor, tf.Tensor]:
+        return state.best, state.score
 
 
 def window_share(step: tf.Tensor, p_init: tf.Tensor | float, stretch: tf.Tensor | float) -> tf.Tensor:
@@ -269,7 +260,7 @@ def _moved(old: tf.Tensor, chances: tf.Tensor, side: tf.Tensor, epsilon: tf.Tens
 def _scaled(x: tf.Tensor, perturbation: tf.Tensor, epsilon: tf.Tensor, norm: balls.Norm) -> tf.Tensor:
     """Returns the image with a perturbation of the whole radius, clipped to the box, which only shortens it."""
     length = balls.column(balls.distance(perturbation, norm))
-    # A hair less than the radius: sums of thousands of entries are right to some 1e-7 only, and each pixel is rounded
+    # Slightly less than the radius: sums of thousands of entries are right to some 1e-7 only, and each pixel is rounded
     # by up to 2**-25, which sums up in L1.
     size = float(np.prod(x.shape[1:]))
     radius = epsilon * (1 - 1e-6) - 2.0**-25 * (size if norm == "l1" else size**0.5)

@@ -8,11 +8,13 @@ from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 
-from kerasrobust.attacks.base import Attack, AttackResult
+from kerasrobust.attacks import Attack, AttackResult
+from kerasrobust.attacks.driver import Task, as_emit
 from kerasrobust.attacks.fab import FAB
 from kerasrobust.attacks.registry import make_attack
 from kerasrobust.config import check_epsilon
 from kerasrobust.errors import InputError, unknown_name
+from kerasrobust.evaluation.chain import Part, part_of, run_chain, without_gradients
 from kerasrobust.networks.classifier import Classifier
 from kerasrobust.ops import balls
 
@@ -54,7 +56,7 @@ class AutoAttack:
     epsilon: float = 8 / 255
     version: Version = "auto"
     eot: int | None = None
-    attacks: Sequence[str | Attack] = ()
+    attacks: Sequence[str | Attack[Any]] = ()
 
     def __post_init__(self) -> None:
         check_epsilon(self.epsilon, self.norm)
@@ -74,12 +76,12 @@ class AutoAttack:
             return self.version
         return "rand" if classifier.randomized else "standard"
 
-    def parts(self, classifier: Classifier) -> list[Attack]:
+    def parts(self, classifier: Classifier) -> list[Attack[Any]]:
         """Returns the attacks that run against a classifier, in their order."""
         version = self.chosen(classifier)
         eot = self.eot or (EOT if version == "rand" and not self.attacks else 1)
 
-        def make(name: str, **settings: Any) -> Attack:
+        def make(name: str, **settings: Any) -> Attack[Any]:
             return self._within(make_attack(name, epsilon=self.epsilon, norm=self.norm, eot=eot, **settings))
 
         if self.attacks:
@@ -100,7 +102,7 @@ class AutoAttack:
             make("square"), *(targeted if rivals > 2 else []), *([make("fab-t", targets=targets)] if fab else []),
         ]  # fmt: skip
 
-    def _within(self, attack: Attack) -> Attack:
+    def _within(self, attack: Attack[Any]) -> Attack[Any]:
         """Returns an attack that stops at what it finds inside the radius: here nothing nearer is asked for."""
         return replace(attack, epsilon=self.epsilon) if isinstance(attack, FAB) and attack.epsilon is None else attack
 
@@ -109,12 +111,16 @@ class AutoAttack:
         names = [attack if isinstance(attack, str) else attack.name for attack in self.attacks]
         return {**vars(self), "attacks": names}
 
+    def parts_of_chain(self, classifier: Classifier) -> list[Part]:
+        """Returns the attacks as parts of a chain, each on what those before it have left."""
+        return [part_of(attack, self.epsilon, chained=True) for attack in self.parts(classifier)]
+
     def __call__(self, model: Any, x: np.ndarray, y: np.ndarray, **settings: Any) -> AttackResult:
         """Attacks images; takes what every attack takes but targets, and `early_stop`, which it lives by.
 
         Returns:
             Per example what the attack that did worst to the model found.
         """
-        from kerasrobust.evaluation.evaluate import evaluate  # Which knows the attacks, and so this module.
-
-        return evaluate(model, x, y, attacks=self, **settings).worst
+        task = Task.checked(model, x, y, emit=as_emit(settings.pop("progress", None)), **settings)
+        parts, _ = without_gradients(self.parts_of_chain(task.classifier), task)
+        return run_chain(parts, task).worst

@@ -4,30 +4,30 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from kerasrobust.attacks import ATTACKS, Attack, AttackResult, Step, make_attack
-from kerasrobust.attacks.base import PASSES
-from kerasrobust.attacks.checkpoint import Memory
-from kerasrobust.attacks.verdict import Verdict, check_sizes, judge, predict
+from kerasrobust.attacks import Attack, AttackResult, make_attack
+from kerasrobust.attacks.checkpoint import Checkpoints
+from kerasrobust.attacks.driver import PASSES, Task
+from kerasrobust.attacks.verdict import predict
 from kerasrobust.errors import InputError
 from kerasrobust.evaluation.audit import Audit, Case, run_audit
 from kerasrobust.evaluation.autoattack import AutoAttack
-from kerasrobust.evaluation.outcome import AttackReport, Share, combine, judged, report
-from kerasrobust.events import Finding
-from kerasrobust.networks.classifier import Classifier, as_classifier, check_images, has_gradient
+from kerasrobust.evaluation.chain import PROBES, Part, part_of, run_chain, without_gradients
+from kerasrobust.evaluation.outcome import AttackReport, Share
+from kerasrobust.events import AttackProgress, Emit, Finding, Log
+from kerasrobust.networks.classifier import Classifier
 from kerasrobust.runs import read_json, write_json
 from kerasrobust.stats import accuracy_interval
-from kerasrobust.twins.precision import chosen_precision
+from kerasrobust.twins.precision import MEANING
 
-PROBES = 16
-"""Images on which it is tried whether gradients reach them."""
+FORMAT = 2
+"""Of the files in `resume_dir`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +80,7 @@ def evaluate(
     x: np.ndarray,
     y: np.ndarray,
     *,
-    attacks: str | Attack | AutoAttack | Iterable[str | Attack | AutoAttack] = "pgd",
+    attacks: str | Attack[Any] | AutoAttack | Iterable[str | Attack[Any] | AutoAttack] = "pgd",
     norm: str = "linf",
     epsilon: float = 8 / 255,
     eot: int | None = None,
@@ -91,9 +91,8 @@ def evaluate(
     audit: bool = True,
     thorough: bool = False,
     resume_dir: Path | str | None = None,
-    started: Callable[[Attack], None] | None = None,
-    progress: Callable[[Attack, Step], None] | None = None,
-    finished: Callable[[AttackReport], None] | None = None,
+    emit: Emit | None = None,
+    progress: Callable[[Attack[Any], AttackProgress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> Evaluation:
     """Measures clean accuracy, and robust accuracy under one attack or several.
@@ -117,11 +116,10 @@ def evaluate(
         passes: fresh passes that judge each example of a randomized network.
         audit: look for reasons to doubt the figures, at a tenth of the attacks' gradient evaluations at most.
         thorough: let the audit spend what each of its checks needs instead.
-        resume_dir: a folder where finished batches are kept: an evaluation that was killed and is called again with the
-            same arguments goes on where it was, and ends with the same result.
-        started: called with each attack before it runs.
-        progress: called with the attack and a `Step` about every half second.
-        finished: called with each attack's report.
+        resume_dir: a folder where finished batches are saved: an evaluation that was killed and is called again with
+            the same arguments resumes where it was, and ends with the same result.
+        emit: takes events: each attack's start, progress and result, then findings, and what there is to say of them.
+        progress: called with the attack and an `AttackProgress` a few times a second.
         should_stop: asked about every half second.
 
     Raises:
@@ -132,97 +130,45 @@ def evaluate(
         >>> evaluation = evaluate(model, x, y, attacks="autoattack", epsilon=8 / 255)
         >>> evaluation.robust_accuracy, evaluation.interval, evaluation.warnings
     """
-    classifier = as_classifier(model, image_shape=np.shape(x)[1:] if np.ndim(x) == 4 else None)
-    x, y = check_images(classifier, x, y)
-    check_sizes(batch_size, passes)
+    task = Task.checked(
+        model, x, y, precision=precision, seed=seed, batch_size=batch_size, passes=passes, emit=emit,
+        should_stop=should_stop,
+    )  # fmt: skip
     chosen = [attacks] if isinstance(attacks, str | Attack | AutoAttack) else list(attacks)
     if not chosen:
         raise InputError("Expected at least one attack. Received: none. Try 'pgd'.")
     made = [_made(item, norm, epsilon, eot) for item in chosen]
+    classifier = task.classifier
     findings = [Finding(code=code, message=text, severity="warning") for code, text in classifier.warnings]
-    plan = _plan(classifier, x, made, epsilon, findings)
-    memory = Memory(None if resume_dir is None else Path(resume_dir))
-    settings = {"seed": seed, "batch_size": batch_size, "passes": passes}
-    precision = _agreed(memory, classifier, x, y, [part.attack for part in plan], settings, precision)
-    stop = should_stop or (lambda: False)
-
-    def verdict(images: np.ndarray, use: int) -> Verdict:
-        count = passes if classifier.randomized else 1
-        return judge(
-            classifier, images, y, passes=count, seed=[seed, use], batch_size=batch_size, should_stop=stop
-        )  # fmt: skip
-
-    clean = verdict(x, 1)
-    reports: list[AttackReport] = []
-    left = clean.correct_rate
-    for number, (attack, chained, radius) in enumerate(plan):
-        if started:
-            started(attack)
-        only = left > 0 if chained else np.ones(len(x), bool)
-        result = attack(
-            classifier,
-            x,
-            y,
-            seed=seed,
-            precision=precision,
-            batch_size=batch_size,
-            progress=None if progress is None else partial(progress, attack),
-            should_stop=should_stop,
-            passes=passes,
-            clean=clean,
-            only=only,
-            memory=memory.inside(f"{number}-{attack.name}"),
-        )
-        found = report(attack, result, radius, classifier.randomized, only, left)
-        left = np.minimum(left, found.rates) if chained else left
-        reports.append(found)
-        if finished:
-            finished(found)
-    worst, names = combine(reports, x)
-    if classifier.randomized and len(reports) > 1:
-        # The lowest of several noisy rates is biased low, so the worst example of each is judged on fresh passes.
-        worst = judged(worst, verdict(worst.x_adv, 3))
-        rates = worst.correct_rate
-    else:
-        rates = np.min([item.rates for item in reports], axis=0)
+    parts, more = without_gradients(_parts(made, classifier, epsilon), task)
+    findings += [note for item in made if isinstance(item, AutoAttack) for note in _about_version(classifier, item)]
+    findings += more
+    checkpoints = Checkpoints(None if resume_dir is None else Path(resume_dir))
+    task = replace(task, precision=_agreed(checkpoints, task, parts, passes))
+    found = run_chain(parts, task, checkpoints=checkpoints, progress=progress)
     audited = None
     if audit:
-        case = Case(
-            classifier=classifier, x=x, y=y, clean=clean, reports=reports, worst=worst, rates=rates, seed=seed,
-            batch_size=batch_size, should_stop=stop, thorough=thorough,
-        )  # fmt: skip
-        audited = run_audit(case)
+        audited = run_audit(Case(task=task, found=found, thorough=thorough))
         findings += audited.findings
+    if emit is not None:
+        _conclude(emit, found.reports, findings, audited)
+    randomized = classifier.randomized
     return Evaluation(
-        clean_accuracy=clean.accuracy,
-        clean_interval=accuracy_interval(clean.correct_rate, classifier.randomized),
-        robust_accuracy=float(rates.mean()),
-        interval=accuracy_interval(rates, classifier.randomized),
-        majority=_share(rates > 0.5, classifier.randomized),
-        worst_case=_share(rates == 1, classifier.randomized),
-        per_example=rates,
-        worst=worst,
-        by_attack=names,
-        attacks=reports,
-        randomized=classifier.randomized,
-        precision=", ".join(dict.fromkeys(item.result.precision for item in reports)),
+        clean_accuracy=found.clean.accuracy,
+        clean_interval=accuracy_interval(found.clean.correct_rate, randomized),
+        robust_accuracy=float(found.rates.mean()),
+        interval=accuracy_interval(found.rates, randomized),
+        majority=_share(found.rates > 0.5, randomized),
+        worst_case=_share(found.rates == 1, randomized),
+        per_example=found.rates,
+        worst=found.worst,
+        by_attack=found.by_attack,
+        attacks=found.reports,
+        randomized=randomized,
+        precision=", ".join(dict.fromkeys(item.result.precision for item in found.reports)),
         findings=findings,
         audit=audited,
     )
-
-
-class Part(NamedTuple):
-    """An attack of an evaluation.
-
-    Attributes:
-        attack: what runs.
-        chained: whether it runs only on what those before it have left.
-        radius: at which robust accuracy is read off.
-    """
-
-    attack: Attack
-    chained: bool
-    radius: float
 
 
 def _share(right: np.ndarray, randomized: bool) -> Share:
@@ -230,7 +176,7 @@ def _share(right: np.ndarray, randomized: bool) -> Share:
     return Share(float(rates.mean()), accuracy_interval(rates, randomized))
 
 
-def _made(item: str | Attack | AutoAttack, norm: str, epsilon: float, eot: int | None) -> Attack | AutoAttack:
+def _made(item: str | Attack[Any] | AutoAttack, norm: str, epsilon: float, eot: int | None) -> Attack[Any] | AutoAttack:
     if not isinstance(item, str):
         return item
     if item == AutoAttack.name:
@@ -238,53 +184,12 @@ def _made(item: str | Attack | AutoAttack, norm: str, epsilon: float, eot: int |
     return make_attack(item, epsilon=epsilon, norm=norm, eot=eot or 1)
 
 
-def _plan(
-    classifier: Classifier,
-    x: np.ndarray,
-    made: Sequence[Attack | AutoAttack],
-    epsilon: float,
-    findings: list[Finding],
-) -> list[Part]:
-    """Returns the attacks that run."""
-    plan: list[Part] = []
-
-    def add(attack: Attack, chained: bool, epsilon: float) -> None:
-        radius = attack.radius()
-        plan.append(Part(attack, chained, epsilon if radius is None else radius))
-
+def _parts(made: Sequence[Attack[Any] | AutoAttack], classifier: Classifier, epsilon: float) -> list[Part]:
+    """Returns the attacks that were asked for."""
+    parts: list[Part] = []
     for item in made:
-        if isinstance(item, AutoAttack):
-            for attack in item.parts(classifier):
-                add(attack, True, item.epsilon)
-            findings += _about_version(classifier, item)
-        else:
-            add(item, False, epsilon)
-    some = x[:PROBES]
-    if all(part.attack.gradient_free for part in plan) or has_gradient(classifier, some):
-        return plan
-    logits = predict(classifier, some)
-    # Equal rows of a product may differ by rounding, as cores share them out by who is free.
-    if len(some) > 1 and np.ptp(logits, axis=0).max() <= 1e-6 * max(1.0, np.abs(logits).max()):
-        # A network that says the same of every image hides no gradient: it has none, and no attack can change its mind.
-        return plan
-    blind = [part for part in plan if not part.attack.gradient_free]
-    plan = [part for part in plan if part.attack.gradient_free]
-    there, norm, radius = [part.attack.name for part in plan], blind[0].attack.norm, blind[0].radius
-    for name in ("square", "hopskipjump"):
-        if name not in there and norm in ATTACKS[name].norms:
-            add(make_attack(name, norm=norm, epsilon=radius, eot=blind[0].attack.eot), True, radius)
-    names = ", ".join(part.attack.name for part in plan)
-    findings.append(
-        Finding(
-            code="black-box-only",
-            message=(
-                f"No gradient of {classifier.name!r} reaches the images, so only black-box attacks ran ({names}). "
-                "Attacks on the gradients would find more: take the robust accuracy as a bound from above."
-            ),
-            severity="warning",
-        )
-    )
-    return plan
+        parts += item.parts_of_chain(classifier) if isinstance(item, AutoAttack) else [part_of(item, epsilon)]
+    return parts
 
 
 def _about_version(classifier: Classifier, attack: AutoAttack) -> list[Finding]:
@@ -315,44 +220,63 @@ def _about_version(classifier: Classifier, attack: AutoAttack) -> list[Finding]:
     return found
 
 
-def _agreed(
-    memory: Memory,
-    classifier: Classifier,
-    x: np.ndarray,
-    y: np.ndarray,
-    attacks: Sequence[Attack],
-    settings: dict[str, Any],
-    precision: str,
-) -> str:
-    """Returns the precision of the evaluation: that of its first start, where it goes on.
+def _agreed(checkpoints: Checkpoints, task: Task, parts: Sequence[Part], passes: int) -> str:
+    """Returns the precision of the evaluation: that of its first start, where it is resumed.
 
     Raises:
-        InputError: where the folder holds batches of another model, other data or other settings.
+        InputError: where the folder holds batches of another model, other data, other settings or an older format.
     """
-    precision = chosen_precision(classifier, precision, x)
-    if memory.folder is None:
-        return precision
+    if checkpoints.folder is None:
+        return task.precision
+    classifier = task.classifier
     # Not Keras' `variables`, among which are the states of random generators.
     variables = getattr(classifier.model, "weights", getattr(classifier.model, "variables", ()))
-    parts = [np.asarray(variable) for variable in variables]
+    arrays = [np.asarray(variable) for variable in variables]
     if classifier.repeats:  # A function's only mark is what it says.
         key = tf.constant([0, 6]) if classifier.seedable else None
-        parts.append(predict(classifier, x[:PROBES], batch_size=settings["batch_size"], key=key))
-    now = settings | {
-        "attacks": [f"{attack.name} {attack.settings()}" for attack in attacks],
-        "model": zlib.crc32(b"".join(part.tobytes() for part in parts)),
-        "data": zlib.crc32(y.tobytes(), zlib.crc32(x.tobytes())),
+        arrays.append(predict(classifier, task.x[:PROBES], batch_size=task.batch_size, key=key))
+    now = {
+        "format": FORMAT,
+        "seed": task.seed,
+        "batch_size": task.batch_size,
+        "passes": passes,
+        "attacks": [f"{part.attack.name} {part.attack.settings()}" for part in parts],
+        "model": zlib.crc32(b"".join(part.tobytes() for part in arrays)),
+        "data": zlib.crc32(task.y.tobytes(), zlib.crc32(task.x.tobytes())),
     }
-    path = memory.folder / "evaluation.json"
+    path = checkpoints.folder / "evaluation.json"
     before = read_json(path)
     if before is None:
-        memory.folder.mkdir(parents=True, exist_ok=True)
-        write_json(path, now | {"precision": precision})
-        return precision
+        checkpoints.folder.mkdir(parents=True, exist_ok=True)
+        write_json(path, now | {"precision": task.precision})
+        return task.precision
+    anew = "begin anew: by another --name, by --overwrite, or in an empty folder."
+    if before.get("format") != FORMAT:
+        raise InputError(
+            f"Expected an unfinished evaluation of this version in {checkpoints.folder}. Received: one that another "
+            f"version of kerasrobust has begun. Finish it with that version, or {anew}"
+        )
     other = [name for name in now if before.get(name) != now[name]]
     if other:
         raise InputError(
-            f"Expected the evaluation that {memory.folder} was begun with. Received: another in {', '.join(other)}. "
-            "Go on with the same, or begin anew: by another --name, by --overwrite, or in an empty folder."
+            f"Expected the evaluation that {checkpoints.folder} was begun with. Received: another in "
+            f"{', '.join(other)}. Resume the same, or {anew}"
         )
-    return str(before.get("precision", precision))
+    return str(before.get("precision", task.precision))
+
+
+def _conclude(emit: Emit, reports: Sequence[AttackReport], findings: Sequence[Finding], audit: Audit | None) -> None:
+    """Emits in which arithmetic gradients were computed, the findings, and what the audit has looked at."""
+    if any(report.result.gradients for report in reports):
+        for word in dict.fromkeys(report.result.precision for report in reports):
+            names = [report.attack.name for report in reports if report.result.precision == word]
+            whose = "The attacks' gradients" if len(names) == len(reports) else f"The gradients of {', '.join(names)}"
+            emit(Log(level="info", message=f"{whose} were computed {MEANING[word]}."))
+    for finding in findings:
+        emit(finding)
+    if audit is not None:
+        found = f"{len(audit.findings)} found" if audit.findings else "nothing found"
+        left = ", ".join(audit.left_out)
+        rest = f"; left out, as they cost too much or had too few images: {left}" if left else ""
+        message = f"Audit: {len(audit.checked)} reasons for doubt were looked for, {found}{rest}."
+        emit(Log(level="info", message=message))

@@ -47,7 +47,7 @@ class AttackReport:
         result: what the attack found.
     """
 
-    attack: Attack
+    attack: Attack[Any]
     epsilon: float
     attacked: np.ndarray
     rates: np.ndarray
@@ -73,12 +73,12 @@ class AttackReport:
         if not everything:
             entry["attacked"] = int(self.attacked.sum())
         # One that stops inside a radius doesn't look for the nearest example.
-        if self.attack.minimum_norm and everything and getattr(self.attack, "epsilon", None) is None:
+        if self.attack.minimum_norm and everything and self.attack.search_radius() is None:
             entry["curve"] = [list(point) for point in curve(self.result)]
         return entry
 
 
-def surviving(attack: Attack, result: AttackResult, epsilon: float) -> np.ndarray:
+def surviving(attack: Attack[Any], result: AttackResult, epsilon: float) -> np.ndarray:
     """Returns per example the share of passes that are right at this radius, float64 (N,).
 
     A minimum-norm attack has one distance per example: an example further away than `epsilon` counts as it was before.
@@ -111,7 +111,7 @@ def curve(result: AttackResult, epsilons: Sequence[float] | None = None) -> list
 
 
 def report(
-    attack: Attack,
+    attack: Attack[Any],
     result: AttackResult,
     epsilon: float,
     randomized: bool,

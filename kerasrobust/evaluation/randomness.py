@@ -11,18 +11,20 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from kerasrobust.attacks import PGD, Step
-from kerasrobust.attacks.verdict import judge
+from kerasrobust.attacks import PGD
+from kerasrobust.attacks.driver import Task, drive
+from kerasrobust.attacks.verdict import Verdict
 from kerasrobust.errors import InputError
-from kerasrobust.events import Finding
-from kerasrobust.networks.classifier import Classifier, as_classifier, check_images
+from kerasrobust.evaluation.chain import started
+from kerasrobust.events import AttackFinished, AttackProgress, Emit, Event, Finding
+from kerasrobust.networks.classifier import Classifier, as_classifier
 from kerasrobust.networks.noise import is_noisy, keyed_noise, noise_off
 from kerasrobust.ops.balls import Norm
 from kerasrobust.show.figures import format_accuracy
@@ -34,7 +36,7 @@ NOTHING = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
-class Line:
+class Trial:
     """One attack's part.
 
     Attributes:
@@ -64,7 +66,7 @@ class Line:
     seconds: float
 
     @property
-    def told(self) -> str:
+    def title(self) -> str:
         """What a sentence calls it."""
         if self.name == "pgd-frozen":
             return "PGD on frozen noise"
@@ -73,7 +75,7 @@ class Line:
         return f"PGD with EOT {self.eot}" if self.eot > 1 else "plain PGD"
 
     def entry(self, norm: str, epsilon: float) -> dict[str, Any]:
-        """Returns the line's entry in `result.json`."""
+        """Returns the attack's entry in `result.json`."""
         return {
             "name": self.name,
             "norm": norm,
@@ -94,21 +96,21 @@ class Randomness:
     Attributes:
         clean_accuracy: mean accuracy over fresh passes on the unchanged images.
         clean_interval: its 95 % interval.
-        lines: one per attack.
+        trials: one per attack.
         verdict: the answer, with its figures.
         findings: the verdict where it is no praise, and what was left out.
     """
 
     clean_accuracy: float
     clean_interval: tuple[float, float]
-    lines: list[Line]
+    trials: list[Trial]
     verdict: str
     findings: list[Finding]
 
     @property
-    def strongest(self) -> Line:
+    def strongest(self) -> Trial:
         """The attack that left the least."""
-        return min(self.lines, key=lambda line: line.accuracy)
+        return min(self.trials, key=lambda trial: trial.accuracy)
 
 
 def probe_randomness(
@@ -122,10 +124,8 @@ def probe_randomness(
     passes: int = 50,
     seed: int = 0,
     batch_size: int = 256,
-    started: Callable[[str, PGD], None] | None = None,
-    progress: Callable[[str, Step], None] | None = None,
-    finished: Callable[[Line], None] | None = None,
-    should_stop: Callable[[], bool] = lambda: False,
+    emit: Emit | None = None,
+    should_stop: Callable[[], bool] | None = None,
 ) -> Randomness:
     """Attacks a randomized network in several ways of equal cost and says what its noise is worth.
 
@@ -140,9 +140,7 @@ def probe_randomness(
         passes: fresh passes that judge each example.
         seed: of everything random.
         batch_size: images at once.
-        started: called with each attack's name and settings before it runs.
-        progress: called with its name and a `Step` about every half second.
-        finished: called with each line.
+        emit: takes events: each attack's start, progress and result, then the findings.
         should_stop: asked about every half second.
 
     Raises:
@@ -152,8 +150,11 @@ def probe_randomness(
     Example:
         >>> print(probe_randomness(model, x, y).verdict)
     """
-    classifier = as_classifier(model, image_shape=np.shape(x)[1:] if np.ndim(x) == 4 else None)
-    x, y = check_images(classifier, x, y)
+    task = Task.checked(
+        model, x, y, precision="float32", seed=seed, batch_size=batch_size, passes=passes, emit=emit,
+        should_stop=should_stop,
+    )  # fmt: skip
+    classifier = task.classifier
     if not classifier.randomized:
         raise InputError(
             f"Expected a randomized network. Received: {classifier.name!r}, which gives the same answer each time. "
@@ -163,95 +164,102 @@ def probe_randomness(
         raise InputError(f"Expected at least {max(EOTS)} gradient evaluations. Received: {gradients}. Try 500.")
     # So that every number of passes divides it.
     gradients = -(-gradients // 100) * 100
-    common: dict[str, Any] = {"passes": passes, "batch_size": batch_size, "should_stop": should_stop}
-    clean = judge(classifier, x, y, seed=[seed, 1], **common)
-    plan: list[tuple[str, int, Classifier]] = [(f"pgd-eot-{eot}", eot, classifier) for eot in EOTS]
+    clean = task.judge(task.x, 1)
     findings = list(_left_out(classifier))
-    if not findings:
-        key = tf.constant([seed % 2**31, 11])
-        frozen = _steered(classifier, x, lambda: keyed_noise(key, shared=True))
-        plan = [("pgd-frozen", 1, frozen), *plan, ("pgd-transfer", 1, _steered(classifier, x, noise_off))]
-    lines = []
-    for name, eot, target in plan:
+    trials = []
+    for name, eot, target in _plan(task, steered=not findings):
         # The last iterate: the first that fools one draw of noise is no good against another.
         attack = PGD(norm=norm, epsilon=epsilon, steps=gradients // eot, eot=eot, keep_best=False)
-        if started:
-            started(name, attack)
-        result = attack(
-            target,
-            x,
-            y,
-            seed=seed,
-            precision="float32",
-            batch_size=batch_size,
-            progress=None if progress is None else lambda step, name=name: progress(name, step),  # type: ignore[misc]
-            early_stop=False,
-            should_stop=should_stop,
-            passes=passes,
-            only=clean.correct_rate > 0,
-            clean=clean if target is classifier else None,
-        )
-        fresh = result if target is classifier else judge(classifier, result.x_adv, y, seed=[seed, 2], **common)
-        line = Line(
-            name=name,
-            eot=eot,
-            steps=attack.steps,
-            rates=fresh.correct_rate,
-            accuracy=float(fresh.correct_rate.mean()),
-            interval=bootstrap(fresh.correct_rate),
-            own_accuracy=None if target is classifier else float(result.correct_rate.mean()),
-            x_adv=result.x_adv,
-            gradients=result.gradients,
-            forwards=result.forwards,
-            seconds=result.seconds,
-        )
-        lines.append(line)
-        if finished:
-            finished(line)
-    code, verdict = judgement(lines)
+        trial = _attacked(task, name, attack, target, clean)
+        trials.append(trial)
+        if emit is not None:
+            emit(AttackFinished(attack=name, **trial.entry(norm, epsilon)))
+    code, verdict = judgement(trials)
     if code:
-        figures = {line.name: line.accuracy for line in lines}
+        figures = {trial.name: trial.accuracy for trial in trials}
         findings.insert(0, Finding(code=code, message=verdict, severity="warning", evidence=figures))
+    if emit is not None:
+        for finding in findings:
+            emit(finding)
     return Randomness(
         clean_accuracy=clean.accuracy,
         clean_interval=bootstrap(clean.correct_rate),
-        lines=lines,
+        trials=trials,
         verdict=verdict,
         findings=findings,
     )
 
 
-def judgement(lines: list[Line]) -> tuple[str | None, str]:
+def _plan(task: Task, steered: bool) -> list[tuple[str, int, Classifier]]:
+    """Returns each attack's name, its passes, and what it attacks."""
+    classifier = task.classifier
+    plan: list[tuple[str, int, Classifier]] = [(f"pgd-eot-{eot}", eot, classifier) for eot in EOTS]
+    if not steered:
+        return plan
+    key = tf.constant([task.seed % 2**31, 11])
+    frozen = _steered(classifier, task.x, lambda: keyed_noise(key, shared=True))
+    return [("pgd-frozen", 1, frozen), *plan, ("pgd-transfer", 1, _steered(classifier, task.x, noise_off))]
+
+
+def _attacked(task: Task, name: str, attack: PGD, target: Classifier, clean: Verdict) -> Trial:
+    """Runs an attack against a network or what it is without its noise, and judges it on the network."""
+
+    def emit(event: Event) -> None:
+        if task.emit is not None:
+            task.emit(replace(event, attack=name) if isinstance(event, AttackProgress) else event)
+
+    emit(started(attack, len(task.x), name))
+    own = target is task.classifier
+    aimed = replace(task, classifier=target, passes=task.passes if own else 1, emit=emit)
+    only = clean.correct_rate > 0
+    result = drive(attack, aimed, early_stop=False, only=only, clean=clean if own else None)
+    rates = (result if own else task.judge(result.x_adv, 2)).correct_rate
+    return Trial(
+        name=name,
+        eot=attack.eot,
+        steps=attack.steps,
+        rates=rates,
+        accuracy=float(rates.mean()),
+        interval=bootstrap(rates),
+        own_accuracy=None if own else float(result.correct_rate.mean()),
+        x_adv=result.x_adv,
+        gradients=result.gradients,
+        forwards=result.forwards,
+        seconds=result.seconds,
+    )
+
+
+def judgement(trials: list[Trial]) -> tuple[str | None, str]:
     """Returns a finding's code, or None where the noise hides nothing, and the verdict as a sentence or two."""
-    plain = next(line for line in lines if line.name == "pgd-eot-1")
-    best = min(lines, key=lambda line: line.accuracy)
+    plain = next(trial for trial in trials if trial.name == "pgd-eot-1")
+    best = min(trials, key=lambda trial: trial.accuracy)
     left, least = format_accuracy(plain.accuracy), format_accuracy(best.accuracy)
     gap = plain.rates - best.rates
     # Paired by example; three standard errors, as the strongest of several attacks was chosen by its figure.
     noise = 3 * gap.std() / np.sqrt(len(gap))
-    twin = next((line.own_accuracy for line in lines if line.name == "pgd-transfer"), None)
+    twin = next((trial.own_accuracy for trial in trials if trial.name == "pgd-transfer"), None)
     told = f" The same network without its noise keeps {format_accuracy(twin)}." if twin is not None else ""
     if best.accuracy <= NOTHING:
         beside = "" if best is plain else f" at the cost at which plain PGD leaves {left}"
-        return "noise-defends-nothing", f"No: {best.told} leaves {least}{beside}. The noise defends nothing."
+        return "noise-defends-nothing", f"No: {best.title} leaves {least}{beside}. The noise defends nothing."
     if gap.mean() > max(noise, 0.01):
         return "noisy-gradients", (
-            f"In part: plain PGD leaves {left}, and {best.told} at the same cost {least}. The difference of "
+            f"In part: plain PGD leaves {left}, and {best.title} at the same cost {least}. The difference of "
             f"{100 * gap.mean():.1f} points was noise in the gradients, no defence.{told}"
         )
     if twin is not None and twin >= best.accuracy:
         return "noise-adds-nothing", (
             f"No: the same network without its noise keeps {format_accuracy(twin)}, and with it {least} "
-            f"({best.told}). What defends it isn't the noise."
+            f"({best.title}). What defends it isn't the noise."
         )
     if noise > 0.1:
         return "few-examples", (
-            f"Not to be told from {len(gap)} images: plain PGD leaves {left} and {best.told} {least}, a difference of "
+            f"Not to be told from {len(gap)} images: plain PGD leaves {left} and {best.title} {least}, a difference of "
             f"{100 * gap.mean():.1f} points that is known to {100 * noise:.0f} only. Take more images.{told}"
         )
     return None, (
         f"Yes, as far as these attacks tell: none leaves clearly less than plain PGD ({left}); the lowest is "
-        f"{best.told} with {least}. The figure isn't owed to noise in the gradients.{told}"
+        f"{best.title} with {least}. The figure isn't owed to noise in the gradients.{told}"
     )
 
 

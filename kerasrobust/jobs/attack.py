@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kerasrobust.attacks import ATTACKS, PGD, Attack, AttackResult, Step, make_attack
+from kerasrobust.attacks import ATTACKS, PGD, Attack, AttackResult, make_attack
 from kerasrobust.config import AttackConfig, AuditConfig, RandomnessConfig, RunConfig, to_dict
 from kerasrobust.data.dataset import Dataset
 from kerasrobust.data.load import load_dataset
@@ -19,15 +18,13 @@ from kerasrobust.errors import InputError
 from kerasrobust.evaluation.autoattack import AutoAttack
 from kerasrobust.evaluation.evaluate import Evaluation, evaluate
 from kerasrobust.evaluation.outcome import AttackReport, Share
-from kerasrobust.events import AttackFinished, AttackProgress, AttackStarted, ExamplesSaved, Log
+from kerasrobust.events import ExamplesSaved, Log
 from kerasrobust.jobs.context import Context
 from kerasrobust.networks import saving
 from kerasrobust.networks.classifier import Classifier, as_classifier, check_images
 from kerasrobust.show.examples import read_index, read_pair, write_examples
 from kerasrobust.show.figures import summary
 from kerasrobust.show.report import ExampleStrip
-from kerasrobust.training.callbacks import PROGRESS_SECONDS
-from kerasrobust.twins.precision import MEANING
 
 STRIPS = 8
 """Images in a report, per attack."""
@@ -67,7 +64,7 @@ def _measure(
     config: AttackConfig | AuditConfig,
     classifier: Classifier,
     data: Dataset,
-    attack: Attack | AutoAttack,
+    attack: Attack[Any] | AutoAttack,
     thorough: bool = False,
 ) -> Evaluation:
     """Runs a config's attack; what is finished of it is kept in the run's folder."""
@@ -86,7 +83,7 @@ def _measure(
     )
 
 
-def _attack(config: AttackConfig) -> Attack | AutoAttack:
+def _attack(config: AttackConfig) -> Attack[Any] | AutoAttack:
     """Returns what a config asks for: an attack, AutoAttack, or several attacks as a custom AutoAttack."""
     radius = float(config.epsilon)
     if config.attack == AutoAttack.name:
@@ -196,69 +193,13 @@ def _verdicts(evaluation: Evaluation) -> dict[str, Any] | None:
     }
 
 
-def progress_teller(context: Context) -> Callable[[str, Step], None]:
-    """Returns what tells an attack's progress as events, a few times a second at most."""
-    told = 0.0
-
-    def tell(name: str, step: Step) -> None:
-        nonlocal told
-        if time.monotonic() - told >= PROGRESS_SECONDS or step.done == step.total:
-            told = time.monotonic()
-            context.emit(AttackProgress(attack=name, **vars(step)))
-
-    return tell
-
-
 def evaluate_with_events(
-    context: Context, model: Any, data: Dataset, attacks: Sequence[Attack | AutoAttack], **settings: Any
+    context: Context, model: Any, data: Dataset, attacks: Sequence[Attack[Any] | AutoAttack], **settings: Any
 ) -> Evaluation:
-    """Calls `evaluate` and tells its course as events."""
-
-    def started(attack: Attack) -> None:
-        context.emit(
-            AttackStarted(
-                attack=attack.name,
-                norm=attack.norm,
-                epsilon=attack.radius(),
-                examples=len(data),
-                settings=attack.settings(),
-            )
-        )
-
-    progress = progress_teller(context)
-
-    def finished(report: AttackReport) -> None:
-        context.emit(AttackFinished(attack=report.attack.name, **report.entry()))
-
-    evaluation = evaluate(
-        model,
-        data.x,
-        data.y,
-        attacks=attacks,
-        started=started,
-        progress=lambda attack, step: progress(attack.name, step),
-        finished=finished,
-        should_stop=context.should_stop,
-        **settings,
-    )
-    if any(report.result.gradients for report in evaluation.attacks):
-        for word in dict.fromkeys(report.result.precision for report in evaluation.attacks):
-            names = [report.attack.name for report in evaluation.attacks if report.result.precision == word]
-            whose = (
-                "The attacks' gradients"
-                if len(names) == len(evaluation.attacks)
-                else f"The gradients of {', '.join(names)}"
-            )
-            context.emit(Log(level="info", message=f"{whose} were computed {MEANING[word]}."))
-    for finding in evaluation.findings:
-        context.emit(finding)
-    if evaluation.audit is not None:
-        checked, left_out = evaluation.audit.checked, evaluation.audit.left_out
-        found = f"{len(evaluation.audit.findings)} found" if evaluation.audit.findings else "nothing found"
-        rest = f"; left out, as they cost too much or had too few images: {', '.join(left_out)}" if left_out else ""
-        message = f"Audit: {len(checked)} reasons for doubt were looked for, {found}{rest}."
-        context.emit(Log(level="info", message=message))
-    return evaluation
+    """Evaluates a model on a data set; the run gets the events."""
+    return evaluate(
+        model, data.x, data.y, attacks=attacks, emit=context.emit, should_stop=context.should_stop, **settings
+    )  # fmt: skip
 
 
 def save_examples(

@@ -6,12 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from kerasrobust.attacks import PGD
 from kerasrobust.config import RandomnessConfig, to_dict
 from kerasrobust.errors import InputError
-from kerasrobust.evaluation.randomness import Line, probe_randomness
-from kerasrobust.events import AttackFinished, AttackStarted, Log
-from kerasrobust.jobs.attack import describe, load_subject, progress_teller
+from kerasrobust.evaluation.randomness import probe_randomness
+from kerasrobust.events import Log
+from kerasrobust.jobs.attack import describe, load_subject
 from kerasrobust.jobs.context import Context
 from kerasrobust.show.figures import summary
 
@@ -26,15 +25,6 @@ def prepare(context: Context, config: RandomnessConfig) -> Callable[[], dict[str
         )
     epsilon = float(config.epsilon)
 
-    def started(name: str, attack: PGD) -> None:
-        settings = attack.settings()
-        context.emit(
-            AttackStarted(attack=name, norm=config.norm, epsilon=epsilon, examples=len(data), settings=settings)
-        )
-
-    def finished(line: Line) -> None:
-        context.emit(AttackFinished(attack=line.name, **line.entry(config.norm, epsilon)))
-
     def work() -> dict[str, Any]:
         with context.stage("randomness", f"Is the randomness of {config.model} real?"):
             found = probe_randomness(
@@ -47,13 +37,9 @@ def prepare(context: Context, config: RandomnessConfig) -> Callable[[], dict[str
                 passes=config.passes,
                 seed=config.seed,
                 batch_size=config.batch_size,
-                started=started,
-                progress=progress_teller(context),
-                finished=finished,
+                emit=context.emit,
                 should_stop=context.should_stop,
             )
-        for finding in found.findings:
-            context.emit(finding)
         result = {
             "schema": 1,
             "kind": config.kind,
@@ -64,9 +50,9 @@ def prepare(context: Context, config: RandomnessConfig) -> Callable[[], dict[str
             "clean_accuracy": found.clean_accuracy,
             "clean_interval": list(found.clean_interval),
             "attacks": [
-                line.entry(config.norm, epsilon)
-                | {"eot": line.eot, "steps": line.steps, "own_accuracy": line.own_accuracy}
-                for line in found.lines
+                trial.entry(config.norm, epsilon)
+                | {"eot": trial.eot, "steps": trial.steps, "own_accuracy": trial.own_accuracy}
+                for trial in found.trials
             ],
             "robust_accuracy": found.strongest.accuracy,
             "interval": list(found.strongest.interval),

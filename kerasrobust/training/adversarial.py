@@ -8,7 +8,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kerasrobust.attacks.algorithm import Images
 from kerasrobust.attacks.gradient import GradientAttack
+from kerasrobust.attacks.loop import advance, noise_key
+from kerasrobust.attacks.network import Network
 from kerasrobust.errors import InputError
 from kerasrobust.networks.architectures import is_graph
 from kerasrobust.networks.classifier import as_classifier
@@ -122,16 +125,19 @@ class AdversarialModel(keras.Model):
         self, attack: GradientAttack, x: tf.Tensor, y: tf.Tensor, key: tf.Tensor, share: tf.Tensor | float
     ) -> tf.Tensor:
         """Returns attacked images; `share` scales the budget and the step with it."""
-        numbers = {name: tf.constant(value) for name, value in attack.parameters().items()}
+        algorithm = attack.resolved(is_noisy(self.network))
+        numbers = {name: tf.constant(value) for name, value in algorithm.numbers().items()}
         numbers |= {name: numbers[name] * share for name in ("epsilon", "step_size")}
-        numbers |= {"early_stop": tf.constant(False), "leave": tf.shape(x)[0], "slack": tf.constant(0.0)}
+        numbers |= {"early_stop": tf.constant(False), "slack": tf.constant(0.0)}
         if self._twin is not None:
             self._twin.refresh()
-        state = attack.begin(self._attacked, x, y, key, numbers)
-        state = attack.advance(self._attacked, state, tf.constant(attack.step_count()), numbers)
-        if attack.keeps_best():
-            state = attack.finish(self._attacked, state, numbers)
-        x_adv, _ = attack.found(state, numbers)
+        network, images = Network(self._attacked, noise_key(key)), Images(x, y, key)
+        state = algorithm.begin(network, images, numbers)
+        steps = tf.constant(0), tf.constant(algorithm.step_count())
+        state, step = advance(algorithm, network, images, state, steps, tf.shape(x)[0], numbers)
+        if algorithm is not attack:  # The best iterate counts, so the last one is looked at too.
+            state = algorithm.look(network.at(step), images, state, numbers)
+        x_adv, _ = algorithm.found(state, numbers)
         return tf.stop_gradient(x_adv)
 
     def _share(self) -> tf.Tensor:
@@ -191,8 +197,7 @@ class AdversarialModel(keras.Model):
         x, y, weights = _unpack(data)
         # A batch's own content makes the key, so that validation repeats from epoch to epoch without a counter.
         key = tf.stack([tf.constant(self.seed, tf.int32), tf.cast(tf.reduce_sum(tf.cast(y, tf.int32)), tf.int32)])
-        attack = self.objective.validation_attack().against(is_noisy(self.network))
-        x_adv = self._craft(attack, x, y, key, 1.0)
+        x_adv = self._craft(self.objective.validation_attack(), x, y, key, 1.0)
         # After the attack, whose loop would leave the losses that layers add by themselves out of reach.
         logits = _logits(self.network, x, draws.fold(key, 1))
         self._loss_tracker.update_state(

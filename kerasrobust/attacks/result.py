@@ -1,0 +1,57 @@
+"""What an attack has found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackResult:
+    """What an attack found, one entry per example in the order of the data.
+
+    Attributes:
+        x_adv: float32 (N, H, W, C) in [0, 1].
+        prediction: int64 (N,), the class of the unchanged image (for a randomized network the most frequent one).
+        prediction_adv: int64 (N,), the same of `x_adv`, re-predicted in float32 after the attack.
+        success: bool (N,): the model is wrong on `x_adv`, also where it was wrong from the start; with targets: it
+            says the target. For a randomized network the majority of fresh passes decides.
+        clean_rate: float64 (N,), share of fresh passes over the unchanged image that are right.
+        correct_rate: float64 (N,), the same over `x_adv`; 0 or 1 where nothing is random.
+        confidence: float32 (N,), mean softmax probability of `prediction`.
+        confidence_adv: float32 (N,), the same of `prediction_adv`.
+        distance: float32 (N,), the norm of `x_adv - x` in the attack's norm.
+        gradients: gradient evaluations spent, summed over examples (a Jacobian counts once per class).
+        forwards: forward passes beyond those, summed over examples.
+        seconds: wall time.
+        precision: of the gradients (`twins.precision`): where "bfloat16" was asked for, the nearest adversarial
+            examples are looked for in "folded".
+        passes: predictions of each fresh pass over `x_adv`, int64 (passes, N).
+    """
+
+    x_adv: np.ndarray
+    prediction: np.ndarray
+    prediction_adv: np.ndarray
+    success: np.ndarray
+    clean_rate: np.ndarray
+    correct_rate: np.ndarray
+    confidence: np.ndarray
+    confidence_adv: np.ndarray
+    distance: np.ndarray
+    gradients: int
+    forwards: int
+    seconds: float
+    precision: str
+    passes: np.ndarray
+
+    @property
+    def correct(self) -> np.ndarray:
+        """Bool (N,), right before the attack."""
+        return self.clean_rate > 0.5
+
+    @property
+    def median_distance(self) -> float:
+        """Median distance over the examples that were right before the attack; a failure counts as infinite."""
+        reached = np.where(self.success, self.distance, np.inf)[self.correct]
+        return float(np.median(reached)) if len(reached) else float("nan")

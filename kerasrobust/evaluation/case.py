@@ -1,0 +1,126 @@
+"""An evaluation as the audit sees it, and what its checks share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from kerasrobust.attacks import PGD, Attack, AttackResult
+from kerasrobust.attacks.driver import Task, drive
+from kerasrobust.evaluation.chain import Chained
+from kerasrobust.events import Finding, Severity
+from kerasrobust.networks.classifier import Classifier
+
+SHARE = 0.1
+"""Gradient evaluations of the audit, as a share of those of the attacks."""
+FORWARD_IMAGES = 256
+"""Images that checks with predictions only look at, at most."""
+FEWEST = 8
+"""Images below which a check says nothing."""
+MANY, FEW = 10, 3
+"""PGD steps of the checks that compare numbers of steps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """An evaluation as the audit sees it.
+
+    Attributes:
+        task: what was attacked.
+        found: what the attacks found.
+        thorough: whether to spend what every check needs, whatever the attacks have spent.
+        count: images that a check with gradients may look at.
+    """
+
+    task: Task
+    found: Chained
+    thorough: bool = False
+    count: int = 0
+
+    @property
+    def classifier(self) -> Classifier:
+        return self.task.classifier
+
+    @property
+    def x(self) -> np.ndarray:
+        return self.task.x
+
+    @property
+    def y(self) -> np.ndarray:
+        return self.task.y
+
+    @property
+    def norm(self) -> str:
+        return self.found.reports[0].attack.norm if self.found.reports else "linf"
+
+    @property
+    def white_norm(self) -> Any:
+        """The norm of the checks' own attacks on gradients: the evaluation's, where they have it."""
+        return self.norm if self.norm in PGD.norms else "linf"
+
+    @property
+    def epsilon(self) -> float:
+        return self.found.reports[0].epsilon if self.found.reports else 8 / 255
+
+    @property
+    def budget(self) -> int:
+        """Gradient evaluations that the audit may spend."""
+        return int(SHARE * sum(report.result.gradients for report in self.found.reports))
+
+    @cached_property
+    def right(self) -> np.ndarray:
+        """Which images the model has right, int64 (R,)."""
+        return np.flatnonzero(self.found.clean.correct_rate > 0.5)
+
+    @property
+    def chosen(self) -> np.ndarray:
+        """The first `count` of them."""
+        return self.right[: self.count]
+
+    def attack(self, attack: Attack[Any]) -> AttackResult:
+        """Attacks the chosen images, every one to the end."""
+        task = Task(
+            classifier=self.classifier,
+            x=self.x[self.chosen],
+            y=self.y[self.chosen],
+            precision="float32",
+            seed=self.task.seed,
+            batch_size=self.task.batch_size,
+            passes=5 if self.classifier.randomized else 1,
+            should_stop=self.task.should_stop,
+        )
+        return drive(attack, task, early_stop=False)
+
+    def pgd(self, epsilon: float, steps: int) -> AttackResult:
+        """Attacks with PGD to its last iterate, whose loss tells more than the best one's."""
+        return self.attack(PGD(norm=self.white_norm, epsilon=epsilon, steps=steps, keep_best=False))
+
+
+@dataclass(frozen=True)
+class Check:
+    """A check of the audit.
+
+    Attributes:
+        codes: of the findings that it may return.
+        cost: gradient evaluations that it spends per image.
+        look: what looks.
+    """
+
+    codes: tuple[str, ...]
+    cost: int
+    look: Callable[[Case], list[Finding]]
+
+
+def finding(code: str, message: str, severity: Severity = "warning", **evidence: float) -> list[Finding]:
+    """Returns one finding, as a list."""
+    figures = {name: float(value) for name, value in evidence.items()}
+    return [Finding(code=code, message=message, severity=severity, evidence=figures)]
+
+
+def percent(share: float) -> str:
+    """Returns a share as a percentage, as in "12.5 %"."""
+    return f"{100 * share:.1f} %"

@@ -1,0 +1,48 @@
+"""A check by attacks that see predictions only."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kerasrobust.attacks import make_attack
+from kerasrobust.evaluation.case import FEWEST, MANY, Case, finding
+from kerasrobust.events import Finding
+
+QUERIES = 300
+
+
+def black_box(case: Case) -> list[Finding]:
+    """Whether attacks that see only predictions break what those with gradients have left."""
+    blind = [report for report in case.found.reports if report.attack.gradient_free]
+    seeing = [report for report in case.found.reports if not report.attack.gradient_free]
+    if not seeing:
+        return []
+    if blind:
+        before = np.min([report.rates for report in seeing], axis=0) > 0.5
+        broken = before & (np.min([report.rates for report in blind], axis=0) <= 0.5)
+        name, total, least = blind[0].attack.name, len(case.y), max(3, 0.01 * len(case.y))
+    elif case.thorough and len(case.right) >= FEWEST:
+        square = make_attack("square", norm=case.norm, epsilon=case.epsilon, queries=QUERIES)
+        result = case.attack(square)
+        before = np.min([report.rates for report in seeing], axis=0)[case.chosen] > 0.5
+        broken = before & result.success
+        name, total, least = f"Square with {QUERIES} queries", case.count, max(3, 0.05 * case.count)
+    else:
+        return []
+    if broken.sum() < least:
+        return []
+    if max(report.attack.step_count() for report in seeing) < MANY:
+        return finding(
+            "black-box-wins",
+            f"{name} breaks {int(broken.sum())} of {total} images that the attacks with gradients had left. These "
+            f"took fewer than {MANY} steps: they were too weak, or their gradients are masked. Use AutoAttack.",
+            broken=broken.sum(), left_before=before.sum(),
+        )  # fmt: skip
+    return finding(
+        "black-box-wins",
+        f"{name} breaks {int(broken.sum())} of {total} images that the attacks with gradients had left "
+        f"({int(before.sum())} were left). A black box should find nothing more: gradients are masked. Report the "
+        "lower figure, and look for what hides them.",
+        "error",
+        broken=broken.sum(), left_before=before.sum(),
+    )  # fmt: skip

@@ -1,0 +1,125 @@
+"""Checks of the gradients: whether they are there, and whether following them helps."""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+
+from kerasrobust.attacks import FGSM
+from kerasrobust.attacks.verdict import predict
+from kerasrobust.evaluation.case import FEW, MANY, Case, finding, percent
+from kerasrobust.events import Finding
+from kerasrobust.ops import losses
+from kerasrobust.ops.tracing import Traced
+from kerasrobust.stats import mcnemar
+
+
+def gradients(case: Case) -> list[Finding]:
+    """Whether gradients are there: of the loss, and of the margin, which can't saturate."""
+    classifier, chosen = case.classifier, case.chosen
+    x, y = tf.constant(case.x[chosen]), tf.constant(case.y[chosen])
+    key = tf.constant([0, 3]) if classifier.seedable else None
+
+    def slopes(x: tf.Tensor, y: tf.Tensor) -> list[tf.Tensor]:
+        found = []
+        for loss in (losses.cross_entropy, losses.margin):
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(x)
+                total = tf.reduce_sum(loss(classifier(x, key), y))
+            found.append(tape.gradient(total, x, unconnected_gradients=tf.UnconnectedGradients.ZERO))
+        return found
+
+    try:
+        slope, plain = (found.numpy().reshape(case.count, -1) for found in Traced(slopes)(x, y))
+    except LookupError:  # TensorFlow's answer where an operation has no gradient registered.
+        slope = plain = np.zeros((case.count, 1), np.float32)
+    bad = float((~np.isfinite(slope)).any(axis=1).mean())
+    sizes, plain_sizes = (np.abs(np.nan_to_num(found)).max(axis=1) for found in (slope, plain))
+    flat = float((plain_sizes == 0).mean())
+    saturated = float(((plain_sizes > 0) & (sizes <= 1e-10 * plain_sizes)).mean())
+    found = []
+    if bad > 0:
+        found += finding(
+            "nan-gradient",
+            f"Gradients hold NaN or infinities for {percent(bad)} of {case.count} images. Attacks take them as 0 there "
+            "and go blind. Look for square roots and divisions at 0 in the model.",
+            share=bad,
+        )
+    if flat > 0.1:
+        found += finding(
+            "zero-gradient",
+            f"For {percent(flat)} of {case.count} images the gradient is exactly 0: something in the model (rounding, "
+            "thresholds, a stopped gradient) hides it, and gradient attacks are blind. Replace its gradient by the "
+            "identity (BPDA), or trust black-box attacks only.",
+            "error",
+            share=flat,
+        )
+    if saturated > 0.1:
+        found += finding(
+            "saturated-loss",
+            f"For {percent(saturated)} of {case.count} images the cross-entropy has no gradient, though the logits "
+            "have: they are so large that softmax rounds to 0 and 1. Attack with a loss that scaling doesn't change: "
+            "AutoAttack, or apgd-t.",
+            "error",
+            share=saturated,
+        )
+    return found
+
+
+def steps(case: Case) -> list[Finding]:
+    """One step against many; the loss after few steps and after many."""
+    one = case.attack(FGSM(norm=case.white_norm, epsilon=case.epsilon))
+    few, many = (case.pgd(case.epsilon, steps) for steps in (FEW, MANY))
+    found = []
+    only_one, only_many = int((one.success & ~many.success).sum()), int((many.success & ~one.success).sum())
+    if only_one - only_many >= 3 and mcnemar(only_one, only_many) < 0.01:
+        found += finding(
+            "one-step-wins",
+            f"Of {case.count} images FGSM breaks {percent(one.success.mean())} and PGD with {MANY} steps "
+            f"{percent(many.success.mean())}. Many steps should never do worse than one: gradients are masked. "
+            "Attack with AutoAttack, whose Square doesn't need them.",
+            "error",
+            one_step=one.success.mean(), many_steps=many.success.mean(),
+        )  # fmt: skip
+    chosen = case.chosen
+    late = _loss(case, many.x_adv, case.y[chosen])
+    for steps, x in ((0, case.x[chosen]), (FEW, few.x_adv)):
+        early = _loss(case, x, case.y[chosen])
+        gaps = late - early
+        if gaps.mean() < -3 * gaps.std() / np.sqrt(case.count) and gaps.mean() < -0.01 * abs(early).mean():
+            found += finding(
+                "loss-falls",
+                f"The mean loss of {case.count} images is {early.mean():.3g} after {steps} steps of PGD and "
+                f"{late.mean():.3g} after {MANY}: its steps don't climb. The gradients point elsewhere than where the "
+                "loss grows.",
+                steps=steps, before=early.mean(), after=late.mean(),
+            )  # fmt: skip
+            break
+    return found
+
+
+def _loss(case: Case, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    logits = predict(case.classifier, x, batch_size=len(x), key=_key(case)).astype(np.float64)
+    top = logits.max(axis=1)
+    return np.log(np.exp(logits - top[:, None]).sum(axis=1)) + top - logits[np.arange(len(y)), y]
+
+
+def _key(case: Case) -> tf.Tensor | None:
+    return tf.constant([case.task.seed % 2**31, 5]) if case.classifier.seedable else None
+
+
+def large_radius(case: Case) -> list[Finding]:
+    """At epsilon 0.5 every image can be turned grey, so that nothing can be left."""
+    pixels = int(np.prod(case.x.shape[1:]))
+    radius = 0.5 if case.white_norm == "linf" else 0.5 * float(np.sqrt(pixels))
+    left = case.pgd(radius, MANY).correct_rate
+    if left.mean() <= 0.05 or (left > 0.5).sum() < 2:
+        return []
+    return finding(
+        "radius-not-fatal",
+        f"At epsilon {radius:.3g}, where every image can be made grey, PGD with {MANY} steps leaves "
+        f"{percent(left.mean())} of {case.count} images right. It should leave none: the attack fails, the model "
+        "doesn't defend. Use AutoAttack.",
+        "error",
+        accuracy=left.mean(), epsilon=radius,
+    )  # fmt: skip

@@ -1,0 +1,110 @@
+"""Checks of the model itself: its outputs, its inputs, its batches, its noise."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kerasrobust.attacks.verdict import predict
+from kerasrobust.evaluation.case import FEWEST, FORWARD_IMAGES, Case, finding, percent
+from kerasrobust.events import Finding
+from kerasrobust.stats import mcnemar
+
+
+def ends_in_softmax(case: Case) -> list[Finding]:
+    """A Keras model that ends in softmax is attacked before it; others were found by the classifier's probe."""
+    model = case.classifier.model
+    if not isinstance(model, keras.Model) or any(code == "softmax-output" for code, _ in case.classifier.warnings):
+        return []
+    outputs = tf.nest.flatten(model(case.x[:FEWEST], training=False))[0].numpy()
+    if (outputs < 0).any() or (abs(outputs.sum(axis=-1) - 1) > 1e-3).any():
+        return []
+    return finding(
+        "softmax-output",
+        f"{case.classifier.name!r} gives probabilities. It was attacked through the logits before its softmax; other "
+        "programs may not see those, and find it stronger than it is. Return logits.",
+        "info",
+    )
+
+
+def input_conventions(case: Case) -> list[Finding]:
+    """Whether the model does much better on the same images in another range or layout."""
+    x, y = case.x[:FORWARD_IMAGES], case.y[:FORWARD_IMAGES]
+    channels = x.shape[-1]
+    mean, spread = x.mean(axis=(0, 1, 2)), x.std(axis=(0, 1, 2)) + 1e-6
+    others = {
+        "input-range": {"[0, 255]": x * 255, "[-1, 1]": 2 * x - 1, "standardised channels": (x - mean) / spread},
+        "input-layout": {"the order of channels reversed": x[..., ::-1]} if channels == 3 else {},
+    }
+    if x.shape[1] == x.shape[2]:
+        others["input-layout"]["height and width exchanged"] = x.transpose(0, 2, 1, 3)
+    right = _right(case, x, y)
+    found = []
+    for code, transforms in others.items():
+        scores = {name: _right(case, changed, y) for name, changed in transforms.items()}
+        if not scores:
+            continue
+        name = max(scores, key=lambda name: scores[name].mean())
+        better = scores[name]
+        gain = better.mean() - right.mean()
+        if gain > 0.1 and mcnemar(int((better & ~right).sum()), int((right & ~better).sum())) < 1e-3:
+            found += finding(
+                code,
+                f"The model is right on {percent(better.mean())} of {len(y)} images with {name}, and on "
+                f"{percent(right.mean())} as they are, in [0, 1]: it was probably trained on the former. Put the "
+                "conversion into the model, as its first layer.",
+                "error",
+                accuracy=right.mean(), accuracy_otherwise=better.mean(),
+            )  # fmt: skip
+    return found
+
+
+def _right(case: Case, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    try:
+        logits = predict(case.classifier, x.astype(np.float32), batch_size=min(case.task.batch_size, len(case.x)))
+    except tf.errors.OpError:  # A model may refuse such values, and then it wasn't trained on them.
+        return np.zeros(len(y), bool)
+    return logits.argmax(axis=1) == y
+
+
+def batch_dependence(case: Case) -> list[Finding]:
+    """Whether an image's logits depend on the other images of its batch, as with BatchNorm in training mode."""
+    classifier = case.classifier
+    if len(case.x) < 2 or not classifier.repeats:
+        return []
+    half = FEWEST // 2
+    first = np.resize(np.arange(len(case.x)), FEWEST)
+    second = np.concatenate([first[:half], np.resize(np.arange(len(case.x))[::-1], half)])
+    key = tf.constant([0, 1]) if classifier.randomized else None
+    together, apart = (classifier.run(case.x[places], key)[:half] for places in (first, second))
+    gap = float(abs(together - apart).max())
+    if gap <= 1e-3 * max(1.0, float(abs(together).max())):
+        return []
+    return finding(
+        "batch-dependence",
+        f"The logits of an image change by up to {gap:.3g} with the other images of its batch: BatchNormalization in "
+        "training mode, or something like it. Predictions then depend on what is attacked beside them. Call the model "
+        "with training=False.",
+        "error",
+        change=gap,
+    )
+
+
+def randomized(case: Case) -> list[Finding]:
+    """Whether answers differ from pass to pass, and the attacks knew it."""
+    if not case.classifier.randomized:
+        return []
+    wrong = [report.attack.name for report in case.found.reports if report.attack.eot == 1]
+    advice = (
+        f"The gradients of {', '.join(wrong)} were not averaged: give eot=20, or AutoAttack's version 'rand'."
+        if wrong
+        else "The figure is a mean over fresh passes; the command 'randomness' tells whether noise defends anything."
+    )
+    share = float((case.found.clean.passes != case.found.clean.passes[0]).any(axis=0).mean())
+    return finding(
+        "randomized",
+        f"Answers differ from pass to pass: on {percent(share)} of the unchanged images the class does. {advice}",
+        "warning" if wrong else "info",
+        images_that_differ=share, passes=len(case.found.clean.passes),
+    )  # fmt: skip
