@@ -40,17 +40,17 @@ def child(models_dir: Path, runs_dir: Path, moment: dict[str, Any]) -> None:
     batch.SAVE_SECONDS, batch.CHUNK_SECONDS = 0.0, 0.001  # type: ignore[misc]
     left = moment.get("at", 0)
     if moment["kind"] == "batch":
-        keep = batch.Batch._keep
+        save = batch.Batch._save
 
-        def keep_and_die(self: Any, *arguments: Any) -> None:
+        def save_and_die(self: Any, *arguments: Any) -> None:
             nonlocal left
             left -= 1
-            if left % 2:  # Now before the state is kept, now after.
-                keep(self, *arguments)
+            if left % 2:  # Now before the state is saved, now after.
+                save(self, *arguments)
             if left <= 0:
                 die()
 
-        batch.Batch._keep = keep_and_die  # type: ignore[method-assign]
+        batch.Batch._save = save_and_die  # type: ignore[method-assign]
     elif moment["kind"] == "write":
         save = np.savez
 

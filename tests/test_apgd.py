@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kerasrobust.attacks import APGDCE, APGDDLR, APGDT, PGD, APGDMargin
+from kerasrobust.attacks.algorithm import Images
 from kerasrobust.attacks.apgd import _check, _check_l1, _sparse, schedule
-from kerasrobust.attacks.network import nth_rival
+from kerasrobust.attacks.network import Network, nth_rival
 from kerasrobust.errors import InputError
 from kerasrobust.networks.classifier import as_classifier
 from kerasrobust.ops import balls, losses
@@ -96,17 +97,16 @@ def test_momentum_by_hand() -> None:
         return tf.concat([tf.ones_like(pixel), -tf.square(pixel - 0.55)], axis=1)
 
     attack = APGDCE(epsilon=0.1)
-    given = {name: tf.constant(value) for name, value in attack.parameters().items()}
-    given |= {"run": tf.constant(0), "early_stop": tf.constant(False), "slack": tf.constant(0.0)}
-    given |= {"leave": tf.constant(1)}
-    x, keys = tf.fill([1, 1, 1, 1], 0.5), tf.constant([[1, 2]])
-    now = attack.begin(network, x, tf.constant([0], tf.int64), keys, given)
-    assert float(abs(now["x_adv"] - 0.5)[0, 0, 0, 0]) == pytest.approx(0.1), "it starts on the ball's surface"
-    now |= {"x_adv": tf.fill([1, 1, 1, 1], 0.6), "previous": tf.fill([1, 1, 1, 1], 0.6)}
+    given = {name: tf.constant(value) for name, value in attack.numbers().items()} | {"run": tf.constant(0)}
+    images = Images(tf.fill([1, 1, 1, 1], 0.5), tf.constant([0], tf.int64), tf.constant([[1, 2]]))
+    asked = Network(network, tf.constant([1, 2]))
+    now = attack.begin(asked, images, given)
+    assert float(abs(now.x_adv - 0.5)[0, 0, 0, 0]) == pytest.approx(0.1), "it starts on the ball's surface"
+    now = now._replace(x_adv=tf.fill([1, 1, 1, 1], 0.6), previous=tf.fill([1, 1, 1, 1], 0.6))
     found = []
-    for _ in range(5):
-        now = attack.advance(network, now, tf.constant(1), given)
-        found.append(float(now["x_adv"][0, 0, 0, 0]))
+    for step in range(5):
+        now = attack.step(asked.at(tf.constant(step)), images, now, given)
+        found.append(float(now.x_adv[0, 0, 0, 0]))
     assert found == pytest.approx([0.4, 0.5, 0.6, 0.475, 0.5375], abs=1e-6)
 
 

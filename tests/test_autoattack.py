@@ -11,6 +11,7 @@ import tensorflow as tf
 from conftest import PIXELS, images, labels_of, linear_model
 
 from kerasrobust.attacks import FAB, PGD, AutoAttack, Square
+from kerasrobust.attacks.driver import KEPT
 from kerasrobust.errors import InputError
 from kerasrobust.evaluation.evaluate import evaluate
 from kerasrobust.evaluation.outcome import curve
@@ -75,20 +76,18 @@ def test_each_part_runs_on_what_is_left(small: keras.Model) -> None:
     assert abs(worst.x_adv - X).max() <= 0.012 + 1e-6
     assert set(found.by_attack) <= {"pgd", "apgd-ce", "fab", "square"}
     # Called like an attack it gives the same.
-    again = attack(small, X, y, batch_size=8, audit=False)
+    again = attack(small, X, y, batch_size=8)
     np.testing.assert_array_equal(again.x_adv, worst.x_adv)
 
 
 def test_parts_share_one_trace_each_however_many_are_left(small: keras.Model) -> None:
-    from kerasrobust.attacks.batch import Compiled
-
     y = labels_of(small, X, 4)
     classifier = as_classifier(small)
-    classifier.compiled.clear()
+    KEPT.pop(classifier, None)
     evaluate(small, X, y, attacks=AutoAttack(epsilon=0.012, attacks=CHEAP), batch_size=8, audit=False)
-    graphs = [item for item in classifier.compiled.values() if isinstance(item, Compiled)]
+    graphs = KEPT[classifier].values()
     assert len(graphs) == len(CHEAP)
-    assert {part.traces for item in graphs for part in vars(item).values()} == {1}
+    assert {part.traces for item in graphs for part in (item.begin, item.advance, item.look)} == {1}
 
 
 def test_a_randomized_network_is_judged_on_fresh_passes(randomized: keras.Model, small: keras.Model) -> None:

@@ -11,7 +11,7 @@ import tensorflow as tf
 from conftest import PIXELS, SHAPE, images, labels_of, linear_model
 
 from kerasrobust.attacks import APGDT, BIM, FGSM, PGD, Attack, DeepFool, network
-from kerasrobust.attacks.network import Passes, gradient
+from kerasrobust.attacks.network import Network, Passes
 from kerasrobust.networks.classifier import as_classifier
 from kerasrobust.networks.noise import RandomDropout, noise_off
 
@@ -40,11 +40,11 @@ def test_eot_gradient_tends_to_its_expectation(rows: int) -> None:
     # For batches of any size: in a graph for one size, passes are made one by one.
     @tf.function(input_signature=[tf.TensorSpec([None, *SHAPE]), tf.TensorSpec([], tf.int32)])
     def averaged(x: tf.Tensor, eot: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        return gradient(network, x, y, key=tf.constant([1, 2]), passes=Passes(eot, rows=rows), targeted=False)
+        return Network(network, tf.constant([1, 2]), Passes(eot, rows=rows)).gradient(x, y)
 
     slope, _, score = averaged(x, passes)
     with noise_off():
-        expected, _, clean = gradient(network, x, y, key=tf.constant([1, 2]), passes=Passes(), targeted=False)
+        expected, _, clean = Network(network, tf.constant([1, 2])).gradient(x, y)
     ratio = (slope / expected).numpy()
     spread = np.sqrt(rate / (1 - rate) / passes)
     assert np.abs(ratio - 1).max() < 5 * spread

@@ -15,6 +15,7 @@ from kerasrobust.attacks import BIM, FGSM, MIFGSM, PGD, Attack, AttackResult, De
 from kerasrobust.errors import Cancelled, InputError
 from kerasrobust.evaluation.evaluate import evaluate
 from kerasrobust.evaluation.outcome import report, surviving
+from kerasrobust.events import AttackFinished, AttackProgress, AttackStarted, Event
 from kerasrobust.networks.classifier import as_classifier
 from kerasrobust.networks.noise import RandomDropout
 from kerasrobust.stats import accuracy_interval, bootstrap, wilson
@@ -210,22 +211,22 @@ def test_equal_seeds_give_equal_results(randomized: keras.Model) -> None:
     assert not np.array_equal(one.per_example, other.per_example)
 
 
-def test_callbacks_hear_each_attack(small: keras.Model) -> None:
-    heard: list[str] = []
+def test_events_and_progress_say_how_each_attack_goes(small: keras.Model) -> None:
+    heard: list[tuple[str, str]] = []
+    seen: list[str] = []
+
+    def emit(event: Event) -> None:
+        if isinstance(event, AttackStarted | AttackProgress | AttackFinished):
+            heard.append((type(event).__name__, event.attack))
 
     def progress(attack: Attack, step: Step) -> None:
-        heard.append(f"step {attack.name}")
+        assert step.total == len(X)
+        seen.append(attack.name)
 
-    evaluate(
-        small,
-        X,
-        labels_of(small, X, 5),
-        attacks=["fgsm", "bim"],
-        started=lambda attack: heard.append(f"start {attack.name}"),
-        progress=progress,
-        finished=lambda item: heard.append(f"end {item.attack.name}"),
-    )
-    assert list(dict.fromkeys(heard)) == ["start fgsm", "step fgsm", "end fgsm", "start bim", "step bim", "end bim"]
+    evaluate(small, X, labels_of(small, X, 5), attacks=["fgsm", "bim"], emit=emit, progress=progress)
+    kinds = ("AttackStarted", "AttackProgress", "AttackFinished")
+    assert list(dict.fromkeys(heard)) == [(kind, name) for name in ("fgsm", "bim") for kind in kinds]
+    assert list(dict.fromkeys(seen)) == ["fgsm", "bim"]
 
 
 def test_warnings_of_the_model_are_passed_on(linear: keras.Model) -> None:

@@ -13,7 +13,7 @@ from conftest import PIXELS, SHAPE, images, labels_of, linear_model
 
 from kerasrobust.attacks.verdict import predict
 from kerasrobust.errors import InputError
-from kerasrobust.evaluation.randomness import Line, Randomness, judgement, probe_randomness
+from kerasrobust.evaluation.randomness import Randomness, Trial, judgement, probe_randomness
 from kerasrobust.networks.classifier import as_classifier
 from kerasrobust.networks.noise import RandomDropout, keyed_noise, noise_off
 
@@ -38,12 +38,12 @@ def found(noisy: keras.Model, labels: np.ndarray) -> Randomness:
 
 
 def test_all_attacks_cost_the_same(found: Randomness) -> None:
-    assert [line.name for line in found.lines] == [
+    assert [line.name for line in found.trials] == [
         "pgd-frozen", "pgd-eot-1", "pgd-eot-5", "pgd-eot-20", "pgd-eot-50", "pgd-transfer",
     ]  # fmt: skip
-    assert [line.steps * line.eot for line in found.lines] == [100] * 6
-    assert len({line.gradients for line in found.lines}) == 1
-    for line in found.lines:
+    assert [line.steps * line.eot for line in found.trials] == [100] * 6
+    assert len({line.gradients for line in found.trials}) == 1
+    for line in found.trials:
         assert abs(line.x_adv - X).max() <= 0.1 + 1e-6
         assert line.interval[0] <= line.accuracy <= line.interval[1]
 
@@ -54,7 +54,7 @@ def test_noise_before_a_linear_layer_defends_nothing(found: Randomness) -> None:
     assert found.strongest.accuracy <= 0.05
     assert found.verdict.startswith("No: ")
     assert found.findings[0].code == "noise-defends-nothing"
-    assert set(found.findings[0].evidence) == {line.name for line in found.lines}
+    assert set(found.findings[0].evidence) == {line.name for line in found.trials}
 
 
 def test_frozen_noise_is_a_network_of_its_own(noisy: keras.Model) -> None:
@@ -73,9 +73,9 @@ def test_frozen_noise_is_a_network_of_its_own(noisy: keras.Model) -> None:
     assert abs(predict(one, X[:6]) - clean).max() > 0.1
 
 
-def line(name: str, rates: Any, **more: Any) -> Line:
+def line(name: str, rates: Any, **more: Any) -> Trial:
     rates = np.array(rates, float)
-    return Line(
+    return Trial(
         name=name, eot=1, steps=1, rates=rates, accuracy=rates.mean(), interval=(0, 1), own_accuracy=None,
         x_adv=np.zeros(1), gradients=1, forwards=1, seconds=1.0, **more,
     )  # fmt: skip
@@ -103,7 +103,7 @@ def test_foreign_noise_is_attacked_without_its_twin(labels: np.ndarray) -> None:
         return (flat * tf.cast(tf.random.uniform(tf.shape(flat)) > 0.3, tf.float32) - 0.35) @ kernel
 
     result = probe_randomness(foreign, X, labels, epsilon=0.1, gradients=50, passes=4)
-    assert [item.name for item in result.lines] == ["pgd-eot-1", "pgd-eot-5", "pgd-eot-20", "pgd-eot-50"]
+    assert [item.name for item in result.trials] == ["pgd-eot-1", "pgd-eot-5", "pgd-eot-20", "pgd-eot-50"]
     assert "twin-left-out" in {finding.code for finding in result.findings}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,11 @@ from conftest import images, labels_of
 from kerasrobust import runs
 from kerasrobust.attacks import PGD, Attack, Square
 from kerasrobust.attacks.batch import Batch
-from kerasrobust.attacks.checkpoint import Memory
+from kerasrobust.attacks.checkpoint import Checkpoints
 from kerasrobust.config import AttackConfig
 from kerasrobust.errors import Cancelled, InputError
 from kerasrobust.evaluation.evaluate import Evaluation, evaluate
 from kerasrobust.jobs import engine
-from kerasrobust.networks.noise import noise_off
 
 pytest_plugins = ["cli_fixtures"]
 
@@ -29,8 +29,7 @@ ATTACKS: list[Attack] = [PGD(epsilon=0.02, steps=6, restarts=2), Square(epsilon=
 
 
 def judged(model: Any, folder: Path | None = None, **settings: Any) -> Evaluation:
-    with noise_off():
-        y = labels_of(model, X, 2)
+    y = labels_of(model, X, 2)
     defaults: dict[str, Any] = {"attacks": ATTACKS, "batch_size": 8, "passes": 4, "audit": False, "seed": 5}
     return evaluate(model, X, y, resume_dir=folder, **(defaults | settings))
 
@@ -55,14 +54,14 @@ def test_it_goes_on_inside_a_batch(
     monkeypatch.setattr("kerasrobust.attacks.batch.CHUNK_SECONDS", 0.0005)
     whole = judged(model)
     kept = 0
-    keep = Batch._keep
+    save = Batch._save
 
     def counted(self: Batch, *arguments: Any) -> None:
         nonlocal kept
-        keep(self, *arguments)
+        save(self, *arguments)
         kept += 1
 
-    monkeypatch.setattr(Batch, "_keep", counted)
+    monkeypatch.setattr(Batch, "_save", counted)
     stops = 0
     while stops < 200:
         limit = kept + moment
@@ -106,6 +105,16 @@ def test_another_evaluation_is_refused(other: dict[str, Any], named: str, small:
         judged(small, tmp_path, **({"attacks": PGD(epsilon=0.01, steps=1)} | other))
 
 
+def test_an_unfinished_evaluation_of_the_old_format_is_refused_in_one_line(small: keras.Model, tmp_path: Path) -> None:
+    """As kerasrobust 0.1.0 wrote it before states had types."""
+    old = {"seed": 5, "batch_size": 8, "passes": 4, "attacks": [], "model": 0, "data": 0, "precision": "float32"}
+    (tmp_path / "evaluation.json").write_text(json.dumps(old))
+    with pytest.raises(InputError, match="Received: one that another version of kerasrobust has begun") as caught:
+        judged(small, tmp_path)
+    assert "\n" not in str(caught.value)
+    assert json.loads((tmp_path / "evaluation.json").read_text()) == old, "nothing is lost"
+
+
 def test_a_model_that_was_trained_since_is_refused(small: keras.Model, tmp_path: Path) -> None:
     attack = PGD(epsilon=0.01, steps=1)
     judged(small, tmp_path, attacks=attack)
@@ -118,18 +127,15 @@ def test_a_model_that_was_trained_since_is_refused(small: keras.Model, tmp_path:
         small.set_weights(before)
 
 
-def test_memory_keeps_and_forgets(tmp_path: Path) -> None:
-    memory = Memory(tmp_path).inside("part")
-    assert memory.get("one") is None
-    memory.put("one", {"a": np.arange(3), "b": np.array(True)})
-    memory.put("one", {"a": np.arange(4)})
-    found = memory.get("one")
+def test_checkpoints_are_replaced_whole(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path).inside("part")
+    assert checkpoints.get("one") is None
+    checkpoints.put("one", {"a": np.arange(3), "b": np.array(True)})
+    checkpoints.put("one", {"a": np.arange(4)})
+    found = checkpoints.get("one")
     assert found is not None and list(found) == ["a"] and len(found["a"]) == 4
     assert [path.name for path in (tmp_path / "part").iterdir()] == ["one.npz"]
-    memory.drop("one")
-    memory.drop("one")
-    assert memory.get("one") is None
-    nothing = Memory()
+    nothing = Checkpoints()
     nothing.put("one", {"a": np.arange(3)})
     assert nothing.get("one") is None and nothing.inside("x").folder is None
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 from conftest import SHAPE, images, labels_of, linear_model
 
 from kerasrobust.attacks import Step
-from kerasrobust.attacks.batch import Compiled
+from kerasrobust.attacks.driver import KEPT
 from kerasrobust.attacks.square import Square, _bumps, window_share
 from kerasrobust.errors import InputError
 from kerasrobust.networks.classifier import as_classifier
@@ -266,13 +266,13 @@ def test_lucky_noise_is_not_kept_for_good(randomized: keras.Model) -> None:
     # Both the candidate and the best so far are asked on each step's noise.
     assert result.forwards == 11 * (2 * (2 * 60 + 1) + 2 * 4)
     assert result.correct_rate.mean() < result.clean_rate.mean()
-    assert attack.against(False) == attack
+    assert attack.resolved(False) == attack
 
 
 def test_one_trace_for_all_numbers(small: keras.Model) -> None:
     y = labels_of(small, X, 0)
     classifier = as_classifier(small)
-    before = set(classifier.compiled)
+    before = set(KEPT.get(classifier, {}))
     numbers: list[dict[str, Any]] = [
         {},
         {"epsilon": 0.3, "queries": 7},
@@ -282,9 +282,8 @@ def test_one_trace_for_all_numbers(small: keras.Model) -> None:
     for seed, more in enumerate(numbers):
         attack, count = Square(**{"epsilon": 0.1, "queries": 5, **more}), 11 - seed
         attack(small, X[:count], y[:count], seed=seed, batch_size=4)
-    new = [graphs for key, graphs in classifier.compiled.items() if key not in before]
-    (made,) = (graphs for graphs in new if isinstance(graphs, Compiled))
-    assert {part.traces for part in vars(made).values()} <= {0, 1}
+    (made,) = (graphs for key, graphs in KEPT[classifier].items() if key not in before)
+    assert {part.traces for part in (made.begin, made.advance, made.look)} <= {0, 1}
 
 
 @pytest.mark.parametrize("shape", [(5, 9, 1), (12, 6, 4), (3, 3, 2)])

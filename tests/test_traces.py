@@ -13,7 +13,8 @@ from conftest import SHAPE, images, labels_of
 
 from kerasrobust.attacks import ATTACKS, CW, FAB, FGSM, PGD, Attack, DeepFool, HopSkipJump, Square
 from kerasrobust.attacks.apgd import APGD
-from kerasrobust.attacks.batch import Compiled
+from kerasrobust.attacks.driver import KEPT
+from kerasrobust.attacks.loop import Graphs
 from kerasrobust.networks.architectures import build_model
 from kerasrobust.networks.classifier import Classifier, as_classifier
 from kerasrobust.networks.noise import randomize
@@ -22,13 +23,13 @@ from kerasrobust.ops.tracing import Traced
 X = images(11)
 
 
-def compiled(classifier: Classifier) -> list[Compiled]:
-    return [graphs for graphs in classifier.compiled.values() if isinstance(graphs, Compiled)]
+def compiled(classifier: Classifier) -> list[Graphs]:
+    return list(KEPT.get(classifier, {}).values())
 
 
 def traces(classifier: Classifier) -> int:
     """Returns how often anything about attacks was traced for a model."""
-    return sum(part.traces for graphs in compiled(classifier) for part in vars(graphs).values())
+    return sum(part.traces for one in compiled(classifier) for part in (one.begin, one.advance, one.look))
 
 
 def check_traced_once(model: keras.Model, attacks: list[Attack], run: Callable[[Attack, int], object]) -> None:

@@ -31,7 +31,7 @@ from kerasrobust.twins.precision import at_precision, chosen_precision
 PASSES = 20
 """Fresh passes that judge an example of a randomized network."""
 
-_graphs: WeakKeyDictionary[Classifier, dict[Hashable, Graphs]] = WeakKeyDictionary()
+KEPT: WeakKeyDictionary[Classifier, dict[Hashable, Graphs]] = WeakKeyDictionary()
 """The graphs of attacks on a classifier, by the algorithm's structure and the shape of images or batches. They live as
 long as the classifier."""
 
@@ -335,7 +335,7 @@ class _Search:
 
 def _graphs_of(algorithm: Algorithm[Any], classifier: Classifier, shape: tuple[int, ...]) -> Graphs:
     """Returns the algorithm's graphs for a model and a shape of images or batches."""
-    kept = _graphs.setdefault(classifier, {})
+    kept = KEPT.setdefault(classifier, {})
     key = algorithm.structure(), shape
     if key not in kept:
         # Weakly: what is kept for as long as a classifier lives must not keep it alive.

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from conftest import PIXELS, images
 
-from kerasrobust.attacks.network import UNROLLED, Passes, linearise, rivals_of
+from kerasrobust.attacks.network import UNROLLED, Network, Passes, rivals_of
 
 X = tf.constant(images(5))
 Y = tf.constant([0, 3, 7, 3, 2])
@@ -35,7 +35,7 @@ def test_linearisation_of_a_linear_network(classes: int, chosen: bool, passes: i
 
     @tf.function(autograph=False, input_signature=[tf.TensorSpec([None, *X.shape[1:]])])
     def found(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return linearise(network, x, Y, rivals, key=tf.constant([1, 2]), passes=several)
+        return Network(network, tf.constant([1, 2]), several, classes).linearise(x, Y, rivals)
 
     leads, slopes = found(X)
     logits = network(X, None).numpy()
