@@ -23,7 +23,7 @@ from kerasrobust.attacks.checkpoint import Memory
 from kerasrobust.attacks.network import Network, Passes
 from kerasrobust.attacks.verdict import Verdict, check_sizes, judge, judge_again
 from kerasrobust.errors import InputError
-from kerasrobust.networks.classifier import Classifier, as_classifier, check_images
+from kerasrobust.networks.classifier import Classifier, check_images, classifier_of
 from kerasrobust.ops import balls
 from kerasrobust.ops.tracing import Traced
 from kerasrobust.twins.precision import at_precision, chosen_precision
@@ -254,7 +254,7 @@ class Attack(ABC):
         """
         began = time.perf_counter()
         # A plain callable doesn't tell its shape: the images do.
-        classifier = as_classifier(model, image_shape=np.shape(x)[1:] if np.ndim(x) == 4 else None)
+        classifier = classifier_of(model, image_shape=np.shape(x)[1:] if np.ndim(x) == 4 else None)
         x, y = check_images(classifier, x, y)
         if classifier.classes < self.fewest_classes:
             raise InputError(

@@ -21,7 +21,7 @@ from kerasrobust.evaluation.audit import Audit, Case, run_audit
 from kerasrobust.evaluation.autoattack import AutoAttack
 from kerasrobust.evaluation.outcome import AttackReport, Share, combine, judged, report
 from kerasrobust.events import Finding
-from kerasrobust.networks.classifier import Classifier, as_classifier, check_images, has_gradient
+from kerasrobust.networks.classifier import Classifier, check_images, classifier_of, has_gradient
 from kerasrobust.runs import read_json, write_json
 from kerasrobust.stats import accuracy_interval
 from kerasrobust.twins.precision import chosen_precision
@@ -132,7 +132,7 @@ def evaluate(
         >>> evaluation = evaluate(model, x, y, attacks="autoattack", epsilon=8 / 255)
         >>> evaluation.robust_accuracy, evaluation.interval, evaluation.warnings
     """
-    classifier = as_classifier(model, image_shape=np.shape(x)[1:] if np.ndim(x) == 4 else None)
+    classifier = classifier_of(model, image_shape=np.shape(x)[1:] if np.ndim(x) == 4 else None)
     x, y = check_images(classifier, x, y)
     check_sizes(batch_size, passes)
     chosen = [attacks] if isinstance(attacks, str | Attack | AutoAttack) else list(attacks)

@@ -22,7 +22,7 @@ from kerasrobust.attacks import PGD, Step
 from kerasrobust.attacks.verdict import judge
 from kerasrobust.errors import InputError
 from kerasrobust.events import Finding
-from kerasrobust.networks.classifier import Classifier, as_classifier, check_images
+from kerasrobust.networks.classifier import Classifier, check_images, classifier_of
 from kerasrobust.networks.noise import is_noisy, keyed_noise, noise_off
 from kerasrobust.ops.balls import Norm
 from kerasrobust.show.figures import format_accuracy
@@ -152,7 +152,7 @@ def probe_randomness(
     Example:
         >>> print(probe_randomness(model, x, y).verdict)
     """
-    classifier = as_classifier(model, image_shape=np.shape(x)[1:] if np.ndim(x) == 4 else None)
+    classifier = classifier_of(model, image_shape=np.shape(x)[1:] if np.ndim(x) == 4 else None)
     x, y = check_images(classifier, x, y)
     if not classifier.randomized:
         raise InputError(
@@ -281,4 +281,4 @@ def _steered(
         with steering():
             return classifier(images)
 
-    return as_classifier(forward, image_shape=x.shape[1:])
+    return classifier_of(forward, image_shape=x.shape[1:])

@@ -11,7 +11,7 @@ import tensorflow as tf
 from kerasrobust.attacks.gradient import GradientAttack
 from kerasrobust.errors import InputError
 from kerasrobust.networks.architectures import is_graph
-from kerasrobust.networks.classifier import as_classifier
+from kerasrobust.networks.classifier import classifier_of
 from kerasrobust.networks.noise import is_noisy, keyed_noise
 from kerasrobust.ops import draws
 from kerasrobust.training.objectives import PGD, Objective
@@ -232,7 +232,7 @@ def training_precision(network: keras.Model, precision: str, x: np.ndarray | Non
     if x is None:
         x = np.random.default_rng(0).random((1024, *shape), np.float32)
     try:
-        return chosen_precision(as_classifier(network), precision, x)
+        return chosen_precision(classifier_of(network), precision, x)
     except InputError:
         if precision != "auto":
             raise
