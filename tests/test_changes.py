@@ -1,8 +1,9 @@
-"""A classifier that was made before isn't used again where its model has changed by more than its weights."""
+"""Verdicts follow the model as it is now; attacks follow it once `as_classifier` has been called anew."""
 
 from __future__ import annotations
 
-import functools
+import gc
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -13,97 +14,32 @@ import tensorflow as tf
 from conftest import PIXELS, SHAPE, linear_model
 from keras import layers as L
 
+from kerasrobust.attacks import FGSM
+from kerasrobust.attacks.verdict import judge
 from kerasrobust.errors import InputError
-from kerasrobust.networks.architectures import build_model
-from kerasrobust.networks.classifier import Classifier, as_classifier
-from kerasrobust.networks.noise import RandomDropout, randomize
+from kerasrobust.evaluation.evaluate import evaluate
+from kerasrobust.networks.classifier import MANY, as_classifier, classifier_of
+from kerasrobust.networks.noise import RandomDropout
 from kerasrobust.networks.saving import load_model
 
 KERNEL = np.random.default_rng(1).normal(size=(PIXELS, 4)).astype(np.float32)
 BIAS = np.array([0.5, -0.5, 0.25, 0], np.float32)
-X = np.random.default_rng(2).random((5, *SHAPE), np.float32)
-LOGITS = X.reshape(5, -1) @ KERNEL + BIAS
+X = np.random.default_rng(2).random((2 * MANY + 2, *SHAPE), np.float32)
+Y = (X.reshape(len(X), -1) @ KERNEL + BIAS).argmax(axis=1)
 
 
 def linear(*after: L.Layer) -> keras.Model:
     return keras.Sequential([keras.Input(SHAPE), linear_model(KERNEL, BIAS), *after])
 
 
-def test_a_layer_with_another_setting_makes_another_classifier() -> None:
-    """Graphs hold what a layer was told when they were traced, and not what it was told since."""
-    dropout = RandomDropout(0.1)
-    noise = keras.Sequential([keras.Input(SHAPE), L.Flatten(), dropout])
-    for rate in (0.1, 0.9):
-        dropout.rate = rate
-        assert np.mean(as_classifier(noise).run(X) == 0) == pytest.approx(rate, abs=0.05)
-    network = linear(L.Activation("linear"))
-    np.testing.assert_allclose(as_classifier(network).run(X), LOGITS, rtol=1e-4, atol=1e-4)
-    network.layers[-1].activation = keras.activations.relu
-    np.testing.assert_allclose(as_classifier(network).run(X), np.maximum(LOGITS, 0), rtol=1e-4, atol=1e-4)
-
-
-def test_arrays_that_layers_hold_are_settings_too() -> None:
-    scale, norm = L.Rescaling([1.0, 2.0, 3.0]), L.Normalization()
-    norm.adapt(X)
-    network = keras.Sequential([keras.Input(SHAPE), scale, norm, L.Flatten(), L.Dense(4)])
-
-    def check() -> None:
-        np.testing.assert_allclose(as_classifier(network).run(X), network(X), rtol=1e-3, atol=1e-3)
-
-    check()
-    scale.scale = [3.0, 1.0, -1.0]
-    check()
-    norm.adapt(3 * X + 5)
-    check()
-
-
-def test_what_a_large_array_or_a_late_built_layer_holds_is_a_setting_too() -> None:
-    norm = L.Normalization()
-    scale = L.Rescaling(np.ones((64, 64, 3), np.float32))
-    images = np.random.default_rng(3).random((4, 64, 64, 3), np.float32)
-    network = keras.Sequential([scale, norm, L.GlobalAveragePooling2D(), L.Dense(4)])  # Built by what asks first.
-    for change in (lambda: None, lambda: norm.adapt(3 * images + 5), lambda: setattr(scale, "scale", 2 * scale.scale)):
-        change()
-        found = as_classifier(network, image_shape=images.shape[1:]).run(images)
-        np.testing.assert_allclose(found, network(images), rtol=1e-3, atol=1e-3)
-
-
 class Helper:
-    """What Python code asks besides a model's weights."""
+    """What Python code reads besides a model's weights."""
 
     def __init__(self) -> None:
         self.times = 1.0
 
 
-def in_a_layer(where: Callable[[Helper], Any]) -> Callable[[Helper], Any]:
-    class Holding(L.Layer):
-        def __init__(self, helper: Helper) -> None:
-            super().__init__()
-            self._held = where(helper)
-
-        def call(self, inputs: tf.Tensor) -> tf.Tensor:
-            return inputs * (self._held["helper"] if isinstance(self._held, dict) else self._held).times
-
-    return lambda helper: linear(Holding(helper))
-
-
-def in_a_subclass(helper: Helper) -> keras.Model:
-    class Subclass(keras.Model):
-        def __init__(self) -> None:
-            super().__init__()
-            self.inner = linear()
-
-        def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-            return self.inner(inputs) * helper.times
-
-    return Subclass()
-
-
-def in_a_lambda(helper: Helper) -> keras.Model:
-    return linear(L.Lambda(lambda inputs: inputs * helper.times))
-
-
-class Times(keras.Operation):
+class Times(L.Layer):
     def __init__(self, helper: Helper) -> None:
         super().__init__()
         self.helper = helper
@@ -111,91 +47,181 @@ class Times(keras.Operation):
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         return inputs * self.helper.times
 
-    def compute_output_spec(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
-        return keras.KerasTensor(inputs.shape, inputs.dtype)
+
+class InGraphs(Times):
+    """Code that works in graphs alone."""
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        assert not tf.executing_eagerly()
+        return tf.gradients(tf.reduce_sum(inputs**2), inputs)[0] * self.helper.times
 
 
-def in_an_operation(helper: Helper) -> keras.Model:
+class Training(keras.Model):
+    """Normalises in training mode until its layers are frozen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.inner, self.other = L.BatchNormalization(momentum=1.0), linear(), linear_model(-KERNEL, -BIAS)
+
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        return self.inner(self.norm(inputs, training=True))
+
+
+def by_weights() -> tuple[keras.Model, Callable[[], Any]]:
+    model = linear()
+    return model, lambda: model.set_weights([-part for part in model.get_weights()])
+
+
+def by_freezing() -> tuple[keras.Model, Callable[[], Any]]:
+    model = Training()
+    model(X)
+    model.norm.set_weights(list(np.array([[9.0, 1, 1], [0.0, 2, 0], [0.0] * 3, [1.0] * 3], np.float32)))
+    return model, lambda: setattr(model, "trainable", False)
+
+
+def by_another_layer() -> tuple[keras.Model, Callable[[], Any]]:
+    model = linear(L.Softmax())
+
+    def swap() -> None:
+        model.pop()
+        model.add(L.Rescaling(-1.0))
+
+    return model, swap
+
+
+def by_another_layer_of_a_subclass() -> tuple[keras.Model, Callable[[], Any]]:
+    model = Training()
+    model(X)
+    return model, lambda: setattr(model, "inner", model.other)
+
+
+def by_another_nested_layer() -> tuple[keras.Model, Callable[[], Any]]:
+    inner = linear_model(KERNEL, BIAS)
+    inner.add(L.Rescaling(1.0))
     images = keras.Input(SHAPE)
-    return keras.Model(images, Times(helper)(linear()(images)))
+    model = keras.Model(images, inner(images))
+
+    def swap() -> None:
+        inner.pop()
+        inner.add(L.Rescaling(-1.0))
+
+    return model, swap
 
 
-def in_a_mapped_function(helper: Helper) -> keras.Model:
-    images = keras.Input(SHAPE)
-    return keras.Model(images, keras.ops.vectorized_map(lambda one: one * helper.times, linear()(images)))
+def by_a_setting() -> tuple[keras.Model, Callable[[], Any]]:
+    model = linear(L.Activation("softmax"))
+    return model, lambda: setattr(model.layers[-1], "activation", lambda x: -x)
 
 
-def in_a_mapped_argument(helper: Helper) -> keras.Model:
-    images = keras.Input(SHAPE)
-    return keras.Model(images, keras.ops.map(lambda one: one * helper.times, linear()(images)))
+def by_adapting() -> tuple[keras.Model, Callable[[], Any]]:
+    norm = L.Normalization()
+    norm.adapt(X)
+    model = keras.Sequential([keras.Input(SHAPE), norm, linear()])
+    return model, lambda: norm.adapt(X + np.array([0.4, 0, -0.4]))
 
 
-def beside_a_masked_class(helper: Helper) -> keras.Model:
-    """As networks say that a class is impossible; rounding of such a number is larger than the other logits."""
-    return linear(L.Lambda(lambda inputs: inputs * helper.times), L.Lambda(lambda inputs: inputs - [0, 0, 0, 1e9]))
-
-
-def followed(model: Any, change: Callable[[], None]) -> None:
-    """Checks that the same classifier comes back until something changes, and then one that says the same again."""
-
-    def check() -> None:
-        np.testing.assert_allclose(as_classifier(model, image_shape=SHAPE).run(X), model(X), rtol=1e-4, atol=1e-4)
-
-    kept = as_classifier(model, image_shape=SHAPE)
-    check()
-    assert as_classifier(model, image_shape=SHAPE) is kept
-    change()
-    assert as_classifier(model, image_shape=SHAPE) is not kept
-    check()
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        in_a_layer(lambda helper: helper),
-        in_a_layer(lambda helper: {"helper": helper}),
-        in_a_lambda,
-        in_an_operation,
-        in_a_mapped_function,
-        in_a_mapped_argument,
-        in_a_subclass,
-        beside_a_masked_class,
-    ],
-    ids=["private", "dict", "lambda", "operation", "mapped", "argument", "subclass", "masked"],
-)
-def test_what_python_code_in_a_model_reads_is_followed(make: Callable[[Helper], keras.Model]) -> None:
+def by_what_a_layer_reads(kind: type[Times] = Times) -> tuple[keras.Model, Callable[[], Any]]:
     helper = Helper()
-    model = make(helper)
-    followed(model, lambda: setattr(helper, "times", 0.999))
+    return linear(kind(helper)), lambda: setattr(helper, "times", -1.0)
 
 
-class Wrapper:
-    """A model with a step before it, as people write it without Keras."""
-
-    def __init__(self, model: Callable[[Any], Any], kernel: np.ndarray = KERNEL) -> None:
-        self.model, self.kernel = model, kernel
-
-    def __call__(self, x: tf.Tensor) -> tf.Tensor:
-        return self.model(x) + tf.reshape(x, (-1, PIXELS)) @ self.kernel
+def by_what_a_lambda_reads() -> tuple[keras.Model, Callable[[], Any]]:
+    helper = Helper()
+    return linear(L.Lambda(lambda x: x * helper.times)), lambda: setattr(helper, "times", -1.0)
 
 
-def test_callables_say_what_they_say_now() -> None:
-    """Nothing tells what a callable reads, not even to a pass over random images: two networks may agree there."""
-    wrapper = Wrapper(linear())
-    models = [wrapper, lambda x: wrapper.model(x), functools.partial(Wrapper.__call__, wrapper), L.Lambda(wrapper)]
-    models.append(lambda x: wrapper(tf.constant(x.__array__())).numpy())  # NumPy code.
-    changes = [
-        lambda: None,
-        lambda: setattr(wrapper, "kernel", -KERNEL),
-        lambda: setattr(wrapper, "model", linear(L.ReLU())),
-        lambda: setattr(wrapper, "model", Wrapper(linear())),
-        lambda: setattr(wrapper.model, "kernel", 3 * KERNEL),
-    ]
-    for change in changes:
+CHANGES = {
+    "weights": by_weights,
+    "frozen": by_freezing,
+    "another layer": by_another_layer,
+    "another layer of a subclass": by_another_layer_of_a_subclass,
+    "another nested layer": by_another_nested_layer,
+    "setting": by_a_setting,
+    "adapted": by_adapting,
+    "captured": by_what_a_layer_reads,
+    "captured by a lambda": by_what_a_lambda_reads,
+    "captured in graphs": lambda: by_what_a_layer_reads(InGraphs),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_verdicts_are_those_of_the_model_as_it_is(name: str) -> None:
+    """Without a word to `as_classifier`, in few batches and in many; attacks hit the new network once it is said."""
+    model, change = CHANGES[name]()
+    classifier = as_classifier(model, image_shape=SHAPE)
+    attack = FGSM(epsilon=0.5)
+    before = judge(classifier, X, Y)
+    attack(model, X, Y)
+    change()
+    predict = tf.function(lambda x: model(x, training=False), autograph=False)
+    wanted = np.asarray(predict(X)).argmax(axis=1)
+    assert (wanted != before.prediction).mean() > 0.5
+    np.testing.assert_array_equal(judge(classifier, X, Y).prediction, wanted)
+    if not isinstance(model, Training):  # It sees a batch's other images.
+        np.testing.assert_array_equal(judge(classifier, X, Y, batch_size=2).prediction, wanted)
+    stale = attack(model, X, wanted)
+    assert classifier_of(model) is classifier
+    np.testing.assert_array_equal(stale.prediction_adv, np.asarray(predict(stale.x_adv)).argmax(axis=1))
+    anew = as_classifier(model, image_shape=SHAPE)
+    result = attack(model, X, wanted)
+    assert classifier_of(model) is anew
+    np.testing.assert_array_equal(result.prediction_adv, np.asarray(predict(result.x_adv)).argmax(axis=1))
+    assert result.success.mean() > 0.9 or isinstance(model, Training)
+
+
+def test_an_evaluation_follows_the_model_too() -> None:
+    model, change = by_another_layer()
+    for _ in range(2):
+        found = evaluate(model, X, np.asarray(model(X)).argmax(axis=1), attacks=[FGSM(epsilon=0.0)], audit=False)
+        assert found.clean_accuracy == found.robust_accuracy == 1
         change()
-        for model in models:
-            found = as_classifier(model, image_shape=SHAPE).run(X)
-            np.testing.assert_allclose(found, model(tf.constant(X)), rtol=1e-4, atol=1e-4)
+
+
+def test_another_number_of_classes_is_refused_in_one_line() -> None:
+    model = linear()
+    attack = FGSM(epsilon=0.05)
+    attack(model, X, Y)
+    model.add(L.Dense(6))
+    with pytest.raises(InputError, match=r"logits of 4 classes.*\(18, 6\)\. Call kerasrobust\.as_classifier") as caught:
+        attack(model, X, Y)
+    assert "\n" not in str(caught.value)
+    assert as_classifier(model).classes == 6
+    attack(model, X, Y)
+
+
+def test_logits_where_there_were_probabilities_are_refused() -> None:
+    class Switching(keras.Model):
+        logits = False
+
+        def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+            outputs = tf.reduce_mean(inputs, (1, 2)) - 0.5
+            return outputs if self.logits else tf.nn.softmax(outputs)
+
+    model = Switching()
+    classifier = as_classifier(model, image_shape=SHAPE)
+    model.logits = True
+    with pytest.raises(InputError, match="as_classifier"):
+        judge(classifier, X, Y)
+
+
+def test_noise_with_another_rate_is_drawn_at_that_rate() -> None:
+    dropout = RandomDropout(0.1)
+    model = keras.Sequential([keras.Input(SHAPE), L.Flatten(), dropout])
+    classifier = as_classifier(model)
+    for rate in (0.1, 0.9):
+        dropout.rate = rate
+        assert np.mean(classifier.run(X) == 0) == pytest.approx(rate, abs=0.05)
+
+
+def test_callables_are_probed_in_each_call() -> None:
+    calls = []
+
+    def function(x: tf.Tensor) -> tf.Tensor:
+        calls.append(1)
+        return tf.reshape(x, (-1, PIXELS)) @ KERNEL
+
+    assert classifier_of(function, image_shape=SHAPE) is not classifier_of(function, image_shape=SHAPE)
+    assert len(calls) == 2
 
 
 def test_a_graph_is_kept(tmp_path: Any) -> None:
@@ -206,117 +232,15 @@ def test_a_graph_is_kept(tmp_path: Any) -> None:
     models = [function, function.get_concrete_function(tf.TensorSpec((None, *SHAPE)))]
     models += [L.TFSMLayer(tmp_path / "exported", call_endpoint="serve"), load_model(tmp_path / "exported")]
     for model in models:
-        classifier = as_classifier(model, image_shape=SHAPE)
-        assert as_classifier(model, image_shape=SHAPE) is classifier
-        np.testing.assert_allclose(classifier.run(X), LOGITS, rtol=1e-4, atol=1e-4)
+        classifier = classifier_of(model, image_shape=SHAPE)
+        assert classifier_of(model, image_shape=SHAPE) is classifier
+        np.testing.assert_array_equal(judge(classifier, X, Y).prediction, Y)
 
 
-def functional() -> keras.Model:
-    images = keras.Input(SHAPE)
-    hidden = L.BatchNormalization()(L.Conv2D(4, 3, activation="relu")(images))
-    return keras.Model(images, keras.ops.relu(L.Dense(4)(L.Flatten()(hidden))) * 2)
-
-
-@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
-def test_what_keras_says_all_of_needs_no_pass(policy: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    keras.config.set_dtype_policy(policy)
-    try:
-        models = [functional(), linear(L.ReLU()), build_model("convnet", widths=(2, 4))]
-    finally:
-        keras.config.set_dtype_policy("float32")
-    models.append(randomize(models[-1], 0.1))
-    for model in models:
-        kept = as_classifier(model)
-        assert kept.gap is None
-        monkeypatch.setattr(Classifier, "__call__", None)
-        model.set_weights([2 * part for part in model.get_weights()])
-        assert as_classifier(model) is kept
-        monkeypatch.undo()
-
-
-@pytest.mark.filterwarnings("error")
-def test_a_class_that_is_masked_by_infinity_is_no_noise() -> None:
-    model = linear(L.Lambda(lambda inputs: inputs - [0, 0, 0, np.inf]))
-    kept = as_classifier(model)
-    assert not kept.randomized
-    assert kept.gap == pytest.approx(0, abs=1e-6)
-    assert as_classifier(model) is kept
-
-
-def test_what_runs_in_graphs_alone_is_followed_too() -> None:
-    helper = Helper()
-
-    class Slope(L.Layer):
-        def call(self, inputs: tf.Tensor) -> tf.Tensor:
-            return inputs + helper.times * tf.gradients(tf.reduce_sum(inputs**2), inputs)[0]
-
-    class Asserting(Slope):
-        def call(self, inputs: tf.Tensor) -> tf.Tensor:
-            assert not tf.executing_eagerly()
-            return super().call(inputs)
-
-    for model in (linear(Slope()), linear(Asserting())):
-        for helper.times in (1.0, 2.0):
-            found = as_classifier(model).run(X)
-            np.testing.assert_allclose(found, (1 + 2 * helper.times) * LOGITS, rtol=1e-4, atol=1e-4)
-
-
-def test_noise_that_cant_be_seeded_hides_no_change() -> None:
-    helper = Helper()
-
-    class Noisy(L.Layer):
-        def call(self, inputs: tf.Tensor) -> tf.Tensor:
-            return helper.times * (inputs + tf.random.uniform(tf.shape(inputs), 0, 1e-3))
-
-    model = linear(Noisy())
-    for helper.times in (1.0, 2.0):
-        np.testing.assert_allclose(as_classifier(model).run(X), helper.times * LOGITS, rtol=1e-4, atol=1e-2)
-
-
-def test_code_that_fails_since_is_refused_in_one_line() -> None:
-    helper = Helper()
-    model = in_a_lambda(helper)
-    as_classifier(model)
-    helper.times = None  # type: ignore[assignment]
-    with pytest.raises(InputError) as told:
-        as_classifier(model)
-    assert "\n" not in str(told.value)
-
-
-def test_frozen_normalisation_is_followed_where_a_model_asks_for_training_mode() -> None:
-    class Training(keras.Model):
-        def __init__(self) -> None:
-            super().__init__()
-            self.norm, self.inner = L.BatchNormalization(), linear()
-
-        def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-            return self.inner(self.norm(inputs, training=True))
-
-    model = Training()
-    model(X)
-    as_classifier(model, image_shape=SHAPE).run(X)
-    model.trainable = False
-    np.testing.assert_allclose(as_classifier(model, image_shape=SHAPE).run(X), model(X), rtol=1e-3, atol=1e-3)
-
-
-class Counting(L.Layer):
-    """Remembers how often it was called, and what it saw last."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls = 0
-
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        self.calls += 1
-        self.last = tf.reduce_mean(inputs, axis=1)
-        return inputs
-
-
-def test_what_calls_change_is_no_setting() -> None:
-    model = linear(Counting())
-    kept = as_classifier(model)
-    for _ in range(2):
-        model(X)
-        assert as_classifier(model) is kept
-        kept.run(X)
-        assert as_classifier(model) is kept
+def test_a_dropped_model_takes_its_graphs_and_twins_along() -> None:
+    model = linear()
+    FGSM(epsilon=0.05)(model, X, Y, precision="folded")
+    dropped = [weakref.ref(model), weakref.ref(classifier_of(model))]
+    del model
+    gc.collect()
+    assert [ref() for ref in dropped] == [None, None]

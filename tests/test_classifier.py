@@ -19,9 +19,11 @@ from keras import layers as L
 from kerasrobust.attacks.verdict import predict
 from kerasrobust.errors import InputError
 from kerasrobust.networks.classifier import (
+    MANY,
     Classifier,
     as_classifier,
     check_images,
+    classifier_of,
     has_gradient,
 )
 from kerasrobust.networks.cloning import with_precision
@@ -145,28 +147,33 @@ def test_batch_normalisation_and_dropout_are_in_inference_mode() -> None:
         np.testing.assert_array_equal(old, new)
 
 
-def test_same_model_gives_the_same_classifier() -> None:
+def test_a_model_keeps_its_classifier_until_a_new_one_is_asked_for() -> None:
     @tf.function
     def function(x: tf.Tensor) -> tf.Tensor:
         return tf.reshape(x, (-1, 192)) @ KERNEL
 
     for model in (linear(), function):
-        classifier = as_classifier(model, image_shape=SHAPE)
-        assert as_classifier(model) is classifier
-        assert as_classifier(classifier, image_shape=SHAPE) is classifier
+        classifier = classifier_of(model, image_shape=SHAPE)
+        assert classifier_of(model) is classifier
+        for function in (classifier_of, as_classifier):
+            assert function(classifier, image_shape=SHAPE) is classifier
+        anew = as_classifier(model, image_shape=SHAPE)
+        assert anew is not classifier
+        assert classifier_of(model) is anew
 
 
 def test_another_model_never_gets_a_kept_classifier() -> None:
     def three(x: tf.Tensor) -> tf.Tensor:
         return tf.reduce_mean(x, (1, 2))
 
-    as_classifier(three, image_shape=SHAPE)
+    three = tf.function(three)
+    classifier_of(three, image_shape=SHAPE)
 
     @functools.wraps(three)
     def two(x: tf.Tensor) -> tf.Tensor:
         return three(x)[:, :2]
 
-    assert as_classifier(two, image_shape=SHAPE).classes == 2
+    assert classifier_of(two, image_shape=SHAPE).classes == 2
     growing = linear()
     assert as_classifier(growing).classes == 4
     growing.add(L.Dense(6))
@@ -175,14 +182,14 @@ def test_another_model_never_gets_a_kept_classifier() -> None:
 
 def test_training_keeps_the_classifier(tmp_path: Any) -> None:
     model = linear()
-    kept = as_classifier(model)
+    kept = classifier_of(model)
     model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     model.fit(X, np.zeros(len(X), int), verbose=0)
     model.evaluate(X, np.zeros(len(X), int), verbose=0)
     model.save_weights(tmp_path / "one.weights.h5")
     model.load_weights(tmp_path / "one.weights.h5")
     model.predict(X, verbose=0)
-    assert as_classifier(model) is kept
+    assert classifier_of(model) is kept
 
 
 def test_dropped_model_is_freed_with_its_classifier() -> None:
@@ -348,18 +355,19 @@ def test_prediction_of_nothing_is_empty(classifier: Classifier) -> None:
     assert predict(classifier, X[:0]).shape == (0, 4)
 
 
-def test_last_batch_is_padded_and_not_traced_again() -> None:
-    traces = []
+@pytest.mark.parametrize(("count", "calls"), [(4 * MANY - 1, MANY), (4 * MANY + 1, 1)], ids=["called", "traced"])
+def test_last_batch_is_padded_and_many_batches_are_traced_once(count: int, calls: int) -> None:
+    shapes = []
 
     def function(x: tf.Tensor) -> tf.Tensor:
-        traces.append(tuple(x.shape))
+        shapes.append(tuple(x.shape))
         return tf.reduce_mean(x, (1, 2))
 
     classifier = as_classifier(function, image_shape=SHAPE)
-    traces.clear()
-    for _ in range(2):
-        predict(classifier, np.concatenate([X, X, X]), batch_size=4)
-    assert traces == [(4, *SHAPE)]
+    shapes.clear()
+    x = np.random.default_rng(0).random((count, *SHAPE), np.float32)
+    np.testing.assert_allclose(predict(classifier, x, batch_size=4), x.mean((1, 2)), rtol=1e-5)
+    assert shapes == [(4, *SHAPE)] * calls
 
 
 def test_prediction_repeats_under_a_key_and_batches_differ() -> None:

@@ -68,13 +68,13 @@ def test_a_numpy_function_is_recognised(matrix: tuple[np.ndarray, np.ndarray]) -
     assert as_classifier(classifier) is classifier
     assert len(kinds) == asked
     assert classifier(tf.constant(X)).shape == (9, 4)
-    assert len(as_classifier(classifier, image_shape=SHAPE).probed) == 1
+    assert len(as_classifier(classifier, image_shape=SHAPE).shapes) == 1
 
 
 def test_its_shape_is_guessed_where_nobody_says_it() -> None:
     classifier = as_classifier(lambda x: np.asarray(x[:, 40, 40]) if x.shape[1] > 40 else np.empty((0, 0))[1])
     assert classifier.arrays
-    assert classifier.probed == {(96, 96, 3)}
+    assert classifier.shapes == {(96, 96, 3)}
 
 
 def test_an_estimators_method_gives_probabilities(matrix: tuple[np.ndarray, np.ndarray]) -> None:

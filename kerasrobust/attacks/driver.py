@@ -24,7 +24,7 @@ from kerasrobust.attacks.result import AttackResult
 from kerasrobust.attacks.verdict import Verdict, check_sizes, judge, judge_again
 from kerasrobust.errors import InputError
 from kerasrobust.events import AttackProgress, Emit, Event
-from kerasrobust.networks.classifier import Classifier, as_classifier, check_images
+from kerasrobust.networks.classifier import Classifier, check_images, classifier_of
 from kerasrobust.ops import balls
 from kerasrobust.twins.precision import at_precision, chosen_precision
 
@@ -85,7 +85,7 @@ class Task:
             InputError: for a model that can't be attacked, or images, labels or sizes that don't fit it.
         """
         # A plain callable doesn't tell its shape: the images do.
-        classifier = as_classifier(model, image_shape=np.shape(x)[1:] if np.ndim(x) == 4 else None)
+        classifier = classifier_of(model, image_shape=np.shape(x)[1:] if np.ndim(x) == 4 else None)
         x, y = check_images(classifier, x, y)
         check_sizes(batch_size, passes)
         return Task(

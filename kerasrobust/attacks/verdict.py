@@ -16,7 +16,7 @@ from kerasrobust.networks.classifier import Classifier
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What fresh passes over N images say.
+    """Predictions for N images in fresh passes.
 
     Attributes:
         passes: int64 (m, N), the class of each image in each of the m passes.
@@ -58,7 +58,7 @@ def judge_again(
     Args:
         classifier: what is judged.
         before: an earlier verdict on all of them.
-        asked: bool (N,), which to judge.
+        asked: bool (N,), which of them to judge.
         x: float32 (N, H, W, C) in [0, 1].
         y: integers (N,), the true classes.
         options: as `judge` takes them.
@@ -88,19 +88,20 @@ def judge(
     batch_size: int = 256,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Verdict:
-    """Predicts images `passes` times with fresh noise.
+    """Predicts images `passes` times with fresh noise, by the model as it is now, whatever graphs attacks have kept.
 
     Args:
         classifier: what is judged.
         x: float32 (N, H, W, C) in [0, 1].
         y: integers (N,), the true classes.
         passes: how often; 1 is enough for a deterministic network.
-        seed: of the noise in our noise layers.
+        seed: of the noise in layers of kerasrobust.
         batch_size: images at once.
-        should_stop: asked before each batch; where it says True, `Cancelled` is raised.
+        should_stop: called before each batch; `Cancelled` is raised once it returns True.
 
     Raises:
-        Cancelled: when `should_stop` says so.
+        Cancelled: once `should_stop` returns True.
+        InputError: if the model gives another number of logits than when it was probed.
 
     Example:
         >>> judge(as_classifier(model), x, y, passes=20).accuracy
@@ -108,8 +109,9 @@ def judge(
     found = np.zeros((passes, len(x)), np.int64)
     probabilities = np.zeros((len(x), classifier.classes), np.float32)
     size = min(batch_size, len(x))
-    # The last part takes the rest, so that no part is smaller than a batch, which would be compiled anew.
+    # The last part takes the rest, so that its batches are of the same size.
     edges = [*range(0, len(x) - size + 1, size), len(x)]
+    run = classifier.runner(passes * -(-len(x) // size))
     for number in range(passes):
         parts = []
         for first, last in pairwise(edges):
@@ -118,7 +120,7 @@ def judge(
             entropy = [*(part % 2**32 for part in seed), number, first]
             key = np.random.SeedSequence(entropy).generate_state(2, np.uint32)
             noise = tf.constant((key >> 1).astype(np.int32)) if classifier.randomized and classifier.seedable else None
-            parts.append(predict(classifier, x[first:last], batch_size=size, key=noise))
+            parts.append(_logits(run, x[first:last], size, noise, pad=not classifier.any_batch))
         logits = np.concatenate(parts)
         found[number] = logits.argmax(axis=1)
         exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -134,12 +136,12 @@ def judge(
 
 
 def predict(classifier: Classifier, x: np.ndarray, batch_size: int = 256, key: Any = None) -> np.ndarray:
-    """Returns the logits of many images. Where a pass takes one size of batch only, the last one is padded.
+    """Returns the logits of many images, by the model as it is now.
 
     Args:
         classifier: the model.
         x: float32 (N, H, W, C) in [0, 1].
-        batch_size: images per pass; fewer where there are fewer.
+        batch_size: images per pass; fewer if there are fewer.
         key: int32 (2,), a stateless seed that each batch's noise is derived from; None for fresh noise.
 
     Returns:
@@ -151,12 +153,16 @@ def predict(classifier: Classifier, x: np.ndarray, batch_size: int = 256, key: A
     if len(x) == 0:
         return np.zeros((0, classifier.classes), np.float32)
     size = min(batch_size, len(x))
+    return _logits(classifier.runner(-(-len(x) // size)), x, size, key, pad=not classifier.any_batch)
+
+
+def _logits(run: Callable[..., np.ndarray], x: np.ndarray, size: int, key: Any, pad: bool) -> np.ndarray:
+    """Returns the logits of images in batches; the last one is padded if all must have one size."""
     parts = []
     for index, start in enumerate(range(0, len(x), size)):
         batch = x[start : start + size]
         # Repeats of a real image: zeros could give NaN in a model that standardises each image.
-        more = 0 if classifier.any_batch else size - len(batch)
-        padded = np.concatenate([batch, np.repeat(batch[-1:], more, axis=0)])
+        padded = np.concatenate([batch, np.repeat(batch[-1:], size - len(batch), axis=0)]) if pad else batch
         fold = None if key is None else tf.random.experimental.stateless_fold_in(tf.cast(key, tf.int32), index)
-        parts.append(classifier.run(padded, fold)[: len(batch)])
+        parts.append(run(padded, fold)[: len(batch)])
     return np.concatenate(parts)

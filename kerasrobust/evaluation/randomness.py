@@ -24,7 +24,7 @@ from kerasrobust.attacks.verdict import Verdict
 from kerasrobust.errors import InputError
 from kerasrobust.evaluation.chain import started
 from kerasrobust.events import AttackFinished, AttackProgress, Emit, Event, Finding
-from kerasrobust.networks.classifier import Classifier, as_classifier
+from kerasrobust.networks.classifier import Classifier, classifier_of
 from kerasrobust.networks.noise import is_noisy, keyed_noise, noise_off
 from kerasrobust.ops.balls import Norm
 from kerasrobust.show.figures import format_accuracy
@@ -289,4 +289,4 @@ def _steered(
         with steering():
             return classifier(images)
 
-    return as_classifier(forward, image_shape=x.shape[1:])
+    return classifier_of(forward, image_shape=x.shape[1:])

@@ -21,7 +21,7 @@ from kerasrobust.evaluation.outcome import AttackReport, Share
 from kerasrobust.events import ExamplesSaved, Log
 from kerasrobust.jobs.context import Context
 from kerasrobust.networks import saving
-from kerasrobust.networks.classifier import Classifier, as_classifier, check_images
+from kerasrobust.networks.classifier import Classifier, check_images, classifier_of
 from kerasrobust.show.examples import read_index, read_pair, write_examples
 from kerasrobust.show.figures import summary
 from kerasrobust.show.report import ExampleStrip
@@ -129,7 +129,7 @@ def load_subject(context: Context, config: AttackConfig | AuditConfig | Randomne
     """Returns the model that a config names, and the data, which fit each other."""
     model = saving.load_model(config.model, models_dir=config.models_dir)
     data = load_dataset(config.data, config.split, data_dir=config.data_dir, emit=context.emit)
-    classifier = as_classifier(model, image_shape=data.images.shape[1:])
+    classifier = classifier_of(model, image_shape=data.images.shape[1:])
     check_images(classifier, data.x, data.y)
     return classifier, data
 

@@ -12,7 +12,7 @@ from kerasrobust.errors import InputError
 from kerasrobust.events import Finding, ModelSaved
 from kerasrobust.jobs.context import Context
 from kerasrobust.networks import saving
-from kerasrobust.networks.classifier import as_classifier
+from kerasrobust.networks.classifier import classifier_of
 from kerasrobust.runs import read_card
 
 
@@ -37,7 +37,7 @@ def prepare(context: Context, config: ImportConfig) -> Callable[[], dict[str, An
     saving.refuse_existing(target, config.overwrite)
     # By its whole path, as a name alone is looked up among the saved models first.
     model = saving.load_model(source)
-    classifier = as_classifier(model)
+    classifier = classifier_of(model)
     for code, message in classifier.warnings:
         context.emit(Finding(code=code, message=message, severity="warning"))
 

@@ -25,7 +25,7 @@ from kerasrobust.jobs.attack import evaluate_with_events, save_examples
 from kerasrobust.jobs.context import Context
 from kerasrobust.networks import saving
 from kerasrobust.networks.architectures import build_model
-from kerasrobust.networks.classifier import as_classifier
+from kerasrobust.networks.classifier import classifier_of
 from kerasrobust.networks.cloning import with_precision
 from kerasrobust.networks.noise import randomize
 from kerasrobust.runs import read_json, write_json
@@ -143,7 +143,7 @@ def make_network(config: TrainConfig, data: Dataset) -> keras.Model:
                 "fixed. Give the .keras file it was made from."
             )
         network = with_precision(loaded, "float32")
-        as_classifier(network, image_shape=data.images.shape[1:], classes=data.classes)
+        classifier_of(network, image_shape=data.images.shape[1:], classes=data.classes)
     else:
         raise unknown_name("architecture or saved model", config.model, ARCHITECTURE_NAMES)
     return network if config.randomize is None else randomize(network, config.randomize)
@@ -223,7 +223,7 @@ def _agreed_precision(
 
 def measure(context: Context, config: TrainConfig, data: TrainData, network: keras.Model) -> Evaluation:
     """Attacks a trained network on the test images with the card's attack."""
-    randomized = as_classifier(network).randomized
+    randomized = classifier_of(network).randomized
     attack = PGD(
         epsilon=float(config.epsilon),
         norm=config.norm,

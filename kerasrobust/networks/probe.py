@@ -1,19 +1,27 @@
-"""Passes over random images that tell what kind of classifier a model is: its classes, its noise, its outputs."""
+"""Passes over random images that show what a model's configuration doesn't: its classes, its noise, its outputs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import contextlib
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from kerasrobust.errors import InputError
-from kerasrobust.networks.noise import is_noisy
+from kerasrobust.networks.architectures import is_graph
+from kerasrobust.networks.noise import is_noisy, keyed_noise
+from kerasrobust.ops.tracing import Traced
 
-if TYPE_CHECKING:
-    from kerasrobust.networks.classifier import Classifier
+Shape = tuple[int | None, ...]
+"""Height, width and channels; None stands for any."""
+
+Forward = Callable[[tf.Tensor], Any]
+"""Images, float32 (N, H, W, C) in [0, 1] -> what the model returns for them."""
 
 PROBES = 8
 """Random images of a probe."""
@@ -22,13 +30,81 @@ PROBES = 8
 _GUESSES: list[tuple[int, ...]] = [(side, side, channels) for side in (32, 96, 224) for channels in (3, 1)]
 
 
-def not_callable(name: str, shape: tuple[int | None, ...], error: Exception) -> InputError:
-    """Returns what to raise of a model that fails on a batch of images of a shape."""
-    reason = " ".join(str(error).split())[:200]
-    return InputError(
-        "Expected a model that maps float32 images to logits, by TensorFlow operations or from a NumPy array to one. "
-        f"Received: {name!r}, which fails on a batch of {shape} images ({type(error).__name__}: {reason}). "
-        "State the right image_shape."
+@dataclass(frozen=True, kw_only=True)
+class Probed:
+    """What passes over random images show of a model.
+
+    Attributes:
+        shape: height, width and channels of the images that it was probed with.
+        classes: the number of its outputs.
+        randomized: whether two passes over the same images differ.
+        seedable: whether that noise follows a key (`noise.keyed_noise`), so that a run can be repeated.
+        probabilities: whether its outputs are probabilities that can't be traced back to logits.
+        arrays: whether it takes NumPy arrays, as it isn't TensorFlow code.
+        warnings: (code, message) pairs that belong into every result about the model.
+    """
+
+    shape: tuple[int, ...]
+    classes: int
+    randomized: bool = False
+    seedable: bool = False
+    probabilities: bool = False
+    arrays: bool = False
+    warnings: tuple[tuple[str, str], ...] = ()
+
+
+def probe(model: Any, forward: Forward, shape: Shape, name: str) -> Probed:
+    """Runs a model on random images.
+
+    Args:
+        model: a Keras model, or a callable of any kind.
+        forward: the pass that is attacked: `model` itself, or a part of it.
+        shape: height, width and channels; where an entry is None, the usual sizes are tried.
+        name: what error messages call the model.
+
+    Raises:
+        InputError: for a model that fails on all of them, or whose outputs can't be logits.
+
+    Example:
+        >>> probe(model, model, (32, 32, 3), "mine").classes
+        10
+    """
+    shapes = list(dict.fromkeys(tuple(k or g for k, g in zip(shape, guess, strict=True)) for guess in _GUESSES))
+    for index, tried in enumerate(shapes):
+        try:
+            first, run = _first_pass(model, forward, tried, name)
+            break
+        except InputError as error:
+            # A failure may be due to the guessed shape; the outputs of a pass that worked are final.
+            if error.__cause__ is None or index == len(shapes) - 1:
+                raise
+    arrays = not isinstance(run, _Pass)
+    warnings = []
+    noisy = isinstance(model, keras.Model) and is_noisy(model)
+    randomized = noisy or not _same(first, trial(run, tried, name))
+    seedable = False
+    if randomized:
+        # After the passes without a key: a function that the model compiled by itself would keep the key for good.
+        keyed = functools.partial(run, key=tf.constant([0, 1])) if isinstance(run, _Pass) else run
+        seedable = _same(trial(keyed, tried, name), trial(keyed, tried, name))
+        if not seedable:
+            message = f"The noise inside {name!r} can't be seeded: figures differ from run to run."
+            warnings.append(("unseeded-noise", message))
+    probabilities = bool((first >= 0).all() and (abs(first.sum(axis=1) - 1) < 1e-3).all())
+    if probabilities and not arrays:  # NumPy code has no gradients to lose.
+        message = (
+            f"{name!r} gives probabilities: it is attacked through their logarithm, whose gradients vanish where a "
+            "probability rounds to 0 or 1. Give a model that returns logits."
+        )
+        warnings.append(("softmax-output", message))
+    return Probed(
+        shape=tried,
+        classes=first.shape[1],
+        randomized=randomized,
+        seedable=seedable,
+        probabilities=probabilities,
+        arrays=arrays,
+        warnings=tuple(warnings),
     )
 
 
@@ -37,138 +113,105 @@ def probe_images(shape: tuple[int, ...]) -> np.ndarray:
     return np.random.default_rng(0).random((PROBES, *shape), np.float32)
 
 
-def _pass(classifier: Classifier, shape: tuple[int, ...], key: tf.Tensor | None = None) -> np.ndarray:
-    """Runs the classifier on random images of one shape, in a graph as attacks do."""
+def trial(run: Callable[[np.ndarray], np.ndarray], shape: tuple[int, ...], name: str) -> np.ndarray:
+    """Returns the logits of random images of one shape, and raises InputError for what can't be logits."""
     try:
-        outputs = classifier.run(probe_images(shape), key)
+        outputs = run(probe_images(shape))
     except InputError:
         raise
-    except Exception as error:  # A person's own code may raise anything; it is said.
-        raise not_callable(classifier.name, shape, error) from error
-    return _checked(classifier, shape, outputs)
-
-
-def _checked(classifier: Classifier, shape: tuple[int, ...], outputs: np.ndarray) -> np.ndarray:
-    """Returns what came out of a probe, and raises where that can't be logits."""
+    except Exception as error:  # Somebody's own code may raise anything: report it.
+        raise not_callable(name, shape, error) from error
     if outputs.ndim != 2 or len(outputs) != PROBES or outputs.shape[1] < 2:
         raise InputError(
-            f"Expected logits of shape (N, classes), at least two of them. Received: {classifier.name!r} gives "
+            f"Expected logits of shape (N, classes), at least two of them. Received: {name!r} gives "
             f"{outputs.shape} for {PROBES} images. Choose that output; give a binary classifier the logits [0, z], "
-            "and one that only tells labels rows that are 1 at the label."
+            "and one that only returns labels rows that are 1 at the label."
         )
     if np.isnan(outputs).any():
         raise InputError(
-            f"Expected finite logits. Received: {classifier.name!r} gives NaN for random images in [0, 1]. "
+            f"Expected finite logits. Received: {name!r} gives NaN for random images in [0, 1]. "
             "Train it again, or check the file."
         )
-    classifier.probed.add(tuple(shape))
     return outputs
 
 
-def _first_pass(classifier: Classifier, shape: tuple[int, ...]) -> np.ndarray:
-    """Runs a model for the first time; with NumPy arrays where TensorFlow can't trace it.
+def one_output(outputs: Any, name: str) -> tf.Tensor:
+    """Returns a model's one output in float32, whatever dict or list it comes in."""
+    flat = tf.nest.flatten(outputs)
+    if len(flat) != 1:
+        raise InputError(
+            f"Expected a classifier with one output. Received: {name!r} with {len(flat)} outputs. "
+            "Wrap it in a function that returns the logits alone."
+        )
+    return tf.cast(flat[0], tf.float32)
+
+
+def is_compiled(model: Any) -> bool:
+    """Tells whether a callable is a TensorFlow graph already: a `tf.function`, or what was loaded from a SavedModel."""
+    graphs = (tf.types.experimental.Callable, keras.layers.TFSMLayer)
+    return isinstance(model, graphs) or type(model).__module__ == "kerasrobust.networks.saving"
+
+
+def on_arrays(function: Callable[[np.ndarray], Any]) -> Callable[[np.ndarray], np.ndarray]:
+    """Returns a NumPy function that gets a copy of the images, as some scale their argument in place."""
+    return lambda images: np.asarray(function(images.copy()), np.float32)
+
+
+def not_callable(name: str, shape: Shape, error: Exception) -> InputError:
+    """Returns the error for a model that fails on a batch of images of a shape."""
+    reason = " ".join(str(error).split())[:200]
+    return InputError(
+        "Expected a model that maps float32 images to logits, by TensorFlow operations or from a NumPy array to one. "
+        f"Received: {name!r}, which fails on a batch of {shape} images ({type(error).__name__}: {reason}). "
+        "State the right image_shape."
+    )
+
+
+class _Pass:
+    """A pass of TensorFlow code over images of one shape, with a noise key or without."""
+
+    def __init__(self, model: Any, forward: Forward, name: str) -> None:
+        def logits(x: tf.Tensor, *key: tf.Tensor) -> tf.Tensor:
+            with keyed_noise(*key) if key else contextlib.nullcontext():
+                return one_output(forward(x), name)
+
+        # Traced if in doubt, as NumPy code may take TensorFlow's tensors outside of graphs.
+        self._calls = [logits, logits] if _is_traceable(model) else [Traced(logits), Traced(logits)]
+
+    def __call__(self, images: np.ndarray, key: tf.Tensor | None = None) -> np.ndarray:
+        arguments = (tf.constant(images),) if key is None else (tf.constant(images), key)
+        return self._calls[key is not None](*arguments).numpy()
+
+
+def _first_pass(
+    model: Any, forward: Forward, shape: tuple[int, ...], name: str
+) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+    """Runs a model for the first time, with NumPy arrays if TensorFlow can't trace it; returns outputs and pass.
 
     That may be anything: another library's model, a remote service.
     """
+    run = _Pass(model, forward, name)
     try:
-        return _pass(classifier, shape)
+        return trial(run, shape, name), run
     except InputError as error:
         # What failed inside one of TensorFlow's own operations is TensorFlow code.
         known = error.__cause__ is None or isinstance(error.__cause__, tf.errors.OpError)
-        if known or isinstance(classifier.model, (keras.Model, tf.Module)):
+        if known or isinstance(model, (keras.Model, tf.Module)):
             raise
-    function = classifier.model
-
-    def ask(images: np.ndarray) -> np.ndarray:
-        # A copy, as some functions scale their argument in place.
-        return np.asarray(function(images.copy()), np.float32)
-
-    try:
-        outputs = ask(probe_images(shape))
-    except Exception as error:
-        raise not_callable(classifier.name, shape, error) from error
-    classes = _checked(classifier, shape, outputs).shape[1]
-    classifier._forward = lambda x: tf.ensure_shape(tf.numpy_function(ask, [x], tf.float32), (x.shape[0], classes))
-    classifier._passes.clear()
-    classifier.arrays = True
-    return outputs
+    return trial(on_arrays(model), shape, name), on_arrays(model)
 
 
-def probe(classifier: Classifier, image_shape: Sequence[int | None] | None) -> None:
-    """Fills in what one can only learn by passes over random images."""
-    known = [mine or theirs for mine, theirs in zip(classifier.image_shape, image_shape or (None,) * 3, strict=True)]
-    # One shape where everything is known.
-    shapes = list(dict.fromkeys(tuple(k or g for k, g in zip(known, guess, strict=True)) for guess in _GUESSES))
-    for index, shape in enumerate(shapes):
-        try:
-            first = _first_pass(classifier, shape)
-            break
-        except InputError as error:
-            # A failure may be due to the guessed shape; what came out of a pass that worked is final.
-            if error.__cause__ is None or index == len(shapes) - 1:
-                raise
-    classifier.classes = first.shape[1]
-    noisy = isinstance(classifier.model, keras.Model) and is_noisy(classifier.model)
-    classifier.randomized = noisy or not _same(first, _pass(classifier, shape))
-    if classifier.randomized:
-        # After the passes without a key: a function that the model compiled by itself would keep the key for good.
-        key = tf.constant([0, 1])
-        classifier.seedable = _same(_pass(classifier, shape, key), _pass(classifier, shape, key))
-        if not classifier.seedable:
-            message = f"The noise inside {classifier.name!r} can't be seeded: figures differ from run to run."
-            classifier.warnings.append(("unseeded-noise", message))
-    if (first >= 0).all() and (abs(first.sum(axis=1) - 1) < 1e-3).all():
-        classifier._probabilities = True
-        classifier._passes.clear()  # The passes so far were traced without the logarithm.
-        if classifier.arrays:  # There are no gradients to lose.
-            return
-        message = (
-            f"{classifier.name!r} gives probabilities: it is attacked through their logarithm, whose gradients vanish "
-            "where a probability rounds to 0 or 1. Give a model that returns logits."
-        )
-        classifier.warnings.append(("softmax-output", message))
+def _is_traceable(model: Any) -> bool:
+    """Tells whether a model can be traced for certain: a graph already, or made of layers of Keras and kerasrobust."""
+    if not is_graph(model):
+        return is_compiled(model)
+    parts = [part for inner in model._flatten_layers() for part in [inner, *getattr(inner, "operations", [])]]
+    own = [part for part in parts if type(part).__module__.partition(".")[0] not in ("keras", "kerasrobust")]
+    return not own and not any(isinstance(part, keras.layers.Lambda) for part in parts)
 
 
 def _same(a: np.ndarray, b: np.ndarray) -> bool:
-    # Relative to the largest logit: devices may sum in another order from call to call, noise moves far more.
-    return bool(_apart(a, b).max() <= 1e-6 * abs(a).max(initial=1.0, where=np.isfinite(a)))
-
-
-def _apart(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     # A class may be masked by -inf.
-    return abs(np.subtract(a, b, out=np.zeros_like(a), where=a != b))
-
-
-def gap(classifier: Classifier) -> float | None:
-    """Returns how far the model's logits are from those of its graph, relative to a class's largest.
-
-    A graph keeps what Python code of the model has read besides its weights: a dict, a helper object, a global name.
-
-    Returns:
-        The largest difference, or None where the two can't be compared: passes that vary by themselves, or that fail.
-    """
-    if not classifier.repeats:
-        return None
-    images = probe_images(next(iter(classifier.probed)))
-    key = tf.constant([0, 1]) if classifier.randomized else None
-    try:
-        graph = classifier.run(images, key)
-        passed = classifier(tf.constant(images), key).numpy()
-    except Exception:  # Code that works in graphs alone says so in any way; what else is wrong, a new probe tells.
-        return None
-    # By class, as one may be masked by -1e9.
-    scale = abs(graph).max(axis=0, initial=1.0, where=np.isfinite(graph))
-    return float((_apart(graph, passed) / scale).max())
-
-
-def check_shape(classifier: Classifier, shape: tuple[int | None, ...]) -> None:
-    """Raises where the model doesn't take images of this shape; tries it once where its structure doesn't tell."""
-    wanted = classifier.image_shape
-    if any(None not in (w, s) and w != s for w, s in zip(wanted, shape, strict=True)):
-        expected = "x".join("any" if side is None else str(side) for side in wanted)
-        raise InputError(
-            f"Expected images of shape {expected} for {classifier.name!r}. "
-            f"Received: {'x'.join(map(str, shape))}. Resize them, or choose another model."
-        )
-    if None not in shape and shape not in classifier.probed:
-        _pass(classifier, shape)  # type: ignore[arg-type]
+    apart = abs(np.subtract(a, b, out=np.zeros_like(a), where=a != b))
+    # Relative to the largest logit: devices may sum in another order from call to call, noise moves far more.
+    return bool(apart.max() <= 1e-6 * abs(a).max(initial=1.0, where=np.isfinite(a)))

@@ -21,8 +21,9 @@ import tensorflow as tf
 
 from kerasrobust.errors import InputError, unknown_name
 from kerasrobust.networks.architectures import is_graph
-from kerasrobust.networks.classifier import Classifier, Shape, as_classifier
+from kerasrobust.networks.classifier import Classifier, as_classifier, classifier_of
 from kerasrobust.networks.cloning import clone, with_precision
+from kerasrobust.networks.probe import Shape
 
 SCHEMA = 1
 _KERAS_FILE = "model.keras"
@@ -58,7 +59,7 @@ def save_model(model: keras.Model, folder: str | Path, card: Mapping[str, Any], 
     network = classifier.model
     if not isinstance(network, keras.Model):
         raise InputError(f"Expected a Keras model to save. Received: {type(network).__name__}. Save the Keras model.")
-    twin = _twin(network, next(iter(classifier.probed)))
+    twin = _twin(network, classifier.probed.shape)
     text = _card_text(card, classifier, _layer_table(network), network.count_params())
     signature = [keras.InputSpec(shape=(None, *classifier.image_shape), dtype="float32")]
     with _written(folder) as temporary:
@@ -104,7 +105,7 @@ def copy_saved_model(
         for variable in network.variables
     ]
     parameters = sum(variable["parameters"] for variable in variables)
-    text = _card_text(card, as_classifier(network), variables, parameters)
+    text = _card_text(card, classifier_of(network), variables, parameters)
     with _written(folder) as temporary:
         shutil.copytree(network.path, temporary)
         for path in (temporary, *temporary.rglob("*")):
@@ -147,7 +148,7 @@ def load_model(path_or_name: str | Path, *, models_dir: str | Path | None = None
             f"Expected a .keras, .h5 or .hdf5 file, or a folder with saved_model.pb or {_KERAS_FILE}. "
             f"Received: {path}. Save the model with keras.Model.save or export."
         )
-    as_classifier(model)  # Refuses what can't be attacked; its compiled passes are kept for the attacks to come.
+    as_classifier(model)  # Refuses what can't be attacked.
     return model
 
 

@@ -14,7 +14,7 @@ from kerasrobust.attacks.loop import advance, noise_key
 from kerasrobust.attacks.network import Network
 from kerasrobust.errors import InputError
 from kerasrobust.networks.architectures import is_graph
-from kerasrobust.networks.classifier import as_classifier
+from kerasrobust.networks.classifier import classifier_of
 from kerasrobust.networks.noise import is_noisy, keyed_noise
 from kerasrobust.ops import draws
 from kerasrobust.training.objectives import PGD, Objective
@@ -237,7 +237,7 @@ def training_precision(network: keras.Model, precision: str, x: np.ndarray | Non
     if x is None:
         x = np.random.default_rng(0).random((1024, *shape), np.float32)
     try:
-        return chosen_precision(as_classifier(network), precision, x)
+        return chosen_precision(classifier_of(network), precision, x)
     except InputError:
         if precision != "auto":
             raise

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from dataclasses import dataclass
+import weakref
+from dataclasses import dataclass, field
 from typing import Any
 
 import keras
@@ -12,8 +14,9 @@ import tensorflow as tf
 
 from kerasrobust.errors import InputError
 from kerasrobust.networks.architectures import is_graph
-from kerasrobust.networks.classifier import Classifier, twin_of
+from kerasrobust.networks.classifier import Classifier
 from kerasrobust.networks.cloning import check_graph, kept_in_float32
+from kerasrobust.networks.logits import logits_of
 from kerasrobust.networks.probe import probe_images
 from kerasrobust.ops import losses
 from kerasrobust.ops.tracing import Traced, on_gpu
@@ -87,10 +90,10 @@ def chosen_precision(classifier: Classifier, precision: str, x: np.ndarray) -> s
     if not _has_twins(classifier):
         return "float32"
     images = _some(x)
-    key = ("precision", images.shape)
-    if key not in classifier.compiled:
-        classifier.compiled[key] = _fastest(classifier, images)
-    return classifier.compiled[key]
+    chosen = _twins(classifier).chosen
+    if images.shape not in chosen:
+        chosen[images.shape] = _fastest(classifier, images)
+    return chosen[images.shape]
 
 
 def at_precision(classifier: Classifier, precision: str, x: np.ndarray) -> Classifier:
@@ -113,42 +116,79 @@ def at_precision(classifier: Classifier, precision: str, x: np.ndarray) -> Class
     chosen = chosen_precision(classifier, precision, x)
     if chosen == "float32":
         return classifier
-    crafting = _twin(classifier, chosen)
+    twin = _twin(classifier, chosen)
     images = x[:COMPARED]
-    apart = np.abs(_margins(crafting, images) - _margins(classifier, images)) if len(images) else 0.0
-    crafting.slack = float(np.max(apart))
-    return crafting
+    key = _key(classifier)
+    apart = np.abs(_margins(twin.run(images, *key)) - _margins(classifier.run(images, *key))) if len(images) else 0.0
+    twin.classifier.slack = float(np.max(apart))
+    return twin.classifier
 
 
-@dataclass(frozen=True)
-class _Crafting:
-    """A twin as attacks see it."""
+class _Made:
+    """A twin as attacks see it. Kept from call to call, it follows the network's weights."""
 
-    refresh: Traced
-    """Gives the twin the weights of now: a graph, as operation by operation it takes five times as long."""
-    classifier: Classifier
+    def __init__(self, classifier: Classifier, precision: str) -> None:
+        twin = crafting_twin(classifier.model, policy_of(precision))
+        forward, any_batch = logits_of(twin.model), True
+        if precision.endswith("-xla"):
+            forward, any_batch = tf.function(forward, jit_compile=True, autograph=False), False
+        probed = dataclasses.replace(classifier.probed, arrays=False, warnings=())
+        shape = classifier.image_shape
+        self.classifier = Classifier(
+            twin.model, forward, probed, name=twin.model.name, image_shape=shape, any_batch=any_batch
+        )
+        # A graph, as operation by operation it takes five times as long.
+        self.refresh = Traced(twin.refresh)
+        self._graphs: dict[Any, Traced] = {}
+
+    def run(self, images: np.ndarray, *key: tf.Tensor) -> np.ndarray:
+        """Returns the logits of images, rounded as in attacks: by a graph, one for each shape."""
+        shape = images.shape[1:] if self.classifier.any_batch else images.shape
+        if shape not in self._graphs:
+            self._graphs[shape] = self.classifier.graph()
+        return self._graphs[shape](tf.constant(images), *key).numpy()
 
 
-def _twin(classifier: Classifier, precision: str) -> Classifier:
+@dataclass
+class _Twins:
+    """What is known of the twins of a classifier.
+
+    Attributes:
+        chosen: what "auto" means, by the shape of the images that were tried.
+        made: the twins by precision.
+        alike: whether they give the network's logits; None as long as nobody has asked.
+    """
+
+    chosen: dict[tuple[int, ...], str] = field(default_factory=dict)
+    made: dict[str, _Made] = field(default_factory=dict)
+    alike: bool | None = None
+
+
+# They go with their classifier, so nothing in them may refer to it.
+_TWINS: weakref.WeakKeyDictionary[Classifier, _Twins] = weakref.WeakKeyDictionary()
+
+
+def _twins(classifier: Classifier) -> _Twins:
+    return _TWINS.setdefault(classifier, _Twins())
+
+
+def _twin(classifier: Classifier, precision: str) -> _Made:
     """Returns the twin of a classifier, with the weights of now."""
-    made = classifier.compiled.get(precision)
-    if made is None:
+    made = _twins(classifier).made
+    if precision not in made:
         if not isinstance(classifier.model, keras.Model):
             raise InputError(
                 f"Expected a Keras model for {precision}. Received: {classifier.name!r}, whose graph is fixed. "
                 "Use float32."
             )
-        compiled = precision.endswith("-xla")
-        if compiled and classifier.randomized:
+        if precision.endswith("-xla") and classifier.randomized:
             raise InputError(
                 f"Expected a network without noise for {precision}. Received: {classifier.name!r}, for which XLA would "
                 f"draw other noise than TensorFlow. Use {precision.removesuffix('-xla')}."
             )
-        twin = crafting_twin(classifier.model, policy_of(precision))
-        crafting = twin_of(classifier, twin.model, compiled)
-        made = classifier.compiled[precision] = _Crafting(Traced(twin.refresh), crafting)
-    made.refresh()
-    return made.classifier
+        made[precision] = _Made(classifier, precision)
+    made[precision].refresh()
+    return made[precision]
 
 
 def _check_twin(classifier: Classifier, precision: str) -> None:
@@ -156,11 +196,12 @@ def _check_twin(classifier: Classifier, precision: str) -> None:
     _twin(classifier, precision)
     if not classifier.repeats:
         return
-    if "alike" not in classifier.compiled:
+    twins = _twins(classifier)
+    if twins.alike is None:
         # In float32, in which twins are as the network is, where bfloat16 rounds.
-        images = probe_images(next(iter(classifier.probed)))
-        classifier.compiled["alike"] = _apart(classifier, _twin(classifier, "folded"), images) <= APART
-    if not classifier.compiled["alike"]:
+        images = probe_images(classifier.probed.shape)
+        twins.alike = _apart(classifier, _twin(classifier, "folded"), images) <= APART
+    if not twins.alike:
         raise InputError(
             f"Expected layers that can be rebuilt from their configuration, for {precision}. Received: "
             f"{classifier.name!r}, whose copy gives other logits: what `get_config` of its own layers leaves out is "
@@ -214,21 +255,23 @@ def _some(x: np.ndarray) -> np.ndarray:
     return np.resize(x[:count], (count, *x.shape[1:]))
 
 
-def _key(classifier: Classifier) -> tf.Tensor | None:
-    return tf.constant([0, 3]) if classifier.randomized and classifier.seedable else None
+def _key(classifier: Classifier) -> tuple[tf.Tensor, ...]:
+    """Returns the key of the noise with which a network and its twin are compared, for networks with noise."""
+    return (tf.constant([0, 3]),) if classifier.randomized and classifier.seedable else ()
 
 
-def _margins(classifier: Classifier, images: np.ndarray) -> np.ndarray:
+def _margins(logits: np.ndarray) -> np.ndarray:
     """Returns the lead of each class over the best other one, (N, K)."""
-    logits = classifier.run(images, _key(classifier))
     top = np.sort(logits, axis=1)[:, -2:]
     return logits - np.where(logits == top[:, 1:], top[:, :1], top[:, 1:])
 
 
-def _apart(classifier: Classifier, twin: Classifier, images: np.ndarray) -> float:
+def _apart(classifier: Classifier, twin: _Made, images: np.ndarray) -> float:
     """Returns how far the margins of a twin are from the model's at most, as a share of their median."""
-    margins = _margins(classifier, images)
-    return float(np.max(np.abs(_margins(twin, images) - margins)) / max(np.median(np.abs(margins)), 1e-30))
+    key = _key(classifier)
+    margins = _margins(classifier.run(images, *key))
+    apart = np.abs(_margins(twin.run(images, *key)) - margins)
+    return float(np.max(apart) / max(np.median(np.abs(margins)), 1e-30))
 
 
 def _fastest(classifier: Classifier, images: np.ndarray) -> str:
@@ -249,7 +292,7 @@ def _fastest(classifier: Classifier, images: np.ndarray) -> str:
 
     for name in candidates:
         try:
-            graphs[name] = _gradient(classifier if name == "float32" else _twin(classifier, name), key)
+            graphs[name] = _gradient(classifier if name == "float32" else _twin(classifier, name).classifier, *key)
         except InputError:  # It has layers that can't be rebuilt.
             return "float32"
         try:
@@ -278,13 +321,13 @@ def _fastest(classifier: Classifier, images: np.ndarray) -> str:
     return best if seconds[best] <= GAIN * seconds["float32"] else "float32"
 
 
-def _gradient(classifier: Classifier, key: tf.Tensor | None) -> Traced:
+def _gradient(classifier: Classifier, *key: tf.Tensor) -> Traced:
     """Returns the graph of the gradient of images by their lead: the work that attacks repeat."""
 
     def slope(x: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(x)
-            logits = classifier(x, key)
+            logits = classifier(x, *key)
             lead = tf.reduce_sum(losses.margin(logits, tf.argmax(logits, axis=1)))
         return tape.gradient(lead, x, unconnected_gradients=tf.UnconnectedGradients.ZERO)
 
