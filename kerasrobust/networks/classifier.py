@@ -54,7 +54,6 @@ class Classifier:
         arrays: whether the model is called with NumPy arrays, as it isn't TensorFlow code; it has no gradients.
         warnings: (code, message) pairs that belong into every result about this model.
         slack: margin error: how far its margins may be from those of the model that gives the verdict.
-        compiled: compiled attacks, kept here so that they live as long as the model does.
         shapes: the image shapes that it is known to take.
     """
 
@@ -72,7 +71,6 @@ class Classifier:
         self.arrays = probed.arrays
         self.warnings = list(probed.warnings)
         self.slack = 0.0
-        self.compiled: dict[Any, Any] = {}
         self.shapes = {probed.shape}
         self._forward = _of_arrays(model, probed.classes) if probed.arrays else forward
 
