@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import tensorflow as tf
 
+from kerasrobust import twins
 from kerasrobust.attacks.batch import Batch, Compiled, Counts, Parameters, State, Step, open_batch
 from kerasrobust.attacks.checkpoint import Memory
 from kerasrobust.attacks.network import Network, Passes
@@ -26,7 +27,6 @@ from kerasrobust.errors import InputError
 from kerasrobust.networks.classifier import Classifier, check_images, classifier_of
 from kerasrobust.ops import balls
 from kerasrobust.ops.tracing import Traced
-from kerasrobust.twins.precision import at_precision, chosen_precision
 
 PASSES = 20
 """Fresh passes that judge an example of a randomized network."""
@@ -285,10 +285,10 @@ class Attack(ABC):
         score = np.full(len(x), np.inf, np.float32)
         # What looks for the nearest example ends on the boundary itself, whose place bfloat16 doesn't resolve.
         nearest = self.minimum_norm and getattr(self, "epsilon", None) is None
-        precision = chosen_precision(classifier, precision, x)
+        precision = twins.chosen_precision(classifier, precision, x)
         precision = precision.replace("bfloat16", "folded") if nearest else precision
         # Inside a ball, without early stop, nothing is called done on the twin's word, so its word isn't tested.
-        crafting = at_precision(classifier, precision, x if early_stop or self.minimum_norm else x[:0])
+        crafting = twins.of(classifier, precision, x if early_stop or self.minimum_norm else x[:0])
         attack = self.against(classifier.randomized)
         memory = memory or Memory()
         for run in range(self.run_count()):

@@ -24,7 +24,7 @@ from kerasrobust.events import Finding
 from kerasrobust.networks.classifier import Classifier, check_images, classifier_of, has_gradient
 from kerasrobust.runs import read_json, write_json
 from kerasrobust.stats import accuracy_interval
-from kerasrobust.twins.precision import chosen_precision
+from kerasrobust.twins import chosen_precision
 
 PROBES = 16
 """Images on which it is tried whether gradients reach them."""

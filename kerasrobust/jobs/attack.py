@@ -27,7 +27,7 @@ from kerasrobust.show.examples import read_index, read_pair, write_examples
 from kerasrobust.show.figures import summary
 from kerasrobust.show.report import ExampleStrip
 from kerasrobust.training.callbacks import PROGRESS_SECONDS
-from kerasrobust.twins.precision import MEANING
+from kerasrobust.twins import MEANING
 
 STRIPS = 8
 """Images in a report, per attack."""
@@ -288,7 +288,8 @@ def _part(
 ) -> dict[str, Any]:
     """Returns what a file of examples keeps of one attack; names and passes may differ from example to example."""
     found = {name: values[:count] for name, values in vars(result).items() if isinstance(values, np.ndarray)}
-    return {"x": data.x[:count], "y": data.y[:count], **found, "attack": attack, "epsilon": epsilon, "eot": eot}
+    part = data[:count]
+    return {"x": part.x, "y": part.y, **found, "attack": attack, "epsilon": epsilon, "eot": eot}
 
 
 def _write(
