@@ -72,6 +72,19 @@ def test_shapes_come_in_two_parts_that_never_meet() -> None:
     assert (load_dataset("shapes", "test[:10]", seed=1).images != test.images[:10]).any()
 
 
+def test_images_are_converted_once_and_only_those_asked_for() -> None:
+    dataset = load_dataset("shapes", "test[:40]")
+    part = dataset[:8]
+    assert "x" not in vars(dataset)
+    assert part.x.dtype == np.float32
+    np.testing.assert_array_equal(part.x, dataset.images[:8].astype(np.float32) / np.float32(255))
+    np.testing.assert_array_equal(part.y, dataset.y[:8])
+    assert dataset.x is dataset.x is dataset[:].x
+    odd = dataset[dataset.y % 2 == 1]
+    np.testing.assert_array_equal(odd.x, dataset.x[dataset.y % 2 == 1])
+    assert (odd.classes, odd.name) == (dataset.classes, dataset.name)
+
+
 def test_there_are_always_more_shapes() -> None:
     assert len(load_dataset("shapes", "test[1990:2010]")) == 20
 

@@ -19,11 +19,15 @@ from kerasrobust.twins.folding import make_twin
 X = tf.constant(images(12))
 
 
-@pytest.fixture(params=[True, False], ids=["beside", "usual"], autouse=True)
+@pytest.fixture(autouse=True)
 def beside(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Whether images lie beside each other in the twins."""
-    monkeypatch.setattr(folding, "beside_pays", lambda model: request.param)
-    return request.param
+    """Whether images lie beside each other in the twins: they do, but for the tests of both layouts."""
+    layout = getattr(request, "param", True)
+    monkeypatch.setattr(folding, "beside_pays", lambda model: layout)
+    return layout
+
+
+both_layouts = pytest.mark.parametrize("beside", [True, False], ids=["beside", "usual"], indirect=True)
 
 
 def float32(layer: object) -> str:
@@ -115,6 +119,7 @@ def slopes(network: keras.Model) -> tuple[tf.Tensor, tf.Tensor]:
     return outputs, tape.gradient(loss, X)
 
 
+@both_layouts
 @pytest.mark.parametrize(
     ("make", "left"), [(convnet, 0), (resnet, 4), (assorted, 3), (branched, 1), (crossed, 0), (leaving, 0)]
 )
@@ -178,6 +183,7 @@ def shares() -> list[keras.Model]:
     ]
 
 
+@both_layouts
 @pytest.mark.parametrize("training", [False, True])
 def test_layers_of_several_graphs_stay_as_they_are(training: bool) -> None:
     for model in shares():
@@ -196,6 +202,7 @@ def test_what_is_normalised_is_seen_in_the_models_own_graph() -> None:
     np.testing.assert_allclose(make_twin(shaken(model), float32).model(X), model(X), rtol=1e-4, atol=1e-4)
 
 
+@both_layouts
 def test_images_are_turned_twice_and_no_more(beside: bool) -> None:
     """From the first convolution to the last pooling, also past branches."""
     for make in (convnet, resnet):
@@ -205,6 +212,7 @@ def test_images_are_turned_twice_and_no_more(beside: bool) -> None:
         assert [len(turns), len(entering)] == ([1, 1] if beside else [0, 0])
 
 
+@both_layouts
 def test_noise_is_that_of_the_network(beside: bool) -> None:
     x = keras.Input(SHAPE)
     y = RandomDropout(0.3)(L.MaxPooling2D()(L.ReLU()(L.Conv2D(4, 3)(x))))
@@ -248,6 +256,7 @@ def in_two_graphs(network: keras.Model) -> tf.Tensor:
     return tf.map_fn(lambda weight: tape.gradient(total, FLAT, weight), tf.ones([2]))[0]
 
 
+@both_layouts
 @pytest.mark.parametrize("slope", [in_one_graph, tf.function(in_one_graph), tf.function(in_two_graphs)])
 @pytest.mark.parametrize(
     ("activation", "training", "kind"),
@@ -268,6 +277,7 @@ def test_one_of_the_entries_that_tie_gets_the_slope(
     assert found[0].sum() == 4
 
 
+@both_layouts
 @pytest.mark.parametrize("size", [1, (3, 5), 7])
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_gradients_of_images_of_a_few_channels(channels: int, size: int | tuple[int, int]) -> None:
@@ -308,6 +318,7 @@ def test_other_activations_stay_before_pooling(layer: keras.layers.Layer) -> Non
     assert kinds(twin.layers) == ["InputLayer", type(layer).__name__, "MaxPooling2D"]
 
 
+@both_layouts
 def test_training_twin_learns_the_same() -> None:
     """Fused normalisation beside Keras': outputs, gradients by all weights, and moving statistics."""
     model = shaken(convnet())

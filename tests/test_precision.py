@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 import keras
 import numpy as np
@@ -12,6 +12,7 @@ import tensorflow as tf
 from conftest import FASTEST, SHAPE, images, labels_of, linear_model
 
 from kerasrobust.attacks import FAB, PGD, DeepFool
+from kerasrobust.config import Precision
 from kerasrobust.errors import InputError
 from kerasrobust.evaluation.evaluate import evaluate
 from kerasrobust.networks.architectures import build_model
@@ -43,6 +44,10 @@ def clock(monkeypatch: pytest.MonkeyPatch, seconds: list[float]) -> None:
     monkeypatch.setattr(precision, "has_bfloat16", lambda: True)
 
 
+def test_every_precision_has_a_meaning_for_people() -> None:
+    assert ("auto", *precision.MEANING) == get_args(Precision)
+
+
 @pytest.mark.parametrize(
     ("seconds", "expected"),
     [
@@ -67,11 +72,11 @@ def test_the_fastest_arithmetic_is_chosen(
      ([1.0, 0.7, 0.4, 0.5, 0.5], "bfloat16")],
 )  # fmt: skip
 def test_beside_a_gpu_xla_is_tried_too(
-    seconds: list[float], expected: str, fresh: keras.Model, monkeypatch: pytest.MonkeyPatch
+    seconds: list[float], expected: str, linear: keras.Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock(monkeypatch, seconds)
     monkeypatch.setattr(precision, "on_gpu", lambda: True)
-    assert precision.chosen_precision(as_classifier(fresh), "auto", X) == expected
+    assert precision.chosen_precision(as_classifier(linear), "auto", X) == expected
 
 
 def test_what_xla_does_not_know_is_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,10 +93,10 @@ class Unknown(keras.layers.Layer):
 
 def test_xla_gets_whole_batches_and_no_noise(small: keras.Model) -> None:
     classifier = as_classifier(small)
-    assert precision.at_precision(classifier, "folded", X).any_batch
-    assert not precision.at_precision(classifier, "folded-xla", X).any_batch
+    assert precision.of(classifier, "folded", X).any_batch
+    assert not precision.of(classifier, "folded-xla", X).any_batch
     with pytest.raises(InputError, match=r"without noise.*Use bfloat16"):
-        precision.at_precision(as_classifier(randomize(small, 0.2)), "bfloat16-xla", X)
+        precision.of(as_classifier(randomize(small, 0.2)), "bfloat16-xla", X)
 
 
 def test_a_cheap_network_is_attacked_as_it_is(fresh: keras.Model, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,7 +121,7 @@ def test_layers_that_cannot_be_rebuilt_are_attacked_as_they_are(monkeypatch: pyt
     clock(monkeypatch, [1.0, 0.1, 0.1])
     assert precision.chosen_precision(as_classifier(model), "auto", X) == "float32"
     with pytest.raises(InputError, match="Use float32"):
-        precision.at_precision(as_classifier(model), "bfloat16", X)
+        precision.of(as_classifier(model), "bfloat16", X)
 
 
 class Centred(keras.Sequential):
@@ -154,7 +159,7 @@ def test_what_its_layers_do_not_tell_has_no_twin(make: Any, monkeypatch: pytest.
     assert precision.chosen_precision(as_classifier(model), "auto", X) == "float32"
     for word in ("folded", "bfloat16"):
         with pytest.raises(InputError, match="Use float32"):
-            precision.at_precision(as_classifier(model), word, X[:0])
+            precision.of(as_classifier(model), word, X[:0])
         with pytest.raises(InputError, match="Use float32"):
             training_precision(model, word)
     if make is centred:
@@ -176,7 +181,7 @@ class Block(keras.layers.Layer):
 
 def test_a_model_in_a_layer_that_was_never_called_is_no_hindrance() -> None:
     model = keras.Sequential([keras.Input(SHAPE), Block(), keras.layers.Flatten(), keras.layers.Dense(4)])
-    twin = precision.at_precision(as_classifier(model), "folded", X)
+    twin = precision.of(as_classifier(model), "folded", X)
     np.testing.assert_allclose(twin.run(X), model(X), rtol=1e-4, atol=1e-4)
 
 
@@ -206,7 +211,7 @@ def test_verdicts_are_the_models_own(kind: str, small: keras.Model) -> None:
 
 def test_slack_is_how_far_the_margins_differ(small: keras.Model) -> None:
     classifier = as_classifier(small)
-    exact, folded, rough = (precision.at_precision(classifier, kind, X) for kind in ("float32", "folded", "bfloat16"))
+    exact, folded, rough = (precision.of(classifier, kind, X) for kind in ("float32", "folded", "bfloat16"))
     assert exact is classifier
     assert exact.slack == 0
     assert 0 < folded.slack < 1e-3 < rough.slack < 1
@@ -242,7 +247,7 @@ def test_a_randomized_network_has_twins_with_its_noise(small: keras.Model, monke
     model = randomize(small, 0.2)
     classifier = as_classifier(model)
     assert precision.chosen_precision(classifier, "auto", X) == "folded"
-    assert precision.at_precision(classifier, "folded", X).slack < 1e-3, "the same key gives the same noise"
+    assert precision.of(classifier, "folded", X).slack < 1e-3, "the same key gives the same noise"
 
 
 def test_a_twin_of_probabilities_is_taken_by_their_logarithm(small: keras.Model) -> None:
@@ -250,7 +255,7 @@ def test_a_twin_of_probabilities_is_taken_by_their_logarithm(small: keras.Model)
     model = keras.Model(small.inputs, keras.layers.Softmax(axis=-1, name="hidden")(small.outputs[0]) * 1.0)
     classifier = as_classifier(model)
     assert any(code == "softmax-output" for code, _ in classifier.warnings)
-    twin = precision.at_precision(classifier, "folded", X)
+    twin = precision.of(classifier, "folded", X)
     np.testing.assert_allclose(twin.run(X), classifier.run(X), rtol=1e-3, atol=1e-3)
     assert float(twin.run(X).max()) <= 0
 

@@ -11,12 +11,13 @@ import pytest
 import tensorflow as tf
 from conftest import SHAPE, images, labels_of
 
+from kerasrobust import twins
 from kerasrobust.attacks import ATTACKS, CW, FAB, FGSM, PGD, Attack, DeepFool, HopSkipJump, Square
 from kerasrobust.attacks.apgd import APGD
 from kerasrobust.attacks.driver import KEPT
 from kerasrobust.attacks.loop import Graphs
 from kerasrobust.networks.architectures import build_model
-from kerasrobust.networks.classifier import Classifier, as_classifier
+from kerasrobust.networks.classifier import Classifier, classifier_of
 from kerasrobust.networks.noise import randomize
 from kerasrobust.ops.tracing import Traced
 
@@ -34,7 +35,7 @@ def traces(classifier: Classifier) -> int:
 
 def check_traced_once(model: keras.Model, attacks: list[Attack], run: Callable[[Attack, int], object]) -> None:
     """Runs variants of one attack with several seeds and data sizes, and raises where more than one trace is made."""
-    classifier = as_classifier(model)
+    classifier = classifier_of(model)
     before = len(compiled(classifier)), traces(classifier)
     for seed, attack in enumerate(attacks):
         run(attack, seed)
@@ -97,12 +98,12 @@ def test_another_precision_has_graphs_of_its_own(models: dict[str, keras.Model])
     attack = PGD(norm="l2", steps=2)
     attack(model, X, y, batch_size=4)
     attack(model, X, y, batch_size=4, precision="bfloat16")
-    twin = as_classifier(model).compiled["bfloat16"].classifier
-    before = traces(as_classifier(model)), traces(twin)
+    twin = twins.of(classifier_of(model), "bfloat16", X)
+    before = traces(classifier_of(model)), traces(twin)
     assert before[1] == 3
     for precision in ("float32", "bfloat16", "auto"):
         PGD(norm="l2", steps=3, epsilon=0.3)(model, X, y, batch_size=4, precision=precision)
-    assert (traces(as_classifier(model)), traces(twin)) == before
+    assert (traces(classifier_of(model)), traces(twin)) == before
 
 
 def test_weights_that_change_need_no_trace(models: dict[str, keras.Model]) -> None:
@@ -110,12 +111,12 @@ def test_weights_that_change_need_no_trace(models: dict[str, keras.Model]) -> No
     attack = FGSM(norm="l2", epsilon=0.5)
     y = np.zeros(11, np.int64)
     one = attack(model, X, y, early_stop=False).x_adv
-    before = traces(as_classifier(model))
+    before = traces(classifier_of(model))
     kept = model.get_weights()
     model.set_weights([-part if part.ndim == 2 else part for part in kept])
     other = attack(model, X, y, early_stop=False).x_adv
     model.set_weights(kept)
-    assert traces(as_classifier(model)) == before
+    assert traces(classifier_of(model)) == before
     assert not np.array_equal(one, other)
 
 

@@ -16,6 +16,7 @@ from weakref import WeakKeyDictionary, ref
 import numpy as np
 import tensorflow as tf
 
+from kerasrobust import twins
 from kerasrobust.attacks.algorithm import Algorithm, Images, S
 from kerasrobust.attacks.batch import Batch, Tally
 from kerasrobust.attacks.checkpoint import Checkpoints, RunCheckpoint
@@ -26,7 +27,6 @@ from kerasrobust.errors import InputError
 from kerasrobust.events import AttackProgress, Emit, Event
 from kerasrobust.networks.classifier import Classifier, check_images, classifier_of
 from kerasrobust.ops import balls
-from kerasrobust.twins.precision import at_precision, chosen_precision
 
 PASSES = 20
 """Fresh passes that judge an example of a randomized network."""
@@ -92,7 +92,7 @@ class Task:
             classifier=classifier,
             x=x,
             y=y,
-            precision=chosen_precision(classifier, precision, x),
+            precision=twins.chosen_precision(classifier, precision, x),
             seed=seed,
             batch_size=batch_size,
             passes=passes if classifier.randomized else 1,
@@ -223,7 +223,7 @@ def drive(
     # What looks for the nearest example ends on the boundary itself, whose place bfloat16 doesn't resolve.
     precision = task.precision.replace("bfloat16", "folded") if _is_nearest(attack) else task.precision
     # Inside a ball, without early stop, nothing is called done on the twin's word, so its word isn't tested.
-    crafting = at_precision(classifier, precision, x if early_stop or attack.minimum_norm else x[:0])
+    crafting = twins.of(classifier, precision, x if early_stop or attack.minimum_norm else x[:0])
     search = _Search(attack, task, crafting, goal, early_stop, tally, checkpoints or Checkpoints())
     x_adv = search.run(active, reached)
     distance = _distances(x_adv, x, attack.norm)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import re
 from dataclasses import dataclass
 
@@ -9,7 +11,7 @@ import numpy as np
 
 from kerasrobust.errors import InputError
 
-MOST_CLASSES = 65_536  # More than any image set has: labels above are something else than class indices.
+MOST_CLASSES = 65_536  # More than any image set has: labels above that aren't class indices.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,12 +19,17 @@ class Dataset:
     """Images with their classes.
 
     Attributes:
-        name: What it was asked for by.
-        split: Which part of it this is.
-        images: (N, H, W, C), uint8 or float32 in [0, 1].
+        name: the name that it was loaded by.
+        split: which part of it this is.
+        images: as they were stored: (N, H, W, C), uint8 or float32 in [0, 1].
         labels: (N,), int64, in 0 ... `classes` - 1.
-        class_names: One name for each class, in the order of the labels.
-        synthetic: Whether a program drew the images; what comes from them says so.
+        class_names: one name for each class, in the order of the labels.
+        synthetic: whether a program drew the images; results on them say so.
+
+    Example:
+        >>> data = load_dataset("shapes", "test")
+        >>> data[:64].x.shape, data[:64].y.shape
+        ((64, 32, 32, 3), (64,))
     """
 
     name: str
@@ -36,16 +43,22 @@ class Dataset:
         """How many images there are."""
         return len(self.labels)
 
+    def __getitem__(self, part: slice | np.ndarray) -> Dataset:
+        """A part of the images: a slice, or an array of indices or of booleans; only that is converted by `x`."""
+        if isinstance(part, slice) and part == slice(None):
+            return self  # With the images that may be converted already.
+        return dataclasses.replace(self, images=self.images[part], labels=self.labels[part])
+
     @property
     def classes(self) -> int:
         """How many classes there are, whether or not each has an image here."""
         return len(self.class_names)
 
-    @property
+    @functools.cached_property
     def x(self) -> np.ndarray:
-        """The images as models take them: float32 in [0, 1], (N, H, W, C)."""
+        """The images as models take them: float32 in [0, 1], (N, H, W, C). Converted once, and kept."""
         if self.images.dtype == np.uint8:
-            return self.images.astype(np.float32) / np.float32(255)
+            return self.images / np.float32(255)
         return self.images
 
     @property

@@ -24,7 +24,7 @@ from kerasrobust.events import AttackProgress, Emit, Finding, Log
 from kerasrobust.networks.classifier import Classifier
 from kerasrobust.runs import read_json, write_json
 from kerasrobust.stats import accuracy_interval
-from kerasrobust.twins.precision import MEANING
+from kerasrobust.twins import MEANING
 
 FORMAT = 2
 """Of the files in `resume_dir`."""

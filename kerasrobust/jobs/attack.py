@@ -229,7 +229,8 @@ def _part(
 ) -> dict[str, Any]:
     """Returns what a file of examples keeps of one attack; names and passes may differ from example to example."""
     found = {name: values[:count] for name, values in vars(result).items() if isinstance(values, np.ndarray)}
-    return {"x": data.x[:count], "y": data.y[:count], **found, "attack": attack, "epsilon": epsilon, "eot": eot}
+    part = data[:count]
+    return {"x": part.x, "y": part.y, **found, "attack": attack, "epsilon": epsilon, "eot": eot}
 
 
 def _write(

@@ -32,7 +32,7 @@ from kerasrobust.runs import read_json, write_json
 from kerasrobust.training import OBJECTIVES, AdversarialModel, Objective
 from kerasrobust.training.adversarial import training_precision
 from kerasrobust.training.callbacks import BestEpoch, EventCallback, OverfittingAlarm
-from kerasrobust.twins.precision import MEANING
+from kerasrobust.twins import MEANING
 
 CARD_STEPS, CARD_RESTARTS, CARD_EOT = 20, 5, 20
 """The card's attack: PGD-20 at the training's epsilon, 5 restarts; for a randomized network EOT over 20 passes."""
@@ -214,7 +214,7 @@ def _agreed_precision(
     path = folder / "precision.json"
     if (before := read_json(path)) is not None:
         return str(before["precision"])
-    chosen = training_precision(network, config.precision, data.train.x[:128])
+    chosen = training_precision(network, config.precision, data.train[:128].x)
     write_json(path, {"precision": chosen})
     message = f"The attack's gradients are computed {MEANING[chosen]}; weights are float32."
     context.emit(Log(level="info", message=message))

@@ -1,18 +1,15 @@
 """Norms and balls: steepest step, projection, random start, distance, on batches of images.
 
 All functions take perturbations of shape (N, H, W, C) in float32 and radii that are numbers or scalar tensors, and run
-inside a `tf.function`. `norm` is "linf" or "l2"; where it says so, "l1" too.
+inside a `tf.function`. `norm` is "linf" or "l2"; functions that take "l1" too say so.
 """
 
 from __future__ import annotations
 
-from typing import Literal
-
 import tensorflow as tf
 
+from kerasrobust.config import AttackNorm as Norm
 from kerasrobust.ops import draws
-
-Norm = Literal["linf", "l2", "l1"]
 
 
 def distance(perturbation: tf.Tensor, norm: Norm) -> tf.Tensor:

@@ -18,8 +18,7 @@ from kerasrobust.networks.classifier import classifier_of
 from kerasrobust.networks.noise import is_noisy, keyed_noise
 from kerasrobust.ops import draws
 from kerasrobust.training.objectives import PGD, Objective
-from kerasrobust.twins.folding import Twin
-from kerasrobust.twins.precision import checked_precision, chosen_precision, crafting_twin, policy_of
+from kerasrobust.twins import Twin, checked_precision, chosen_precision, of_model
 
 
 class AdversarialModel(keras.Model):
@@ -109,12 +108,12 @@ class AdversarialModel(keras.Model):
             return
         chosen = training_precision(self.network, self.precision)
         if chosen != "float32":
-            policy = policy_of(chosen)  # Whether XLA compiles the step, `compile` decides.
-            self._twin = crafting_twin(self.network, policy)
+            # Whether XLA compiles the step, `compile` decides.
+            self._twin = of_model(self.network, chosen)
             # What a layer adds to the loss by itself, it would add on the twin's side.
             parts = self.network._flatten_layers()
             if not any(getattr(layer, "activity_regularizer", None) or layer._losses for layer in parts):
-                self._learner = crafting_twin(self.network, policy, training=True)
+                self._learner = of_model(self.network, chosen, training=True)
         self._chosen = chosen  # Last, as a twin may be impossible.
 
     def _attacked(self, x: tf.Tensor, key: tf.Tensor) -> tf.Tensor:

@@ -1,1 +1,10 @@
-"""Faster copies of a network that compute the same function."""
+"""Twins: faster copies of a network that follow its weights, for the gradients that attacks and training take.
+
+All that other folders need is here: `of` gives the twin of a classifier, `of_model` that of a Keras model in training,
+`chosen_precision` says which one is fastest.
+"""
+
+from kerasrobust.twins.folding import Twin
+from kerasrobust.twins.precision import MEANING, checked_precision, chosen_precision, of, of_model
+
+__all__ = ["MEANING", "Twin", "checked_precision", "chosen_precision", "of", "of_model"]

@@ -1,11 +1,11 @@
 """A network's twins: the same function with fewer operations, so that its gradients take less time.
 
-In inference mode batch normalisation is a fixed scale and offset per channel. Where it follows a convolution or a dense
-layer, both go into that layer's weights, and the normalisation is gone from every pass. ReLU and max pooling give the
-same in either order, also their gradients: on the way forth ReLU becomes part of the convolution before it, on the way
-back it has a quarter of the work on what is left after pooling. In training mode, where nothing can be folded, one
-operation does what Keras' batch normalisation does in a dozen. Between its first convolution and its last pooling a
-twin works on images that lie beside each other (`twin_layers`), where that pays.
+In inference mode batch normalisation is a fixed scale and offset per channel. After a convolution or a dense layer,
+both go into that layer's weights, and no pass normalises any more. ReLU and max pooling commute, and so do their
+gradients: in the forward pass ReLU becomes part of the convolution before it, in the backward pass it works on the
+quarter of the entries that pooling leaves. In training mode nothing can be folded, but one operation replaces the dozen
+of Keras' batch normalisation. Between its first convolution and its last pooling a twin works on images that lie beside
+each other (`layouts`), if that pays.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ _ENTRYWISE = (
     *(klayers.ReLU, klayers.LeakyReLU, klayers.ELU, RandomDropout),
     *(klayers.Add, klayers.Subtract, klayers.Multiply, klayers.Average, klayers.Maximum, klayers.Minimum),
 )
-"""Layers that treat all entries alike: how images lie is nothing to them."""
+"""Layers that treat all entries alike, so that the layout doesn't matter."""
 
 WIDEST = 64
-"""Pixels in a row of an image above which batches are small, and rows long as they are."""
+"""Pixels in a row of an image; wider images need no side-by-side layout, as their rows are long enough."""
 
 
 @dataclass(frozen=True)
 class _Copy:
-    """A layer of a twin that has weights, or could have.
+    """A layer of a twin that may have weights.
 
     Attributes:
-        layer: the network's.
-        made: the twin's.
-        norm: the normalisation behind it whose scale and offset are in its weights, or None.
-        factor: of the scaling before it, which is in its kernel.
+        layer: the network's layer.
+        made: the twin's layer.
+        norm: the normalisation after it whose scale and offset are in its weights, or None.
+        factor: the factor of the scaling before it, which is in its kernel.
     """
 
     layer: Any
@@ -88,12 +88,12 @@ class Twin:
     copies: list[_Copy]
 
     def refresh(self) -> None:
-        """Gives the copy the weights that the network has now, at once or as part of a graph that is being traced."""
+        """Copies the network's weights, eagerly or as part of a graph that is being traced."""
         for copy in self.copies:
             copy.refresh()
 
     def give_back(self) -> None:
-        """Gives the network what the copy's layers have assigned to themselves in training, as moving statistics."""
+        """Copies back what the layers have assigned to themselves in training, such as moving statistics."""
         for copy in self.copies:
             # Not the statistics alone: spectral normalisation assigns its kernel.
             for old, new in zip(copy.layer.weights, copy.made.weights, strict=True):
@@ -109,60 +109,39 @@ class Twin:
 def make_twin(model: keras.Model, policy: Callable[[Any], str], training: bool = False) -> Twin:
     """Returns the twin of a functional or Sequential model, each layer under the dtype policy given for it.
 
-    Folded is a `BatchNormalization` over the channels that alone follows a `Conv2D`, `DepthwiseConv2D` or `Dense`
-    layer without activation; others stay. So is the factor of a `Rescaling` that only such a layer follows. ReLU moves
-    into or behind a `MaxPooling2D` that alone follows it. The twin's values and gradients differ from the model's by
+    A `Conv2D`, `DepthwiseConv2D` or `Dense` layer without activation takes in a `BatchNormalization` over the channels,
+    if only that follows; any of them takes in the factor of a `Rescaling` before it. ReLU moves into or behind a
+    `MaxPooling2D`, if only that follows. Everything else is copied. Values and gradients differ from the model's by
     float32 rounding.
 
     Args:
         model: a built Keras model whose weights are float32; it is left as it is.
-        policy: the name of the dtype policy of a layer's copy.
-        training: whether it is to be trained on, so that nothing is folded.
+        policy: gives the name of the dtype policy of a layer's copy.
+        training: whether the twin itself is to be trained, so that nothing is folded.
 
     Example:
         >>> twin = make_twin(model, lambda layer: "float32")
         >>> float(tf.reduce_max(abs(twin.model(x) - model(x))))
         4.7e-06
     """
-    norms: dict[int, Any] = {}
-    gone: set[int] = set()
-    pools: set[int] = set()
-    factors: dict[int, float] = {}
-    shared = _shared(model)
-    shapes = dict(_shapes(model, shared))
-    for before, layer in _neighbours(model, shared):
-        if training and type(layer) is klayers.BatchNormalization:
-            continue
-        if (
-            type(layer) is klayers.BatchNormalization
-            and type(before) in _LINEAR
-            and _foldable(before, layer, shapes[id(layer)])
-        ):
-            norms[id(before)] = layer
-            gone.add(id(layer))
-        elif not training and _is_scaling(before) and type(layer) in _LINEAR and _is_plain(layer):
-            factors[id(before)] = factors[id(layer)] = before.scale
-        elif type(layer) is klayers.MaxPooling2D and layer.data_format == "channels_last" and _is_relu(before):
-            gone.add(id(before))
-            pools.add(id(layer))
-    places = _places(model, shared) if beside_pays(model) else {}
+    plan = _plan(model, training)
     copies: list[_Copy] = []
 
     def copy(layer: Any) -> Any:
         if not isinstance(layer, keras.Layer) or isinstance(layer, klayers.InputLayer):
             return type(layer).from_config(layer.get_config())
-        place = places.get(id(layer))
+        place = plan.places.get(id(layer))
         made: Any
-        if id(layer) in gone:
+        if id(layer) in plan.gone:
             made = layouts.Folded(name=layer.name, dtype=policy(layer))
-        elif id(layer) in pools:
+        elif id(layer) in plan.pools:
             made = (layouts.PooledReLU if training else layouts.ReLUPooling)(layer, policy(layer))
-        elif type(layer) is klayers.Rescaling and id(layer) in factors:
+        elif type(layer) is klayers.Rescaling and id(layer) in plan.factors:
             made = layouts.Offset(layer.offset / layer.scale, name=layer.name, dtype=policy(layer))
         else:
-            norm = norms.get(id(layer))
-            made = _copy(layer, shapes.get(id(layer)), policy(layer), place, norm is not None, training)
-            copies.append(_Copy(layer, made, norm, factors.get(id(layer), 1.0)))
+            norm = plan.norms.get(id(layer))
+            made = _copy(layer, plan.shapes.get(id(layer)), policy(layer), place, norm is not None, training)
+            copies.append(_Copy(layer, made, norm, plan.factors.get(id(layer), 1.0)))
         if place is None:
             return made
         enter = place.enter and not isinstance(made, layouts.ThinConvolution)
@@ -177,18 +156,56 @@ def make_twin(model: keras.Model, policy: Callable[[Any], str], training: bool =
     return twin
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """What becomes of a network's layers in its twin, by their ids.
+
+    Attributes:
+        norms: the normalisation that goes into a layer's weights.
+        factors: of a scaling, and of the layer whose kernel it goes into.
+        gone: layers of which nothing is left.
+        pools: poolings that take in the ReLU before them.
+        places: those for images beside each other.
+        shapes: of the inputs of layers that are called once, on one tensor.
+    """
+
+    norms: dict[int, Any]
+    factors: dict[int, float]
+    gone: set[int]
+    pools: set[int]
+    places: dict[int, _Place]
+    shapes: dict[int, tuple[int | None, ...]]
+
+
+def _plan(model: keras.Model, training: bool) -> _Plan:
+    shared = _shared(model)
+    places = _places(model, shared) if beside_pays(model) else {}
+    plan = _Plan({}, {}, set(), set(), places, dict(_shapes(model, shared)))
+    for before, layer in _neighbours(model, shared):
+        if type(layer) is klayers.BatchNormalization:
+            if not training and type(before) in _LINEAR and _foldable(before, layer, plan.shapes[id(layer)]):
+                plan.norms[id(before)] = layer
+                plan.gone.add(id(layer))
+        elif not training and _is_scaling(before) and type(layer) in _LINEAR and _is_plain(layer):
+            plan.factors[id(before)] = plan.factors[id(layer)] = before.scale
+        elif type(layer) is klayers.MaxPooling2D and layer.data_format == "channels_last" and _is_relu(before):
+            plan.gone.add(id(before))
+            plan.pools.add(id(layer))
+    return plan
+
+
 def _copy(
     layer: Any, shape: tuple[int | None, ...] | None, policy: str, place: _Place | None, biased: bool, training: bool
 ) -> Any:
-    """Returns the copy of a layer with weights, or of one that is neither folded nor fused with its neighbour.
+    """Returns the copy of a layer that is neither folded nor fused with its neighbour.
 
     Args:
         layer: the one to copy.
-        shape: that of its input; None where it has several, or is called more than once.
+        shape: that of its input; None if it has several, or is called more than once.
         policy: the copy's dtype policy.
-        place: how the copy stands to the others where it is for images beside each other.
+        place: given if the copy is for images beside each other.
         biased: whether it gets a bias in any case.
-        training: whether it is to be trained on.
+        training: whether the copy is to be trained.
     """
     config = layer.get_config() | {"dtype": policy}
     config |= {"use_bias": True} if biased else {}
@@ -210,11 +227,11 @@ def _copy(
 
 @dataclass
 class _Place:
-    """How the copy of a layer that is for images beside each other stands to the others.
+    """The layouts around the copy of a layer that works on images beside each other.
 
     Attributes:
-        enter: whether what it gets is in the usual shape.
-        leave: whether what it gives is wanted in the usual shape.
+        enter: whether its inputs are in the usual shape.
+        leave: whether its outputs are needed in the usual shape.
     """
 
     enter: bool
@@ -222,7 +239,7 @@ class _Place:
 
 
 def beside_pays(model: keras.Model) -> bool:
-    """Tells whether laying such images beside each other was measured to save time on such a machine."""
+    """Tells whether images beside each other save time, as measured for such images on such machines."""
     row = model.input_shape[2] if len(model.input_shape) == 4 else None
     known = platform.machine() in ("x86_64", "AMD64") and has_onednn() and not on_gpu()
     return known and row is not None and row <= WIDEST
@@ -243,7 +260,7 @@ def _places(model: keras.Model, shared: set[int]) -> dict[int, _Place]:
     outputs = {id(tensor._keras_history.operation) for tensor in model.outputs}
     inner = {id(layer): {id(node.operation) for node in uses[id(layer)]} for layer in model.layers}
     settled = False
-    while not settled:  # Who leaves makes who follows enter, and that makes all leave whom it follows.
+    while not settled:  # A layer that leaves makes its followers enter, and then all that they follow must leave.
         settled = True
         for key in inner.keys() & found.keys():
             followers = [found[follower] for follower in inner[key] & found.keys()]
@@ -252,7 +269,7 @@ def _places(model: keras.Model, shared: set[int]) -> dict[int, _Place]:
                 found[key].leave, settled = True, False
                 for follower in followers:
                     follower.enter = True
-    # One layer alone isn't worth two turns.
+    # One layer alone isn't worth two changes of layout.
     return {key: place for key, place in found.items() if not (place.enter and place.leave)}
 
 
@@ -290,12 +307,12 @@ def _is_scaling(layer: Any) -> bool:
 
 
 def _is_plain(linear: Any) -> bool:
-    """Tells whether a layer's kernel is what it multiplies by."""
+    """Tells whether a layer multiplies by its kernel as it is."""
     return getattr(linear, "quantization_mode", None) is None and not getattr(linear, "lora_enabled", False)
 
 
 def _neighbours(model: keras.Model, shared: set[int]) -> Iterator[tuple[Any, Any]]:
-    """Yields pairs of layers of which the second is called once, and alone sees what the first one gives."""
+    """Yields pairs of layers of which the second is called once, and nothing else sees the first one's outputs."""
     outputs = {id(tensor) for tensor in model.outputs}
     calls, uses = _calls(model)
     for layer in model.layers:
@@ -313,9 +330,9 @@ def _neighbours(model: keras.Model, shared: set[int]) -> Iterator[tuple[Any, Any
 
 
 def _calls(model: Any) -> tuple[dict[int, list[Any]], dict[int, list[Any]]]:
-    """Returns the calls of each layer in a model's own graph, and those that take what it gives, by the layer's id.
+    """Returns the calls of each layer in a model's own graph, and the calls that take its outputs, by the layer's id.
 
-    A layer knows its calls in other models, too, and those of a Sequential before its next layer was added.
+    A layer also lists its calls in other models, and those of a Sequential before its next layer was added.
     """
     graph = getattr(model, "_functional", None) or model
     calls: dict[int, list[Any]] = {id(operation): [] for operation in graph._operations}
@@ -345,7 +362,7 @@ def _shapes(model: keras.Model, shared: set[int]) -> Iterator[tuple[int, tuple[i
 
 
 def _foldable(linear: Any, norm: Any, shape: tuple[int | None, ...]) -> bool:
-    """Tells whether a normalisation of what has a shape can go into the weights of the layer before it."""
+    """Tells whether a normalisation of inputs of a shape can go into the weights of the layer before it."""
     return (
         norm.axis in (-1, len(shape) - 1)
         and linear.activation is keras.activations.linear
@@ -361,7 +378,7 @@ def _is_fusable(norm: Any, shape: tuple[int | None, ...]) -> bool:
 
 
 def _is_thin(layer: Any, shape: tuple[int | None, ...]) -> bool:
-    """Tells whether `ThinConvolution` can stand for a layer, and has lanes to fill."""
+    """Tells whether `ThinConvolution` can stand for a layer whose channels leave lanes unused."""
     return (
         type(layer) is klayers.Conv2D
         and not on_gpu()

@@ -1,10 +1,10 @@
-"""The layers that a network's twins are made of, where they aren't copies of the network's own.
+"""The layers of a network's twins that aren't copies of the network's own.
 
 Most of them are for images that lie beside each other: tensors of shape (1, H, W, N, C) instead of (N, H, W, C). A
 convolution on a processor multiplies one row of pixels at a time. Rows of feature maps are short, 8 or 16 pixels, and
-much of the time goes by between them. Where the same pixel of all images stands in a row, rows are as long as the batch
-and outlive all pooling. Measured on two cores (Zen 5, oneDNN 3.7) with the ConvNet in bfloat16, gradients took 0.87 of
-their time in batches of 256 and 0.93 in batches of 64; below 32 images they took longer.
+much of the time is lost between rows. With the same pixel of all images in a row, rows are as long as the batch, and
+pooling doesn't shorten them. Measured on two cores (Zen 5, oneDNN 3.7) with the ConvNet in bfloat16, gradients took
+0.87 of their time in batches of 256 and 0.93 in batches of 64; below 32 images they took longer.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _convolved(x: tf.Tensor, kernel: tf.Tensor, strides: tuple[int, int], paddin
 
 
 class Turned(keras.layers.Layer):
-    """A layer for images beside each other, with what turns its inputs or its outputs. Images have no masks."""
+    """A layer for images beside each other, between changes of layout. Images have no masks."""
 
     def __init__(self, inner: Any, enter: bool, leave: bool) -> None:
         super().__init__(name=inner.name, dtype=inner.dtype_policy)
@@ -59,14 +59,14 @@ class Turned(keras.layers.Layer):
 
 
 class Folded(keras.layers.Layer):
-    """Stands where a layer was; takes the arguments that one takes."""
+    """Stands in place of a layer that was folded into another; takes the arguments that one takes."""
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         return inputs
 
 
 class Offset(keras.layers.Layer):
-    """Adds a number: what is left of a `Rescaling` whose factor is in the kernel of the layer behind it."""
+    """Adds a number: what is left of a `Rescaling` whose factor is in the kernel of the next layer."""
 
     def __init__(self, by: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -103,13 +103,14 @@ class Convolution(keras.layers.Layer):
 
 
 class ThinConvolution(Convolution):
-    """Stands for the `Conv2D` of images of a few channels; gets them in the usual shape.
+    """Stands for the `Conv2D` of images of a few channels; takes them in the usual shape.
 
-    Back from 32 filters to 3 channels, a convolution uses 3 of a processor's 16 lanes. Here it gives 4 pixels of a row
-    at once, from a kernel that holds the turned one 4 times, each shifted to its pixel. Its kernel gets no gradient.
+    In the backward pass, from 32 filters to 3 channels, a convolution uses 3 of a processor's 16 lanes. This one gives
+    4 pixels of a row at once, by a kernel that holds the transposed one 4 times, each shifted to its pixel. Its kernel
+    gets no gradient.
 
     Args:
-        beside: whether it lays them beside each other.
+        beside: whether it lays the images beside each other.
     """
 
     def __init__(self, layer: keras.layers.Conv2D, bias: bool, policy: str, beside: bool) -> None:
@@ -166,8 +167,9 @@ class Pooling(keras.layers.Layer):
         return pool(x, (*self.window, *more), (*self.strides, *more), self.padding)
 
     def gradient(self, x: tf.Tensor, outputs: tf.Tensor, slope: tf.Tensor) -> tf.Tensor:
-        """Returns the slope of what max pooling got, of that of what it gave: where entries tie, all at one of them."""
-        # In one graph oneDNN computes both, in half of the time; TensorFlow's own would give each that ties a slope.
+        """Returns the gradient by the inputs of max pooling; of entries that tie, one gets all of it."""
+        # With forward and backward pass in one graph oneDNN computes both, in half of the time; TensorFlow's own kernel
+        # would give each entry that ties a gradient.
         onednn = not tf.executing_eagerly() and tf.compat.v1.get_default_graph() is outputs.graph
         more = (1,) * (x.shape.rank - 4) if onednn else ()
         back = tf.raw_ops.MaxPool3DGrad if more else tf.raw_ops.MaxPoolGrad
@@ -179,14 +181,14 @@ class Pooling(keras.layers.Layer):
 
 
 class PooledReLU(Pooling):
-    """Max pooling, then ReLU: what training differentiates, behind a normalisation that takes no ReLU in."""
+    """Max pooling, then ReLU: for training, after a normalisation that can't take ReLU in."""
 
     def call(self, inputs: Any) -> Any:
         return tf.nn.relu(super().call(inputs))
 
 
 class ReLUPooling(Pooling):
-    """ReLU, then max pooling: TensorFlow makes the ReLU part of a convolution before it. Back they are turned round."""
+    """ReLU, which TensorFlow fuses with a convolution before it, then max pooling; in the backward pass, swapped."""
 
     def call(self, inputs: Any) -> Any:
         @tf.custom_gradient
@@ -195,7 +197,7 @@ class ReLUPooling(Pooling):
             outputs = self.pooled(positive)
 
             def gradient(slope: tf.Tensor) -> tf.Tensor:
-                # Where the greatest entry of a window isn't above 0, none is.
+                # If the largest entry of a window isn't above 0, none is.
                 slope = tf.raw_ops.ReluGrad(gradients=slope, features=outputs)
                 return self.gradient(positive, outputs, slope)
 
@@ -205,7 +207,7 @@ class ReLUPooling(Pooling):
 
 
 class FusedNorm(keras.layers.BatchNormalization):
-    """Batch normalisation whose training mode is one operation forth and one back, on images in either shape."""
+    """Batch normalisation whose training mode is one operation in either direction, on images in either shape."""
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         if not training or mask is not None or not self.trainable:

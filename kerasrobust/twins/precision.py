@@ -1,4 +1,4 @@
-"""In which arithmetic a model computes while it is attacked, chosen by what a short probe measures."""
+"""The arithmetic in which a model computes while it is attacked, chosen by what a short probe measures."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import dataclasses
 import time
 import weakref
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from kerasrobust.config import Precision
 from kerasrobust.errors import InputError
 from kerasrobust.networks.architectures import is_graph
 from kerasrobust.networks.classifier import Classifier
@@ -52,31 +53,33 @@ MEANING = {
 }
 """What the arithmetics are, for people."""
 
-WORDS = ("auto", *MEANING)
-
 
 def checked_precision(precision: str) -> str:
-    """Returns the word; raises InputError for one that is none of `WORDS`."""
-    if precision not in WORDS:
-        raise InputError(f"Expected a precision out of {', '.join(WORDS)}. Received: {precision!r}. Choose one.")
+    """Returns the precision; raises InputError for an unknown one."""
+    known = get_args(Precision)
+    if precision not in known:
+        raise InputError(f"Expected a precision out of {', '.join(known)}. Received: {precision!r}. Choose one.")
     return precision
 
 
 def chosen_precision(classifier: Classifier, precision: str, x: np.ndarray) -> str:
-    """Returns in which arithmetic a model is attacked: what `precision` means for it.
+    """Returns the arithmetic in which a model is attacked: what `precision` means for it.
 
     "float32" is the model as it was given. "folded" is float32 too, with batch normalisation folded into the layers
-    before it. "bfloat16" is that in bfloat16. With "-xla" behind it, XLA compiles it, for batches of one size. "auto"
-    is the one of them whose gradients take least time on this machine now; XLA on a GPU only, and bfloat16 only where
-    its gradients point where the model's do.
+    before it. "bfloat16" is the folded network in bfloat16. With "-xla", XLA compiles it, for batches of one size.
+    "auto" is whichever gives gradients fastest on this machine now: XLA only on a GPU, and bfloat16 only if its
+    gradients point where the model's do.
 
     Args:
         classifier: the model as it was given.
-        precision: one of those words.
+        precision: one of `config.Precision`.
         x: float32 (N, H, W, C), the images to come, of which a few are used.
 
+    Returns:
+        One of `config.Precision` except "auto".
+
     Raises:
-        InputError: for another word, or one that is impossible for the model.
+        InputError: for an unknown precision, or one that is impossible for the model.
 
     Example:
         >>> chosen_precision(as_classifier(model), "auto", x)
@@ -89,29 +92,32 @@ def chosen_precision(classifier: Classifier, precision: str, x: np.ndarray) -> s
         return precision
     if not _has_twins(classifier):
         return "float32"
-    images = _some(x)
+    images = _tried(x)
     chosen = _twins(classifier).chosen
     if images.shape not in chosen:
         chosen[images.shape] = _fastest(classifier, images)
     return chosen[images.shape]
 
 
-def at_precision(classifier: Classifier, precision: str, x: np.ndarray) -> Classifier:
-    """Returns the classifier whose gradients an attack takes; verdicts stay with the one that was given.
+def of(classifier: Classifier, precision: str, x: np.ndarray) -> Classifier:
+    """Returns the classifier whose gradients an attack takes: the twin; verdicts stay with the one that was given.
 
-    Its `slack` is by how much the two disagree about the margins of a few of the images: what falls by less than that
-    has not fallen for certain. Of no images it is 0.
+    Its `slack` is the margin error: by how much the two disagree about the margins of a few of the images, 0 for none.
+    An example that falls by less hasn't fallen for certain.
 
     Args:
         classifier: the model as it was given, in float32.
         precision: see `chosen_precision`.
         x: float32 (N, H, W, C), the images to come.
 
+    Returns:
+        The twin, with the weights of now; `classifier` itself in float32.
+
     Raises:
-        InputError: for another word, or a model that can't be rebuilt.
+        InputError: for an unknown precision, or a model that can't be rebuilt.
 
     Example:
-        >>> crafting = at_precision(as_classifier(model), "bfloat16", x)
+        >>> crafting = twins.of(as_classifier(model), "bfloat16", x)
     """
     chosen = chosen_precision(classifier, precision, x)
     if chosen == "float32":
@@ -128,7 +134,7 @@ class _Made:
     """A twin as attacks see it. Kept from call to call, it follows the network's weights."""
 
     def __init__(self, classifier: Classifier, precision: str) -> None:
-        twin = crafting_twin(classifier.model, policy_of(precision))
+        twin = of_model(classifier.model, precision)
         forward, any_batch = logits_of(twin.model), True
         if precision.endswith("-xla"):
             forward, any_batch = tf.function(forward, jit_compile=True, autograph=False), False
@@ -209,21 +215,25 @@ def _check_twin(classifier: Classifier, precision: str) -> None:
         )
 
 
-def policy_of(precision: str) -> str:
-    """Returns the dtype policy of the twins that a precision means."""
-    return "mixed_bfloat16" if precision.startswith("bfloat16") else "float32"
+def of_model(model: keras.Model, precision: str, training: bool = False) -> Twin:
+    """Returns the twin of a model in a precision, for gradients of its images or, in training, of its weights.
 
-
-def crafting_twin(model: keras.Model, policy: str, training: bool = False) -> Twin:
-    """Returns the twin of a model under a dtype policy, for gradients of its images or, in training, of its weights.
+    Args:
+        model: a built functional or Sequential Keras model.
+        precision: one that `chosen_precision` has chosen; whether XLA compiles it is up to the caller.
+        training: whether the twin itself is to be trained.
 
     Raises:
         InputError: for a model that can't be rebuilt.
+
+    Example:
+        >>> twin = twins.of_model(model, "bfloat16")
     """
     try:
         check_graph(model)
     except InputError as error:
         raise InputError(f"{str(error).split('. Rebuild')[0]}, whose twin can't be made. Use float32.") from error
+    policy = "mixed_bfloat16" if precision.startswith("bfloat16") else "float32"
     kept = kept_in_float32(model, policy)
 
     def of_layer(layer: Any) -> str:
@@ -250,7 +260,8 @@ def _has_twins(classifier: Classifier) -> bool:
     return isinstance(model, keras.Model) and is_graph(model) and classifier.repeats
 
 
-def _some(x: np.ndarray) -> np.ndarray:
+def _tried(x: np.ndarray) -> np.ndarray:
+    """Returns the images that the probe takes gradients of."""
     count = int(np.clip(2**19 // np.prod(x.shape[1:]), 8, PROBES))
     return np.resize(x[:count], (count, *x.shape[1:]))
 
