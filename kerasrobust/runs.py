@@ -22,11 +22,8 @@ from kerasrobust.config import RunConfig, to_dict
 from kerasrobust.errors import InputError, unknown_name
 from kerasrobust.events import Event, Progress, RunFinished, finite, from_json, printable, to_json
 
-# Settings that may differ when a run is taken up again: they change where and how it is shown, not what comes out.
+# Settings that may differ when a run is resumed: they change where and how it is shown, not its result.
 _IRRELEVANT = ("overwrite", "quiet", "json", "runs_dir", "models_dir", "data_dir", "name")
-
-RESUMED = ("attack", "audit")
-"""Commands whose unfinished runs are gone on with by the same command, also without a name."""
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -55,6 +52,7 @@ class Run:
     Attributes:
         path: the folder.
         is_new: whether it was made just now, also in place of another run.
+        is_settled: whether the run is under way, so that what it replaces is gone.
     """
 
     path: Path
@@ -62,6 +60,7 @@ class Run:
     _lock: IO[str]
     _events: IO[str] | None = None
     _replaced: Path | None = None
+    is_settled: bool = False
 
     @property
     def name(self) -> str:
@@ -78,19 +77,17 @@ class Run:
         self._events.write(to_json(event) + "\n")
         self._events.flush()
 
-    @property
-    def replaces(self) -> bool:
-        """Whether another run was put aside for this one."""
-        return self._replaced is not None
-
     def settle(self) -> None:
-        """Says that the run is under way: what it replaces is removed."""
+        """Records that the run is under way: what it replaces is removed."""
+        self.is_settled = True
         if self._replaced is not None:
             shutil.rmtree(self._replaced)
             self._replaced = None
 
     def close(self) -> None:
-        """Lets go of the folder."""
+        """Releases the folder; a run that was to replace another and never got under way is discarded."""
+        if self._replaced is not None:
+            return self.discard()
         try:
             if self._events is not None:
                 self._events.close()
@@ -98,19 +95,20 @@ class Run:
             self._lock.close()
 
     def discard(self) -> None:
-        """Removes the folder of a run that never began, and puts back what it was to replace."""
+        """Removes the folder of a run that never began, and restores the one that it was to replace."""
+        replaced, self._replaced = self._replaced, None
         with contextlib.suppress(OSError):  # What couldn't be written to a full disk is removed anyway.
             self.close()
         shutil.rmtree(self.path)
-        if self._replaced is not None:
-            self._replaced.rename(self.path)
+        if replaced is not None:
+            replaced.rename(self.path)
 
 
 def open_run(config: RunConfig) -> Run:
-    """Makes a run's folder, or takes up the unfinished one of the same name and settings, and locks it.
+    """Makes a run's folder, or resumes the unfinished one of the same name and settings, and locks it.
 
-    A finished study is taken up too: its stages are done, so it ends at once with the same table. With `overwrite` what
-    can't be taken up is put aside, until `Run.settle` or `Run.discard` decides on it.
+    A finished study is resumed too: its stages are done, so it ends at once with the same table. With `overwrite` a run
+    that can't be resumed is put aside, until `Run.settle` removes it or `Run.discard` restores it.
 
     Raises:
         InputError: where the folder is in use, finished, of other settings, or can't be written.
@@ -154,10 +152,9 @@ def open_run(config: RunConfig) -> Run:
 def _make_folder(config: RunConfig) -> tuple[Path, bool]:
     """Returns the run's folder, and whether it was made just now.
 
-    A run without a name of its own takes up an unfinished one with the same settings, where its kind can be gone on
-    with in the middle.
+    A run without a name resumes an unfinished one with the same settings, if its command can do so.
     """
-    if config.name is None and config.kind in RESUMED and not config.overwrite:
+    if config.name is None and config.resumes_unnamed and not config.overwrite:
         for path in list_runs(config.runs_dir):
             unnamed = (read_json(path / "config.json") or {"name": ""}).get("name") is None
             if unnamed and not is_locked(path) and (path / "batches").is_dir() and _refusal(path, config) is None:
@@ -202,7 +199,7 @@ def _take_lock(lock: IO[str], path: Path) -> None:
 
 
 def _refusal(path: Path, config: RunConfig) -> InputError | None:
-    """Returns why an existing folder can't be gone on with, or None where it can."""
+    """Returns why an existing run can't be resumed, or None if it can."""
     before = read_json(path / "config.json")
     if before is None:
         if any(item.name != "lock" for item in path.iterdir()):
@@ -219,8 +216,8 @@ def _refusal(path: Path, config: RunConfig) -> InputError | None:
             f"Expected the settings that run {path.name!r} was started with. Received: other {', '.join(differing)}. "
             "Choose another --name, or replace it with --overwrite."
         )
-    finished = (path / "result.json").exists() and (config.kind not in RESUMED or _said_done(path))
-    if finished and (config.overwrite or config.kind not in ("study", "demo")):
+    finished = (path / "result.json").exists() and (not config.resumes_unnamed or _is_done(path))
+    if finished and (config.overwrite or not config.resumes_finished):
         return InputError(
             f"Expected a name that is free. Received: {path.name!r}, a finished run. "
             "Choose another --name, or replace it with --overwrite."
@@ -228,13 +225,13 @@ def _refusal(path: Path, config: RunConfig) -> InputError | None:
     return None
 
 
-def _said_done(path: Path) -> bool:
-    """Tells whether a run came to its end; one that was killed after its result was written didn't."""
+def _is_done(path: Path) -> bool:
+    """Whether a run came to its end; one that was killed after its result was written didn't."""
     with contextlib.suppress(OSError):
         return any(
             isinstance(event, RunFinished) and event.status == "done" for event in last_events(path / "events.jsonl")
         )
-    return True  # Of what isn't there nothing can be said.
+    return True  # No events: assume that it did.
 
 
 def read_events(path: Path, offset: int = 0) -> tuple[list[Event], int]:

@@ -75,7 +75,7 @@ def test_in_the_middle_of_an_attack(words: list[str], places: list[str], agreed:
 
     wait_for(process, in_the_middle)
     outcome, seconds = interrupt(process)
-    assert "the same command with --name one goes on from there" in check_cancelled(folder, outcome, seconds)
+    assert "the same command with --name one resumes it" in check_cancelled(folder, outcome, seconds)
 
 
 def test_while_tensorflow_is_loaded(places: list[str]) -> None:
@@ -116,7 +116,7 @@ def test_in_the_middle_of_training_which_then_goes_on(tmp_path: Path) -> None:
     wait_for(process, in_the_third_epoch)
     outcome, seconds = interrupt(process)
     before = events(folder)
-    assert "the same command with --name one goes on" in check_cancelled(folder, outcome, seconds)
+    assert "the same command with --name one resumes it" in check_cancelled(folder, outcome, seconds)
     whole = [event.epoch for event in epochs_in(before)]
     assert 2 <= len(whole) < EPOCHS and whole == list(range(1, len(whole) + 1))
     assert not model.exists()

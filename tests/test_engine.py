@@ -19,7 +19,8 @@ from cli import events
 
 from kerasrobust import runs
 from kerasrobust.attacks.verdict import predict
-from kerasrobust.config import AttackConfig, DemoConfig, Epsilon, TrainConfig, from_dict
+from kerasrobust.commands import from_dict
+from kerasrobust.config import AttackConfig, DemoConfig, Epsilon, TrainConfig
 from kerasrobust.data.load import load_dataset
 from kerasrobust.errors import Cancelled, InputError
 from kerasrobust.events import (
@@ -217,7 +218,7 @@ def test_the_engine_can_be_asked_to_stop(models_dir: Path, tmp_path: Path) -> No
             engine.run(dataclasses.replace(config, name=f"run-{place}"), seen.append, stop)
         last = seen[-1]
         assert isinstance(last, RunFinished) and last.status == "cancelled"
-        assert f"the same command with --name run-{place} goes on from there" in last.message
+        assert f"the same command with --name run-{place} resumes it" in last.message
         assert runs.state(tmp_path / f"run-{place}") == "cancelled"
         assert not (tmp_path / f"run-{place}" / "examples.h5").exists()
     # Taken up under the same name, it ends as if nothing had been.
@@ -477,7 +478,7 @@ def test_a_study_that_was_stopped_ends_with_the_same_rows(demo: tuple[Path, dict
     assert stages_of(seen)["train-lenet"] == "done"
     assert runs.state(tmp_path / "demo") == "cancelled" and not (tmp_path / "demo" / "result.json").exists()
     last = seen[-1]
-    assert isinstance(last, RunFinished) and "the same command with --name demo goes on" in last.message
+    assert isinstance(last, RunFinished) and "the same command with --name demo resumes it" in last.message
 
     # The other networks lie here, trained with the very same settings: they are taken, and attacked as if trained now.
     seen.clear()

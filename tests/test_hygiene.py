@@ -12,7 +12,7 @@ import pytest
 from cli import ROOT
 
 import kerasrobust
-from kerasrobust.config import RunConfig
+from kerasrobust.commands import COMMANDS
 from kerasrobust.presets import PRESETS
 
 HEAVY = ("tensorflow", "keras", "tensorflow_datasets", "h5py")
@@ -77,7 +77,7 @@ def test_help_lists_every_command_within_half_a_second() -> None:
         seconds.append(time.perf_counter() - began)
     assert done.stderr == ""
     listed = {line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ")}
-    assert {*RunConfig.kinds, *PRESETS} <= listed
+    assert {*COMMANDS, *PRESETS} <= listed
     assert {"demo", "study", "train", "attack", "compare", "models"} <= listed
     assert min(seconds) < 0.5, seconds
 

@@ -2,28 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from kerasrobust.attacks import PGD
 from kerasrobust.config import RandomnessConfig, to_dict
+from kerasrobust.data.dataset import Dataset
 from kerasrobust.errors import InputError
 from kerasrobust.evaluation.randomness import Line, probe_randomness
 from kerasrobust.events import AttackFinished, AttackStarted, Log
-from kerasrobust.jobs.attack import describe, load_subject, progress_teller
+from kerasrobust.jobs.attack import describe_data, load_subject, progress_teller
 from kerasrobust.jobs.context import Context
+from kerasrobust.jobs.job import Job
+from kerasrobust.networks.classifier import Classifier
 from kerasrobust.show.figures import summary
 
 
-def prepare(context: Context, config: RandomnessConfig) -> Callable[[], dict[str, Any]]:
-    """Loads the model and the data and checks that they fit; returns the work."""
-    classifier, data = load_subject(context, config)
-    if not classifier.randomized:
-        raise InputError(
-            f"Expected a randomized network. Received: {config.model}, which gives the same answer each time. "
-            "Use the command attack for it."
-        )
+class RandomnessJob(Job[RandomnessConfig]):
+    """Probes a randomized network."""
+
+    def check(self) -> None:
+        """Loads the model and the data and checks that they fit."""
+        self.classifier, self.data = load_subject(self.context, self.config)
+        if not self.classifier.randomized:
+            raise InputError(
+                f"Expected a randomized network. Received: {self.config.model}, which gives the same answer each time. "
+                "Use the command attack for it."
+            )
+
+    def again(self) -> str:
+        return f"start it again with --name {self.context.run.name} to repeat it."
+
+    def run(self) -> dict[str, Any]:
+        return _probe(self.context, self.config, self.classifier, self.data)
+
+
+def _probe(context: Context, config: RandomnessConfig, classifier: Classifier, data: Dataset) -> dict[str, Any]:
+    """Runs the probe and writes `result.json` and the report."""
     epsilon = float(config.epsilon)
 
     def started(name: str, attack: PGD) -> None:
@@ -35,47 +50,42 @@ def prepare(context: Context, config: RandomnessConfig) -> Callable[[], dict[str
     def finished(line: Line) -> None:
         context.emit(AttackFinished(attack=line.name, **line.entry(config.norm, epsilon)))
 
-    def work() -> dict[str, Any]:
-        with context.stage("randomness", f"Is the randomness of {config.model} real?"):
-            found = probe_randomness(
-                classifier,
-                data.x,
-                data.y,
-                norm=config.norm,
-                epsilon=epsilon,
-                gradients=config.gradients,
-                passes=config.passes,
-                seed=config.seed,
-                batch_size=config.batch_size,
-                started=started,
-                progress=progress_teller(context),
-                finished=finished,
-                should_stop=context.should_stop,
-            )
-        for finding in found.findings:
-            context.emit(finding)
-        result = {
-            "schema": 1,
-            "kind": config.kind,
-            "model": config.model,
-            **describe(context, config, data),
-            "precision": "float32",
-            "randomized": True,
-            "clean_accuracy": found.clean_accuracy,
-            "clean_interval": list(found.clean_interval),
-            "attacks": [
-                line.entry(config.norm, epsilon)
-                | {"eot": line.eot, "steps": line.steps, "own_accuracy": line.own_accuracy}
-                for line in found.lines
-            ],
-            "robust_accuracy": found.strongest.accuracy,
-            "interval": list(found.strongest.interval),
-            "verdict": found.verdict,
-            "warnings": context.findings,
-        }
-        title = f"Is the randomness of {Path(config.model).name} real?"
-        context.publish(result, examples=[], title=title, settings=to_dict(config))
-        context.emit(Log(level="info", message=summary(result)))
-        return result
-
-    return work
+    with context.stage("randomness", f"Is the randomness of {config.model} real?"):
+        found = probe_randomness(
+            classifier,
+            data.x,
+            data.y,
+            norm=config.norm,
+            epsilon=epsilon,
+            gradients=config.gradients,
+            passes=config.passes,
+            seed=config.seed,
+            batch_size=config.batch_size,
+            started=started,
+            progress=progress_teller(context),
+            finished=finished,
+            should_stop=context.should_stop,
+        )
+    for finding in found.findings:
+        context.emit(finding)
+    result = {
+        **context.header(),
+        "model": config.model,
+        "data": describe_data(data),
+        "precision": "float32",
+        "randomized": True,
+        "clean_accuracy": found.clean_accuracy,
+        "clean_interval": list(found.clean_interval),
+        "attacks": [
+            line.entry(config.norm, epsilon) | {"eot": line.eot, "steps": line.steps, "own_accuracy": line.own_accuracy}
+            for line in found.lines
+        ],
+        "robust_accuracy": found.strongest.accuracy,
+        "interval": list(found.strongest.interval),
+        "verdict": found.verdict,
+        "warnings": context.findings,
+    }
+    title = f"Is the randomness of {Path(config.model).name} real?"
+    context.publish(result, examples=[], title=title, settings=to_dict(config))
+    context.emit(Log(level="info", message=summary(result)))
+    return result

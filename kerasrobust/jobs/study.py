@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -16,8 +15,9 @@ from kerasrobust.evaluation.evaluate import Evaluation
 from kerasrobust.evaluation.outcome import AttackReport, surviving
 from kerasrobust.events import Log, ModelSaved, Row, as_dict
 from kerasrobust.jobs import train
-from kerasrobust.jobs.attack import evaluate_with_events, save_examples, strips
+from kerasrobust.jobs.attack import describe_data, evaluate_with_events, save_examples, strips
 from kerasrobust.jobs.context import Context
+from kerasrobust.jobs.job import Job
 from kerasrobust.networks import saving
 from kerasrobust.runs import read_card, write_json
 from kerasrobust.show.report import ExampleStrip
@@ -41,47 +41,43 @@ STRIPS = 3
 """Images in the report, per network and attack."""
 
 
-def prepare(context: Context, config: StudyConfig) -> Callable[[], dict[str, Any]]:
-    """Loads the data and checks that each network can be built for it; returns the work."""
-    recipes = presets.study_recipes(config)
-    data = train.load_train_data(next(iter(recipes.values())), context)
-    for recipe in recipes.values():
-        train.make_network(recipe, data.train)
+class StudyJob(Job[StudyConfig]):
+    """Trains and attacks the five networks, one after another."""
 
-    def work() -> dict[str, Any]:
+    def check(self) -> None:
+        """Loads the data and checks that each network can be built for it."""
+        self.recipes = presets.study_recipes(self.config)
+        self.data = train.load_train_data(next(iter(self.recipes.values())), self.context)
+        for recipe in self.recipes.values():
+            train.make_network(recipe, self.data.train)
+
+    def run(self) -> dict[str, Any]:
+        context, config, data, test = self.context, self.config, self.data, self.data.test
         rows: list[dict[str, Any]] = []
         shown: list[ExampleStrip] = []
         precisions: dict[str, str | None] = {}
-        for name, recipe in recipes.items():
+        for name, recipe in self.recipes.items():
             context.check()
             network = _trained(context, config, name, recipe, data)
-            found, images, precisions[name] = _attacked(context, config, name, recipe, data.test, network)
+            found, images, precisions[name] = _attacked(context, config, name, recipe, test, network)
             rows += found
             shown += images
         result = {
-            "schema": 1,
-            "kind": config.kind,
-            "data": {
-                "name": data.test.name, "split": data.test.split, "examples": len(data.test),
-                "synthetic": data.test.synthetic,
-            },
-            "seed": config.seed,
+            **context.header(),
+            "data": describe_data(test),
             "precision": config.precision,
             "precisions": precisions,
-            "versions": context.versions,
             "rows": rows,
             "warnings": context.findings,
-        }  # fmt: skip
+        }
         context.publish(
             result,
             examples=shown,
-            title=f"Robustness of five networks on {data.test.name}",
-            settings=to_dict(config) | {"recipes": {name: _recipe(recipe) for name, recipe in recipes.items()}},
+            title=f"Robustness of five networks on {test.name}",
+            settings=to_dict(config) | {"recipes": {name: _recipe(recipe) for name, recipe in self.recipes.items()}},
         )
         context.emit(Log(level="info", message=f"The report is {context.run.path / 'report.html'}."))
         return result
-
-    return work
 
 
 def _recipe(recipe: TrainConfig) -> dict[str, Any]:
@@ -109,7 +105,7 @@ def _trained(
     with context.stage(stage, title):
         network = train.make_network(recipe, data.train)
         train.fit(context, recipe, data, network, context.run.path / "training" / name)
-        # The card is filled in after the attacks; what took longest is safe before they begin.
+        # The accuracies come into the card after the attacks; saved now, the training is safe.
         card = {"name": name, "command": context.command, "seed": recipe.seed, "training": _recipe(recipe)}
         saving.save_model(network, target, card, overwrite=True)
         context.keep(stage, {"path": str(target)})
@@ -117,7 +113,7 @@ def _trained(
 
 
 def _attacks(config: StudyConfig, recipe: TrainConfig) -> list[Attack]:
-    """Returns the attacks on one network. EOT on a randomized network is for the reference radius only: it is dear."""
+    """Returns the attacks on one network. EOT, which is expensive, is for the reference radius only."""
     radii = [float(epsilon) for epsilon in config.epsilons]
     chosen: list[Attack] = [FGSM(epsilon=radius) for radius in radii]
     chosen += [PGD(epsilon=radius, steps=config.steps) for radius in radii]
@@ -127,7 +123,7 @@ def _attacks(config: StudyConfig, recipe: TrainConfig) -> list[Attack]:
 
 
 def reference(config: StudyConfig) -> float:
-    """Returns the radius at which the networks are compared: 8/255 where it is asked for, else the largest."""
+    """Returns the radius at which the networks are compared: 8/255 if it is among them, else the largest."""
     radii = [float(epsilon) for epsilon in config.epsilons]
     return REFERENCE if REFERENCE in radii else max(radii)
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kerasrobust.config import ARCHITECTURE_NAMES, AttackConfig, TrainConfig, from_dict
+from kerasrobust.commands import from_dict
+from kerasrobust.config import ARCHITECTURE_NAMES, AttackConfig, TrainConfig
 from kerasrobust.errors import InputError
 from kerasrobust.runs import list_models, list_runs, read_card
 from kerasrobust.show.figures import attack_name, format_accuracy, format_budget, format_interval
