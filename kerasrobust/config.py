@@ -58,6 +58,9 @@ Eot = Annotated[
     int,
     Option("Passes over which each gradient of a randomized network is averaged.", "number of EOT passes", 1),
 ]
+TrainSplit = Annotated[str, Option("Part of the data to train on.")]
+AttackedSplit = Annotated[str, Option("Part of the data that is attacked.")]
+StudyEot = Annotated[int, Option("Passes of the attacks with EOT on randomized networks.", "number of EOT passes", 2)]
 Passes = Annotated[
     int, Option("Fresh passes that judge each example of a randomized network.", "number of fresh passes", 1)
 ]
@@ -306,8 +309,8 @@ class StudyConfig(RunConfig):
     resumes_finished: ClassVar[bool] = True
 
     data: Data = "cifar10"
-    split: Annotated[str, Option("Part of the data to train on.")] = "train"
-    test_split: Annotated[str, Option("Part of the data that is attacked.")] = "test[:1000]"
+    split: TrainSplit = "train"
+    test_split: AttackedSplit = "test[:1000]"
     epochs: Annotated[
         int | None, Option("Epochs of every training, instead of each recipe's own number.", "number of epochs", 1)
     ] = None
@@ -316,9 +319,7 @@ class StudyConfig(RunConfig):
         Option("Radii of the attacks. The adversarial trainings are at 8/255, whatever stands here."),
     ] = (Epsilon("2/255"), Epsilon("4/255"), Epsilon("8/255"), Epsilon("16/255"))
     steps: Annotated[int, Option("PGD steps of the attacks.", "number of steps", 1)] = 20
-    eot: Annotated[int, Option("Passes of the attacks with EOT on randomized networks.", "number of EOT passes", 2)] = (
-        20
-    )
+    eot: StudyEot = 20
     retrain: Annotated[
         bool, Option("Train all networks, also those that --models-dir holds, trained with the very same settings.")
     ] = False
@@ -338,11 +339,9 @@ class DemoConfig(StudyConfig):
     kind: ClassVar[str] = "demo"
 
     data: Annotated[str, Option("Data set; `shapes` is embedded and synthetic.")] = "shapes"
-    split: Annotated[str, Option("Part of the data to train on.")] = "train[:5000]"
-    test_split: Annotated[str, Option("Part of the data that is attacked.")] = "test[:400]"
-    eot: Annotated[int, Option("Passes of the attacks with EOT on randomized networks.", "number of EOT passes", 2)] = (
-        10
-    )
+    split: TrainSplit = "train[:5000]"
+    test_split: AttackedSplit = "test[:400]"
+    eot: StudyEot = 10
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""One run's folder: made, locked, written, read again and followed. No TensorFlow here.
+"""One run's folder: made, locked, written and read again. No TensorFlow here.
 
 `config.json`, `events.jsonl`, `console.log`, `result.json`, `examples.h5`, `report.html`, `models/`, and `lock`, which
 a living run holds (with its pid and when it began, in Unix seconds). Files appear whole: they are written under another
@@ -14,20 +14,20 @@ import os
 import shutil
 import time
 from dataclasses import dataclass
-from itertools import zip_longest
 from pathlib import Path
 from typing import IO, Any
 
 from kerasrobust.config import RunConfig, to_dict
 from kerasrobust.errors import InputError, unknown_name
-from kerasrobust.events import Event, Progress, RunFinished, finite, from_json, printable, to_json
+from kerasrobust.events import Event, RunFinished, finite, printable, to_json
+from kerasrobust.tail import last_events
 
 # Settings that may differ when a run is resumed: they change where and how it is shown, not its result.
 _IRRELEVANT = ("overwrite", "quiet", "json", "runs_dir", "models_dir", "data_dir", "name")
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes JSON under a temporary name and renames it, so that nobody meets half a file."""
+    """Writes JSON under a temporary name and renames it, so that nobody reads half a file."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         temporary.write_text(json.dumps(finite(value), indent=1) + "\n", encoding="utf-8")
@@ -37,7 +37,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """Returns a JSON object, or None where there is none that can be read."""
+    """Returns the JSON object in a file, or None if there is none that can be read."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):  # The last for brackets without end.
@@ -72,7 +72,7 @@ class Run:
             path = self.path / "events.jsonl"
             torn = path.exists() and path.read_bytes()[-1:] not in (b"", b"\n")
             self._events = path.open("a", encoding="utf-8")
-            if torn:  # A process died while it wrote: what comes now is not to be lost with that line.
+            if torn:  # A process died while writing: the next event must not end up in that line.
                 self._events.write("\n")
         self._events.write(to_json(event) + "\n")
         self._events.flush()
@@ -184,7 +184,7 @@ def _take_lock(lock: IO[str], path: Path) -> None:
     Raises:
         InputError: where another one works in it.
     """
-    for pause in (0.05, 0.1, None):  # A reader that asks `is_locked` holds it for a moment.
+    for pause in (0.05, 0.1, None):  # `is_locked` of another process holds it for a moment.
         try:
             return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -234,110 +234,8 @@ def _is_done(path: Path) -> bool:
     return True  # No events: assume that it did.
 
 
-def read_events(path: Path, offset: int = 0) -> tuple[list[Event], int]:
-    """Returns the whole events of a file from a byte offset on, and the offset to go on from.
-
-    A torn last line is left for the next call; lines that aren't events of this version are skipped.
-
-    Example:
-        >>> events, offset = read_events(run / "events.jsonl")
-        >>> more, offset = read_events(run / "events.jsonl", offset)
-    """
-    tail = Tail(path, offset)
-    events: list[Event] = []
-    while (batch := tail.read()).more or batch.events:
-        events += batch.events
-    return events, tail.offset
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What was read in one go.
-
-    Attributes:
-        events: in the file's order.
-        skipped: lines that aren't events of this version.
-        restarted: whether the file is another one than before, or was cut short: what was read earlier is void.
-        more: whether there is more to read at once.
-    """
-
-    events: list[Event]
-    skipped: int = 0
-    restarted: bool = False
-    more: bool = False
-
-
-@dataclass
-class Tail:
-    """Follows a file of events while somebody writes it, a piece at a time.
-
-    Attributes:
-        path: the file, which needn't be there yet.
-        offset: up to where it has been read, in bytes.
-    """
-
-    path: Path
-    offset: int = 0
-    _inode: int | None = None
-
-    def read(self, size: int = 2**20, *, brief: bool = False) -> Batch:
-        """Returns the whole events of the next `size` bytes.
-
-        A torn last line is "not yet". A line longer than `size` is no event of ours and is skipped.
-
-        Args:
-            size: bytes to read at most.
-            brief: whether to leave out progress that the very next line makes obsolete, which most of a long run is.
-
-        Raises:
-            OSError: where the file can't be read; FileNotFoundError where it isn't there.
-        """
-        with self.path.open("rb") as file:
-            status = os.fstat(file.fileno())
-            restarted = self._inode not in (None, status.st_ino) or status.st_size < self.offset
-            if restarted:
-                self.offset = 0
-            self._inode = status.st_ino
-            file.seek(self.offset)
-            data = file.read(size)
-        whole = data.rfind(b"\n") + 1
-        if not whole and len(data) == size:
-            self.offset += size
-            return Batch([], 1, restarted, True)
-        lines = data[:whole].split(b"\n")[:-1]
-        if brief:
-            lines = [line for line, after in zip_longest(lines, lines[1:], fillvalue=b"") if not _obsolete(line, after)]
-        found = [from_json(line) for line in lines]
-        self.offset += whole
-        events = [event for event in found if event is not None]
-        return Batch(events, len(found) - len(events), restarted, len(data) == size)
-
-
-_PROGRESS = to_json(Progress(unit="", done=0)).partition('"time"')[0].encode()
-
-
-def _obsolete(line: bytes, after: bytes) -> bool:
-    """Tells whether both lines, as `to_json` writes them, are progress of the same stage and unit."""
-    if not (line.startswith(_PROGRESS) and after.startswith(_PROGRESS)):
-        return False
-    of, of_after = (text[text.find(b'"stage"') : text.find(b'"done"')] for text in (line, after))
-    return of == of_after and of.startswith(b'"stage"')
-
-
-def last_events(path: Path, size: int = 2**16) -> list[Event]:
-    """Returns the events in the last `size` bytes of a file.
-
-    Raises:
-        OSError: where the file can't be read.
-    """
-    with path.open("rb") as file:
-        file.seek(max(0, os.fstat(file.fileno()).st_size - size))
-        lines = file.read().split(b"\n")[:-1]
-    return [event for event in map(from_json, lines) if event is not None]
-
-
 def is_locked(path: Path) -> bool:
-    """Tells whether a living process works in this run's folder."""
+    """Whether a living process works in this run's folder."""
     with contextlib.suppress(OSError), (path / "lock").open() as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -347,19 +245,19 @@ def is_locked(path: Path) -> bool:
 
 
 def owner(path: Path) -> int | None:
-    """Returns the process that works in this run's folder, as its lock says; None where none does."""
+    """Returns the pid of the process that works in this run's folder, from its lock; None if there is none."""
     if not is_locked(path):
         return None
     try:
         word, *_ = [*(path / "lock").read_bytes().split(), b""]
     except OSError:
         return None
-    # 0 and 1 would be a whole group and the system's first process.
+    # Signals to 0 and 1 would go to a whole process group and to init.
     return int(word) if word.isdigit() and len(word) < 10 and int(word) > 1 else None
 
 
 def state(path: Path) -> str:
-    """Returns `running`, `done`, `failed`, `cancelled`, or `died` for a run that ended without saying so."""
+    """Returns `running`, `done`, `failed`, `cancelled`, or `died` for a run that ended without a last event."""
     if is_locked(path):
         return "running"
     try:
@@ -374,14 +272,14 @@ def delete(path: Path) -> None:
     """Removes a run's folder, with everything in it.
 
     Raises:
-        InputError: where it is no run's folder, a living process works in it, or it can't be removed.
+        InputError: if it isn't a run's folder, a living process works in it, or it can't be removed.
     """
     if not (path / "config.json").is_file():
         raise InputError(f"Expected a run's folder to delete. Received: {path}, which is none. Choose a run.")
-    # Out of everybody's sight at once, however long the removal takes.
+    # Renamed first, so that it disappears at once, however long the removal takes.
     hidden = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        if path.is_symlink():  # What it points to is somebody else's.
+        if path.is_symlink():  # Its target may belong to somebody else.
             path.unlink()
             return
         with (path / "lock").open("a") as lock:
@@ -406,13 +304,13 @@ def list_runs(runs_dir: Path) -> list[Path]:
     found = []
     for path in runs_dir.iterdir():
         if not path.name.startswith("."):  # What is being replaced.
-            with contextlib.suppress(OSError):  # No run, or removed since it was listed.
+            with contextlib.suppress(OSError):  # Not a run, or removed in the meantime.
                 found.append(((path / "config.json").stat().st_mtime_ns, path))
     return [path for _, path in sorted(found, reverse=True)]
 
 
 def read_card(folder: Path) -> dict[str, Any] | None:
-    """Returns a saved model's card, or None where there is none."""
+    """Returns a saved model's card, or None if there is none."""
     return read_json(folder / "card.json")
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from kerasrobust import run
 from kerasrobust.events import Event
-from kerasrobust.runs import read_events
+from kerasrobust.tail import Tail
 
 ROOT = Path(__file__).parents[1]
 
@@ -94,6 +94,15 @@ def finish(process: subprocess.Popen[str], seconds: float = 120) -> Outcome:
         process.kill()
         raise
     return Outcome(process.returncode, out, err)
+
+
+def read_events(path: Path, offset: int = 0) -> tuple[list[Event], int]:
+    """Returns the whole events of a file from a byte offset on, and the offset to read on from."""
+    tail = Tail(path, offset)
+    found: list[Event] = []
+    while (piece := tail.read()).more or piece.events:
+        found += piece.events
+    return found, tail.offset
 
 
 def events(folder: Path) -> list[Event]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli import ROOT
+from cli import ROOT, read_events
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,7 +29,6 @@ from kerasrobust.runs import (
     list_runs,
     open_run,
     read_card,
-    read_events,
     read_json,
     state,
     write_json,

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from kerasrobust.errors import InputError
 from kerasrobust.events import Event, Log, Metrics, Progress, RunFinished, StageStarted, to_json
-from kerasrobust.runs import Tail, delete, last_events, state
+from kerasrobust.runs import delete, state
+from kerasrobust.tail import Tail, last_events
 
 
 def progress(done: int, stage: str = "train", unit: str = "step") -> Progress:
