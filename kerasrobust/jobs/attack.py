@@ -69,7 +69,33 @@ class AttackJob(Job[Any]):
                 resume_dir=self.context.run.path / "batches",
                 thorough=self.thorough,
             )
-        return conclude(self.context, self.config, self.classifier, self.data, evaluation, title, {"attack": name})
+        return self._conclude(evaluation, title, name)
+
+    def _conclude(self, evaluation: Evaluation, title: str, name: str) -> dict[str, Any]:
+        """Writes the examples, `result.json` and the report; returns the result."""
+        context, config, audit = self.context, self.config, evaluation.audit
+        path = save_worst(context, "examples.h5", Path(config.model).name, self.data, evaluation, name)
+        result = {
+            **context.header(),
+            "model": config.model,
+            "attack": name,
+            "data": describe_data(self.data),
+            "precision": evaluation.precision,
+            "randomized": self.classifier.randomized,
+            "clean_accuracy": evaluation.clean_accuracy,
+            "clean_interval": list(evaluation.clean_interval),
+            "attacks": [item.entry() for item in evaluation.attacks],
+            "robust_accuracy": evaluation.robust_accuracy,
+            "interval": list(evaluation.interval),
+            "verdicts": _verdicts(evaluation),
+            "warnings": context.findings,
+            "audit": audit and {"checked": audit.checked, "left_out": audit.left_out, "gradients": audit.gradients},
+        }
+        context.publish(result, examples=strips(path), title=title, settings=to_dict(config))
+        context.emit(Log(level="info", message=summary(result)))
+        # Only a killed run would resume from these.
+        shutil.rmtree(context.run.path / "batches", ignore_errors=True)
+        return result
 
 
 class AuditJob(AttackJob):
@@ -135,44 +161,6 @@ def load_subject(context: Context, config: AttackConfig | AuditConfig | Randomne
     classifier = as_classifier(model, image_shape=data.images.shape[1:])
     check_images(classifier, data.x, data.y)
     return classifier, data
-
-
-def conclude(
-    context: Context,
-    config: AttackConfig | AuditConfig,
-    classifier: Classifier,
-    data: Dataset,
-    evaluation: Evaluation,
-    title: str,
-    more: dict[str, Any],
-) -> dict[str, Any]:
-    """Writes the examples, `result.json` and the report of one evaluation; returns the result."""
-    name = Path(config.model).name
-    path = save_worst(context, "examples.h5", name, data, evaluation, str(more["attack"]))
-    result = {
-        **context.header(),
-        "model": config.model,
-        **more,
-        "data": describe_data(data),
-        "precision": evaluation.precision,
-        "randomized": classifier.randomized,
-        "clean_accuracy": evaluation.clean_accuracy,
-        "clean_interval": list(evaluation.clean_interval),
-        "attacks": [item.entry() for item in evaluation.attacks],
-        "robust_accuracy": evaluation.robust_accuracy,
-        "interval": list(evaluation.interval),
-        "verdicts": _verdicts(evaluation),
-        "warnings": context.findings,
-        "audit": None if evaluation.audit is None else {
-            "checked": evaluation.audit.checked, "left_out": evaluation.audit.left_out,
-            "gradients": evaluation.audit.gradients,
-        },
-    }  # fmt: skip
-    context.publish(result, examples=strips(path), title=title, settings=to_dict(config))
-    context.emit(Log(level="info", message=summary(result)))
-    # Only a killed run would resume from these.
-    shutil.rmtree(context.run.path / "batches", ignore_errors=True)
-    return result
 
 
 def describe_data(data: Dataset) -> dict[str, Any]:
