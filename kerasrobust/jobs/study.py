@@ -154,7 +154,7 @@ class StudyJob(Job[StudyConfig]):
         return [*chosen, PGD(epsilon=self.reference, steps=steps, eot=self.config.eot)]
 
     def _rows(self, recipe: TrainConfig, evaluation: Evaluation) -> list[Row]:
-        """Returns one network's rows: clean accuracy, then each attack; one row per radius for a minimum-norm attack."""
+        """Returns one network's rows: clean accuracy, then the attacks, minimum-norm ones once per radius."""
         randomized = recipe.randomize is not None
         network = (recipe.model, recipe.training, randomized)
         common: dict[str, Any] = {"model": recipe.model, "training": recipe.training, "randomized": randomized}

@@ -65,6 +65,7 @@ class TrainJob(Job[TrainConfig]):
         context, config, data, network, name = self.context, self.config, self.data, self.network, self.name
         with context.stage("train", f"Training {name}"):
             arithmetic = fit(context, config, data, network, context.run.path / "training")
+        context.check()
         with context.stage("evaluate", f"Measuring {name} on {len(data.test):,} test images"):
             evaluation = measure(context, config, data, network)
         context.check()
