@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import itertools
 import re
 import shutil
 import textwrap
@@ -102,15 +103,19 @@ class _Reader:
                 values[(self._negated | self._options)[option].name] = option not in self._negated
                 continue
             item = self._options[option]
-            given = [value] if value is not None else []
-            while rest and not _is_option(rest[0]) and value is None and (item.is_list or not given):
-                given.append(rest.pop(0))
+            if value is not None:
+                given = [value]
+            else:
+                following = rest if item.is_list else rest[:1]
+                given = list(itertools.takewhile(lambda word: not _is_option(word), following))
+                del rest[: len(given)]
             values[item.name] = self._read(item, given)
         positional = next((item for item in self._table if item.positional), None)
         if positional is not None:
-            values[positional.name] = self._read(positional, loose)
-        elif loose:
-            raise InputError(f"Expected options of {self._kind!r} only. Received: {' '.join(loose)}. {self._see}")
+            values[positional.name] = self._read(positional, [word for word in loose if not _is_option(word)])
+        wrong = [word for word in loose if positional is None or _is_option(word)]
+        if wrong:
+            raise InputError(f"Expected options of {self._kind!r} only. Received: {' '.join(wrong)}. {self._see}")
         for item in self._table:
             if item.default is None and item.name not in values:
                 raise InputError(f"Expected the option {item.option}. Received: none. {self._see}")

@@ -131,6 +131,11 @@ class RunConfig:
                 "the folder is set by --runs-dir and --models-dir."
             )
 
+    def again(self, name: str) -> str:
+        """Returns how to resume a cancelled run of this name."""
+        named = "" if self.resumes_unnamed and self.name is None else f" with --name {name}"
+        return f"the same command{named} resumes it."
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(RunConfig):
@@ -300,6 +305,9 @@ class RandomnessConfig(RunConfig):
         super().__post_init__()
         check_epsilon(self.epsilon, self.norm)
 
+    def again(self, name: str) -> str:
+        return f"start it again with --name {name} to repeat it."
+
 
 @dataclass(frozen=True, kw_only=True)
 class StudyConfig(RunConfig):
@@ -316,7 +324,7 @@ class StudyConfig(RunConfig):
     ] = None
     epsilons: Annotated[
         tuple[Epsilon, ...],
-        Option("Radii of the attacks. The adversarial trainings are at 8/255, whatever stands here."),
+        Option("Radii of the attacks. The adversarial trainings are always at 8/255."),
     ] = (Epsilon("2/255"), Epsilon("4/255"), Epsilon("8/255"), Epsilon("16/255"))
     steps: Annotated[int, Option("PGD steps of the attacks.", "number of steps", 1)] = 20
     eot: StudyEot = 20
@@ -354,6 +362,9 @@ class ImportConfig(RunConfig):
     kind: ClassVar[str] = "import"
 
     model: Annotated[str, Option("Path of the model: .keras, .h5, or a SavedModel folder of any origin.")]
+
+    def again(self, name: str) -> str:
+        return "start the import again."
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -275,7 +275,7 @@ def delete(path: Path) -> None:
         InputError: if it isn't a run's folder, a living process works in it, or it can't be removed.
     """
     if not (path / "config.json").is_file():
-        raise InputError(f"Expected a run's folder to delete. Received: {path}, which is none. Choose a run.")
+        raise InputError(f"Expected a run's folder to delete. Received: {path}, which is not one. Choose a run.")
     # Renamed first, so that it disappears at once, however long the removal takes.
     hidden = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -325,7 +325,7 @@ def find(subject: str, config: RunConfig) -> Path:
     """Returns the folder of a run or saved model, named or given by path.
 
     Raises:
-        InputError: where there is none, with the nearest name.
+        InputError: if there is none, with the nearest name.
     """
     for path in (Path(subject), config.runs_dir / subject, config.models_dir / subject):
         if (path / "config.json").is_file() or (path / "card.json").is_file():

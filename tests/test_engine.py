@@ -146,20 +146,20 @@ def test_an_attack_leaves_what_the_contract_says(
         assert entry["median_distance"] == pytest.approx(np.median(found["distance"][right]), rel=1e-6)
 
 
-def test_an_attack_tells_its_course(models_dir: Path, tmp_path: Path) -> None:
+def test_an_attack_reports_its_course(models_dir: Path, tmp_path: Path) -> None:
     result, folder = attacked(models_dir, tmp_path, restarts=2)
-    told = events(folder)
-    assert isinstance(told[0], RunStarted) and isinstance(told[-1], RunFinished)
-    start = told[0]
+    log = events(folder)
+    assert isinstance(log[0], RunStarted) and isinstance(log[-1], RunFinished)
+    start = log[0]
     assert (start.run, start.kind) == ("one", "attack") and start.pid > 0 and start.devices
     assert from_dict(start.config) == from_dict(json.loads((folder / "config.json").read_text()))
     assert start.command.startswith("python -m kerasrobust.run attack --name one")
-    assert told[-1].status == "done" and told[-1].seconds > 0
-    times = [event.time for event in told]
+    assert log[-1].status == "done" and log[-1].seconds > 0
+    times = [event.time for event in log]
     assert times == sorted(times)
     # Stages don't overlap; what happens in one carries its name.
     stage = None
-    for event in told:
+    for event in log:
         if isinstance(event, StageStarted):
             assert stage is None
             stage = event.stage
@@ -167,21 +167,21 @@ def test_an_attack_tells_its_course(models_dir: Path, tmp_path: Path) -> None:
         if isinstance(event, StageFinished):
             assert event.status == "done" and event.seconds >= 0
             stage = None
-    (begun,) = [event for event in told if isinstance(event, AttackStarted)]
+    (begun,) = [event for event in log if isinstance(event, AttackStarted)]
     assert (begun.attack, begun.norm, begun.epsilon, begun.examples) == ("pgd", "linf", 8 / 255, 48)
     assert begun.settings["restarts"] == 2
-    progress = [event for event in told if isinstance(event, AttackProgress)]
+    progress = [event for event in log if isinstance(event, AttackProgress)]
     assert all(event.done <= event.total == 48 for event in progress)
     assert progress[-1].done == 48 and progress[-1].survivors == round(48 * result["robust_accuracy"])
     for before, after in pairwise(progress):
         assert after.gradients >= before.gradients and after.survivors <= before.survivors
-    (ended,) = [event for event in told if isinstance(event, AttackFinished)]
+    (ended,) = [event for event in log if isinstance(event, AttackFinished)]
     assert result["attacks"] == [{key: value for key, value in as_dict(ended).items() if key in ENTRY}]
-    computed, audited, told_at_the_end = [event for event in told if isinstance(event, Log)]
+    computed, audited, last = [event for event in log if isinstance(event, Log)]
     assert "float32" in computed.message or "bfloat16" in computed.message
     assert audited.message.startswith("Audit: ")
-    assert "robust" in told_at_the_end.message or "are left" in told_at_the_end.message
-    (saved,) = [event for event in told if isinstance(event, ExamplesSaved)]
+    assert "robust" in last.message or "are left" in last.message
+    (saved,) = [event for event in log if isinstance(event, ExamplesSaved)]
     assert (folder / saved.path).is_file() and (saved.count, saved.attack) == (48, "pgd")
 
 
@@ -375,12 +375,12 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]
     return folder / "demo", result
 
 
-def rows_in(told: list[Event]) -> list[Row]:
-    return [event for event in told if isinstance(event, Row)]
+def rows_in(log: list[Event]) -> list[Row]:
+    return [event for event in log if isinstance(event, Row)]
 
 
-def stages_of(told: list[Event]) -> dict[str, str]:
-    return {event.stage or "": event.status for event in told if isinstance(event, StageFinished)}
+def stages_of(log: list[Event]) -> dict[str, str]:
+    return {event.stage or "": event.status for event in log if isinstance(event, StageFinished)}
 
 
 NETWORKS = ["lenet", "convnet", "convnet-pgd", "convnet-random", "convnet-random-pgd"]
@@ -394,8 +394,8 @@ def test_a_study_is_one_table(demo: tuple[Path, dict[str, Any]]) -> None:
     rows = result["rows"]
     assert all(row.keys() == ROW for row in rows)
     assert all(share(row["interval"][0], row["accuracy"], row["interval"][1]) for row in rows)
-    told = [{key: value for key, value in as_dict(event).items() if key in ROW} for event in rows_in(events(folder))]
-    assert told == rows
+    log = [{key: value for key, value in as_dict(event).items() if key in ROW} for event in rows_in(events(folder))]
+    assert log == rows
     networks = [("lenet", "standard", False), ("convnet", "standard", False), ("convnet", "pgd", False),
                 ("convnet", "standard", True), ("convnet", "pgd", True)]  # fmt: skip
     assert list(dict.fromkeys((row["model"], row["training"], row["randomized"]) for row in rows)) == networks
@@ -421,7 +421,7 @@ def test_a_study_is_one_table(demo: tuple[Path, dict[str, Any]]) -> None:
 def test_a_study_keeps_examples_of_each_attack_at_the_reference_radius(demo: tuple[Path, dict[str, Any]]) -> None:
     folder, result = demo
     assert [path.stem for path in list_examples(folder)] == sorted(NETWORKS)
-    told = [event for event in events(folder) if isinstance(event, ExamplesSaved)]
+    log = [event for event in events(folder) if isinstance(event, ExamplesSaved)]
     first = load_dataset("shapes", "test[:40]").x[0]
     for name in NETWORKS:
         path = folder / "examples" / f"{name}.h5"
@@ -431,7 +431,7 @@ def test_a_study_keeps_examples_of_each_attack_at_the_reference_radius(demo: tup
         last = ("pgd", at, 2) if random else ("deepfool", None, 1)
         blocks = index.blocks()
         assert [block[1:] for block in blocks] == [("fgsm", at, 1), ("pgd", at, 1), last]
-        mine = [event for event in told if event.path == f"examples/{name}.h5"]
+        mine = [event for event in log if event.path == f"examples/{name}.h5"]
         assert [(event.attack, event.count) for event in mine] == [(block.attack, 40) for block in blocks]
         for block in blocks:
             np.testing.assert_array_equal(read_pair(path, block.examples[0])[0], first)

@@ -29,12 +29,12 @@ _ORDER: tuple[Group, ...] = ("own", "common", "output")
 
 @dataclass(frozen=True, kw_only=True)
 class Checked:
-    """What came of a form's texts.
+    """A form's texts after they were read and checked.
 
     Attributes:
-        config: the run, or None where something is wrong.
+        config: the run, or None if something is wrong.
         errors: {field: what is wrong with it}.
-        problem: what is wrong and no single field's fault.
+        problem: what is wrong without being a single field's fault.
     """
 
     config: RunConfig | None
@@ -53,7 +53,7 @@ def fields(kind: type[RunConfig]) -> list[Field]:
 
 
 def suggestions(kind: type[RunConfig], name: str, models: Sequence[str] = ()) -> tuple[str, ...]:
-    """Returns what a field may well be, where that isn't all that it may be.
+    """Returns suggestions for a field with an open set of values.
 
     Args:
         kind: the config class.
@@ -76,7 +76,7 @@ def defaults(kind: type[RunConfig]) -> dict[str, str]:
 
 
 def to_texts(config: RunConfig) -> dict[str, str]:
-    """Returns the texts of a form that stands for a config."""
+    """Returns a config as the texts of a form."""
     return {item.name: text(getattr(config, item.name)) for item in fields(type(config))}
 
 
@@ -118,7 +118,7 @@ def _advice(item: Field) -> str:
 
 
 def check(kind: type[RunConfig], texts: Mapping[str, str], **fixed: Any) -> Checked:
-    """Reads a form's texts and holds them to the config class's own checks.
+    """Reads a form's texts and applies the config class's own checks.
 
     Args:
         kind: the config class.
@@ -136,7 +136,7 @@ def check(kind: type[RunConfig], texts: Mapping[str, str], **fixed: Any) -> Chec
             values[item.name] = parse(item, texts[item.name])
         except InputError as error:
             errors[item.name] = str(error)
-            if item.default is None:  # The others are to be checked all the same.
+            if item.default is None:  # So that the others can be checked all the same.
                 values[item.name] = texts[item.name]
     while True:
         try:
@@ -152,7 +152,7 @@ def check(kind: type[RunConfig], texts: Mapping[str, str], **fixed: Any) -> Chec
 
 
 def _culprit(kind: type[RunConfig], values: dict[str, Any], fixed: dict[str, Any], message: str) -> str | None:
-    """Returns the field without whose value the message wouldn't have come."""
+    """Returns the field whose value causes the message."""
     for item in fields(kind):
         if item.default is None or item.name not in values:
             continue
@@ -166,7 +166,7 @@ def _culprit(kind: type[RunConfig], values: dict[str, Any], fixed: dict[str, Any
 
 
 def existing(config: RunConfig) -> str:
-    """Returns what a person should know before a start: that the run or saved model of this name is there already."""
+    """Returns a warning before a start if a run or saved model of this name exists already."""
     if config.name is None:
         return ""
     run, model = config.runs_dir / config.name, config.models_dir / config.name
@@ -181,11 +181,11 @@ def existing(config: RunConfig) -> str:
             return f"{there} and will be replaced."
         if is_saved or (run / "result.json").exists():
             return f"{there}. Choose another name, or turn overwrite on to replace it."
-        return f"{there}, unfinished. The same settings go on with it; others need another name, or overwrite on."
+        return f"{there}, unfinished. The same settings resume it; others need another name, or overwrite on."
     except OSError as error:
-        return f"{run} can't be looked at ({error.strerror}). Choose another name."
+        return f"{run} can't be read ({error.strerror}). Choose another name."
 
 
 def command(config: RunConfig) -> str:
-    """Returns the command line of a start: what repeats the run, and whether it replaces another."""
+    """Returns the command line of a start: that of the run, and whether it replaces another."""
     return command_line(config) + (" --overwrite" if config.overwrite else "")

@@ -32,7 +32,7 @@ def select_device(choice: str) -> list[str]:
     GPUs grow their memory use as needed, so that two programs can share one. Not verified on a GPU.
 
     Raises:
-        InputError: where a GPU is asked for and there is none.
+        InputError: if a GPU is asked for and there is none.
     """
     import tensorflow as tf
 
@@ -70,7 +70,6 @@ def run(config: RunConfig, emit: Emit, should_stop: Callable[[], bool] = lambda:
     began = time.monotonic()
     folder = open_run(config)
     context = Context(config, folder, emit, should_stop, versions())
-    job: Job[Any] = load(COMMANDS[config.kind].job)(context, config)
 
     def finish(status: Status, message: str) -> None:
         context.emit(RunFinished(status=status, seconds=time.monotonic() - began, message=message))
@@ -78,6 +77,7 @@ def run(config: RunConfig, emit: Emit, should_stop: Callable[[], bool] = lambda:
     try:
         _begin(context)
         with context.stage("prepare", "Reading data and model"):
+            job: Job[Any] = load(COMMANDS[config.kind].job)(context, config)
             job.check()
         folder.settle()
         context.check()
@@ -85,7 +85,7 @@ def run(config: RunConfig, emit: Emit, should_stop: Callable[[], bool] = lambda:
         finish("done", f"Everything is in {folder.path}.")
         return result
     except (Cancelled, KeyboardInterrupt) as error:
-        finish("cancelled", f"What is done so far is in {folder.path}; {job.again()}")
+        finish("cancelled", f"What is done so far is in {folder.path}; {config.again(folder.name)}")
         raise Cancelled from error
     except BaseException as error:
         is_plain = isinstance(error, InputError | OSError)

@@ -44,9 +44,6 @@ class ImportJob(Job[ImportConfig]):
         for code, message in self.classifier.warnings:
             self.context.emit(Finding(code=code, message=message, severity="warning"))
 
-    def again(self) -> str:
-        return "start the import again."
-
     def run(self) -> dict[str, Any]:
         card = {
             "name": self.name,

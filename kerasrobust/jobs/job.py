@@ -44,9 +44,3 @@ class Job(ABC, Generic[C]):
     @abstractmethod
     def run(self) -> dict[str, Any]:
         """Does the work; returns what it wrote to `result.json`."""
-
-    def again(self) -> str:
-        """Returns how to resume the run after it was cancelled."""
-        if self.config.resumes_unnamed and self.config.name is None:
-            return "the same command resumes it."
-        return f"the same command with --name {self.context.run.name} resumes it."

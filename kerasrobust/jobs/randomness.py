@@ -30,9 +30,6 @@ class RandomnessJob(Job[RandomnessConfig]):
                 "Use the command attack for it."
             )
 
-    def again(self) -> str:
-        return f"start it again with --name {self.context.run.name} to repeat it."
-
     def run(self) -> dict[str, Any]:
         return _probe(self.context, self.config, self.classifier, self.data)
 

@@ -185,7 +185,7 @@ def test_a_name_that_is_taken_is_told(tmp_path: Path) -> None:
     assert "unfinished" in told(name="half")
     (tmp_path / "r" / "half" / "result.json").write_text("{}")
     assert told("attack", name="half").startswith("Run 'half' exists. Choose")
-    assert "can't be looked at" in told(name="x" * 300)
+    assert "can't be read" in told(name="x" * 300)
 
 
 def test_the_command_says_that_it_replaces() -> None:
