@@ -1,7 +1,7 @@
-"""What a run is: frozen dataclasses, one a command, validated, to JSON and back. No TensorFlow here.
+"""What a run is: frozen dataclasses, one per command, validated, to JSON and back. No TensorFlow here.
 
-The command line and the terminal UI's form are made from these classes: a field's name is the option's, the text below
-it is the help. What is checked here is what can be known without data and model.
+Command line and form are made from these classes by `fields.fields`. What can be known without data and model is
+checked here.
 """
 
 from __future__ import annotations
@@ -11,55 +11,18 @@ import math
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal
 
 from kerasrobust.errors import InputError, unknown_name
-
-Norm = Literal["linf", "l2"]
-Precision = Literal["auto", "float32", "folded", "bfloat16", "folded-xla", "bfloat16-xla"]
-Training = Literal["standard", "fgsm", "pgd"]
-
-AttackNorm = Literal["linf", "l2", "l1"]
-Version = Literal["auto", "standard", "plus", "rand"]
-
-ATTACK_NAMES = (
-    "autoattack", "pgd", "fgsm", "rfgsm", "fgsm-rs", "bim", "mifgsm", "apgd-ce", "apgd-dlr", "apgd-t", "apgd-margin",
-    "deepfool", "fab", "fab-t", "cw", "square", "hopskipjump",
-)  # fmt: skip
-ARCHITECTURE_NAMES = ("lenet", "convnet", "resnet")
-
-
-class Epsilon(float):
-    """A radius in units of an image in [0, 1], read from `8/255` as well as from `0.031`.
-
-    Raises:
-        InputError: for text that is no number, and for a radius that is negative, infinite or NaN.
-
-    Example:
-        >>> round(Epsilon("8/255"), 4)
-        0.0314
-    """
-
-    def __new__(cls, value: str | float = 0.0) -> Epsilon:
-        try:
-            top, _, bottom = str(value).partition("/")
-            number = float(top) / float(bottom) if bottom else float(top)
-        except (ValueError, ZeroDivisionError):
-            number = math.nan
-        if not (math.isfinite(number) and number >= 0) or str(value).endswith("/"):
-            raise InputError(
-                f"Expected epsilon as a number of at least 0, such as 8/255 or 0.031. Received: {value}. "
-                "Give the radius in units of an image in [0, 1]."
-            )
-        return super().__new__(cls, number)
-
+from kerasrobust.fields import Epsilon, Option, fields, written
+from kerasrobust.names import ATTACKS, BallNorm, Norm, Precision, Training, Version
 
 EPSILON = Epsilon("8/255")
 """The usual radius on colour images."""
 
 
 def check_epsilon(epsilon: float, norm: str) -> None:
-    """Raises InputError for a radius that is negative or no number, and for an Linf radius above the whole range."""
+    """Raises InputError for a radius that is negative or non-finite, and for an Linf radius above 1."""
     Epsilon(epsilon)
     if norm == "linf" and epsilon > 1:
         raise InputError(
@@ -68,51 +31,85 @@ def check_epsilon(epsilon: float, norm: str) -> None:
         )
 
 
+# Settings that several commands share.
+SavedModel = Annotated[
+    str,
+    Option("A saved model's name under --models-dir, or a path: .keras, .h5, or a SavedModel folder of any origin."),
+]
+Data = Annotated[
+    str, Option("Data set: a TFDS name, `shapes` (embedded, synthetic), an .npz or .h5 file, or a folder of images.")
+]
+Split = Annotated[str, Option("Part of the data, in TFDS's syntax.")]
+NormOfBall = Annotated[BallNorm, Option("Norm of the ball.")]
+Radius = Annotated[Epsilon, Option("Radius of the ball.")]
+StepSize = Annotated[Epsilon | None, Option("Length of a step; 2.5 epsilon / steps without it.")]
+Eot = Annotated[
+    int,
+    Option("Passes over which each gradient of a randomized network is averaged.", "number of EOT passes", 1),
+]
+TrainSplit = Annotated[str, Option("Part of the data to train on.")]
+AttackedSplit = Annotated[str, Option("Part of the data that is attacked.")]
+StudyEot = Annotated[int, Option("Passes of the attacks with EOT on randomized networks.", "number of EOT passes", 2)]
+Passes = Annotated[
+    int, Option("Fresh passes that judge each example of a randomized network.", "number of fresh passes", 1)
+]
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """What every command takes."""
+    """What every command takes.
+
+    Attributes of a class:
+        kind: the command's name.
+        resumes_unnamed: whether the same command resumes an unfinished run also without `--name`.
+        resumes_finished: whether a finished run may be started again: its stages are done, so that it ends at once.
+    """
 
     kind: ClassVar[str]
-    kinds: ClassVar[dict[str, type[RunConfig]]] = {}
+    resumes_unnamed: ClassVar[bool] = False
+    resumes_finished: ClassVar[bool] = False
 
-    name: str | None = None
-    """Name of the run's folder, and of the saved model in `train`. Without it one is made from the command and time."""
-    seed: int = 0
-    """Of everything random: data order, weights, attacks, noise."""
-    batch_size: int = 256
-    """Images computed at once."""
-    precision: Precision = "auto"
-    """Of gradients, in training and attacks; `auto` measures what is fastest. Weights and verdicts are float32.
-
-    `folded` is float32 too, on a twin of the network whose batch normalisation is in the layers before it. With `-xla`
-    the twin is compiled by XLA, which `auto` tries on a GPU only.
-    """
-    device: Literal["auto", "cpu", "gpu"] = "auto"
-    """Where to compute; `auto` takes a GPU where there is one."""
-    runs_dir: Path = Path("runs")
-    """Folder of all runs."""
-    models_dir: Path = Path("saved_models")
-    """Folder of saved models."""
-    data_dir: Path | None = None
-    """Folder of the TensorFlow data sets; TFDS's own default without it."""
-    overwrite: bool = False
-    """Replace a finished run or a saved model of this name."""
-    quiet: bool = False
-    """Print the result only."""
-    json: bool = False
-    """Print the events on standard output, one JSON object a line, and nothing else."""
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        if "kind" in vars(cls):
-            RunConfig.kinds[cls.kind] = cls
+    name: Annotated[
+        str | None,
+        Option(
+            "Name of the run's folder, and of the saved model in `train`. Without it one is made from the command and "
+            "time.",
+            group="output",
+        ),
+    ] = None
+    seed: Annotated[
+        int, Option("Of everything random: data order, weights, attacks, noise.", least=0, group="common")
+    ] = 0
+    batch_size: Annotated[int, Option("Images computed at once.", least=1, group="common")] = 256
+    precision: Annotated[
+        Precision,
+        Option(
+            "Of gradients, in training and attacks; `auto` measures what is fastest. Weights and verdicts are float32. "
+            "`folded` is float32 too, on a twin of the network whose batch normalisation is in the layers before it. "
+            "With `-xla` the twin is compiled by XLA, which `auto` tries on a GPU only.",
+            group="common",
+        ),
+    ] = "auto"
+    device: Annotated[
+        Literal["auto", "cpu", "gpu"],
+        Option("Where to compute; `auto` takes a GPU where there is one.", group="common"),
+    ] = "auto"
+    runs_dir: Annotated[Path, Option("Folder of all runs.", group="outside")] = Path("runs")
+    models_dir: Annotated[Path, Option("Folder of saved models.", group="outside")] = Path("saved_models")
+    data_dir: Annotated[
+        Path | None,
+        Option("Folder of the TensorFlow data sets; TFDS's own default without it.", group="common"),
+    ] = None
+    overwrite: Annotated[bool, Option("Replace a finished run or a saved model of this name.", group="output")] = False
+    quiet: Annotated[bool, Option("Print the result only.", group="outside")] = False
+    json: Annotated[
+        bool,
+        Option("Print the events on standard output, one JSON object a line, and nothing else.", group="outside"),
+    ] = False
 
     def __post_init__(self) -> None:
-        for name, hint in get_type_hints(type(self)).items():
-            if get_origin(hint) is Literal and getattr(self, name) not in get_args(hint):
-                raise unknown_name(name, str(getattr(self, name)), get_args(hint))
-        _at_least("batch size", self.batch_size, 1)
-        _at_least("seed", self.seed, 0)
+        for item in fields(type(self)):
+            item.check(getattr(self, item.name))
         if self.seed >= 2**31:  # Where seeds end in Keras and TensorFlow.
             raise InputError(f"Expected a seed below 2147483648. Received: {self.seed}. Give a smaller one.")
         if self.name is not None and (
@@ -123,10 +120,10 @@ class RunConfig:
                 "the folder is set by --runs-dir and --models-dir."
             )
 
-
-def _at_least(what: str, value: float | None, least: float) -> None:
-    if value is not None and not (math.isfinite(value) and value >= least):
-        raise InputError(f"Expected a {what} of at least {least:g}. Received: {value}. Give a larger one.")
+    def again(self, name: str) -> str:
+        """Returns how to resume a cancelled run of this name."""
+        named = "" if self.resumes_unnamed and self.name is None else f" with --name {name}"
+        return f"the same command{named} resumes it."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,55 +135,45 @@ class TrainConfig(RunConfig):
 
     kind: ClassVar[str] = "train"
 
-    model: str = "convnet"
-    """Architecture (lenet, convnet, resnet), or a saved model's name or path to train on from."""
-    data: str = "shapes"
-    """Data set: a TFDS name, `shapes` (embedded, synthetic), an .npz or .h5 file, or a folder of images."""
-    split: str = "train"
-    """Part of the data to train on, in TFDS's syntax."""
-    test_split: str = "test"
-    """Part of the data that the accuracies in the card are measured on."""
-    training: Training = "standard"
-    """Objective: clean images, FGSM from a random start, or PGD."""
-    randomize: float | None = None
-    """Rate of always-on dropout put into the network; none without it."""
-    epochs: int = 30
-    """Passes over the training data."""
-    epsilon: Epsilon = EPSILON
-    """Radius of the ball that the training attack searches."""
-    norm: Norm = "linf"
-    """Norm of that ball."""
-    steps: int = 7
-    """PGD steps in each training step."""
-    step_size: Epsilon | None = None
-    """Length of a PGD step; 2.5 epsilon / steps without it."""
-    clean_share: float = 0.0
-    """Share of each batch that stays clean in adversarial training."""
-    warmup_epochs: float = 0.0
-    """Epochs over which epsilon grows from 0."""
-    learning_rate: float = 0.1
-    """Peak learning rate of SGD with momentum 0.9; it rises for a tenth of the training and falls to 0 as a cosine."""
-    weight_decay: float = 5e-4
-    """Decay of the weights, times the learning rate, at each step."""
-    augment: bool = True
-    """Whether images are flipped and shifted by up to 4 pixels while they are trained on."""
-    validation_share: float = 0.04
-    """Share of the training data kept aside to choose the best epoch."""
-    widths: tuple[int, ...] = (32, 64, 128)
-    """Filters of each block of `convnet`."""
-    depth: int = 2
-    """Blocks in each stage of `resnet`."""
-    width: int = 16
-    """Filters in the first stage of `resnet`."""
+    model: Annotated[
+        str, Option("Architecture (lenet, convnet, resnet), or a saved model's name or path to train on from.")
+    ] = "convnet"
+    data: Data = "shapes"
+    split: Annotated[str, Option("Part of the data to train on, in TFDS's syntax.")] = "train"
+    test_split: Annotated[str, Option("Part of the data that the accuracies in the card are measured on.")] = "test"
+    training: Annotated[Training, Option("Objective: clean images, FGSM from a random start, or PGD.")] = "standard"
+    randomize: Annotated[float | None, Option("Rate of always-on dropout put into the network; none without it.")] = (
+        None
+    )
+    epochs: Annotated[int, Option("Passes over the training data.", "number of epochs", 1)] = 30
+    epsilon: Annotated[Epsilon, Option("Radius of the ball that the training attack searches.")] = EPSILON
+    norm: Annotated[BallNorm, Option("Norm of that ball.")] = "linf"
+    steps: Annotated[int, Option("PGD steps in each training step.", "number of steps", 1)] = 7
+    step_size: Annotated[Epsilon | None, Option("Length of a PGD step; 2.5 epsilon / steps without it.")] = None
+    clean_share: Annotated[float, Option("Share of each batch that stays clean in adversarial training.")] = 0.0
+    warmup_epochs: Annotated[
+        float, Option("Epochs over which epsilon grows from 0.", "number of warm-up epochs", 0)
+    ] = 0.0
+    learning_rate: Annotated[
+        float,
+        Option(
+            "Peak learning rate of SGD with momentum 0.9; it rises for a tenth of the training and falls to 0 as a "
+            "cosine."
+        ),
+    ] = 0.1
+    weight_decay: Annotated[float, Option("Decay of the weights, times the learning rate, at each step.", least=0)] = (
+        5e-4
+    )
+    augment: Annotated[
+        bool, Option("Whether images are flipped and shifted by up to 4 pixels while they are trained on.")
+    ] = True
+    validation_share: Annotated[float, Option("Share of the training data kept aside to choose the best epoch.")] = 0.04
+    widths: Annotated[tuple[int, ...], Option("Filters of each block of `convnet`.")] = (32, 64, 128)
+    depth: Annotated[int, Option("Blocks in each stage of `resnet`.", least=1)] = 2
+    width: Annotated[int, Option("Filters in the first stage of `resnet`.", least=1)] = 16
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _at_least("number of epochs", self.epochs, 1)
-        _at_least("number of steps", self.steps, 1)
-        _at_least("number of warm-up epochs", self.warmup_epochs, 0)
-        _at_least("weight decay", self.weight_decay, 0)
-        _at_least("depth", self.depth, 1)
-        _at_least("width", self.width, 1)
         if not self.widths or min(self.widths) < 1:
             raise InputError(f"Expected widths of at least 1. Received: {self.widths}. Try 32 64 128.")
         if not self.learning_rate > 0 or not math.isfinite(self.learning_rate):
@@ -204,87 +191,85 @@ class AttackConfig(RunConfig):
     """Attack a saved model and report its robust accuracy."""
 
     kind: ClassVar[str] = "attack"
+    resumes_unnamed: ClassVar[bool] = True
 
-    model: str
-    """A saved model's name under --models-dir, or a path: .keras, .h5, or a SavedModel folder of any origin."""
-    attack: str = "pgd"
-    """Attack by name, `autoattack`, or several with commas between them, each on what those before it have left."""
-    version: Version = "auto"
-    """AutoAttack's version; `auto` is `rand` for a randomized network, else `standard`."""
-    data: str = "shapes"
-    """Data set: a TFDS name, `shapes` (embedded, synthetic), an .npz or .h5 file, or a folder of images."""
-    split: str = "test[:1000]"
-    """Part of the data, in TFDS's syntax."""
-    norm: AttackNorm = "linf"
-    """Norm of the ball; l1 for the attacks apgd-* and square."""
-    epsilon: Epsilon = EPSILON
-    """Radius of the ball; for minimum-norm attacks the radius at which robust accuracy is read off."""
-    steps: int | None = None
-    """Steps of an iterative attack; the attack's own number without it (pgd 20, apgd-* and fab 100)."""
-    step_size: Epsilon | None = None
-    """Length of a step; 2.5 epsilon / steps without it."""
-    queries: int | None = None
-    """Queries of square: 5,000 without it."""
-    restarts: int = 1
-    """Random starts; the best counts."""
-    eot: int | None = None
-    """Passes over which each gradient of a randomized network is averaged: 1 without it, 20 in AutoAttack's `rand`."""
-    passes: int = 20
-    """Fresh passes that judge each example of a randomized network."""
+    model: SavedModel
+    attack: Annotated[
+        str,
+        Option(
+            "Attack by name, `autoattack`, or several with commas between them, each on what those before it have left."
+        ),
+    ] = "pgd"
+    version: Annotated[
+        Version, Option("AutoAttack's version; `auto` is `rand` for a randomized network, else `standard`.")
+    ] = "auto"
+    data: Data = "shapes"
+    split: Split = "test[:1000]"
+    norm: Annotated[Norm, Option("Norm of the ball; l1 for the attacks apgd-* and square.")] = "linf"
+    epsilon: Annotated[
+        Epsilon,
+        Option("Radius of the ball; for minimum-norm attacks the radius at which robust accuracy is read off."),
+    ] = EPSILON
+    steps: Annotated[
+        int | None,
+        Option(
+            "Steps of an iterative attack; the attack's own number without it (pgd 20, apgd-* and fab 100).",
+            "number of steps",
+            1,
+        ),
+    ] = None
+    step_size: StepSize = None
+    queries: Annotated[int | None, Option("Queries of square: 5,000 without it.", "number of queries", 1)] = None
+    restarts: Annotated[int, Option("Random starts; the best counts.", "number of restarts", 1)] = 1
+    eot: Annotated[
+        int | None,
+        Option(
+            "Passes over which each gradient of a randomized network is averaged: 1 without it, 20 in AutoAttack's "
+            "`rand`.",
+            "number of EOT passes",
+            1,
+        ),
+    ] = None
+    passes: Passes = 20
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in map(str.strip, self.attack.split(",")):
-            if name not in ATTACK_NAMES:
-                raise unknown_name("attack", name, ATTACK_NAMES)
+            if name not in ATTACKS:
+                raise unknown_name("attack", name, ATTACKS)
         if "," in self.attack and "autoattack" in self.attack:
             raise InputError(
                 f"Expected autoattack alone, or a list of others. Received: {self.attack}. Name its parts instead."
             )
         if self.version != "auto" and self.attack != "autoattack":
             raise InputError(f"Expected --version with autoattack only. Received: it with {self.attack}. Leave it out.")
-        _at_least("number of steps", self.steps, 1)
-        _at_least("number of queries", self.queries, 1)
-        _at_least("number of restarts", self.restarts, 1)
-        _at_least("number of EOT passes", self.eot, 1)
-        _at_least("number of fresh passes", self.passes, 1)
         check_epsilon(self.epsilon, self.norm)
 
 
 @dataclass(frozen=True, kw_only=True)
 class AuditConfig(RunConfig):
-    """Look for reasons not to believe a model's robust accuracy, as measured by PGD."""
+    """Look for reasons to doubt a model's robust accuracy, as measured by PGD."""
 
     kind: ClassVar[str] = "audit"
+    resumes_unnamed: ClassVar[bool] = True
 
-    model: str
-    """A saved model's name under --models-dir, or a path: .keras, .h5, or a SavedModel folder of any origin."""
-    data: str = "shapes"
-    """Data set: a TFDS name, `shapes` (embedded, synthetic), an .npz or .h5 file, or a folder of images."""
-    split: str = "test[:500]"
-    """Part of the data, in TFDS's syntax."""
-    norm: Norm = "linf"
-    """Norm of the ball."""
-    epsilon: Epsilon = EPSILON
-    """Radius of the ball."""
-    steps: int = 20
-    """PGD steps."""
-    eot: int = 1
-    """Passes over which each gradient of a randomized network is averaged."""
-    passes: int = 20
-    """Fresh passes that judge each example of a randomized network."""
+    model: SavedModel
+    data: Data = "shapes"
+    split: Split = "test[:500]"
+    norm: NormOfBall = "linf"
+    epsilon: Radius = EPSILON
+    steps: Annotated[int, Option("PGD steps.", "number of steps", 1)] = 20
+    eot: Eot = 1
+    passes: Passes = 20
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _at_least("number of steps", self.steps, 1)
-        _at_least("number of EOT passes", self.eot, 1)
-        _at_least("number of fresh passes", self.passes, 1)
         check_epsilon(self.epsilon, self.norm)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RandomnessConfig(RunConfig):
-    """Ask whether a randomized network's noise defends anything, or only blinds attacks.
+    """Ask whether a randomized network's noise really defends, or only hides gradients.
 
     PGD with the noise frozen, with gradients over 1, 5, 20 and 50 passes, and transferred from the network without its
     noise, all at the same number of gradient evaluations.
@@ -292,26 +277,25 @@ class RandomnessConfig(RunConfig):
 
     kind: ClassVar[str] = "randomness"
 
-    model: str
-    """A saved model's name under --models-dir, or a path: .keras, .h5, or a SavedModel folder of any origin."""
-    data: str = "shapes"
-    """Data set: a TFDS name, `shapes` (embedded, synthetic), an .npz or .h5 file, or a folder of images."""
-    split: str = "test[:200]"
-    """Part of the data, in TFDS's syntax."""
-    norm: Norm = "linf"
-    """Norm of the ball."""
-    epsilon: Epsilon = EPSILON
-    """Radius of the ball."""
-    gradients: int = 500
-    """Gradient evaluations per image of each attack, in whole hundreds."""
-    passes: int = 50
-    """Fresh passes that judge each example."""
+    model: SavedModel
+    data: Data = "shapes"
+    split: Split = "test[:200]"
+    norm: NormOfBall = "linf"
+    epsilon: Radius = EPSILON
+    gradients: Annotated[
+        int,
+        Option(
+            "Gradient evaluations per image of each attack, in whole hundreds.", "number of gradient evaluations", 50
+        ),
+    ] = 500
+    passes: Annotated[int, Option("Fresh passes that judge each example.", "number of fresh passes", 2)] = 50
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _at_least("number of gradient evaluations", self.gradients, 50)
-        _at_least("number of fresh passes", self.passes, 2)
         check_epsilon(self.epsilon, self.norm)
+
+    def again(self, name: str) -> str:
+        return f"start it again with --name {name} to repeat it."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -319,29 +303,26 @@ class StudyConfig(RunConfig):
     """The whole study: train the five networks, attack each, and compare, in one table and one report."""
 
     kind: ClassVar[str] = "study"
+    resumes_finished: ClassVar[bool] = True
 
-    data: str = "cifar10"
-    """Data set: a TFDS name, `shapes` (embedded, synthetic), an .npz or .h5 file, or a folder of images."""
-    split: str = "train"
-    """Part of the data to train on."""
-    test_split: str = "test[:1000]"
-    """Part of the data that is attacked."""
-    epochs: int | None = None
-    """Epochs of every training, instead of each recipe's own number."""
-    epsilons: tuple[Epsilon, ...] = (Epsilon("2/255"), Epsilon("4/255"), Epsilon("8/255"), Epsilon("16/255"))
-    """Radii of the attacks. The adversarial trainings are at 8/255, whatever stands here."""
-    steps: int = 20
-    """PGD steps of the attacks."""
-    eot: int = 20
-    """Passes of the attacks with EOT on randomized networks."""
-    retrain: bool = False
-    """Train all networks, also those that --models-dir holds, trained with the very same settings."""
+    data: Data = "cifar10"
+    split: TrainSplit = "train"
+    test_split: AttackedSplit = "test[:1000]"
+    epochs: Annotated[
+        int | None, Option("Epochs of every training, instead of each recipe's own number.", "number of epochs", 1)
+    ] = None
+    epsilons: Annotated[
+        tuple[Epsilon, ...],
+        Option("Radii of the attacks. The adversarial trainings are always at 8/255."),
+    ] = (Epsilon("2/255"), Epsilon("4/255"), Epsilon("8/255"), Epsilon("16/255"))
+    steps: Annotated[int, Option("PGD steps of the attacks.", "number of steps", 1)] = 20
+    eot: StudyEot = 20
+    retrain: Annotated[
+        bool, Option("Train all networks, also those that --models-dir holds, trained with the very same settings.")
+    ] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _at_least("number of epochs", self.epochs, 1)
-        _at_least("number of steps", self.steps, 1)
-        _at_least("number of EOT passes", self.eot, 2)
         if not self.epsilons:
             raise InputError("Expected at least one epsilon. Received: none. Try --epsilons 4/255 8/255.")
         for epsilon in self.epsilons:
@@ -354,14 +335,10 @@ class DemoConfig(StudyConfig):
 
     kind: ClassVar[str] = "demo"
 
-    data: str = "shapes"
-    """Data set; `shapes` is embedded and synthetic."""
-    split: str = "train[:5000]"
-    """Part of the data to train on."""
-    test_split: str = "test[:400]"
-    """Part of the data that is attacked."""
-    eot: int = 10
-    """Passes of the attacks with EOT on randomized networks."""
+    data: Annotated[str, Option("Data set; `shapes` is embedded and synthetic.")] = "shapes"
+    split: TrainSplit = "train[:5000]"
+    test_split: AttackedSplit = "test[:400]"
+    eot: StudyEot = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -373,8 +350,10 @@ class ImportConfig(RunConfig):
 
     kind: ClassVar[str] = "import"
 
-    model: str
-    """Path of the model: .keras, .h5, or a SavedModel folder of any origin."""
+    model: Annotated[str, Option("Path of the model: .keras, .h5, or a SavedModel folder of any origin.")]
+
+    def again(self, name: str) -> str:
+        return "start the import again."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -383,8 +362,7 @@ class CompareConfig(RunConfig):
 
     kind: ClassVar[str] = "compare"
 
-    subjects: tuple[str, ...]
-    """Names or folders of runs and of saved models."""
+    subjects: Annotated[tuple[str, ...], Option("Names or folders of runs and of saved models.", positional=True)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -404,63 +382,19 @@ def to_dict(config: RunConfig) -> dict[str, Any]:
             return float(value)
         return [plain(item) for item in value] if isinstance(value, tuple) else value
 
-    fields = {item.name: plain(getattr(config, item.name)) for item in dataclasses.fields(config)}
-    return {"kind": config.kind, **fields}
-
-
-def from_dict(record: dict[str, Any]) -> RunConfig:
-    """Returns the config that `to_dict` wrote. Fields that this version doesn't know are skipped.
-
-    Raises:
-        InputError: for an unknown kind, or values that are not valid.
-    """
-    kind = str(record.get("kind"))
-    if kind not in RunConfig.kinds:
-        raise unknown_name("command", kind, RunConfig.kinds)
-    made = RunConfig.kinds[kind]
-    hints = get_type_hints(made)
-    values = {
-        item.name: _restored(record[item.name], str(hints[item.name]))
-        for item in dataclasses.fields(made)
-        if item.name in record
-    }
-    try:
-        return made(**values)
-    except (TypeError, OverflowError) as error:  # The latter for numbers of hundreds of digits.
-        raise InputError(f"Expected the settings of a {kind!r} run. Received: {error}. Check config.json.") from error
-
-
-def _restored(value: Any, hint: str) -> Any:
-    """Returns a JSON value as the type that a field's hint names."""
-    if isinstance(value, list):
-        return tuple(_restored(item, hint) for item in value)
-    if "Path" in hint and isinstance(value, str):
-        return Path(value)
-    if "Epsilon" in hint and value is not None:
-        return Epsilon(value)
-    return value
+    return {"kind": config.kind, **{name: plain(value) for name, value in vars(config).items()}}
 
 
 def command_line(config: RunConfig) -> str:
     """Returns the command that repeats a run: the options that differ from their defaults."""
     words = ["python", "-m", "kerasrobust.run", config.kind]
-    for item in dataclasses.fields(config):
+    for item, setting in zip(fields(type(config)), dataclasses.fields(config), strict=True):
         value = getattr(config, item.name)
-        if value == item.default or item.name in ("quiet", "json", "overwrite"):
+        if value == setting.default or item.name in ("quiet", "json", "overwrite"):
             continue
-        if item.name == "subjects":
-            words += list(value)
-        elif isinstance(value, bool):
-            words += [f"--{'' if value else 'no-'}{item.name.replace('_', '-')}"]
+        if item.is_switch:
+            words.append(item.option if value else f"--no-{item.option.removeprefix('--')}")
         else:
-            parts = value if isinstance(value, tuple) else (value,)
-            words += [f"--{item.name.replace('_', '-')}", *(written(part) for part in parts)]
+            parts = value if item.is_list else (value,)
+            words += [*([] if item.positional else [item.option]), *map(written, parts)]
     return shlex.join(words)
-
-
-def written(value: Any) -> str:
-    """Returns a setting as a person types it: radii as n/255 where they are such."""
-    if isinstance(value, Epsilon):
-        levels = round(value * 255)
-        return f"{levels}/255" if 0 < levels <= 255 and levels / 255 == value else repr(float(value))
-    return str(value)

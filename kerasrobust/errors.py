@@ -1,4 +1,4 @@
-"""The error that bad input raises: one line that says what was expected, what came and what to do."""
+"""The error for bad input: one line with what was expected, what was received and what to do."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Cancelled(Exception):
 
 
 def unknown_name(what: str, name: str, choices: Iterable[str], extra: str = "") -> InputError:
-    """Returns the error for a name that isn't registered, with the nearest one that is.
+    """Returns the error for an unknown name, with the nearest known one.
 
     Example:
         >>> str(unknown_name("attack", "pdg", ["fgsm", "pgd"]))

@@ -1,7 +1,7 @@
 """What happened in a run: typed events, one JSON object a line, with a schema version.
 
-The engine emits them, `events.jsonl` keeps them, the console and the terminal UI draw them. A reader skips types and
-fields that it doesn't know, so that an old reader follows a newer run. No TensorFlow here.
+The engine emits them, `events.jsonl` keeps them, the console and the terminal UI draw them. A reader skips unknown
+types and fields, so that an old reader can follow a newer run. No TensorFlow here.
 
 Example:
     >>> line = to_json(Log(level="info", message="hello", time=0.0))
@@ -30,7 +30,7 @@ Status = Literal["done", "failed", "cancelled"]
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """What all events carry: `time` in Unix seconds and, inside a stage, the `stage`'s name."""
+    """What all events have: `time` in Unix seconds and, inside a stage, the `stage`'s name."""
 
     types: ClassVar[dict[str, type[Event]]] = {}
 
@@ -156,7 +156,7 @@ class ModelSaved(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Row(Event):
-    """One row of the study's table, fields as in `result.json`; null where there is none."""
+    """One row of the study's table, fields as in `result.json`; null if not applicable."""
 
     model: str
     training: str
@@ -200,7 +200,7 @@ class RunFinished(Event):
 
 
 def finite(value: Any) -> Any:
-    """Returns `value` with numbers that JSON has no word for (NaN, infinities) replaced by None, at any depth."""
+    """Returns `value` with non-finite numbers, which JSON lacks, replaced by None at any depth."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
@@ -211,7 +211,7 @@ def finite(value: Any) -> Any:
 
 
 def as_dict(event: Event) -> dict[str, Any]:
-    """Returns the event as the JSON object that its line holds; `stage` is left out outside a stage."""
+    """Returns the JSON object of an event's line; without `stage` outside of stages."""
     fields = {item.name: getattr(event, item.name) for item in dataclasses.fields(event)}
     if fields["stage"] is None:
         del fields["stage"]
@@ -224,15 +224,14 @@ def to_json(event: Event) -> str:
 
 
 def from_json(line: str | bytes) -> Event | None:
-    """Returns the event of a line, or None where it isn't one that this version knows (torn, foreign, newer).
+    """Returns the event of a line, or None for one that this version doesn't know (torn, foreign, newer).
 
-    What comes back has the types that its class names, so that nobody who draws it has to look again: a file may have
-    been written by another program, or by half.
+    Its fields have the types that its class declares, whoever wrote the line: readers need no further checks.
     """
     try:
         text = line if isinstance(line, str) else line.decode()
         record = _DECODER.decode(text)
-    except (ValueError, RecursionError):  # The latter for brackets without end.
+    except (ValueError, RecursionError):  # The latter for endless brackets.
         return None
     if not isinstance(record, dict):
         return None
@@ -249,11 +248,11 @@ def from_json(line: str | bytes) -> Event | None:
             given[name] = record[name]
     try:
         return kind(**given)
-    except TypeError:  # A field is missing: written by something else.
+    except TypeError:  # A field is missing.
         return None
 
 
-# What JSON has to write a control character as, and those that it may hold as they are.
+# Control characters, escaped or as they are.
 _ODD = re.compile(r"\\u00|\\[bf]|[\x7f-\x9f]")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
@@ -274,10 +273,10 @@ def printable(value: Any) -> Any:
     return [printable(item) for item in value] if isinstance(value, list) else value
 
 
-# NaN and infinities are no JSON, though Python writes and reads them.
+# NaN and infinities aren't JSON, though Python writes and reads them.
 _DECODER = json.JSONDecoder(parse_constant=lambda word: None)
 
-# A number of a thousand digits is JSON, and no float.
+# A number of a thousand digits is JSON, but not a float.
 _HUGE = 10**300
 
 Check = Callable[[Any], bool]
@@ -285,14 +284,14 @@ Check = Callable[[Any], bool]
 
 @functools.cache
 def _fields(name: str) -> dict[str, Check]:
-    """Returns for each field of an event type a function that tells whether a value fits it."""
+    """Returns a check for each field of an event type."""
     kind = Event.types[name]
     hints = get_type_hints(kind)
     return {item.name: _check(hints[item.name]) for item in dataclasses.fields(kind)}
 
 
 def _check(hint: Any) -> Check:
-    """Returns a function that tells whether a value from JSON fits a type hint."""
+    """Returns a function that checks whether a value from JSON fits a type hint."""
     origin, parts = get_origin(hint), get_args(hint)
     if hint is Any:
         return lambda value: True
@@ -308,7 +307,7 @@ def _check(hint: Any) -> Check:
         return lambda value: any(fits(value) for fits in checks)
     if origin in (list, dict):
         inside = _check(parts[-1])
-        # Inside, null stands for a number that is none.
+        # Inside, null encodes a non-finite number.
         return lambda value: (
             type(value) is origin
             and all(item is None or inside(item) for item in (value.values() if origin is dict else value))

@@ -71,12 +71,12 @@ def summaries() -> dict[str, str]:
 SHAPES: dict[str, dict[str, Any]] = {
     "lenet": {"epochs": 8, "learning_rate": 0.02},
     "convnet": {"epochs": 3},
-    # Without the slow start adversarial training on this set now and then learns nothing at all.
+    # Without the slow start adversarial training on this set sometimes learns nothing at all.
     "convnet-pgd": {"epochs": 4, "steps": 2, "warmup_epochs": 2.0},
     "convnet-random": {"epochs": 4},
     "convnet-random-pgd": {"epochs": 5, "steps": 2, "warmup_epochs": 2.0},
 }
-"""What the five trainings change on the embedded set, where seconds teach what photographs take minutes for."""
+"""What the five trainings change on the embedded set, which is learned in seconds rather than minutes."""
 
 
 def study_recipes(config: StudyConfig) -> dict[str, TrainConfig]:

@@ -1,4 +1,4 @@
-"""One run's folder: made, locked, written, read again and followed. No TensorFlow here.
+"""One run's folder: made, locked, written and read again. No TensorFlow here.
 
 `config.json`, `events.jsonl`, `console.log`, `result.json`, `examples.h5`, `report.html`, `models/`, and `lock`, which
 a living run holds (with its pid and when it began, in Unix seconds). Files appear whole: they are written under another
@@ -14,23 +14,20 @@ import os
 import shutil
 import time
 from dataclasses import dataclass
-from itertools import zip_longest
 from pathlib import Path
 from typing import IO, Any
 
 from kerasrobust.config import RunConfig, to_dict
 from kerasrobust.errors import InputError, unknown_name
-from kerasrobust.events import Event, Progress, RunFinished, finite, from_json, printable, to_json
+from kerasrobust.events import Event, RunFinished, finite, printable, to_json
+from kerasrobust.tail import last_events
 
-# Settings that may differ when a run is taken up again: they change where and how it is shown, not what comes out.
+# Settings that may differ when a run is resumed: they change where and how it is shown, not its result.
 _IRRELEVANT = ("overwrite", "quiet", "json", "runs_dir", "models_dir", "data_dir", "name")
-
-RESUMED = ("attack", "audit")
-"""Commands whose unfinished runs are gone on with by the same command, also without a name."""
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes JSON under a temporary name and renames it, so that nobody meets half a file."""
+    """Writes JSON under a temporary name and renames it, so that nobody reads half a file."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         temporary.write_text(json.dumps(finite(value), indent=1) + "\n", encoding="utf-8")
@@ -40,7 +37,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """Returns a JSON object, or None where there is none that can be read."""
+    """Returns the JSON object in a file, or None if there is none that can be read."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):  # The last for brackets without end.
@@ -55,6 +52,7 @@ class Run:
     Attributes:
         path: the folder.
         is_new: whether it was made just now, also in place of another run.
+        is_settled: whether the run is under way, so that what it replaces is gone.
     """
 
     path: Path
@@ -62,6 +60,7 @@ class Run:
     _lock: IO[str]
     _events: IO[str] | None = None
     _replaced: Path | None = None
+    is_settled: bool = False
 
     @property
     def name(self) -> str:
@@ -73,24 +72,22 @@ class Run:
             path = self.path / "events.jsonl"
             torn = path.exists() and path.read_bytes()[-1:] not in (b"", b"\n")
             self._events = path.open("a", encoding="utf-8")
-            if torn:  # A process died while it wrote: what comes now is not to be lost with that line.
+            if torn:  # A process died while writing: the next event must not end up in that line.
                 self._events.write("\n")
         self._events.write(to_json(event) + "\n")
         self._events.flush()
 
-    @property
-    def replaces(self) -> bool:
-        """Whether another run was put aside for this one."""
-        return self._replaced is not None
-
     def settle(self) -> None:
-        """Says that the run is under way: what it replaces is removed."""
+        """Records that the run is under way: what it replaces is removed."""
+        self.is_settled = True
         if self._replaced is not None:
             shutil.rmtree(self._replaced)
             self._replaced = None
 
     def close(self) -> None:
-        """Lets go of the folder."""
+        """Releases the folder; a run that was to replace another and never got under way is discarded."""
+        if self._replaced is not None:
+            return self.discard()
         try:
             if self._events is not None:
                 self._events.close()
@@ -98,19 +95,20 @@ class Run:
             self._lock.close()
 
     def discard(self) -> None:
-        """Removes the folder of a run that never began, and puts back what it was to replace."""
+        """Removes the folder of a run that never began, and restores the one that it was to replace."""
+        replaced, self._replaced = self._replaced, None
         with contextlib.suppress(OSError):  # What couldn't be written to a full disk is removed anyway.
             self.close()
         shutil.rmtree(self.path)
-        if self._replaced is not None:
-            self._replaced.rename(self.path)
+        if replaced is not None:
+            replaced.rename(self.path)
 
 
 def open_run(config: RunConfig) -> Run:
-    """Makes a run's folder, or takes up the unfinished one of the same name and settings, and locks it.
+    """Makes a run's folder, or resumes the unfinished one of the same name and settings, and locks it.
 
-    A finished study is taken up too: its stages are done, so it ends at once with the same table. With `overwrite` what
-    can't be taken up is put aside, until `Run.settle` or `Run.discard` decides on it.
+    A finished study is resumed too: its stages are done, so it ends at once with the same table. With `overwrite` a run
+    that can't be resumed is put aside, until `Run.settle` removes it or `Run.discard` restores it.
 
     Raises:
         InputError: where the folder is in use, finished, of other settings, or can't be written.
@@ -154,10 +152,9 @@ def open_run(config: RunConfig) -> Run:
 def _make_folder(config: RunConfig) -> tuple[Path, bool]:
     """Returns the run's folder, and whether it was made just now.
 
-    A run without a name of its own takes up an unfinished one with the same settings, where its kind can be gone on
-    with in the middle.
+    A run without a name resumes an unfinished one with the same settings, if its command can do so.
     """
-    if config.name is None and config.kind in RESUMED and not config.overwrite:
+    if config.name is None and config.resumes_unnamed and not config.overwrite:
         for path in list_runs(config.runs_dir):
             unnamed = (read_json(path / "config.json") or {"name": ""}).get("name") is None
             if unnamed and not is_locked(path) and (path / "batches").is_dir() and _refusal(path, config) is None:
@@ -187,7 +184,7 @@ def _take_lock(lock: IO[str], path: Path) -> None:
     Raises:
         InputError: where another one works in it.
     """
-    for pause in (0.05, 0.1, None):  # A reader that asks `is_locked` holds it for a moment.
+    for pause in (0.05, 0.1, None):  # `is_locked` of another process holds it for a moment.
         try:
             return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -202,7 +199,7 @@ def _take_lock(lock: IO[str], path: Path) -> None:
 
 
 def _refusal(path: Path, config: RunConfig) -> InputError | None:
-    """Returns why an existing folder can't be gone on with, or None where it can."""
+    """Returns why an existing run can't be resumed, or None if it can."""
     before = read_json(path / "config.json")
     if before is None:
         if any(item.name != "lock" for item in path.iterdir()):
@@ -219,8 +216,8 @@ def _refusal(path: Path, config: RunConfig) -> InputError | None:
             f"Expected the settings that run {path.name!r} was started with. Received: other {', '.join(differing)}. "
             "Choose another --name, or replace it with --overwrite."
         )
-    finished = (path / "result.json").exists() and (config.kind not in RESUMED or _said_done(path))
-    if finished and (config.overwrite or config.kind not in ("study", "demo")):
+    finished = (path / "result.json").exists() and (not config.resumes_unnamed or _is_done(path))
+    if finished and (config.overwrite or not config.resumes_finished):
         return InputError(
             f"Expected a name that is free. Received: {path.name!r}, a finished run. "
             "Choose another --name, or replace it with --overwrite."
@@ -228,119 +225,17 @@ def _refusal(path: Path, config: RunConfig) -> InputError | None:
     return None
 
 
-def _said_done(path: Path) -> bool:
-    """Tells whether a run came to its end; one that was killed after its result was written didn't."""
+def _is_done(path: Path) -> bool:
+    """Whether a run came to its end; one that was killed after its result was written didn't."""
     with contextlib.suppress(OSError):
         return any(
             isinstance(event, RunFinished) and event.status == "done" for event in last_events(path / "events.jsonl")
         )
-    return True  # Of what isn't there nothing can be said.
-
-
-def read_events(path: Path, offset: int = 0) -> tuple[list[Event], int]:
-    """Returns the whole events of a file from a byte offset on, and the offset to go on from.
-
-    A torn last line is left for the next call; lines that aren't events of this version are skipped.
-
-    Example:
-        >>> events, offset = read_events(run / "events.jsonl")
-        >>> more, offset = read_events(run / "events.jsonl", offset)
-    """
-    tail = Tail(path, offset)
-    events: list[Event] = []
-    while (batch := tail.read()).more or batch.events:
-        events += batch.events
-    return events, tail.offset
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What was read in one go.
-
-    Attributes:
-        events: in the file's order.
-        skipped: lines that aren't events of this version.
-        restarted: whether the file is another one than before, or was cut short: what was read earlier is void.
-        more: whether there is more to read at once.
-    """
-
-    events: list[Event]
-    skipped: int = 0
-    restarted: bool = False
-    more: bool = False
-
-
-@dataclass
-class Tail:
-    """Follows a file of events while somebody writes it, a piece at a time.
-
-    Attributes:
-        path: the file, which needn't be there yet.
-        offset: up to where it has been read, in bytes.
-    """
-
-    path: Path
-    offset: int = 0
-    _inode: int | None = None
-
-    def read(self, size: int = 2**20, *, brief: bool = False) -> Batch:
-        """Returns the whole events of the next `size` bytes.
-
-        A torn last line is "not yet". A line longer than `size` is no event of ours and is skipped.
-
-        Args:
-            size: bytes to read at most.
-            brief: whether to leave out progress that the very next line makes obsolete, which most of a long run is.
-
-        Raises:
-            OSError: where the file can't be read; FileNotFoundError where it isn't there.
-        """
-        with self.path.open("rb") as file:
-            status = os.fstat(file.fileno())
-            restarted = self._inode not in (None, status.st_ino) or status.st_size < self.offset
-            if restarted:
-                self.offset = 0
-            self._inode = status.st_ino
-            file.seek(self.offset)
-            data = file.read(size)
-        whole = data.rfind(b"\n") + 1
-        if not whole and len(data) == size:
-            self.offset += size
-            return Batch([], 1, restarted, True)
-        lines = data[:whole].split(b"\n")[:-1]
-        if brief:
-            lines = [line for line, after in zip_longest(lines, lines[1:], fillvalue=b"") if not _obsolete(line, after)]
-        found = [from_json(line) for line in lines]
-        self.offset += whole
-        events = [event for event in found if event is not None]
-        return Batch(events, len(found) - len(events), restarted, len(data) == size)
-
-
-_PROGRESS = to_json(Progress(unit="", done=0)).partition('"time"')[0].encode()
-
-
-def _obsolete(line: bytes, after: bytes) -> bool:
-    """Tells whether both lines, as `to_json` writes them, are progress of the same stage and unit."""
-    if not (line.startswith(_PROGRESS) and after.startswith(_PROGRESS)):
-        return False
-    of, of_after = (text[text.find(b'"stage"') : text.find(b'"done"')] for text in (line, after))
-    return of == of_after and of.startswith(b'"stage"')
-
-
-def last_events(path: Path, size: int = 2**16) -> list[Event]:
-    """Returns the events in the last `size` bytes of a file.
-
-    Raises:
-        OSError: where the file can't be read.
-    """
-    with path.open("rb") as file:
-        file.seek(max(0, os.fstat(file.fileno()).st_size - size))
-        lines = file.read().split(b"\n")[:-1]
-    return [event for event in map(from_json, lines) if event is not None]
+    return True  # No events: assume that it did.
 
 
 def is_locked(path: Path) -> bool:
-    """Tells whether a living process works in this run's folder."""
+    """Whether a living process works in this run's folder."""
     with contextlib.suppress(OSError), (path / "lock").open() as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -350,19 +245,19 @@ def is_locked(path: Path) -> bool:
 
 
 def owner(path: Path) -> int | None:
-    """Returns the process that works in this run's folder, as its lock says; None where none does."""
+    """Returns the pid of the process that works in this run's folder, from its lock; None if there is none."""
     if not is_locked(path):
         return None
     try:
         word, *_ = [*(path / "lock").read_bytes().split(), b""]
     except OSError:
         return None
-    # 0 and 1 would be a whole group and the system's first process.
+    # Signals to 0 and 1 would go to a whole process group and to init.
     return int(word) if word.isdigit() and len(word) < 10 and int(word) > 1 else None
 
 
 def state(path: Path) -> str:
-    """Returns `running`, `done`, `failed`, `cancelled`, or `died` for a run that ended without saying so."""
+    """Returns `running`, `done`, `failed`, `cancelled`, or `died` for a run that ended without a last event."""
     if is_locked(path):
         return "running"
     try:
@@ -377,14 +272,14 @@ def delete(path: Path) -> None:
     """Removes a run's folder, with everything in it.
 
     Raises:
-        InputError: where it is no run's folder, a living process works in it, or it can't be removed.
+        InputError: if it isn't a run's folder, a living process works in it, or it can't be removed.
     """
     if not (path / "config.json").is_file():
-        raise InputError(f"Expected a run's folder to delete. Received: {path}, which is none. Choose a run.")
-    # Out of everybody's sight at once, however long the removal takes.
+        raise InputError(f"Expected a run's folder to delete. Received: {path}, which is not one. Choose a run.")
+    # Renamed first, so that it disappears at once, however long the removal takes.
     hidden = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        if path.is_symlink():  # What it points to is somebody else's.
+        if path.is_symlink():  # Its target may belong to somebody else.
             path.unlink()
             return
         with (path / "lock").open("a") as lock:
@@ -409,13 +304,13 @@ def list_runs(runs_dir: Path) -> list[Path]:
     found = []
     for path in runs_dir.iterdir():
         if not path.name.startswith("."):  # What is being replaced.
-            with contextlib.suppress(OSError):  # No run, or removed since it was listed.
+            with contextlib.suppress(OSError):  # Not a run, or removed in the meantime.
                 found.append(((path / "config.json").stat().st_mtime_ns, path))
     return [path for _, path in sorted(found, reverse=True)]
 
 
 def read_card(folder: Path) -> dict[str, Any] | None:
-    """Returns a saved model's card, or None where there is none."""
+    """Returns a saved model's card, or None if there is none."""
     return read_json(folder / "card.json")
 
 
@@ -430,7 +325,7 @@ def find(subject: str, config: RunConfig) -> Path:
     """Returns the folder of a run or saved model, named or given by path.
 
     Raises:
-        InputError: where there is none, with the nearest name.
+        InputError: if there is none, with the nearest name.
     """
     for path in (Path(subject), config.runs_dir / subject, config.models_dir / subject):
         if (path / "config.json").is_file() or (path / "card.json").is_file():

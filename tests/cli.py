@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from pathlib import Path
 
 from kerasrobust import run
 from kerasrobust.events import Event
-from kerasrobust.runs import read_events
+from kerasrobust.tail import Tail
 
 ROOT = Path(__file__).parents[1]
 
@@ -66,14 +65,12 @@ def call(*words: str | Path, encoding: str = "utf-8") -> Outcome:
     return Outcome(status, *texts)
 
 
-def start(*words: str | Path, cwd: Path | None = None, largest_file: int | None = None) -> subprocess.Popen[str]:
-    """Starts the command line in a process of its own, which may write files up to a size only."""
+def start(*words: str | Path, cwd: Path | None = None) -> subprocess.Popen[str]:
+    """Starts the command line in a process of its own."""
 
     def prepare() -> None:
         # A test suite in the background has it ignored, and what it starts inherits that.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        if largest_file is not None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
 
     return subprocess.Popen(
         [sys.executable, "-m", "kerasrobust.run", *map(str, words)],
@@ -96,6 +93,15 @@ def finish(process: subprocess.Popen[str], seconds: float = 120) -> Outcome:
     return Outcome(process.returncode, out, err)
 
 
+def read_events(path: Path, offset: int = 0) -> tuple[list[Event], int]:
+    """Returns the whole events of a file from a byte offset on, and the offset to read on from."""
+    tail = Tail(path, offset)
+    found: list[Event] = []
+    while (piece := tail.read()).more or piece.events:
+        found += piece.events
+    return found, tail.offset
+
+
 def events(folder: Path) -> list[Event]:
     """Returns what happened in a run so far."""
     path = folder / "events.jsonl"
@@ -113,8 +119,7 @@ def wait_for(process: subprocess.Popen[str], ready: Callable[[], bool], seconds:
 
 
 def interrupt(process: subprocess.Popen[str]) -> tuple[Outcome, float]:
-    """Sends SIGINT, as Ctrl-C does; returns how the process ended, and after how many seconds."""
+    """Sends SIGINT, as Ctrl-C does; returns how the process ended, and when it was sent."""
+    sent = time.time()
     process.send_signal(signal.SIGINT)
-    began = time.monotonic()
-    outcome = finish(process, 30)
-    return outcome, time.monotonic() - began
+    return finish(process, 60), sent

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import shutil
 import subprocess
-import time
 import urllib.error
 import urllib.request
 import zipfile
@@ -20,9 +20,12 @@ import numpy as np
 import pytest
 from cli import call, events, finish, start
 
+from kerasrobust.commands import COMMANDS, config_class
 from kerasrobust.config import AttackConfig
 from kerasrobust.events import RunFinished, RunStarted, from_json
+from kerasrobust.fields import fields
 from kerasrobust.networks import saving
+from kerasrobust.run import parse
 from kerasrobust.runs import open_run, state
 
 pytest_plugins = ["cli_fixtures"]
@@ -67,6 +70,13 @@ def refused(*words: str | Path, places: list[str]) -> str:
         ("attack --model", "none", "See kerasrobust attack --help."),
         ("attack --model m --steps --quiet", "none", "See kerasrobust attack --help."),
         ("attack --model m more", "more", "See kerasrobust attack --help."),
+        ("attack --model m --quiet=yes", "'yes'", "See kerasrobust attack --help."),
+        ("attack --model m --quiet yes", "yes", "See kerasrobust attack --help."),
+        ("attack --model m --step 3", "--step", "Did you mean --steps?"),
+        ("attack --model m --preset lenet", "--preset", "Did you mean"),
+        ("attack --model m --steps 1.5", "'1.5'", "See kerasrobust attack --help."),
+        ("attack --model -m", "none", "See kerasrobust attack --help."),
+        ("train --widths 4 b", "['4', 'b']", "See kerasrobust train --help."),
         ("attack --model m --epsilon -8/255", "-8/255", "in units of an image"),
         ("attack --model m --epsilon=-0.1", "-0.1", "in units of an image"),
         ("attack --model m --epsilon nan", "nan", "in units of an image"),
@@ -91,9 +101,7 @@ def test_words_that_are_not_understood(
     line: str, received: str, advice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    began = time.perf_counter()
     message = call(*line.split()).message
-    assert time.perf_counter() - began < 2
     assert f"Received: {received}" in message and advice in message
     assert list(tmp_path.iterdir()) == []
 
@@ -249,13 +257,10 @@ def test_a_data_set_that_is_not_there_without_network(
     places: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unreachable(*_: Any, **__: Any) -> Any:
-        time.sleep(60)
         raise urllib.error.URLError("no route")
 
     monkeypatch.setattr(urllib.request, "urlopen", unreachable)
-    began = time.monotonic()
     message = refused("attack", "--model", "tiny", "--data", "mnist", "--data-dir", tmp_path / "data", places=places)
-    assert time.monotonic() - began < 12
     assert ("or a network to download it from" in message and "--data" in message) or "data directory" in message
     assert left_in(tmp_path / "data") == []
 
@@ -312,10 +317,16 @@ def test_a_disk_that_is_full(tmp_path: Path, models_dir: Path, size: str, stays:
             assert state(folder / "one") in ("failed", "died")
 
 
-def test_a_disk_that_is_full_in_a_process_of_its_own(tmp_path: Path, models_dir: Path) -> None:
-    # Files may not grow beyond 100 kB: unlike a full disk, that can be had everywhere.
-    process = start(*ATTACK, "--models-dir", models_dir, "--name", "one", cwd=tmp_path, largest_file=100_000)
-    assert "Received: File too large" in finish(process).message
+def test_files_that_may_not_grow(tmp_path: Path, models_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Not beyond 100 kB: unlike a full disk, that can be had everywhere.
+    monkeypatch.chdir(tmp_path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        outcome = call(*ATTACK, "--models-dir", models_dir, "--name", "one")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "Received: File too large" in outcome.message
     folder = tmp_path / "runs" / "one"
     assert state(folder) == "failed" and not (folder / "examples.h5").exists()
     assert not list(folder.glob("*.part"))
@@ -417,9 +428,7 @@ def test_file_descriptors_are_given_back(places: list[str]) -> None:
     assert opened() == before
 
 
-def test_a_failure_of_ours_is_one_line_and_the_story_is_in_the_log(
-    places: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_bug_is_one_line_and_a_traceback_in_the_log(places: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any, **__: Any) -> Any:
         raise RuntimeError("a bug\nin two lines")
 
@@ -441,6 +450,24 @@ def test_help_of_each_command_says_its_options() -> None:
         for common in ("--name", "--seed", "--batch-size", "--precision", "--runs-dir", "--models-dir", "--data-dir",
                        "--overwrite", "--quiet", "--json", "--device"):  # fmt: skip
             assert common in outcome.out
+
+
+@pytest.mark.parametrize("kind", COMMANDS)
+def test_help_lists_every_option_with_its_default(kind: str) -> None:
+    text = " ".join(call(kind, "--help").out.split())
+    for item in fields(config_class(kind)):
+        place = text.index(item.name.upper() if item.positional else f" {item.option}")
+        assert " ".join(item.help.split()) in text[place:]
+        if item.default and not item.is_switch:
+            assert f"(default: {item.default})" in text[place:]
+    assert text.index("options of every command:") < text.index(" --seed ")
+
+
+def test_a_switch_is_turned_on_and_off_and_the_last_word_counts() -> None:
+    for line, augment in (("", True), ("--no-augment", False), ("--no-augment --augment", True)):
+        assert getattr(parse(["train", *line.split()]), "augment") is augment  # noqa: B009
+    assert getattr(parse(["train", "--epochs", "3", "--widths", "4", "--epochs=5"]), "epochs") == 5  # noqa: B009
+    assert getattr(parse(["compare", "a", "--json", "b"]), "subjects") == ("a", "b")  # noqa: B009
 
 
 def test_options_without_a_command_mean_the_demo() -> None:

@@ -15,6 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kerasrobust import config as settings
+from kerasrobust.commands import COMMANDS, config_class, from_dict
 from kerasrobust.config import (
     AttackConfig,
     AuditConfig,
@@ -29,7 +30,6 @@ from kerasrobust.config import (
     TrainConfig,
     check_epsilon,
     command_line,
-    from_dict,
     to_dict,
 )
 from kerasrobust.errors import InputError
@@ -90,7 +90,7 @@ FIELDS: dict[type[RunConfig], dict[str, st.SearchStrategy[Any]]] = {
     },
     AttackConfig: {
         "model": WORDS,
-        "attack": st.sampled_from(settings.ATTACK_NAMES),
+        "attack": st.sampled_from(list(settings.ATTACKS)),
         "data": WORDS,
         "split": WORDS,
         "norm": st.sampled_from(get_args(settings.AttackNorm)),
@@ -137,7 +137,7 @@ def any_config(**more: st.SearchStrategy[Any]) -> st.SearchStrategy[RunConfig]:
 def test_the_strategies_leave_no_field_out() -> None:
     for kind, fields in FIELDS.items():
         assert {item.name for item in dataclasses.fields(kind)} == {*COMMON, *SWITCHES, *fields}
-    assert set(RunConfig.kinds.values()) == set(FIELDS)
+    assert {config_class(kind) for kind in COMMANDS} == set(FIELDS)
 
 
 @given(any_config(**SWITCHES))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from kerasrobust import events
 from kerasrobust.events import Event, Finding, Log, Metrics, Progress, from_json, to_json
 
-# The table of DESIGN.md ("Events"), which other programs read by; schema, type, time and stage come on top.
+# The fields that other programs read; schema, type, time and stage come on top.
 CONTRACT = {
     "RunStarted": "run kind config command versions devices pid",
     "StageStarted": "title",
@@ -166,7 +166,7 @@ def test_values_of_another_type_are_not_an_event(change: dict[str, Any]) -> None
     assert from_json(line) is None
 
 
-def test_numbers_that_are_none_come_back_as_none_inside_of_values() -> None:
+def test_non_finite_numbers_come_back_as_none_inside_of_values() -> None:
     line = to_json(Metrics(step=1, epoch=1, values={"loss": float("nan"), "accuracy": 0.5}, split="train"))
     found = from_json(line)
     assert isinstance(found, Metrics) and found.values == {"loss": None, "accuracy": 0.5}

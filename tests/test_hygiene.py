@@ -6,13 +6,12 @@ import importlib
 import json
 import subprocess
 import sys
-import time
 
 import pytest
-from cli import ROOT
+from cli import ROOT, call
 
 import kerasrobust
-from kerasrobust.config import RunConfig
+from kerasrobust.commands import COMMANDS
 from kerasrobust.presets import PRESETS
 
 HEAVY = ("tensorflow", "keras", "tensorflow_datasets", "h5py")
@@ -47,13 +46,15 @@ print(json.dumps(found))
 
 
 @pytest.mark.parametrize("line", ["attack --model m --epsilon 8/0", "trian", "train --help", "help"])
-def test_what_is_refused_or_answered_while_parsing_needs_nothing_heavy(line: str) -> None:
+def test_what_is_refused_or_answered_while_parsing_loads_little(line: str) -> None:
     code = (
-        "import json, sys\nfrom kerasrobust.run import main\nstatus = main(json.loads(sys.argv[1]))\n"
-        "print(json.dumps([status, [name for name in sys.argv[2:] if name in sys.modules]]))"
+        "import json, sys\nbefore = len(sys.modules)\nfrom kerasrobust.run import main\n"
+        "status = main(json.loads(sys.argv[1]))\nprint(json.dumps([status, list(sys.modules)[before:]]))"
     )
-    status, heavy = json.loads(in_a_new_process(code, json.dumps(line.split()), *HEAVY).splitlines()[-1])
-    assert heavy == [] and status == (0 if "help" in line else 2)
+    status, loaded = json.loads(in_a_new_process(code, json.dumps(line.split())).splitlines()[-1])
+    assert status == (0 if "help" in line else 2)
+    # An answer in 0.1 s: about 55 modules, nearly all of the standard library's.
+    assert not {*HEAVY, "numpy", "rich", "textual"} & set(loaded) and len(loaded) < 80
 
 
 def test_the_core_knows_nothing_of_the_terminal_ui() -> None:
@@ -67,19 +68,11 @@ print([name for name in sys.modules if name.split(".")[0] in ("tui", "textual")]
     assert in_a_new_process(code).strip() == "[]"
 
 
-def test_help_lists_every_command_within_half_a_second() -> None:
-    seconds = []
-    for _ in range(3):
-        began = time.perf_counter()
-        done = subprocess.run(
-            [sys.executable, "-m", "kerasrobust.run", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
-        )
-        seconds.append(time.perf_counter() - began)
-    assert done.stderr == ""
-    listed = {line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ")}
-    assert {*RunConfig.kinds, *PRESETS} <= listed
+def test_help_lists_every_command() -> None:
+    outcome = call("--help")
+    listed = {line.split()[0] for line in outcome.out.splitlines() if line.startswith("  ")}
+    assert {*COMMANDS, *PRESETS} <= listed
     assert {"demo", "study", "train", "attack", "compare", "models"} <= listed
-    assert min(seconds) < 0.5, seconds
 
 
 @pytest.mark.parametrize("name", kerasrobust.__all__)

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from keras import layers as L
 
-from kerasrobust.config import ARCHITECTURE_NAMES
+from kerasrobust import names
 from kerasrobust.errors import InputError
 from kerasrobust.networks.architectures import ARCHITECTURES, build_model, is_graph
 
@@ -91,4 +91,4 @@ def test_smallest_images_work() -> None:
 
 
 def test_config_knows_the_same_names() -> None:
-    assert ARCHITECTURE_NAMES == ARCHITECTURES
+    assert names.ARCHITECTURES == ARCHITECTURES

@@ -8,7 +8,8 @@ import shlex
 import pytest
 
 from kerasrobust import presets
-from kerasrobust.config import DemoConfig, Epsilon, StudyConfig, TrainConfig, command_line, from_dict, to_dict
+from kerasrobust.commands import from_dict
+from kerasrobust.config import DemoConfig, Epsilon, StudyConfig, TrainConfig, command_line, to_dict
 from kerasrobust.errors import InputError
 from kerasrobust.run import parse
 

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli import ROOT
+from cli import ROOT, read_events
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kerasrobust import runs
-from kerasrobust.config import AttackConfig, Epsilon, ModelsConfig, StudyConfig, TrainConfig, from_dict
+from kerasrobust.commands import from_dict
+from kerasrobust.config import AttackConfig, Epsilon, ModelsConfig, StudyConfig, TrainConfig
 from kerasrobust.errors import InputError
 from kerasrobust.events import Log, RunFinished, Status, from_json, to_json
 from kerasrobust.runs import (
@@ -28,7 +29,6 @@ from kerasrobust.runs import (
     list_runs,
     open_run,
     read_card,
-    read_events,
     read_json,
     state,
     write_json,
@@ -164,7 +164,7 @@ def test_overwriting_waits_until_the_new_run_is_under_way(config: AttackConfig, 
     before = contents(path)
     again = changed(config, overwrite=True, **change)
     run = open_run(again)
-    assert run.is_new and run.replaces and sorted(contents(path)) == ["config.json", "lock"]
+    assert run.is_new and not run.is_settled and sorted(contents(path)) == ["config.json", "lock"]
     assert list_runs(config.runs_dir) == [path]
     run.discard()
     assert contents(path) == before and state(path) == "done"

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from kerasrobust.errors import InputError
 from kerasrobust.events import Event, Log, Metrics, Progress, RunFinished, StageStarted, to_json
-from kerasrobust.runs import Tail, delete, last_events, state
+from kerasrobust.runs import delete, state
+from kerasrobust.tail import Tail, last_events
 
 
 def progress(done: int, stage: str = "train", unit: str = "step") -> Progress:
@@ -102,7 +103,7 @@ def test_the_last_events_are_found_without_the_rest(tmp_path: Path) -> None:
 def test_only_a_run_that_has_ended_is_deleted(tmp_path: Path) -> None:
     other = tmp_path / "photographs"
     other.mkdir()
-    with pytest.raises(InputError, match="which is none"):
+    with pytest.raises(InputError, match="which is not one"):
         delete(other)
     run = tmp_path / "run"
     run.mkdir()

@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import pkgutil
 from typing import Any
 
-from kerasrobust.attacks.apgd import APGDCE, APGDDLR, APGDT, APGDMargin
-from kerasrobust.attacks.cw import CW
-from kerasrobust.attacks.deepfool import DeepFool
+from kerasrobust import names
 from kerasrobust.attacks.driver import Attack
-from kerasrobust.attacks.fab import FAB, FABT
-from kerasrobust.attacks.gradient import BIM, FGSM, FGSMRS, MIFGSM, PGD, RFGSM
-from kerasrobust.attacks.hopskipjump import HopSkipJump
-from kerasrobust.attacks.square import Square
 from kerasrobust.errors import InputError, unknown_name
 
-ATTACKS: dict[str, type[Attack]] = {
-    kind.name: kind
-    for kind in (
-        FGSM, RFGSM, FGSMRS, BIM, PGD, MIFGSM, DeepFool, APGDCE, APGDDLR, APGDMargin, APGDT, FAB, FABT, CW, Square,
-        HopSkipJump,
-    )
-}  # fmt: skip
+ATTACKS: dict[str, type[Attack[Any]]] = {
+    name: pkgutil.resolve_name(known.home)
+    for name, known in names.ATTACKS.items()
+    if not known.home.startswith("kerasrobust.evaluation.")
+}
+"""The class of each attack of `names.ATTACKS`; AutoAttack isn't one, but several of them."""
 
 
 def make_attack(
     name: str, *, epsilon: float | None = None, norm: str = "linf", eot: int = 1, **settings: Any
-) -> Attack:
+) -> Attack[Any]:
     """Returns an attack by its registered name; settings that are None are left at the attack's own default.
 
     A minimum-norm attack doesn't get `epsilon`: it looks for the nearest example, wherever that is.

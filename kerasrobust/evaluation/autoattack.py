@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 
@@ -15,10 +15,10 @@ from kerasrobust.attacks.registry import make_attack
 from kerasrobust.config import check_epsilon
 from kerasrobust.errors import InputError, unknown_name
 from kerasrobust.evaluation.chain import Part, part_of, run_chain, without_gradients
+from kerasrobust.names import Version
 from kerasrobust.networks.classifier import Classifier
 from kerasrobust.ops import balls
 
-Version = Literal["auto", "standard", "plus", "rand"]
 EOT = 20
 """Passes of each gradient in the version for randomized networks."""
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from kerasrobust.attacks import ATTACKS, PGD, Attack, AttackResult, make_attack
-from kerasrobust.config import AttackConfig, AuditConfig, RandomnessConfig, RunConfig, to_dict
+from kerasrobust.config import AttackConfig, AuditConfig, RandomnessConfig, to_dict
 from kerasrobust.data.dataset import Dataset
 from kerasrobust.data.load import load_dataset
 from kerasrobust.errors import InputError
@@ -20,6 +20,7 @@ from kerasrobust.evaluation.evaluate import Evaluation, evaluate
 from kerasrobust.evaluation.outcome import AttackReport, Share
 from kerasrobust.events import ExamplesSaved, Log
 from kerasrobust.jobs.context import Context
+from kerasrobust.jobs.job import Job
 from kerasrobust.networks import saving
 from kerasrobust.networks.classifier import Classifier, check_images, classifier_of
 from kerasrobust.show.examples import read_index, read_pair, write_examples
@@ -30,57 +31,82 @@ STRIPS = 8
 """Images in a report, per attack."""
 
 
-def prepare(context: Context, config: AttackConfig) -> Callable[[], dict[str, Any]]:
-    """Loads the model and the data and checks that they fit; returns the work."""
-    attack = _attack(config)
-    classifier, data = load_subject(context, config)
+class AttackJob(Job[Any]):
+    """Attacks a saved model, and writes the examples, `result.json` and the report."""
 
-    def work() -> dict[str, Any]:
-        written = config.attack.replace(",", ", ")
-        with context.stage("attack", f"Attacking {config.model} with {written}"):
-            evaluation = _measure(context, config, classifier, data, attack)
-        title = f"{Path(config.model).name} under {written}"
-        return conclude(context, config, classifier, data, evaluation, title, {"attack": config.attack})
+    thorough: ClassVar[bool] = False
 
-    return work
+    def check(self) -> None:
+        """Loads the model and the data and checks that they fit."""
+        self.attack = self.make_attack()
+        self.classifier, self.data = load_subject(self.context, self.config)
+
+    def make_attack(self) -> Attack[Any] | AutoAttack:
+        """Returns what the settings ask for."""
+        return _attack(self.config)
+
+    def titles(self) -> tuple[str, str, str]:
+        """Returns the titles of the stage and the report, and the attack's name in the result."""
+        model, names = self.config.model, self.config.attack.replace(",", ", ")
+        return f"Attacking {model} with {names}", f"{Path(model).name} under {names}", self.config.attack
+
+    def run(self) -> dict[str, Any]:
+        doing, title, name = self.titles()
+        with self.context.stage(self.config.kind, doing):
+            evaluation = evaluate_with_events(
+                self.context,
+                self.classifier,
+                self.data,
+                [self.attack],
+                seed=self.config.seed,
+                batch_size=self.config.batch_size,
+                epsilon=float(self.config.epsilon),
+                precision=self.config.precision,
+                passes=self.config.passes,
+                resume_dir=self.context.run.path / "batches",
+                thorough=self.thorough,
+            )
+        return self._conclude(evaluation, title, name)
+
+    def _conclude(self, evaluation: Evaluation, title: str, name: str) -> dict[str, Any]:
+        """Writes the examples, `result.json` and the report; returns the result."""
+        context, config, audit = self.context, self.config, evaluation.audit
+        path = save_worst(context, "examples.h5", Path(config.model).name, self.data, evaluation, name)
+        result = {
+            **context.header(),
+            "model": config.model,
+            "attack": name,
+            "data": describe_data(self.data),
+            "precision": evaluation.precision,
+            "randomized": self.classifier.randomized,
+            "clean_accuracy": evaluation.clean_accuracy,
+            "clean_interval": list(evaluation.clean_interval),
+            "attacks": [item.entry() for item in evaluation.attacks],
+            "robust_accuracy": evaluation.robust_accuracy,
+            "interval": list(evaluation.interval),
+            "verdicts": _verdicts(evaluation),
+            "warnings": context.findings,
+            "audit": audit and {"checked": audit.checked, "left_out": audit.left_out, "gradients": audit.gradients},
+        }
+        context.publish(result, examples=strips(path), title=title, settings=to_dict(config))
+        context.emit(Log(level="info", message=summary(result)))
+        # Only a killed run would resume from these.
+        shutil.rmtree(context.run.path / "batches", ignore_errors=True)
+        return result
 
 
-def prepare_audit(context: Context, config: AuditConfig) -> Callable[[], dict[str, Any]]:
-    """Loads the model and the data and checks that they fit; returns the work."""
-    attack = PGD(norm=config.norm, epsilon=float(config.epsilon), steps=config.steps, eot=config.eot)
-    classifier, data = load_subject(context, config)
+class AuditJob(AttackJob):
+    """Looks for reasons to doubt a model's robust accuracy."""
 
-    def work() -> dict[str, Any]:
-        with context.stage("audit", f"Looking for reasons not to believe {config.model}"):
-            evaluation = _measure(context, config, classifier, data, attack, thorough=True)
-        title = f"Is {Path(config.model).name} as robust as it seems?"
-        return conclude(context, config, classifier, data, evaluation, title, {"attack": attack.name})
+    thorough = True
 
-    return work
+    def make_attack(self) -> Attack[Any]:
+        config = self.config
+        return PGD(norm=config.norm, epsilon=float(config.epsilon), steps=config.steps, eot=config.eot)
 
-
-def _measure(
-    context: Context,
-    config: AttackConfig | AuditConfig,
-    classifier: Classifier,
-    data: Dataset,
-    attack: Attack[Any] | AutoAttack,
-    thorough: bool = False,
-) -> Evaluation:
-    """Runs a config's attack; what is finished of it is kept in the run's folder."""
-    return evaluate_with_events(
-        context,
-        classifier,
-        data,
-        [attack],
-        seed=config.seed,
-        batch_size=config.batch_size,
-        epsilon=float(config.epsilon),
-        precision=config.precision,
-        passes=config.passes,
-        resume_dir=context.run.path / "batches",
-        thorough=thorough,
-    )
+    def titles(self) -> tuple[str, str, str]:
+        model = self.config.model
+        return f"Looking for reasons to doubt {model}", f"Is {Path(model).name} as robust as it seems?", PGD.name
 
 
 def _attack(config: AttackConfig) -> Attack[Any] | AutoAttack:
@@ -134,56 +160,13 @@ def load_subject(context: Context, config: AttackConfig | AuditConfig | Randomne
     return classifier, data
 
 
-def conclude(
-    context: Context,
-    config: AttackConfig | AuditConfig,
-    classifier: Classifier,
-    data: Dataset,
-    evaluation: Evaluation,
-    title: str,
-    more: dict[str, Any],
-) -> dict[str, Any]:
-    """Writes the examples, `result.json` and the report of one evaluation; returns the result."""
-    name = Path(config.model).name
-    path = save_worst(context, "examples.h5", name, data, evaluation, str(more["attack"]))
-    result = {
-        "schema": 1,
-        "kind": config.kind,
-        "model": config.model,
-        **more,
-        **describe(context, config, data),
-        "precision": evaluation.precision,
-        "randomized": classifier.randomized,
-        "clean_accuracy": evaluation.clean_accuracy,
-        "clean_interval": list(evaluation.clean_interval),
-        "attacks": [item.entry() for item in evaluation.attacks],
-        "robust_accuracy": evaluation.robust_accuracy,
-        "interval": list(evaluation.interval),
-        "verdicts": _verdicts(evaluation),
-        "warnings": context.findings,
-        "audit": None if evaluation.audit is None else {
-            "checked": evaluation.audit.checked, "left_out": evaluation.audit.left_out,
-            "gradients": evaluation.audit.gradients,
-        },
-    }  # fmt: skip
-    context.publish(result, examples=strips(path), title=title, settings=to_dict(config))
-    context.emit(Log(level="info", message=summary(result)))
-    # What a killed run would have gone on from.
-    shutil.rmtree(context.run.path / "batches", ignore_errors=True)
-    return result
-
-
-def describe(context: Context, config: RunConfig, data: Dataset) -> dict[str, Any]:
-    """Returns what `result.json` says of how the figures came about."""
-    return {
-        "data": {"name": data.name, "split": data.split, "examples": len(data), "synthetic": data.synthetic},
-        "seed": config.seed,
-        "versions": context.versions,
-    }
+def describe_data(data: Dataset) -> dict[str, Any]:
+    """Returns what `result.json` holds about the data."""
+    return {"name": data.name, "split": data.split, "examples": len(data), "synthetic": data.synthetic}
 
 
 def _verdicts(evaluation: Evaluation) -> dict[str, Any] | None:
-    """Returns the three verdicts on a randomized network; None where nothing is random, and they are one."""
+    """Returns the three verdicts on a randomized network; None for a deterministic one, where they are equal."""
     if not evaluation.randomized:
         return None
     mean = Share(evaluation.robust_accuracy, evaluation.interval)
@@ -205,7 +188,7 @@ def evaluate_with_events(
 def save_examples(
     context: Context, path: str, model: str, data: Dataset, reports: Sequence[AttackReport], count: int | None = None
 ) -> Path:
-    """Writes what each attack did to the first `count` images, or to all, into the run's folder; tells it as events."""
+    """Writes what each attack did to the first `count` images, or to all, into the run's folder; emits events."""
     parts = [
         _part(data, report.result, report.attack.name, report.attack.radius(), report.attack.eot, count)
         for report in reports
@@ -214,7 +197,7 @@ def save_examples(
 
 
 def save_worst(context: Context, path: str, model: str, data: Dataset, evaluation: Evaluation, name: str) -> Path:
-    """Writes one example per image, that of the attack that did worst, into the run's folder; tells it as events."""
+    """Writes one example per image, of the attack that did worst, into the run's folder; emits events."""
     reports = evaluation.attacks
     if len(reports) == 1:
         return save_examples(context, path, model, data, reports)
@@ -244,7 +227,7 @@ def _write(
 
 
 def strips(path: Path, count: int = STRIPS) -> list[ExampleStrip]:
-    """Returns images for the report, per attack of a file: what the model had right, what the attack changed first."""
+    """Returns images for the report, per attack in a file: of those classified correctly, successes come first."""
     index = read_index(path)
     if index.image_shape[-1] not in (1, 3, 4):  # Nothing that a picture could show.
         return []

@@ -1,4 +1,4 @@
-"""What the jobs of a run share: its settings, folder and events, its stages, and what they left behind."""
+"""What a job has of its run: folder, events, stages and results."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from kerasrobust.config import RunConfig
+from kerasrobust.config import RunConfig, command_line
 from kerasrobust.errors import Cancelled
-from kerasrobust.events import Emit, Event, StageFinished, StageStarted
+from kerasrobust.events import Emit, Event, Finding, StageFinished, StageStarted, finite
 from kerasrobust.runs import Run, read_json, write_json
 from kerasrobust.show.report import write_report
 
@@ -21,62 +21,75 @@ class Context:
     """What the steps of a run share.
 
     Attributes:
-        config: what was asked for.
+        config: the settings.
         run: the run's folder.
-        emit: where events go; inside `stage` they carry its name.
+        watch: called with every event after it was written.
         should_stop: whether the person asked to stop.
-        command: the command line that repeats the run.
         versions: of Python and the packages that figures depend on.
         findings: reasons to doubt the figures, as `warnings` in `result.json` has them.
     """
 
     config: RunConfig
     run: Run
-    emit: Emit
+    watch: Emit
     should_stop: Callable[[], bool]
-    command: str
     versions: dict[str, str] = field(default_factory=dict)
     findings: list[dict[str, Any]] = field(default_factory=list)
+    _stages: list[str] = field(default_factory=list)
+
+    @property
+    def command(self) -> str:
+        """The command line that repeats the run."""
+        return command_line(self.config)
+
+    def emit(self, event: Event) -> None:
+        """Writes an event to `events.jsonl`, marked with the current stage, and passes it on."""
+        if event.stage is None and self._stages:
+            event = dataclasses.replace(event, stage=self._stages[-1])
+        self.run.write(event)
+        self.watch(event)
+        if isinstance(event, Finding):
+            names = ("code", "message", "severity", "evidence")
+            self.findings.append(finite({name: getattr(event, name) for name in names}))
 
     @contextlib.contextmanager
     def stage(self, name: str, title: str) -> Iterator[None]:
-        """Tells that a stage begins and how it ends, and marks the events in between with its name."""
-        outer = self.emit
-
-        def marked(event: Event) -> None:
-            outer(dataclasses.replace(event, stage=event.stage or name))
-
+        """Emits the beginning and the end of a stage; events in between are marked with its name."""
         began = time.monotonic()
-        outer(StageStarted(stage=name, title=title))
-        self.emit = marked
+        self.emit(StageStarted(stage=name, title=title))
+        self._stages.append(name)
 
         def finish(status: Literal["done", "failed"]) -> None:
-            outer(StageFinished(stage=name, status=status, seconds=time.monotonic() - began))
+            self.emit(StageFinished(stage=name, status=status, seconds=time.monotonic() - began))
 
         try:
             yield
             finish("done")
-        except (Cancelled, KeyboardInterrupt):  # Neither done nor failed: the run says that it was cancelled.
+        except (Cancelled, KeyboardInterrupt):  # Neither done nor failed: the run reports that it was cancelled.
             raise
         except BaseException:
-            with contextlib.suppress(OSError):  # A full disk may be what has brought us here.
+            with contextlib.suppress(OSError):  # The error may be a full disk.
                 finish("failed")
             raise
         finally:
-            self.emit = outer
+            self._stages.pop()
 
     def skip(self, name: str, title: str) -> None:
-        """Tells that a stage was done before."""
+        """Emits a stage that was done before."""
         self.emit(StageStarted(stage=name, title=title))
         self.emit(StageFinished(stage=name, status="skipped", seconds=0.0))
 
     def check(self) -> None:
-        """Raises `Cancelled` where the person asked to stop."""
+        """Raises `Cancelled` if the person asked to stop."""
         if self.should_stop():
             raise Cancelled
 
+    def header(self) -> dict[str, Any]:
+        """Returns what every `result.json` begins with."""
+        return {"schema": 1, "kind": self.config.kind, "seed": self.config.seed, "versions": self.versions}
+
     def publish(self, result: dict[str, Any], **report: Any) -> dict[str, Any]:
-        """Writes `result.json` and then, where its arguments are given, `report.html`; returns the result.
+        """Writes `result.json` and then, given its arguments, `report.html`; returns the result.
 
         In this order: whatever happens to the report, the figures are there.
         """
@@ -90,7 +103,7 @@ class Context:
         return read_json(self.run.path / "stages" / f"{name}.json")
 
     def keep(self, name: str, result: dict[str, Any]) -> None:
-        """Notes that a stage is done, with its result."""
+        """Records that a stage is done, with its result."""
         folder = self.run.path / "stages"
         folder.mkdir(exist_ok=True)
         write_json(folder / f"{name}.json", result)

@@ -11,21 +11,13 @@ from collections.abc import Callable
 from typing import Any
 
 from kerasrobust import __version__
-from kerasrobust.config import (
-    AttackConfig,
-    AuditConfig,
-    ImportConfig,
-    RandomnessConfig,
-    RunConfig,
-    StudyConfig,
-    TrainConfig,
-    command_line,
-    to_dict,
-)
+from kerasrobust.commands import COMMANDS, load
+from kerasrobust.config import RunConfig, to_dict
 from kerasrobust.errors import Cancelled, InputError
-from kerasrobust.events import Emit, Event, Finding, Log, RunFinished, RunStarted, finite
+from kerasrobust.events import Emit, Log, RunFinished, RunStarted, Status
 from kerasrobust.jobs.context import Context
-from kerasrobust.runs import RESUMED, Run, open_run
+from kerasrobust.jobs.job import Job
+from kerasrobust.runs import open_run
 
 
 def versions() -> dict[str, str]:
@@ -35,12 +27,12 @@ def versions() -> dict[str, str]:
 
 
 def select_device(choice: str) -> list[str]:
-    """Sets up the device before its first use, and returns what people call it.
+    """Sets up the device before its first use, and returns its name for people.
 
     GPUs grow their memory use as needed, so that two programs can share one. Not verified on a GPU.
 
     Raises:
-        InputError: where a GPU is asked for and there is none.
+        InputError: if a GPU is asked for and there is none.
     """
     import tensorflow as tf
 
@@ -70,108 +62,62 @@ def run(config: RunConfig, emit: Emit, should_stop: Callable[[], bool] = lambda:
 
     Raises:
         InputError: for input that can't be used; a folder that was made for it is removed again.
-        Cancelled: when `should_stop` said so; the folder says it too.
+        Cancelled: when `should_stop` returned True; the folder records it too.
 
     Example:
         >>> run(AttackConfig(model="convnet-pgd", data="cifar10"), emit=print)
     """
     began = time.monotonic()
     folder = open_run(config)
+    context = Context(config, folder, emit, should_stop, versions())
 
-    def both(event: Event) -> None:
-        folder.write(event)
-        emit(event)
-        if isinstance(event, Finding):
-            fields = ("code", "message", "severity", "evidence")
-            context.findings.append(finite({name: getattr(event, name) for name in fields}))
-
-    context = Context(config, folder, both, should_stop, command_line(config), versions())
-    prepared = refused = False
-
-    def finish(status: Any, message: str) -> None:
+    def finish(status: Status, message: str) -> None:
         context.emit(RunFinished(status=status, seconds=time.monotonic() - began, message=message))
 
     try:
-        devices = select_device(config.device)
-        context.emit(
-            RunStarted(
-                run=folder.name,
-                kind=config.kind,
-                config=to_dict(config),
-                command=context.command,
-                versions=context.versions,
-                devices=devices,
-                pid=os.getpid(),
-            )
-        )
-        if not folder.is_new:
-            context.emit(Log(level="info", message=f"Going on with {folder.path}, which was begun before."))
-        context.check()
+        _begin(context)
         with context.stage("prepare", "Reading data and model"):
-            work = _prepare(context)
-        prepared = True
+            job: Job[Any] = load(COMMANDS[config.kind].job)(context, config)
+            job.check()
         folder.settle()
         context.check()
-        result = work()
+        result = job.run()
         finish("done", f"Everything is in {folder.path}.")
         return result
-    except (InputError, OSError) as error:
-        refused = folder.is_new and not prepared
-        if not refused:
-            with contextlib.suppress(OSError):  # A full disk may be what has brought us here.
-                finish("failed", str(error))
-        raise
     except (Cancelled, KeyboardInterrupt) as error:
-        finish("cancelled", f"What is done so far is in {folder.path}; {_going_on(config, folder)}")
+        finish("cancelled", f"What is done so far is in {folder.path}; {config.again(folder.name)}")
         raise Cancelled from error
     except BaseException as error:
-        with contextlib.suppress(OSError):
-            finish("failed", f"{type(error).__name__}: {error}")
-        raise
-    finally:
-        if not prepared and (refused or folder.replaces):
+        is_plain = isinstance(error, InputError | OSError)
+        if is_plain and folder.is_new and not folder.is_settled:
             folder.discard()
         else:
-            with contextlib.suppress(OSError):
-                folder.close()
+            with contextlib.suppress(OSError):  # The error may be a full disk.
+                finish("failed", str(error) if is_plain else f"{type(error).__name__}: {error}")
+        raise
+    finally:
+        with contextlib.suppress(OSError):
+            folder.close()
 
 
-def _prepare(context: Context) -> Callable[[], dict[str, Any]]:
-    """Loads and checks what the run needs, before anything is computed; returns the work."""
-    config = context.config
-    if isinstance(config, StudyConfig):
-        from kerasrobust.jobs import study
+def _begin(context: Context) -> None:
+    """Emits what runs, and on what; prepares the device.
 
-        return study.prepare(context, config)
-    if isinstance(config, TrainConfig):
-        from kerasrobust.jobs import train
-
-        return train.prepare(context, config)
-    if isinstance(config, AttackConfig):
-        from kerasrobust.jobs import attack
-
-        return attack.prepare(context, config)
-    if isinstance(config, AuditConfig):
-        from kerasrobust.jobs import attack
-
-        return attack.prepare_audit(context, config)
-    if isinstance(config, RandomnessConfig):
-        from kerasrobust.jobs import randomness
-
-        return randomness.prepare(context, config)
-    if isinstance(config, ImportConfig):
-        from kerasrobust.jobs import import_model
-
-        return import_model.prepare(context, config)
-    raise TypeError(f"No work for {type(config).__name__}")
-
-
-def _going_on(config: RunConfig, folder: Run) -> str:
-    """Returns the sentence on how to go on with a cancelled run."""
-    if isinstance(config, ImportConfig):
-        return "start the import again."
-    if isinstance(config, RandomnessConfig):
-        return f"start it again with --name {folder.name} to repeat it."
-    if config.kind in RESUMED and config.name is None:
-        return "the same command goes on from there."
-    return f"the same command with --name {folder.name} goes on from there."
+    Raises:
+        InputError: where the device isn't there.
+        Cancelled: where the person has asked to stop already.
+    """
+    context.emit(
+        RunStarted(
+            run=context.run.name,
+            kind=context.config.kind,
+            devices=select_device(context.config.device),
+            config=to_dict(context.config),
+            command=context.command,
+            versions=context.versions,
+            pid=os.getpid(),
+        )
+    )
+    if not context.run.is_new:
+        context.emit(Log(level="info", message=f"Resuming {context.run.path}."))
+    context.check()

@@ -3,59 +3,59 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from kerasrobust.config import ImportConfig
 from kerasrobust.errors import InputError
 from kerasrobust.events import Finding, ModelSaved
-from kerasrobust.jobs.context import Context
+from kerasrobust.jobs.job import Job
 from kerasrobust.networks import saving
 from kerasrobust.networks.classifier import classifier_of
 from kerasrobust.runs import read_card
 
 
-def prepare(context: Context, config: ImportConfig) -> Callable[[], dict[str, Any]]:
-    """Loads the model and checks that it can be attacked, and its name; returns the work."""
-    source = Path(config.model)
-    if not config.model or not source.exists():
-        raise InputError(
-            f"Expected the path of a model. Received: {config.model!r}, where there is nothing. "
-            "Give a .keras or .h5 file, or a SavedModel folder."
-        )
-    source = source.resolve()
-    name = config.name or (source.name if source.is_dir() else source.stem)
-    dataclasses.replace(config, name=name)  # Refuses a file's name that isn't one for a model.
-    target = config.models_dir / name
-    there = target.resolve()
-    if there.is_relative_to(source) or source.is_relative_to(there):
-        raise InputError(
-            f"Expected a model from elsewhere. Received: {config.model}, which is where {name!r} would be written. "
-            "Choose another --name, or copy the model to another folder first."
-        )
-    saving.refuse_existing(target, config.overwrite)
-    # By its whole path, as a name alone is looked up among the saved models first.
-    model = saving.load_model(source)
-    classifier = classifier_of(model)
-    for code, message in classifier.warnings:
-        context.emit(Finding(code=code, message=message, severity="warning"))
+class ImportJob(Job[ImportConfig]):
+    """Copies a model into the folder of saved models."""
 
-    def work() -> dict[str, Any]:
+    def check(self) -> None:
+        """Loads the model and checks that it can be attacked, and its name."""
+        config = self.config
+        source = Path(config.model)
+        if not config.model or not source.exists():
+            raise InputError(
+                f"Expected the path of a model. Received: {config.model!r}, where there is nothing. "
+                "Give a .keras or .h5 file, or a SavedModel folder."
+            )
+        self.source = source.resolve()
+        self.name = config.name or (self.source.name if self.source.is_dir() else self.source.stem)
+        dataclasses.replace(config, name=self.name)  # Refuses a file's name that isn't one for a model.
+        self.target = config.models_dir / self.name
+        there = self.target.resolve()
+        if there.is_relative_to(self.source) or self.source.is_relative_to(there):
+            raise InputError(
+                f"Expected a model from elsewhere. Received: {config.model}, which is where {self.name!r} would be "
+                "written. Choose another --name, or copy the model to another folder first."
+            )
+        saving.refuse_existing(self.target, config.overwrite)
+        # By its whole path, as a name alone is looked up among the saved models first.
+        self.model = saving.load_model(self.source)
+        self.classifier = classifier_of(self.model)
+        for code, message in self.classifier.warnings:
+            self.context.emit(Finding(code=code, message=message, severity="warning"))
+
+    def run(self) -> dict[str, Any]:
         card = {
-            "name": name,
-            "source": str(source),
-            "command": context.command,
-            "randomized": classifier.randomized,
+            "name": self.name,
+            "source": str(self.source),
+            "command": self.context.command,
+            "randomized": self.classifier.randomized,
             "attacks": [],
-            "warnings": context.findings,
+            "warnings": self.context.findings,
         }
-        with context.stage("save", f"Saving {name}"):
-            save = saving.copy_saved_model if isinstance(model, saving.SavedModelNetwork) else saving.save_model
-            save(model, target, card, overwrite=config.overwrite)
-        card = read_card(target) or card  # With the layers.
-        context.emit(ModelSaved(name=name, path=str(target), card=card))
-        common = {"schema": 1, "kind": config.kind, "seed": config.seed, "versions": context.versions}
-        return context.publish(common | card)
-
-    return work
+        with self.context.stage("save", f"Saving {self.name}"):
+            save = saving.copy_saved_model if isinstance(self.model, saving.SavedModelNetwork) else saving.save_model
+            save(self.model, self.target, card, overwrite=self.config.overwrite)
+        card = read_card(self.target) or card  # With the layers.
+        self.context.emit(ModelSaved(name=self.name, path=str(self.target), card=card))
+        return self.context.publish(self.context.header() | card)

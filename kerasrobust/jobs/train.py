@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrobust.attacks import PGD
-from kerasrobust.config import ARCHITECTURE_NAMES, TrainConfig, to_dict
+from kerasrobust.config import TrainConfig, to_dict
 from kerasrobust.data.dataset import Dataset
 from kerasrobust.data.load import load_dataset
 from kerasrobust.data.pipeline import train_pipeline, unwatched
@@ -23,6 +22,8 @@ from kerasrobust.evaluation.evaluate import Evaluation
 from kerasrobust.events import Finding, Log, ModelSaved
 from kerasrobust.jobs.attack import evaluate_with_events, save_examples
 from kerasrobust.jobs.context import Context
+from kerasrobust.jobs.job import Job
+from kerasrobust.names import ARCHITECTURES
 from kerasrobust.networks import saving
 from kerasrobust.networks.architectures import build_model
 from kerasrobust.networks.classifier import classifier_of
@@ -43,41 +44,43 @@ EXAMPLES = 500
 
 @dataclass(frozen=True)
 class TrainData:
-    """The data of a training: what is learned from, what chooses the epoch, and what the card is measured on."""
+    """The data of a training: to learn from, to choose the best epoch by, and to measure the card on."""
 
     train: Dataset
     validation: Dataset
     test: Dataset
 
 
-def prepare(context: Context, config: TrainConfig) -> Callable[[], dict[str, Any]]:
-    """Checks the settings and loads the data; returns the work."""
-    name = config.name or context.run.name
-    target = config.models_dir / name
-    check_free(target, config.overwrite)
-    data = load_train_data(config, context)
-    network = make_network(config, data.train)
+class TrainJob(Job[TrainConfig]):
+    """Trains a network and saves it."""
 
-    def work() -> dict[str, Any]:
+    def check(self) -> None:
+        """Checks the settings, loads the data and builds the network."""
+        self.name = self.config.name or self.context.run.name
+        self.target = self.config.models_dir / self.name
+        check_free(self.target, self.config.overwrite)
+        self.data = load_train_data(self.config, self.context)
+        self.network = make_network(self.config, self.data.train)
+
+    def run(self) -> dict[str, Any]:
+        context, config, data, network, name = self.context, self.config, self.data, self.network, self.name
         with context.stage("train", f"Training {name}"):
             arithmetic = fit(context, config, data, network, context.run.path / "training")
+        context.check()
         with context.stage("evaluate", f"Measuring {name} on {len(data.test):,} test images"):
             evaluation = measure(context, config, data, network)
         context.check()
         card = make_card(context, config, data, evaluation, name) | {"training_precision": arithmetic}
         with context.stage("save", f"Saving {name}"):
-            # Before the model, which a second start of this run would take for somebody else's.
+            # Before the model, which a second start of this run would refuse to replace.
             save_examples(context, "examples.h5", name, data.test, evaluation.attacks, EXAMPLES)
-            saving.save_model(network, target, card, overwrite=config.overwrite)
-        context.emit(ModelSaved(name=name, path=str(target), card=card))
-        common = {"schema": 1, "kind": config.kind, "seed": config.seed, "versions": context.versions}
-        return context.publish(common | card)
-
-    return work
+            saving.save_model(network, self.target, card, overwrite=config.overwrite)
+        context.emit(ModelSaved(name=name, path=str(self.target), card=card))
+        return context.publish(context.header() | card)
 
 
 def check_free(target: Path, overwrite: bool) -> None:
-    """Raises InputError where a model of this name is there already."""
+    """Raises InputError if there is a model of this name already."""
     if target.exists() and not overwrite:
         raise InputError(
             f"Expected a name that no saved model has. Received: {target.name!r}, which is in {target.parent}. "
@@ -101,7 +104,7 @@ def load_train_data(config: TrainConfig, context: Context) -> TrainData:
         for part in (np.sort(order[aside:]), np.sort(order[:aside]))
     )
     shared = _shared(test.images, loaded.images)
-    if shared > 0.01:  # Photographs have a few twins; a file whose splits overlap has hundreds.
+    if shared > 0.01:  # A few duplicates are normal; overlapping splits have hundreds.
         context.emit(
             Finding(
                 code="test-in-training",
@@ -124,9 +127,9 @@ def _shared(images: np.ndarray, others: np.ndarray) -> float:
 
 
 def make_network(config: TrainConfig, data: Dataset) -> keras.Model:
-    """Builds the architecture, or loads the saved model to train on from, and randomizes it where asked to."""
+    """Builds the architecture, or loads the saved model to start from, and randomizes it if asked to."""
     keras.utils.set_random_seed(config.seed)
-    if config.model in ARCHITECTURE_NAMES:
+    if config.model in ARCHITECTURES:
         network = build_model(
             config.model,
             image_shape=data.images.shape[1:],
@@ -145,7 +148,7 @@ def make_network(config: TrainConfig, data: Dataset) -> keras.Model:
         network = with_precision(loaded, "float32")
         classifier_of(network, image_shape=data.images.shape[1:], classes=data.classes)
     else:
-        raise unknown_name("architecture or saved model", config.model, ARCHITECTURE_NAMES)
+        raise unknown_name("architecture or saved model", config.model, ARCHITECTURES)
     return network if config.randomize is None else randomize(network, config.randomize)
 
 
@@ -164,7 +167,7 @@ def make_objective(config: TrainConfig, steps_per_epoch: int) -> Objective:
 def fit(context: Context, config: TrainConfig, data: TrainData, network: keras.Model, folder: Path) -> str:
     """Trains a network in place and leaves it at its best epoch; returns the precision of the attack inside.
 
-    Goes on from the last whole epoch that `folder` holds, and trains nothing where that was the last of all.
+    Resumes after the last whole epoch that `folder` holds, and trains nothing if that was the last one.
     """
     folder.mkdir(parents=True, exist_ok=True)
     precision = _agreed_precision(context, config, data, network, folder)
@@ -183,7 +186,7 @@ def fit(context: Context, config: TrainConfig, data: TrainData, network: keras.M
     )
     model.compile(keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, weight_decay=config.weight_decay))
     model.build(data.train.images.shape)
-    # Clean training has no robust accuracy to choose by: it is near 0 from the first epoch to the last.
+    # In clean training robust accuracy is near 0 from the first epoch to the last: nothing to choose by.
     monitor = "val_accuracy" if config.training == "standard" else "val_robust_accuracy"
     best = BestEpoch(monitor, folder)
     model.fit(
@@ -196,7 +199,7 @@ def fit(context: Context, config: TrainConfig, data: TrainData, network: keras.M
             EventCallback(context.emit, context.should_stop, steps_per_epoch),
             best,
             OverfittingAlarm(context.emit),
-            # The one before is kept too: a process may die while it writes.
+            # Two, as a process may die while it writes one.
             keras.callbacks.BackupAndRestore(folder / "backup", double_checkpoint=True),
         ],
         verbose=0,
@@ -210,7 +213,7 @@ def fit(context: Context, config: TrainConfig, data: TrainData, network: keras.M
 def _agreed_precision(
     context: Context, config: TrainConfig, data: TrainData, network: keras.Model, folder: Path
 ) -> str:
-    """Returns the precision of the training: that of its first start, where it goes on."""
+    """Returns the precision of the training: when it is resumed, that of its first start."""
     path = folder / "precision.json"
     if (before := read_json(path)) is not None:
         return str(before["precision"])

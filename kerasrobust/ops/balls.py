@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from kerasrobust.config import AttackNorm as Norm
+from kerasrobust.names import Norm
 from kerasrobust.ops import draws
 
 

@@ -25,24 +25,25 @@ Figures = dict[str, Any]
 """One line of a comparison: name, model, training, data, examples, attack, clean and robust figures."""
 
 
-def run(config: RunConfig) -> int:
-    """Prints the comparison or the list of models; returns the exit status.
+def compare(config: CompareConfig) -> int:
+    """Prints runs and models side by side; returns the exit status.
 
     Raises:
         InputError: where a run or model isn't there, or has no result yet.
     """
-    folders: list[Path] = []
-    if isinstance(config, CompareConfig):
-        if not config.subjects:
-            raise InputError("Expected runs or models to compare. Received: none. Name at least one.")
-        folders = [find(subject, config) for subject in config.subjects]
-        lines = [line for folder in folders for line in figures(folder)]
-        title = "Clean and robust accuracy"
-    elif isinstance(config, ModelsConfig):
-        lines = [line for folder in list_models(config.models_dir) for line in figures(folder)]
-        title = f"Models in {config.models_dir}"
-    else:
-        raise TypeError(f"No comparison for {type(config).__name__}")
+    if not config.subjects:
+        raise InputError("Expected runs or models to compare. Received: none. Name at least one.")
+    folders = [find(subject, config) for subject in config.subjects]
+    return _print(config, "Clean and robust accuracy", folders)
+
+
+def models(config: ModelsConfig) -> int:
+    """Prints the saved models; returns the exit status."""
+    return _print(config, f"Models in {config.models_dir}", list_models(config.models_dir), pairs=False)
+
+
+def _print(config: RunConfig, title: str, folders: Sequence[Path], pairs: bool = True) -> int:
+    lines = [line for folder in folders for line in figures(folder)]
     if config.json:
         print(json.dumps(finite(lines), ensure_ascii=False))
     elif not lines:
@@ -50,7 +51,7 @@ def run(config: RunConfig) -> int:
     else:
         console = Console(highlight=False)
         console.print(_table(title, lines))
-        for folder in folders[1:]:
+        for folder in folders[1:] if pairs else ():
             if (pair := paired(folders[0], folder)) is not None:
                 console.print(sentence(folders[0].name, folder.name, pair), markup=False)
     return 0

@@ -9,14 +9,14 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from kerasrobust.names import ATTACKS
+
 Record = Mapping[str, Any]
 """One row of a study: the fields of `events.Row`, as in `result.json`."""
 
 _NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1", "l0": "L0"}
 _ATTACKS = {
-    "fgsm": "FGSM", "pgd": "PGD", "bim": "BIM", "mifgsm": "MI-FGSM", "rfgsm": "R-FGSM", "deepfool": "DeepFool",
-    "apgd-ce": "APGD-CE", "apgd-dlr": "APGD-DLR", "apgd-t": "APGD-T", "apgd-margin": "APGD-Margin", "fab": "FAB",
-    "fab-t": "FAB-T", "cw": "CW", "square": "Square", "hopskipjump": "HopSkipJump", "autoattack": "AutoAttack",
+    **{name: known.title for name, known in ATTACKS.items()},
     "pgd-frozen": "PGD, noise frozen", "pgd-transfer": "PGD, transferred",
     **{f"pgd-eot-{passes}": f"PGD, EOT {passes}" for passes in (1, 5, 20, 50)},
 }  # fmt: skip

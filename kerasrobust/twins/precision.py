@@ -12,8 +12,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kerasrobust.config import Precision
 from kerasrobust.errors import InputError
+from kerasrobust.names import Precision
 from kerasrobust.networks.architectures import is_graph
 from kerasrobust.networks.classifier import Classifier
 from kerasrobust.networks.cloning import check_graph, kept_in_float32

@@ -22,7 +22,7 @@ def texts(kind: type[RunConfig], **changes: str) -> dict[str, str]:
     return form.defaults(kind) | changes
 
 
-@pytest.mark.parametrize("kind", form.COMMANDS.values())
+@pytest.mark.parametrize("kind", form.commands().values())
 def test_every_setting_is_a_field_with_its_help(kind: type[RunConfig]) -> None:
     made = form.fields(kind)
     assert {item.name for item in made} == {item.name for item in dataclasses.fields(kind)} - HIDDEN
@@ -71,7 +71,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "widths": st.lists(COUNTS, min_size=1, max_size=4).map(tuple),
     "epsilons": st.lists(RADII, min_size=1, max_size=4).map(tuple),
     "steps": COUNTS,
-    "attack": st.sampled_from(settings.ATTACK_NAMES),
+    "attack": st.sampled_from(list(settings.ATTACKS)),
     "norm": st.sampled_from(get_args(settings.Norm)),
 }
 
@@ -81,7 +81,7 @@ def any_config() -> st.SearchStrategy[RunConfig]:
         own = {item.name for item in dataclasses.fields(kind)}
         return st.builds(kind, **{name: made for name, made in VALUES.items() if name in own})
 
-    return st.one_of([of(kind) for kind in form.COMMANDS.values()])
+    return st.one_of([of(kind) for kind in form.commands().values()])
 
 
 @given(any_config())
@@ -171,7 +171,7 @@ def test_what_is_not_in_the_form_is_given_beside_it() -> None:
 
 def test_a_name_that_is_taken_is_told(tmp_path: Path) -> None:
     def told(kind: str = "train", **more: Any) -> str:
-        made = form.COMMANDS[kind](
+        made = form.commands()[kind](
             **({"model": "m"} if kind == "attack" else {}), runs_dir=tmp_path / "r", models_dir=tmp_path / "m", **more
         )
         return form.existing(made)
@@ -185,7 +185,7 @@ def test_a_name_that_is_taken_is_told(tmp_path: Path) -> None:
     assert "unfinished" in told(name="half")
     (tmp_path / "r" / "half" / "result.json").write_text("{}")
     assert told("attack", name="half").startswith("Run 'half' exists. Choose")
-    assert "can't be looked at" in told(name="x" * 300)
+    assert "can't be read" in told(name="x" * 300)
 
 
 def test_the_command_says_that_it_replaces() -> None:

@@ -11,11 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cli import read_events
 from fake_engine import ENGINE
 
 from kerasrobust.config import AttackConfig, DemoConfig, TrainConfig
 from kerasrobust.errors import InputError
-from kerasrobust.runs import is_locked, read_events, state
+from kerasrobust.runs import is_locked, state
 from tui import runner as runner_module
 from tui.runner import Child, Runner, named
 

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kerasrobust.config import ARCHITECTURE_NAMES, AttackConfig, TrainConfig, from_dict
+from kerasrobust.commands import from_dict
+from kerasrobust.config import AttackConfig, TrainConfig
 from kerasrobust.errors import InputError
+from kerasrobust.names import ARCHITECTURES
 from kerasrobust.runs import list_models, list_runs, read_card
 from kerasrobust.show.figures import attack_name, format_accuracy, format_budget, format_interval
 
@@ -117,7 +119,7 @@ class SavedModel:
             InputError: where they aren't valid.
         """
         # An architecture's name alone would begin anew.
-        model = str(self.path) if self.subject in ARCHITECTURE_NAMES else self.subject
+        model = str(self.path) if self.subject in ARCHITECTURES else self.subject
         # Its noise is in the network already.
         settings = {key: value for key, value in self.part("training").items() if key != "randomize"}
         try:

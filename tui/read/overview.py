@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from kerasrobust.events import as_dict
-from kerasrobust.runs import Tail, is_locked, last_events, list_runs, read_json
+from kerasrobust.runs import is_locked, list_runs, read_json
 from kerasrobust.show.figures import by_network, reference_epsilon
+from kerasrobust.tail import Tail, last_events
 from tui.read.state import RunState, advance
 
 Accuracies = tuple[float, ...]

@@ -17,7 +17,8 @@ from textual.widgets import TabbedContent, TabPane
 
 from kerasrobust.errors import InputError
 from kerasrobust.events import printable
-from kerasrobust.runs import Tail, is_locked
+from kerasrobust.runs import is_locked
+from kerasrobust.tail import Tail
 from tui.messages import RunRead
 from tui.read.state import RunState, advance
 from tui.screens.base import MainScreen

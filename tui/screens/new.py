@@ -14,6 +14,7 @@ from textual.widget import Widget
 from textual.widgets import Button, Collapsible, Label, Select, Static
 
 from kerasrobust import presets
+from kerasrobust.commands import config_class
 from kerasrobust.config import RunConfig
 from kerasrobust.runs import list_models
 from tui import form
@@ -66,10 +67,10 @@ class NewRunScreen(MainScreen):
 
     def __init__(self, config: RunConfig | None = None) -> None:
         super().__init__()
-        self._kind: type[RunConfig] = type(config) if config is not None else form.COMMANDS["train"]
+        self._kind: type[RunConfig] = type(config) if config is not None else config_class("train")
         self._preset = ""
         # What was typed for a command is there again when one comes back to it.
-        self._texts = {kind: form.defaults(kind) for kind in [*form.COMMANDS.values(), self._kind]}
+        self._texts = {kind: form.defaults(kind) for kind in [*form.commands().values(), self._kind]}
         if config is not None:
             self._texts[self._kind] = form.to_texts(config)
         self._checked = form.Checked(config=None)
@@ -174,7 +175,7 @@ class NewRunScreen(MainScreen):
 
     @on(Select.Changed, "#kind")
     async def _choose_command(self, event: Select.Changed) -> None:
-        kind = RunConfig.kinds[str(event.value)]
+        kind = config_class(str(event.value))
         if kind is not self._kind:
             self._kind = kind
             await self._build()
@@ -236,7 +237,7 @@ class NewRunScreen(MainScreen):
         text.append(f"  {item.option}  ", "dim")
         origin = "preset" if self._preset and self._kind.kind == "train" else "default"
         standard = f"{origin} {before or 'none'}"
-        text.append(f"{item.expected}; {'required' if item.default is None else standard}")
+        text.append(f"{form.expected(item)}; {'required' if item.default is None else standard}")
         if item.default is not None and row.text != before:
             text.append(" (* changed)")
         text.append(f"\n{item.help}")

@@ -17,7 +17,8 @@ from textual.events import Resize
 from textual.widgets import DataTable, Input, Static
 from textual.worker import get_current_worker
 
-from kerasrobust.config import DemoConfig, from_dict
+from kerasrobust.commands import from_dict
+from kerasrobust.config import DemoConfig
 from kerasrobust.errors import InputError
 from kerasrobust.events import printable
 from kerasrobust.runs import delete, read_json

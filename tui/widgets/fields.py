@@ -16,7 +16,7 @@ from textual.suggester import SuggestFromList
 from textual.widget import Widget
 from textual.widgets import Input, Label, Select, Static
 
-from tui.form import Field
+from kerasrobust.fields import Field
 
 
 class YesNo(Static, can_focus=True):

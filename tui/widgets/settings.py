@@ -11,7 +11,8 @@ from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.widgets import Static
 
-from kerasrobust.config import command_line, from_dict, written
+from kerasrobust.commands import from_dict
+from kerasrobust.config import command_line, written
 from kerasrobust.errors import InputError
 from kerasrobust.events import RunStarted
 from kerasrobust.runs import read_json

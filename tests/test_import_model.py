@@ -101,9 +101,9 @@ def test_a_saved_model_is_copied_as_it_is(
     run = tmp_path / "runs" / "theirs"
     assert state(run) == "done"
     assert json.loads((run / "result.json").read_text()).items() >= {"kind": "import", "classes": 10}.items()
-    told = events(run)
-    assert [event.name for event in told if isinstance(event, ModelSaved)] == ["theirs"]
-    assert [event.stage for event in told if isinstance(event, StageFinished)] == ["prepare", "save"]
+    log = events(run)
+    assert [event.name for event in log if isinstance(event, ModelSaved)] == ["theirs"]
+    assert [event.stage for event in log if isinstance(event, StageFinished)] == ["prepare", "save"]
 
     # What the other commands make of it.
     places = ("--runs-dir", tmp_path / "runs", "--models-dir", tmp_path / "models")

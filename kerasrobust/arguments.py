@@ -1,0 +1,204 @@
+"""A command line read by the table of the command's settings, and the help made from that table. No TensorFlow here.
+
+By hand rather than with argparse, whose messages would have to be taken apart again to fit those of the config classes.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import itertools
+import re
+import shutil
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+from kerasrobust import presets
+from kerasrobust.commands import config_class, summaries
+from kerasrobust.config import RunConfig
+from kerasrobust.errors import InputError
+from kerasrobust.fields import Field, fields
+
+PROGRAM = "kerasrobust"
+
+
+def parse(words: Sequence[str]) -> RunConfig | None:
+    """Returns the run that a command line asks for, or None if it asked for help, which is printed.
+
+    Options come before the preset, and the preset before the defaults of the config class.
+
+    Raises:
+        InputError: for words that can't be understood.
+
+    Example:
+        >>> parse(["attack", "--model", "convnet", "--epsilon", "4/255"]).epsilon
+        0.01568627450980392
+    """
+    words = list(words)
+    if words[:1] in (["--help"], ["-h"], ["help"]):
+        print(_help())
+        return None
+    kind = words.pop(0) if words and not words[0].startswith("-") else "demo"
+    made = config_class(kind)
+    base: dict[str, Any] = {}
+    if kind == "train":
+        words, base = _preset(words)
+    reader = _Reader(kind, fields(made))
+    reader.check_options(words)
+    if "--help" in words or "-h" in words:
+        print(_command_help(kind, made))
+        return None
+    return made(**base | reader.values(words))
+
+
+def _preset(words: list[str]) -> tuple[list[str], dict[str, Any]]:
+    """Takes `--preset NAME` out of the words; returns the rest and the preset's settings."""
+    for place, word in enumerate(words):
+        if word == "--preset" or word.startswith("--preset="):
+            name = word.partition("=")[2] or (words[place + 1] if place + 1 < len(words) else "")
+            rest = words[:place] + words[place + (1 if "=" in word else 2) :]
+            return rest, vars(presets.get(name))
+    return words, {}
+
+
+class _Reader:
+    """Reads the words after a command's name.
+
+    Args:
+        kind: the command.
+        table: its settings.
+    """
+
+    def __init__(self, kind: str, table: Sequence[Field]) -> None:
+        self._kind = kind
+        self._table = table
+        self._see = f"See {PROGRAM} {kind} --help."
+        self._options = {item.option: item for item in table if not item.positional}
+        self._negated = {f"--no-{item.option[2:]}": item for item in table if item.is_switch}
+
+    def check_options(self, words: Sequence[str]) -> None:
+        """Raises InputError for an option that the command doesn't have, with the nearest one that it has."""
+        known = ["--help", *(["--preset"] if self._kind == "train" else []), *self._options, *self._negated]
+        for option in (_split(word)[0] for word in words if word.startswith("--")):
+            if option not in known:
+                near = difflib.get_close_matches(option, known, n=1)
+                advice = f"Did you mean {near[0]}?" if near else self._see
+                raise InputError(f"Expected an option of {self._kind!r}. Received: {option}. {advice}")
+
+    def values(self, words: Sequence[str]) -> dict[str, Any]:
+        """Returns the values of all settings that are given."""
+        values: dict[str, Any] = {}
+        rest = list(words)
+        loose: list[str] = []
+        while rest:
+            word = rest.pop(0)
+            if not word.startswith("--"):
+                loose.append(word)
+                continue
+            option, value = _split(word)
+            if option in self._negated or self._options[option].is_switch:
+                if value is not None:
+                    raise InputError(f"Expected {option} without a value. Received: {value!r}. {self._see}")
+                values[(self._negated | self._options)[option].name] = option not in self._negated
+                continue
+            item = self._options[option]
+            if value is not None:
+                given = [value]
+            else:
+                following = rest if item.is_list else rest[:1]
+                given = list(itertools.takewhile(lambda word: not _is_option(word), following))
+                del rest[: len(given)]
+            values[item.name] = self._read(item, given)
+        positional = next((item for item in self._table if item.positional), None)
+        if positional is not None:
+            values[positional.name] = self._read(positional, [word for word in loose if not _is_option(word)])
+        wrong = [word for word in loose if positional is None or _is_option(word)]
+        if wrong:
+            raise InputError(f"Expected options of {self._kind!r} only. Received: {' '.join(wrong)}. {self._see}")
+        for item in self._table:
+            if item.default is None and item.name not in values:
+                raise InputError(f"Expected the option {item.option}. Received: none. {self._see}")
+        return values
+
+    def _read(self, item: Field, given: Sequence[str]) -> Any:
+        if not given and not item.is_list:
+            raise InputError(f"Expected a value after {item.option}. Received: none. {self._see}")
+        try:
+            return item.read(given)
+        except InputError:  # A ValueError too, with better words than these.
+            raise
+        except ValueError:
+            received = repr(list(given) if item.is_list else given[0])
+            raise InputError(f"Expected {item.option} as {item.expected}. Received: {received}. {self._see}") from None
+
+
+def _split(word: str) -> tuple[str, str | None]:
+    """Returns the option of `--option=value`, with underscores as dashes, and the value; None without one."""
+    option, equals, value = word.partition("=")
+    return option.replace("_", "-"), value if equals else None
+
+
+def _is_option(word: str) -> bool:
+    """Whether a word is an option rather than a value, which may be a negative number."""
+    return word.startswith("--") or re.match(r"-[A-Za-z]", word) is not None
+
+
+def _help() -> str:
+    """Returns the list of commands."""
+    lines = [
+        "usage: kerasrobust [COMMAND] [options]      (also: python -m kerasrobust.run)",
+        "",
+        "A robustness laboratory for Keras image classifiers. Without a command it runs the demo.",
+        "",
+        *(f"  {kind:<12}{summary}" for kind, summary in summaries().items()),
+        "",
+        "  COMMAND --help lists a command's options. train --preset takes a recipe:",
+        "",
+        *(f"  {name:<21}{summary}" for name, summary in presets.summaries().items()),
+    ]
+    return "\n".join(lines)
+
+
+def _command_help(kind: str, made: type[RunConfig]) -> str:
+    """Returns a command's help: what it does and all of its options, the required ones first, the common ones last."""
+    width = max(60, min(shutil.get_terminal_size((100, 24)).columns, 120))
+    table = fields(made)
+    required = [item for item in table if item.default is None]
+    usage = " ".join(item.name.upper() if item.positional else f"{item.option} {_metavar(item)}" for item in required)
+    lines = [f"usage: {PROGRAM} {kind} {usage}{' ' if usage else ''}[options]", ""]
+    lines += inspect.cleandoc(made.__doc__ or "").splitlines()
+    own = [item for item in table if item.group == "own" and item.default is not None]
+    common = [item for item in table if item.group != "own"]
+    preset = [("--preset NAME", f"Recipe to start from: {', '.join(presets.PRESETS)}.")] if kind == "train" else []
+    sections = (
+        ("required", list(map(_entry, required))),
+        ("options", [*preset, *map(_entry, own)]),
+        ("options of every command", [*map(_entry, common), ("-h, --help", "Print this and stop.")]),
+    )
+    for title, entries in sections:
+        if entries:
+            lines += ["", f"{title}:"]
+        for option, explanation in entries:
+            block = textwrap.wrap(explanation, width - 26, break_on_hyphens=False)
+            first = block.pop(0) if len(option) < 23 else ""
+            lines += [f"  {option:<24}{first}".rstrip(), *(" " * 26 + line for line in block)]
+    return "\n".join(lines)
+
+
+def _metavar(item: Field) -> str:
+    if item.choices:
+        return "|".join(item.choices)
+    name = "RADIUS" if item.type.__name__ == "Epsilon" else {"str": "TEXT"}.get(item.type.__name__, item.type.__name__)
+    return f"{name.upper()}{' ...' if item.is_list else ''}"
+
+
+def _entry(item: Field) -> tuple[str, str]:
+    """Returns how an option is typed, and what there is to say about it."""
+    if item.positional:
+        return f"{item.name.upper()} ...", item.help
+    if item.is_switch:
+        on = item.default == "yes"
+        return f"{item.option}, --no-{item.option[2:]}" if on else item.option, item.help + " (default: yes)" * on
+    default = "" if item.default is None else f" (default: {item.default or 'none'})"
+    return f"{item.option} {_metavar(item)}", f"{item.help}{default}"

@@ -1,0 +1,83 @@
+"""The registry of commands: where the settings and the work of each are. No TensorFlow here.
+
+A new command is one file with a config class and a job (see `jobs.job`), and one line here. Everybody else learns of
+it from this table: the command line and its help, the form, the engine, and `from_dict`.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+from dataclasses import dataclass
+from typing import Any
+
+from kerasrobust.config import RunConfig
+from kerasrobust.errors import InputError, unknown_name
+from kerasrobust.fields import fields
+
+
+@dataclass(frozen=True)
+class Command:
+    """Where a command is found, imported when it is needed.
+
+    Attributes:
+        config: `module:Class` of its settings. The module must not import TensorFlow.
+        job: `module:Class` of a `jobs.job.Job`, which the engine runs in a folder of its own.
+        answer: instead of a job, `module:function` that prints something at once and returns the exit status. It needs
+            neither a run nor TensorFlow.
+        in_form: whether the form of a new run offers it.
+    """
+
+    config: str
+    job: str = ""
+    answer: str = ""
+    in_form: bool = True
+
+
+COMMANDS: dict[str, Command] = {
+    "train": Command("kerasrobust.config:TrainConfig", "kerasrobust.jobs.train:TrainJob"),
+    "attack": Command("kerasrobust.config:AttackConfig", "kerasrobust.jobs.attack:AttackJob"),
+    "audit": Command("kerasrobust.config:AuditConfig", "kerasrobust.jobs.attack:AuditJob"),
+    "randomness": Command("kerasrobust.config:RandomnessConfig", "kerasrobust.jobs.randomness:RandomnessJob"),
+    "study": Command("kerasrobust.config:StudyConfig", "kerasrobust.jobs.study:StudyJob"),
+    "demo": Command("kerasrobust.config:DemoConfig", "kerasrobust.jobs.study:StudyJob"),
+    "import": Command("kerasrobust.config:ImportConfig", "kerasrobust.jobs.import_model:ImportJob", in_form=False),
+    "compare": Command("kerasrobust.config:CompareConfig", answer="kerasrobust.show.compare:compare", in_form=False),
+    "models": Command("kerasrobust.config:ModelsConfig", answer="kerasrobust.show.compare:models", in_form=False),
+}
+
+
+def load(place: str) -> Any:
+    """Returns what a `module:name` of the registry names."""
+    return pkgutil.resolve_name(place)
+
+
+def config_class(kind: str) -> type[RunConfig]:
+    """Returns the config class of a command.
+
+    Raises:
+        InputError: for an unknown command.
+    """
+    if kind not in COMMANDS:
+        raise unknown_name("command", kind, COMMANDS)
+    made: type[RunConfig] = load(COMMANDS[kind].config)
+    return made
+
+
+def summaries() -> dict[str, str]:
+    """Returns the first line of what each command says of itself."""
+    return {kind: (config_class(kind).__doc__ or "").splitlines()[0] for kind in COMMANDS}
+
+
+def from_dict(record: dict[str, Any]) -> RunConfig:
+    """Returns the config that `config.to_dict` wrote. Fields that this version doesn't know are skipped.
+
+    Raises:
+        InputError: for an unknown kind, or invalid values.
+    """
+    kind = str(record.get("kind"))
+    made = config_class(kind)
+    values = {item.name: item.restore(record[item.name]) for item in fields(made) if item.name in record}
+    try:
+        return made(**values)
+    except (TypeError, OverflowError) as error:  # The latter for numbers of hundreds of digits.
+        raise InputError(f"Expected the settings of a {kind!r} run. Received: {error}. Check config.json.") from error

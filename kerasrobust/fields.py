@@ -1,0 +1,192 @@
+"""The table of a command's settings, from which command line, form and checks are made. No TensorFlow here.
+
+A config class annotates each setting with its type and an `Option`; `fields` returns them as a tuple of `Field`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import NoneType
+from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
+
+from kerasrobust.errors import InputError, unknown_name
+
+Group = Literal["own", "common", "output", "outside"]
+
+
+class Epsilon(float):
+    """A radius in units of an image in [0, 1], read from `8/255` as well as from `0.031`.
+
+    Raises:
+        InputError: for text that is not a number, and for a radius that is negative, infinite or NaN.
+
+    Example:
+        >>> round(Epsilon("8/255"), 4)
+        0.0314
+    """
+
+    def __new__(cls, value: str | float = 0.0) -> Epsilon:
+        try:
+            top, _, bottom = str(value).partition("/")
+            number = float(top) / float(bottom) if bottom else float(top)
+        except (ValueError, ZeroDivisionError):
+            number = math.nan
+        if not (math.isfinite(number) and number >= 0) or str(value).endswith("/"):
+            raise InputError(
+                f"Expected epsilon as a number of at least 0, such as 8/255 or 0.031. Received: {value}. "
+                "Give the radius in units of an image in [0, 1]."
+            )
+        return super().__new__(cls, number)
+
+
+def written(value: Any) -> str:
+    """Returns a value as a person types it: radii as n/255 where possible."""
+    if isinstance(value, Epsilon):
+        levels = round(value * 255)
+        return f"{levels}/255" if 0 < levels <= 255 and levels / 255 == value else repr(float(value))
+    return str(value)
+
+
+@dataclass(frozen=True)
+class Option:
+    """What the type of a setting doesn't say.
+
+    Attributes:
+        help: one or more sentences for people.
+        what: its name in messages, such as `number of steps`.
+        least: the smallest value allowed.
+        group: whether it is the command's own, common to all commands, about the output, or outside the form (because
+            it only matters on a terminal, or is set by the UI itself).
+        positional: whether it is typed without the option's name.
+    """
+
+    help: str
+    what: str = ""
+    least: float | None = None
+    group: Group = "own"
+    positional: bool = False
+
+
+_EXPECTED: dict[Any, tuple[str, str]] = {
+    int: ("a whole number", "whole numbers"),
+    float: ("a number", "numbers"),
+    Epsilon: ("a radius such as 8/255", "radii such as 4/255 8/255"),
+    str: ("text", "words"),
+    Path: ("a path", "paths"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Field(Option):
+    """One setting of a command.
+
+    Attributes:
+        name: its name in the config class.
+        type: the type of its value, or of each of its values.
+        default: the default as text, empty for None; None for a required setting.
+        choices: all possible values, if there is a fixed list.
+        is_optional: whether it may be None.
+        is_list: whether it has several values.
+    """
+
+    name: str
+    type: Any
+    default: str | None
+    choices: tuple[str, ...]
+    is_optional: bool
+    is_list: bool
+
+    @property
+    def label(self) -> str:
+        return self.name.replace("_", " ")
+
+    @property
+    def option(self) -> str:
+        return f"--{self.name.replace('_', '-')}"
+
+    @property
+    def is_switch(self) -> bool:
+        return self.type is bool
+
+    @property
+    def expected(self) -> str:
+        """What to type, such as `a whole number`."""
+        if self.choices:
+            return f"one of {', '.join(self.choices)}"
+        return "yes or no" if self.is_switch else _EXPECTED[self.type][self.is_list]
+
+    def read(self, words: Sequence[str]) -> Any:
+        """Returns the value of words as they are typed.
+
+        Raises:
+            ValueError: for a word of another type; an InputError if the type itself explains what is wrong.
+        """
+        if self.is_list:
+            return tuple(self.type(word) for word in words)
+        (word,) = words
+        if self.is_optional and (word == "None" or (word.lower() == "none" and self.type not in (str, Path))):
+            return None
+        return self.type(word)
+
+    def restore(self, value: Any) -> Any:
+        """Returns a value read from JSON as the type of this setting; values of other types are left as they are."""
+        if isinstance(value, list):
+            return tuple(self.restore(item) for item in value)
+        if (self.type is Path and isinstance(value, str)) or (self.type is Epsilon and value is not None):
+            return self.type(value)
+        return value
+
+    def check(self, value: Any) -> None:
+        """Raises InputError for a value outside the choices or below the smallest one."""
+        if self.choices and value not in self.choices:
+            raise unknown_name(self.name, str(value), self.choices)
+        if self.least is not None and value is not None and not (math.isfinite(value) and value >= self.least):
+            raise InputError(
+                f"Expected a {self.what or self.label} of at least {self.least:g}. Received: {value}. "
+                "Give a larger one."
+            )
+
+
+def text(value: Any) -> str:
+    """Returns a setting's value as the form shows it.
+
+    Example:
+        >>> text((Epsilon("4/255"), Epsilon("8/255"))), text(True), text(None)
+        ('4/255 8/255', 'yes', '')
+    """
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return " ".join(map(written, value)) if isinstance(value, tuple) else written(value)
+
+
+def fields(config: type) -> tuple[Field, ...]:
+    """Returns the table of a config class, in the order of its dataclass fields."""
+    return _fields(cast(Hashable, config))
+
+
+@functools.cache
+def _fields(config: Any) -> tuple[Field, ...]:
+    hints = get_type_hints(config, include_extras=True)
+    return tuple(_field(item, *get_args(hints[item.name])) for item in dataclasses.fields(config))
+
+
+def _field(item: dataclasses.Field[Any], hint: Any, option: Option) -> Field:
+    is_list = get_origin(hint) is tuple
+    is_literal = get_origin(hint) is Literal
+    parts = () if is_literal else get_args(hint)
+    return Field(
+        **vars(option),
+        name=item.name,
+        type=str if is_literal else next((part for part in parts if part not in (NoneType, ...)), hint),
+        default=None if item.default is dataclasses.MISSING else text(item.default),
+        choices=get_args(hint) if is_literal else (),
+        is_optional=NoneType in parts,
+        is_list=is_list,
+    )
