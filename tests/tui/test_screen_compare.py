@@ -163,7 +163,7 @@ async def test_what_vanishes_while_it_is_shown_leaves_the_comparison(
         assert ["demo can no longer" in told.message for told in lab._notifications] == [True]
         for key in "fite":
             await pilot.press(key)
-        (lab.runs_dir / "train" / "result.json").write_text("[")
+        (lab.session.runs_dir / "train" / "result.json").write_text("[")
         await shows(pilot, "0 of 1 chosen", "Nothing is chosen yet")
 
 
@@ -412,7 +412,7 @@ async def test_foreign_figures_are_shown_as_far_as_they_go(lab: Lab, add_run: Ad
     }))  # fmt: skip
     later = read_json(add_run("demo", "later") / "result.json") or {}
     rows = [row | {"accuracy": "x"} if row["attack"] is None else row | {"new": {}} for row in later["rows"]]
-    (lab.runs_dir / "later" / "result.json").write_text(json.dumps(later | {"schema": 99, "rows": rows}))
+    (lab.session.runs_dir / "later" / "result.json").write_text(json.dumps(later | {"schema": 99, "rows": rows}))
     for name, card in {"bare": "{}", "list": "[1]", "deep": "[" * 100_000}.items():
         (models_dir / name).mkdir(parents=True)
         (models_dir / name / "card.json").write_text(card)

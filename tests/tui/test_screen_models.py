@@ -62,13 +62,11 @@ class Recorder(Lab):
     def start(self, config: RunConfig) -> None:
         self.started.append(config)
 
-    def new_run(self, config: RunConfig | None = None) -> None:
+    def edit(self, config: RunConfig) -> None:
         self.opened.append(config)
 
-    def tell(self, message: str) -> None:
+    def notify(self, message: str, **_: Any) -> None:  # type: ignore[override]
         self.told.append(message)
-
-    fail = tell
 
 
 def save(folder: Path, card: Any = CARD) -> Path:
@@ -100,7 +98,7 @@ def names(app: Lab) -> list[str]:
 
 def card(app: Lab) -> str:
     console = Console(width=100, record=True, file=io.StringIO())
-    told = app.screen.query_one("#told", Static).content
+    told = app.screen.query_one("#story", Static).content
     console.print(told)
     return console.export_text()
 

@@ -54,7 +54,7 @@ async def test_a_run_that_somebody_else_starts_shows_up_and_moves(
 
     async with lab.run_test(size=(80, 24)) as pilot:
         await shows(pilot, "No runs in")
-        other = Runner(lab.runner.engine)
+        other = Runner(lab.session.runner.engine)
         other.start(TrainConfig(name="theirs", runs_dir=runs_dir))
         await shows(pilot, "● running", "theirs", "%")
         await pilot.press("x")
@@ -110,7 +110,7 @@ async def test_deleting_asks_first(lab: Lab, add_run: AddRun) -> None:
 async def test_a_running_run_is_not_deleted(lab: Lab, runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_STOP_AT", "5")
     async with lab.run_test(size=(80, 24)) as pilot:
-        lab.runner.start(DemoConfig(name="mine", runs_dir=runs_dir))
+        lab.session.runner.start(DemoConfig(name="mine", runs_dir=runs_dir))
         await shows(pilot, "● running")
         await pilot.press("delete", "y")
         await tells(pilot, "which is running. Cancel it first.")
@@ -213,10 +213,10 @@ async def test_a_hundred_runs_are_looked_at_in_no_time(add_run: AddRun, runs_dir
 async def test_quitting_asks_and_runs_go_on(lab: Lab, runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_STOP_AT", "5")
     async with lab.run_test(size=(80, 24)) as pilot:
-        child = lab.runner.start(DemoConfig(name="mine", runs_dir=runs_dir))
+        child = lab.session.runner.start(DemoConfig(name="mine", runs_dir=runs_dir))
         await until(pilot, lambda: is_locked(child.path))
         await pilot.press("q")
-        await shows(pilot, "Go on without the UI?", "Go on (y)", "Stop (s)")
+        await shows(pilot, "Quit and leave the run running?", "Quit (y)", "Stop (s)")
         await pilot.press("escape")
         assert lab.is_running
         await pilot.press("q", "enter")
@@ -227,7 +227,7 @@ async def test_quitting_asks_and_runs_go_on(lab: Lab, runs_dir: Path, monkeypatc
 async def test_quitting_stops_runs_where_asked_to(lab: Lab, runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_STOP_AT", "5")
     async with lab.run_test(size=(80, 24)) as pilot:
-        child = lab.runner.start(DemoConfig(name="mine", runs_dir=runs_dir))
+        child = lab.session.runner.start(DemoConfig(name="mine", runs_dir=runs_dir))
         await until(pilot, lambda: (child.path / "events.jsonl").exists())
         await pilot.press("q", "s")
         await until(pilot, lambda: child.ended)

@@ -47,7 +47,7 @@ Step = str | Callable[[Lab], object]
 
 def monitor(name: str, *steps: tuple[Step, str]) -> list[tuple[Step, str]]:
     """Returns the steps into a run's monitor, and on from there."""
-    return [(lambda lab: lab.open_run(lab.runs_dir / name), f"│ {name}"), *steps]
+    return [(lambda lab: lab.open_run(lab.session.runs_dir / name), f"│ {name}"), *steps]
 
 
 def at(name: str) -> Step:
@@ -71,12 +71,12 @@ def compared(names: Sequence[str], *steps: tuple[Step, str]) -> list[tuple[Step,
 
 def leave(lab: Lab) -> None:
     """Quits while a run of this UI is under way."""
-    lab.runner.running = lambda: [SimpleNamespace(path=lab.runs_dir / "demo-live", asked=None)]  # type: ignore
+    lab.session.runner.running = lambda: [SimpleNamespace(path=lab.session.runs_dir / "demo-live", asked=None)]  # type: ignore
     lab.action_leave()
 
 
 def attack_form(lab: Lab) -> None:
-    lab.new_run(AttackConfig(model="convnet", epsilon=Epsilon(4 / 255), steps=50))
+    lab.edit(AttackConfig(model="convnet", epsilon=Epsilon(4 / 255), steps=50))
 
 
 def epochs(lab: Lab) -> None:
@@ -88,7 +88,7 @@ SCREENS: dict[str, list[tuple[Step, str]]] = {
     "runs": [],
     "runs-search": [("slash", ""), ("t", ""), ("r", ""), ("a", ""), ("i", "hidden")],
     "delete": [("down", ""), ("down", ""), ("delete", "Keep (n)")],
-    "quit": [(leave, "under way")],
+    "quit": [(leave, "leave the run running")],
     "help": [("question_mark", "escape closes")],
     "new-train": [("2", "kerasrobust.run train")],
     "new-attack": [(attack_form, "--steps 50")],

@@ -8,22 +8,23 @@ from typing import Any, ClassVar
 from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
-from textual import on, work
+from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container, Vertical, VerticalScroll
 from textual.events import Resize
-from textual.message import Message
 from textual.widgets import DataTable, Input, Static
 
 from kerasrobust.config import ImportConfig
 from kerasrobust.errors import InputError
 from kerasrobust.show.figures import format_epsilon
+from tui.messages import Edit, Start
 from tui.read.cards import SavedModel, accuracy, attack_text, interval, number, plain, read_models, shape_text, stamps
-from tui.screens.base import MainScreen
+from tui.screens.base import FolderScreen
 from tui.screens.dialogs import Ask
-from tui.screens.runs import WIDE
-from tui.widgets.table import as_text
+from tui.widgets.layout import DETAILS
+from tui.widgets.search import Search
+from tui.widgets.table import bring_up_to_date, copy
 
 PERIOD = 2.0
 """Seconds between two looks at the folders."""
@@ -38,25 +39,13 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-class ModelsRead(Message):
-    """The folders were read."""
-
-    def __init__(self, models: list[SavedModel], problem: str) -> None:
-        super().__init__()
-        self.models = models
-        self.problem = problem
-
-    def can_replace(self, message: Message) -> bool:
-        return isinstance(message, ModelsRead)
-
-
-class ModelsScreen(MainScreen):
+class ModelsScreen(FolderScreen):
     """The table of saved models, with the card or the layers of the one at the cursor."""
 
     PLACE = "models"
+    READS = "The models"
     DEFAULT_CSS = """
-    ModelsScreen #search { dock: bottom; display: none; }
-    ModelsScreen #search.shown { display: block; }
+    ModelsScreen #search { dock: bottom; }
     ModelsScreen #models { height: 1fr; }
     ModelsScreen #detail { height: 10; border-top: solid $primary; }
     ModelsScreen #detail:focus-within { height: 15; }
@@ -86,18 +75,17 @@ class ModelsScreen(MainScreen):
         self._models: list[SavedModel] = []
         self._shown: list[SavedModel] = []
         self._stamps: list[tuple[Path, int]] | None = None
-        self._told: SavedModel | None = None
-        self._problem = ""
+        self._detailed: SavedModel | None = None
 
     def content(self) -> ComposeResult:
-        yield Input(placeholder="Filter by name, architecture, training, data; escape ends", id="search")
+        yield Search("Filter by name, architecture, training, data; escape ends", id="search")
         yield Static("", id="empty", markup=False)
         with Container(id="body"):
             models: DataTable[Any] = DataTable(cursor_type="row", id="models")
             yield models
             with Vertical(id="detail"):
                 with VerticalScroll(id="card"):
-                    yield Static("", id="told", markup=False)
+                    yield Static("", id="story", markup=False)
                 layers: DataTable[Any] = DataTable(cursor_type="row", id="layers")
                 yield layers
 
@@ -106,81 +94,52 @@ class ModelsScreen(MainScreen):
         models.add_columns(*_COLUMNS)
         models.fixed_columns = 1
         layers.add_columns("layer", "type", "output shape", "parameters")
-        told = EMPTY.format(folder=self.lab.models_dir, runs=self.lab.runs_dir)
-        self.query_one("#empty", Static).update(told)
-        self.set_interval(PERIOD, self._look)
-        self._read_folders()
+        empty = EMPTY.format(folder=self.session.models_dir, runs=self.session.runs_dir)
+        self.query_one("#empty", Static).update(empty)
+        self.keep_reading(PERIOD)
         models.focus()
 
     def on_resize(self, event: Resize) -> None:
-        self.set_class(event.size.width >= WIDE, "wide")
-
-    def on_screen_resume(self) -> None:
-        if self._stamps is not None:
-            self._read_folders()
+        self.set_class(event.size.width >= DETAILS, "wide")
 
     def _table(self, name: str) -> DataTable[Any]:
         return self.query_one(f"#{name}", DataTable)
 
-    def _look(self) -> None:
-        if self.is_current:
-            self._read_folders()
+    def read_folders(self) -> list[SavedModel] | None:
+        now = stamps(self.session.models_dir, self.session.runs_dir)
+        if now == self._stamps:
+            return None
+        found = read_models(self.session.models_dir, self.session.runs_dir)
+        self._stamps = now
+        return found
 
-    @work(thread=True, exclusive=True)
-    def _read_folders(self) -> None:
-        """Reads the models again, where any came or went."""
-        found: list[SavedModel] = []
-        problem = ""
-        try:
-            now = stamps(self.lab.models_dir, self.lab.runs_dir)
-            if now == self._stamps:
-                return
-            found = read_models(self.lab.models_dir, self.lab.runs_dir)
-            self._stamps = now
-        except OSError as error:
-            problem = f"The models can't be read: {error.strerror} ({error.filename})."
-        self.post_message(ModelsRead(found, problem))
-
-    def on_models_read(self, message: ModelsRead) -> None:
-        self._models = message.models
-        if message.problem and message.problem != self._problem:
-            self.lab.fail(message.problem)
-        self._problem = message.problem
+    def show_found(self, found: list[SavedModel] | None) -> None:
+        self._models = found or []
         self._show()
 
     def _show(self) -> None:
-        words = self.query_one("#search", Input).value.lower().split()
-
-        def fits(model: SavedModel) -> bool:
-            text = "\t".join(cell.plain for cell in _cells(model)).lower()
-            return all(word in text for word in words)
-
-        at = self._at_cursor()
-        self._shown = list(filter(fits, self._models))
-        table = self._table("models")
-        table.clear()
-        for model in self._shown:
-            table.add_row(*_cells(model), key=str(model.path))
-        paths = [model.path for model in self._shown]
-        if at is not None and at.path in paths:
-            table.move_cursor(row=paths.index(at.path), animate=False)
+        fits = self.query_one(Search).fits
+        rows = [(model, _cells(model)) for model in self._models]
+        rows = [(model, cells) for model, cells in rows if fits("\t".join(cell.plain for cell in cells))]
+        self._shown = [model for model, _ in rows]
+        bring_up_to_date(self._table("models"), {str(model.path): cells for model, cells in rows})
         hidden = len(self._models) - len(self._shown)
         self.set_class(not self._models, "empty")
         self.entitle(f"{len(self._models)} models{f', {hidden} hidden by the filter' if hidden else ''}")
-        self._tell()
+        self._show_detail()
 
     def _at_cursor(self) -> SavedModel | None:
         row = self._table("models").cursor_row
         return self._shown[row] if 0 <= row < len(self._shown) else None
 
     @on(DataTable.RowHighlighted, "#models")
-    def _tell(self) -> None:
+    def _show_detail(self) -> None:
         """Shows the card and the layers of the model at the cursor."""
         model = self._at_cursor()
-        if model is self._told and model is not None:
+        if model is self._detailed and model is not None:
             return
-        self._told = model
-        self.query_one("#told", Static).update(_story(model) if model else "No model fits the filter.")
+        self._detailed = model
+        self.query_one("#story", Static).update(_story(model) if model else "No model fits the filter.")
         self.query_one("#card").scroll_home(animate=False)
         layers = self._table("layers")
         layers.clear()
@@ -216,14 +175,14 @@ class ModelsScreen(MainScreen):
     def _with_model(self, configure: Any) -> None:
         model = self._at_cursor()
         if model is None:
-            self.lab.fail("There is no model here. Press i to import one, or 2 to train one.")
+            self.fail("There is no model here. Press i to import one, or 2 to train one.")
             return
         try:
             config = configure(model)
         except InputError as error:
-            self.lab.fail(f"The card of {model.title}: {error}")
+            self.fail(f"The card of {model.title}: {error}")
             return
-        self.lab.new_run(config)
+        self.post_message(Edit(config))
 
     def action_import(self) -> None:
         """Asks for someone's model and imports it."""
@@ -239,7 +198,7 @@ class ModelsScreen(MainScreen):
                 if not Path(path).expanduser().exists():
                     return f"✗ There is nothing at {path}."
                 made = config(path, name)
-                if (self.lab.models_dir / str(made.name)).exists():
+                if (self.session.models_dir / str(made.name)).exists():
                     return f"✗ A saved model {made.name!r} exists. Choose another name."
             except (InputError, OSError, RuntimeError) as error:  # The last for the home of nobody.
                 return f"✗ {error}"
@@ -247,7 +206,7 @@ class ModelsScreen(MainScreen):
 
         def answered(answers: tuple[str, ...] | None) -> None:
             if answers is not None:
-                self.lab.start(config(*answers))
+                self.post_message(Start(config(*answers)))
 
         question = (
             "Import someone's model: a .keras or .h5 file, or a SavedModel folder. "
@@ -258,9 +217,7 @@ class ModelsScreen(MainScreen):
 
     def action_search(self) -> None:
         """Opens the filter."""
-        search = self.query_one("#search", Input)
-        search.add_class("shown")
-        search.focus()
+        self.query_one(Search).open()
 
     @on(Input.Changed, "#search")
     def _searched(self) -> None:
@@ -273,16 +230,13 @@ class ModelsScreen(MainScreen):
     def action_back(self) -> None:
         """Goes back from the detail to the table, and ends the filter."""
         if not self.query_one("#detail").has_focus_within:
-            search = self.query_one("#search", Input)
-            search.value = ""
-            search.remove_class("shown")
+            self.query_one(Search).end()
         self._table("models").focus()
 
     def action_copy(self) -> None:
         """Copies the table: the layers where they have the focus, else the models."""
         layers = self._table("layers")
-        self.app.copy_to_clipboard(as_text(layers if layers.has_focus else self._table("models")))
-        self.lab.tell("Copied the table.")
+        copy(layers if layers.has_focus else self._table("models"))
 
 
 def _cells(model: SavedModel) -> list[Text]:

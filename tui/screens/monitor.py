@@ -15,7 +15,6 @@ from textual.events import Resize
 from textual.widget import Widget
 from textual.widgets import TabbedContent, TabPane
 
-from kerasrobust.errors import InputError
 from kerasrobust.events import printable
 from kerasrobust.runs import Tail, is_locked
 from tui.messages import RunRead
@@ -24,6 +23,7 @@ from tui.screens.base import MainScreen
 from tui.widgets.attacks import AttacksPane
 from tui.widgets.curves import CurvesPane
 from tui.widgets.gallery import GalleryPane
+from tui.widgets.layout import STAGES
 from tui.widgets.log import LogPane, last_lines
 from tui.widgets.settings import SettingsPane
 from tui.widgets.status import Stages, Status
@@ -31,8 +31,6 @@ from tui.widgets.study import StudyPane
 
 PERIOD = 0.25
 """Seconds between two looks at the file of events: as often as the engine tells its progress."""
-
-WIDE = 120
 
 _TABS = {
     "curves": "Curves (m)",
@@ -118,7 +116,7 @@ class MonitorScreen(MainScreen):
         self._left.set()
 
     def on_resize(self, event: Resize) -> None:
-        self.set_class(event.size.width >= WIDE, "wide")
+        self.set_class(event.size.width >= STAGES, "wide")
 
     @work(thread=True)
     def _follow(self) -> None:
@@ -152,7 +150,7 @@ class MonitorScreen(MainScreen):
     def _missing(self, state: RunState) -> str:
         if self.path.is_dir():
             return "It hasn't told anything yet." if state.started is None else "Its file of events has vanished."
-        return "" if self.path in self.lab.runner.children else f"The run's folder is gone: {self.path}"
+        return "" if self.path in self.session.runner.children else f"The run's folder is gone: {self.path}"
 
     def on_run_read(self, message: RunRead) -> None:
         if self._paused:
@@ -180,7 +178,7 @@ class MonitorScreen(MainScreen):
     def _word(self, living: bool) -> str:
         if living:
             return "running"
-        child = self.lab.runner.children.get(self.path)
+        child = self.session.runner.children.get(self.path)
         if child is not None and not child.ended:
             if self.state.finished is not None:
                 return self.state.finished.status
@@ -212,7 +210,7 @@ class MonitorScreen(MainScreen):
         """Returns how a run that ended badly has ended, and the end of its log."""
         if self.word not in ("died", "failed"):
             return ""
-        child = self.lab.runner.children.get(self.path)
+        child = self.session.runner.children.get(self.path)
         words = [child.exit_words()] if child is not None and child.exit_words() else []
         if child is not None and child.message():
             words.append(child.message())
@@ -259,7 +257,4 @@ class MonitorScreen(MainScreen):
 
     def action_cancel(self) -> None:
         """Asks the run to stop."""
-        try:
-            self.lab.tell(f"{self.path.name}: {self.lab.runner.cancel(self.path)}.")
-        except InputError as error:
-            self.lab.fail(str(error))
+        self.cancel(self.path)

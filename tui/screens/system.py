@@ -13,8 +13,8 @@ from textual.events import Resize
 from textual.widgets import Static
 
 from tui.screens.base import MainScreen
-from tui.screens.runs import WIDE
 from tui.system import Gpu, Process, Sample, Sampler
+from tui.widgets.layout import DETAILS
 from tui.widgets.meter import Meter
 
 PERIOD = 1.0
@@ -110,7 +110,7 @@ class SystemPanel(VerticalScroll):
         self._fit()
 
     def _fit(self) -> None:
-        wide = self.size.width >= WIDE
+        wide = self.size.width >= DETAILS
         meters = 2 + len(METERS) * len(self._gpus)
         self.set_class(wide, "-wide")
         # Higher bars, where they leave room for all.
@@ -198,4 +198,4 @@ class SystemScreen(MainScreen):
     PLACE = "system"
 
     def content(self) -> ComposeResult:
-        yield SystemPanel(self.lab.runs_dir)
+        yield SystemPanel(self.session.runs_dir)

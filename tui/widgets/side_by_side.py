@@ -18,11 +18,9 @@ from kerasrobust.errors import InputError
 from kerasrobust.show.compare import paired, sentence
 from kerasrobust.show.figures import attack_name, by_network, format_accuracy, format_interval
 from tui.read.subject import FOREIGN, Row, Subject, difference, differing
+from tui.widgets.layout import FULL
 from tui.widgets.study import StudyPane
 from tui.widgets.words import budget_text
-
-WIDE = 100
-"""From this many columns on names are written in full."""
 
 
 def short(name: str, width: int) -> str:
@@ -79,7 +77,7 @@ class FiguresPane(Vertical):
         return self.query_one(DataTable)
 
     def on_resize(self, event: Resize) -> None:
-        wide = event.size.width >= WIDE
+        wide = event.size.width >= FULL
         if wide != self.has_class("wide"):
             self.set_class(wide, "wide")
             self._fill()

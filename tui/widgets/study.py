@@ -21,7 +21,7 @@ from kerasrobust.show.figures import (
     format_published,
 )
 from tui.read.state import RunState
-from tui.widgets.table import as_text
+from tui.widgets.table import copy
 from tui.widgets.words import budget_text
 
 _COLUMNS = ("network", "attack", "epsilon", "EOT", "acc.", "95 %", "dist.", "publ.")
@@ -84,5 +84,4 @@ class StudyPane(Vertical):
 
     def action_copy(self) -> None:
         """Copies the table."""
-        self.app.copy_to_clipboard(as_text(self.query_one(DataTable)))
-        self.app.notify("Copied the table.")
+        copy(self.query_one(DataTable))
