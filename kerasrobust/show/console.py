@@ -8,7 +8,7 @@ both, and the study's table comes last. No TensorFlow here.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -20,6 +20,7 @@ from rich.progress import Progress as Bars
 from rich.table import Column, Table
 from rich.text import Text
 
+from kerasrobust import records
 from kerasrobust.events import (
     AttackFinished,
     AttackProgress,
@@ -36,7 +37,6 @@ from kerasrobust.events import (
     RunStarted,
     StageFinished,
     StageStarted,
-    as_dict,
 )
 from kerasrobust.show.figures import (
     by_network,
@@ -57,17 +57,17 @@ _STATUS_STYLES = {"done": "green", "skipped": "dim", "failed": "bold red", "canc
 _METRICS = {"loss": "loss", "accuracy": "accuracy", "robust_accuracy": "robust"}
 
 
-def study_table(rows: Sequence[Mapping[str, Any] | Row], *, synthetic: bool) -> Table:
+def study_table(rows: Iterable[records.Row], *, synthetic: bool) -> Table:
     """Returns the study's table: one section per network, published figures beside.
 
     An epsilon of another norm than Linf carries its norm (`0.5 L2`). The table fits 80 columns.
 
     Args:
-        rows: Rows of a study, as events or as in `result.json`; accuracies and intervals in [0, 1].
+        rows: Rows of a study; accuracies and intervals in [0, 1].
         synthetic: Whether the figures come from generated data; the caption then says so.
 
     Example:
-        >>> row = Row(model="lenet", training="standard", randomized=False, accuracy=0.66, interval=[0.65, 0.67])
+        >>> row = records.Row(model="lenet", training="standard", randomized=False, accuracy=0.66)
         >>> study_table([row], synthetic=False).row_count
         1
     """
@@ -78,19 +78,19 @@ def study_table(rows: Sequence[Mapping[str, Any] | Row], *, synthetic: bool) -> 
     table.add_column("attack", overflow="fold")
     for header in ("epsilon", "EOT", "accuracy", "95 %\ninterval", "median\ndist.", "pub-\nlished"):
         table.add_column(header, justify="right", no_wrap=True)
-    for group in by_network(as_dict(row) if isinstance(row, Row) else row for row in rows).values():
+    for group in by_network(rows).values():
         for row in group:
             table.add_row(
-                str(row["model"]),
-                str(row["training"] or ""),
-                "yes" if row["randomized"] else "no",
-                str(row.get("attack") or "clean"),
-                _epsilon(row.get("epsilon"), row.get("norm")),
-                str(row.get("eot") or ""),
-                format_accuracy(row.get("accuracy")),
-                format_interval(row.get("interval")),
-                format_distance(row.get("median_distance")),
-                format_published(row.get("published")),
+                row.model,
+                row.training or "",
+                "yes" if row.randomized else "no",
+                row.attack or "clean",
+                _epsilon(row.epsilon, row.norm),
+                str(row.eot or ""),
+                format_accuracy(row.accuracy),
+                format_interval(row.interval),
+                format_distance(row.median_distance),
+                format_published(row.published),
             )
         table.add_section()
     return table
@@ -151,7 +151,7 @@ class ConsoleRenderer:
         self._values: dict[str, dict[str, float]] = {"train": {}, "validation": {}}
         self._explained = False
         self._last_line: float | None = None
-        self._rows: list[Row] = []
+        self._rows: list[records.Row] = []
         self._attacks: list[AttackFinished] = []
         self._synthetic = False
 
@@ -209,7 +209,7 @@ class ConsoleRenderer:
             case ModelSaved():
                 self._say(f"  saved {event.name} in {event.path}")
             case Row():
-                self._rows.append(event)
+                self._rows.append(records.Row.parse(vars(event)))
             case Finding():
                 self._warn(event.severity, f"{event.message} [{event.code}]")
             case Log():

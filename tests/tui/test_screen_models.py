@@ -21,6 +21,7 @@ from textual.widgets import DataTable, Input, Static
 import tui.app
 from kerasrobust.config import AttackConfig, Epsilon, ImportConfig, RunConfig, TrainConfig
 from kerasrobust.errors import InputError
+from kerasrobust.records import Card
 from tui import form
 from tui.app import Lab
 from tui.read.cards import SavedModel, read_models
@@ -254,7 +255,7 @@ RECORDS = st.fixed_dictionaries(
     )
 )
 def test_no_card_breaks_what_is_shown(record: dict[str, Any]) -> None:
-    model = SavedModel(Path("models/x"), "", record, 5)
+    model = SavedModel(Path("models/x"), "", Card.parse(record), 5)
     Console(width=80, file=io.StringIO()).print(*screen._cells(model), screen._story(model))
     for make in (model.attack_config, model.train_config):
         try:

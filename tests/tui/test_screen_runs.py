@@ -12,6 +12,7 @@ from screen import shows, tells, text, until
 from textual.widgets import DataTable
 
 from kerasrobust.config import DemoConfig, TrainConfig
+from kerasrobust.records import Result
 from kerasrobust.runs import is_locked, state, write_json
 from tui.app import Lab
 from tui.read.overview import Overviews, accuracies
@@ -195,8 +196,8 @@ def test_a_study_is_summed_up_by_the_range_of_its_networks_at_the_usual_radius()
         row("a", None, None, 0.9), row("a", "fgsm", 8 / 255, 0.3), row("a", "pgd", 8 / 255, 0.1),
         row("a", "pgd", 16 / 255, 0.0), row("b", None, None, 0.8), row("b", "pgd", 8 / 255, 0.5),
     ]  # fmt: skip
-    assert accuracies({"rows": rows}) == ((0.8, 0.9), (0.1, 0.5))
-    assert accuracies({"clean_accuracy": 0.7, "robust_accuracy": 0.2}) == ((0.7,), (0.2,))
+    assert accuracies(Result.parse({"rows": rows})) == ((0.8, 0.9), (0.1, 0.5))
+    assert accuracies(Result.parse({"clean_accuracy": 0.7, "robust_accuracy": 0.2})) == ((0.7,), (0.2,))
 
 
 async def test_a_hundred_runs_are_looked_at_in_no_time(add_run: AddRun, runs_dir: Path) -> None:

@@ -1,15 +1,15 @@
-"""What the list of runs says of each: a line made from a few small reads of its folder. No Textual here."""
+"""The overview of each run: a line made from a few small reads of its folder. No Textual here."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kerasrobust.events import as_dict
+from kerasrobust.records import Result, Row
 from kerasrobust.runs import Tail, is_locked, last_events, list_runs, read_json
 from kerasrobust.show.figures import by_network, reference_epsilon
 from tui.read.state import RunState, advance
@@ -27,7 +27,7 @@ class Overview:
         began: when its folder was made, in Unix seconds.
         share: how much of the stage at work is done, in [0, 1], where that is known.
         seconds_left: of that stage.
-        doing: the stage's title while it runs; afterwards what the run said at its end.
+        doing: the stage's title while it runs; afterwards the message that it ended with.
     """
 
     path: Path
@@ -98,7 +98,7 @@ class Overviews:
         config = read_json(path / "config.json") or {}
         result = None if running else read_json(path / "result.json")
         state = RunState()
-        with contextlib.suppress(OSError):  # It hasn't told anything yet, or its events are gone.
+        with contextlib.suppress(OSError):  # It hasn't emitted anything yet, or its events are gone.
             if result is not None:
                 state = advance(state, last_events(path / "events.jsonl")[-1:])
             else:
@@ -128,7 +128,7 @@ def overview(
     kind = str(config.get("kind", "?"))
     word = "running" if running else state.finished.status if state.finished is not None else "died"
     study = kind in ("study", "demo")
-    clean, robust = latest(state, study=study) if result is None or word != "done" else accuracies(result)
+    clean, robust = latest(state, study=study) if result is None or word != "done" else accuracies(Result.parse(result))
     stage = state.stages.get(state.now)
     share, left = at_work(state)
     ended = state.finished.message if state.finished is not None and not running else ""
@@ -148,34 +148,29 @@ def overview(
     )
 
 
-def accuracies(result: Mapping[str, Any]) -> tuple[Accuracies, Accuracies]:
+def accuracies(result: Result) -> tuple[Accuracies, Accuracies]:
     """Returns clean and robust accuracy of a result; of a study the range over its networks.
 
     A network's robust accuracy in a study is the lowest at the radius of reference: 8/255, or else the largest.
     """
-    rows = result.get("rows")
-    if not isinstance(rows, list):
-        return _one(result.get("clean_accuracy")), _one(result.get("robust_accuracy"))
-    try:
-        return _of_rows(rows)
-    except (KeyError, TypeError, AttributeError, ValueError, OverflowError):  # Somebody else's idea of rows.
-        return (), ()
+    if result.rows is not None:
+        return of_rows(result.rows)
+    return _one(result.clean_accuracy), _one(result.robust_accuracy)
 
 
-def _of_rows(rows: list[dict[str, Any]]) -> tuple[Accuracies, Accuracies]:
+def of_rows(rows: Sequence[Row]) -> tuple[Accuracies, Accuracies]:
+    """Returns the ranges of a study's clean and robust accuracies."""
     radius = reference_epsilon(rows)
     clean, robust = [], []
     for group in by_network(rows).values():
-        clean += [value for row in group if row.get("attack") is None for value in _one(row["accuracy"])]
-        under = [row for row in group if row.get("attack") and row.get("epsilon") == radius]
-        attacked = [value for row in under for value in _one(row["accuracy"])]
+        clean += [value for row in group if row.attack is None for value in _one(row.accuracy)]
+        attacked = [value for row in group if row.attack and row.epsilon == radius for value in _one(row.accuracy)]
         robust += [min(attacked)] if attacked else []
     return _range(clean), _range(robust)
 
 
-def _one(value: Any) -> Accuracies:
-    """Returns a share, where the value is one."""
-    return (float(value),) if type(value) in (int, float) and 0 <= value <= 1 else ()
+def _one(value: float | None) -> Accuracies:
+    return () if value is None or not 0 <= value <= 1 else (value,)
 
 
 def _range(values: Iterable[float]) -> Accuracies:
@@ -187,9 +182,8 @@ def latest(state: RunState, *, study: bool) -> tuple[Accuracies, Accuracies]:
     """Returns the accuracies of the networks that a study has done, or a training's newest on validation images."""
     # The rows of a network come together at the end of its stage.
     done = {name for name, stage in state.stages.items() if stage.status in ("done", "skipped")}
-    rows = [as_dict(row) for row in state.rows if row.stage is None or row.stage in done]
     if study:
-        return _of_rows(rows)
+        return of_rows([Row.parse(vars(row)) for row in state.rows if row.stage is None or row.stage in done])
     last = {}
     for (_, split, name), series in state.series.items():
         if split == "validation":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,9 +18,10 @@ from textual.widgets import DataTable, Input, Static
 
 from kerasrobust.config import ImportConfig
 from kerasrobust.errors import InputError
+from kerasrobust.records import Card, number
 from kerasrobust.show.figures import format_epsilon
 from tui.messages import Edit, Start
-from tui.read.cards import SavedModel, accuracy, attack_text, interval, number, plain, read_models, shape_text, stamps
+from tui.read.cards import SavedModel, accuracy, attack_text, plain, read_models, shape_text, stamps
 from tui.screens.base import FolderScreen
 from tui.screens.dialogs import Ask
 from tui.widgets.layout import DETAILS
@@ -143,7 +145,7 @@ class ModelsScreen(FolderScreen):
         self.query_one("#card").scroll_home(animate=False)
         layers = self._table("layers")
         layers.clear()
-        for layer in model.items("layers") if model else []:
+        for layer in model.known.layers if model else ():
             count = number(layer.get("parameters"))
             layers.add_row(
                 Text(plain(layer.get("name"))),
@@ -169,7 +171,7 @@ class ModelsScreen(FolderScreen):
         self._with_model(SavedModel.attack_config)
 
     def action_train_on(self) -> None:
-        """Opens the form with a training that goes on from the model."""
+        """Opens the form with a training that starts from the model."""
         self._with_model(SavedModel.train_config)
 
     def _with_model(self, configure: Any) -> None:
@@ -240,79 +242,83 @@ class ModelsScreen(FolderScreen):
 
 
 def _cells(model: SavedModel) -> list[Text]:
-    parameters = "" if model.parameters is None else f"{model.parameters:,}"
-    attacks = len(model.items("attacks"))
+    card, strongest = model.known, model.strongest
+    others = f", of {len(card.attacks)}" if len(card.attacks) > 1 else ""
     return [
         Text(model.title, no_wrap=True),
-        Text(accuracy(model.clean) or "-", justify="right"),
+        Text(accuracy(card.clean_accuracy) or "-", justify="right"),
         Text(accuracy(*model.robust) or "-"),
-        Text(f"{attack_text(model.strongest)}{f', of {attacks}' if attacks > 1 else ''}"),
-        Text(model.architecture),
-        Text(plain(model.part("training").get("training"))),
-        Text("yes" if model.is_randomized else "no"),
-        Text(f"{model.data}{' (synthetic)' if model.part('data').get('synthetic') is True else ''}"),
-        Text(parameters, justify="right"),
+        Text(f"{attack_text(strongest) if strongest else ''}{others}"),
+        Text(plain(card.architecture).rpartition("/")[2]),
+        Text(plain(card.training.get("training"))),
+        Text("yes" if card.randomized else "no"),
+        Text(f"{plain(card.data.name)}{' (synthetic)' if card.data.synthetic else ''}"),
+        Text("" if card.parameters is None else f"{card.parameters:,}", justify="right"),
         Text(decimal(model.size), justify="right"),
     ]
 
 
 def _story(model: SavedModel) -> Table:
-    """Returns a card, a line for each thing that it tells."""
+    """Returns a card as a table, a line for each thing that it holds."""
     table = Table.grid(padding=(0, 1), expand=True)
     table.add_column(width=16, style="dim")
     table.add_column(ratio=1, overflow="fold")
-
-    def tell(label: str, value: str) -> None:
-        if value:
-            table.add_row(Text(label), Text(value))
-
-    tell("model", f"{model.title}, in {model.path}")
+    lines = [("model", f"{model.title}, in {model.path}")]
     if model.card is None:
-        tell("! card", "Its card.json can't be read: torn, or not one of ours. The model may still be attacked.")
-        return table
+        problem = "Its card.json can't be read: damaged, or not written by kerasrobust."
+        lines.append(("! card", f"{problem} The model may still be attacked."))
+    else:
+        lines += [*_figures(model, model.card), *_network(model.card)]
+        lines += [("! warning", plain(doubt.message)) for doubt in model.card.doubts]
+        lines += [*_training(model.card), *_origin(model.card), ("size", decimal(model.size))]
+    for label, value in lines:
+        if value or label.startswith("\n"):
+            table.add_row(Text(label), Text(value))
+    return table
 
-    clean = interval(model.card.get("clean_interval"))
-    tell("clean", accuracy(model.clean, clean) or "not measured")
-    attacks = model.items("attacks")
-    for attack in attacks:
-        settings = attack.get("settings")
+
+def _figures(model: SavedModel, card: Card) -> Iterator[tuple[str, str]]:
+    yield "clean", accuracy(card.clean_accuracy, card.clean_interval) or "not measured"
+    for attack in card.attacks:
         more = [
-            f"{plain(settings[key])} {word}"
+            f"{plain(value)} {word}"
             for key, word in (("steps", "steps"), ("eot", "EOT passes"), ("restarts", "restarts"))
-            if isinstance(settings, dict) and (number(settings.get(key)) or 0) > 1
+            if (number(value := attack.settings.get(key)) or 0) > 1
         ]
-        figure = accuracy(number(attack.get("robust_accuracy")), interval(attack.get("interval"))) or "not measured"
-        tell("robust", f"{figure} under {', '.join([attack_text(attack), *more])}")
-    if len(attacks) > 1:
-        tell("all together", accuracy(*model.robust))
-    data = model.part("data")
-    examples = number(data.get("examples"))
-    on_what = f"{'' if examples is None else f'{examples:,.0f} images of '}{model.data} {plain(data.get('test_split'))}"
-    tell("measured on", on_what.strip())
-    tell("synthetic", "yes: generated pictures, not photographs" if data.get("synthetic") is True else "")
-    shape = shape_text(model.card.get("image_shape"))
-    tell("network", ", ".join(part for part in (
-        model.architecture,
-        "randomized" if model.is_randomized else "",
-        f"{model.parameters:,} parameters" if model.parameters is not None else "",
+        figure = accuracy(attack.robust_accuracy, attack.interval) or "not measured"
+        yield "robust", f"{figure} under {', '.join([attack_text(attack), *more])}"
+    if len(card.attacks) > 1:
+        yield "all together", accuracy(*model.robust)
+    data = card.data
+    images = "" if data.examples is None else f"{data.examples:,} images of "
+    yield "measured on", f"{images}{plain(data.name)} {plain(data.test_split)}".strip()
+    yield "synthetic", "yes: generated pictures, not photographs" if data.synthetic else ""
+
+
+def _network(card: Card) -> Iterator[tuple[str, str]]:
+    shape = shape_text(card.image_shape)
+    parts = (
+        plain(card.architecture).rpartition("/")[2],
+        "randomized" if card.randomized else "",
+        f"{card.parameters:,} parameters" if card.parameters is not None else "",
         f"images {shape}" if shape else "",
-        f"{model.text('classes')} classes" if model.text("classes") else "",
-    ) if part))  # fmt: skip
-    for warning in model.items("warnings"):
-        tell("! warning", plain(warning.get("message")))
-    training = model.part("training")
-    if training:
-        table.add_row(Text("\ntraining"), "")
-    for key, value in training.items():
+        f"{plain(card.classes)} classes" if card.classes else "",
+    )
+    yield "network", ", ".join(filter(None, parts))
+
+
+def _training(card: Card) -> Iterator[tuple[str, str]]:
+    if card.training:
+        yield "\ntraining", ""
+    for key, value in card.training.items():
         if isinstance(value, bool):
             value = "yes" if value else "no"
         words = " ".join(map(plain, value)) if isinstance(value, list) else plain(value)
         radius = number(value) if key in ("epsilon", "step_size") else None
-        tell(plain(key).replace("_", " "), format_epsilon(radius) if radius is not None else words)
-    seed = model.text("seed")
-    tell("seed", seed if "seed" not in training else "")
-    tell("command", model.text("command"))
-    versions = [f"{plain(name)} {plain(version)}" for name, version in model.part("versions").items()]
-    tell("versions", ", ".join(versions))
-    tell("size", decimal(model.size))
-    return table
+        yield plain(key).replace("_", " "), format_epsilon(radius) if radius is not None else words
+
+
+def _origin(card: Card) -> Iterator[tuple[str, str]]:
+    yield "seed", "" if "seed" in card.training else plain(card.seed)
+    yield "command", plain(card.command)
+    yield "versions", ", ".join(f"{plain(name)} {plain(version)}" for name, version in card.versions.items())

@@ -156,10 +156,7 @@ def _story(run: Overview) -> Text:
     text.append(printable(run.path.name), "bold")
     result = read_json(run.path / "result.json")
     if result is not None:
-        try:
-            text.append(f"\n\n{summary(result)}")
-        except (AttributeError, KeyError, TypeError, ValueError):
-            text.append("\n\nIts result.json was not written by kerasrobust.")
+        text.append(f"\n\n{summary(result)}")
     elif run.doing:
         text.append(f"\n\n{run.doing}")
     text.append("\n")
