@@ -8,10 +8,9 @@ both, and the study's table comes last. No TensorFlow here.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -47,6 +46,7 @@ from kerasrobust.show.figures import (
     format_published,
     format_seconds,
 )
+from kerasrobust.show.narrate import is_synthetic, narrate, severity
 
 REFRESH = 8  # Bars are redrawn this often a second, however many events come.
 PLAIN_PERIOD = 10.0  # Seconds between two lines of progress where there is no terminal.
@@ -141,7 +141,7 @@ class ConsoleRenderer:
 
     def __init__(self, console: Console | None = None, *, quiet: bool = False) -> None:
         """Keeps what is drawn later; draws nothing yet."""
-        # Said outright, since rich takes FORCE_COLOR for a terminal, and a log would fill up with bars.
+        # Given explicitly, as rich takes FORCE_COLOR for a terminal, and a log would fill up with bars.
         self.console = console or Console(force_terminal=sys.stdout.isatty(), highlight=False)
         self.quiet = quiet
         self._bars: Bars | None = None
@@ -180,18 +180,16 @@ class ConsoleRenderer:
             self._bars = None
 
     def __call__(self, event: Event) -> None:
-        """Draws one event; types that it doesn't know leave no trace."""
+        """Draws one event; types that it doesn't know are ignored."""
         if self._last_line is None:
             self._last_line = event.time
         match event:
             case RunStarted():
-                self._synthetic = _is_synthetic(event.kind, event.config)
-                self._say(
-                    f"Run {event.run} ({event.kind}) on {', '.join(event.devices) or 'an unknown device'}", "bold"
-                )
+                self._synthetic = is_synthetic(event.config, event.kind)
+                self._narrate(event, "bold")
             case StageStarted():
                 self._titles[event.stage or ""] = event.title
-                self._say(event.title, "bold cyan")
+                self._narrate(event, "bold cyan")
             case StageFinished():
                 self._finish_stage(event)
             case Progress():
@@ -204,16 +202,14 @@ class ConsoleRenderer:
                 self._attack_progress(event)
             case AttackFinished():
                 self._finish_attack(event)
-            case ExamplesSaved():
-                self._say(f"  {event.count:,} examples of {event.attack} in {event.path}", "dim")
-            case ModelSaved():
-                self._say(f"  saved {event.name} in {event.path}")
+            case ExamplesSaved() | ModelSaved():
+                self._narrate(event, "dim" if isinstance(event, ExamplesSaved) else "", indent="  ")
             case Row():
                 self._rows.append(records.Row.parse(vars(event)))
-            case Finding():
-                self._warn(event.severity, f"{event.message} [{event.code}]")
-            case Log():
-                self._warn(event.level, event.message)
+            case Finding() | Log():
+                worst = severity(event)
+                prefix = "" if worst == "info" else f"{worst}: "
+                self._narrate(event, _STYLES[worst], indent=f"  {prefix}", even_if_quiet=worst != "info")
             case RunFinished():
                 self._finish_run(event)
 
@@ -229,9 +225,10 @@ class ConsoleRenderer:
             # Read as ANSI, since what is logged may come from a program that colours it.
             self.console.print(Text.from_ansi(line, style=style), soft_wrap=True, highlight=False)
 
-    def _warn(self, severity: str, message: str) -> None:
-        prefix = "" if severity == "info" else f"{severity}: "
-        self._say(f"  {prefix}{message}", _STYLES.get(severity, ""), even_if_quiet=severity != "info")
+    def _narrate(
+        self, event: Event, style: str = "", *, title: str = "", indent: str = "", even_if_quiet: bool = False
+    ) -> None:
+        self._say(f"{indent}{narrate(event, title)}", style, even_if_quiet=even_if_quiet)
 
     def _track(
         self,
@@ -298,20 +295,14 @@ class ConsoleRenderer:
         title = self._titles.get(event.attack, event.attack)
         track = self._tracks.get((event.stage, event.attack))
         if track is not None and track.start == track.done == 0 and event.step == 0:
-            # What needed no attack, or was read from files, tells nothing of how long the rest takes.
+            # What needed no attack, or was read from files, says nothing about how long the rest takes.
             track.since, track.start = event.time, event.done
         self._track(event, event.attack, title, event.done, event.total, counts)
 
     def _finish_attack(self, event: AttackFinished) -> None:
         self._drop(event.stage, event.attack)
         self._attacks.append(event)
-        parts = [
-            f"{event.name} {_epsilon(event.epsilon, event.norm)}".rstrip(),
-            f"robust accuracy {_with_interval(event.robust_accuracy, event.interval)}",
-        ]
-        if event.epsilon is None:
-            parts.append(f"median distance {format_distance(event.median_distance) or 'infinite'}")
-        self._say("  " + "  ".join([*parts, format_seconds(event.seconds)]))
+        self._narrate(event, indent="  ")
 
     def _metrics(self, event: Metrics) -> None:
         if self._epoch is not None and event.epoch != self._epoch:
@@ -340,9 +331,7 @@ class ConsoleRenderer:
         self._end_epoch()
         self._explained = False
         self._drop(event.stage)
-        title = self._titles.pop(event.stage or "", event.stage or "stage")
-        words = "skipped, as it was done before" if event.status == "skipped" else event.status
-        self._say(f"{title}: {words} ({format_seconds(event.seconds)})", _STATUS_STYLES[event.status])
+        self._narrate(event, _STATUS_STYLES[event.status], title=self._titles.pop(event.stage or "", ""))
 
     def _finish_run(self, event: RunFinished) -> None:
         self._end_epoch()
@@ -356,8 +345,7 @@ class ConsoleRenderer:
         if table is not None:
             table.padding = (0, 1) if self._wide else 0
             self.console.print(table)
-        line = f"{event.status.capitalize()} after {format_seconds(event.seconds)}. {event.message}".rstrip()
-        self._say(line, _STATUS_STYLES[event.status], even_if_quiet=True)
+        self._narrate(event, _STATUS_STYLES[event.status], even_if_quiet=True)
 
 
 def _column(width: int) -> Column:
@@ -379,21 +367,10 @@ def make_table(synthetic: bool) -> Table:
     )
 
 
-def _is_synthetic(kind: str, config: Mapping[str, Any]) -> bool:
-    data = config.get("data")
-    name = data.get("name") if isinstance(data, Mapping) else data
-    return name == "shapes" if name else kind == "demo"
-
-
 def _epsilon(value: float | None, norm: str | None) -> str:
     """Returns the epsilon with its norm where that isn't Linf, as 0.5 in L2 is small and in Linf absurd."""
     other = norm.upper() if norm and norm != "linf" else ""
     return f"{format_epsilon(value)} {other}".strip()
-
-
-def _with_interval(accuracy: float, interval: Sequence[float]) -> str:
-    written = format_interval(interval)
-    return f"{format_accuracy(accuracy)} ({written})" if written else format_accuracy(accuracy)
 
 
 def _values(name: str, train: float | None, validation: float | None) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 from kerasrobust.records import Result, Row
 from kerasrobust.runs import Tail, is_locked, last_events, list_runs, read_json
 from kerasrobust.show.figures import by_network, reference_epsilon
+from kerasrobust.show.narrate import is_synthetic
 from tui.read.state import RunState, advance
 
 Accuracies = tuple[float, ...]
@@ -144,7 +145,7 @@ def overview(
         share=share if running else None,
         seconds_left=left if running else None,
         doing=ended or (stage.title if stage is not None else ""),
-        synthetic=config.get("data") == "shapes",
+        synthetic=is_synthetic(config, kind),
     )
 
 

@@ -21,6 +21,7 @@ from kerasrobust.show.figures import (
     format_interval,
     format_published,
 )
+from kerasrobust.show.narrate import is_synthetic
 from tui.read.state import RunState
 from tui.widgets.table import copy
 from tui.widgets.words import budget_text
@@ -54,7 +55,7 @@ class StudyPane(Vertical):
         if state.rows == self._shown:
             return
         self._shown = state.rows
-        synthetic = state.started is not None and state.started.config.get("data") == "shapes"
+        synthetic = state.started is not None and is_synthetic(state.started.config, state.started.kind)
         self.fill([Row.parse(vars(row)) for row in state.rows], synthetic=synthetic)
 
     def fill(self, rows: Sequence[Row], *, synthetic: bool) -> None:
