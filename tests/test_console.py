@@ -29,8 +29,9 @@ from kerasrobust.events import (
     StageFinished,
     StageStarted,
 )
-from kerasrobust.show.console import ConsoleRenderer, study_table
+from kerasrobust.show.console import ConsoleRenderer
 from kerasrobust.show.figures import format_accuracy, format_distance, format_epsilon, format_interval, format_seconds
+from kerasrobust.show.tables import study_table
 
 ESCAPE = "\x1b"
 

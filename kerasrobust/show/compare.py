@@ -17,9 +17,9 @@ from kerasrobust.errors import InputError
 from kerasrobust.events import finite
 from kerasrobust.records import Card, Data, Result, Row, text
 from kerasrobust.runs import find, list_models, read_card, read_json
-from kerasrobust.show.console import make_table
 from kerasrobust.show.examples import read_index, same_images
 from kerasrobust.show.figures import format_accuracy, format_epsilon, format_interval
+from kerasrobust.show.tables import make_table
 from kerasrobust.stats import mcnemar
 
 Figures = dict[str, Any]

@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kerasrobust.records import Result, Row
-from kerasrobust.runs import Tail, is_locked, last_events, list_runs, read_json
+from kerasrobust.runs import is_locked, last_events, list_runs, read_json
 from kerasrobust.show.figures import by_network, reference_epsilon
 from kerasrobust.show.narrate import is_synthetic
+from tui.read.follow import Follower
 from tui.read.state import RunState, advance
 
 Accuracies = tuple[float, ...]
@@ -45,33 +46,13 @@ class Overview:
     synthetic: bool = False
 
 
-@dataclass
-class _Followed:
-    """A run whose events are followed, as it has no result yet: what is known of it so far."""
-
-    tail: Tail
-    known: RunState = field(default_factory=RunState)
-
-    def read(self) -> RunState:
-        """Returns the state after what is new."""
-        more = True
-        while more:
-            batch = self.tail.read(brief=True)
-            more = batch.more
-            if batch.restarted:
-                self.known = RunState()
-            if batch.events:
-                self.known = advance(self.known, batch.events)
-        return self.known
-
-
 class Overviews:
     """Keeps an overview of each run in a folder; what hasn't changed on the disk isn't read again."""
 
     def __init__(self, runs_dir: Path) -> None:
         self.runs_dir = runs_dir
         self._known: dict[Path, tuple[tuple[Any, ...], Overview]] = {}
-        self._followed: dict[Path, _Followed] = {}
+        self._followed: dict[Path, Follower] = {}
 
     def read(self) -> list[Overview]:
         """Returns the overviews, the newest run first. Takes milliseconds for what is new or running.
@@ -80,7 +61,7 @@ class Overviews:
             OSError: where the folder can't be read.
         """
         found: dict[Path, tuple[tuple[Any, ...], Overview]] = {}
-        followed: dict[Path, _Followed] = {}
+        followed: dict[Path, Follower] = {}
         for path in list_runs(self.runs_dir):
             with contextlib.suppress(OSError):  # Removed since it was listed.
                 files = (path / name for name in ("config.json", "events.jsonl", "result.json"))
@@ -95,7 +76,7 @@ class Overviews:
         self._known, self._followed = found, followed
         return [entry for _, entry in found.values()]
 
-    def _overview(self, path: Path, *, running: bool, followed: dict[Path, _Followed]) -> Overview:
+    def _overview(self, path: Path, *, running: bool, followed: dict[Path, Follower]) -> Overview:
         config = read_json(path / "config.json") or {}
         result = None if running else read_json(path / "result.json")
         state = RunState()
@@ -103,10 +84,12 @@ class Overviews:
             if result is not None:
                 state = advance(state, last_events(path / "events.jsonl")[-1:])
             else:
-                item = self._followed.get(path) or _Followed(Tail(path / "events.jsonl"))
-                state = item.read()
+                follower = self._followed.get(path) or Follower(path)
+                while follower.read():
+                    pass
+                state = follower.state
                 if running:
-                    followed[path] = item
+                    followed[path] = follower
         return overview(path, config, state, result, running=running)
 
 

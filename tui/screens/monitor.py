@@ -16,9 +16,10 @@ from textual.widget import Widget
 from textual.widgets import TabbedContent, TabPane
 
 from kerasrobust.events import printable
-from kerasrobust.runs import Tail, is_locked
+from kerasrobust.runs import is_locked
 from tui.messages import RunRead
-from tui.read.state import RunState, advance
+from tui.read.follow import Follower
+from tui.read.state import RunState
 from tui.screens.base import MainScreen
 from tui.widgets.attacks import AttacksPane
 from tui.widgets.curves import CurvesPane
@@ -30,7 +31,7 @@ from tui.widgets.status import Stages, Status
 from tui.widgets.study import StudyPane
 
 PERIOD = 0.25
-"""Seconds between two looks at the file of events: as often as the engine tells its progress."""
+"""Seconds between two looks at the file of events: about as often as the engine emits progress."""
 
 _TABS = {
     "curves": "Curves (m)",
@@ -70,7 +71,7 @@ class MonitorScreen(MainScreen):
         Binding("a", "tab('attacks')", "Attacks", id="tab-attacks", show=False, tooltip="Attacks, live, and survivors"),
         Binding("g", "tab('gallery')", "Gallery", id="tab-gallery", show=False, tooltip="Adversarial images"),
         Binding("t", "tab('study')", "Table", id="tab-study", show=False, tooltip="The study's table"),
-        Binding("l", "tab('log')", "Log", id="tab-log", show=False, tooltip="What the run told, and console.log"),
+        Binding("l", "tab('log')", "Log", id="tab-log", show=False, tooltip="The run's messages, and console.log"),
         Binding(
             "i", "tab('settings')", "Settings", id="tab-settings", show=False, tooltip="Settings, command, versions"
         ),
@@ -87,7 +88,7 @@ class MonitorScreen(MainScreen):
         self._paused = False
         self._held: RunRead | None = None
         self._caught_up = False
-        self._told = 0
+        self._notified = 0
         self._chosen_tab = False
         self._left = threading.Event()
 
@@ -121,35 +122,29 @@ class MonitorScreen(MainScreen):
     @work(thread=True)
     def _follow(self) -> None:
         """Reads what is new, a piece at a time, until the screen is closed."""
-        tail, state, source = Tail(self.path / "events.jsonl"), RunState(), 0
+        follower = Follower(self.path)
         shown: object = None
         while not self._left.is_set():
             problem, more = "", False
             try:
-                batch = tail.read(brief=True)
-                more = batch.more
-                if batch.restarted:
-                    source += 1
-                    state = RunState(source=source)
-                if batch.events or batch.skipped:
-                    state = advance(state, batch.events, batch.skipped)
+                more = follower.read()
             except FileNotFoundError:
-                problem = self._missing(state)
+                problem = self._missing(follower.state)
             except OSError as error:
                 problem = f"Its events can't be read: {error.strerror}."
-            living = is_locked(self.path)
-            # Nothing happens while a graph is compiled, but the time that passes is to be seen.
+            living, state = is_locked(self.path), follower.state
+            # Nothing happens while a graph is compiled, but the time that passes is shown.
             news = (state, living, problem, more, int(time.time()) if living else 0)
             if news != shown:
                 shown = news
                 self.post_message(RunRead(state, living=living, problem=problem, caught_up=not more))
             if not more:
-                # Of a run that has ended, nothing new is expected; but it may be taken up again.
+                # A run that has ended may be resumed, but that is rare.
                 self._left.wait(PERIOD if living else 4 * PERIOD)
 
     def _missing(self, state: RunState) -> str:
         if self.path.is_dir():
-            return "It hasn't told anything yet." if state.started is None else "Its file of events has vanished."
+            return "There are no events yet." if state.started is None else "Its file of events has vanished."
         return "" if self.path in self.session.runner.children else f"The run's folder is gone: {self.path}"
 
     def on_run_read(self, message: RunRead) -> None:
@@ -159,7 +154,7 @@ class MonitorScreen(MainScreen):
         self.state, self._problem = message.state, message.problem
         self.word = self._word(message.living)
         if message.caught_up:
-            self._tell_findings()
+            self._notify_findings()
         if not self._chosen_tab and self.state.started is not None:
             self._open_what_there_is(message)
         self._caught_up = message.caught_up
@@ -187,21 +182,21 @@ class MonitorScreen(MainScreen):
             return self.state.finished.status
         return "died"
 
-    def _tell_findings(self) -> None:
-        """Tells of new warnings as they come, but not of those that were there when the run was opened."""
-        fresh = self.state.found - self._told
+    def _notify_findings(self) -> None:
+        """Notifies of warnings as they come, but not of those that were there when the run was opened."""
+        fresh = self.state.found - self._notified
         if self._caught_up and fresh > 0:
             for finding in list(self.state.findings)[-fresh:]:
                 severity = "information" if finding.severity == "info" else finding.severity
                 self.app.notify(finding.message, title=finding.code, severity=severity, markup=False)
-        self._told = self.state.found
+        self._notified = self.state.found
 
     def _show(self) -> None:
         if self._paused or not self.is_mounted:
             return
         notes = self._problem if self._caught_up else "reading..." if self.state.started else self._problem
         if self.state.skipped:
-            notes = f"{notes} {self.state.skipped:,} lines can't be read (torn, foreign or newer)".strip()
+            notes = f"{notes} {self.state.skipped:,} lines can't be read (damaged, foreign or newer)".strip()
         self.query_one(Status).show(self.state, self.word, notes=notes, last_words=self._last_words())
         self.query_one(Stages).show(self.state)
         self._pane().show(self.state)
@@ -214,7 +209,7 @@ class MonitorScreen(MainScreen):
         words = [child.exit_words()] if child is not None and child.exit_words() else []
         if child is not None and child.message():
             words.append(child.message())
-        words.append("r in the list of runs goes on from what is saved. The end of console.log (l, k):")
+        words.append("Press r in the list of runs to resume. The end of console.log (l, k):")
         try:
             words += [line[:200] for line in last_lines(self.path / "console.log", 2)]
         except OSError:
