@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from kerasrobust import records
 from kerasrobust.events import (
     AttackFinished,
     AttackProgress,
@@ -28,8 +29,9 @@ from kerasrobust.events import (
     StageFinished,
     StageStarted,
 )
-from kerasrobust.show.console import ConsoleRenderer, study_table
+from kerasrobust.show.console import ConsoleRenderer
 from kerasrobust.show.figures import format_accuracy, format_distance, format_epsilon, format_interval, format_seconds
+from kerasrobust.show.tables import study_table
 
 ESCAPE = "\x1b"
 
@@ -251,9 +253,12 @@ def test_tables_of_generated_data_say_so(kind: str, config: dict[str, Any], synt
 def test_the_widest_study_table_fits_80_columns() -> None:
     table = study_table(
         [
-            row(training="standard", attack="deepfool", norm="l2", epsilon=0.25, accuracy=1.0, interval=[0.962, 1.0],
-                median_distance=0.1234),
-            vars(row(epsilon=16 / 255)),
+            records.Row.parse(vars(entry))
+            for entry in (
+                row(training="standard", attack="deepfool", norm="l2", epsilon=0.25, accuracy=1.0,
+                    interval=[0.962, 1.0], median_distance=0.1234),
+                row(epsilon=16 / 255),
+            )
         ],
         synthetic=True,
     )  # fmt: skip
@@ -296,7 +301,7 @@ def test_formats() -> None:
 
 def test_tensorflow_stays_out() -> None:
     program = (
-        "import sys, kerasrobust.show.console, kerasrobust.report\n"
+        "import sys, kerasrobust.show.console, kerasrobust.show.report\n"
         "sys.exit('tensorflow' in sys.modules or 'keras' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True)

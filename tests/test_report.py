@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from kerasrobust.records import Row
 from kerasrobust.show.charts import panels
 from kerasrobust.show.report import ExampleStrip, encode_png, write_report
 
@@ -183,8 +184,8 @@ def test_the_summary_is_computed_from_the_rows(tmp_path: Path) -> None:
 def test_an_attack_has_its_table_and_doubts(tmp_path: Path) -> None:
     page = Page(written(tmp_path, ATTACK))
     assert ["PGD", "L∞", "8/255", "31.2 %", "30.3-32.1", "", "34 s", "20,480", "1,024"] in page.cells
-    assert "Under all of its attacks together at 8/255 L∞ 29.7 % are left" in page.text
-    assert re.search(r"One after the other left: .*PGD 31.2 %", page.text)
+    assert "Robust accuracy under all of its attacks together at 8/255 L∞: 29.7 %." in page.text
+    assert re.search(r"After each attack in turn: .*PGD 31.2 %", page.text)
     assert "More steps <still> help. few-steps" in page.text
 
 
@@ -195,14 +196,14 @@ def test_only_generated_data_are_called_synthetic(tmp_path: Path) -> None:
 
 
 def test_curves_run_from_the_clean_accuracy_and_a_lone_epsilon_is_a_point() -> None:
-    (panel,) = panels(ROWS)
+    (panel,) = panels([Row.parse(entry) for entry in ROWS])
     lines = {line.label: [(point.epsilon, point.accuracy) for point in line.points] for line in panel.lines}
     assert lines == {
         "convnet": [(0, 0.836), (4 / 255, 0.123), (8 / 255, 0.0456)],
         "convnet-random-pgd, no EOT": [(0, 0.489), (4 / 255, 0.4), (8 / 255, 0.341)],
         "convnet-random-pgd, EOT 20": [(8 / 255, 0.291)],
     }
-    assert panels([row(), pgd(8, 0.1)]) == []
+    assert panels([Row.parse(row()), Row.parse(pgd(8, 0.1))]) == []
 
 
 def test_curves_are_drawn_where_their_figures_are(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The app: its places, its theme, the runs that it started, and what is the same on every screen."""
+"""The app: its places, its theme, the runs that it started, and what all screens share."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from textual import on
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.events import Event, InputEvent
@@ -17,10 +18,12 @@ from textual.screen import Screen
 
 from kerasrobust.config import RunConfig
 from kerasrobust.errors import InputError
+from tui.messages import Edit, Go, Open, Start
 from tui.runner import Runner
 from tui.screens.base import PLACES
 from tui.screens.dialogs import Confirm
 from tui.screens.runs import RunsScreen
+from tui.session import Session
 
 ENGINE = (sys.executable, "-m", "kerasrobust.run")
 
@@ -97,10 +100,8 @@ class Lab(App[None]):
 
     def __init__(self, runs_dir: Path, models_dir: Path, engine: Sequence[str] = ENGINE) -> None:
         super().__init__()
-        self.runs_dir = runs_dir
-        self.models_dir = models_dir
-        self.runner = Runner(engine)
-        # What moves between two states is time that a person waits, and a core works.
+        self.session = Session(runs_dir, models_dir, Runner(engine))
+        # An animation is time that a person waits for, and work for a core.
         self.animation_level = "none"
         self._touched = 0.0
 
@@ -130,90 +131,94 @@ class Lab(App[None]):
         if time.monotonic() - self._touched > 1.0 and gc.get_count()[2] > 1:
             gc.collect()
 
-    def show(self, place: str) -> None:
-        """Goes to one of the places."""
-        if self.current_mode != place:
-            self.switch_mode(place)
+    @on(Go)
+    def _go(self, message: Go) -> None:
+        if self.current_mode != message.place:
+            self.switch_mode(message.place)
+
+    @on(Open)
+    def _open(self, message: Open) -> None:
+        self.open_run(message.path)
+
+    @on(Edit)
+    def _edit(self, message: Edit) -> None:
+        self.edit(message.config)
+
+    @on(Start)
+    def _start(self, message: Start) -> None:
+        self.start(message.config)
 
     def action_show(self, place: str) -> None:
-        """Goes to one of the places, and leaves what lies upon it there."""
-        self.show(place)
+        """Goes to one of the places, and closes what lies upon it there."""
+        if self.current_mode != place:
+            self.switch_mode(place)
         while len(self.screen_stack) > 1:
             self.pop_screen()
-
-    def tell(self, message: str) -> None:
-        """Shows a message for a moment."""
-        self.notify(message, markup=False)
-
-    def fail(self, message: str) -> None:
-        """Shows what went wrong."""
-        self.notify(message, severity="error", timeout=10, markup=False)
 
     def open_run(self, path: Path) -> None:
         """Opens a run's monitor."""
         from tui.screens.monitor import MonitorScreen
 
-        self.show("runs")
-        while len(self.screen_stack) > 1:
-            self.pop_screen()
+        self.action_show("runs")
         self.push_screen(MonitorScreen(path))
 
-    def new_run(self, config: RunConfig | None = None) -> None:
-        """Opens the form, filled in where a config is given."""
-        if config is None:
-            self.show("new")
-            return
+    def edit(self, config: RunConfig) -> None:
+        """Opens the form, filled in with a config."""
         from tui.screens.new import NewRunScreen
 
         self.push_screen(NewRunScreen(config))
 
     def start(self, config: RunConfig) -> None:
         """Starts a run in a child process and opens its monitor."""
-        config = dataclasses.replace(config, runs_dir=self.runs_dir, models_dir=self.models_dir)
+        session = self.session
+        config = dataclasses.replace(config, runs_dir=session.runs_dir, models_dir=session.models_dir)
         try:
-            child = self.runner.start(config)
+            child = session.runner.start(config)
         except InputError as error:
-            self.fail(str(error))
+            self._fail(str(error))
             return
-        if len(self.screen_stack) > 1:  # The form, or the run that is started again: done with.
+        if len(self.screen_stack) > 1:  # The form, or the monitor of the run that is started again.
             self.pop_screen()
         self.open_run(child.path)
 
     def _look_after_children(self) -> None:
-        for child, sent in self.runner.hurry():
-            self.tell(f"{child.path.name} has not stopped yet: sent {sent}.")
-        for child in list(self.runner.children.values()):
+        for child, sent in self.session.runner.hurry():
+            self.notify(f"{child.path.name} is still running; sent {sent}.", markup=False)
+        for child in list(self.session.runner.children.values()):
             if child.settled or not child.ended:
                 continue
             child.settle()
             if child.refused:
-                # Nothing else will ever tell of it; and without a folder there is nothing to watch.
+                # Nothing else will ever report it; and without a folder there is nothing to watch.
                 if getattr(self.screen, "path", None) == child.path and not child.path.exists():
                     self.pop_screen()
-                message = child.message() or f"{child.command}: {child.exit_words()}"
-                self.notify(message, severity="error", timeout=60, markup=False)
+                self._fail(child.message() or f"{child.command}: {child.exit_words()}", timeout=60)
+
+    def _fail(self, message: str, timeout: float = 10) -> None:
+        """Shows what went wrong."""
+        self.notify(message, severity="error", timeout=timeout, markup=False)
 
     def action_leave(self) -> None:
-        """Quits; where runs of this UI are running, asks first whether they go on."""
-        running = self.runner.running()
+        """Quits; asks first what becomes of runs that this UI has started."""
+        running = self.session.runner.running()
         if not running:
             self.exit()
             return
-        what = "A run is" if len(running) == 1 else f"{len(running)} runs are"
+        what = "the run" if len(running) == 1 else f"{len(running)} runs"
 
         def answered(answer: str | None) -> None:
             if answer == "y":
                 self.exit()
             elif answer == "s":
-                for child in self.runner.running():
-                    self.runner.cancel(child.path)
-                self.tell("Stopping; what is done is saved first.")
-                self.set_interval(0.2, lambda: None if self.runner.running() else self.exit())
+                for child in self.session.runner.running():
+                    self.session.runner.cancel(child.path)
+                self.notify("Stopping; what is done is saved first.")
+                self.set_interval(0.2, lambda: None if self.session.runner.running() else self.exit())
 
         if isinstance(self.screen, Confirm):
             return
-        question = f"{what} under way. Go on without the UI? (At the next start everything is found here again.)"
-        self.push_screen(Confirm(question, {"y": "Go on", "s": "Stop"}, danger="s"), answered)
+        question = f"Quit and leave {what} running? You can reattach later."
+        self.push_screen(Confirm(question, {"y": "Quit", "s": "Stop"}, danger="s"), answered)
 
     def action_toggle_theme(self) -> None:
         """Changes between light and dark."""
@@ -221,7 +226,7 @@ class Lab(App[None]):
         self.theme = light if self.theme == dark else dark
 
     def action_help(self) -> None:
-        """Shows the keys of where one is."""
+        """Shows the keys of the current screen."""
         from tui.screens.help import HelpScreen
 
         if not isinstance(self.screen, HelpScreen):
@@ -232,16 +237,16 @@ class Lab(App[None]):
         try:
             self.deliver_screenshot(filename, path or str(Path.cwd()))
         except OSError as error:
-            self.fail(f"Expected a folder for the picture. Received: the current one ({error.strerror}).")
+            self._fail(f"Expected a folder for the picture. Received: the current one ({error.strerror}).")
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
-        """Offers in the palette whatever has a key where one is, besides what Textual offers."""
+        """Offers in the palette every bound action of the current screen, besides what Textual offers."""
         yield from super().get_system_commands(screen)
-        told = set()
+        offered = set()
         for active in screen.active_bindings.values():
             binding = active.binding
-            if binding.tooltip and active.enabled and binding.action not in told:
-                told.add(binding.action)
+            if binding.tooltip and active.enabled and binding.action not in offered:
+                offered.add(binding.action)
                 namespace = active.node
                 yield SystemCommand(
                     binding.description,

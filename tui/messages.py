@@ -1,41 +1,73 @@
-"""What the threads that read files tell the screens. A newer message replaces an older one of its kind."""
+"""What screens ask of the app, and what the threads that read files report to the screens."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
 from textual.message import Message
 
-from tui.read.overview import Overview
+from kerasrobust.config import RunConfig
 from tui.read.state import RunState
 
 
-class RunsRead(Message):
-    """The runs folder was read; `problem` says why it could not be."""
+@dataclass(eq=False)
+class Go(Message):
+    """Asks for one of the five places."""
 
-    def __init__(self, overviews: list[Overview], problem: str = "") -> None:
-        super().__init__()
-        self.overviews = overviews
-        self.problem = problem
+    place: str
+
+
+@dataclass(eq=False)
+class Open(Message):
+    """Asks for the monitor of the run in a folder."""
+
+    path: Path
+
+
+@dataclass(eq=False)
+class Edit(Message):
+    """Asks for the form, filled in with a config."""
+
+    config: RunConfig
+
+
+@dataclass(eq=False)
+class Start(Message):
+    """Asks for a run in a child process."""
+
+    config: RunConfig
+
+
+@dataclass(eq=False)
+class Read(Message):
+    """A reading that makes an older one of its kind obsolete."""
 
     def can_replace(self, message: Message) -> bool:
-        return isinstance(message, RunsRead)
+        return isinstance(message, type(self))
 
 
-class RunRead(Message):
+@dataclass(eq=False)
+class FoldersRead(Read):
+    """A screen's folders were read; `problem` says why they couldn't be, in one sentence."""
+
+    found: Any
+    problem: str = ""
+
+
+@dataclass(eq=False)
+class RunRead(Read):
     """Events of a run were read.
 
     Attributes:
         state: all that is known now.
         living: whether a process works in the folder.
-        problem: why nothing can be read at the moment, a sentence; empty where all is well.
+        problem: why nothing can be read at the moment, a sentence; empty if all is well.
         caught_up: whether the file was read to its end.
     """
 
-    def __init__(self, state: RunState, *, living: bool, problem: str = "", caught_up: bool = True) -> None:
-        super().__init__()
-        self.state = state
-        self.living = living
-        self.problem = problem
-        self.caught_up = caught_up
-
-    def can_replace(self, message: Message) -> bool:
-        return isinstance(message, RunRead)
+    state: RunState
+    living: bool
+    problem: str = ""
+    caught_up: bool = True

@@ -1,12 +1,12 @@
-"""What the machine is doing: processor, memory and GPUs, sampled from NVML and Linux's /proc. No Textual here.
+"""What the machine is doing: processor and memory by psutil, GPUs by NVML. No Textual here.
 
 The GPU figures are tested against a stand-in for NVML only; on a machine with a GPU they are not verified.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-import os
 import time
 from collections import deque
 from collections.abc import Callable
@@ -16,18 +16,19 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import psutil
+
 from kerasrobust.runs import list_runs, owner
 
 HISTORY = 300
 """Samples that are kept."""
 LOOK_SECONDS = 5.0
 """Between two looks at the runs folder for runs that are under way."""
-PROC = Path("/proc")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Gpu:
-    """One GPU at one moment; None for a figure that it doesn't give.
+    """One GPU at one moment; None for an unknown figure.
 
     Attributes:
         name: as the driver calls it.
@@ -67,12 +68,12 @@ class Process:
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """The machine at one moment; None for what can't be known.
+    """The machine at one moment; None for an unknown figure.
 
     Attributes:
         time: Unix seconds.
         cpu: percent of all cores since the sample before; None in the first one.
-        memory_used: bytes that are not to be had, as the kernel estimates.
+        memory_used: bytes that aren't available to new programs.
         memory_total: bytes.
         load: processes that ran or waited, over the last minute.
         gpus: one entry each, always in the same order.
@@ -93,7 +94,6 @@ class Sampler:
 
     Args:
         runs_dir: folder of all runs.
-        proc: where the kernel tells of itself.
 
     Attributes:
         history: the last samples, the newest at the end.
@@ -105,86 +105,54 @@ class Sampler:
         ((), 'no GPU (NVML Shared Library Not Found)')
     """
 
-    def __init__(self, runs_dir: Path, proc: Path = PROC) -> None:
+    def __init__(self, runs_dir: Path) -> None:
         self.history: deque[Sample] = deque(maxlen=HISTORY)
         self.problem = ""
         self._runs_dir = runs_dir
-        self._proc = proc
-        self._cpu: tuple[float, float] | None = None
         self._nvml: _Nvml | None = None
         self._running: list[tuple[str, int]] = []
         self._looked = -LOOK_SECONDS
-        self._seconds: dict[int, tuple[float, float]] = {}
+        self._followed: dict[int, psutil.Process] = {}
 
     def sample(self) -> Sample:
         """Takes a sample, adds it to the history and returns it. May take some milliseconds; the first one longer."""
         if self._nvml is None:
             self._nvml = _Nvml()
             self.problem = self._nvml.problem
-        used, total = self._memory()
+        busy, memory = _ask(psutil.cpu_percent), _ask(psutil.virtual_memory)
         sample = Sample(
             time=time.time(),
-            cpu=self._busy(),
-            memory_used=used,
-            memory_total=total,
-            load=self._load(),
+            cpu=busy if self.history else None,  # The first answer is about no time at all.
+            memory_used=None if memory is None else float(memory.total - memory.available),
+            memory_total=None if memory is None else float(memory.total),
+            load=_ask(lambda: psutil.getloadavg()[0]),
             gpus=self._nvml.read(),
             processes=self._processes(),
         )
         self.history.append(sample)
         return sample
 
-    def _read(self, name: str) -> str:
-        """Returns a file of /proc, or nothing where there is none: on another system, or as the process has ended."""
-        try:
-            return (self._proc / name).read_text()
-        except OSError:
-            return ""
-
-    def _busy(self) -> float | None:
-        words = self._read("stat").partition("\n")[0].split()[1:]
-        if len(words) < 5:
-            return None
-        # user, nice, system, idle, iowait, irq, softirq, steal; the time of guests is within that of users.
-        ticks = [float(word) for word in words[:8]]
-        before, self._cpu = self._cpu, (sum(ticks), ticks[3] + ticks[4])
-        if before is None:
-            return None
-        total, idle = self._cpu[0] - before[0], self._cpu[1] - before[1]
-        # The kernel's count of waiting may run backwards.
-        return min(100.0, max(0.0, 100 * (1 - idle / total))) if total > 0 else None
-
-    def _memory(self) -> tuple[float | None, float | None]:
-        fields = dict(line.partition(":")[::2] for line in self._read("meminfo").splitlines())
-        try:
-            total, available = (1024.0 * float(fields[name].split()[0]) for name in ("MemTotal", "MemAvailable"))
-        except KeyError:
-            return None, None
-        return total - available, total
-
-    def _load(self) -> float | None:
-        words = self._read("loadavg").split()
-        return float(words[0]) if words else None
-
     def _processes(self) -> tuple[Process, ...]:
         now = time.monotonic()
         if now - self._looked >= LOOK_SECONDS:
             self._looked = now
             self._running = _running(self._runs_dir)
-        before, self._seconds = self._seconds, {}
+        before, self._followed = self._followed, {}
         found = []
         for run, pid in self._running:
-            # What follows the name, which is in parentheses and may hold anything.
-            words = self._read(f"{pid}/stat").rpartition(")")[2].split()
-            if len(words) < 22:
-                continue
-            seconds = (float(words[11]) + float(words[12])) / os.sysconf("SC_CLK_TCK")
-            self._seconds[pid] = (now, seconds)
-            cpu = None
-            if pid in before and now > before[pid][0]:
-                cpu = 100 * (seconds - before[pid][1]) / (now - before[pid][0])
-            found.append(Process(run=run, pid=pid, cpu=cpu, rss=float(words[21]) * os.sysconf("SC_PAGE_SIZE")))
+            with contextlib.suppress(psutil.Error, OSError):  # It has ended.
+                process = self._followed[pid] = before.get(pid) or psutil.Process(pid)
+                busy, held = process.cpu_percent(), process.memory_info().rss
+                found.append(Process(run=run, pid=pid, cpu=busy if pid in before else None, rss=float(held)))
         return tuple(found)
+
+
+def _ask(figure: Callable[[], Any]) -> Any:
+    """Returns a figure of this machine, or None if the system doesn't give it."""
+    try:
+        return figure()
+    except (psutil.Error, OSError, NotImplementedError):
+        return None
 
 
 def _running(runs_dir: Path) -> list[tuple[str, int]]:

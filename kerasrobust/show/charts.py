@@ -1,4 +1,4 @@
-"""Curves over epsilon as SVG, and the report's style sheet. No TensorFlow and no NumPy here."""
+"""Curves over epsilon as SVG, in the colours of `report.css`. No TensorFlow and no NumPy here."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
+from kerasrobust.records import AttackEntry, Row
 from kerasrobust.show.figures import (
-    Record,
     attack_name,
     by_network,
     format_accuracy,
@@ -17,78 +17,7 @@ from kerasrobust.show.figures import (
     format_norm,
 )
 
-STYLE = """
-:root { --ink: #1b1f24; --soft: #59636e; --paper: #fff; --panel: #f6f7f9; --rule: #d5dae0;
-  --warn-ink: #6b4300; --warn: #fff3d6; --wrong: #b3261e;
-  --s0: #0072b2; --s1: #d55e00; --s2: #007a5a; --s3: #b0578d; --s4: #a87400; --s5: #2b8fc7; --s6: #3c3c3c; }
-@media screen and (prefers-color-scheme: dark) {
-  :root { --ink: #e6e9ed; --soft: #9aa5b1; --paper: #14171b; --panel: #1c2127; --rule: #363d46;
-    --warn-ink: #ffdf9e; --warn: #3d2f10; --wrong: #ff8a80;
-    --s0: #58aee6; --s1: #ff8a4c; --s2: #35c79b; --s3: #e492c0; --s4: #e6b23c; --s5: #8fd3f7; --s6: #d0d0d0; } }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.5 system-ui, sans-serif;
-  print-color-adjust: exact; -webkit-print-color-adjust: exact; }
-main { max-width: 70rem; margin: 0 auto; padding: 1.5rem 1rem 3rem; }
-h1 { font-size: 1.75rem; line-height: 1.2; margin: 0 0 .5rem; }
-h2 { font-size: 1.2rem; margin: 2.5rem 0 .75rem; padding-bottom: .25rem; border-bottom: 1px solid var(--rule); }
-h3 { font-size: 1rem; margin: 1.5rem 0 .5rem; }
-.lead { font-size: 1.06rem; max-width: 50rem; margin: 0; }
-.note, figcaption, .pairs th, .group span { color: var(--soft); }
-.note { font-size: .875rem; max-width: 50rem; }
-.banner { background: var(--warn); color: var(--warn-ink); border-left: 4px solid; border-radius: 4px;
-  padding: .6rem 1rem; margin: 1.25rem 0 0; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-.results { width: 100%; font-size: .875rem; white-space: nowrap; }
-.results th, .results td { padding: .2rem .6rem; text-align: right; }
-.results th:nth-child(-n+2), .results td:nth-child(-n+2), .results .group th { text-align: left; }
-.results thead th { border-bottom: 2px solid var(--rule); vertical-align: bottom; }
-.results tbody tr + tr td { border-top: 1px solid var(--panel); }
-.results .group th { background: var(--panel); padding: .4rem .6rem; border-top: 1px solid var(--rule); }
-.group span { font-weight: 400; margin-left: .5rem; }
-.clean td { font-weight: 600; }
-.figure b { display: inline-block; width: 4.2rem; font-weight: inherit; }
-.bar { display: inline-block; vertical-align: middle; width: 6rem; height: .7rem; background: var(--panel); }
-.bar i { display: block; height: 100%; background: var(--s0); opacity: .75; }
-.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(20rem, 100%), 1fr)); gap: 1.5rem; }
-figure { margin: 0; break-inside: avoid; }
-.charts svg { width: 100%; height: auto; display: block; }
-.charts figcaption { color: var(--ink); font-weight: 600; margin-bottom: .25rem; }
-.charts text { fill: var(--soft); font-size: 12.5px; }
-.grid, .tick { stroke: var(--rule); }
-.line { fill: none; stroke: var(--c); stroke-width: 2; stroke-linejoin: round; }
-.band { fill: var(--c); opacity: .13; }
-.mark { fill: var(--c); stroke: var(--paper); stroke-width: 1; }
-svg .hollow { fill: var(--paper); stroke: var(--c); stroke-width: 2; }
-.whisker { stroke: var(--c); stroke-width: 1.5; }
-.hit { fill: transparent; }
-.s0 { --c: var(--s0); } .s1 { --c: var(--s1); } .s2 { --c: var(--s2); } .s3 { --c: var(--s3); }
-.s4 { --c: var(--s4); } .s5 { --c: var(--s5); } .s6 { --c: var(--s6); }
-.legend { list-style: none; margin: .5rem 0 0; padding: 0; display: flex; flex-wrap: wrap; gap: .1rem 1.1rem;
-  font-size: .84rem; }
-.legend svg { width: 34px; height: 14px; display: inline-block; vertical-align: middle; margin-right: .35rem; }
-.strips { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(20rem, 100%), 1fr)); gap: 1rem; }
-.strip { border: 1px solid var(--rule); border-radius: 6px; padding: .6rem; font-size: .84rem; }
-.images { display: grid; grid-template-columns: repeat(3, 1fr); gap: .5rem; text-align: center; }
-.images img { width: 100%; aspect-ratio: 1; object-fit: contain; image-rendering: pixelated; display: block;
-  margin-bottom: .2rem; }
-.images span { display: block; overflow-wrap: anywhere; line-height: 1.3; }
-.strip figcaption { margin-top: .4rem; }
-.wrong { color: var(--wrong); }
-pre { background: var(--panel); padding: .7rem 1rem; border-radius: 4px; white-space: pre-wrap;
-  overflow-wrap: anywhere; }
-.tables { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(18rem, 100%), 1fr)); gap: 0 2rem; }
-.pairs { font-size: .875rem; }
-.pairs th, .pairs td { text-align: left; vertical-align: top; padding: .1rem .9rem .1rem 0; font-weight: 400;
-  overflow-wrap: anywhere; }
-@media screen and (max-width: 40rem) { .bar { display: none; } .results { font-size: .75rem; }
-  .results th, .results td { padding: .2rem .25rem; } .results thead th { white-space: normal; }
-  .figure b { width: auto; } .group th { white-space: normal; } }
-@media print { main { max-width: none; padding: 0; } body { font-size: 10pt; } .results { font-size: 8pt; }
-  .wide { overflow: visible; } tr, .strip, .banner { break-inside: avoid; } h2, h3, .group { break-after: avoid; } }
-"""
-"""The report's style sheet, which gives the charts their colours: light, dark and on paper."""
-
+_Key = tuple[str, int | None, int | None]
 _DASHES = ("", "6 4", "2 3", "9 3 2 3")
 _PALETTE = 7  # The colours s0 to s6 of the style sheet: Okabe and Ito's without the yellow, darkened on white.
 _WIDTH, _HEIGHT = 360, 264
@@ -123,66 +52,72 @@ class Panel:
     lines: list[Line] = field(default_factory=list)
 
 
-def panels(rows: Sequence[Record]) -> list[Panel]:
+def panels(rows: Sequence[Row]) -> list[Panel]:
     """Returns one panel per attack and norm, in each one line per network, steps and EOT, from epsilon 0 (clean) on.
 
     Rows without an epsilon (a minimum-norm attack's own accuracy) are no points of a curve. What was measured at one
     epsilon only is a point in its attack's panel, and a panel of nothing but such points isn't made.
     """
-    groups = by_network(rows)
-    drawn: dict[tuple[str, str], dict[tuple[str, Any, Any], dict[float, Point]]] = {}
+    groups = by_network(row for row in rows if row.accuracy is not None)
+    drawn: dict[tuple[str, str], dict[_Key, dict[float, Point]]] = {}
     for name, group in groups.items():
-        clean = next((row for row in group if row.get("attack") is None), None)
+        clean = next((point_at(row, 0.0) for row in group if row.attack is None), None)
         for row in group:
-            if row.get("attack") is None or row.get("epsilon") is None or row.get("accuracy") is None:
+            if row.attack is None or row.epsilon is None:
                 continue
-            lines = drawn.setdefault((row["attack"], row.get("norm") or ""), {})
-            points = lines.setdefault((name, row.get("steps"), row.get("eot")), {})
-            points[row["epsilon"]] = Point(
-                epsilon=row["epsilon"], accuracy=row["accuracy"], interval=row.get("interval")
-            )
+            lines = drawn.setdefault((row.attack, row.norm or ""), {})
+            points = lines.setdefault((name, row.steps, row.eot), {})
+            points[row.epsilon] = point_at(row, row.epsilon)
             # One epsilon is a point, not a curve: nothing is known of what lies between it and the clean accuracy.
             if clean is not None and len(points) == 2:
-                points[0.0] = Point(epsilon=0.0, accuracy=clean["accuracy"], interval=clean.get("interval"))
-    order = list(groups)
-    result = []
-    for (attack, norm), lines in drawn.items():
-        if all(len(points) < 2 for points in lines.values()):
-            continue
-        panel = Panel(attack=attack, norm=norm)
-        variants: dict[str, list[tuple[Any, Any]]] = {}
-        for name, steps, eot in lines:
-            variants.setdefault(name, []).append((steps, eot))
-        for (name, steps, eot), points in lines.items():
-            own = variants[name]
-            words = [name]
-            if len({other for other, _ in own}) > 1:
-                words.append(f"{steps} steps")
-            if len({other for _, other in own}) > 1 or (eot or 1) > 1:
-                words.append("no EOT" if (eot or 1) == 1 else f"EOT {eot}")
-            panel.lines.append(
-                Line(
-                    label=", ".join(words),
-                    series=order.index(name),
-                    variant=own.index((steps, eot)),
-                    points=[points[epsilon] for epsilon in sorted(points)],
-                )
+                points[0.0] = clean
+    return [
+        Panel(attack=attack, norm=norm, lines=_lines(lines, list(groups)))
+        for (attack, norm), lines in drawn.items()
+        if any(len(points) > 1 for points in lines.values())
+    ]
+
+
+def point_at(row: Row, epsilon: float) -> Point:
+    """Returns a row's accuracy as a point."""
+    return Point(epsilon=epsilon, accuracy=row.accuracy or 0.0, interval=row.interval)
+
+
+def _lines(lines: Mapping[_Key, Mapping[float, Point]], order: Sequence[str]) -> list[Line]:
+    """Returns a panel's lines, labelled by what tells those of one network apart."""
+    variants: dict[str, list[tuple[int | None, int | None]]] = {}
+    for name, steps, eot in lines:
+        variants.setdefault(name, []).append((steps, eot))
+    made = []
+    for (name, steps, eot), points in lines.items():
+        own = variants[name]
+        words = [name]
+        if len({other for other, _ in own}) > 1:
+            words.append(f"{steps} steps")
+        if len({other for _, other in own}) > 1 or (eot or 1) > 1:
+            words.append("no EOT" if (eot or 1) == 1 else f"EOT {eot}")
+        made.append(
+            Line(
+                label=", ".join(words),
+                series=order.index(name),
+                variant=own.index((steps, eot)),
+                points=[points[epsilon] for epsilon in sorted(points)],
             )
-        result.append(panel)
-    return result
+        )
+    return made
 
 
-def curve_panel(result: Mapping[str, Any]) -> list[Panel]:
-    """Returns one panel with the curves of an attack run's minimum-norm attacks, or nothing where it had none."""
+def curve_panel(attacks: Iterable[AttackEntry]) -> list[Panel]:
+    """Returns one panel a norm with the curves of a run's minimum-norm attacks."""
     found: dict[str, Panel] = {}
-    for number, attack in enumerate(result.get("attacks") or []):
+    for number, attack in enumerate(attacks):
         points = [
             Point(epsilon=epsilon, accuracy=accuracy, interval=(low, high))
-            for epsilon, accuracy, low, high in attack.get("curve") or []
+            for epsilon, accuracy, low, high in attack.curve
         ]
         if points and points[-1].epsilon > 0:
-            panel = found.setdefault(attack["norm"], Panel(attack="smallest distance", norm=attack["norm"]))
-            panel.lines.append(Line(label=attack_name(attack["name"]), series=number, variant=0, points=points))
+            panel = found.setdefault(attack.norm, Panel(attack="smallest distance", norm=attack.norm))
+            panel.lines.append(Line(label=attack_name(attack.name), series=number, variant=0, points=points))
     return list(found.values())
 
 
@@ -213,10 +148,10 @@ def draw(panel: Panel) -> str:
         for point in line.points:
             across, down = at(point.epsilon, point.accuracy)
             interval = format_interval(point.interval)
-            told = f"{line.label}, {'clean' if not point.epsilon else 'epsilon ' + format_epsilon(point.epsilon)}: "
-            told += format_accuracy(point.accuracy) + (f" ({interval})" if interval else "")
+            title = f"{line.label}, {'clean' if not point.epsilon else 'epsilon ' + format_epsilon(point.epsilon)}: "
+            title += format_accuracy(point.accuracy) + (f" ({interval})" if interval else "")
             parts.append(
-                f"<g><title>{escape(told)}</title>"
+                f"<g><title>{escape(title)}</title>"
                 f'<circle class="hit" cx="{across:.1f}" cy="{down:.1f}" r="9"/>{_marker(line, across, down)}</g>'
             )
     name = f"Accuracy over epsilon under {panel.attack}, {panel.norm}"

@@ -15,10 +15,11 @@ from rich.table import Table
 from kerasrobust.config import CompareConfig, ModelsConfig, RunConfig
 from kerasrobust.errors import InputError
 from kerasrobust.events import finite
+from kerasrobust.records import Card, Data, Result, Row, text
 from kerasrobust.runs import find, list_models, read_card, read_json
-from kerasrobust.show.console import make_table
 from kerasrobust.show.examples import read_index, same_images
 from kerasrobust.show.figures import format_accuracy, format_epsilon, format_interval
+from kerasrobust.show.tables import make_table
 from kerasrobust.stats import mcnemar
 
 Figures = dict[str, Any]
@@ -109,9 +110,9 @@ def _under_attack(path: Path) -> tuple[Any, Any]:
 
     index = read_index(path)
     # A minimum-norm attack has one distance per example: one further away than the radius counts as it was before.
-    entry = ((read_json(path.with_name("result.json")) or {}).get("attacks") or [{}])[0]
-    # Above what float32 makes of a distance that is the radius itself, in older files, which don't tell the two kinds.
-    radius = (entry.get("epsilon") or 0.0) * (1 + 1e-5)
+    attacks = Result.parse(read_json(path.with_name("result.json")) or {}).attacks
+    # Above what float32 makes of a distance that is the radius itself: older files don't tell the two kinds apart.
+    radius = ((attacks[0].epsilon if attacks else None) or 0.0) * (1 + 1e-5)
     outside = np.isnan(index.epsilon) & (index.distance > radius)
     return np.where(outside, ~index.correct, index.success), np.where(outside, index.correct, index.correct_rate)
 
@@ -151,76 +152,60 @@ def figures(folder: Path) -> Iterator[Figures]:
     Raises:
         InputError: for a run that hasn't finished.
     """
-    card = read_card(folder)
-    if card is not None:
-        yield from _of_card(folder.name, card)
+    raw = read_card(folder)
+    if raw is not None:
+        yield from _of_card(folder.name, Card.parse(raw))
         return
-    result = read_json(folder / "result.json")
-    if result is None:
+    raw = read_json(folder / "result.json")
+    if raw is None:
         raise InputError(
             f"Expected a finished run. Received: {folder}, which has no result yet. Wait for it, or start it again."
         )
-    if result.get("kind") in ("train", "import"):
+    result = Result.parse(raw)
+    if result.rows is not None:
+        clean = None
+        for row in result.rows:
+            if row.attack is None:
+                clean = row
+            else:
+                yield _line(folder.name, result.data, row.model, row.training, row.randomized, clean, row)
+    elif result.has_card:
         yield from _of_card(folder.name, result)
-    elif "rows" in result:
-        yield from _of_study(folder.name, result)
     else:
-        data = result.get("data", {})
-        for attack in result.get("attacks", []):
-            yield _line(folder.name, result.get("model"), None, result.get("randomized"), data, result, attack)
+        clean, *attacked = [*result.table(""), None]
+        for row in filter(None, attacked):
+            yield _line(folder.name, result.data, result.model, None, result.randomized, clean, row)
+
+
+def _of_card(name: str, card: Card) -> Iterator[Figures]:
+    clean, *rows = card.table("")
+    attacked: list[Row | None] = [*rows] or [None]
+    model, training = card.architecture or None, text(card.training.get("training")) or None
+    for row in attacked:
+        yield _line(name, card.data, model, training, card.randomized is True, clean, row)
 
 
 def _line(
-    name: str, model: Any, training: Any, randomized: Any, data: dict[str, Any], clean: dict[str, Any],
-    attack: dict[str, Any],
+    name: str, data: Data, model: str | None, training: str | None, randomized: bool | None, clean: Row | None,
+    attacked: Row | None,
 ) -> Figures:  # fmt: skip
     return {
         "name": name,
         "model": model,
         "training": training,
         "randomized": randomized,
-        "data": data.get("name"),
-        "split": data.get("test_split", data.get("split")),
-        "examples": data.get("examples"),
-        "synthetic": data.get("synthetic", False),
-        "clean_accuracy": clean.get("clean_accuracy"),
-        "clean_interval": clean.get("clean_interval"),
-        "attack": attack.get("name"),
-        "norm": attack.get("norm"),
-        "epsilon": attack.get("epsilon"),
-        "robust_accuracy": attack.get("robust_accuracy"),
-        "interval": attack.get("interval"),
+        "data": data.name or None,
+        "split": data.measured or None,
+        "examples": data.examples,
+        "synthetic": data.synthetic,
+        "clean_accuracy": clean and clean.accuracy,
+        "clean_interval": clean and clean.interval,
+        "attack": attacked and attacked.attack,
+        "norm": attacked and attacked.norm,
+        "epsilon": attacked and attacked.epsilon,
+        "robust_accuracy": attacked and attacked.accuracy,
+        "interval": attacked and attacked.interval,
     }
-
-
-def _of_card(name: str, card: dict[str, Any]) -> Iterator[Figures]:
-    # Anybody may write a card: what isn't in our form is left blank.
-    training, data = _part(card, "training"), _part(card, "data")
-    # What was built to be random, and what was found to be where it came from elsewhere.
-    randomized = training.get("randomize") is not None or card.get("randomized") is True
-    attacks = card.get("attacks")
-    for attack in attacks if isinstance(attacks, list) and attacks else [{}]:
-        yield _line(
-            name, training.get("model"), training.get("training"), randomized,
-            data, card, attack if isinstance(attack, dict) else {},
-        )  # fmt: skip
-
-
-def _part(card: dict[str, Any], key: str) -> dict[str, Any]:
-    value = card.get(key)
-    return value if isinstance(value, dict) else {}
-
-
-def _of_study(name: str, result: dict[str, Any]) -> Iterator[Figures]:
-    clean: dict[str, Any] = {}
-    for row in result["rows"]:
-        if row["attack"] is None:
-            clean = {"clean_accuracy": row["accuracy"], "clean_interval": row["interval"]}
-        else:
-            attack = row | {"name": row["attack"], "robust_accuracy": row["accuracy"]}
-            yield _line(
-                name, row["model"], row["training"], row["randomized"], result.get("data", {}), clean, attack
-            )  # fmt: skip
 
 
 def _table(title: str, lines: Sequence[Figures]) -> Table:
@@ -238,7 +223,7 @@ def _table(title: str, lines: Sequence[Figures]) -> Table:
             f"{line['examples'] or '':}",
             format_accuracy(line["clean_accuracy"]) if line["clean_accuracy"] is not None else "",
         )
-        # What stays the same from line to line is said once.
+        # What stays the same from line to line is printed once.
         table.add_row(
             *(shown if shown != before else ("",) * len(shown)),
             line["attack"] or "",

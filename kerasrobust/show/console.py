@@ -8,18 +8,17 @@ both, and the study's table comes last. No TensorFlow here.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
 
-from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
-from rich.table import Column, Table
+from rich.table import Column
 from rich.text import Text
 
+from kerasrobust import records
 from kerasrobust.events import (
     AttackFinished,
     AttackProgress,
@@ -36,85 +35,20 @@ from kerasrobust.events import (
     RunStarted,
     StageFinished,
     StageStarted,
-    as_dict,
 )
 from kerasrobust.show.figures import (
-    by_network,
     format_accuracy,
-    format_distance,
-    format_epsilon,
-    format_interval,
-    format_published,
     format_seconds,
 )
+from kerasrobust.show.narrate import is_synthetic, narrate, severity
+from kerasrobust.show.tables import attack_table, epsilon_text, study_table
 
 REFRESH = 8  # Bars are redrawn this often a second, however many events come.
 PLAIN_PERIOD = 10.0  # Seconds between two lines of progress where there is no terminal.
-SYNTHETIC = "Synthetic data: generated shapes, not photographs. The figures say nothing about real images."
 
 _STYLES = {"info": "", "warning": "yellow", "error": "bold red"}
 _STATUS_STYLES = {"done": "green", "skipped": "dim", "failed": "bold red", "cancelled": "yellow"}
 _METRICS = {"loss": "loss", "accuracy": "accuracy", "robust_accuracy": "robust"}
-
-
-def study_table(rows: Sequence[Mapping[str, Any] | Row], *, synthetic: bool) -> Table:
-    """Returns the study's table: one section per network, published figures beside.
-
-    An epsilon of another norm than Linf carries its norm (`0.5 L2`). The table fits 80 columns.
-
-    Args:
-        rows: Rows of a study, as events or as in `result.json`; accuracies and intervals in [0, 1].
-        synthetic: Whether the figures come from generated data; the caption then says so.
-
-    Example:
-        >>> row = Row(model="lenet", training="standard", randomized=False, accuracy=0.66, interval=[0.65, 0.67])
-        >>> study_table([row], synthetic=False).row_count
-        1
-    """
-    table = make_table(synthetic)
-    for header in ("model", "training"):
-        table.add_column(header, overflow="fold")
-    table.add_column("random", no_wrap=True)
-    table.add_column("attack", overflow="fold")
-    for header in ("epsilon", "EOT", "accuracy", "95 %\ninterval", "median\ndist.", "pub-\nlished"):
-        table.add_column(header, justify="right", no_wrap=True)
-    for group in by_network(as_dict(row) if isinstance(row, Row) else row for row in rows).values():
-        for row in group:
-            table.add_row(
-                str(row["model"]),
-                str(row["training"] or ""),
-                "yes" if row["randomized"] else "no",
-                str(row.get("attack") or "clean"),
-                _epsilon(row.get("epsilon"), row.get("norm")),
-                str(row.get("eot") or ""),
-                format_accuracy(row.get("accuracy")),
-                format_interval(row.get("interval")),
-                format_distance(row.get("median_distance")),
-                format_published(row.get("published")),
-            )
-        table.add_section()
-    return table
-
-
-def attack_table(attacks: Sequence[AttackFinished], *, synthetic: bool) -> Table:
-    """Returns the table of one model's attacks, in the order in which they ended."""
-    table = make_table(synthetic)
-    table.add_column("attack", overflow="fold")
-    table.add_column("norm", no_wrap=True)
-    for header in ("epsilon", "robust\naccuracy", "95 %\ninterval", "median\ndistance", "time", "gradients"):
-        table.add_column(header, justify="right", no_wrap=True)
-    for attack in attacks:
-        table.add_row(
-            attack.name,
-            attack.norm,
-            format_epsilon(attack.epsilon),
-            format_accuracy(attack.robust_accuracy),
-            format_interval(attack.interval),
-            format_distance(attack.median_distance),
-            format_seconds(attack.seconds),
-            f"{attack.gradients:,}",
-        )
-    return table
 
 
 @dataclass
@@ -125,6 +59,41 @@ class _Track:
     start: int
     done: int
     bar: TaskID | None
+
+
+class _Epochs:
+    """Collects the metrics of an epoch and puts what was measured in it last into a line: training / validation.
+
+    Attributes:
+        explained: whether this stage has said what the two figures are.
+    """
+
+    def __init__(self) -> None:
+        self.explained = False
+        self._epoch: int | None = None
+        self._values: dict[str, dict[str, float]] = {"train": {}, "validation": {}}
+
+    def add(self, event: Metrics) -> Iterator[str]:
+        """Takes in metrics and yields the lines of an epoch that they end."""
+        if self._epoch is not None and event.epoch != self._epoch:
+            yield from self.end()
+        self._epoch = event.epoch
+        self._values[event.split].update({name.removeprefix("val_"): value for name, value in event.values.items()})
+        if event.split == "validation" and self._values["train"]:
+            yield from self.end()
+
+    def end(self) -> Iterator[str]:
+        """Ends the epoch and yields its lines."""
+        train, validation = self._values["train"], self._values["validation"]
+        names = [name for name in _METRICS if name in train or name in validation]
+        if self._epoch is not None and names:
+            if train and validation and not self.explained:
+                self.explained = True
+                yield "by epoch: training / validation"
+            figures = [f"{_METRICS[name]} {_values(name, train.get(name), validation.get(name))}" for name in names]
+            yield "  ".join([f"epoch {self._epoch}", *figures])
+        self._epoch = None
+        self._values = {"train": {}, "validation": {}}
 
 
 class ConsoleRenderer:
@@ -141,17 +110,15 @@ class ConsoleRenderer:
 
     def __init__(self, console: Console | None = None, *, quiet: bool = False) -> None:
         """Keeps what is drawn later; draws nothing yet."""
-        # Said outright, since rich takes FORCE_COLOR for a terminal, and a log would fill up with bars.
+        # Given explicitly, as rich takes FORCE_COLOR for a terminal, and a log would fill up with bars.
         self.console = console or Console(force_terminal=sys.stdout.isatty(), highlight=False)
         self.quiet = quiet
         self._bars: Bars | None = None
         self._tracks: dict[tuple[str | None, str], _Track] = {}
         self._titles: dict[str, str] = {}
-        self._epoch: int | None = None
-        self._values: dict[str, dict[str, float]] = {"train": {}, "validation": {}}
-        self._explained = False
+        self._epochs = _Epochs()
         self._last_line: float | None = None
-        self._rows: list[Row] = []
+        self._rows: list[records.Row] = []
         self._attacks: list[AttackFinished] = []
         self._synthetic = False
 
@@ -180,18 +147,16 @@ class ConsoleRenderer:
             self._bars = None
 
     def __call__(self, event: Event) -> None:
-        """Draws one event; types that it doesn't know leave no trace."""
+        """Draws one event; types that it doesn't know are ignored."""
         if self._last_line is None:
             self._last_line = event.time
         match event:
             case RunStarted():
-                self._synthetic = _is_synthetic(event.kind, event.config)
-                self._say(
-                    f"Run {event.run} ({event.kind}) on {', '.join(event.devices) or 'an unknown device'}", "bold"
-                )
+                self._synthetic = is_synthetic(event.config, event.kind)
+                self._narrate(event, "bold")
             case StageStarted():
                 self._titles[event.stage or ""] = event.title
-                self._say(event.title, "bold cyan")
+                self._narrate(event, "bold cyan")
             case StageFinished():
                 self._finish_stage(event)
             case Progress():
@@ -204,16 +169,14 @@ class ConsoleRenderer:
                 self._attack_progress(event)
             case AttackFinished():
                 self._finish_attack(event)
-            case ExamplesSaved():
-                self._say(f"  {event.count:,} examples of {event.attack} in {event.path}", "dim")
-            case ModelSaved():
-                self._say(f"  saved {event.name} in {event.path}")
+            case ExamplesSaved() | ModelSaved():
+                self._narrate(event, "dim" if isinstance(event, ExamplesSaved) else "", indent="  ")
             case Row():
-                self._rows.append(event)
-            case Finding():
-                self._warn(event.severity, f"{event.message} [{event.code}]")
-            case Log():
-                self._warn(event.level, event.message)
+                self._rows.append(records.Row.parse(vars(event)))
+            case Finding() | Log():
+                worst = severity(event)
+                prefix = "" if worst == "info" else f"{worst}: "
+                self._narrate(event, _STYLES[worst], indent=f"  {prefix}", even_if_quiet=worst != "info")
             case RunFinished():
                 self._finish_run(event)
 
@@ -229,9 +192,10 @@ class ConsoleRenderer:
             # Read as ANSI, since what is logged may come from a program that colours it.
             self.console.print(Text.from_ansi(line, style=style), soft_wrap=True, highlight=False)
 
-    def _warn(self, severity: str, message: str) -> None:
-        prefix = "" if severity == "info" else f"{severity}: "
-        self._say(f"  {prefix}{message}", _STYLES.get(severity, ""), even_if_quiet=severity != "info")
+    def _narrate(
+        self, event: Event, style: str = "", *, title: str = "", indent: str = "", even_if_quiet: bool = False
+    ) -> None:
+        self._say(f"{indent}{narrate(event, title)}", style, even_if_quiet=even_if_quiet)
 
     def _track(
         self,
@@ -287,7 +251,7 @@ class ConsoleRenderer:
         )
 
     def _start_attack(self, event: AttackStarted) -> None:
-        epsilon = _epsilon(event.epsilon, event.norm)
+        epsilon = epsilon_text(event.epsilon, event.norm)
         self._titles[event.attack] = title = f"{event.attack} {epsilon}".rstrip()
         self._track(event, event.attack, title, 0, event.examples, _counts(0, event.examples, "example"))
 
@@ -298,51 +262,28 @@ class ConsoleRenderer:
         title = self._titles.get(event.attack, event.attack)
         track = self._tracks.get((event.stage, event.attack))
         if track is not None and track.start == track.done == 0 and event.step == 0:
-            # What needed no attack, or was read from files, tells nothing of how long the rest takes.
+            # What needed no attack, or was read from files, says nothing about how long the rest takes.
             track.since, track.start = event.time, event.done
         self._track(event, event.attack, title, event.done, event.total, counts)
 
     def _finish_attack(self, event: AttackFinished) -> None:
         self._drop(event.stage, event.attack)
         self._attacks.append(event)
-        parts = [
-            f"{event.name} {_epsilon(event.epsilon, event.norm)}".rstrip(),
-            f"robust accuracy {_with_interval(event.robust_accuracy, event.interval)}",
-        ]
-        if event.epsilon is None:
-            parts.append(f"median distance {format_distance(event.median_distance) or 'infinite'}")
-        self._say("  " + "  ".join([*parts, format_seconds(event.seconds)]))
+        self._narrate(event, indent="  ")
 
     def _metrics(self, event: Metrics) -> None:
-        if self._epoch is not None and event.epoch != self._epoch:
-            self._end_epoch()
-        self._epoch = event.epoch
-        self._values[event.split].update({name.removeprefix("val_"): value for name, value in event.values.items()})
-        if event.split == "validation" and self._values["train"]:
-            self._end_epoch()
+        for line in self._epochs.add(event):
+            self._say(f"  {line}", "" if line.startswith("epoch") else "dim")
 
     def _end_epoch(self) -> None:
-        """Writes the epoch's line, from what was measured in it last: training / validation."""
-        train, validation = self._values["train"], self._values["validation"]
-        names = [name for name in _METRICS if name in train or name in validation]
-        if self._epoch is not None and names:
-            if train and validation and not self._explained:
-                self._explained = True
-                self._say("  by epoch: training / validation", "dim")
-            parts = [f"epoch {self._epoch}"]
-            for name in names:
-                parts.append(f"{_METRICS[name]} {_values(name, train.get(name), validation.get(name))}")
-            self._say("  " + "  ".join(parts))
-        self._epoch = None
-        self._values = {"train": {}, "validation": {}}
+        for line in self._epochs.end():
+            self._say(f"  {line}", "" if line.startswith("epoch") else "dim")
 
     def _finish_stage(self, event: StageFinished) -> None:
         self._end_epoch()
-        self._explained = False
+        self._epochs.explained = False
         self._drop(event.stage)
-        title = self._titles.pop(event.stage or "", event.stage or "stage")
-        words = "skipped, as it was done before" if event.status == "skipped" else event.status
-        self._say(f"{title}: {words} ({format_seconds(event.seconds)})", _STATUS_STYLES[event.status])
+        self._narrate(event, _STATUS_STYLES[event.status], title=self._titles.pop(event.stage or "", ""))
 
     def _finish_run(self, event: RunFinished) -> None:
         self._end_epoch()
@@ -356,44 +297,11 @@ class ConsoleRenderer:
         if table is not None:
             table.padding = (0, 1) if self._wide else 0
             self.console.print(table)
-        line = f"{event.status.capitalize()} after {format_seconds(event.seconds)}. {event.message}".rstrip()
-        self._say(line, _STATUS_STYLES[event.status], even_if_quiet=True)
+        self._narrate(event, _STATUS_STYLES[event.status], even_if_quiet=True)
 
 
 def _column(width: int) -> Column:
     return Column(max_width=width, no_wrap=True, overflow="ellipsis")
-
-
-def make_table(synthetic: bool) -> Table:
-    """Returns an empty table in the style of all of them, captioned where the data are synthetic."""
-    # The narrowest box that rich has, without its edges: ten columns have to fit 80 characters.
-    return Table(
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        padding=0,
-        header_style="bold",
-        caption=SYNTHETIC if synthetic else None,
-        caption_justify="left",
-        caption_style="bold yellow",
-        highlight=False,
-    )
-
-
-def _is_synthetic(kind: str, config: Mapping[str, Any]) -> bool:
-    data = config.get("data")
-    name = data.get("name") if isinstance(data, Mapping) else data
-    return name == "shapes" if name else kind == "demo"
-
-
-def _epsilon(value: float | None, norm: str | None) -> str:
-    """Returns the epsilon with its norm where that isn't Linf, as 0.5 in L2 is small and in Linf absurd."""
-    other = norm.upper() if norm and norm != "linf" else ""
-    return f"{format_epsilon(value)} {other}".strip()
-
-
-def _with_interval(accuracy: float, interval: Sequence[float]) -> str:
-    written = format_interval(interval)
-    return f"{format_accuracy(accuracy)} ({written})" if written else format_accuracy(accuracy)
 
 
 def _values(name: str, train: float | None, validation: float | None) -> str:

@@ -1,6 +1,6 @@
-"""How figures are written and told: numbers, and a result's story in a few sentences.
+"""How figures are written: numbers, and the summary of a result in a few sentences.
 
-The console and the report share these, so that a figure reads the same in both. No TensorFlow and no NumPy here.
+Console, report and terminal UI share these, so that a figure reads the same in all. No TensorFlow and no NumPy here.
 """
 
 from __future__ import annotations
@@ -10,9 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from kerasrobust.names import ATTACKS
-
-Record = Mapping[str, Any]
-"""One row of a study: the fields of `events.Row`, as in `result.json`."""
+from kerasrobust.records import AttackEntry, Result, Row
 
 _NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1", "l0": "L0"}
 _ATTACKS = {
@@ -49,7 +47,7 @@ def format_interval(interval: Sequence[float] | None) -> str:
         >>> format_interval([0.2412, 0.3189])
         '24.1-31.9'
     """
-    if not interval or len(interval) != 2 or any(bound is None for bound in interval):
+    if not interval or len(interval) != 2:
         return ""
     low, high = interval
     return f"{100 * low:.1f}-{100 * high:.1f}"
@@ -120,139 +118,135 @@ def format_norm(norm: str | None) -> str:
     return _NORMS.get(norm or "", norm or "")
 
 
-def format_images(result: Mapping[str, Any]) -> str:
+def format_images(result: Result) -> str:
     """Returns on what the result was measured, such as `1,000 images of cifar10 test[:1000]`."""
-    data = result.get("data") or {}
-    count = f"{data['examples']:,} images" if data.get("examples") else "images"
-    source = " ".join(str(data[key]) for key in ("name", "split") if data.get(key))
+    data = result.data
+    count = f"{data.examples:,} images" if data.examples else "images"
+    source = " ".join(filter(None, (data.name, data.measured)))
     return f"{count} of {source}" if source else count
 
 
-def network(row: Record) -> str:
-    """Returns the name of the row's network, spelled as the models that come with the project are.
-
-    Example:
-        >>> network({"model": "convnet", "training": "pgd", "randomized": True})
-        'convnet-random-pgd'
-    """
-    training = row.get("training")
-    parts = [str(row["model"])]
-    if row.get("randomized"):
-        parts.append("random")
-    if training and training != "standard":
-        parts.append(str(training))
-    return "-".join(parts)
-
-
-def by_network(rows: Iterable[Record]) -> dict[str, list[Record]]:
+def by_network(rows: Iterable[Row]) -> dict[str, list[Row]]:
     """Returns the rows of each network, in the order of first appearance, the clean row first in each."""
-    groups: dict[str, list[Record]] = {}
+    groups: dict[str, list[Row]] = {}
     for row in rows:
-        groups.setdefault(network(row), []).append(row)
-    return {name: sorted(group, key=lambda row: row.get("attack") is not None) for name, group in groups.items()}
+        groups.setdefault(row.network, []).append(row)
+    return {name: sorted(group, key=lambda row: row.attack is not None) for name, group in groups.items()}
 
 
 def summary(result: Mapping[str, Any]) -> str:
-    """Returns the run's story in a few sentences, each computed from the result."""
-    if result.get("rows"):
-        return " ".join(_study_summary(result))
-    attacks = result.get("attacks") or []
-    model = result.get("model")
-    sentences = [f"{model or 'The model'} was measured on {format_images(result)}."]
-    if result.get("clean_accuracy") is not None:
-        sentences.append(f"It is right on {format_accuracy(result['clean_accuracy'])} of them as they are.")
-    if result.get("verdict"):
-        return " ".join([*sentences, f"Is its randomness real? {result['verdict']}"])
-    if attacks:
-        sentences += _attack_summary(result, attacks)
-    verdicts = result.get("verdicts")
-    if verdicts:
-        majority, worst_case = (verdicts[name] for name in ("majority", "worst_case"))
+    """Returns what came out of a run in a few sentences, from what its `result.json` holds."""
+    return summarize(Result.parse(result))
+
+
+def summarize(result: Result) -> str:
+    """Returns what came out of a run in a few sentences, each computed from the result."""
+    if result.rows:
+        return " ".join(_study_summary(result, result.rows))
+    sentences = [f"{result.model or 'The model'} was measured on {format_images(result)}."]
+    if result.clean_accuracy is not None:
+        sentences.append(f"Clean accuracy: {format_accuracy(result.clean_accuracy)}.")
+    if result.verdict:
+        return " ".join([*sentences, f"Is its randomness real? {result.verdict}"])
+    measured = [entry for entry in result.attacks if entry.robust_accuracy is not None]
+    if measured:
+        sentences += _attack_summary(result, measured)
+    if result.verdicts is not None:
+        passes, majority, worst_case = result.verdicts
         sentences.append(
-            f"That is the mean over {verdicts['passes']} fresh passes; by majority "
-            f"{format_accuracy(majority['accuracy'])} ({format_interval(majority['interval'])} %) are left, in the "
-            f"worst of the passes {format_accuracy(worst_case['accuracy'])} "
-            f"({format_interval(worst_case['interval'])} %)."
+            f"That is the mean over {passes} fresh passes; by majority it is {_with_interval(*majority)}, in the "
+            f"worst of the passes {_with_interval(*worst_case)}."
         )
     return " ".join(sentences)
 
 
-def _attack_summary(result: Mapping[str, Any], attacks: Sequence[Mapping[str, Any]]) -> Iterable[str]:
-    """Yields what one run's attacks have left."""
-    worst = min(attacks, key=lambda attack: attack["robust_accuracy"])
-    budget = format_budget(worst.get("epsilon"), worst.get("norm"))
+def _with_interval(accuracy: float | None, interval: Sequence[float] | None) -> str:
+    bounds = format_interval(interval)
+    return f"{format_accuracy(accuracy)}{f' ({bounds} %)' if bounds else ''}"
+
+
+def _attack_summary(result: Result, attacks: Sequence[AttackEntry]) -> Iterable[str]:
+    """Yields the robust accuracy under one run's attacks."""
+    worst = min(attacks, key=lambda attack: attack.robust_accuracy or 0.0)
+    budget = format_budget(worst.epsilon, worst.norm)
     at = f" at {budget}" if budget else ""
-
-    def left(figures: Mapping[str, Any]) -> str:
-        interval = format_interval(figures.get("interval"))
-        return f"{format_accuracy(figures['robust_accuracy'])} are left{f' ({interval} %)' if interval else ''}."
-
     if len(attacks) == 1:
-        yield f"Under {attack_name(worst['name'])}{at} {left(worst)}"
+        found = _with_interval(worst.robust_accuracy, worst.interval)
+        yield f"Robust accuracy under {attack_name(worst.name)}{at}: {found}."
         return
-    ensemble = str(result.get("attack") or ",")
+    ensemble = result.attack or ","
     under = "all of its attacks together" if "," in ensemble else attack_name(ensemble)
-    parts = ", ".join(f"{attack_name(item['name'])} {format_accuracy(item['robust_accuracy'])}" for item in attacks)
-    yield f"Under {under}{at} {left(result)} One after the other left: {parts}."
+    parts = ", ".join(f"{attack_name(item.name)} {format_accuracy(item.robust_accuracy)}" for item in attacks)
+    yield f"Robust accuracy under {under}{at}: {_with_interval(result.robust_accuracy, result.robust_interval)}."
+    yield f"After each attack in turn: {parts}."
 
 
-def _study_summary(result: Mapping[str, Any]) -> Iterable[str]:
-    rows: Sequence[Record] = result["rows"]
-    groups = by_network(rows)
-    attacks = list(dict.fromkeys(attack_name(row["attack"]) for row in rows if row.get("attack")))
-    count = f"{len(groups)} networks" if len(groups) > 1 else next(iter(groups))
-    yield (
-        f"{count[0].upper() + count[1:]} on {format_images(result)}: clean"
-        f"{', and under ' + _list(attacks) if attacks else ''}."
-    )
-    epsilon = reference_epsilon(rows)
-    if epsilon is None:
+def _study_summary(result: Result, rows: Sequence[Row]) -> Iterable[str]:
+    groups = by_network(row for row in rows if row.accuracy is not None)
+    attacks = list(dict.fromkeys(attack_name(row.attack) for row in rows if row.attack))
+    if not groups:
         return
-    worst: dict[str, Record] = {}
-    for name, group in groups.items():
-        attacked = [row for row in group if row.get("norm") == "linf" and row.get("epsilon") == epsilon]
-        if attacked:
-            worst[name] = min(attacked, key=lambda row: row["accuracy"])
-    clean = {name: group[0]["accuracy"] for name, group in groups.items() if group[0].get("attack") is None}
+    count = f"{len(groups)} networks" if len(groups) > 1 else next(iter(groups))
+    under = f", and under {_list(attacks)}" if attacks else ""
+    yield f"{count[:1].upper() + count[1:]} on {format_images(result)}: clean{under}."
+    epsilon = reference_epsilon(rows)
+    if epsilon is not None:
+        yield from _at_radius(groups, epsilon)
+        yield from _effect_of_eot(groups, epsilon)
 
-    def told(name: str) -> str:
+
+def _at_radius(groups: Mapping[str, Sequence[Row]], epsilon: float) -> Iterable[str]:
+    """Yields what the strongest Linf attack does to undefended networks, and which network is the most robust."""
+    worst: dict[str, Row] = {}
+    for name, group in groups.items():
+        attacked = [row for row in group if row.norm == "linf" and row.epsilon == epsilon]
+        if attacked:
+            worst[name] = min(attacked, key=_accuracy)
+    clean = {name: group[0].accuracy for name, group in groups.items() if group[0].attack is None}
+
+    def fall(name: str) -> str:
         before = f"from {format_accuracy(clean[name])} " if name in clean else ""
-        return f"{name} {before}to {format_accuracy(worst[name]['accuracy'])} ({attack_name(worst[name]['attack'])})"
+        return f"{name} {before}to {format_accuracy(worst[name].accuracy)} ({attack_name(worst[name].attack or '')})"
 
     undefended = [name for name in worst if not _defended(groups[name][0])]
     budget = format_budget(epsilon, "linf")
     if undefended:
-        yield f"At {budget} the strongest attack takes undefended {_list([told(name) for name in undefended])}."
+        yield f"At {budget} the strongest attack takes undefended {_list([fall(name) for name in undefended])}."
     elif len(worst) == 1:
-        yield f"At {budget} the strongest attack takes {told(next(iter(worst)))}."
+        yield f"At {budget} the strongest attack takes {fall(next(iter(worst)))}."
     if len(worst) > 1:
-        best = max(worst, key=lambda name: worst[name]["accuracy"])
+        best = max(worst, key=lambda name: _accuracy(worst[name]))
         row = worst[best]
         before = f", at {format_accuracy(clean[best])} clean" if best in clean else ""
-        yield (
-            f"{best} keeps the most at {budget}: {format_accuracy(row['accuracy'])} "
-            f"({format_interval(row.get('interval'))} %){before}."
-        )
+        yield f"{best} keeps the most at {budget}: {_with_interval(row.accuracy, row.interval)}{before}."
+
+
+def _effect_of_eot(groups: Mapping[str, Sequence[Row]], epsilon: float) -> Iterable[str]:
+    """Yields for each randomized network what averaging gradients over its noise adds to PGD."""
     for name, group in groups.items():
         by_eot = {
-            row.get("eot") or 1: row["accuracy"]
+            row.eot or 1: row.accuracy
             for row in group
-            if row.get("attack") == "pgd" and row.get("norm") == "linf" and row.get("epsilon") == epsilon
+            if (row.attack, row.norm, row.epsilon) == ("pgd", "linf", epsilon)
         }
-        if group[0].get("randomized") and len(by_eot) > 1:
+        if group[0].randomized and len(by_eot) > 1:
             yield (
                 f"Averaging gradients over {max(by_eot)} noise draws (EOT) takes PGD on {name} "
                 f"from {format_accuracy(by_eot[min(by_eot)])} to {format_accuracy(by_eot[max(by_eot)])}."
             )
 
 
-def _defended(row: Record) -> bool:
-    return bool(row.get("randomized")) or row.get("training") not in (None, "standard")
+def _accuracy(row: Row) -> float:
+    return row.accuracy or 0.0
 
 
-def reference_epsilon(rows: Iterable[Record]) -> float | None:
-    """Returns 8/255, the field's usual Linf budget, where it was measured, else the largest that was."""
-    measured = {row["epsilon"] for row in rows if row.get("norm") == "linf" and row.get("epsilon") is not None}
+def _defended(row: Row) -> bool:
+    return row.randomized or row.training not in (None, "standard")
+
+
+def reference_epsilon(rows: Iterable[Row]) -> float | None:
+    """Returns 8/255, the field's usual Linf budget, if it was measured, else the largest that was."""
+    measured = {row.epsilon for row in rows if row.norm == "linf" and row.epsilon is not None}
     usual = [epsilon for epsilon in measured if format_epsilon(epsilon) == "8/255"]
     return usual[0] if usual else max(measured, default=None)
 

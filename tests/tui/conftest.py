@@ -72,6 +72,6 @@ def add_run(runs_dir: Path) -> AddRun:
 def lab(runs_dir: Path, models_dir: Path) -> Iterator[Lab]:
     app = Lab(runs_dir, models_dir, ENGINE)
     yield app
-    for child in app.runner.running():
+    for child in app.session.runner.running():
         child.process.kill()
         child.process.wait()

@@ -138,7 +138,7 @@ async def test_runs_without_figures_say_why(lab: Lab, add_run: AddRun, monkeypat
         await until(pilot, lambda: set(marks(pilot).values()) == {"no"})
         for name, why in (
             ("dead", "It died without a result"), ("empty", "has no figures"),
-            ("gone", "gone, torn, or not"), ("torn", "gone, torn, or not"),
+            ("gone", "gone, damaged, or"), ("torn", "gone, damaged, or"),
         ):  # fmt: skip
             await at(pilot, name)
             await shows(pilot, f"{name}: Its" if name != "dead" else "dead: It", why)
@@ -163,7 +163,7 @@ async def test_what_vanishes_while_it_is_shown_leaves_the_comparison(
         assert ["demo can no longer" in told.message for told in lab._notifications] == [True]
         for key in "fite":
             await pilot.press(key)
-        (lab.runs_dir / "train" / "result.json").write_text("[")
+        (lab.session.runs_dir / "train" / "result.json").write_text("[")
         await shows(pilot, "0 of 1 chosen", "Nothing is chosen yet")
 
 
@@ -232,22 +232,20 @@ def test_of_several_networks_the_one_of_the_same_name_is_the_reference(
     add_run: AddRun, add_card: Callable[[str], Path]
 ) -> None:
     study = subject(add_run("demo"))
-    rows = {
-        (row["model"], row["training"], row["randomized"], row["attack"], row["epsilon"]): row for row in study.rows
-    }
+    rows = {(row.model, row.training, row.randomized, row.attack, row.epsilon): row for row in study.rows}
     reference = rows["convnet", "pgd", False, "pgd", 8 / 255]
     model = subject(add_card("convnet-pgd"))
-    (attacked,) = [row for row in model.rows if row["attack"]]
+    (attacked,) = [row for row in model.rows if row.attack]
     # The models' own figures: 33.82 % under PGD at 8/255.
-    assert attacked["accuracy"] == pytest.approx(0.338, abs=5e-4)
-    assert difference(attacked, study) == pytest.approx(attacked["accuracy"] - reference["accuracy"])
-    assert difference(dict(attacked, epsilon=0.3), study) is None
-    assert difference(dict(attacked, norm="l2"), study) is None
+    assert attacked.accuracy == pytest.approx(0.338, abs=5e-4)
+    assert difference(attacked, study) == pytest.approx(attacked.accuracy - reference.accuracy)
+    assert difference(dataclasses.replace(attacked, epsilon=0.3), study) is None
+    assert difference(dataclasses.replace(attacked, norm="l2"), study) is None
     # Of several ways to attack, the same EOT; where it wasn't tried, the strongest.
-    several = [dict(attacked, eot=1, accuracy=0.5), dict(attacked, eot=10, accuracy=0.2)]
+    several = [dataclasses.replace(attacked, eot=1, accuracy=0.5), dataclasses.replace(attacked, eot=10, accuracy=0.2)]
     single = dataclasses.replace(model, rows=tuple(several))
-    assert difference(dict(attacked, eot=1, accuracy=0.6), single) == pytest.approx(0.1)
-    assert difference(dict(attacked, eot=20, accuracy=0.6), single) == pytest.approx(0.4)
+    assert difference(dataclasses.replace(attacked, eot=1, accuracy=0.6), single) == pytest.approx(0.1)
+    assert difference(dataclasses.replace(attacked, eot=20, accuracy=0.6), single) == pytest.approx(0.4)
 
 
 @pytest.mark.parametrize("size", [NARROW, WIDE])
@@ -399,7 +397,7 @@ def test_no_file_breaks_a_comparison(tmp_path_factory: pytest.TempPathFactory, r
     differing(usable)
     list(paired_sentences(usable, lambda: False))
     for one in usable:
-        assert all((row["epsilon"] or 0) >= 0 for row in one.rows)
+        assert all((row.epsilon or 0) >= 0 for row in one.rows)
         assert all(isinstance(value, float) for value in (*one.clean, *one.robust))
         [difference(row, other) for other in usable for row in one.rows]
 
@@ -412,7 +410,7 @@ async def test_foreign_figures_are_shown_as_far_as_they_go(lab: Lab, add_run: Ad
     }))  # fmt: skip
     later = read_json(add_run("demo", "later") / "result.json") or {}
     rows = [row | {"accuracy": "x"} if row["attack"] is None else row | {"new": {}} for row in later["rows"]]
-    (lab.runs_dir / "later" / "result.json").write_text(json.dumps(later | {"schema": 99, "rows": rows}))
+    (lab.session.runs_dir / "later" / "result.json").write_text(json.dumps(later | {"schema": 99, "rows": rows}))
     for name, card in {"bare": "{}", "list": "[1]", "deep": "[" * 100_000}.items():
         (models_dir / name).mkdir(parents=True)
         (models_dir / name / "card.json").write_text(card)

@@ -21,6 +21,7 @@ from textual.widgets import DataTable, Input, Static
 import tui.app
 from kerasrobust.config import AttackConfig, Epsilon, ImportConfig, RunConfig, TrainConfig
 from kerasrobust.errors import InputError
+from kerasrobust.records import Card
 from tui import form
 from tui.app import Lab
 from tui.read.cards import SavedModel, read_models
@@ -62,13 +63,11 @@ class Recorder(Lab):
     def start(self, config: RunConfig) -> None:
         self.started.append(config)
 
-    def new_run(self, config: RunConfig | None = None) -> None:
+    def edit(self, config: RunConfig) -> None:
         self.opened.append(config)
 
-    def tell(self, message: str) -> None:
+    def notify(self, message: str, **_: Any) -> None:  # type: ignore[override]
         self.told.append(message)
-
-    fail = tell
 
 
 def save(folder: Path, card: Any = CARD) -> Path:
@@ -100,7 +99,7 @@ def names(app: Lab) -> list[str]:
 
 def card(app: Lab) -> str:
     console = Console(width=100, record=True, file=io.StringIO())
-    told = app.screen.query_one("#told", Static).content
+    told = app.screen.query_one("#story", Static).content
     console.print(told)
     return console.export_text()
 
@@ -256,7 +255,7 @@ RECORDS = st.fixed_dictionaries(
     )
 )
 def test_no_card_breaks_what_is_shown(record: dict[str, Any]) -> None:
-    model = SavedModel(Path("models/x"), "", record, 5)
+    model = SavedModel(Path("models/x"), "", Card.parse(record), 5)
     Console(width=80, file=io.StringIO()).print(*screen._cells(model), screen._story(model))
     for make in (model.attack_config, model.train_config):
         try:

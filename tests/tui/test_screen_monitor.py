@@ -69,7 +69,7 @@ async def test_what_has_not_begun_yet_is_starting(runs_dir: Path, models_dir: Pa
         await shows(pilot, "◌ starting")
         await pilot.press("escape")
         await shows(pilot, "1 run,", "◌ starting", "mine")
-        lab.runner.children[runs_dir / "mine"].process.kill()
+        lab.session.runner.children[runs_dir / "mine"].process.kill()
         await tells(pilot, "killed by SIGKILL")
         await shows(pilot, "No runs in")
 
@@ -194,7 +194,7 @@ async def test_a_killed_child_shows_how_it_ended_and_its_last_words(
     async with lab.run_test(size=(80, 24)) as pilot:
         lab.start(TrainConfig(name="mine", epochs=3))
         await shows(pilot, "● running", "Training")
-        os.kill(lab.runner.children[runs_dir / "mine"].process.pid, signal.SIGKILL)
+        os.kill(lab.session.runner.children[runs_dir / "mine"].process.pid, signal.SIGKILL)
         await shows(pilot, "† died", "killed by SIGKILL", "and its last line")
         await pilot.press("escape")
         await shows(pilot, "† died")
@@ -284,7 +284,7 @@ async def test_two_uis_watch_one_run(
     runs_dir: Path, models_dir: Path, lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FAKE_SECONDS", "2")
-    other = Lab(runs_dir, models_dir, lab.runner.engine)
+    other = Lab(runs_dir, models_dir, lab.session.runner.engine)
 
     async def watch() -> None:
         async with other.run_test(size=(100, 30)) as second:

@@ -35,10 +35,8 @@ class Recorder(Lab):
     def start(self, config: RunConfig) -> None:
         self.started.append(config)
 
-    def tell(self, message: str) -> None:
+    def notify(self, message: str, **_: Any) -> None:  # type: ignore[override]
         self.told.append(message)
-
-    fail = tell
 
 
 @asynccontextmanager

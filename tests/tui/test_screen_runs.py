@@ -12,6 +12,7 @@ from screen import shows, tells, text, until
 from textual.widgets import DataTable
 
 from kerasrobust.config import DemoConfig, TrainConfig
+from kerasrobust.records import Result
 from kerasrobust.runs import is_locked, state, write_json
 from tui.app import Lab
 from tui.read.overview import Overviews, accuracies
@@ -54,7 +55,7 @@ async def test_a_run_that_somebody_else_starts_shows_up_and_moves(
 
     async with lab.run_test(size=(80, 24)) as pilot:
         await shows(pilot, "No runs in")
-        other = Runner(lab.runner.engine)
+        other = Runner(lab.session.runner.engine)
         other.start(TrainConfig(name="theirs", runs_dir=runs_dir))
         await shows(pilot, "● running", "theirs", "%")
         await pilot.press("x")
@@ -110,7 +111,7 @@ async def test_deleting_asks_first(lab: Lab, add_run: AddRun) -> None:
 async def test_a_running_run_is_not_deleted(lab: Lab, runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_STOP_AT", "5")
     async with lab.run_test(size=(80, 24)) as pilot:
-        lab.runner.start(DemoConfig(name="mine", runs_dir=runs_dir))
+        lab.session.runner.start(DemoConfig(name="mine", runs_dir=runs_dir))
         await shows(pilot, "● running")
         await pilot.press("delete", "y")
         await tells(pilot, "which is running. Cancel it first.")
@@ -195,8 +196,8 @@ def test_a_study_is_summed_up_by_the_range_of_its_networks_at_the_usual_radius()
         row("a", None, None, 0.9), row("a", "fgsm", 8 / 255, 0.3), row("a", "pgd", 8 / 255, 0.1),
         row("a", "pgd", 16 / 255, 0.0), row("b", None, None, 0.8), row("b", "pgd", 8 / 255, 0.5),
     ]  # fmt: skip
-    assert accuracies({"rows": rows}) == ((0.8, 0.9), (0.1, 0.5))
-    assert accuracies({"clean_accuracy": 0.7, "robust_accuracy": 0.2}) == ((0.7,), (0.2,))
+    assert accuracies(Result.parse({"rows": rows})) == ((0.8, 0.9), (0.1, 0.5))
+    assert accuracies(Result.parse({"clean_accuracy": 0.7, "robust_accuracy": 0.2})) == ((0.7,), (0.2,))
 
 
 async def test_a_hundred_runs_are_looked_at_in_no_time(add_run: AddRun, runs_dir: Path) -> None:
@@ -213,10 +214,10 @@ async def test_a_hundred_runs_are_looked_at_in_no_time(add_run: AddRun, runs_dir
 async def test_quitting_asks_and_runs_go_on(lab: Lab, runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_STOP_AT", "5")
     async with lab.run_test(size=(80, 24)) as pilot:
-        child = lab.runner.start(DemoConfig(name="mine", runs_dir=runs_dir))
+        child = lab.session.runner.start(DemoConfig(name="mine", runs_dir=runs_dir))
         await until(pilot, lambda: is_locked(child.path))
         await pilot.press("q")
-        await shows(pilot, "Go on without the UI?", "Go on (y)", "Stop (s)")
+        await shows(pilot, "Quit and leave the run running?", "Quit (y)", "Stop (s)")
         await pilot.press("escape")
         assert lab.is_running
         await pilot.press("q", "enter")
@@ -227,7 +228,7 @@ async def test_quitting_asks_and_runs_go_on(lab: Lab, runs_dir: Path, monkeypatc
 async def test_quitting_stops_runs_where_asked_to(lab: Lab, runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_STOP_AT", "5")
     async with lab.run_test(size=(80, 24)) as pilot:
-        child = lab.runner.start(DemoConfig(name="mine", runs_dir=runs_dir))
+        child = lab.session.runner.start(DemoConfig(name="mine", runs_dir=runs_dir))
         await until(pilot, lambda: (child.path / "events.jsonl").exists())
         await pilot.press("q", "s")
         await until(pilot, lambda: child.ended)

@@ -1,4 +1,4 @@
-"""Pictures of every screen, in two sizes and both themes; `--snapshot-update` takes them anew.
+"""Pictures of every screen in two sizes, some in both themes; `--snapshot-update` takes them anew.
 
 Nothing on them depends on where, when or how fast they are taken: clocks stand still, folders are relative, the
 machine's figures are made up, and no process runs: a run counts as running by its name.
@@ -7,6 +7,7 @@ machine's figures are made up, and no process runs: a run counts as running by i
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import re
 import shutil
@@ -47,7 +48,7 @@ Step = str | Callable[[Lab], object]
 
 def monitor(name: str, *steps: tuple[Step, str]) -> list[tuple[Step, str]]:
     """Returns the steps into a run's monitor, and on from there."""
-    return [(lambda lab: lab.open_run(lab.runs_dir / name), f"│ {name}"), *steps]
+    return [(lambda lab: lab.open_run(lab.session.runs_dir / name), f"│ {name}"), *steps]
 
 
 def at(name: str) -> Step:
@@ -71,53 +72,72 @@ def compared(names: Sequence[str], *steps: tuple[Step, str]) -> list[tuple[Step,
 
 def leave(lab: Lab) -> None:
     """Quits while a run of this UI is under way."""
-    lab.runner.running = lambda: [SimpleNamespace(path=lab.runs_dir / "demo-live", asked=None)]  # type: ignore
+    lab.session.runner.running = lambda: [SimpleNamespace(path=lab.session.runs_dir / "demo-live", asked=None)]  # type: ignore
     lab.action_leave()
 
 
 def attack_form(lab: Lab) -> None:
-    lab.new_run(AttackConfig(model="convnet", epsilon=Epsilon(4 / 255), steps=50))
+    lab.edit(AttackConfig(model="convnet", epsilon=Epsilon(4 / 255), steps=50))
 
 
 def epochs(lab: Lab) -> None:
     next(row for row in lab.screen.query(FieldRow) if row.item.name == "epochs").editor.focus()
 
 
-# Steps, each with the words that stand on the screen after it.
-SCREENS: dict[str, list[tuple[Step, str]]] = {
-    "runs": [],
-    "runs-search": [("slash", ""), ("t", ""), ("r", ""), ("a", ""), ("i", "hidden")],
-    "delete": [("down", ""), ("down", ""), ("delete", "Keep (n)")],
-    "quit": [(leave, "under way")],
-    "help": [("question_mark", "escape closes")],
-    "new-train": [("2", "kerasrobust.run train")],
-    "new-attack": [(attack_form, "--steps 50")],
-    "new-faulty": [("2", "kerasrobust.run train"), (epochs, ""), ("x", "see epochs")],
-    "models": [("3", "5 models"), ("down", "")],
-    "models-layers": [("3", "5 models"), ("down", ""), ("l", "output shape")],
-    "import": [("3", "5 models"), ("i", "Import someone"), ("enter", "✗ Give the path")],
-    "compare": compared(["demo", "convnet-pgd"], (at("train-died"), "It died")),
-    "compare-figures": compared(["attack", "train"], ("f", "McNemar's exact test")),
-    "compare-settings": compared(["convnet", "convnet-pgd"], ("i", "settings differ")),
-    "compare-table": compared(["demo"], ("t", "publ.")),
-    "compare-epsilon": compared(["demo", "convnet-pgd"], ("e", "accuracy over epsilon")),
-    "system": [("5", "Load 1.25")],
-    "system-gpus": [("5", "GPU 1: NVIDIA")],
-    "monitor-curves": monitor("demo", ("m", "✓ done")),
-    "monitor-attacks": monitor("demo", ("a", "gradients")),
-    "monitor-gallery": monitor("demo", ("g", "original:")),
-    "monitor-table": monitor("demo", ("t", "publ.")),
-    "monitor-log": monitor("demo", ("l", "Everything is in")),
-    "monitor-settings": monitor("demo", ("i", "tensorflow")),
-    "monitor-running": monitor("demo-live", ("m", "● running")),
-    "monitor-running-attacks": monitor("demo-late", ("a", "● running")),
-    "monitor-died": monitor("train-died", ("m", "† died")),
-}
-EMPTY: dict[str, list[tuple[Step, str]]] = {
+Steps = list[tuple[Step, str]]
+"""Steps, each with the words that stand on the screen after it."""
+
+# Each group is gone through in one app: the steps of a screen begin where those of the one before have ended.
+GROUPS: list[dict[str, Steps]] = [
+    {
+        "runs": [],
+        "help": [("question_mark", "escape closes")],
+        "delete": [("escape", ""), ("down", ""), ("down", ""), ("delete", "Keep (n)")],
+        "runs-search": [
+            *(("escape", ""), ("up", ""), ("up", "")),
+            *(("slash", ""), ("t", ""), ("r", ""), ("a", ""), ("i", "hidden")),
+        ],
+        "quit": [("escape", "9 runs"), ("up", ""), ("up", ""), (leave, "leave the run running")],
+    },
+    {
+        "new-train": [("2", "kerasrobust.run train")],
+        "new-faulty": [(epochs, ""), ("x", "see epochs")],
+    },
+    {"new-attack": [(attack_form, "--steps 50")]},
+    {
+        "models": [("3", "5 models"), ("down", "")],
+        "models-layers": [("l", "output shape")],
+        "import": [("l", ""), ("up", ""), ("i", "Import someone"), ("enter", "✗ Give the path")],
+    },
+    {"compare": compared(["demo", "convnet-pgd"], (at("train-died"), "It died"))},
+    {"compare-figures": compared(["attack", "train"], ("f", "McNemar's exact test"))},
+    {"compare-settings": compared(["convnet", "convnet-pgd"], ("i", "settings differ"))},
+    {"compare-table": compared(["demo"], ("t", "publ."))},
+    {"compare-epsilon": compared(["demo", "convnet-pgd"], ("e", "accuracy over epsilon"))},
+    {"system": [("5", "Load 1.25")]},
+    {"system-gpus": [("5", "GPU 1: NVIDIA")]},
+    {
+        "monitor-curves": monitor("demo", ("m", "✓ done")),
+        "monitor-attacks": [("a", "gradients")],
+        "monitor-gallery": [("g", "original:")],
+        "monitor-table": [("t", "publ.")],
+        "monitor-log": [("l", "Everything is in")],
+        "monitor-settings": [("i", "tensorflow")],
+    },
+    {"monitor-running": monitor("demo-live", ("m", "● running"))},
+    {"monitor-running-attacks": monitor("demo-late", ("a", "● running"))},
+    {"monitor-died": monitor("train-died", ("m", "† died"))},
+]
+EMPTY: dict[str, Steps] = {
     "runs-empty": [],
     "models-empty": [("3", "No models in")],
     "compare-empty": [("4", "There is nothing to compare")],
 }
+LIGHT = ("runs", "new-train", "monitor-curves", "monitor-gallery")
+"""Screens that are also taken in the light theme: together they have every kind of widget."""
+
+TAKEN: dict[tuple[str, str], list[str]] = {}
+"""Pictures that were taken, by screen and size: the dark one, then the light one."""
 
 
 @pytest.fixture
@@ -289,27 +309,37 @@ class Taken(App[str]):
         return self.svg
 
 
+async def go_through(group: dict[str, Steps], size: str, runs_dir: Path) -> None:
+    """Takes the pictures of a group's screens, one after the other in one app."""
+    lab = Lab(runs_dir, Path("saved_models"), ENGINE)
+    async with lab.run_test(size=SIZES[size]) as pilot:
+        await shows(pilot, "No runs in" if group is EMPTY else "9 runs")
+        for name, steps in group.items():
+            for step, words in steps:
+                await take(pilot, step, words)
+            pictures = TAKEN[name, size] = []
+            for theme in ("textual-dark", "textual-light")[: 2 if name in LIGHT else 1]:
+                if lab.theme != theme:
+                    lab.action_toggle_theme()
+                assert lab.theme == theme
+                await pilot.pause()
+                await settle(pilot)
+                pictures.append(picture(lab))
+            if lab.theme != "textual-dark":
+                lab.action_toggle_theme()
+                await pilot.pause()
+
+
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("name", [*SCREENS, *EMPTY])
+@pytest.mark.parametrize("name", [*itertools.chain(*GROUPS), *EMPTY])
 async def test_the_screen_looks_as_it_did(
     name: str, size: str, runs_dir: Path, request: pytest.FixtureRequest, snap_compare: Any
 ) -> None:
-    request.getfixturevalue("folders" if name in SCREENS else "nothing")
-    if name == "system-gpus":
-        request.getfixturevalue("monkeypatch").setattr("tui.screens.system.Sampler", TwoGpus)
-    lab = Lab(runs_dir, Path("saved_models"), ENGINE)
-    pictures = []
-    async with lab.run_test(size=SIZES[size]) as pilot:
-        await shows(pilot, "9 runs" if name in SCREENS else "No runs in")
-        for step, words in (SCREENS | EMPTY)[name]:
-            await take(pilot, step, words)
-        for theme in ("textual-dark", "textual-light"):
-            if lab.theme != theme:
-                lab.action_toggle_theme()
-            assert lab.theme == theme
-            await pilot.pause()
-            await settle(pilot)
-            pictures.append(picture(lab))
+    if (name, size) not in TAKEN:
+        request.getfixturevalue("nothing" if name in EMPTY else "folders")
+        if name == "system-gpus":
+            request.getfixturevalue("monkeypatch").setattr("tui.screens.system.Sampler", TwoGpus)
+        await go_through(next(group for group in (EMPTY, *GROUPS) if name in group), size, runs_dir)
     # The first is dark, the second, .1, is light.
-    for svg in pictures:
+    for svg in TAKEN[name, size]:
         assert snap_compare(Taken(svg))

@@ -7,7 +7,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,8 +20,6 @@ from tui.app import Lab
 from tui.screens.system import SystemPanel
 from tui.system import HISTORY, Sampler
 from tui.widgets.meter import bars
-
-MEMINFO = "MemTotal:       16000000 kB\nMemFree:         1000 kB\nMemAvailable:   12000000 kB\n"
 
 
 class FakeNvml(SimpleNamespace):
@@ -86,18 +86,39 @@ def no_gpu(nvml: FakeNvml) -> None:
     nvml.loaded = False
 
 
+class FakeHost(SimpleNamespace):
+    """Stands in for psutil: a machine that is asked for its figures, or gives none."""
+
+    Error = psutil.Error
+    Process = psutil.Process
+
+    def __init__(self) -> None:
+        super().__init__(busy=0.0, silent=False)
+
+    def _figure(self, value: object) -> Any:
+        if self.silent:
+            raise FileNotFoundError("/proc")
+        return value
+
+    def cpu_percent(self) -> float:
+        return self._figure(self.busy)
+
+    def virtual_memory(self) -> SimpleNamespace:
+        return self._figure(SimpleNamespace(total=16 * 2**30, available=12 * 2**30))
+
+    def getloadavg(self) -> tuple[float, float, float]:
+        return self._figure((1.25, 0.5, 0.1))
+
+
 @pytest.fixture
-def proc(tmp_path: Path) -> Path:
-    folder = tmp_path / "proc"
-    folder.mkdir()
-    (folder / "stat").write_text("cpu  100 0 100 700 100 0 0 0 0 0\ncpu0 1 1 1 1\n")
-    (folder / "meminfo").write_text(MEMINFO)
-    (folder / "loadavg").write_text("1.25 0.5 0.1 2/300 999\n")
-    return folder
+def host(monkeypatch: pytest.MonkeyPatch) -> FakeHost:
+    fake = FakeHost()
+    monkeypatch.setattr("tui.system.psutil", fake)
+    return fake
 
 
-def test_figures_of_two_gpus(nvml: FakeNvml, proc: Path, tmp_path: Path) -> None:
-    sampler = Sampler(tmp_path / "runs", proc)
+def test_figures_of_two_gpus(nvml: FakeNvml, host: FakeHost, tmp_path: Path) -> None:
+    sampler = Sampler(tmp_path / "runs")
     first, second = sampler.sample().gpus
     assert sampler.problem == ""
     assert (first.name, first.utilisation, first.temperature) == ("Accelerator 0", 40, 61)
@@ -106,8 +127,8 @@ def test_figures_of_two_gpus(nvml: FakeNvml, proc: Path, tmp_path: Path) -> None
     assert (second.utilisation, second.power, second.power_limit) == (41, None, None)
 
 
-def test_a_gpu_that_is_lost_on_the_way_keeps_its_place(nvml: FakeNvml, proc: Path, tmp_path: Path) -> None:
-    sampler = Sampler(tmp_path / "runs", proc)
+def test_a_gpu_that_is_lost_on_the_way_keeps_its_place(nvml: FakeNvml, host: FakeHost, tmp_path: Path) -> None:
+    sampler = Sampler(tmp_path / "runs")
     sampler.sample()
     nvml.lost = True
     first, second = sampler.sample().gpus
@@ -115,45 +136,44 @@ def test_a_gpu_that_is_lost_on_the_way_keeps_its_place(nvml: FakeNvml, proc: Pat
     assert second.utilisation == 41
 
 
-def test_without_a_driver_the_reason_is_told(no_gpu: None, proc: Path, tmp_path: Path) -> None:
-    sampler = Sampler(tmp_path / "runs", proc)
+def test_without_a_driver_the_reason_is_told(no_gpu: None, host: FakeHost, tmp_path: Path) -> None:
+    sampler = Sampler(tmp_path / "runs")
     assert sampler.sample().gpus == ()
     assert sampler.problem == "no GPU (Driver Not Loaded)"
 
 
 def test_without_a_gpu_or_without_the_library(
-    nvml: FakeNvml, proc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    nvml: FakeNvml, host: FakeHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nvml.gpus = 0
-    sampler = Sampler(tmp_path / "runs", proc)
+    sampler = Sampler(tmp_path / "runs")
     sampler.sample()
     assert sampler.problem == "no GPU"
     monkeypatch.setitem(sys.modules, "pynvml", None)
-    sampler = Sampler(tmp_path / "runs", proc)
+    sampler = Sampler(tmp_path / "runs")
     sampler.sample()
     assert sampler.problem == "no GPU figures (nvidia-ml-py is not installed)"
 
 
-def test_processor_and_memory(no_gpu: None, proc: Path, tmp_path: Path) -> None:
-    sampler = Sampler(tmp_path / "runs", proc)
+def test_processor_and_memory(no_gpu: None, host: FakeHost, tmp_path: Path) -> None:
+    sampler = Sampler(tmp_path / "runs")
     first = sampler.sample()
     assert (first.cpu, first.load) == (None, 1.25)
-    assert (first.memory_used, first.memory_total) == (4_000_000 * 1024, 16_000_000 * 1024)
-    # 100 ticks more: 30 for users (10 of them for guests, which count once), 60 idle, 10 waiting for a disk.
-    (proc / "stat").write_text("cpu  130 0 100 760 110 0 0 0 10 0\n")
-    assert sampler.sample().cpu == pytest.approx(30)
-    assert sampler.sample().cpu is None  # No time has passed.
+    assert (first.memory_used, first.memory_total) == (4 * 2**30, 16 * 2**30)
+    host.busy = 30.0
+    assert sampler.sample().cpu == 30
 
 
-def test_without_proc_nothing_is_known(no_gpu: None, tmp_path: Path) -> None:
-    sampler = Sampler(tmp_path / "runs", tmp_path / "nowhere")
+def test_a_machine_that_gives_no_figures(no_gpu: None, host: FakeHost, tmp_path: Path) -> None:
+    host.silent = True
+    sampler = Sampler(tmp_path / "runs")
     for _ in range(2):
         sample = sampler.sample()
         assert (sample.cpu, sample.memory_used, sample.memory_total, sample.load) == (None,) * 4
 
 
-def test_the_history_is_bounded(nvml: FakeNvml, proc: Path, tmp_path: Path) -> None:
-    sampler = Sampler(tmp_path / "runs", proc)
+def test_the_history_is_bounded(nvml: FakeNvml, host: FakeHost, tmp_path: Path) -> None:
+    sampler = Sampler(tmp_path / "runs")
     samples = [sampler.sample() for _ in range(HISTORY + 5)]
     assert list(sampler.history) == samples[-HISTORY:]
 
@@ -171,13 +191,11 @@ def running(runs_dir: Path) -> Iterator[Path]:
         yield folder
 
 
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux's /proc")
 def test_the_process_of_a_run_is_found_and_measured(no_gpu: None, running: Path) -> None:
     sampler = Sampler(running.parent)
     (process,) = sampler.sample().processes
     assert (process.run, process.pid, process.cpu) == ("mine", os.getpid(), None)
-    resident = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    assert process.rss == pytest.approx(resident, rel=0.2)
+    assert process.rss == pytest.approx(psutil.Process().memory_info().rss, rel=0.2)
     begun = time.monotonic()
     while time.monotonic() - begun < 0.3:
         pass
@@ -186,8 +204,14 @@ def test_the_process_of_a_run_is_found_and_measured(no_gpu: None, running: Path)
     assert 20 < process.cpu < 150
 
 
-def test_a_run_whose_process_has_vanished_is_left_out(no_gpu: None, running: Path, proc: Path) -> None:
-    assert Sampler(running.parent, proc).sample().processes == ()
+def test_a_run_whose_process_has_vanished_is_left_out(
+    no_gpu: None, running: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(pid: int) -> None:
+        raise psutil.NoSuchProcess(pid)
+
+    monkeypatch.setattr(psutil, "Process", gone)
+    assert Sampler(running.parent).sample().processes == ()
 
 
 @given(

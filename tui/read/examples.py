@@ -46,7 +46,7 @@ class Source:
 
     @property
     def network(self) -> str:
-        """The network's name; that of the run where older files don't tell."""
+        """The network's name; that of the run in older files."""
         if self.path.parent.name == "examples":  # Of a study, whose networks' names are those of the files.
             return self.path.stem
         return self.index.model or self.path.parent.name

@@ -1,18 +1,20 @@
-"""What the list of runs says of each: a line made from a few small reads of its folder. No Textual here."""
+"""The overview of each run: a line made from a few small reads of its folder. No Textual here."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kerasrobust.events import as_dict
+from kerasrobust.records import Result, Row
 from kerasrobust.runs import is_locked, list_runs, read_json
 from kerasrobust.show.figures import by_network, reference_epsilon
-from kerasrobust.tail import Tail, last_events
+from kerasrobust.show.narrate import is_synthetic
+from kerasrobust.tail import last_events
+from tui.read.follow import Follower
 from tui.read.state import RunState, advance
 
 Accuracies = tuple[float, ...]
@@ -28,7 +30,7 @@ class Overview:
         began: when its folder was made, in Unix seconds.
         share: how much of the stage at work is done, in [0, 1], where that is known.
         seconds_left: of that stage.
-        doing: the stage's title while it runs; afterwards what the run said at its end.
+        doing: the stage's title while it runs; afterwards the message that it ended with.
     """
 
     path: Path
@@ -45,33 +47,13 @@ class Overview:
     synthetic: bool = False
 
 
-@dataclass
-class _Followed:
-    """A run whose events are followed, as it has no result yet: what is known of it so far."""
-
-    tail: Tail
-    known: RunState = field(default_factory=RunState)
-
-    def read(self) -> RunState:
-        """Returns the state after what is new."""
-        more = True
-        while more:
-            batch = self.tail.read(brief=True)
-            more = batch.more
-            if batch.restarted:
-                self.known = RunState()
-            if batch.events:
-                self.known = advance(self.known, batch.events)
-        return self.known
-
-
 class Overviews:
     """Keeps an overview of each run in a folder; what hasn't changed on the disk isn't read again."""
 
     def __init__(self, runs_dir: Path) -> None:
         self.runs_dir = runs_dir
         self._known: dict[Path, tuple[tuple[Any, ...], Overview]] = {}
-        self._followed: dict[Path, _Followed] = {}
+        self._followed: dict[Path, Follower] = {}
 
     def read(self) -> list[Overview]:
         """Returns the overviews, the newest run first. Takes milliseconds for what is new or running.
@@ -80,7 +62,7 @@ class Overviews:
             OSError: where the folder can't be read.
         """
         found: dict[Path, tuple[tuple[Any, ...], Overview]] = {}
-        followed: dict[Path, _Followed] = {}
+        followed: dict[Path, Follower] = {}
         for path in list_runs(self.runs_dir):
             with contextlib.suppress(OSError):  # Removed since it was listed.
                 files = (path / name for name in ("config.json", "events.jsonl", "result.json"))
@@ -95,18 +77,20 @@ class Overviews:
         self._known, self._followed = found, followed
         return [entry for _, entry in found.values()]
 
-    def _overview(self, path: Path, *, running: bool, followed: dict[Path, _Followed]) -> Overview:
+    def _overview(self, path: Path, *, running: bool, followed: dict[Path, Follower]) -> Overview:
         config = read_json(path / "config.json") or {}
         result = None if running else read_json(path / "result.json")
         state = RunState()
-        with contextlib.suppress(OSError):  # It hasn't told anything yet, or its events are gone.
+        with contextlib.suppress(OSError):  # It hasn't emitted anything yet, or its events are gone.
             if result is not None:
                 state = advance(state, last_events(path / "events.jsonl")[-1:])
             else:
-                item = self._followed.get(path) or _Followed(Tail(path / "events.jsonl"))
-                state = item.read()
+                follower = self._followed.get(path) or Follower(path)
+                while follower.read():
+                    pass
+                state = follower.state
                 if running:
-                    followed[path] = item
+                    followed[path] = follower
         return overview(path, config, state, result, running=running)
 
 
@@ -129,7 +113,7 @@ def overview(
     kind = str(config.get("kind", "?"))
     word = "running" if running else state.finished.status if state.finished is not None else "died"
     study = kind in ("study", "demo")
-    clean, robust = latest(state, study=study) if result is None or word != "done" else accuracies(result)
+    clean, robust = latest(state, study=study) if result is None or word != "done" else accuracies(Result.parse(result))
     stage = state.stages.get(state.now)
     share, left = at_work(state)
     ended = state.finished.message if state.finished is not None and not running else ""
@@ -145,38 +129,33 @@ def overview(
         share=share if running else None,
         seconds_left=left if running else None,
         doing=ended or (stage.title if stage is not None else ""),
-        synthetic=config.get("data") == "shapes",
+        synthetic=is_synthetic(config, kind),
     )
 
 
-def accuracies(result: Mapping[str, Any]) -> tuple[Accuracies, Accuracies]:
+def accuracies(result: Result) -> tuple[Accuracies, Accuracies]:
     """Returns clean and robust accuracy of a result; of a study the range over its networks.
 
     A network's robust accuracy in a study is the lowest at the radius of reference: 8/255, or else the largest.
     """
-    rows = result.get("rows")
-    if not isinstance(rows, list):
-        return _one(result.get("clean_accuracy")), _one(result.get("robust_accuracy"))
-    try:
-        return _of_rows(rows)
-    except (KeyError, TypeError, AttributeError, ValueError, OverflowError):  # Somebody else's idea of rows.
-        return (), ()
+    if result.rows is not None:
+        return of_rows(result.rows)
+    return _one(result.clean_accuracy), _one(result.robust_accuracy)
 
 
-def _of_rows(rows: list[dict[str, Any]]) -> tuple[Accuracies, Accuracies]:
+def of_rows(rows: Sequence[Row]) -> tuple[Accuracies, Accuracies]:
+    """Returns the ranges of a study's clean and robust accuracies."""
     radius = reference_epsilon(rows)
     clean, robust = [], []
     for group in by_network(rows).values():
-        clean += [value for row in group if row.get("attack") is None for value in _one(row["accuracy"])]
-        under = [row for row in group if row.get("attack") and row.get("epsilon") == radius]
-        attacked = [value for row in under for value in _one(row["accuracy"])]
+        clean += [value for row in group if row.attack is None for value in _one(row.accuracy)]
+        attacked = [value for row in group if row.attack and row.epsilon == radius for value in _one(row.accuracy)]
         robust += [min(attacked)] if attacked else []
     return _range(clean), _range(robust)
 
 
-def _one(value: Any) -> Accuracies:
-    """Returns a share, where the value is one."""
-    return (float(value),) if type(value) in (int, float) and 0 <= value <= 1 else ()
+def _one(value: float | None) -> Accuracies:
+    return () if value is None or not 0 <= value <= 1 else (value,)
 
 
 def _range(values: Iterable[float]) -> Accuracies:
@@ -188,9 +167,8 @@ def latest(state: RunState, *, study: bool) -> tuple[Accuracies, Accuracies]:
     """Returns the accuracies of the networks that a study has done, or a training's newest on validation images."""
     # The rows of a network come together at the end of its stage.
     done = {name for name, stage in state.stages.items() if stage.status in ("done", "skipped")}
-    rows = [as_dict(row) for row in state.rows if row.stage is None or row.stage in done]
     if study:
-        return _of_rows(rows)
+        return of_rows([Row.parse(vars(row)) for row in state.rows if row.stage is None or row.stage in done])
     last = {}
     for (_, split, name), series in state.series.items():
         if split == "validation":

@@ -19,25 +19,23 @@ from kerasrobust.events import (
     Event,
     ExamplesSaved,
     Finding,
-    Log,
     Metrics,
     ModelSaved,
     Progress,
     Row,
     RunFinished,
     RunStarted,
+    Severity,
     StageFinished,
     StageStarted,
 )
-from kerasrobust.show.figures import format_accuracy, format_budget, format_interval, format_seconds
+from kerasrobust.show.narrate import narrate, severity
 
 POINTS = 1000
 LINES = 5000
 FINDINGS = 200
 MOST = 1000
-"""Stages, attacks, models and files of images: many more than any run of ours has. Rows: ten times as many."""
-
-Severity = Literal["info", "warning", "error"]
+"""Stages, attacks, models and files of images: far above any real run. Rows: ten times as many."""
 
 
 @dataclass
@@ -53,8 +51,8 @@ class Series:
     filled: int = 0
 
     def add(self, x: float, y: float) -> None:
-        """Appends a measured point; earlier ones at or after `x` are void, as a training was taken up before them."""
-        x, y = float(x), float(y)  # A file may hold integers that are none of a computer's.
+        """Appends a measured point; earlier ones at or after `x` are void, as a training was resumed before them."""
+        x, y = float(x), float(y)  # JSON integers have no bounds.
         while self.xs and self.xs[-1] >= x:
             self.xs.pop()
             self.ys.pop()
@@ -201,6 +199,9 @@ def advance(state: RunState, events: Iterable[Event], skipped: int = 0) -> RunSt
 
 def _apply(state: RunState, event: Event) -> None:
     state.time = event.time
+    stage = state.stages.get(event.stage or "")
+    if (text := narrate(event, stage.title if stage is not None else "")) is not None:
+        _log(state, event, text, severity(event))
     match event:
         case RunStarted():
             _start(state, event)
@@ -221,40 +222,32 @@ def _apply(state: RunState, event: Event) -> None:
         case ExamplesSaved():
             if len(state.examples) < MOST:
                 state.examples[event.path] = event
-            _say(state, event, f"{event.count:,} examples of {event.attack} in {event.path}")
         case ModelSaved():
             if len(state.models) < MOST:
                 state.models[event.name] = event
-            _say(state, event, f"saved {event.name} in {event.path}")
         case Row():
             if len(state.rows) < 10 * MOST:
                 state.rows.append(event)
         case Finding():
             state.found += 1
             state.findings.append(event)
-            _say(state, event, f"{event.message} [{event.code}]", event.severity)
-        case Log():
-            _say(state, event, event.message, event.level)
         case RunFinished():
             state.finished = event
             _stop(state)
-            severity: Severity = "error" if event.status == "failed" else "info"
-            _say(state, event, f"{event.status} after {format_seconds(event.seconds)}. {event.message}", severity)
 
 
-def _say(state: RunState, event: Event, text: str, severity: Severity = "info") -> None:
+def _log(state: RunState, event: Event, text: str, level: Severity = "info") -> None:
     state.logged += 1
-    state.lines.append(Line(event.time, severity, text))
+    state.lines.append(Line(event.time, level, text))
 
 
 def _start(state: RunState, event: RunStarted) -> None:
-    if state.started is not None:  # Taken up again: what was under way is void, and its rows come once more.
+    if state.started is not None:  # Resumed: what was under way is void, and its rows come once more.
         _stop(state)
         state.attacks = [line for line in state.attacks if line.status == "done"]
         state.rows = []
         state.finished = None
     state.started = event
-    _say(state, event, f"run {event.run} ({event.kind}) on {', '.join(map(str, event.devices))}")
 
 
 def _stop(state: RunState) -> None:
@@ -274,7 +267,6 @@ def _start_stage(state: RunState, event: StageStarted) -> None:
     epoch = (before.epoch, before.epochs) if before else (0, 0)
     state.stages[name] = Stage(name=name, title=event.title, began=event.time, epoch=epoch[0], epochs=epoch[1])
     state.now = name
-    _say(state, event, event.title)
 
 
 def _finish_stage(state: RunState, event: StageFinished) -> None:
@@ -282,9 +274,6 @@ def _finish_stage(state: RunState, event: StageFinished) -> None:
     if stage is None:
         return
     state.stages[stage.name] = replace(stage, status=event.status, seconds=event.seconds)
-    words = "skipped, as it was done before" if event.status == "skipped" else event.status
-    severity: Severity = "error" if event.status == "failed" else "info"
-    _say(state, event, f"{stage.title}: {words} ({format_seconds(event.seconds)})", severity)
 
 
 def _progress(state: RunState, event: Progress) -> None:
@@ -301,11 +290,11 @@ def _metrics(state: RunState, event: Metrics) -> None:
     stage = event.stage or ""
     for name, value in event.values.items():
         if value is None:
-            _say(state, event, f"{name} is not a number at step {event.step:,}", "warning")
+            _log(state, event, f"{name} is not a number at step {event.step:,}", "warning")
             continue
         key = (stage, event.split, name)
         if key not in state.series:
-            if len(state.series) >= FINDINGS:  # No run of ours has so many: a file of something else.
+            if len(state.series) >= FINDINGS:  # No real run has so many: a file of something else.
                 continue
             state.series[key] = Series()
         state.series[key].add(event.step, value)
@@ -315,7 +304,7 @@ def _metrics(state: RunState, event: Metrics) -> None:
             for name, value in event.values.items()
             if value is not None
         ]
-        _say(state, event, f"epoch {event.epoch}, validation: {', '.join(parts)}")
+        _log(state, event, f"epoch {event.epoch}, validation: {', '.join(parts)}")
 
 
 def _start_attack(state: RunState, event: AttackStarted) -> None:
@@ -329,7 +318,7 @@ def _start_attack(state: RunState, event: AttackStarted) -> None:
         total=event.examples,
     )
     same = (line.stage, line.attack, line.norm, line.epsilon, line.settings)
-    # An attack that is done once more, in a run that was taken up, takes its own place.
+    # An attack that is repeated in a resumed run replaces the earlier one.
     state.attacks = [
         item for item in state.attacks if (item.stage, item.attack, item.norm, item.epsilon, item.settings) != same
     ]
@@ -359,7 +348,7 @@ def _attack_progress(state: RunState, event: AttackProgress) -> None:
     steps = event.step / event.steps if event.steps > 0 else 0.0
     work = event.total - spared
     share = (event.done - spared + at_hand * steps) / work if work > 0 else 0.0
-    # The first moments go into tracing, and say nothing of the rest.
+    # The first moments go into tracing, and say nothing about the rest.
     left = seconds * (1 - share) / share if 0.02 < share <= 1 else None
     if event.total:
         line.curve.add(seconds, event.survivors / event.total)
@@ -398,8 +387,3 @@ def _finish_attack(state: RunState, event: AttackFinished) -> None:
         median_distance=event.median_distance,
         status="done",
     )
-    budget = format_budget(event.epsilon, event.norm)
-    found = f"robust accuracy {format_accuracy(event.robust_accuracy)} ({format_interval(event.interval)} %)"
-    if event.epsilon is None and event.median_distance is not None:
-        found = f"median distance {event.median_distance:.3g}"
-    _say(state, event, f"{event.attack} {budget}: {found}, {format_seconds(event.seconds)}".replace("  ", " "))

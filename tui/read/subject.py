@@ -1,34 +1,27 @@
-"""What can be compared: runs and saved models, read so that nothing foreign in their files gets further. No Textual."""
+"""What can be compared: runs and saved models, with their figures as rows. No Textual here."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kerasrobust.errors import InputError
+from kerasrobust.records import Card, Result, Row
 from kerasrobust.runs import list_models, read_card, read_json
-from kerasrobust.show.charts import Line, Point, panels
-from kerasrobust.show.compare import figures
-from kerasrobust.show.figures import by_network, network
-from tui.read.cards import SavedModel, interval, number, plain
-from tui.read.overview import Accuracies, Overview, Overviews, accuracies
-from tui.widgets.settings import settings
-
-Row = dict[str, Any]
-"""One row as a study has it: a network under an attack, or without one. Its values are of our types."""
-
-FOREIGN = (KeyError, TypeError, AttributeError, ValueError, OverflowError, RecursionError)
-"""What comes of reading figures from files that aren't ours."""
+from kerasrobust.show.charts import Line, Point, panels, point_at
+from kerasrobust.show.figures import by_network
+from tui.read.cards import SavedModel, plain
+from tui.read.overview import Accuracies, Overview, Overviews, of_rows
+from tui.read.settings import settings
 
 _ENDS = {
     "failed": "It has failed without a result.",
-    "cancelled": "It was cancelled before it had a result. Press r on it in Runs to go on.",
-    "died": "It died without a result. Press r on it in Runs to go on.",
-    "done": "Its result.json is gone, torn, or not one of ours.",
+    "cancelled": "It was cancelled before it had a result. Press r on it in Runs to resume.",
+    "died": "It died without a result. Press r on it in Runs to resume.",
+    "done": "Its result.json is gone, damaged, or not written by kerasrobust.",
 }
 
 
@@ -69,7 +62,7 @@ class Subject:
     @property
     def networks(self) -> list[str]:
         """The names of its networks."""
-        return list(dict.fromkeys(network(row) for row in self.rows))
+        return list(dict.fromkeys(row.network for row in self.rows))
 
 
 class Subjects:
@@ -116,63 +109,53 @@ def run_subject(overview: Overview) -> Subject:
     )
     if overview.state in ("running", "starting"):
         return dataclasses.replace(bare, problem="It is still running: there is nothing to compare until it ends.")
-    try:
-        result = read_json(path / "result.json")
-        if result is None:
-            return dataclasses.replace(bare, problem=_ENDS.get(overview.state, _ENDS["done"]))
-        made = _with_figures(bare, result, _settings(read_json(path / "config.json") or {}))
-    except (InputError, *FOREIGN):
-        return dataclasses.replace(bare, problem="Its result.json is torn, or not one of ours.")
-    if all(row["accuracy"] is None for row in made.rows):
-        return dataclasses.replace(bare, problem="Its result.json has no figures, or none that are ours.")
-    if made.is_study:
-        clean, robust = accuracies({"rows": list(made.rows)})
-    else:
-        clean, robust = _one(result.get("clean_accuracy")), _one(result.get("robust_accuracy"))
-    return dataclasses.replace(made, clean=clean, robust=robust)
+    raw = read_json(path / "result.json")
+    if raw is None:
+        return dataclasses.replace(bare, problem=_ENDS.get(overview.state, _ENDS["done"]))
+    result = Result.parse(raw)
+    made = _with_figures(bare, result, _settings(read_json(path / "config.json") or {}))
+    if all(row.accuracy is None for row in made.rows):
+        return dataclasses.replace(bare, problem="Its result.json has no figures, or was not written by kerasrobust.")
+    if result.rows is not None:
+        clean, robust = of_rows(result.rows)
+        return dataclasses.replace(made, is_study=True, clean=clean, robust=robust)
+    return dataclasses.replace(made, clean=_one(result.clean_accuracy), robust=_one(result.robust_accuracy))
 
 
 def model_subject(path: Path, title: str) -> Subject:
     """Returns a saved model, with the figures of its card."""
     bare = Subject(path, title, "model")
-    try:
-        card = read_card(path)
-        if card is None:
-            return dataclasses.replace(bare, problem="Its card.json can't be read: torn, or not one of ours.")
-        model = SavedModel(path, "", card, 0)
-        trained = model.part("training")
-        # Only what the card says: defaults of today needn't be those of then.
-        told = {key: value for key, value in _settings({**trained, "kind": "train"}).items() if key in trained}
-        made = _with_figures(bare, card, told)
-    except (InputError, *FOREIGN):
-        return dataclasses.replace(bare, problem="Its card.json is not one of ours.")
-    return dataclasses.replace(made, clean=_one(model.clean), robust=_one(model.robust[0]))
+    raw = read_card(path)
+    if raw is None:
+        problem = "Its card.json can't be read: damaged, or not written by kerasrobust."
+        return dataclasses.replace(bare, problem=problem)
+    card = Card.parse(raw)
+    # Only what the card says: defaults of today needn't be those of then.
+    settings = _settings({**card.training, "kind": "train"})
+    made = _with_figures(bare, card, {key: value for key, value in settings.items() if key in card.training})
+    robust, _ = SavedModel(path, "", card, 0).robust
+    return dataclasses.replace(made, clean=_one(card.clean_accuracy), robust=_one(robust))
 
 
-def _one(value: Any) -> Accuracies:
-    known = number(value)
-    return () if known is None else (known,)
+def _one(value: float | None) -> Accuracies:
+    return () if value is None else (value,)
 
 
-def _with_figures(bare: Subject, record: Mapping[str, Any], told: Mapping[str, str]) -> Subject:
-    data = record.get("data") if isinstance(record.get("data"), dict) else {}
-    assert data is not None
-    name, split = plain(data.get("name")), plain(data.get("test_split")) or plain(data.get("split"))
-    count = number(data.get("examples"))
-    images = f"{'' if count is None else f'{count:,.0f} '}images of {name or 'unknown data'} {split}".strip()
-    is_study = "rows" in record and bare.kind != "model"
-    lines = [_of_study(raw) for raw in record["rows"]] if is_study else list(_of_figures(bare, record))
+def _with_figures(bare: Subject, record: Card, settings: Mapping[str, str]) -> Subject:
+    data = record.data
+    name, split = plain(data.name), plain(data.measured)
+    count = "" if data.examples is None else f"{data.examples:,} "
+    images = f"{count}images of {name or 'unknown data'} {split}".strip()
     return dataclasses.replace(
         bare,
         images=images,
         data=name or bare.data,
-        synthetic=data.get("synthetic") is True or name == "shapes",
-        is_study=is_study,
-        rows=tuple(lines),
+        synthetic=data.synthetic,
+        rows=record.table(bare.title),
         settings={
             "kind": "saved model" if bare.kind == "model" else bare.kind,
             "measured on": images,
-            **{str(key).replace("_", " "): plain(value) for key, value in told.items()},
+            **{str(key).replace("_", " "): plain(value) for key, value in settings.items()},
         },
     )
 
@@ -180,55 +163,8 @@ def _with_figures(bare: Subject, record: Mapping[str, Any], told: Mapping[str, s
 def _settings(config: dict[str, Any]) -> dict[str, str]:
     try:
         return settings(config)
-    except FOREIGN:
+    except (TypeError, ValueError, OverflowError, AttributeError):  # Not written by kerasrobust: as it stands.
         return {str(key): plain(value) for key, value in config.items()}
-
-
-def _of_study(raw: Any) -> Row:
-    """Returns a row of a study.
-
-    Raises:
-        KeyError: for what is no row, and the others of `FOREIGN`.
-    """
-    return _row(raw, plain(raw["model"]), raw["training"], raw["randomized"] is True, raw["attack"], raw["accuracy"])
-
-
-def _of_figures(subject: Subject, record: Mapping[str, Any]) -> Iterator[Row]:
-    """Yields the figures of a card, or of a run with one network."""
-    listed = record.get("attacks")
-    attacks = [raw if isinstance(raw, dict) else {} for raw in listed] if isinstance(listed, list) else []
-    for place, line in enumerate(figures(subject.path)):
-        # An attack's result names the saved model, whose name says already what it is.
-        randomized = line["randomized"] is True and line["training"] is not None
-        model = plain(line["model"]).rpartition("/")[2] or subject.title
-        known = model, line["training"], randomized
-        if place == 0:
-            yield _row({"interval": line["clean_interval"]}, *known, None, line["clean_accuracy"])
-        if line["attack"] is not None:
-            more = attacks[place].get("settings") if place < len(attacks) else None
-            yield _row((more if isinstance(more, dict) else {}) | line, *known, line["attack"], line["robust_accuracy"])
-
-
-def _row(raw: Mapping[str, Any], model: str, training: Any, randomized: bool, attack: Any, accuracy: Any) -> Row:
-    epsilon = number(raw.get("epsilon"))
-    return {
-        "model": model,
-        "training": plain(training) or None,
-        "randomized": randomized,
-        "attack": plain(attack) or None,
-        "norm": plain(raw.get("norm")) or None,
-        "epsilon": epsilon if epsilon is None or epsilon >= 0 else None,
-        "steps": _whole(raw.get("steps")),
-        "eot": _whole(raw.get("eot")),
-        "accuracy": number(accuracy),
-        "interval": interval(raw.get("interval")),
-        "median_distance": number(raw.get("median_distance")),
-        "published": number(raw.get("published")),
-    }
-
-
-def _whole(value: Any) -> int | None:
-    return value if type(value) is int else None
 
 
 def difference(row: Row, reference: Subject) -> float | None:
@@ -240,19 +176,19 @@ def difference(row: Row, reference: Subject) -> float | None:
     same = [
         other
         for other in reference.rows
-        if (other["attack"], other["norm"]) == (row["attack"], row["norm"])
-        and _is_close(other["epsilon"], row["epsilon"])
-        and other["accuracy"] is not None
+        if (other.attack, other.norm) == (row.attack, row.norm)
+        and _is_close(other.epsilon, row.epsilon)
+        and other.accuracy is not None
     ]
     if len(reference.networks) > 1:
-        same = [other for other in same if network(other) == network(row)]
-    if not same or row["accuracy"] is None:
+        same = [other for other in same if other.network == row.network]
+    if not same or row.accuracy is None:
         return None
 
     def distance(other: Row) -> tuple[bool, bool, float]:
-        return (other["eot"] or 1) != (row["eot"] or 1), other["steps"] != row["steps"], other["accuracy"]
+        return (other.eot or 1) != (row.eot or 1), other.steps != row.steps, other.accuracy or 0.0
 
-    return float(row["accuracy"] - min(same, key=distance)["accuracy"])
+    return float(row.accuracy - (min(same, key=distance).accuracy or 0.0))
 
 
 def _is_close(first: float | None, second: float | None) -> bool:
@@ -273,12 +209,13 @@ def labelled(subjects: Sequence[Subject]) -> list[list[Row]]:
     for subject in subjects:
         many = len(subject.networks) > 1
         result.append([
-            row | {
-                "model": network(row) if len(subjects) == 1
-                else f"{subject.title} {network(row)}" if many else subject.title,
-                "training": None,
-                "randomized": False,
-            }
+            dataclasses.replace(
+                row,
+                model=row.network if len(subjects) == 1
+                else f"{subject.title} {row.network}" if many else subject.title,
+                training=None,
+                randomized=False,
+            )
             for row in subject.rows
         ])  # fmt: skip
     return result
@@ -308,22 +245,18 @@ def overlaid(subjects: Sequence[Subject]) -> list[Overlay]:
     Other than in a report, those of nothing but points are there as well. Points have the clean accuracy beside them,
     at epsilon 0.
     """
-    rows = [row for group in labelled(subjects) for row in group if row["accuracy"] is not None]
+    rows = [row for group in labelled(subjects) for row in group if row.accuracy is not None]
     names = list(by_network(rows))
-    clean = {
-        network(row): Point(epsilon=0.0, accuracy=row["accuracy"], interval=row["interval"])
-        for row in rows
-        if row["attack"] is None
-    }
+    clean = {row.network: point_at(row, 0.0) for row in rows if row.attack is None}
     made = {(panel.attack, panel.norm): panel.lines for panel in panels(rows)}
     alone: dict[tuple[str, str], list[Line]] = {}
     for row in rows:
-        key = row["attack"], row["norm"] or ""
-        if None in (row["attack"], row["epsilon"]) or key in made:
+        key = row.attack or "", row.norm or ""
+        if row.attack is None or row.epsilon is None or key in made:
             continue
-        point = Point(epsilon=row["epsilon"], accuracy=row["accuracy"], interval=row["interval"])
-        label = f"{network(row)}, EOT {row['eot']}" if (row["eot"] or 1) > 1 else network(row)
-        line = Line(label=label, series=names.index(network(row)), variant=0, points=[point])
+        point = point_at(row, row.epsilon)
+        label = f"{row.network}, EOT {row.eot}" if (row.eot or 1) > 1 else row.network
+        line = Line(label=label, series=names.index(row.network), variant=0, points=[point])
         alone.setdefault(key, []).append(line)
 
     def trace(line: Line) -> Trace:

@@ -1,10 +1,13 @@
-"""What the main screens share: the line with the places above, the keys below."""
+"""What the main screens share: the line with the places above, the keys below, and folders that are read."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, cast
+import time
+from pathlib import Path
+from typing import Any, ClassVar, cast
 
 from rich.text import Text
+from textual import work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.events import Click
@@ -12,15 +15,19 @@ from textual.screen import Screen
 from textual.widget import Widget
 from textual.widgets import Footer
 
-if TYPE_CHECKING:
-    from tui.app import Lab
+from kerasrobust.errors import InputError
+from tui.messages import FoldersRead, Go
+from tui.session import Host, Session
 
 PLACES = {"runs": "Runs", "new": "New", "models": "Models", "compare": "Compare", "system": "System"}
 """The five places, in the order of their keys 1 to 5."""
 
+REST = 50
+"""A folder rests this many times as long as reading it took: thousands of runs don't keep a core busy."""
+
 
 class Places(Widget):
-    """The top line: where one is, and where one can go, by number or by click."""
+    """The top line: the current screen and its neighbours, which a click or a number goes to."""
 
     DEFAULT_CSS = """
     Places { height: 1; dock: top; background: $panel; color: $foreground; }
@@ -53,7 +60,7 @@ class Places(Widget):
     def on_click(self, event: Click) -> None:
         for end, place in self._ends:
             if event.x < end:
-                cast("Lab", self.app).show(place)
+                self.post_message(Go(place))
                 return
 
 
@@ -69,9 +76,9 @@ class MainScreen(Screen[None]):
     ]
 
     @property
-    def lab(self) -> Lab:
-        """The app, with its type."""
-        return cast("Lab", self.app)
+    def session(self) -> Session:
+        """The folders and runs of the app."""
+        return cast(Host, self.app).session
 
     def compose(self) -> ComposeResult:
         yield Places(self.PLACE)
@@ -86,9 +93,82 @@ class MainScreen(Screen[None]):
         """Shows a title beside the places."""
         self.query_one(Places).entitle(title)
 
+    def say(self, message: str) -> None:
+        """Shows a message for a moment."""
+        self.app.notify(message, markup=False)
+
+    def fail(self, message: str) -> None:
+        """Shows what went wrong."""
+        self.app.notify(message, severity="error", timeout=10, markup=False)
+
+    def cancel(self, run: Path) -> None:
+        """Asks the run in a folder to stop, and says what was done."""
+        try:
+            self.say(f"{run.name}: {self.session.runner.cancel(run)}.")
+        except InputError as error:
+            self.fail(str(error))
+
     def action_back(self) -> None:
-        """Leaves an input; then the screen, where it lies on another one."""
+        """Leaves an input; then the screen, if it lies on another one."""
         if len(self.app.screen_stack) > 1:
             self.app.pop_screen()
         elif self.focused is not None:
             self.set_focus(None)
+
+
+class FolderScreen(MainScreen):
+    """A screen of what lies in folders, which it reads again and again while it is the current one.
+
+    Subclasses call `keep_reading` when they are mounted, read in `read_folders` and show in `show_found`.
+    """
+
+    READS: ClassVar[str] = "The folders"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.was_read = False
+        self._problem = ""
+        self._looked: float | None = None
+        self._rest = 0.0
+
+    def read_folders(self) -> Any:
+        """Returns what there is, or None if nothing has changed; runs in a thread and may raise OSError."""
+        raise NotImplementedError
+
+    def show_found(self, found: Any) -> None:
+        """Shows what was read; None if the folders can't be read."""
+        raise NotImplementedError
+
+    def keep_reading(self, period: float) -> None:
+        """Reads the folders now and every `period` seconds."""
+        self.set_interval(period, self.look)
+        self.look()
+
+    def on_screen_resume(self) -> None:
+        if self._looked is not None:
+            self.look()
+
+    def look(self) -> None:
+        """Reads the folders, unless nobody can see them or they were read a moment ago."""
+        now = time.monotonic()
+        if (self.is_current or not self.was_read) and (self._looked is None or now - self._looked >= self._rest):
+            self._looked = now
+            self._read_folders()
+
+    @work(thread=True, exclusive=True)
+    def _read_folders(self) -> None:
+        began = time.monotonic()
+        try:
+            message = FoldersRead(self.read_folders())
+        except OSError as error:
+            message = FoldersRead(None, f"{self.READS} can't be read: {error.strerror} ({error.filename}).")
+        self._rest = REST * (time.monotonic() - began)
+        if message.found is not None or message.problem:
+            self.post_message(message)
+
+    def on_folders_read(self, message: FoldersRead) -> None:
+        self.was_read = self.was_read or not message.problem
+        if message.problem and message.problem != self._problem:
+            self.fail(message.problem)
+        self._problem = message.problem
+        self.show_found(message.found)

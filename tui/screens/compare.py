@@ -5,26 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
-from textual import on, work
+from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.events import Resize
-from textual.message import Message
 from textual.widgets import ContentSwitcher, DataTable, Static, Tab, Tabs
 
 from tui.read.subject import Subject, Subjects
-from tui.screens.base import MainScreen
+from tui.screens.base import FolderScreen
 from tui.widgets.choose import EMPTY, ChoosePane
+from tui.widgets.layout import COMPARISON
 from tui.widgets.overlay import OverlayPane
 from tui.widgets.side_by_side import FiguresPane, SettingsTable, StudiesPane
-from tui.widgets.table import as_text
+from tui.widgets.table import copy
 
 PERIOD = 2.0
 """Seconds between two looks at the folders."""
-
-WIDE = 140
-"""From this many columns on the list stands beside what it is chosen for."""
 
 NOTHING = """Nothing is chosen yet.
 
@@ -42,19 +39,7 @@ _TABS = {
 Pane = FiguresPane | SettingsTable | StudiesPane | OverlayPane
 
 
-class SubjectsRead(Message):
-    """The folders were read."""
-
-    def __init__(self, subjects: list[Subject], problem: str) -> None:
-        super().__init__()
-        self.subjects = subjects
-        self.problem = problem
-
-    def can_replace(self, message: Message) -> bool:
-        return isinstance(message, SubjectsRead)
-
-
-class CompareScreen(MainScreen):
+class CompareScreen(FolderScreen):
     """The list of runs and models, and what is to be said of those that are chosen."""
 
     PLACE = "compare"
@@ -85,10 +70,8 @@ class CompareScreen(MainScreen):
 
     def __init__(self) -> None:
         super().__init__()
-        self._subjects: list[Subject] = []
+        self._subjects: list[Subject] | None = None
         self._reader: Subjects | None = None
-        self._read = False
-        self._problem = ""
         self._chosen: list[Path] = []
         self._pinned: Path | None = None
         self._tab = "choose"
@@ -105,44 +88,27 @@ class CompareScreen(MainScreen):
                 yield OverlayPane(id="epsilon")
 
     def on_mount(self) -> None:
-        self._reader = Subjects(self.lab.runs_dir, self.lab.models_dir)
-        self.set_interval(PERIOD, self._look)
-        self._read_folders()
+        self._reader = Subjects(self.session.runs_dir, self.session.models_dir)
+        self.keep_reading(PERIOD)
         self.query_one(ChoosePane).table.focus()
 
-    def on_screen_resume(self) -> None:
-        if self._reader is not None:
-            self._read_folders()
-
     def on_resize(self, event: Resize) -> None:
-        self.set_class(event.size.width >= WIDE, "wide")
+        self.set_class(event.size.width >= COMPARISON, "wide")
         if self.has_class("wide") and self._tab == "choose":
             # The list is beside, and its tab is gone.
             self.query_one(Tabs).active = "tab-figures"
 
-    def _look(self) -> None:
-        if self.is_current:
-            self._read_folders()
-
-    @work(thread=True, exclusive=True)
-    def _read_folders(self) -> None:
+    def read_folders(self) -> list[Subject]:
         assert self._reader is not None
-        try:
-            message = SubjectsRead(self._reader.read(), "")
-        except OSError as error:
-            message = SubjectsRead([], f"The folders can't be read: {error.strerror} ({error.filename}).")
-        self.post_message(message)
+        return self._reader.read()
 
-    def on_subjects_read(self, message: SubjectsRead) -> None:
-        if message.problem and message.problem != self._problem:
-            self.lab.fail(message.problem)
-        self._problem = message.problem
-        if message.problem or (self._read and message.subjects == self._subjects):
+    def show_found(self, found: list[Subject] | None) -> None:
+        if found is None or found == self._subjects:
             return
-        self._read, self._subjects = True, message.subjects
-        usable = {subject.path for subject in self._subjects if not subject.problem}
+        self._subjects = found
+        usable = {subject.path for subject in found if not subject.problem}
         for path in [path for path in self._chosen if path not in usable]:
-            self.lab.tell(f"{path.name} can no longer be compared: it is gone, or under way again.")
+            self.say(f"{path.name} can no longer be compared: it is gone, or under way again.")
             self._chosen.remove(path)
         self._show()
 
@@ -153,17 +119,19 @@ class CompareScreen(MainScreen):
 
     def _in_order(self) -> list[Subject]:
         """Returns the chosen subjects, the reference first."""
-        by_path = {subject.path: subject for subject in self._subjects}
+        by_path = {subject.path: subject for subject in self._subjects or []}
         paths = sorted(self._chosen, key=lambda path: path != self.reference)
         return [by_path[path] for path in paths]
 
     def _show(self) -> None:
         subjects = self._in_order()
         self.set_class(self._tab != "choose", "results")
-        empty = EMPTY.format(runs=self.lab.runs_dir, models=self.lab.models_dir) if self._read else "reading..."
-        self.query_one(ChoosePane).show(self._subjects, self._chosen, self.reference, empty)
+        empty = (
+            EMPTY.format(runs=self.session.runs_dir, models=self.session.models_dir) if self.was_read else "reading..."
+        )
+        self.query_one(ChoosePane).show(self._subjects or [], self._chosen, self.reference, empty)
         words = [
-            f"{len(subjects)} of {len(self._subjects)} chosen",
+            f"{len(subjects)} of {len(self._subjects or [])} chosen",
             f"reference {subjects[0].title}" if subjects else "",
         ]
         self.entitle(", ".join(filter(None, words)))
@@ -238,7 +206,7 @@ class CompareScreen(MainScreen):
 
     def _refuse(self, subject: Subject) -> bool:
         if subject.problem:
-            self.lab.fail(f"{subject.title} can't be compared. {subject.problem}")
+            self.fail(f"{subject.title} can't be compared. {subject.problem}")
         return bool(subject.problem)
 
     def action_search(self) -> None:
@@ -259,5 +227,4 @@ class CompareScreen(MainScreen):
         """Copies the table: the list where it has the focus, else the one beside it."""
         chooser, pane = self.query_one(ChoosePane), self._pane()
         table: DataTable[Any] = chooser.table if pane is None or chooser.has_focus_within else pane.table
-        self.app.copy_to_clipboard(as_text(table))
-        self.lab.tell("Copied the table.")
+        copy(table)

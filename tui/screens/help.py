@@ -1,4 +1,4 @@
-"""The help: every key of the place where one is, and what it does."""
+"""The help: every key of the current screen, and what it does."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ class HelpScreen(ModalScreen[None]):
             binding = active.binding
             if not binding.description:
                 continue
-            own = type(active.node).__module__.startswith("tui.")
-            where = "Everywhere" if active.node is self.app else "Here" if own else "Moving about"
+            # Every binding of this UI has an id; Textual's own, which move cursors and scroll, have none.
+            where = "Everywhere" if active.node is self.app else "Here" if binding.id else "Moving about"
             keys, _ = groups.setdefault(where, {}).setdefault(
                 binding.action, ([], binding.tooltip or binding.description)
             )

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
 from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
-from textual import on, work
+from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container, Vertical, VerticalScroll
 from textual.events import Resize
-from textual.message import Message
 from textual.widgets import DataTable, Input, Static
 
 from kerasrobust.config import ImportConfig
 from kerasrobust.errors import InputError
+from kerasrobust.records import Card, number
 from kerasrobust.show.figures import format_epsilon
-from tui.read.cards import SavedModel, accuracy, attack_text, interval, number, plain, read_models, shape_text, stamps
-from tui.screens.base import MainScreen
+from tui.messages import Edit, Start
+from tui.read.cards import SavedModel, accuracy, attack_text, plain, read_models, shape_text, stamps
+from tui.screens.base import FolderScreen
 from tui.screens.dialogs import Ask
-from tui.screens.runs import WIDE
-from tui.widgets.table import as_text
+from tui.widgets.layout import DETAILS
+from tui.widgets.search import Search
+from tui.widgets.table import bring_up_to_date, copy
 
 PERIOD = 2.0
 """Seconds between two looks at the folders."""
@@ -38,25 +41,13 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-class ModelsRead(Message):
-    """The folders were read."""
-
-    def __init__(self, models: list[SavedModel], problem: str) -> None:
-        super().__init__()
-        self.models = models
-        self.problem = problem
-
-    def can_replace(self, message: Message) -> bool:
-        return isinstance(message, ModelsRead)
-
-
-class ModelsScreen(MainScreen):
+class ModelsScreen(FolderScreen):
     """The table of saved models, with the card or the layers of the one at the cursor."""
 
     PLACE = "models"
+    READS = "The models"
     DEFAULT_CSS = """
-    ModelsScreen #search { dock: bottom; display: none; }
-    ModelsScreen #search.shown { display: block; }
+    ModelsScreen #search { dock: bottom; }
     ModelsScreen #models { height: 1fr; }
     ModelsScreen #detail { height: 10; border-top: solid $primary; }
     ModelsScreen #detail:focus-within { height: 15; }
@@ -86,18 +77,17 @@ class ModelsScreen(MainScreen):
         self._models: list[SavedModel] = []
         self._shown: list[SavedModel] = []
         self._stamps: list[tuple[Path, int]] | None = None
-        self._told: SavedModel | None = None
-        self._problem = ""
+        self._detailed: SavedModel | None = None
 
     def content(self) -> ComposeResult:
-        yield Input(placeholder="Filter by name, architecture, training, data; escape ends", id="search")
+        yield Search("Filter by name, architecture, training, data; escape ends", id="search")
         yield Static("", id="empty", markup=False)
         with Container(id="body"):
             models: DataTable[Any] = DataTable(cursor_type="row", id="models")
             yield models
             with Vertical(id="detail"):
                 with VerticalScroll(id="card"):
-                    yield Static("", id="told", markup=False)
+                    yield Static("", id="story", markup=False)
                 layers: DataTable[Any] = DataTable(cursor_type="row", id="layers")
                 yield layers
 
@@ -106,85 +96,56 @@ class ModelsScreen(MainScreen):
         models.add_columns(*_COLUMNS)
         models.fixed_columns = 1
         layers.add_columns("layer", "type", "output shape", "parameters")
-        told = EMPTY.format(folder=self.lab.models_dir, runs=self.lab.runs_dir)
-        self.query_one("#empty", Static).update(told)
-        self.set_interval(PERIOD, self._look)
-        self._read_folders()
+        empty = EMPTY.format(folder=self.session.models_dir, runs=self.session.runs_dir)
+        self.query_one("#empty", Static).update(empty)
+        self.keep_reading(PERIOD)
         models.focus()
 
     def on_resize(self, event: Resize) -> None:
-        self.set_class(event.size.width >= WIDE, "wide")
-
-    def on_screen_resume(self) -> None:
-        if self._stamps is not None:
-            self._read_folders()
+        self.set_class(event.size.width >= DETAILS, "wide")
 
     def _table(self, name: str) -> DataTable[Any]:
         return self.query_one(f"#{name}", DataTable)
 
-    def _look(self) -> None:
-        if self.is_current:
-            self._read_folders()
+    def read_folders(self) -> list[SavedModel] | None:
+        now = stamps(self.session.models_dir, self.session.runs_dir)
+        if now == self._stamps:
+            return None
+        found = read_models(self.session.models_dir, self.session.runs_dir)
+        self._stamps = now
+        return found
 
-    @work(thread=True, exclusive=True)
-    def _read_folders(self) -> None:
-        """Reads the models again, where any came or went."""
-        found: list[SavedModel] = []
-        problem = ""
-        try:
-            now = stamps(self.lab.models_dir, self.lab.runs_dir)
-            if now == self._stamps:
-                return
-            found = read_models(self.lab.models_dir, self.lab.runs_dir)
-            self._stamps = now
-        except OSError as error:
-            problem = f"The models can't be read: {error.strerror} ({error.filename})."
-        self.post_message(ModelsRead(found, problem))
-
-    def on_models_read(self, message: ModelsRead) -> None:
-        self._models = message.models
-        if message.problem and message.problem != self._problem:
-            self.lab.fail(message.problem)
-        self._problem = message.problem
+    def show_found(self, found: list[SavedModel] | None) -> None:
+        self._models = found or []
         self._show()
 
     def _show(self) -> None:
-        words = self.query_one("#search", Input).value.lower().split()
-
-        def fits(model: SavedModel) -> bool:
-            text = "\t".join(cell.plain for cell in _cells(model)).lower()
-            return all(word in text for word in words)
-
-        at = self._at_cursor()
-        self._shown = list(filter(fits, self._models))
-        table = self._table("models")
-        table.clear()
-        for model in self._shown:
-            table.add_row(*_cells(model), key=str(model.path))
-        paths = [model.path for model in self._shown]
-        if at is not None and at.path in paths:
-            table.move_cursor(row=paths.index(at.path), animate=False)
+        fits = self.query_one(Search).fits
+        rows = [(model, _cells(model)) for model in self._models]
+        rows = [(model, cells) for model, cells in rows if fits("\t".join(cell.plain for cell in cells))]
+        self._shown = [model for model, _ in rows]
+        bring_up_to_date(self._table("models"), {str(model.path): cells for model, cells in rows})
         hidden = len(self._models) - len(self._shown)
         self.set_class(not self._models, "empty")
         self.entitle(f"{len(self._models)} models{f', {hidden} hidden by the filter' if hidden else ''}")
-        self._tell()
+        self._show_detail()
 
     def _at_cursor(self) -> SavedModel | None:
         row = self._table("models").cursor_row
         return self._shown[row] if 0 <= row < len(self._shown) else None
 
     @on(DataTable.RowHighlighted, "#models")
-    def _tell(self) -> None:
+    def _show_detail(self) -> None:
         """Shows the card and the layers of the model at the cursor."""
         model = self._at_cursor()
-        if model is self._told and model is not None:
+        if model is self._detailed and model is not None:
             return
-        self._told = model
-        self.query_one("#told", Static).update(_story(model) if model else "No model fits the filter.")
+        self._detailed = model
+        self.query_one("#story", Static).update(_story(model) if model else "No model fits the filter.")
         self.query_one("#card").scroll_home(animate=False)
         layers = self._table("layers")
         layers.clear()
-        for layer in model.items("layers") if model else []:
+        for layer in model.known.layers if model else ():
             count = number(layer.get("parameters"))
             layers.add_row(
                 Text(plain(layer.get("name"))),
@@ -210,20 +171,20 @@ class ModelsScreen(MainScreen):
         self._with_model(SavedModel.attack_config)
 
     def action_train_on(self) -> None:
-        """Opens the form with a training that goes on from the model."""
+        """Opens the form with a training that starts from the model."""
         self._with_model(SavedModel.train_config)
 
     def _with_model(self, configure: Any) -> None:
         model = self._at_cursor()
         if model is None:
-            self.lab.fail("There is no model here. Press i to import one, or 2 to train one.")
+            self.fail("There is no model here. Press i to import one, or 2 to train one.")
             return
         try:
             config = configure(model)
         except InputError as error:
-            self.lab.fail(f"The card of {model.title}: {error}")
+            self.fail(f"The card of {model.title}: {error}")
             return
-        self.lab.new_run(config)
+        self.post_message(Edit(config))
 
     def action_import(self) -> None:
         """Asks for someone's model and imports it."""
@@ -239,7 +200,7 @@ class ModelsScreen(MainScreen):
                 if not Path(path).expanduser().exists():
                     return f"✗ There is nothing at {path}."
                 made = config(path, name)
-                if (self.lab.models_dir / str(made.name)).exists():
+                if (self.session.models_dir / str(made.name)).exists():
                     return f"✗ A saved model {made.name!r} exists. Choose another name."
             except (InputError, OSError, RuntimeError) as error:  # The last for the home of nobody.
                 return f"✗ {error}"
@@ -247,7 +208,7 @@ class ModelsScreen(MainScreen):
 
         def answered(answers: tuple[str, ...] | None) -> None:
             if answers is not None:
-                self.lab.start(config(*answers))
+                self.post_message(Start(config(*answers)))
 
         question = (
             "Import someone's model: a .keras or .h5 file, or a SavedModel folder. "
@@ -258,9 +219,7 @@ class ModelsScreen(MainScreen):
 
     def action_search(self) -> None:
         """Opens the filter."""
-        search = self.query_one("#search", Input)
-        search.add_class("shown")
-        search.focus()
+        self.query_one(Search).open()
 
     @on(Input.Changed, "#search")
     def _searched(self) -> None:
@@ -273,92 +232,93 @@ class ModelsScreen(MainScreen):
     def action_back(self) -> None:
         """Goes back from the detail to the table, and ends the filter."""
         if not self.query_one("#detail").has_focus_within:
-            search = self.query_one("#search", Input)
-            search.value = ""
-            search.remove_class("shown")
+            self.query_one(Search).end()
         self._table("models").focus()
 
     def action_copy(self) -> None:
         """Copies the table: the layers where they have the focus, else the models."""
         layers = self._table("layers")
-        self.app.copy_to_clipboard(as_text(layers if layers.has_focus else self._table("models")))
-        self.lab.tell("Copied the table.")
+        copy(layers if layers.has_focus else self._table("models"))
 
 
 def _cells(model: SavedModel) -> list[Text]:
-    parameters = "" if model.parameters is None else f"{model.parameters:,}"
-    attacks = len(model.items("attacks"))
+    card, strongest = model.known, model.strongest
+    others = f", of {len(card.attacks)}" if len(card.attacks) > 1 else ""
     return [
         Text(model.title, no_wrap=True),
-        Text(accuracy(model.clean) or "-", justify="right"),
+        Text(accuracy(card.clean_accuracy) or "-", justify="right"),
         Text(accuracy(*model.robust) or "-"),
-        Text(f"{attack_text(model.strongest)}{f', of {attacks}' if attacks > 1 else ''}"),
-        Text(model.architecture),
-        Text(plain(model.part("training").get("training"))),
-        Text("yes" if model.is_randomized else "no"),
-        Text(f"{model.data}{' (synthetic)' if model.part('data').get('synthetic') is True else ''}"),
-        Text(parameters, justify="right"),
+        Text(f"{attack_text(strongest) if strongest else ''}{others}"),
+        Text(plain(card.architecture).rpartition("/")[2]),
+        Text(plain(card.training.get("training"))),
+        Text("yes" if card.randomized else "no"),
+        Text(f"{plain(card.data.name)}{' (synthetic)' if card.data.synthetic else ''}"),
+        Text("" if card.parameters is None else f"{card.parameters:,}", justify="right"),
         Text(decimal(model.size), justify="right"),
     ]
 
 
 def _story(model: SavedModel) -> Table:
-    """Returns a card, a line for each thing that it tells."""
+    """Returns a card as a table, a line for each thing that it holds."""
     table = Table.grid(padding=(0, 1), expand=True)
     table.add_column(width=16, style="dim")
     table.add_column(ratio=1, overflow="fold")
-
-    def tell(label: str, value: str) -> None:
-        if value:
-            table.add_row(Text(label), Text(value))
-
-    tell("model", f"{model.title}, in {model.path}")
+    lines = [("model", f"{model.title}, in {model.path}")]
     if model.card is None:
-        tell("! card", "Its card.json can't be read: torn, or not one of ours. The model may still be attacked.")
-        return table
+        problem = "Its card.json can't be read: damaged, or not written by kerasrobust."
+        lines.append(("! card", f"{problem} The model may still be attacked."))
+    else:
+        lines += [*_figures(model, model.card), *_network(model.card)]
+        lines += [("! warning", plain(doubt.message)) for doubt in model.card.doubts]
+        lines += [*_training(model.card), *_origin(model.card), ("size", decimal(model.size))]
+    for label, value in lines:
+        if value or label.startswith("\n"):
+            table.add_row(Text(label), Text(value))
+    return table
 
-    clean = interval(model.card.get("clean_interval"))
-    tell("clean", accuracy(model.clean, clean) or "not measured")
-    attacks = model.items("attacks")
-    for attack in attacks:
-        settings = attack.get("settings")
+
+def _figures(model: SavedModel, card: Card) -> Iterator[tuple[str, str]]:
+    yield "clean", accuracy(card.clean_accuracy, card.clean_interval) or "not measured"
+    for attack in card.attacks:
         more = [
-            f"{plain(settings[key])} {word}"
+            f"{plain(value)} {word}"
             for key, word in (("steps", "steps"), ("eot", "EOT passes"), ("restarts", "restarts"))
-            if isinstance(settings, dict) and (number(settings.get(key)) or 0) > 1
+            if (number(value := attack.settings.get(key)) or 0) > 1
         ]
-        figure = accuracy(number(attack.get("robust_accuracy")), interval(attack.get("interval"))) or "not measured"
-        tell("robust", f"{figure} under {', '.join([attack_text(attack), *more])}")
-    if len(attacks) > 1:
-        tell("all together", accuracy(*model.robust))
-    data = model.part("data")
-    examples = number(data.get("examples"))
-    on_what = f"{'' if examples is None else f'{examples:,.0f} images of '}{model.data} {plain(data.get('test_split'))}"
-    tell("measured on", on_what.strip())
-    tell("synthetic", "yes: generated pictures, not photographs" if data.get("synthetic") is True else "")
-    shape = shape_text(model.card.get("image_shape"))
-    tell("network", ", ".join(part for part in (
-        model.architecture,
-        "randomized" if model.is_randomized else "",
-        f"{model.parameters:,} parameters" if model.parameters is not None else "",
+        figure = accuracy(attack.robust_accuracy, attack.interval) or "not measured"
+        yield "robust", f"{figure} under {', '.join([attack_text(attack), *more])}"
+    if len(card.attacks) > 1:
+        yield "all together", accuracy(*model.robust)
+    data = card.data
+    images = "" if data.examples is None else f"{data.examples:,} images of "
+    yield "measured on", f"{images}{plain(data.name)} {plain(data.test_split)}".strip()
+    yield "synthetic", "yes: generated pictures, not photographs" if data.synthetic else ""
+
+
+def _network(card: Card) -> Iterator[tuple[str, str]]:
+    shape = shape_text(card.image_shape)
+    parts = (
+        plain(card.architecture).rpartition("/")[2],
+        "randomized" if card.randomized else "",
+        f"{card.parameters:,} parameters" if card.parameters is not None else "",
         f"images {shape}" if shape else "",
-        f"{model.text('classes')} classes" if model.text("classes") else "",
-    ) if part))  # fmt: skip
-    for warning in model.items("warnings"):
-        tell("! warning", plain(warning.get("message")))
-    training = model.part("training")
-    if training:
-        table.add_row(Text("\ntraining"), "")
-    for key, value in training.items():
+        f"{plain(card.classes)} classes" if card.classes else "",
+    )
+    yield "network", ", ".join(filter(None, parts))
+
+
+def _training(card: Card) -> Iterator[tuple[str, str]]:
+    if card.training:
+        yield "\ntraining", ""
+    for key, value in card.training.items():
         if isinstance(value, bool):
             value = "yes" if value else "no"
         words = " ".join(map(plain, value)) if isinstance(value, list) else plain(value)
         radius = number(value) if key in ("epsilon", "step_size") else None
-        tell(plain(key).replace("_", " "), format_epsilon(radius) if radius is not None else words)
-    seed = model.text("seed")
-    tell("seed", seed if "seed" not in training else "")
-    tell("command", model.text("command"))
-    versions = [f"{plain(name)} {plain(version)}" for name, version in model.part("versions").items()]
-    tell("versions", ", ".join(versions))
-    tell("size", decimal(model.size))
-    return table
+        yield plain(key).replace("_", " "), format_epsilon(radius) if radius is not None else words
+
+
+def _origin(card: Card) -> Iterator[tuple[str, str]]:
+    yield "seed", "" if "seed" in card.training else plain(card.seed)
+    yield "command", plain(card.command)
+    yield "versions", ", ".join(f"{plain(name)} {plain(version)}" for name, version in card.versions.items())

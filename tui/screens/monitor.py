@@ -15,25 +15,23 @@ from textual.events import Resize
 from textual.widget import Widget
 from textual.widgets import TabbedContent, TabPane
 
-from kerasrobust.errors import InputError
 from kerasrobust.events import printable
 from kerasrobust.runs import is_locked
-from kerasrobust.tail import Tail
 from tui.messages import RunRead
-from tui.read.state import RunState, advance
+from tui.read.follow import Follower
+from tui.read.state import RunState
 from tui.screens.base import MainScreen
 from tui.widgets.attacks import AttacksPane
 from tui.widgets.curves import CurvesPane
 from tui.widgets.gallery import GalleryPane
+from tui.widgets.layout import STAGES
 from tui.widgets.log import LogPane, last_lines
 from tui.widgets.settings import SettingsPane
 from tui.widgets.status import Stages, Status
 from tui.widgets.study import StudyPane
 
 PERIOD = 0.25
-"""Seconds between two looks at the file of events: as often as the engine tells its progress."""
-
-WIDE = 120
+"""Seconds between two looks at the file of events: about as often as the engine emits progress."""
 
 _TABS = {
     "curves": "Curves (m)",
@@ -73,7 +71,7 @@ class MonitorScreen(MainScreen):
         Binding("a", "tab('attacks')", "Attacks", id="tab-attacks", show=False, tooltip="Attacks, live, and survivors"),
         Binding("g", "tab('gallery')", "Gallery", id="tab-gallery", show=False, tooltip="Adversarial images"),
         Binding("t", "tab('study')", "Table", id="tab-study", show=False, tooltip="The study's table"),
-        Binding("l", "tab('log')", "Log", id="tab-log", show=False, tooltip="What the run told, and console.log"),
+        Binding("l", "tab('log')", "Log", id="tab-log", show=False, tooltip="The run's messages, and console.log"),
         Binding(
             "i", "tab('settings')", "Settings", id="tab-settings", show=False, tooltip="Settings, command, versions"
         ),
@@ -90,7 +88,7 @@ class MonitorScreen(MainScreen):
         self._paused = False
         self._held: RunRead | None = None
         self._caught_up = False
-        self._told = 0
+        self._notified = 0
         self._chosen_tab = False
         self._left = threading.Event()
 
@@ -119,41 +117,35 @@ class MonitorScreen(MainScreen):
         self._left.set()
 
     def on_resize(self, event: Resize) -> None:
-        self.set_class(event.size.width >= WIDE, "wide")
+        self.set_class(event.size.width >= STAGES, "wide")
 
     @work(thread=True)
     def _follow(self) -> None:
         """Reads what is new, a piece at a time, until the screen is closed."""
-        tail, state, source = Tail(self.path / "events.jsonl"), RunState(), 0
+        follower = Follower(self.path)
         shown: object = None
         while not self._left.is_set():
             problem, more = "", False
             try:
-                batch = tail.read(brief=True)
-                more = batch.more
-                if batch.restarted:
-                    source += 1
-                    state = RunState(source=source)
-                if batch.events or batch.skipped:
-                    state = advance(state, batch.events, batch.skipped)
+                more = follower.read()
             except FileNotFoundError:
-                problem = self._missing(state)
+                problem = self._missing(follower.state)
             except OSError as error:
                 problem = f"Its events can't be read: {error.strerror}."
-            living = is_locked(self.path)
-            # Nothing happens while a graph is compiled, but the time that passes is to be seen.
+            living, state = is_locked(self.path), follower.state
+            # Nothing happens while a graph is compiled, but the time that passes is shown.
             news = (state, living, problem, more, int(time.time()) if living else 0)
             if news != shown:
                 shown = news
                 self.post_message(RunRead(state, living=living, problem=problem, caught_up=not more))
             if not more:
-                # Of a run that has ended, nothing new is expected; but it may be taken up again.
+                # A run that has ended may be resumed, but that is rare.
                 self._left.wait(PERIOD if living else 4 * PERIOD)
 
     def _missing(self, state: RunState) -> str:
         if self.path.is_dir():
-            return "It hasn't told anything yet." if state.started is None else "Its file of events has vanished."
-        return "" if self.path in self.lab.runner.children else f"The run's folder is gone: {self.path}"
+            return "There are no events yet." if state.started is None else "Its file of events has vanished."
+        return "" if self.path in self.session.runner.children else f"The run's folder is gone: {self.path}"
 
     def on_run_read(self, message: RunRead) -> None:
         if self._paused:
@@ -162,7 +154,7 @@ class MonitorScreen(MainScreen):
         self.state, self._problem = message.state, message.problem
         self.word = self._word(message.living)
         if message.caught_up:
-            self._tell_findings()
+            self._notify_findings()
         if not self._chosen_tab and self.state.started is not None:
             self._open_what_there_is(message)
         self._caught_up = message.caught_up
@@ -181,7 +173,7 @@ class MonitorScreen(MainScreen):
     def _word(self, living: bool) -> str:
         if living:
             return "running"
-        child = self.lab.runner.children.get(self.path)
+        child = self.session.runner.children.get(self.path)
         if child is not None and not child.ended:
             if self.state.finished is not None:
                 return self.state.finished.status
@@ -190,21 +182,21 @@ class MonitorScreen(MainScreen):
             return self.state.finished.status
         return "died"
 
-    def _tell_findings(self) -> None:
-        """Tells of new warnings as they come, but not of those that were there when the run was opened."""
-        fresh = self.state.found - self._told
+    def _notify_findings(self) -> None:
+        """Notifies of warnings as they come, but not of those that were there when the run was opened."""
+        fresh = self.state.found - self._notified
         if self._caught_up and fresh > 0:
             for finding in list(self.state.findings)[-fresh:]:
                 severity = "information" if finding.severity == "info" else finding.severity
                 self.app.notify(finding.message, title=finding.code, severity=severity, markup=False)
-        self._told = self.state.found
+        self._notified = self.state.found
 
     def _show(self) -> None:
         if self._paused or not self.is_mounted:
             return
         notes = self._problem if self._caught_up else "reading..." if self.state.started else self._problem
         if self.state.skipped:
-            notes = f"{notes} {self.state.skipped:,} lines can't be read (torn, foreign or newer)".strip()
+            notes = f"{notes} {self.state.skipped:,} lines can't be read (damaged, foreign or newer)".strip()
         self.query_one(Status).show(self.state, self.word, notes=notes, last_words=self._last_words())
         self.query_one(Stages).show(self.state)
         self._pane().show(self.state)
@@ -213,11 +205,11 @@ class MonitorScreen(MainScreen):
         """Returns how a run that ended badly has ended, and the end of its log."""
         if self.word not in ("died", "failed"):
             return ""
-        child = self.lab.runner.children.get(self.path)
+        child = self.session.runner.children.get(self.path)
         words = [child.exit_words()] if child is not None and child.exit_words() else []
         if child is not None and child.message():
             words.append(child.message())
-        words.append("r in the list of runs goes on from what is saved. The end of console.log (l, k):")
+        words.append("Press r in the list of runs to resume. The end of console.log (l, k):")
         try:
             words += [line[:200] for line in last_lines(self.path / "console.log", 2)]
         except OSError:
@@ -260,7 +252,4 @@ class MonitorScreen(MainScreen):
 
     def action_cancel(self) -> None:
         """Asks the run to stop."""
-        try:
-            self.lab.tell(f"{self.path.name}: {self.lab.runner.cancel(self.path)}.")
-        except InputError as error:
-            self.lab.fail(str(error))
+        self.cancel(self.path)

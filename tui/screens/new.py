@@ -18,9 +18,10 @@ from kerasrobust.commands import config_class
 from kerasrobust.config import RunConfig
 from kerasrobust.runs import list_models
 from tui import form
+from tui.messages import Start
 from tui.screens.base import MainScreen
-from tui.screens.runs import WIDE
 from tui.widgets.fields import FieldRow
+from tui.widgets.layout import DETAILS
 
 
 class CommandLine(Static):
@@ -95,7 +96,7 @@ class NewRunScreen(MainScreen):
         self._first().focus()
 
     def on_resize(self, event: Resize) -> None:
-        self.set_class(event.size.width >= WIDE, "wide")
+        self.set_class(event.size.width >= DETAILS, "wide")
 
     def on_screen_resume(self) -> None:
         for row in self.query(FieldRow):  # Models may have come or gone, and so may runs.
@@ -117,7 +118,7 @@ class NewRunScreen(MainScreen):
             Label(f"Settings of {self._kind.kind}", classes="heading"),
             *rows["own"],
             Collapsible(
-                *rows["common"], title=f"More: {names}", collapsed=not (touched or self.app.size.width >= WIDE)
+                *rows["common"], title=f"More: {names}", collapsed=not (touched or self.app.size.width >= DETAILS)
             ),
             Label("Output", classes="heading"),
             *rows["output"],
@@ -130,7 +131,7 @@ class NewRunScreen(MainScreen):
         if item.name != "model":
             return form.suggestions(self._kind, item.name)
         try:
-            models = [path.name for path in list_models(self.lab.models_dir)]
+            models = [path.name for path in list_models(self.session.models_dir)]
         except OSError:  # Nothing to suggest from.
             models = []
         return form.suggestions(self._kind, item.name, models)
@@ -149,7 +150,7 @@ class NewRunScreen(MainScreen):
     def _check(self) -> None:
         """Reads the form and shows what came of it: marks, faults, the command line."""
         texts, baseline = self._texts[self._kind], self._baseline()
-        checked = form.check(self._kind, texts, runs_dir=self.lab.runs_dir, models_dir=self.lab.models_dir)
+        checked = form.check(self._kind, texts, runs_dir=self.session.runs_dir, models_dir=self.session.models_dir)
         self._checked = checked
         warning = form.existing(checked.config) if checked.config is not None else ""
         for row in self.query(FieldRow):
@@ -249,7 +250,7 @@ class NewRunScreen(MainScreen):
         """Starts the run, or goes to what is wrong."""
         self._check()
         if self._checked.config is not None:
-            self.lab.start(self._checked.config)
+            self.post_message(Start(self._checked.config))
             return
         for row in self.query(FieldRow):
             if row.item.name in self._checked.errors:
@@ -257,9 +258,9 @@ class NewRunScreen(MainScreen):
                     if isinstance(around, Collapsible):
                         around.collapsed = False
                 self.call_after_refresh(row.editor.focus)
-                self.lab.fail(f"{row.item.label}: {self._checked.errors[row.item.name]}")
+                self.fail(f"{row.item.label}: {self._checked.errors[row.item.name]}")
                 return
-        self.lab.fail(self._checked.problem)
+        self.fail(self._checked.problem)
 
     @on(Button.Pressed, "#reset")
     def action_reset(self) -> None:
@@ -277,7 +278,7 @@ class NewRunScreen(MainScreen):
     def action_copy_command(self) -> None:
         """Copies the command line."""
         if self._checked.config is None:
-            self.lab.fail("There is no command yet: some settings are not right.")
+            self.fail("There is no command yet: some settings are not right.")
             return
         self.app.copy_to_clipboard(form.command(self._checked.config))
-        self.lab.tell("Copied the command line.")
+        self.say("Copied the command line.")

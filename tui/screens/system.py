@@ -13,8 +13,8 @@ from textual.events import Resize
 from textual.widgets import Static
 
 from tui.screens.base import MainScreen
-from tui.screens.runs import WIDE
 from tui.system import Gpu, Process, Sample, Sampler
+from tui.widgets.layout import DETAILS
 from tui.widgets.meter import Meter
 
 PERIOD = 1.0
@@ -69,8 +69,8 @@ class Block(Vertical):
         """Returns the meters by their labels."""
         return {meter.label: meter for meter in self.query(Meter)}
 
-    def tell(self, below: str | Text) -> None:
-        """Shows words under the meters."""
+    def note(self, below: str | Text) -> None:
+        """Shows a note under the meters."""
         static = self.query_one(".below", Static)
         static.display = bool(below)
         static.update(below)
@@ -110,7 +110,7 @@ class SystemPanel(VerticalScroll):
         self._fit()
 
     def _fit(self) -> None:
-        wide = self.size.width >= WIDE
+        wide = self.size.width >= DETAILS
         meters = 2 + len(METERS) * len(self._gpus)
         self.set_class(wide, "-wide")
         # Higher bars, where they leave room for all.
@@ -144,8 +144,8 @@ class SystemPanel(VerticalScroll):
             self._show_gpu(number, gpu)
         absent = self.query_one("#no-gpu", Block)
         absent.display = bool(self.sampler.problem)
-        absent.tell(self.sampler.problem)
-        self.query_one("#processes", Block).tell(_processes(sample.processes))
+        absent.note(self.sampler.problem)
+        self.query_one("#processes", Block).note(_processes(sample.processes))
 
     def _history(self, figure: Callable[[Sample], float | None]) -> list[float | None]:
         return [figure(sample) for sample in self.sampler.history]
@@ -154,14 +154,11 @@ class SystemPanel(VerticalScroll):
         block = self.query_one("#machine", Block)
         meters = block.meters()
         first = len(self.sampler.history) == 1
-        processor = "…" if first and sample.load is not None else format_percent(sample.cpu)
+        processor = "…" if first else format_percent(sample.cpu)
         meters["Processor"].show(processor, self._history(lambda sample: sample.cpu), 100)
         memory = self._history(lambda sample: sample.memory_used)
         meters["Memory"].show(format_memory(sample.memory_used, sample.memory_total), memory, sample.memory_total or 1)
-        if sample.load is None:
-            block.tell("Figures of processor and memory are known on Linux only.")
-        else:
-            block.tell(f"Load {sample.load:.2f}. One bar a second.")
+        block.note(f"{'' if sample.load is None else f'Load {sample.load:.2f}. '}One bar a second.")
 
     def _show_gpu(self, number: int, gpu: Gpu) -> None:
         meters = self._gpus[number].meters()
@@ -198,4 +195,4 @@ class SystemScreen(MainScreen):
     PLACE = "system"
 
     def content(self) -> ComposeResult:
-        yield SystemPanel(self.lab.runs_dir)
+        yield SystemPanel(self.session.runs_dir)

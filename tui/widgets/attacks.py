@@ -22,10 +22,9 @@ from kerasrobust.show.figures import (
 )
 from tui.read.state import AttackLine, RunState
 from tui.widgets.chart import Chart, Curve
-from tui.widgets.table import as_text
+from tui.widgets.layout import ATTACKS
+from tui.widgets.table import copy
 from tui.widgets.words import budget_text, left_text, state_text
-
-WIDE = 116
 
 _WIDTHS = {
     "of": 18,
@@ -71,7 +70,7 @@ class AttacksPane(Vertical):
         yield Chart("survivors", percent=True, x_name="second", bounds=(0.0, 1.0))
 
     def on_resize(self, event: Resize) -> None:
-        widths = _WIDTHS if event.size.width >= WIDE else _NARROW
+        widths = _WIDTHS if event.size.width >= ATTACKS else _NARROW
         table = self.query_one(DataTable)
         if [key.value for key in table.columns] != list(widths):
             table.clear(columns=True)
@@ -141,8 +140,7 @@ class AttacksPane(Vertical):
 
     def action_copy(self) -> None:
         """Copies the table."""
-        self.app.copy_to_clipboard(as_text(self.query_one(DataTable)))
-        self.app.notify("Copied the table.")
+        copy(self.query_one(DataTable))
 
     def action_follow(self) -> None:
         """Keeps the cursor on the attack at work, or leaves it to the person."""

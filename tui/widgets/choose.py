@@ -17,6 +17,8 @@ from textual.message import Message
 from textual.widgets import DataTable, Input, Static
 
 from tui.read.subject import Subject
+from tui.widgets.search import Search
+from tui.widgets.table import bring_up_to_date
 from tui.widgets.words import accuracy_text, state_text
 
 EMPTY = """There is nothing to compare yet: no runs in {runs}, no models in {models}.
@@ -41,8 +43,6 @@ class ChoosePane(Vertical):
     """Runs and models with a mark before those that are chosen."""
 
     DEFAULT_CSS = """
-    ChoosePane > #search { display: none; }
-    ChoosePane > #search.shown { display: block; }
     ChoosePane > #why { height: 3; padding: 0 1; border-top: solid $panel; }
     ChoosePane > #empty { padding: 2 4; display: none; }
     ChoosePane.empty > #empty { display: block; }
@@ -67,7 +67,7 @@ class ChoosePane(Vertical):
         self._reference: Path | None = None
 
     def compose(self) -> ComposeResult:
-        yield Input(placeholder="Filter by name, kind, data, state; escape ends", id="search")
+        yield Search("Filter by name, kind, data, state; escape ends", id="search")
         yield Static("", id="empty", markup=False)
         table = _List(cursor_type="row", id="subjects")
         for name in _COLUMNS:
@@ -94,26 +94,13 @@ class ChoosePane(Vertical):
         self._fill()
 
     def _fill(self) -> None:
-        words = self.query_one("#search", Input).value.lower().split()
-
-        def fits(subject: Subject) -> bool:
-            text = f"{subject.title} {subject.kind} {subject.data} {subject.state}".lower()
-            return all(word in text for word in words)
-
-        table, at = self.table, self.at_cursor
-        shown = list(filter(fits, self._subjects))
-        if [subject.path for subject in shown] != [subject.path for subject in self._shown]:
-            table.clear()
-            for subject in shown:
-                table.add_row(*self._cells(subject), key=str(subject.path))
-        self._shown = shown
-        for subject in shown:
-            for name, cell in zip(_COLUMNS, self._cells(subject), strict=True):
-                if table.get_cell(str(subject.path), name) != cell:
-                    table.update_cell(str(subject.path), name, cell, update_width=True)
-        paths = [subject.path for subject in shown]
-        if at is not None and at.path in paths:
-            table.move_cursor(row=paths.index(at.path), animate=False)
+        fits = self.query_one(Search).fits
+        self._shown = [
+            subject
+            for subject in self._subjects
+            if fits(f"{subject.title} {subject.kind} {subject.data} {subject.state}")
+        ]
+        bring_up_to_date(self.table, {str(subject.path): self._cells(subject) for subject in self._shown})
         self._tell()
 
     def _cells(self, subject: Subject) -> list[Text]:
@@ -155,9 +142,7 @@ class ChoosePane(Vertical):
 
     def open_search(self) -> None:
         """Opens the filter."""
-        search = self.query_one("#search", Input)
-        search.add_class("shown")
-        search.focus()
+        self.query_one(Search).open()
 
     @on(Input.Changed, "#search")
     def _searched(self) -> None:
@@ -169,7 +154,5 @@ class ChoosePane(Vertical):
 
     def action_end_search(self) -> None:
         """Ends the filter."""
-        search = self.query_one("#search", Input)
-        search.value = ""
-        search.remove_class("shown")
+        self.query_one(Search).end()
         self.table.focus()

@@ -12,9 +12,7 @@ from textual.widgets import Static
 
 from tui.read.state import RunState
 from tui.widgets.chart import SMOOTHINGS, Chart, Curve
-
-WIDE = 88
-"""From this many columns on all charts are shown at once; below it one at a time."""
+from tui.widgets.layout import CHARTS
 
 _SPLITS = ("train", "validation")
 _NAMES = {"accuracy": "clean", "robust_accuracy": "robust", "loss": "loss", "learning_rate": "learning rate"}
@@ -62,7 +60,7 @@ class CurvesPane(Container):
             yield Chart("learning rate", id="rate")
 
     def on_resize(self, event: Resize) -> None:
-        self.set_class(event.size.width >= WIDE and event.size.height >= 22, "wide")
+        self.set_class(event.size.width >= CHARTS and event.size.height >= 22, "wide")
 
     def show(self, state: RunState) -> None:
         """Draws the curves, where there are new points."""

@@ -25,6 +25,7 @@ from kerasrobust.show.examples import Index, read_pair
 from kerasrobust.show.figures import attack_name, format_accuracy, format_budget, format_distance, format_norm
 from tui.read.examples import OUTCOMES, Filters, Setting, Source, amplify, choose, read_sources
 from tui.read.state import RunState
+from tui.widgets.layout import FULL
 from tui.widgets.picture import Picture, fit
 
 if TYPE_CHECKING:
@@ -32,9 +33,6 @@ if TYPE_CHECKING:
 
 PERIOD = 1.0
 """Seconds between two looks for new files while a run goes on."""
-
-WIDE = 100
-"""From this many columns on networks and attacks are named in the filters."""
 
 FACTORS = (None, 1, 8, 32, 128)
 """Amplifications of the perturbation; None for the one that fills the range."""
@@ -310,11 +308,11 @@ class GalleryPane(Vertical, can_focus=True):
         self._write("before", _caption(f"original: {index.class_name(int(index.y[place]))}", *_said(index, place)))
         amplified = f"perturbation ×{factor}" if factor else "perturbation: none"
         self._write("change", _caption(amplified, "", _distance(source, place)))
-        after = _rate(source, place, brief=self.size.width < WIDE)
+        after = _rate(source, place, brief=self.size.width < FULL)
         self._write("after", _caption(f"adversarial{after}", *_said(index, place, adversarial=True)))
 
     def _tell_filters(self) -> None:
-        filters, names = self._filters, self.size.width >= WIDE
+        filters, names = self._filters, self.size.width >= FULL
         networks, attacks = self._networks(), self._attacks()
         label = "all classes" if filters.label is None else self._class_name(filters.label)
         network, attack = "all networks", "all attacks"

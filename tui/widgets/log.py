@@ -14,6 +14,7 @@ from textual.widgets import Input, Log, Static
 
 from kerasrobust.events import printable
 from tui.read.state import LINES, Line, RunState
+from tui.widgets.search import Search
 from tui.widgets.words import clock_text
 
 _TAIL = 2**17  # Bytes of console.log that are shown: its end is what people look for.
@@ -29,8 +30,6 @@ class LogPane(Vertical):
     DEFAULT_CSS = """
     LogPane > Static { height: 1; }
     LogPane > Log { height: 1fr; scrollbar-size-horizontal: 1; background: $background; }
-    LogPane > Input { display: none; }
-    LogPane > Input.shown { display: block; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(
@@ -55,7 +54,7 @@ class LogPane(Vertical):
     def compose(self) -> ComposeResult:
         yield Static("", classes="dim", markup=False)
         yield Log(max_lines=LINES, highlight=False, auto_scroll=True)
-        yield Input(placeholder="Words to look for; enter goes to the lines, escape ends", disabled=True)
+        yield Search("Words to look for; enter goes to the lines, escape ends")
 
     def on_mount(self) -> None:
         self._head()
@@ -78,16 +77,9 @@ class LogPane(Vertical):
         words = [
             source,
             "warnings and errors only" if self._warnings else "",
-            f"with {' '.join(self._words)}" if self._words else "",
+            f"with {' '.join(wanted)}" if (wanted := self.query_one(Search).words) else "",
         ]
         self.query_one(Static).update("  ".join(word for word in words if word))
-
-    @property
-    def _words(self) -> list[str]:
-        return self.query_one(Input).value.lower().split()
-
-    def _fits(self, text: str) -> bool:
-        return all(word in text.lower() for word in self._words)
 
     def _written_as(self, lines: Iterable[Line]) -> list[str]:
         """Returns those of the lines that are to be shown."""
@@ -96,7 +88,7 @@ class LogPane(Vertical):
         return [
             f"{clock_text(line.time)}  {' '.join(text.split())}"
             for line, text in zip(shown, texts, strict=True)
-            if self._fits(text)
+            if self.query_one(Search).fits(text)
         ]
 
     def _rewrite(self) -> None:
@@ -104,7 +96,7 @@ class LogPane(Vertical):
         log = self.query_one(Log)
         log.clear()
         if self._from_console:
-            log.write_lines([text for text in self._printed if self._fits(text)])
+            log.write_lines([text for text in self._printed if self.query_one(Search).fits(text)])
             return
         log.write_lines(self._written_as(self._state.lines))
         self._written = self._state.logged
@@ -142,20 +134,13 @@ class LogPane(Vertical):
 
     def action_search(self) -> None:
         """Opens the search."""
-        search = self.query_one(Input)
-        search.add_class("shown")
-        search.disabled = False
-        search.focus()
+        self.query_one(Search).open()
 
     def end_search(self) -> bool:
         """Ends the search; returns whether there was one."""
-        search = self.query_one(Input)
-        shown = search.has_class("shown")
-        search.value = ""
-        search.remove_class("shown")
-        search.disabled = True
+        was_open = self.query_one(Search).end()
         self.query_one(Log).focus()
-        return shown
+        return was_open
 
     @on(Input.Changed)
     def _searched(self) -> None:

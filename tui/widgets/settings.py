@@ -12,30 +12,12 @@ from textual.containers import VerticalScroll
 from textual.widgets import Static
 
 from kerasrobust.commands import from_dict
-from kerasrobust.config import command_line, written
+from kerasrobust.config import command_line
 from kerasrobust.errors import InputError
 from kerasrobust.events import RunStarted
 from kerasrobust.runs import read_json
+from tui.read.settings import settings
 from tui.read.state import RunState
-
-
-def settings(config: dict[str, Any]) -> dict[str, str]:
-    """Returns a run's settings as a person types them, by name; those of output and folders are left out.
-
-    Example:
-        >>> settings({"kind": "attack", "model": "convnet", "epsilon": 8 / 255})["epsilon"]
-        '8/255'
-    """
-    try:
-        made: dict[str, Any] = vars(from_dict(config))
-    except InputError:  # From another version: as it stands.
-        made = config
-    out = ("kind", "quiet", "json", "overwrite", "runs_dir", "models_dir", "data_dir", "name")
-    return {
-        name: " ".join(map(written, value)) if isinstance(value, list | tuple) else written(value)
-        for name, value in made.items()
-        if name not in out and value is not None
-    }
 
 
 class SettingsPane(VerticalScroll):

@@ -15,14 +15,13 @@ from textual.widgets import DataTable, Static
 from textual.worker import get_current_worker
 
 from kerasrobust.errors import InputError
+from kerasrobust.records import Row
 from kerasrobust.show.compare import paired, sentence
 from kerasrobust.show.figures import attack_name, by_network, format_accuracy, format_interval
-from tui.read.subject import FOREIGN, Row, Subject, difference, differing
+from tui.read.subject import Subject, difference, differing
+from tui.widgets.layout import FULL
 from tui.widgets.study import StudyPane
 from tui.widgets.words import budget_text
-
-WIDE = 100
-"""From this many columns on names are written in full."""
 
 
 def short(name: str, width: int) -> str:
@@ -79,7 +78,7 @@ class FiguresPane(Vertical):
         return self.query_one(DataTable)
 
     def on_resize(self, event: Resize) -> None:
-        wide = event.size.width >= WIDE
+        wide = event.size.width >= FULL
         if wide != self.has_class("wide"):
             self.set_class(wide, "wide")
             self._fill()
@@ -120,26 +119,26 @@ class FiguresPane(Vertical):
         for subject in self._subjects:
             for index, (name, row) in enumerate(_ordered(subject)):
                 title = short(f"★ {subject.title}" if subject is reference else subject.title, width)
-                left = (title if index == 0 else "", name, _attack(row), budget_text(row["epsilon"], row["norm"]))
+                left = (title if index == 0 else "", name, _attack(row), budget_text(row.epsilon, row.norm))
                 points = difference(row, reference) if subject in others and subject.data == reference.data else None
                 right = (
-                    format_accuracy(row["accuracy"]),
-                    format_interval(row["interval"]),
+                    format_accuracy(row.accuracy),
+                    format_interval(row.interval),
                     ("ref." if subject is reference else "") if points is None else f"{100 * points:+.1f}",
                 )
                 table.add_row(
-                    *(Text(f"{cell} ", style="" if row["attack"] else "bold", no_wrap=True) for cell in left),
+                    *(Text(f"{cell} ", style="" if row.attack else "bold", no_wrap=True) for cell in left),
                     *(Text(f"{cell} ", justify="right") for cell in right),
                 )
 
     @work(thread=True, exclusive=True)
     def _compare(self, turn: int, subjects: list[Subject]) -> None:
         """Reads the images of runs, which takes seconds for thousands."""
-        worker, told = get_current_worker(), []
+        worker, sentences = get_current_worker(), list[str]()
         for text in paired_sentences(subjects, lambda: worker.is_cancelled):
-            told.append(text)
-            self.post_message(PairedRead(turn, [*told, "comparing images..."]))
-        self.post_message(PairedRead(turn, told))
+            sentences.append(text)
+            self.post_message(PairedRead(turn, [*sentences, "comparing images..."]))
+        self.post_message(PairedRead(turn, sentences))
 
     def on_paired_read(self, message: PairedRead) -> None:
         if message.turn == self._turn:  # Not of what was chosen before.
@@ -150,12 +149,12 @@ def _ordered(subject: Subject) -> Iterator[tuple[str, Row]]:
     """Yields the rows by network, with its name at the first of each."""
     for name, group in by_network(subject.rows).items():
         for index, row in enumerate(group):
-            yield name if index == 0 else "", dict(row)
+            yield name if index == 0 else "", row
 
 
 def _attack(row: Row) -> str:
-    eot = row["eot"] or 1
-    return f"{attack_name(row['attack'] or 'clean')}{f' EOT {eot}' if eot > 1 else ''}"
+    eot = row.eot or 1
+    return f"{attack_name(row.attack or 'clean')}{f' EOT {eot}' if eot > 1 else ''}"
 
 
 def paired_sentences(subjects: Sequence[Subject], is_cancelled: Callable[[], bool]) -> Iterator[str]:
@@ -180,7 +179,7 @@ def _paired_sentence(first: Subject, second: Subject) -> str:
         pair = paired(second.path, first.path)
     except InputError as error:
         return f"{first.title} and {second.title}: {error}"
-    except (OSError, *FOREIGN):
+    except OSError:
         return f"{first.title} and {second.title}: their images or results can't be read."
     if pair is None:
         return f"{first.title} and {second.title} were measured on other images: no McNemar test."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from rich.text import Text
@@ -11,7 +11,8 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.widgets import DataTable, Static
 
-from kerasrobust.events import Row, as_dict
+from kerasrobust import events
+from kerasrobust.records import Row
 from kerasrobust.show.figures import (
     attack_name,
     by_network,
@@ -20,8 +21,9 @@ from kerasrobust.show.figures import (
     format_interval,
     format_published,
 )
+from kerasrobust.show.narrate import is_synthetic
 from tui.read.state import RunState
-from tui.widgets.table import as_text
+from tui.widgets.table import copy
 from tui.widgets.words import budget_text
 
 _COLUMNS = ("network", "attack", "epsilon", "EOT", "acc.", "95 %", "dist.", "publ.")
@@ -40,7 +42,7 @@ class StudyPane(Vertical):
 
     def __init__(self) -> None:
         super().__init__()
-        self._shown: list[Row] | None = None
+        self._shown: list[events.Row] | None = None
 
     def compose(self) -> ComposeResult:
         yield Static("", markup=False, classes="dim")
@@ -53,11 +55,11 @@ class StudyPane(Vertical):
         if state.rows == self._shown:
             return
         self._shown = state.rows
-        synthetic = state.started is not None and state.started.config.get("data") == "shapes"
-        self.fill([as_dict(row) for row in state.rows], synthetic=synthetic)
+        synthetic = state.started is not None and is_synthetic(state.started.config, state.started.kind)
+        self.fill([Row.parse(vars(row)) for row in state.rows], synthetic=synthetic)
 
-    def fill(self, rows: Sequence[Mapping[str, Any]], *, synthetic: bool) -> None:
-        """Shows rows as `result.json` has them."""
+    def fill(self, rows: Sequence[Row], *, synthetic: bool) -> None:
+        """Shows the rows of a study."""
         note = "Synthetic data: not real images; the published figures are of CIFAR-10." if synthetic else ""
         self.query_one(Static).update(note if rows else "No rows yet: a study has one for each network and attack.")
         table = self.query_one(DataTable)
@@ -67,22 +69,21 @@ class StudyPane(Vertical):
                 # The name once, as in print; the clean row is the group's first.
                 left = (
                     name if index == 0 else "",
-                    attack_name(str(row.get("attack") or "clean")),
-                    budget_text(row.get("epsilon"), row.get("norm")),
+                    attack_name(row.attack or "clean"),
+                    budget_text(row.epsilon, row.norm),
                 )
                 right = (
-                    str(row.get("eot") or ""),
-                    format_accuracy(row.get("accuracy")),
-                    format_interval(row.get("interval")),
-                    format_distance(row.get("median_distance"), row.get("norm")),
-                    format_published(row.get("published")),
+                    str(row.eot or ""),
+                    format_accuracy(row.accuracy),
+                    format_interval(row.interval),
+                    format_distance(row.median_distance, row.norm),
+                    format_published(row.published),
                 )
                 table.add_row(
-                    *(Text(f"{cell} ", style="" if row.get("attack") else "bold") for cell in left),
+                    *(Text(f"{cell} ", style="" if row.attack else "bold") for cell in left),
                     *(Text(f"{cell} ", justify="right") for cell in right),
                 )
 
     def action_copy(self) -> None:
         """Copies the table."""
-        self.app.copy_to_clipboard(as_text(self.query_one(DataTable)))
-        self.app.notify("Copied the table.")
+        copy(self.query_one(DataTable))

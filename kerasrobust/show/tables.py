@@ -1,0 +1,103 @@
+"""Tables of figures for the console. No TensorFlow here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich import box
+from rich.table import Table
+
+from kerasrobust.events import AttackFinished
+from kerasrobust.records import Row
+from kerasrobust.show.figures import (
+    by_network,
+    format_accuracy,
+    format_distance,
+    format_epsilon,
+    format_interval,
+    format_published,
+    format_seconds,
+)
+
+SYNTHETIC = "Synthetic data: generated shapes, not photographs. The figures say nothing about real images."
+
+
+def study_table(rows: Iterable[Row], *, synthetic: bool) -> Table:
+    """Returns the study's table: one section per network, published figures beside.
+
+    An epsilon of another norm than Linf carries its norm (`0.5 L2`). The table fits 80 columns.
+
+    Args:
+        rows: Rows of a study; accuracies and intervals in [0, 1].
+        synthetic: Whether the figures come from generated data; the caption then says so.
+
+    Example:
+        >>> row = Row(model="lenet", training="standard", randomized=False, accuracy=0.66)
+        >>> study_table([row], synthetic=False).row_count
+        1
+    """
+    table = make_table(synthetic)
+    for header in ("model", "training"):
+        table.add_column(header, overflow="fold")
+    table.add_column("random", no_wrap=True)
+    table.add_column("attack", overflow="fold")
+    for header in ("epsilon", "EOT", "accuracy", "95 %\ninterval", "median\ndist.", "pub-\nlished"):
+        table.add_column(header, justify="right", no_wrap=True)
+    for group in by_network(rows).values():
+        for row in group:
+            table.add_row(
+                row.model,
+                row.training or "",
+                "yes" if row.randomized else "no",
+                row.attack or "clean",
+                epsilon_text(row.epsilon, row.norm),
+                str(row.eot or ""),
+                format_accuracy(row.accuracy),
+                format_interval(row.interval),
+                format_distance(row.median_distance),
+                format_published(row.published),
+            )
+        table.add_section()
+    return table
+
+
+def attack_table(attacks: Sequence[AttackFinished], *, synthetic: bool) -> Table:
+    """Returns the table of one model's attacks, in the order in which they ended."""
+    table = make_table(synthetic)
+    table.add_column("attack", overflow="fold")
+    table.add_column("norm", no_wrap=True)
+    for header in ("epsilon", "robust\naccuracy", "95 %\ninterval", "median\ndistance", "time", "gradients"):
+        table.add_column(header, justify="right", no_wrap=True)
+    for attack in attacks:
+        table.add_row(
+            attack.name,
+            attack.norm,
+            format_epsilon(attack.epsilon),
+            format_accuracy(attack.robust_accuracy),
+            format_interval(attack.interval),
+            format_distance(attack.median_distance),
+            format_seconds(attack.seconds),
+            f"{attack.gradients:,}",
+        )
+    return table
+
+
+def make_table(synthetic: bool) -> Table:
+    """Returns an empty table in the style of all of them, captioned where the data are synthetic."""
+    # The narrowest box that rich has, without its edges, as ten columns have to fit 80 characters.
+    return Table(
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        padding=0,
+        header_style="bold",
+        caption=SYNTHETIC if synthetic else None,
+        caption_justify="left",
+        caption_style="bold yellow",
+        highlight=False,
+    )
+
+
+def epsilon_text(value: float | None, norm: str | None) -> str:
+    """Returns the epsilon with its norm where that isn't Linf, as 0.5 in L2 is small and in Linf absurd."""
+    other = norm.upper() if norm and norm != "linf" else ""
+    return f"{format_epsilon(value)} {other}".strip()

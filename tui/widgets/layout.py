@@ -1,0 +1,16 @@
+"""Breakpoints: from how many columns on there is more to see. Everything fits into 80."""
+
+from __future__ import annotations
+
+DETAILS = 150
+"""Columns of a screen with details, help or cards beside its table."""
+COMPARISON = 140
+"""Columns of the comparison with its list beside the results."""
+STAGES = 120
+"""Columns of the monitor with the list of stages beside the tabs."""
+ATTACKS = 116
+"""Columns of the attacks' table with all its columns."""
+FULL = 100
+"""Columns of a pane in which names are written out."""
+CHARTS = 88
+"""Columns of the curves' pane with all charts at once."""

@@ -1,0 +1,44 @@
+"""A line of words that filters a list."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from textual.widgets import Input
+
+
+class Search(Input):
+    """Filters a list by any words; hidden until it is opened."""
+
+    DEFAULT_CSS = """
+    Search { display: none; }
+    Search.shown { display: block; }
+    """
+
+    def __init__(self, placeholder: str, **names: Any) -> None:
+        # Disabled while hidden, as it would take the focus when the list hides.
+        super().__init__(placeholder=placeholder, disabled=True, **names)
+
+    @property
+    def words(self) -> list[str]:
+        """The words, in small letters."""
+        return self.value.lower().split()
+
+    def fits(self, text: str) -> bool:
+        """Tells whether a text has all the words."""
+        text = text.lower()
+        return all(word in text for word in self.words)
+
+    def open(self) -> None:
+        """Shows the line and takes the focus."""
+        self.add_class("shown")
+        self.disabled = False
+        self.focus()
+
+    def end(self) -> bool:
+        """Hides the line and forgets the words; returns whether it was open."""
+        was_open = self.has_class("shown")
+        self.value = ""
+        self.remove_class("shown")
+        self.disabled = True
+        return was_open
