@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from kerasrobust.errors import InputError, unknown_name
 from kerasrobust.fields import Epsilon, Option, fields, written
-from kerasrobust.names import ATTACKS, BallNorm, Norm, Precision, Training, Version
+from kerasrobust.names import ATTACKS, SOURCES, BallNorm, Norm, Precision, Training, Version
 
 EPSILON = Epsilon("8/255")
 """The usual radius on colour images."""
@@ -36,9 +36,8 @@ SavedModel = Annotated[
     str,
     Option("A saved model's name under --models-dir, or a path: .keras, .h5, or a SavedModel folder of any origin."),
 ]
-Data = Annotated[
-    str, Option("Data set: a TFDS name, `shapes` (embedded, synthetic), an .npz or .h5 file, or a folder of images.")
-]
+_SOURCES = [known.takes for known in SOURCES.values()]
+Data = Annotated[str, Option(f"Data set: {', '.join(_SOURCES[:-1])}, or {_SOURCES[-1]}.")]
 Split = Annotated[str, Option("Part of the data, in TFDS's syntax.")]
 NormOfBall = Annotated[BallNorm, Option("Norm of the ball.")]
 Radius = Annotated[Epsilon, Option("Radius of the ball.")]

@@ -1,7 +1,8 @@
-"""The words that settings may be, and the registry of attacks. No TensorFlow here.
+"""The words that settings may be, and the registries of attacks and of data sources. No TensorFlow here.
 
-A new attack is one file with a subclass of `attacks.driver.Attack`, and one line in `ATTACKS`: the command line and its
-help, the form, tables and reports, and the README's table learn of it from there.
+A new attack is one file with a subclass of `attacks.driver.Attack`, and one line in `ATTACKS`. A new kind of data set
+is one file with a `data.dataset.Source`, and one line in `SOURCES`. The command line and its help, the form, tables and
+reports, and the README learn of them from there.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ ARCHITECTURES = ("lenet", "convnet", "resnet")
 
 @dataclass(frozen=True)
 class KnownAttack:
-    """Where an attack is found, imported when it is needed, and what people call it."""
+    """Where an attack's class is, imported when it is needed, and what people call it."""
 
     home: str
     title: str
@@ -45,3 +46,20 @@ ATTACKS = {
     "square": KnownAttack("kerasrobust.attacks.square:Square", "Square"),
     "hopskipjump": KnownAttack("kerasrobust.attacks.hopskipjump:HopSkipJump", "HopSkipJump"),
 }
+
+
+@dataclass(frozen=True)
+class KnownSource:
+    """Where a `data.dataset.Source` is, imported when it is needed, and how help says what it takes."""
+
+    home: str
+    takes: str
+
+
+SOURCES = {
+    "tfds": KnownSource("kerasrobust.data.tfds:SOURCE", "a TFDS name"),
+    "shapes": KnownSource("kerasrobust.data.shapes:SOURCE", "`shapes` (embedded, synthetic)"),
+    "file": KnownSource("kerasrobust.data.files:ARRAYS", "an .npz or .h5 file"),
+    "folder": KnownSource("kerasrobust.data.files:FOLDER", "a folder of images"),
+}
+"""The last one that takes a name reads it; the first takes any."""

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from kerasrobust.attacks import APGDCE, APGDDLR, APGDT, PGD, APGDMargin
 from kerasrobust.attacks.algorithm import Images
-from kerasrobust.attacks.apgd import _check, _check_l1, _sparse, schedule
+from kerasrobust.attacks.apgd import Ascent, _check, _check_l1, _sparse, schedule
 from kerasrobust.attacks.network import Network, nth_rival
 from kerasrobust.errors import InputError
 from kerasrobust.networks.classifier import as_classifier
@@ -23,13 +23,14 @@ from kerasrobust.ops import balls, losses
 FAMILY = [APGDCE, APGDDLR, APGDT, APGDMargin]
 
 
-def state(**given: Any) -> dict[str, tf.Tensor]:
+def state(**given: Any) -> Ascent:
     """Returns what a checkpoint looks at, for one example."""
     values = {
         "age": [22], "checkpoint": [22], "period": [22], "rises": [22], "halved": [True], "checked": [0.0],
         "best_loss": [1.0], "size": [0.2],
     }  # fmt: skip
-    return {name: tf.constant(value) for name, value in (values | given).items()}
+    rest = dict.fromkeys(Ascent._fields)
+    return Ascent(**rest | {name: tf.constant(value) for name, value in (values | given).items()})
 
 
 def numbers(steps: int, norm: str = "linf") -> dict[str, tf.Tensor]:
@@ -52,10 +53,9 @@ def test_checkpoints(steps: int, expected: list[int]) -> None:
     given, found = numbers(steps), []
     now = state(checkpoint=[schedule(steps, "linf")[0]], period=[schedule(steps, "linf")[0]])
     for step in range(steps):
-        now |= {"age": tf.constant([step])}
-        before = int(now["checkpoint"][0])
-        now |= _check(now, given)[1]
-        found += [step] if int(now["checkpoint"][0]) != before else []
+        before = int(now.checkpoint[0])
+        _, now = _check(now._replace(age=tf.constant([step])), given)
+        found += [step] if int(now.checkpoint[0]) != before else []
     assert found == expected
 
 
@@ -76,10 +76,10 @@ def test_checkpoints(steps: int, expected: list[int]) -> None:
 def test_when_the_step_is_halved(case: dict[str, Any], halves: bool) -> None:
     back, changed = _check(state(**case), numbers(100))
     assert bool(back[0]) == halves
-    assert float(changed["size"][0]) == pytest.approx(0.1 if halves else 0.2)
+    assert float(changed.size[0]) == pytest.approx(0.1 if halves else 0.2)
     if "age" not in case:
-        assert bool(changed["halved"][0]) == halves
-        assert tuple(int(changed[name][0]) for name in ("rises", "period", "checkpoint")) == (0, 19, 41)
+        assert bool(changed.halved[0]) == halves
+        assert tuple(int(part[0]) for part in (changed.rises, changed.period, changed.checkpoint)) == (0, 19, 41)
 
 
 def test_momentum_by_hand() -> None:
@@ -147,19 +147,16 @@ def test_l1_steps_by_hand() -> None:
     # 4 % of 100 steps. With two of 16 entries changed instead of 16 the full step comes back, on 2 / 16 / 1.5 of them.
     x = tf.zeros([1, 4, 4, 1])
     best = tf.reshape(tf.one_hot([3], 16) + tf.one_hot([7], 16), [1, 4, 4, 1])
-    now = {
-        "age": tf.constant([4]), "checkpoint": tf.constant([4]), "period": tf.constant([4]), "x": x, "best": best,
-        "entries": tf.constant([16.0]), "size": tf.constant([0.05]), "share": tf.constant([0.2]),
-    }  # fmt: skip
-    back, changed = _check_l1(now, numbers(100, "l1"))
+    now = state(age=[4], checkpoint=[4], period=[4], best=best, entries=[16.0], size=[0.05], share=[0.2])
+    back, changed = _check_l1(x, now, numbers(100, "l1"))
     assert bool(back[0])
-    assert float(changed["size"][0]) == pytest.approx(0.1)
-    assert float(changed["share"][0]) == pytest.approx(2 / 16 / 1.5)
-    assert int(changed["checkpoint"][0]) == 8
+    assert float(changed.size[0]) == pytest.approx(0.1)
+    assert float(changed.share[0]) == pytest.approx(2 / 16 / 1.5)
+    assert int(changed.checkpoint[0]) == 8
     # Sparsity as before: the step shrinks by 1.5, but not below a tenth of the radius.
-    back, changed = _check_l1(now | {"entries": tf.constant([2.0])}, numbers(100, "l1"))
+    back, changed = _check_l1(x, now._replace(entries=tf.constant([2.0])), numbers(100, "l1"))
     assert not bool(back[0])
-    assert float(changed["size"][0]) == pytest.approx(0.05 / 1.5)
+    assert float(changed.size[0]) == pytest.approx(0.05 / 1.5)
 
 
 @given(seed=st.integers(0, 10_000), epsilon=st.floats(0.01, 20))

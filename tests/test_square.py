@@ -298,22 +298,22 @@ def test_images_of_any_size(norm: Any, shape: tuple[int, ...]) -> None:
 
 def test_numbers_from_the_hash_are_uniform_and_unrelated() -> None:
     keys = np.stack([np.full(256, 7), np.arange(256)], axis=1).astype(np.int32)  # As regular as keys can be.
-    draws = np.stack([draws.hashed_uniform(tf.constant(keys), tf.constant(step), 64).numpy() for step in range(16)])
-    assert draws.dtype == np.float32
-    assert draws.min() >= 0
-    assert draws.max() < 1
-    counts = np.bincount((draws.reshape(-1) * 64).astype(int), minlength=64)
+    drawn = np.stack([draws.hashed_uniform(tf.constant(keys), tf.constant(step), 64).numpy() for step in range(16)])
+    assert drawn.dtype == np.float32
+    assert drawn.min() >= 0
+    assert drawn.max() < 1
+    counts = np.bincount((drawn.reshape(-1) * 64).astype(int), minlength=64)
     # Chi-square with 63 degrees of freedom is above 104 with probability 1e-3.
     assert (((counts - 4096) ** 2) / 4096).sum() < 104
     for axis in range(3):
-        one, other = np.moveaxis(draws, axis, 0)[:-1], np.moveaxis(draws, axis, 0)[1:]
+        one, other = np.moveaxis(drawn, axis, 0)[:-1], np.moveaxis(drawn, axis, 0)[1:]
         # Five standard errors of a correlation over a quarter of a million pairs.
         assert abs(np.corrcoef(one.reshape(-1), other.reshape(-1))[0, 1]) < 0.01
-    assert len(np.unique(draws)) > 0.98 * draws.size
+    assert len(np.unique(drawn)) > 0.98 * drawn.size
     again = draws.hashed_uniform(tf.constant(keys[5:6]), tf.constant(3), 64).numpy()
-    np.testing.assert_array_equal(again[0], draws[3, 5])
+    np.testing.assert_array_equal(again[0], drawn[3, 5])
     assert not np.array_equal(
-        draws.hashed_uniform(tf.constant(keys + np.array([1, 0], np.int32)), tf.constant(3), 64), draws[3]
+        draws.hashed_uniform(tf.constant(keys + np.array([1, 0], np.int32)), tf.constant(3), 64), drawn[3]
     )
 
 

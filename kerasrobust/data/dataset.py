@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -119,3 +120,16 @@ def first_line(error: BaseException) -> str:
     # Without what TensorFlow puts around its messages.
     text = re.sub(r"\{\{.*?\}\}\s*|\s*\[Op:.*", "", str(error)).strip() or type(error).__name__
     return text.splitlines()[0][:200]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A kind of data set, for `names.SOURCES`.
+
+    Attributes:
+        takes: tells whether a name is for it.
+        load: reads a split of what has that name; takes what `load.load_dataset` takes.
+    """
+
+    takes: Callable[[str], bool]
+    load: Callable[..., Dataset]

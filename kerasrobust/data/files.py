@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from kerasrobust.data.dataset import Dataset, checked, checked_labels, first_line
+from kerasrobust.data.dataset import Dataset, Source, checked, checked_labels, first_line
 from kerasrobust.data.split import parts_of
 from kerasrobust.errors import InputError
 
@@ -18,10 +18,11 @@ ARRAY_FILES = (".npz", ".h5", ".hdf5")
 IMAGE_FILES = (".png", ".jpg", ".jpeg", ".bmp", ".gif")
 
 
-def from_file(name: str, path: Path, split: str) -> Dataset:
+def load_arrays(name: str, split: str, **unused: Any) -> Dataset:
     """Reads a split of an .npz or .h5 file; see `load.load_dataset`."""
     import h5py
 
+    path = Path(name).expanduser()
     if not path.is_file():
         raise InputError(f"Expected a file with arrays x and y. Received: {name!r}, which isn't there. Check the path.")
     try:
@@ -63,8 +64,9 @@ def _from_arrays(name: str, arrays: Any, split: str) -> Dataset:
     )
 
 
-def from_folder(name: str, folder: Path, split: str) -> Dataset:
+def load_folder(name: str, split: str, **unused: Any) -> Dataset:
     """Reads a split of a folder of images; see `load.load_dataset`."""
+    folder = Path(name).expanduser()
     classes = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     files = [
         (file, label)
@@ -108,3 +110,14 @@ def _decoded(file: Path) -> np.ndarray:
             f"Expected an image that can be decoded. Received: {str(file)!r} ({type(error).__name__}). "
             "Replace it or take it away."
         ) from error
+
+
+def _names_arrays(name: str) -> bool:
+    return Path(name).suffix.lower() in ARRAY_FILES
+
+
+ARRAYS = Source(_names_arrays, load_arrays)
+# Without a slash it is the name of a set.
+FOLDER = Source(
+    lambda name: "/" in name and Path(name).expanduser().is_dir() and not _names_arrays(name), load_folder
+)  # fmt: skip

@@ -10,18 +10,14 @@ Example:
 
 from __future__ import annotations
 
+import pkgutil
 from pathlib import Path
 
 import numpy as np
 
-from kerasrobust.data import shapes
 from kerasrobust.data.dataset import Dataset
-from kerasrobust.data.files import ARRAY_FILES, from_file, from_folder
-from kerasrobust.data.split import parts_of
-from kerasrobust.errors import InputError
 from kerasrobust.events import Emit
-
-SHAPES_SIZES = {"train": 10_000, "test": 2_000}  # Without a slice; a slice may go further.
+from kerasrobust.names import SOURCES
 
 
 def load_dataset(
@@ -52,21 +48,10 @@ def load_dataset(
         >>> len(dataset), dataset.classes, dataset.synthetic
         (2000, 10, True)
     """
-    path = Path(name).expanduser()
-    if name == "shapes":
-        return _from_shapes(split, seed)
-    if path.suffix.lower() in ARRAY_FILES:
-        return from_file(name, path, split)
-    if path.is_dir() and "/" in name:  # Without a slash it is a name.
-        return from_folder(name, path, split)
-    if name.startswith(("/", "~", "./", "../")):
-        raise InputError(
-            "Expected an .npz or .h5 file, or a folder with a sub-folder of images for each class. "
-            f"Received: {name!r}, which is {'another kind of file' if path.exists() else 'not there'}. Check the path."
-        )
-    from kerasrobust.data import tfds  # With seconds of imports.
-
-    return tfds.load(name, split, data_dir, emit)
+    sources = (pkgutil.resolve_name(known.home) for known in reversed(SOURCES.values()))
+    source = next(source for source in sources if source.takes(name))
+    dataset: Dataset = source.load(name, split, data_dir=data_dir, seed=seed, emit=emit)
+    return dataset
 
 
 def load_data(name: str, split: str = "test", *, data_dir: str | Path | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -80,20 +65,3 @@ def load_data(name: str, split: str = "test", *, data_dir: str | Path | None = N
     """
     dataset = load_dataset(name, split, data_dir=data_dir)
     return dataset.x, dataset.y
-
-
-def _from_shapes(split: str, seed: int) -> Dataset:
-    # Two sequences of pictures for each seed, so that no part, however long, meets the other.
-    sequences = {"train": 2 * seed, "test": 2 * seed + 1}
-    drawn = [
-        shapes.generate(end - first, sequences[part], start=first)
-        for part, first, end in parts_of(split, SHAPES_SIZES, endless=True)
-    ]
-    return Dataset(
-        name="shapes",
-        split=split,
-        images=np.concatenate([images for images, _ in drawn]),
-        labels=np.concatenate([labels for _, labels in drawn]),
-        class_names=shapes.CLASS_NAMES,
-        synthetic=True,
-    )

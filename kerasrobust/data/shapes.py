@@ -21,12 +21,16 @@ Example:
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
+from kerasrobust.data.dataset import Dataset, Source
+from kerasrobust.data.split import parts_of
 from kerasrobust.errors import InputError
 
 SIZE = 32
+SIZES = {"train": 10_000, "test": 2_000}  # Pictures without a slice; a slice may go further.
 BLOCK = 500  # Pictures drawn at once. Each block has random numbers of its own, so that any part can be drawn alone.
 
 # Chosen by experiment, so that the story above comes out true: fainter shapes or more noise slow adversarial training
@@ -191,3 +195,24 @@ def texture(labels: np.ndarray, shifts: np.ndarray) -> Field:
     stripes = (np.arange(SIZE) + shifts[..., None]) // np.maximum(widths, 1)[..., None]
     signs = np.where(widths[..., None] > 0, 1 - 2 * (stripes % 2), 1).astype(np.float32)  # (N, 2, 32)
     return signs[:, 1, :, None] * signs[:, 0, None, :]
+
+
+def load(name: str, split: str, *, seed: int = 0, **unused: Any) -> Dataset:
+    """Draws a split; see `load.load_dataset`."""
+    # Two sequences of pictures for each seed, so that no part, however long, meets the other.
+    sequences = {"train": 2 * seed, "test": 2 * seed + 1}
+    drawn = [
+        generate(end - first, sequences[part], start=first)
+        for part, first, end in parts_of(split, SIZES, endless=True)
+    ]  # fmt: skip
+    return Dataset(
+        name=name,
+        split=split,
+        images=np.concatenate([images for images, _ in drawn]),
+        labels=np.concatenate([labels for _, labels in drawn]),
+        class_names=CLASS_NAMES,
+        synthetic=True,
+    )
+
+
+SOURCE = Source(takes=lambda name: name == "shapes", load=load)
