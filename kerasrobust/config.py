@@ -43,8 +43,7 @@ NormOfBall = Annotated[BallNorm, Option("Norm of the ball.")]
 Radius = Annotated[Epsilon, Option("Radius of the ball.")]
 StepSize = Annotated[Epsilon | None, Option("Length of a step; 2.5 epsilon / steps without it.")]
 Eot = Annotated[
-    int,
-    Option("Passes over which each gradient of a randomized network is averaged.", "number of EOT passes", 1),
+    int, Option("Passes over which each gradient of a randomized network is averaged.", "number of EOT passes", 1)
 ]
 TrainSplit = Annotated[str, Option("Part of the data to train on.")]
 AttackedSplit = Annotated[str, Option("Part of the data that is attacked.")]
@@ -96,14 +95,12 @@ class RunConfig:
     runs_dir: Annotated[Path, Option("Folder of all runs.", group="outside")] = Path("runs")
     models_dir: Annotated[Path, Option("Folder of saved models.", group="outside")] = Path("saved_models")
     data_dir: Annotated[
-        Path | None,
-        Option("Folder of the TensorFlow data sets; TFDS's own default without it.", group="common"),
+        Path | None, Option("Folder of the TensorFlow data sets; TFDS's own default without it.", group="common")
     ] = None
     overwrite: Annotated[bool, Option("Replace a finished run or a saved model of this name.", group="output")] = False
     quiet: Annotated[bool, Option("Print the result only.", group="outside")] = False
     json: Annotated[
-        bool,
-        Option("Print the events on standard output, one JSON object a line, and nothing else.", group="outside"),
+        bool, Option("Print the events on standard output, one JSON object a line, and nothing else.", group="outside")
     ] = False
 
     def __post_init__(self) -> None:
@@ -206,8 +203,7 @@ class AttackConfig(RunConfig):
     split: Split = "test[:1000]"
     norm: Annotated[Norm, Option("Norm of the ball; l1 for the attacks apgd-* and square.")] = "linf"
     epsilon: Annotated[
-        Epsilon,
-        Option("Radius of the ball; for minimum-norm attacks the radius at which robust accuracy is read off."),
+        Epsilon, Option("Radius of the ball; for minimum-norm attacks the radius at which robust accuracy is read off.")
     ] = EPSILON
     steps: Annotated[
         int | None,
@@ -311,8 +307,7 @@ class StudyConfig(RunConfig):
         int | None, Option("Epochs of every training, instead of each recipe's own number.", "number of epochs", 1)
     ] = None
     epsilons: Annotated[
-        tuple[Epsilon, ...],
-        Option("Radii of the attacks. The adversarial trainings are always at 8/255."),
+        tuple[Epsilon, ...], Option("Radii of the attacks. The adversarial trainings are always at 8/255.")
     ] = (Epsilon("2/255"), Epsilon("4/255"), Epsilon("8/255"), Epsilon("16/255"))
     steps: Annotated[int, Option("PGD steps of the attacks.", "number of steps", 1)] = 20
     eot: StudyEot = 20

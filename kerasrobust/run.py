@@ -114,7 +114,7 @@ def _run(config: RunConfig) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
     log = _Log()
     try:
-        # Loads TensorFlow for seconds, in which Ctrl-C ends the process at once: nothing has begun.
+        # Imported here, as help and refusals need none of it.
         from kerasrobust.jobs import engine
 
         with _stopping() as should_stop, contextlib.ExitStack() as stack:

@@ -80,9 +80,9 @@ class Run:
     def settle(self) -> None:
         """Records that the run is under way: what it replaces is removed."""
         self.is_settled = True
-        if self._replaced is not None:
-            shutil.rmtree(self._replaced)
-            self._replaced = None
+        replaced, self._replaced = self._replaced, None
+        if replaced is not None:
+            shutil.rmtree(replaced)
 
     def close(self) -> None:
         """Releases the folder; a run that was to replace another and never got under way is discarded."""

@@ -20,7 +20,7 @@ from cli import events
 from kerasrobust import presets, runs
 from kerasrobust.attacks.verdict import predict
 from kerasrobust.commands import from_dict
-from kerasrobust.config import AttackConfig, DemoConfig, Epsilon, TrainConfig
+from kerasrobust.config import AttackConfig, DemoConfig, Epsilon, RandomnessConfig, TrainConfig
 from kerasrobust.data.load import load_dataset
 from kerasrobust.errors import Cancelled, InputError
 from kerasrobust.events import (
@@ -235,6 +235,21 @@ def test_ctrl_c_from_python_is_a_cancelled_run_too(models_dir: Path, tmp_path: P
     with pytest.raises(Cancelled):
         engine.run(config, interrupted)
     assert runs.state(tmp_path / "one") == "cancelled"
+
+
+def test_randomness_leaves_a_verdict_and_refuses_a_network_without_any(models_dir: Path, tmp_path: Path) -> None:
+    small: dict[str, Any] = {"split": "test[:6]", "gradients": 50, "passes": 2, "batch_size": 6}
+    places: dict[str, Any] = {"models_dir": models_dir, "runs_dir": tmp_path}
+    with pytest.raises(InputError, match="Use the command attack"):
+        engine.run(RandomnessConfig(model="tiny", **small, **places), unheard)
+    assert list(tmp_path.iterdir()) == []
+    result = engine.run(RandomnessConfig(model="noisy", name="one", **small, **places), unheard)
+    assert json.loads((tmp_path / "one" / "result.json").read_text()) == json.loads(json.dumps(result))
+    assert result.keys() >= RESULT and result["verdict"] and result["kind"] == "randomness"
+    assert [entry["name"] for entry in result["attacks"]]
+    assert all(entry.keys() >= ENTRY for entry in result["attacks"])
+    assert (tmp_path / "one" / "report.html").is_file()
+    assert runs.state(tmp_path / "one") == "done"
 
 
 # Training.
@@ -487,7 +502,7 @@ def test_a_study_that_is_done_is_not_done_again(
     assert [skipped[name] for name in STAGES] == ["skipped"] * len(STAGES)
     assert [event for event in seen if isinstance(event, Metrics | AttackStarted)] == []
     assert len(rows_in(seen)) == len(result["rows"])
-    assert isinstance(seen[-1], RunFinished) and seen[-1].seconds < 30
+    assert isinstance(seen[-1], RunFinished) and seen[-1].status == "done"
 
 
 def test_a_study_that_was_stopped_ends_with_the_same_rows(

@@ -8,12 +8,7 @@ from typing import Any
 
 from kerasrobust import presets
 from kerasrobust.commands import COMMANDS, config_class
-from kerasrobust.config import (
-    RunConfig,
-    StudyConfig,
-    TrainConfig,
-    command_line,
-)
+from kerasrobust.config import RunConfig, StudyConfig, TrainConfig, command_line
 from kerasrobust.errors import InputError
 from kerasrobust.fields import Field, Group, text
 from kerasrobust.fields import fields as table

@@ -84,7 +84,7 @@ print(json.dumps([name for name in ("tensorflow", "keras", "tensorflow_datasets"
 
 
 def test_the_start_takes_neither_numpy_nor_plots() -> None:
-    late = ("numpy", "textual_plot", "h5py", "pynvml", "tyro")
+    late = ("numpy", "textual_plot", "h5py", "pynvml")
     code = f"import sys, tui.app; print([name for name in {late} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
