@@ -12,8 +12,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kerasrobust.errors import InputError
+from kerasrobust.errors import InputError, reason_of
 from kerasrobust.networks.architectures import is_graph
+from kerasrobust.networks.formats import SavedModelNetwork
 from kerasrobust.networks.noise import is_noisy, keyed_noise
 from kerasrobust.ops.tracing import Traced
 
@@ -148,8 +149,7 @@ def one_output(outputs: Any, name: str) -> tf.Tensor:
 
 def is_compiled(model: Any) -> bool:
     """Tells whether a callable is a TensorFlow graph already: a `tf.function`, or what was loaded from a SavedModel."""
-    graphs = (tf.types.experimental.Callable, keras.layers.TFSMLayer)
-    return isinstance(model, graphs) or type(model).__module__ == "kerasrobust.networks.saving"
+    return isinstance(model, (tf.types.experimental.Callable, keras.layers.TFSMLayer, SavedModelNetwork))
 
 
 def on_arrays(function: Callable[[np.ndarray], Any]) -> Callable[[np.ndarray], np.ndarray]:
@@ -159,10 +159,9 @@ def on_arrays(function: Callable[[np.ndarray], Any]) -> Callable[[np.ndarray], n
 
 def not_callable(name: str, shape: Shape, error: Exception) -> InputError:
     """Returns the error for a model that fails on a batch of images of a shape."""
-    reason = " ".join(str(error).split())[:200]
     return InputError(
         "Expected a model that maps float32 images to logits, by TensorFlow operations or from a NumPy array to one. "
-        f"Received: {name!r}, which fails on a batch of {shape} images ({type(error).__name__}: {reason}). "
+        f"Received: {name!r}, which fails on a batch of {shape} images ({reason_of(error, 200)}). "
         "State the right image_shape."
     )
 

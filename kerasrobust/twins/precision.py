@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrobust.config import Precision
-from kerasrobust.errors import InputError
+from kerasrobust.errors import InputError, reason_of
 from kerasrobust.networks.architectures import is_graph
 from kerasrobust.networks.classifier import Classifier
 from kerasrobust.networks.cloning import check_graph, kept_in_float32
@@ -248,10 +248,9 @@ def of_model(model: keras.Model, precision: str, training: bool = False) -> Twin
     try:
         return make_twin(model, of_layer, training)
     except (TypeError, ValueError, AttributeError, NotImplementedError, LookupError) as error:
-        reason = " ".join(str(error).split())[:120]
         raise InputError(
             "Expected layers that can be rebuilt from their configuration, for a twin of the network. "
-            f"Received: {model.name!r} ({type(error).__name__}: {reason}). Use float32."
+            f"Received: {model.name!r} ({reason_of(error, 120)}). Use float32."
         ) from error
 
 
