@@ -27,7 +27,7 @@ SHAPES_SIZES = {"train": 10_000, "test": 2_000}  # Without a slice; a slice may 
 def load_dataset(
     name: str, split: str = "test", *, data_dir: str | Path | None = None, seed: int = 0, emit: Emit | None = None
 ) -> Dataset:
-    """Reads a split of a data set, whatever kind it is of.
+    """Reads a split of a data set of any kind.
 
     Args:
         name: `shapes` (embedded, generated, synthetic); the path of an .npz or .h5 file with arrays `x`, uint8 or
@@ -37,15 +37,15 @@ def load_dataset(
         split: As in TFDS: `test`, `train[:90%]`, `test[-500:]+train[:500]`. Files and folders have one part, which goes
             by `train`, `test` and `all`; a folder's images are put into a fixed random order before a slice is taken.
             Slices of `shapes` may go past its usual 10,000 and 2,000 images: there are always more.
-        data_dir: Where TFDS keeps its sets; None: TFDS's own folder, or what the variable TFDS_DATA_DIR says.
-        seed: Of the pictures that are generated; what was stored is the same for every seed.
-        emit: Told about a download's progress.
+        data_dir: Where TFDS keeps its sets; by default, the variable TFDS_DATA_DIR or TFDS's own folder.
+        seed: Of generated pictures; stored ones are the same for every seed.
+        emit: Gets a download's progress events.
 
     Returns:
         The data set, checked: labels are class indices, images have one size and values in their range.
 
     Raises:
-        InputError: The name, the split or what lies there can't be used, or a download isn't possible; says what to do.
+        InputError: The name, the split or the stored data can't be used, or a download isn't possible.
 
     Example:
         >>> dataset = load_dataset("shapes", "train[:20%]")
@@ -64,7 +64,7 @@ def load_dataset(
             "Expected an .npz or .h5 file, or a folder with a sub-folder of images for each class. "
             f"Received: {name!r}, which is {'another kind of file' if path.exists() else 'not there'}. Check the path."
         )
-    from kerasrobust.data import tfds  # With seconds of imports.
+    from kerasrobust.data import tfds  # Its imports take seconds.
 
     return tfds.load(name, split, data_dir, emit)
 
@@ -83,7 +83,7 @@ def load_data(name: str, split: str = "test", *, data_dir: str | Path | None = N
 
 
 def _from_shapes(split: str, seed: int) -> Dataset:
-    # Two sequences of pictures for each seed, so that no part, however long, meets the other.
+    # Two sequences of pictures for each seed, so that the parts never overlap, however long.
     sequences = {"train": 2 * seed, "test": 2 * seed + 1}
     drawn = [
         shapes.generate(end - first, sequences[part], start=first)

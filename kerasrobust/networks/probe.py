@@ -171,7 +171,7 @@ def _pass_of(model: Any, forward: Forward, name: str) -> Callable[..., np.ndarra
             return one_output(forward(x), name)
 
     # Traced if in doubt, as NumPy code may accept TensorFlow's tensors outside of graphs.
-    run = logits if _is_traceable(model) else tf.function(logits, autograph=False)
+    run = logits if is_traceable(model) else tf.function(logits, autograph=False)
     return lambda images, *key: run(tf.constant(images), *key).numpy()
 
 
@@ -197,7 +197,7 @@ def _first_pass(
     return trial(run, shape, name), run, True
 
 
-def _is_traceable(model: Any) -> bool:
+def is_traceable(model: Any) -> bool:
     """Tells whether a model can be traced for certain: a graph already, or made of layers of Keras and kerasrobust."""
     if not is_graph(model):
         return is_compiled(model)
