@@ -37,3 +37,14 @@ def unknown_name(what: str, name: str, choices: Iterable[str], extra: str = "") 
     return InputError(
         f"Expected {article} {what} that exists ({', '.join(known)}{extra}). Received: {name!r}. {advice}"
     )
+
+
+def reason_of(error: BaseException, length: int = 160) -> str:
+    """Returns an error's kind and message in one line: what a library said, for the middle of an `InputError`.
+
+    Example:
+        >>> reason_of(ValueError("bad   shape"))
+        'ValueError: bad shape'
+    """
+    text = " ".join(str(error).split())[:length]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

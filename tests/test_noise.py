@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -217,6 +218,19 @@ def test_noise_stands_after_pooling_and_between_dense_layers() -> None:
     model = sequential(L.MaxPooling2D(), L.Flatten(), L.Dense(6), L.ReLU())
     expected = ["MaxPooling2D", "RandomDropout", "Flatten", "Dense", "ReLU", "RandomDropout", "Dense"]
     assert kinds(randomize(model)) == expected
+
+
+def test_dropout_inside_somebodys_own_layer_is_not_replaced() -> None:
+    class Block(L.Layer):
+        def __init__(self, **kwargs: Any) -> None:
+            super().__init__(**kwargs)
+            self.inner = L.Dropout(0.5)
+
+        def call(self, inputs: tf.Tensor) -> tf.Tensor:
+            return self.inner(inputs)
+
+    model = sequential(Block(), L.MaxPooling2D(), L.Flatten())
+    assert kinds(randomize(model)) == ["Block", "MaxPooling2D", "RandomDropout", "Flatten", "Dense"]
 
 
 def test_randomizing_with_a_seed_repeats() -> None:

@@ -69,7 +69,7 @@ class Dataset:
 
 
 def checked(name: str, images: np.ndarray, labels: np.ndarray, first: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Returns images as uint8 or float32, (N, H, W, C), and labels as int64, or says what is wrong with them."""
+    """Returns images as uint8 or float32, (N, H, W, C), and labels as int64, or raises InputError."""
     if images.ndim == 3:
         images = images[..., None]
     if images.ndim != 4 or not 1 <= images.shape[3] <= 4 or 0 in images.shape[1:]:
@@ -95,7 +95,7 @@ def checked(name: str, images: np.ndarray, labels: np.ndarray, first: int = 0) -
 
 
 def checked_labels(name: str, labels: np.ndarray, count: int) -> np.ndarray:
-    """Returns `count` labels as int64, (N,), or says what is wrong with them."""
+    """Returns `count` labels as int64, (N,), or raises InputError."""
     if labels.ndim == 2 and labels.shape[1] == 1:  # As Keras' own data sets have them.
         labels = labels[:, 0]
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
@@ -117,7 +117,7 @@ def checked_labels(name: str, labels: np.ndarray, count: int) -> np.ndarray:
 
 def first_line(error: BaseException) -> str:
     """Returns the first line of an error's message."""
-    # Without what TensorFlow puts around its messages.
+    # Without the node names that TensorFlow adds to its messages.
     text = re.sub(r"\{\{.*?\}\}\s*|\s*\[Op:.*", "", str(error)).strip() or type(error).__name__
     return text.splitlines()[0][:200]
 

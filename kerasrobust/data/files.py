@@ -42,7 +42,7 @@ def load_arrays(name: str, split: str, **unused: Any) -> Dataset:
 
 def _from_arrays(name: str, arrays: Any, split: str) -> Dataset:
     arrays_xy = [arrays[key] for key in ("x", "y") if key in arrays]
-    if len(arrays_xy) < 2 or not all(hasattr(array, "ndim") for array in arrays_xy):  # A group of HDF5 has none.
+    if len(arrays_xy) < 2 or not all(hasattr(array, "ndim") for array in arrays_xy):  # HDF5 groups have none.
         raise InputError(
             f"Expected arrays 'x' (images) and 'y' (labels). Received: {', '.join(sorted(arrays)) or 'none'} "
             f"in {name!r}. Rename or add them."
@@ -79,7 +79,7 @@ def load_folder(name: str, split: str, **unused: Any) -> Dataset:
             f"Expected a folder with a sub-folder of images ({', '.join(IMAGE_FILES)}) for each class. "
             f"Received: {name!r} with {len(classes)} sub-folders and no image. Give the folder above the classes."
         )
-    # By class, a slice would hold one class only.
+    # In the order of the classes, a slice would hold one class only.
     files = [files[place] for place in np.random.default_rng(0).permutation(len(files))]
     parts = parts_of(split, dict.fromkeys(("all", "train", "test"), len(files)))
     chosen = [pair for _, first, end in parts for pair in files[first:end]]

@@ -23,7 +23,7 @@ from kerasrobust.names import SOURCES
 def load_dataset(
     name: str, split: str = "test", *, data_dir: str | Path | None = None, seed: int = 0, emit: Emit | None = None
 ) -> Dataset:
-    """Reads a split of a data set, whatever kind it is of.
+    """Reads a split of a data set of any kind.
 
     Args:
         name: `shapes` (embedded, generated, synthetic); the path of an .npz or .h5 file with arrays `x`, uint8 or
@@ -33,15 +33,15 @@ def load_dataset(
         split: As in TFDS: `test`, `train[:90%]`, `test[-500:]+train[:500]`. Files and folders have one part, which goes
             by `train`, `test` and `all`; a folder's images are put into a fixed random order before a slice is taken.
             Slices of `shapes` may go past its usual 10,000 and 2,000 images: there are always more.
-        data_dir: Where TFDS keeps its sets; None: TFDS's own folder, or what the variable TFDS_DATA_DIR says.
-        seed: Of the pictures that are generated; what was stored is the same for every seed.
-        emit: Told about a download's progress.
+        data_dir: Where TFDS keeps its sets; by default, the variable TFDS_DATA_DIR or TFDS's own folder.
+        seed: Of generated pictures; stored ones are the same for every seed.
+        emit: Gets a download's progress events.
 
     Returns:
         The data set, checked: labels are class indices, images have one size and values in their range.
 
     Raises:
-        InputError: The name, the split or what lies there can't be used, or a download isn't possible; says what to do.
+        InputError: The name, the split or the stored data can't be used, or a download isn't possible.
 
     Example:
         >>> dataset = load_dataset("shapes", "train[:20%]")

@@ -15,21 +15,21 @@ if TYPE_CHECKING:
 
 CROP_PADDING = 4  # Pixels a training image is moved by at most, as in He 2016 for CIFAR-10.
 
-# A mirrored digit or letter is another one, or none: these sets are cropped but never flipped.
+# A mirrored digit or letter isn't the same any more: these sets are cropped but never flipped.
 UNFLIPPED = frozenset({"mnist", "emnist", "kmnist", "qmnist", "mnist_corrupted", "svhn_cropped", "omniglot"})
 
 
 def train_pipeline(dataset: Dataset, batch_size: int, *, seed: int, augment: bool = True) -> tf.data.Dataset:
     """Returns the images in batches for `fit`: shuffled anew each epoch, augmented, prefetched.
 
-    The images stay in memory as they are stored (that is the cache); shuffling moves indices only, and one gather per
-    batch picks, moves and mirrors the images. Augmentation is that of He 2016: a flip with probability 1/2 and a crop
+    The images stay in memory as they are stored; shuffling moves indices only, and one gather per batch picks, moves
+    and mirrors the images. Augmentation is that of He 2016: a flip with probability 1/2 and a crop
     from the image padded by 4 pixels (by reflection). Flips are left out for digits and letters.
 
     Args:
         dataset: What to train on.
-        batch_size: Images per batch. What is left over at the end of an epoch is dropped, so that all batches have one
-            shape; shuffling makes it other images each epoch. A set smaller than one batch is one batch.
+        batch_size: Images per batch. The rest at the end of an epoch is dropped, so that all batches have one shape;
+            after shuffling it is other images each epoch. A set smaller than one batch is one batch.
         seed: Equal seeds give equal batches, epoch by epoch, counted from the pipeline's creation.
         augment: Whether to flip and crop.
 
@@ -49,7 +49,7 @@ def train_pipeline(dataset: Dataset, batch_size: int, *, seed: int, augment: boo
         raise InputError(f"Expected a batch size of at least 1. Received: {batch_size}. Give for instance 128.")
     batch_size = min(batch_size, len(dataset))
     count, height, width, channels = dataset.images.shape
-    with tf.device("CPU:0"):  # Beside a GPU the whole set would go into its memory.
+    with tf.device("CPU:0"):  # Otherwise the whole set would go into a GPU's memory.
         pixels = tf.constant(dataset.images.reshape(count * height * width, channels))
         labels = tf.constant(dataset.labels)
     flip = augment and dataset.name.split("/")[0].split(":")[0] not in UNFLIPPED
@@ -77,9 +77,9 @@ def train_pipeline(dataset: Dataset, batch_size: int, *, seed: int, augment: boo
 
 
 def unwatched(batches: tf.data.Dataset) -> tf.data.Dataset:
-    """Returns a pipeline that TensorFlow doesn't tune while it runs.
+    """Returns a pipeline without TensorFlow's autotuning.
 
-    The thread that tunes sleeps for 10 ms, 20 ms, 40 ms and so on, and now and then isn't woken when the pipeline ends
+    The tuning thread sleeps for 10 ms, 20 ms, 40 ms and so on, and sometimes isn't woken when the pipeline ends
     (TensorFlow 2.21): an epoch of 3 s then takes 5.1 s, one of 70 s takes 82 s.
     """
     import tensorflow as tf

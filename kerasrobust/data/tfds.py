@@ -54,12 +54,12 @@ def load(name: str, split: str, *, data_dir: str | Path | None, emit: Emit | Non
             raise empty_split(split)
         try:
             wanted = tfds.decode.PartialDecoding({image: True, label: True})
-            # One file after the other: a slice is in the order in which the whole is.
+            # One file after the other, so that a slice keeps the order of the whole.
             reading = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
             examples = builder.as_dataset(split=split, decoders=wanted, read_config=reading, shuffle_files=False)
             batches = unwatched(examples.map(lambda example: (example[image], example[label])).batch(READING_BATCH))
             parts = list(batches.as_numpy_iterator())
-        except tf.errors.InvalidArgumentError as error:  # What batching says of images that don't match.
+        except tf.errors.InvalidArgumentError as error:  # What batching raises for images of several sizes.
             raise InputError(
                 f"Expected images of one size. Received: {name!r} ({first_line(error)}). "
                 "Resize them into a file or a folder."
@@ -98,7 +98,7 @@ def _builder(tfds: Any, name: str, data_dir: str | Path | None) -> Any:
 
 @contextlib.contextmanager
 def _quiet_tfds() -> Iterator[Any]:
-    """Gives the TFDS module, without its bars and with its log at errors."""
+    """Yields the TFDS module, without progress bars and with its log at errors."""
     log = logging.getLogger("absl")
     level = log.level
     log.setLevel(logging.ERROR)
@@ -130,7 +130,7 @@ def _image_and_label(tfds: Any, name: str, info: Any) -> tuple[str, str]:
 
 
 def _download(tfds: Any, name: str, builder: Any, emit: Emit | None) -> None:
-    urls = builder.url_infos or {}  # None where nobody has written the checksums down.
+    urls = builder.url_infos or {}  # None if no checksums are recorded.
     address = next(iter(urls), "https://storage.googleapis.com")
     instead = "Give the data directory that holds it, an .npz or .h5 file, a folder of images, or 'shapes'"
     if not reachable(address):
@@ -140,7 +140,7 @@ def _download(tfds: Any, name: str, builder: Any, emit: Emit | None) -> None:
         )
     root = Path(builder.data_dir).parents[builder.info.full_name.count("/")]
     folder = root / "downloads"
-    emit = emit or _unheard
+    emit = emit or _discard
     emit(Log(level="info", message=f"Downloading {name} to {root}."))
     try:
         _watched(
@@ -155,18 +155,18 @@ def _download(tfds: Any, name: str, builder: Any, emit: Emit | None) -> None:
         ) from error
 
 
-def _unheard(event: Event) -> None:
-    """Stands for an emit where nobody listens."""
+def _discard(event: Event) -> None:
+    """The emit of a caller that wants no events."""
 
 
 def _watched(work: Callable[[], None], folder: Path, total: int | None, emit: Emit) -> None:
-    """Does the work beside this thread, and tells about 5 times a second how many bytes have come into the folder."""
+    """Does the work in another thread, and emits about 5 times a second how many bytes the folder has gained."""
     failures: list[BaseException] = []
 
     def guarded() -> None:
         try:
             work()
-        except BaseException as error:  # Raised again below, in the thread that asked.
+        except BaseException as error:  # Raised again below, in the caller's thread.
             failures.append(error)
 
     before, started = _bytes_in(folder), time.monotonic()
@@ -191,7 +191,7 @@ def _bytes_in(folder: Path) -> int:
 
 
 def reachable(address: str, seconds: float = PROBE_SECONDS) -> bool:
-    """Tells whether the server of a URL answers at all, be it with an error, within `seconds`."""
+    """Tells whether the server of a URL answers within `seconds`, even if with an error."""
     answered = threading.Event()
 
     def ask() -> None:

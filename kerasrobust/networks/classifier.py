@@ -20,6 +20,7 @@ from kerasrobust.networks.probe import (
     Probed,
     Shape,
     is_compiled,
+    is_traceable,
     on_arrays,
     one_output,
     probe,
@@ -222,12 +223,12 @@ def classifier_of(
 
 
 def has_gradient(classifier: Classifier, images: np.ndarray | None = None) -> bool:
-    """Tells whether gradients reach the images: False where they are missing, NaN or zero everywhere.
+    """Tells whether gradients reach the images: False if they are missing, NaN or zero everywhere.
 
     Args:
         classifier: the model.
-        images: float32 (N, H, W, C), of which a few are looked at; noise without them, on which a model that was
-            trained on photographs may be flat.
+        images: float32 (N, H, W, C), of which a few are used; noise by default, on which a model that was trained on
+            photographs may be flat.
 
     Example:
         >>> has_gradient(as_classifier(lambda x: tf.round(x)[:, 0, :, 0], image_shape=(8, 8, 3)))
@@ -238,10 +239,9 @@ def has_gradient(classifier: Classifier, images: np.ndarray | None = None) -> bo
     if images is None:
         images = probe_images(classifier.probed.shape)
     some = tf.constant(np.resize(images, (PROBES, *images.shape[1:])))
-    # Of a nearly dead network the answer can hang on the noise: let it at least be the same each time.
+    # The answer for a nearly dead network can depend on the noise: let it at least be the same each time.
     key = tf.constant([0, 1]) if classifier.seedable else None
 
-    @tf.function(autograph=False)
     def gradient() -> tf.Tensor | None:
         with tf.GradientTape() as tape:
             tape.watch(some)
@@ -250,12 +250,12 @@ def has_gradient(classifier: Classifier, images: np.ndarray | None = None) -> bo
         return tape.gradient(loss, some)
 
     try:
-        value = gradient.get_concrete_function()()
-    except LookupError:  # TensorFlow's answer where an operation has no gradient registered.
+        value = gradient() if is_traceable(classifier.model) else tf.function(gradient, autograph=False)()
+    except LookupError:  # An operation has no gradient registered.
         return False
     except (tf.errors.InvalidArgumentError, tf.errors.UnknownError, tf.errors.UnimplementedError):
         return False  # The pass itself worked: it is the gradient of Python code inside the graph that doesn't.
-    # Attacks take what is no number as 0.
+    # Attacks take non-finite entries as 0.
     return value is not None and bool((np.isfinite(value) & (value.numpy() != 0)).any())
 
 
@@ -271,7 +271,7 @@ def check_images(classifier: Classifier, x: Any, y: Any) -> tuple[np.ndarray, np
         float32 (N, H, W, C) and int64 (N,).
 
     Raises:
-        InputError: for another rank, dtype, length or shape, values outside [0, 1], NaN, labels out of range, or none.
+        InputError: for another rank, dtype, length or shape, values outside [0, 1], NaN, wrong labels or no images.
     """
     x, y = np.asarray(x), np.asarray(y)
     if x.ndim != 4 or len(x) == 0:

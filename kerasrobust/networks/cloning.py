@@ -12,7 +12,7 @@ from kerasrobust.networks.architectures import GRAPHS, is_graph
 
 
 def check_graph(model: keras.Model) -> None:
-    """Raises InputError for a model that can't be rebuilt layer by layer, or holds one that would be another then."""
+    """Raises InputError for a model that can't be rebuilt layer by layer, nor can a model inside it."""
     inner = [part for part in model._flatten_layers(include_self=False) if isinstance(part, GRAPHS)]
     if not is_graph(model) or not model.built or not all(map(is_graph, inner)):
         wrong = next((part for part in inner if not is_graph(part)), model) if is_graph(model) else model
@@ -25,7 +25,7 @@ def check_graph(model: keras.Model) -> None:
 
 
 def with_precision(model: keras.Model, policy: str) -> keras.Model:
-    """Returns a model's twin that computes under another dtype policy, with a copy of its weights.
+    """Returns a copy of a model under another dtype policy, with a copy of its weights.
 
     Under a mixed policy the output layers stay in float32, and so do layers that a mixed model keeps in float32.
 
@@ -34,10 +34,10 @@ def with_precision(model: keras.Model, policy: str) -> keras.Model:
         policy: a Keras dtype policy, as "float32" or "mixed_bfloat16".
 
     Returns:
-        The model itself where nothing changes, otherwise a new one.
+        The model itself if nothing changes, otherwise a new one.
 
     Raises:
-        InputError: for a subclassed model, whose layers can't be told apart from outside.
+        InputError: for a subclassed model, whose layers are unknown from outside.
 
     Example:
         >>> fast = with_precision(model, "mixed_bfloat16")
@@ -68,6 +68,7 @@ def clone(model: keras.Model, policy: Callable[[keras.Layer], str]) -> keras.Mod
 
 
 def _inner(model: keras.Model) -> list[Any]:
+    """Returns the layers at all depths, without models and inputs."""
     return [part for part in model._flatten_layers() if not isinstance(part, (keras.Model, keras.layers.InputLayer))]
 
 
@@ -82,7 +83,7 @@ def kept_in_float32(model: keras.Model, policy: str) -> set[int]:
 
 
 def _output_layers(model: keras.Model) -> list[Any]:
-    """Returns what a model's outputs come from, back to the last layers with weights, inside nested models too."""
+    """Returns the layers behind a model's outputs, back to the last ones with weights, inside nested models too."""
     found: list[Any] = []
     for output in model.outputs:
         while True:
@@ -96,7 +97,7 @@ def _output_layers(model: keras.Model) -> list[Any]:
 
 
 def finalize_normalization(copy: keras.Model) -> None:
-    """Makes layers of a copied model follow the weights just given to them: `Normalization` does so when told."""
+    """Makes `Normalization` layers of a copied model use the weights just given to them."""
     for layer in copy._flatten_layers():
         if isinstance(layer, keras.layers.Normalization):
             layer.finalize_state()

@@ -1,9 +1,9 @@
-"""Noise layers that stay on at inference, and how their noise is steered.
+"""Noise layers that stay on at inference, and how their noise is controlled.
 
 A randomized network draws new noise in every forward pass, also when it predicts. Attacks and verdicts need that noise
 to be repeatable under a seed, fresh in each pass of an expectation over transformations (EOT; Athalye et al. 2018), and
-sometimes switched off. `keyed_noise` and `noise_off` steer it while a graph is traced; outside them each
-call draws anew.
+sometimes switched off. `keyed_noise` and `noise_off` control it during a call or while a graph is traced; otherwise
+each call draws anew.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from kerasrobust.networks.architectures import is_graph
 
 
 class _Steering(threading.local):
-    """What the noise layers called in this thread are to do just now."""
+    """How the noise layers that are called in this thread draw."""
 
     key: tf.Tensor | None = None
     draws: int = 0
@@ -36,13 +36,13 @@ _steering = _Steering()
 def keyed_noise(key: tf.Tensor, shared: bool = False) -> Iterator[None]:
     """Makes the noise layers called inside draw from `key`: equal keys, equal noise.
 
-    Layers are told apart by the order of their calls, not by their names, so a model that is built or loaded again
+    Layers are distinguished by the order of their calls, not by their names, so a model that is built or loaded again
     draws the same noise.
 
     Args:
         key: int32 tensor of shape (2,), a stateless seed. A tensor, so one trace serves all keys.
-        shared: draw once for all images of a batch instead of once for each: with one key for good, the network is then
-            a deterministic one.
+        shared: draw once for all images of a batch instead of once for each: under a fixed key the network is then
+            deterministic.
 
     Example:
         >>> with keyed_noise(tf.constant([0, 7])):
@@ -58,7 +58,7 @@ def keyed_noise(key: tf.Tensor, shared: bool = False) -> Iterator[None]:
 
 @contextlib.contextmanager
 def noise_off() -> Iterator[None]:
-    """Makes the noise layers called inside pass their input through: the noise-free twin of a network."""
+    """Makes the noise layers called inside pass their input through: the network without its noise."""
     before = _steering.off
     _steering.off = True
     try:
@@ -84,7 +84,7 @@ class RandomDropout(keras.layers.Layer):
         inputs: tensor of any rank and floating dtype; mixed precision keeps its compute dtype.
 
     Raises:
-        ValueError: where `rate` is outside [0, 1).
+        ValueError: if `rate` is outside [0, 1).
 
     Example:
         >>> layer = RandomDropout(0.5)
@@ -101,7 +101,7 @@ class RandomDropout(keras.layers.Layer):
         self.rate = float(rate)
         self.seed = seed
         self.supports_masking = True
-        # A seed generator's state is saved with the model, so its noise repeats; that is wanted only for a given seed.
+        # A seed generator's state is saved with the model, so its noise repeats: only wanted under a given seed.
         self.seed_generator = None if seed is None else keras.random.SeedGenerator(seed)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
@@ -110,7 +110,7 @@ class RandomDropout(keras.layers.Layer):
         return inputs * self.mask(inputs)
 
     def mask(self, inputs: tf.Tensor) -> tf.Tensor:
-        """Returns what entries are multiplied by."""
+        """Returns the factors of the entries: 0, or the scale of those that are kept."""
         shape = self.one_for_all(tf.shape(inputs), 0)
         if _steering.key is None or inputs.shape.rank != 4:
             return self.drawn(shape, inputs.dtype)
@@ -122,14 +122,14 @@ class RandomDropout(keras.layers.Layer):
         return tf.concat([shape[:axis], [1], shape[axis + 1 :]], axis=0) if _steering.shared else shape
 
     def drawn(self, shape: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
-        """Returns a mask of some shape."""
+        """Returns a mask of a shape."""
         return tf.cast(self._kept(shape), dtype) * tf.cast(1 / (1 - self.rate), dtype)
 
     def _kept(self, shape: tf.Tensor) -> tf.Tensor:
         """Returns which entries are kept, bool of that shape, each drawn by itself."""
         if _steering.key is not None:
             _steering.draws += 1
-            # Two entries of each 32 random bits, in half of the time: 16 bits tell the rate to 0.00001.
+            # Two entries from each 32 random bits, in half of the time: 16 bits resolve the rate to 0.00002.
             key = tf.random.experimental.stateless_fold_in(_steering.key, _steering.draws)
             count = tf.reduce_prod(shape)
             bits = tf.random.stateless_uniform([(count + 1) // 2], key, None, None, tf.int32)
@@ -149,7 +149,7 @@ class RandomDropout(keras.layers.Layer):
 
 
 def is_noisy(model: keras.Model) -> bool:
-    """Tells whether a Keras model holds one of these noise layers, at any depth, with a rate above 0."""
+    """Tells whether a Keras model holds a `RandomDropout`, at any depth, with a rate above 0."""
     return any(isinstance(layer, RandomDropout) and layer.rate > 0 for layer in model._flatten_layers())
 
 
@@ -197,54 +197,63 @@ def randomize(model: keras.Model, rate: float = 0.15, seed: int | None = None) -
         )
     if not model.built:
         raise InputError("Expected a built model. Received: one without weights. Call it on a batch of images first.")
-    replacing = any(isinstance(layer, _DROPOUT) for layer in _unnested(model))
-    placed = 0
-
-    def make(beside: keras.layers.Layer) -> RandomDropout:
-        nonlocal placed
-        placed += 1
-        return RandomDropout(rate, seed=None if seed is None else seed + placed, dtype=beside.dtype_policy)
-
-    def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
-        if replacing and isinstance(layer, _DROPOUT):
-            return make(layer)
-        if is_graph(layer):
-            return rebuild(layer)
-        return layer.__class__.from_config(layer.get_config())
-
-    dense_seen = False
-
-    def before(layer: keras.layers.Layer) -> bool:
-        """Tells whether the noise belongs in front of this layer: it is dense, and not the first such."""
-        nonlocal dense_seen
-        hit = not replacing and dense_seen and isinstance(layer, keras.layers.Dense)
-        dense_seen = dense_seen or isinstance(layer, keras.layers.Dense)
-        return hit
-
-    def after(layer: keras.layers.Layer) -> bool:
-        return not replacing and isinstance(layer, _POOLING)
-
-    def call(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
-        if before(layer):
-            args = (make(layer)(args[0]), *args[1:])
-        outputs = layer(*args, **kwargs)
-        return make(layer)(outputs) if after(layer) else outputs
-
-    def rebuild(part: keras.Model) -> keras.Model:
-        if not isinstance(part, keras.Sequential):
-            return keras.models.clone_model(part, clone_function=clone, call_function=call)
-        layers: list[keras.layers.Layer] = [keras.Input(part.input_shape[1:], dtype=part.inputs[0].dtype)]
-        for layer in part.layers:
-            layers += [make(layer)] if before(layer) else []
-            layers += [clone(layer)]
-            layers += [make(layer)] if after(layer) else []
-        return keras.Sequential(layers, name=part.name)
-
-    result = rebuild(model)
-    if not placed:
+    noise = _Noise(rate, seed, replace=any(isinstance(layer, _DROPOUT) for layer in _unnested(model)))
+    result = noise.into(model)
+    if not noise.placed:
         raise InputError(
             f"Expected a model with dropout, pooling or several dense layers. Received: {model.name!r}, which has no "
             "place for the noise. Put RandomDropout layers into it by hand."
         )
     result.set_weights(model.get_weights())
     return result
+
+
+class _Noise:
+    """Rebuilds models with noise layers in them.
+
+    Args:
+        rate: of the noise layers.
+        seed: of the first noise layer; each noise layer adds its number.
+        replace: whether the noise replaces dropout layers, instead of following pooling and preceding dense layers.
+    """
+
+    def __init__(self, rate: float, seed: int | None, replace: bool) -> None:
+        self.rate, self.seed, self.replace = rate, seed, replace
+        self.placed = 0
+        self._dense_seen = False
+
+    def into(self, model: keras.Model) -> keras.Model:
+        """Returns a model rebuilt with noise in it, nested models too."""
+        if not isinstance(model, keras.Sequential):
+            return keras.models.clone_model(model, clone_function=self._copy, call_function=self._call)
+        layers: list[keras.layers.Layer] = [keras.Input(model.input_shape[1:], dtype=model.inputs[0].dtype)]
+        for layer in model.layers:
+            layers += [self._layer(layer)] if self._is_before(layer) else []
+            layers += [self._copy(layer)]
+            layers += [self._layer(layer)] if self._is_after(layer) else []
+        return keras.Sequential(layers, name=model.name)
+
+    def _copy(self, layer: keras.layers.Layer) -> keras.layers.Layer:
+        if self.replace and isinstance(layer, _DROPOUT):
+            return self._layer(layer)
+        return self.into(layer) if is_graph(layer) else layer.__class__.from_config(layer.get_config())
+
+    def _call(self, layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
+        if self._is_before(layer):
+            args = (self._layer(layer)(args[0]), *args[1:])
+        outputs = layer(*args, **kwargs)
+        return self._layer(layer)(outputs) if self._is_after(layer) else outputs
+
+    def _layer(self, beside: keras.layers.Layer) -> RandomDropout:
+        self.placed += 1
+        seed = None if self.seed is None else self.seed + self.placed
+        return RandomDropout(self.rate, seed=seed, dtype=beside.dtype_policy)
+
+    def _is_before(self, layer: keras.layers.Layer) -> bool:
+        """Tells whether noise belongs in front of a layer: it is dense, and not the first such."""
+        dense = isinstance(layer, keras.layers.Dense)
+        before, self._dense_seen = dense and self._dense_seen and not self.replace, self._dense_seen or dense
+        return before
+
+    def _is_after(self, layer: keras.layers.Layer) -> bool:
+        return not self.replace and isinstance(layer, _POOLING)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,10 +11,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kerasrobust.errors import InputError
+from kerasrobust.errors import InputError, reason_of
 from kerasrobust.networks.architectures import is_graph
+from kerasrobust.networks.formats import SavedModelNetwork
 from kerasrobust.networks.noise import is_noisy, keyed_noise
-from kerasrobust.ops.tracing import Traced
 
 Shape = tuple[int | None, ...]
 """Height, width and channels; None stands for any."""
@@ -26,7 +25,7 @@ Forward = Callable[[tf.Tensor], Any]
 PROBES = 8
 """Random images of a probe."""
 
-# What sides and channels a model is probed with where neither it nor the caller says: CIFAR, then ImageNet sizes.
+# Sides and channels to try if neither the model nor the caller states them: CIFAR's, then ImageNet's.
 _GUESSES: list[tuple[int, ...]] = [(side, side, channels) for side in (32, 96, 224) for channels in (3, 1)]
 
 
@@ -72,21 +71,20 @@ def probe(model: Any, forward: Forward, shape: Shape, name: str) -> Probed:
     shapes = list(dict.fromkeys(tuple(k or g for k, g in zip(shape, guess, strict=True)) for guess in _GUESSES))
     for index, tried in enumerate(shapes):
         try:
-            first, run = _first_pass(model, forward, tried, name)
+            first, run, arrays = _first_pass(model, forward, tried, name)
             break
         except InputError as error:
             # A failure may be due to the guessed shape; the outputs of a pass that worked are final.
             if error.__cause__ is None or index == len(shapes) - 1:
                 raise
-    arrays = not isinstance(run, _Pass)
     warnings = []
     noisy = isinstance(model, keras.Model) and is_noisy(model)
     randomized = noisy or not _same(first, trial(run, tried, name))
     seedable = False
     if randomized:
         # After the passes without a key: a function that the model compiled by itself would keep the key for good.
-        keyed = functools.partial(run, key=tf.constant([0, 1])) if isinstance(run, _Pass) else run
-        seedable = _same(trial(keyed, tried, name), trial(keyed, tried, name))
+        key = () if arrays else (tf.constant([0, 1]),)
+        seedable = _same(*(trial(run, tried, name, *key) for _ in range(2)))
         if not seedable:
             message = f"The noise inside {name!r} can't be seeded: figures differ from run to run."
             warnings.append(("unseeded-noise", message))
@@ -113,10 +111,10 @@ def probe_images(shape: tuple[int, ...]) -> np.ndarray:
     return np.random.default_rng(0).random((PROBES, *shape), np.float32)
 
 
-def trial(run: Callable[[np.ndarray], np.ndarray], shape: tuple[int, ...], name: str) -> np.ndarray:
+def trial(run: Callable[..., np.ndarray], shape: tuple[int, ...], name: str, *key: tf.Tensor) -> np.ndarray:
     """Returns the logits of random images of one shape, and raises InputError for what can't be logits."""
     try:
-        outputs = run(probe_images(shape))
+        outputs = run(probe_images(shape), *key)
     except InputError:
         raise
     except Exception as error:  # Somebody's own code may raise anything: report it.
@@ -148,8 +146,7 @@ def one_output(outputs: Any, name: str) -> tf.Tensor:
 
 def is_compiled(model: Any) -> bool:
     """Tells whether a callable is a TensorFlow graph already: a `tf.function`, or what was loaded from a SavedModel."""
-    graphs = (tf.types.experimental.Callable, keras.layers.TFSMLayer)
-    return isinstance(model, graphs) or type(model).__module__ == "kerasrobust.networks.saving"
+    return isinstance(model, (tf.types.experimental.Callable, keras.layers.TFSMLayer, SavedModelNetwork))
 
 
 def on_arrays(function: Callable[[np.ndarray], Any]) -> Callable[[np.ndarray], np.ndarray]:
@@ -159,49 +156,48 @@ def on_arrays(function: Callable[[np.ndarray], Any]) -> Callable[[np.ndarray], n
 
 def not_callable(name: str, shape: Shape, error: Exception) -> InputError:
     """Returns the error for a model that fails on a batch of images of a shape."""
-    reason = " ".join(str(error).split())[:200]
     return InputError(
         "Expected a model that maps float32 images to logits, by TensorFlow operations or from a NumPy array to one. "
-        f"Received: {name!r}, which fails on a batch of {shape} images ({type(error).__name__}: {reason}). "
+        f"Received: {name!r}, which fails on a batch of {shape} images ({reason_of(error, 200)}). "
         "State the right image_shape."
     )
 
 
-class _Pass:
-    """A pass of TensorFlow code over images of one shape, with a noise key or without."""
+def _pass_of(model: Any, forward: Forward, name: str) -> Callable[..., np.ndarray]:
+    """Returns the pass of TensorFlow code over images, with a noise key or without."""
 
-    def __init__(self, model: Any, forward: Forward, name: str) -> None:
-        def logits(x: tf.Tensor, *key: tf.Tensor) -> tf.Tensor:
-            with keyed_noise(*key) if key else contextlib.nullcontext():
-                return one_output(forward(x), name)
+    def logits(x: tf.Tensor, *key: tf.Tensor) -> tf.Tensor:
+        with keyed_noise(*key) if key else contextlib.nullcontext():
+            return one_output(forward(x), name)
 
-        # Traced if in doubt, as NumPy code may take TensorFlow's tensors outside of graphs.
-        self._calls = [logits, logits] if _is_traceable(model) else [Traced(logits), Traced(logits)]
-
-    def __call__(self, images: np.ndarray, key: tf.Tensor | None = None) -> np.ndarray:
-        arguments = (tf.constant(images),) if key is None else (tf.constant(images), key)
-        return self._calls[key is not None](*arguments).numpy()
+    # Traced if in doubt, as NumPy code may accept TensorFlow's tensors outside of graphs.
+    run = logits if is_traceable(model) else tf.function(logits, autograph=False)
+    return lambda images, *key: run(tf.constant(images), *key).numpy()
 
 
 def _first_pass(
     model: Any, forward: Forward, shape: tuple[int, ...], name: str
-) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
-    """Runs a model for the first time, with NumPy arrays if TensorFlow can't trace it; returns outputs and pass.
+) -> tuple[np.ndarray, Callable[..., np.ndarray], bool]:
+    """Runs a model for the first time, with NumPy arrays if TensorFlow can't trace it.
 
     That may be anything: another library's model, a remote service.
+
+    Returns:
+        The outputs, the pass that gave them, and whether it takes arrays.
     """
-    run = _Pass(model, forward, name)
+    run = _pass_of(model, forward, name)
     try:
-        return trial(run, shape, name), run
+        return trial(run, shape, name), run, False
     except InputError as error:
         # What failed inside one of TensorFlow's own operations is TensorFlow code.
         known = error.__cause__ is None or isinstance(error.__cause__, tf.errors.OpError)
         if known or isinstance(model, (keras.Model, tf.Module)):
             raise
-    return trial(on_arrays(model), shape, name), on_arrays(model)
+    run = on_arrays(model)
+    return trial(run, shape, name), run, True
 
 
-def _is_traceable(model: Any) -> bool:
+def is_traceable(model: Any) -> bool:
     """Tells whether a model can be traced for certain: a graph already, or made of layers of Keras and kerasrobust."""
     if not is_graph(model):
         return is_compiled(model)

@@ -14,10 +14,10 @@ def on_gpu() -> bool:
 
 
 def has_onednn() -> bool:
-    """Tells whether TensorFlow computes by oneDNN: not everywhere by default, and the environment can say otherwise."""
-    try:  # No public function tells, and the default depends on system and processor.
+    """Tells whether TensorFlow computes by oneDNN, which depends on system, processor and environment."""
+    try:  # There is no public function for it.
         from tensorflow.python.util._pywrap_util_port import IsMklEnabled
-    except ImportError:  # Of a TensorFlow that has moved it nothing was measured.
+    except ImportError:  # A TensorFlow that nothing was measured on.
         return False
     return bool(IsMklEnabled())
 
@@ -25,12 +25,12 @@ def has_onednn() -> bool:
 class Traced:
     """A TensorFlow graph made of a Python function at its first call, and never again.
 
-    Other dtypes than at the first call raise, where a plain `tf.function` would silently trace anew. Other shapes may
-    not, and may give wrong results: keep one of these for each shape.
+    Other dtypes than at the first call raise an error; a plain `tf.function` would silently trace anew. Other shapes
+    may give wrong results without an error: keep one of these for each shape.
 
     Args:
         body: made of TensorFlow operations; loops are written as `tf.while_loop`, so autograph stays off.
-        signature: what it is traced for, given the first call's arguments; those themselves without it.
+        signature: maps the first call's arguments to the specs to trace for; by default, the arguments themselves.
 
     Attributes:
         traces: how often the body was traced: 0 before the first call, then 1.
@@ -62,11 +62,11 @@ class Traced:
 
 
 def one_piece(body: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns a function that a graph calls as a piece of its own, instead of taking its operations in.
+    """Returns a function that a graph calls, instead of inlining its operations.
 
-    For the passes through a network inside a `tf.while_loop`: TensorFlow leaves the operations in a loop's frame as
-    they are, where it fuses and reorders those of a function. Measured on a CPU with a ConvNet, gradients in a loop
-    took twice as long without this.
+    For the passes through a network inside a `tf.while_loop`: TensorFlow fuses and reorders the operations of a called
+    function, but not those in a loop's own frame. Measured on a CPU with a ConvNet, gradients in a loop took twice as
+    long without this.
 
     Args:
         body: takes and returns tensors.

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kerasrobust.errors import InputError
+from kerasrobust.errors import InputError, reason_of
 from kerasrobust.names import Precision
 from kerasrobust.networks.architectures import is_graph
 from kerasrobust.networks.classifier import Classifier
@@ -23,26 +23,16 @@ from kerasrobust.ops import losses
 from kerasrobust.ops.tracing import Traced, on_gpu
 from kerasrobust.twins.folding import Twin, make_twin
 
-PROBES = 128
-"""Images of which the probe takes gradients; fewer where they are large."""
-
-COMPARED = 64
-"""Images on which margins are compared at each call: a hundredth of what an attack costs."""
-
-ROUNDS = 3
-"""How often each arithmetic is timed; the fastest time counts."""
-
+PROBES = 128  # Images that the probe takes gradients of; fewer if they are large.
+COMPARED = 64  # Images on which margins are compared in each call: a hundredth of what an attack costs.
+ROUNDS = 3  # How often each arithmetic is timed; the fastest time counts.
+# A network whose gradients of all probes take less is attacked as it is: a twin would save less than it costs.
 CHEAP_SECONDS = 2e-3
-"""A network whose gradients of all probes take less is attacked as it is: what a twin saves isn't worth making it."""
-
+# Share of the model's own time that a twin may take at most: less of a gain may be noise, and runs should repeat.
 GAIN = 0.8
-"""Share of the model's own time that a twin may take at most: what differs by less is noise, and runs should repeat."""
-
-ALIKE = 0.9
-"""Median cosine of a network's gradients with its twin's below which that isn't the same network."""
-
+ALIKE = 0.9  # Median cosine of a network's gradients with its twin's; below it the twin is another network.
+# How far the margins may be apart, as a share of their median: beyond it, success on one means little for the other.
 APART = 0.25
-"""How far the margins may be apart, as a share of their median: more, and a success of one says little of the other."""
 
 MEANING = {
     "float32": "in float32, by the network as it is",
@@ -51,7 +41,7 @@ MEANING = {
     "folded-xla": "in float32, by a faster twin of the network that XLA compiled",
     "bfloat16-xla": "in bfloat16, by a faster twin of the network that XLA compiled",
 }
-"""What the arithmetics are, for people."""
+"""The arithmetics, described for people."""
 
 
 def checked_precision(precision: str) -> str:
@@ -90,7 +80,7 @@ def chosen_precision(classifier: Classifier, precision: str, x: np.ndarray) -> s
     if precision != "auto":
         _check_twin(classifier, precision)
         return precision
-    if not _has_twins(classifier):
+    if not is_graph(classifier.model) or not classifier.repeats:
         return "float32"
     images = _tried(x)
     chosen = _twins(classifier).chosen
@@ -131,7 +121,7 @@ def of(classifier: Classifier, precision: str, x: np.ndarray) -> Classifier:
 
 
 class _Made:
-    """A twin as attacks see it. Kept from call to call, it follows the network's weights."""
+    """A twin as attacks see it, kept from call to call."""
 
     def __init__(self, classifier: Classifier, precision: str) -> None:
         twin = of_model(classifier.model, precision)
@@ -143,7 +133,7 @@ class _Made:
         self.classifier = Classifier(
             twin.model, forward, probed, name=twin.model.name, image_shape=shape, any_batch=any_batch
         )
-        # A graph, as operation by operation it takes five times as long.
+        # As a graph, since operation by operation it takes five times as long.
         self.refresh = Traced(twin.refresh)
         self._graphs: dict[Any, Traced] = {}
 
@@ -157,20 +147,14 @@ class _Made:
 
 @dataclass
 class _Twins:
-    """What is known of the twins of a classifier.
+    """What is kept about the twins of a classifier."""
 
-    Attributes:
-        chosen: what "auto" means, by the shape of the images that were tried.
-        made: the twins by precision.
-        alike: whether they give the network's logits; None as long as nobody has asked.
-    """
-
-    chosen: dict[tuple[int, ...], str] = field(default_factory=dict)
-    made: dict[str, _Made] = field(default_factory=dict)
-    alike: bool | None = None
+    made: dict[str, _Made] = field(default_factory=dict)  # By precision.
+    chosen: dict[tuple[int, ...], str] = field(default_factory=dict)  # What "auto" means, by the shape of the images.
+    alike: bool | None = None  # Whether they give the network's logits, once compared.
 
 
-# They go with their classifier, so nothing in them may refer to it.
+# Freed with the classifier, so nothing in them may refer to it.
 _TWINS: weakref.WeakKeyDictionary[Classifier, _Twins] = weakref.WeakKeyDictionary()
 
 
@@ -198,13 +182,13 @@ def _twin(classifier: Classifier, precision: str) -> _Made:
 
 
 def _check_twin(classifier: Classifier, precision: str) -> None:
-    """Raises InputError for a model whose twin computes something else: a layer's configuration may not say it all."""
+    """Raises InputError for a model whose twin computes something else: a layer's configuration may be incomplete."""
     _twin(classifier, precision)
     if not classifier.repeats:
         return
     twins = _twins(classifier)
     if twins.alike is None:
-        # In float32, in which twins are as the network is, where bfloat16 rounds.
+        # In float32, as bfloat16 rounds.
         images = probe_images(classifier.probed.shape)
         twins.alike = _apart(classifier, _twin(classifier, "folded"), images) <= APART
     if not twins.alike:
@@ -248,16 +232,10 @@ def of_model(model: keras.Model, precision: str, training: bool = False) -> Twin
     try:
         return make_twin(model, of_layer, training)
     except (TypeError, ValueError, AttributeError, NotImplementedError, LookupError) as error:
-        reason = " ".join(str(error).split())[:120]
         raise InputError(
             "Expected layers that can be rebuilt from their configuration, for a twin of the network. "
-            f"Received: {model.name!r} ({type(error).__name__}: {reason}). Use float32."
+            f"Received: {model.name!r} ({reason_of(error, 120)}). Use float32."
         ) from error
-
-
-def _has_twins(classifier: Classifier) -> bool:
-    model = classifier.model
-    return isinstance(model, keras.Model) and is_graph(model) and classifier.repeats
 
 
 def _tried(x: np.ndarray) -> np.ndarray:
@@ -304,14 +282,14 @@ def _fastest(classifier: Classifier, images: np.ndarray) -> str:
     for name in candidates:
         try:
             graphs[name] = _gradient(classifier if name == "float32" else _twin(classifier, name).classifier, *key)
-        except InputError:  # It has layers that can't be rebuilt.
+        except InputError:  # Some layers can't be rebuilt.
             return "float32"
         try:
             slopes[name] = graphs[name](x).numpy().reshape(len(images), -1)
         except tf.errors.OpError:
             if not name.endswith("-xla"):
                 raise
-            continue  # XLA doesn't know all operations.
+            continue  # XLA doesn't support all operations.
         measure(name)
         if seconds["float32"] < CHEAP_SECONDS:
             return "float32"
@@ -333,7 +311,7 @@ def _fastest(classifier: Classifier, images: np.ndarray) -> str:
 
 
 def _gradient(classifier: Classifier, *key: tf.Tensor) -> Traced:
-    """Returns the graph of the gradient of images by their lead: the work that attacks repeat."""
+    """Returns the graph of the gradient of the margins by the images: the work that attacks repeat."""
 
     def slope(x: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -346,12 +324,12 @@ def _gradient(classifier: Classifier, *key: tf.Tensor) -> Traced:
 
 
 def has_bfloat16() -> bool:
-    """Tells whether the processor computes in bfloat16 instead of imitating it; on a GPU the probe finds out."""
+    """Tells whether the processor computes in bfloat16 instead of emulating it; on a GPU the probe finds out."""
     if on_gpu():
         return True
     try:
         with open("/proc/cpuinfo") as file:
             words = next((line.split() for line in file if line.startswith(("flags", "Features"))), [])
-    except OSError:  # Not Linux: it isn't known, so it isn't used.
+    except OSError:  # Not Linux: unknown, so bfloat16 isn't tried.
         return False
     return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(words))
