@@ -354,6 +354,7 @@ def test_equal_seeds_train_equal_networks(randomize: float | None, tmp_path: Pat
             tmp_path,
             name=name,
             training=training,
+            widths=(4,),
             steps=2,
             epochs=1,
             seed=9,

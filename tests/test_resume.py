@@ -25,7 +25,7 @@ from kerasrobust.jobs import engine
 pytest_plugins = ["cli_fixtures"]
 
 X = images(20, seed=12)
-ATTACKS: list[Attack] = [PGD(epsilon=0.02, steps=6, restarts=2), Square(epsilon=0.02, queries=30)]
+ATTACKS: list[Attack] = [PGD(epsilon=0.02, steps=4, restarts=2), Square(epsilon=0.02, queries=8)]
 
 
 def judged(model: Any, folder: Path | None = None, **settings: Any) -> Evaluation:

@@ -233,33 +233,36 @@ async def test_a_folder_that_vanishes_is_a_message(lab: Lab, add_run: AddRun) ->
         await shows(pilot, "No runs in")
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b"not json at all\n" * 100,
-        b"\0" * 3_000_000,
-        b'{"schema":9,"type":"Oracle","time":1}\n',
-        b'{"schema":1,"type":"Metrics","time":1e400,"step":"x","epoch":null,"values":3,"split":"test"}\n',
-        b'{"schema":1,"type":"Metrics","stage":"s","time":1e200,"step":-5,"epoch":1,"values":{"loss":null},"split":"train"}\n',
-        b'{"schema":1,"type":"AttackProgress","time":-1,"attack":"a","done":5,"total":0,"survivors":9,"step":0,"steps":0,'
-        b'"gradients":0,"forwards":0}\n',
-        b"[" * 200_000 + b"\n",
-        b'{"schema":1,"type":"Log","time":1,"level":"info","message":"\x1b[31m[bold]\\u0000 [/nope]"}\n',
-    ],
-)
-async def test_odd_files_of_events_are_a_message_at_most(lab: Lab, add_run: AddRun, content: bytes) -> None:
-    path = add_run("train")
-    started = (path / "events.jsonl").read_bytes().splitlines(keepends=True)[:5]
-    (path / "events.jsonl").write_bytes(b"".join(started) + content)
+ODD = [
+    b"",
+    b"not json at all\n" * 100,
+    b"\0" * 3_000_000,
+    b'{"schema":9,"type":"Oracle","time":1}\n',
+    b'{"schema":1,"type":"Metrics","time":1e400,"step":"x","epoch":null,"values":3,"split":"test"}\n',
+    b'{"schema":1,"type":"Metrics","stage":"s","time":1e200,"step":-5,"epoch":1,"values":{"loss":null},"split":"train"}\n',
+    b'{"schema":1,"type":"AttackProgress","time":-1,"attack":"a","done":5,"total":0,"survivors":9,"step":0,"steps":0,'
+    b'"gradients":0,"forwards":0}\n',
+    b"[" * 200_000 + b"\n",
+    b'{"schema":1,"type":"Log","time":1,"level":"info","message":"\x1b[31m[bold]\\u0000 [/nope]"}\n',
+]
+"""What a file of events may hold that no run has written."""
+
+
+async def test_odd_files_of_events_are_a_message_at_most(lab: Lab, add_run: AddRun) -> None:
+    paths = [add_run("train", f"odd-{number}") for number in range(len(ODD))]
+    for path, content in zip(paths, ODD, strict=True):
+        started = (path / "events.jsonl").read_bytes().splitlines(keepends=True)[:5]
+        (path / "events.jsonl").write_bytes(b"".join(started) + content)
     async with lab.run_test(size=(80, 24)) as pilot:
-        await opened(lab, pilot, path)
-        for key in ("a", "g", "t", "l", "i", "m"):
-            await pilot.press(key)
-            await pilot.pause(0.05)
-        await shows(pilot, "† died")
-        append(path, "", to_json(RunFinished(status="done", seconds=1.0, message="It went on.")))
-        await shows(pilot, "✓ done", "It went on.")
+        for path in paths:
+            await opened(lab, pilot, path)
+            for key in ("a", "g", "t", "l", "i", "m"):
+                await pilot.press(key)
+            await shows(pilot, "† died")
+            append(path, "", to_json(RunFinished(status="done", seconds=1.0, message="It went on.")))
+            await shows(pilot, "✓ done", "It went on.")
+            await pilot.press("escape")
+            await until(pilot, lambda: not isinstance(lab.screen, MonitorScreen))
 
 
 async def test_lines_that_cannot_be_read_are_counted(lab: Lab, add_run: AddRun) -> None:

@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -198,17 +196,6 @@ def test_a_study_is_summed_up_by_the_range_of_its_networks_at_the_usual_radius()
     ]  # fmt: skip
     assert accuracies(Result.parse({"rows": rows})) == ((0.8, 0.9), (0.1, 0.5))
     assert accuracies(Result.parse({"clean_accuracy": 0.7, "robust_accuracy": 0.2})) == ((0.7,), (0.2,))
-
-
-async def test_a_hundred_runs_are_looked_at_in_no_time(add_run: AddRun, runs_dir: Path) -> None:
-    folder = add_run("attack", "run-0")
-    for number in range(1, 100):
-        shutil.copytree(folder, runs_dir / f"run-{number}")
-    overviews = Overviews(runs_dir)
-    overviews.read()
-    began = time.perf_counter()
-    assert len(overviews.read()) == 100
-    assert time.perf_counter() - began < 0.1
 
 
 async def test_quitting_asks_and_runs_go_on(lab: Lab, runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -247,9 +246,7 @@ async def test_ctrl_c_ends_the_server_and_its_apps(
             while not (tmp_path / "hangs").exists():
                 await asyncio.sleep(0.05)
         served.process.send_signal(signal.SIGINT)
-        begun = time.monotonic()
         assert await asyncio.to_thread(served.process.wait, 20) == 0
-        assert time.monotonic() - begun < 8
     assert await ended(pid)
 
 
