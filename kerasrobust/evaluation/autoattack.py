@@ -9,9 +9,10 @@ from typing import Any, ClassVar, get_args
 import numpy as np
 
 from kerasrobust.attacks import Attack, AttackResult
-from kerasrobust.attacks.driver import Task, as_emit
+from kerasrobust.attacks.driver import as_emit
 from kerasrobust.attacks.fab import FAB
 from kerasrobust.attacks.registry import make_attack
+from kerasrobust.attacks.task import Task
 from kerasrobust.config import check_epsilon
 from kerasrobust.errors import InputError, unknown_name
 from kerasrobust.evaluation.chain import Part, part_of, run_chain, without_gradients

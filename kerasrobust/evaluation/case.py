@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from kerasrobust.attacks import PGD, Attack, AttackResult
-from kerasrobust.attacks.driver import Task, drive
+from kerasrobust.attacks.driver import drive
+from kerasrobust.attacks.task import Task
 from kerasrobust.evaluation.chain import Chained
 from kerasrobust.events import Finding, Severity
 from kerasrobust.networks.classifier import Classifier

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from kerasrobust.attacks import Attack, AttackResult, make_attack
 from kerasrobust.attacks.checkpoint import Checkpoints
-from kerasrobust.attacks.driver import PASSES, Task
+from kerasrobust.attacks.task import PASSES, Task
 from kerasrobust.attacks.verdict import predict
 from kerasrobust.errors import InputError
 from kerasrobust.evaluation.audit import Audit, Case, run_audit

@@ -19,7 +19,8 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrobust.attacks import PGD
-from kerasrobust.attacks.driver import Task, drive
+from kerasrobust.attacks.driver import drive
+from kerasrobust.attacks.task import Task
 from kerasrobust.attacks.verdict import Verdict
 from kerasrobust.errors import InputError
 from kerasrobust.evaluation.chain import started
