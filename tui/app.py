@@ -86,17 +86,10 @@ class Lab(App[None]):
         Binding("f12", "screenshot", "Screenshot", id="screenshot", show=False, tooltip="Save the screen as SVG"),
         Binding("ctrl+z", "suspend_process", "Suspend", id="suspend", show=False, tooltip="To the shell; fg returns"),
         Binding("q", "leave", "Quit", id="quit", tooltip="Quit; asks whether runs go on"),
-        Binding(
-            "ctrl+q",
-            "leave",
-            "Quit",
-            id="quit-anywhere",
-            show=False,
-            priority=True,
-            tooltip="Quit; asks whether runs go on",
-        ),
+        Binding("ctrl+q", "leave", "Quit", id="quit-anywhere", show=False, priority=True,
+                tooltip="Quit; asks whether runs go on"),
         Binding("ctrl+p", "command_palette", "Palette", id="palette", show=False, tooltip="Search all commands"),
-    ]
+    ]  # fmt: skip
 
     def __init__(self, runs_dir: Path, models_dir: Path, engine: Sequence[str] = ENGINE) -> None:
         super().__init__()
