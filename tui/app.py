@@ -175,7 +175,7 @@ class Lab(App[None]):
         self.open_run(child.path)
 
     def _look_after_children(self) -> None:
-        for child, sent in self.session.runner.hurry():
+        for child, sent in self.session.runner.escalate():
             self.notify(f"{child.path.name} is still running; sent {sent}.", markup=False)
         for child in list(self.session.runner.children.values()):
             if child.settled or not child.ended:

@@ -18,17 +18,17 @@ from textual.widgets import TabbedContent, TabPane
 from kerasrobust.events import printable
 from kerasrobust.runs import is_locked
 from tui.messages import RunRead
+from tui.panes.attacks import AttacksPane
+from tui.panes.curves import CurvesPane
+from tui.panes.gallery import GalleryPane
+from tui.panes.log import LogPane, last_lines
+from tui.panes.settings import SettingsPane
+from tui.panes.status import Stages, Status
+from tui.panes.study import StudyPane
 from tui.read.follow import Follower
 from tui.read.state import RunState
 from tui.screens.base import MainScreen
-from tui.widgets.attacks import AttacksPane
-from tui.widgets.curves import CurvesPane
-from tui.widgets.gallery import GalleryPane
 from tui.widgets.layout import STAGES
-from tui.widgets.log import LogPane, last_lines
-from tui.widgets.settings import SettingsPane
-from tui.widgets.status import Stages, Status
-from tui.widgets.study import StudyPane
 
 PERIOD = 0.25
 """Seconds between two looks at the file of events: about as often as the engine emits progress."""

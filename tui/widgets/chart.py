@@ -29,7 +29,7 @@ COLOURS = ("primary", "warning", "success", "error", "accent", "secondary")
 """Theme colours for curves, in order."""
 
 SIGNS = "●▲■◆✚★"
-"""Signs for curves that have to be told apart without colours."""
+"""Signs that distinguish curves without colours."""
 
 
 @dataclass(frozen=True)
