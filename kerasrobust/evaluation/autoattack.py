@@ -52,6 +52,7 @@ class AutoAttack:
     """
 
     name: ClassVar[str] = "autoattack"
+    norms: ClassVar[tuple[balls.Norm, ...]] = ("linf", "l2", "l1")
 
     norm: balls.Norm = "linf"
     epsilon: float = 8 / 255
