@@ -125,5 +125,6 @@ class AutoAttack:
         """
         task = Task.checked(model, x, y, emit=as_emit(settings.pop("progress", None)), **settings)
         parts, _ = without_gradients(self.parts_of_chain(task.classifier), task)
+        task = task.settled([part.attack for part in parts])
         with task.classifier.unchanged():
             return run_chain(parts, task).worst
