@@ -87,7 +87,8 @@ class Attack(Algorithm[S]):
             model, x, y, precision=precision, seed=seed, batch_size=batch_size, passes=passes,
             emit=as_emit(progress), should_stop=should_stop,
         )  # fmt: skip
-        return drive(self, task, early_stop=early_stop, target=target, clean=clean, only=only)
+        with task.classifier.unchanged():
+            return drive(self, task, early_stop=early_stop, target=target, clean=clean, only=only)
 
 
 def as_emit(progress: Callable[[AttackProgress], None] | None) -> Emit | None:

@@ -124,4 +124,5 @@ class AutoAttack:
         """
         task = Task.checked(model, x, y, emit=as_emit(settings.pop("progress", None)), **settings)
         parts, _ = without_gradients(self.parts_of_chain(task.classifier), task)
-        return run_chain(parts, task).worst
+        with task.classifier.unchanged():
+            return run_chain(parts, task).worst

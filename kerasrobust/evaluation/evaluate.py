@@ -145,11 +145,10 @@ def evaluate(
     findings += more
     checkpoints = Checkpoints(None if resume_dir is None else Path(resume_dir))
     task = replace(task, precision=_agreed(checkpoints, task, parts, passes))
-    found = run_chain(parts, task, checkpoints=checkpoints, progress=progress)
-    audited = None
-    if audit:
-        audited = run_audit(Case(task=task, found=found, thorough=thorough))
-        findings += audited.findings
+    with classifier.unchanged():
+        found = run_chain(parts, task, checkpoints=checkpoints, progress=progress)
+        audited = run_audit(Case(task=task, found=found, thorough=thorough)) if audit else None
+    findings += audited.findings if audited else []
     if emit is not None:
         _conclude(emit, found.reports, findings, audited)
     randomized = classifier.randomized
