@@ -119,10 +119,10 @@ def main(names: Sequence[str] = (), mutations: Sequence[Mutation] = MUTATIONS, c
         caught: dict[str, str] = {}
         for fault in chosen:
             began = time.monotonic()
-            test, told = plant(fault, copy)
+            test, outcome = plant(fault, copy)
             if test:
                 caught[fault.name] = test
-            print(f"{fault.name:36} {time.monotonic() - began:4.0f} s  {told}", flush=True)
+            print(f"{fault.name:36} {time.monotonic() - began:4.0f} s  {outcome}", flush=True)
         status, broken = run(copy, sorted(set(caught.values()))) if caught else (PASSED, "")
     if status != PASSED:
         print(f"Without any fault: {broken or 'the tests could not be run'}.")
