@@ -69,7 +69,7 @@ class Task:
         Raises:
             InputError: for a model that can't be attacked, or images, labels or sizes that don't fit it.
         """
-        # A plain callable doesn't tell its shape: the images do.
+        # A plain callable has no known input shape: take that of the images.
         classifier = classifier_of(model, image_shape=np.shape(x)[1:] if np.ndim(x) == 4 else None)
         x, y = check_images(classifier, x, y)
         check_sizes(batch_size, passes)
@@ -93,7 +93,7 @@ class Task:
         return replace(self, precision=twins.chosen_precision(self.classifier, self.precision, self.x))
 
     def judge(self, x: np.ndarray, use: int) -> Verdict:
-        """Returns the verdict of fresh passes over images in the place of `x`; `use` tells their noise apart."""
+        """Returns the verdict of fresh passes over images in the place of `x`; their noise depends on `use`."""
         return judge(self.classifier, x, self.y, **self._options(use))
 
     def judge_again(self, before: Verdict, asked: np.ndarray, x: np.ndarray, use: int) -> Verdict:
