@@ -151,6 +151,7 @@ def test_verdicts_are_those_of_the_model_as_it_is(name: str) -> None:
     classifier = as_classifier(model, image_shape=SHAPE)
     attack = FGSM(epsilon=0.5)
     before = judge(classifier, X, Y)
+    judge(classifier, X, Y, batch_size=2)  # So many batches go through a graph, which is kept.
     attack(model, X, Y)
     change()
     predict = tf.function(lambda x: model(x, training=False), autograph=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import keras
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import tensorflow as tf
 from conftest import PIXELS, SHAPE, images, labels_of, linear_model
 
-from kerasrobust.attacks import APGDT, BIM, FGSM, PGD, Attack, DeepFool, network
+from kerasrobust.attacks import APGDCE, APGDT, BIM, FGSM, PGD, Attack, DeepFool, network
 from kerasrobust.attacks.network import Network, Passes
 from kerasrobust.networks.classifier import as_classifier
 from kerasrobust.networks.noise import RandomDropout, noise_off
@@ -54,6 +55,13 @@ def test_eot_gradient_tends_to_its_expectation(rows: int) -> None:
     assert np.abs(score - clean).max() < 5 * 1e-4 * 2 * np.sqrt(PIXELS) * spread
 
 
+def test_noise_differs_from_step_to_step(randomized: keras.Model) -> None:
+    asked = Network(as_classifier(randomized), tf.constant([1, 2]))
+    first, again, second = (asked.at(tf.constant(step)).logits(tf.constant(X)) for step in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert (np.abs(first - second) > 1e-3).any(axis=1).all()
+
+
 @pytest.mark.parametrize("attack", [PGD(epsilon=0.05, steps=3, eot=4), FGSM(eot=4), DeepFool(steps=3, eot=4)])
 def test_eot_counts_its_passes_and_repeats(attack: Attack, randomized: keras.Model, labels: np.ndarray) -> None:
     one, again = (attack(randomized, X, labels, early_stop=False, passes=3, seed=1, batch_size=8) for _ in range(2))
@@ -66,10 +74,11 @@ def test_eot_counts_its_passes_and_repeats(attack: Attack, randomized: keras.Mod
     assert one.passes.shape == (3, N)
 
 
+@pytest.mark.parametrize("kind", [PGD, APGDCE])
 def test_one_lucky_pass_does_not_end_the_attack_on_a_randomized_network(
-    randomized: keras.Model, labels: np.ndarray
+    kind: Any, randomized: keras.Model, labels: np.ndarray
 ) -> None:
-    result = PGD(epsilon=0.1, steps=6, restarts=2)(randomized, X, labels, passes=20)
+    result = kind(epsilon=0.1, steps=6, restarts=2)(randomized, X, labels, passes=20)
     assert result.gradients == int((result.clean_rate > 0).sum()) * 6 * 2
 
 

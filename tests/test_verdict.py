@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import images, labels_of, linear_model
 
+from kerasrobust.attacks import FGSM
 from kerasrobust.attacks.verdict import Verdict, judge, judge_again
 from kerasrobust.errors import Cancelled
 from kerasrobust.networks.classifier import as_classifier
@@ -53,6 +56,19 @@ def test_only_what_is_asked_about_is_judged_again(linear: keras.Model) -> None:
         np.testing.assert_allclose(value, vars(whole)[name], rtol=1e-6)
     judge_again(classifier, before, changed & False, x, y, should_stop=lambda: asked.append(1) or True)
     assert not asked, "the network isn't asked at all"
+
+
+def test_an_attack_that_claims_success_is_not_believed(linear: keras.Model) -> None:
+    """It returns the images themselves, with scores of success: the model still gets them right."""
+
+    class Boasting(FGSM):
+        def found(self, state: Any, numbers: Any) -> tuple[tf.Tensor, tf.Tensor]:
+            return state.x_adv, tf.fill(tf.shape(state.score), -1.0)
+
+    y = labels_of(linear, X, 5)
+    result = Boasting(epsilon=0.0)(linear, X, y)
+    np.testing.assert_array_equal(result.success, np.arange(21) < 5)
+    np.testing.assert_array_equal(result.success, np.asarray(linear(result.x_adv)).argmax(axis=1) != y)
 
 
 def test_of_equally_frequent_classes_the_lowest_is_the_prediction() -> None:

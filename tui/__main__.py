@@ -39,17 +39,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong as everything else here does: in one line."""
+    """Reports bad options in one line, as everything else here does."""
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message[:1].upper()}{message[1:]}. See {PROGRAM} --help.")
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Returns the options `runs_dir`, `models_dir`, `serve` and `port`; ends the program where help is asked for.
+    """Returns the options `runs_dir`, `models_dir`, `serve` and `port`; ends the program after --help.
 
     Raises:
-        InputError: for words that aren't understood, in one line.
+        InputError: for unknown or bad options, in one line.
     """
     parser = _Parser(prog=PROGRAM, description="The terminal UI of kerasrobust.", allow_abbrev=False)
     for name, default, what in (
@@ -81,7 +81,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def _check_terminal() -> None:
-    """Raises InputError where nobody would see the UI, or could type into it."""
+    """Raises InputError if nobody could see the UI or type into it."""
     if "TEXTUAL_DRIVER" in os.environ:  # What --serve starts talks to the server through pipes.
         return
     # Textual reads keys from standard input and draws on standard error.
@@ -89,7 +89,7 @@ def _check_terminal() -> None:
         stream = getattr(sys, name)
         if stream is None or not stream.isatty():
             raise InputError(
-                f"Expected a terminal. Received: a {name} that is none. "
+                f"Expected a terminal. Received: {name} is not a terminal. "
                 "Start it in a terminal, add --serve for a browser, or use the command line: kerasrobust --help."
             )
 

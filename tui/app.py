@@ -86,17 +86,10 @@ class Lab(App[None]):
         Binding("f12", "screenshot", "Screenshot", id="screenshot", show=False, tooltip="Save the screen as SVG"),
         Binding("ctrl+z", "suspend_process", "Suspend", id="suspend", show=False, tooltip="To the shell; fg returns"),
         Binding("q", "leave", "Quit", id="quit", tooltip="Quit; asks whether runs go on"),
-        Binding(
-            "ctrl+q",
-            "leave",
-            "Quit",
-            id="quit-anywhere",
-            show=False,
-            priority=True,
-            tooltip="Quit; asks whether runs go on",
-        ),
+        Binding("ctrl+q", "leave", "Quit", id="quit-anywhere", show=False, priority=True,
+                tooltip="Quit; asks whether runs go on"),
         Binding("ctrl+p", "command_palette", "Palette", id="palette", show=False, tooltip="Search all commands"),
-    ]
+    ]  # fmt: skip
 
     def __init__(self, runs_dir: Path, models_dir: Path, engine: Sequence[str] = ENGINE) -> None:
         super().__init__()
@@ -182,7 +175,7 @@ class Lab(App[None]):
         self.open_run(child.path)
 
     def _look_after_children(self) -> None:
-        for child, sent in self.session.runner.hurry():
+        for child, sent in self.session.runner.escalate():
             self.notify(f"{child.path.name} is still running; sent {sent}.", markup=False)
         for child in list(self.session.runner.children.values()):
             if child.settled or not child.ended:

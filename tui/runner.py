@@ -21,10 +21,10 @@ from kerasrobust.events import printable
 from kerasrobust.runs import is_locked, owner
 
 GRACE_SECONDS = 10.0
-"""How long a run may take to stop before it is asked more sternly: SIGINT, SIGTERM, SIGKILL."""
+"""Grace period before the next stronger signal: SIGINT, SIGTERM, SIGKILL."""
 
 NICENESS = 10
-"""Of what runs give way in: where cores are few, a key press comes before the next step. Alone they are as fast."""
+"""Niceness of runs: where cores are few, a key press comes before the next step. Alone they are as fast."""
 
 _ENGINE_WORDS = 3  # python -m kerasrobust.run
 
@@ -49,7 +49,7 @@ class Child:
     began: float
     asked: float | None = None
     signals: int = 0
-    _said: str = ""
+    _message: str = ""
     _refused: bool = False
 
     @property
@@ -67,8 +67,8 @@ class Child:
         return self._errors.closed
 
     def settle(self) -> None:
-        """Notes its end: keeps what it said, and lets go of the file."""
-        self._said = self.message()
+        """Notes its end: keeps its last message and closes the file."""
+        self._message = self.message()
         self._refused = self.process.returncode == 2 or not (self.path / "config.json").exists()
         self._errors.close()
 
@@ -83,9 +83,9 @@ class Child:
         return f"exit status {status}"
 
     def message(self) -> str:
-        """Returns the last line that it said on standard error to people: what is wrong with the input."""
+        """Returns its last line on standard error, which says what is wrong with the input."""
         if self._errors.closed:
-            return self._said
+            return self._message
         end = self._errors.seek(0, os.SEEK_END)
         self._errors.seek(max(0, end - 10_000))
         lines = self._errors.read().decode(errors="replace").split("\n")
@@ -126,7 +126,7 @@ class Runner:
                 process = subprocess.Popen(
                     [*self.engine, *shlex.split(command)[_ENGINE_WORDS:]],
                     stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,  # All that it tells is in its events.
+                    stdout=subprocess.DEVNULL,  # Its events hold all that it reports.
                     stderr=errors,
                     start_new_session=True,
                 )
@@ -149,7 +149,7 @@ class Runner:
     def cancel(self, path: Path) -> str:
         """Asks a run to stop, its own or another's; returns what was done, in words.
 
-        Of an own one the whole group is signalled, and `hurry` goes on from there. Another's gets SIGINT,
+        Of an own one the whole group is signalled, and `escalate` sends the next signals. Another's gets SIGINT,
         and is never killed.
 
         Raises:
@@ -177,7 +177,7 @@ class Runner:
             ) from error
         return "asked to stop; it was started elsewhere"
 
-    def hurry(self) -> Iterable[tuple[Child, str]]:
+    def escalate(self) -> Iterable[tuple[Child, str]]:
         """Sends the next signal to those that were asked to stop and haven't; to be called now and then."""
         for child in self.running():
             if child.asked is not None and time.monotonic() - child.asked > GRACE_SECONDS * child.signals:

@@ -30,7 +30,7 @@ from kerasrobust.errors import InputError
 
 ADDRESS = "127.0.0.1"
 SHUTDOWN_SECONDS = 0.5
-"""How long open pages may take to leave by themselves; then the apps behind them are told to quit."""
+"""How long open pages may take to leave by themselves; then the apps behind them are asked to quit."""
 QUIT_SECONDS = 3.0
 """How long an app may take to quit when its page has gone."""
 
@@ -160,7 +160,7 @@ class _Service(AppService):
             await self.remote_close()
 
     async def stop(self) -> None:
-        """Tells the app to quit, and ends it where it doesn't: it may hang, or wait for a page that reads no more."""
+        """Asks the app to quit, and ends it if it doesn't: it may hang, or wait for a page that no longer reads."""
         process = self._process
         try:
             with contextlib.suppress(TimeoutError):
@@ -211,8 +211,8 @@ def serve(runs_dir: Path, models_dir: Path, *, port: int) -> None:
         ) from error
     server = LocalServer(command(runs_dir, models_dir), listener.getsockname()[1], secrets.token_urlsafe(32))
 
-    def tell(_: str) -> None:
+    def announce(_: str) -> None:
         print(f"kerasrobust-tui is at {server.address}\nKeep the address to yourself. Ctrl-C ends it.", flush=True)
 
     # The access log would repeat the token.
-    web.run_app(server.make_app(), sock=listener, access_log=None, print=tell, shutdown_timeout=SHUTDOWN_SECONDS)
+    web.run_app(server.make_app(), sock=listener, access_log=None, print=announce, shutdown_timeout=SHUTDOWN_SECONDS)

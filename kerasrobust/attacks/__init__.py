@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import pkgutil
 from typing import Any
 
-import kerasrobust
+from kerasrobust import names
 from kerasrobust.attacks.apgd import APGDCE, APGDDLR, APGDT, APGDMargin
 from kerasrobust.attacks.cw import CW
 from kerasrobust.attacks.deepfool import DeepFool
@@ -44,7 +45,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Returns `AutoAttack`, a plan of an evaluation that lives there, by the package's own table of lazy names."""
-    if name == "AutoAttack":
-        return kerasrobust.AutoAttack
+    """Returns the class of an attack of the registry that isn't imported above, such as `AutoAttack`."""
+    for known in names.ATTACKS.values():
+        if known.home.endswith(f":{name}"):
+            return pkgutil.resolve_name(known.home)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -58,6 +58,11 @@ class Tally:
     seconds: float = 0.0
     _emitted: float = 0.0
 
+    def spend(self, gradients: int, forwards: int) -> None:
+        """Counts gradient evaluations and forward passes."""
+        self.gradients += gradients
+        self.forwards += forwards
+
     def progress(self, step: int, steps: int) -> None:
         """Emits how far the attack is, unless that was done a moment ago."""
         done = (self.run * self.total + self.done + self.taken // max(steps, 1)) // self.runs
@@ -114,7 +119,7 @@ class Batch:
         self.ages = np.zeros(0, np.int64)  # Steps that each row has taken.
         self.leave = 0  # Rows that are done at which the batch changes.
         self.taken = 0  # Examples taken from the queue so far.
-        self.gradients = self.forwards = 0  # What this run has cost, in earlier processes too.
+        self.cost = np.zeros(2, np.int64)  # Gradients and forward passes of this run, in earlier processes too.
         self.seconds = 0.0
 
     def run(self, stop: Callable[[], bool]) -> Iterator[Found]:
@@ -145,20 +150,24 @@ class Batch:
             fresh = not self.graphs.advance.traces
             reached = self._advance(count)
             self._spend(self.graphs.step_cost, reached * int(live.sum()))
-            done, old = self._done(), self.ages >= steps
+            done, old = self._done, self.ages >= steps
             if old[live].any() or done.sum() >= self.leave:
                 yield from self._release(live & old, live & done & ~old)
                 self._fill(anew=bool(old[live].any()))
-            chunk = time.perf_counter() - now
+            chunk = max(time.perf_counter() - now, 1e-4)
             self.seconds += chunk
             if not fresh and reached == count:  # The first call also traced.
-                count = max(1, min(int(count * CHUNK_SECONDS / max(chunk, 1e-4)), 4 * count))
+                count = max(1, min(int(count * CHUNK_SECONDS / chunk), 4 * count))
         self.tally.taken = 0
         self._save()
 
     @property
     def _is_finished(self) -> bool:
         return self.taken == len(self.queue) and not (self.rows >= 0).any()
+
+    @property
+    def _done(self) -> np.ndarray:
+        return self.algorithm.done(self.state, self.numbers).numpy()
 
     @property
     def _unit(self) -> int:
@@ -176,29 +185,22 @@ class Batch:
         return reached
 
     def _spend(self, cost: Cost, examples: int) -> None:
-        gradients, forwards = (examples * part for part in cost.of(self.algorithm.eot))
-        self.gradients += gradients
-        self.forwards += forwards
-        self.tally.gradients += gradients
-        self.tally.forwards += forwards
-
-    def _done(self) -> np.ndarray:
-        return self.algorithm.done(self.state, self.numbers).numpy()
+        spent = [examples * part for part in cost.of(self.algorithm.eot)]
+        self.cost += spent
+        self.tally.spend(*spent)
 
     def _fill(self, anew: bool = False) -> None:
         """Packs the batch where a unit of rows is free, or `anew`: live rows, new examples, and what fills it up."""
         if not self._is_finished:
             self._pack(anew)
-        self.leave = min(int(self._done().sum()) + self._unit, len(self.rows))
+        self.leave = min(int(self._done.sum()) + self._unit, len(self.rows))
 
     def _pack(self, anew: bool) -> None:
         live = np.flatnonzero(self.rows >= 0)
-        waiting = len(self.queue) - self.taken
-        free = len(self.rows) - len(live)
-        if len(live) and free < self._unit and not anew:
+        if len(live) and len(self.rows) - len(live) < self._unit and not anew:
             return
         # A graph for one size of batch needs that many rows.
-        wanted = min(self.size, len(live) + waiting) if self.any_size else self.size
+        wanted = min(self.size, len(live) + len(self.queue) - self.taken) if self.any_size else self.size
         fresh = self.queue[self.taken : self.taken + wanted - len(live)]
         keep = live
         if len(fresh):
@@ -216,15 +218,14 @@ class Batch:
             self._spend(self.graphs.begin_cost, len(fresh))
         self.images, self.state = take_rows((self.images, self.state), np.resize(keep, wanted))
         self.ages = np.resize(np.concatenate([self.ages[live], np.zeros(len(fresh), np.int64)]), wanted)
-        rows = np.concatenate([self.rows[live], fresh])
-        self.rows = np.concatenate([rows, np.full(wanted - len(rows), -1)])
+        filling = np.full(wanted - len(live) - len(fresh), -1)
+        self.rows = np.concatenate([self.rows[live], fresh, filling])
         self.taken += len(fresh)
 
     def _release(self, old: np.ndarray, done: np.ndarray) -> Iterator[Found]:
         """Lets the rows go that have taken all steps, after a last look, and those that have succeeded."""
         for chosen, ended in ((old, True), (done, False)):
-            places = np.flatnonzero(chosen)
-            if not len(places):
+            if not len(places := np.flatnonzero(chosen)):
                 continue
             if ended and self.looks:
                 size = len(places) if self.any_size else self.size
@@ -242,16 +243,13 @@ class Batch:
 
     def _resume(self) -> Iterator[Found]:
         """Goes back to where an earlier process left this run, if one did; yields what it had found."""
-        loaded = self.checkpoint.load()
-        if loaded is None:
+        if (loaded := self.checkpoint.load()) is None:
             return
         saved, found = loaded
         self.taken, self.leave = int(saved["taken"]), int(saved["leave"])
         self.rows, self.ages = saved["rows"], saved["ages"]
-        self.gradients, self.forwards = int(saved["costs"][0]), int(saved["costs"][1])
-        self.seconds = float(saved["costs"][2])
-        self.tally.gradients += self.gradients
-        self.tally.forwards += self.forwards
+        self.cost, self.seconds = saved["cost"], float(saved["seconds"])
+        self.tally.spend(*self.cost.tolist())
         self.tally.seconds += self.seconds
         if (self.rows >= 0).any():
             # The state's structure is the algorithm's: any example's has it.
@@ -266,13 +264,13 @@ class Batch:
 
     def _save(self) -> None:
         """Saves where the run is: what a killed process resumes from."""
-        ended = not (self.rows >= 0).any()
-        leaves = [] if ended else tf.nest.flatten((self.images, self.state))
+        leaves = tf.nest.flatten((self.images, self.state)) if (self.rows >= 0).any() else []
         self.checkpoint.save(
             {
                 "taken": np.array(self.taken),
                 "leave": np.array(self.leave),
-                "costs": np.array([self.gradients, self.forwards, self.seconds]),
+                "cost": self.cost,
+                "seconds": np.array(self.seconds),
                 "rows": self.rows,
                 "ages": self.ages,
                 "key": self.key.numpy(),

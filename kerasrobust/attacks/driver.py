@@ -22,95 +22,16 @@ from kerasrobust.attacks.batch import Batch, Tally
 from kerasrobust.attacks.checkpoint import Checkpoints, RunCheckpoint
 from kerasrobust.attacks.loop import Graphs, make_graphs
 from kerasrobust.attacks.result import AttackResult
-from kerasrobust.attacks.verdict import Verdict, check_sizes, judge, judge_again
+from kerasrobust.attacks.task import PASSES, Task
+from kerasrobust.attacks.verdict import Verdict
 from kerasrobust.errors import InputError
 from kerasrobust.events import AttackProgress, Emit, Event
-from kerasrobust.networks.classifier import Classifier, check_images, classifier_of
+from kerasrobust.networks.classifier import Classifier
 from kerasrobust.ops import balls
-
-PASSES = 20
-"""Fresh passes that judge an example of a randomized network."""
 
 KEPT: WeakKeyDictionary[Classifier, dict[Hashable, Graphs]] = WeakKeyDictionary()
 """The graphs of attacks on a classifier, by the algorithm's structure and the shape of images or batches. They live as
 long as the classifier."""
-
-
-def _never() -> bool:
-    return False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """What is attacked, checked once for all attacks of an evaluation.
-
-    Attributes:
-        classifier: the model, in float32: what gives the verdicts.
-        x: float32 (N, H, W, C) in [0, 1].
-        y: int64 (N,), the true classes.
-        precision: of gradients: "float32", "folded" or another of `twins.precision`, never "auto".
-        seed: of everything random.
-        batch_size: images at once.
-        passes: fresh passes that judge each example; 1 where nothing is random.
-        emit: takes the events, or None.
-        should_stop: asked about every half second.
-    """
-
-    classifier: Classifier
-    x: np.ndarray
-    y: np.ndarray
-    precision: str
-    seed: int = 0
-    batch_size: int = 256
-    passes: int = 1
-    emit: Emit | None = None
-    should_stop: Callable[[], bool] = _never
-
-    @staticmethod
-    def checked(
-        model: Any,
-        x: Any,
-        y: Any,
-        *,
-        precision: str = "auto",
-        seed: int = 0,
-        batch_size: int = 256,
-        passes: int = PASSES,
-        emit: Emit | None = None,
-        should_stop: Callable[[], bool] | None = None,
-    ) -> Task:
-        """Returns the task of a public call.
-
-        Raises:
-            InputError: for a model that can't be attacked, or images, labels or sizes that don't fit it.
-        """
-        # A plain callable doesn't tell its shape: the images do.
-        classifier = classifier_of(model, image_shape=np.shape(x)[1:] if np.ndim(x) == 4 else None)
-        x, y = check_images(classifier, x, y)
-        check_sizes(batch_size, passes)
-        return Task(
-            classifier=classifier,
-            x=x,
-            y=y,
-            precision=twins.chosen_precision(classifier, precision, x),
-            seed=seed,
-            batch_size=batch_size,
-            passes=passes if classifier.randomized else 1,
-            emit=emit,
-            should_stop=should_stop or _never,
-        )
-
-    def judge(self, x: np.ndarray, use: int) -> Verdict:
-        """Returns the verdict of fresh passes over images in the place of `x`; `use` tells their noise apart."""
-        return judge(self.classifier, x, self.y, **self._options(use))
-
-    def judge_again(self, before: Verdict, asked: np.ndarray, x: np.ndarray, use: int) -> Verdict:
-        """Returns the verdict on images of which only those `asked` about, bool (N,), have changed since `before`."""
-        return judge_again(self.classifier, before, asked, x, self.y, **self._options(use))
-
-    def _options(self, use: int) -> dict[str, Any]:
-        sizes = {"passes": self.passes, "batch_size": self.batch_size}
-        return {**sizes, "seed": [self.seed, use], "should_stop": self.should_stop}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,8 +86,9 @@ class Attack(Algorithm[S]):
         task = Task.checked(
             model, x, y, precision=precision, seed=seed, batch_size=batch_size, passes=passes,
             emit=as_emit(progress), should_stop=should_stop,
-        )  # fmt: skip
-        return drive(self, task, early_stop=early_stop, target=target, clean=clean, only=only)
+        ).settled([self])  # fmt: skip
+        with task.classifier.unchanged():
+            return drive(self, task, early_stop=early_stop, target=target, clean=clean, only=only)
 
 
 def as_emit(progress: Callable[[AttackProgress], None] | None) -> Emit | None:

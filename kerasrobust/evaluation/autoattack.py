@@ -9,9 +9,10 @@ from typing import Any, ClassVar, get_args
 import numpy as np
 
 from kerasrobust.attacks import Attack, AttackResult
-from kerasrobust.attacks.driver import Task, as_emit
+from kerasrobust.attacks.driver import as_emit
 from kerasrobust.attacks.fab import FAB
 from kerasrobust.attacks.registry import make_attack
+from kerasrobust.attacks.task import Task
 from kerasrobust.config import check_epsilon
 from kerasrobust.errors import InputError, unknown_name
 from kerasrobust.evaluation.chain import Part, part_of, run_chain, without_gradients
@@ -51,6 +52,7 @@ class AutoAttack:
     """
 
     name: ClassVar[str] = "autoattack"
+    norms: ClassVar[tuple[balls.Norm, ...]] = ("linf", "l2", "l1")
 
     norm: balls.Norm = "linf"
     epsilon: float = 8 / 255
@@ -123,4 +125,6 @@ class AutoAttack:
         """
         task = Task.checked(model, x, y, emit=as_emit(settings.pop("progress", None)), **settings)
         parts, _ = without_gradients(self.parts_of_chain(task.classifier), task)
-        return run_chain(parts, task).worst
+        task = task.settled([part.attack for part in parts])
+        with task.classifier.unchanged():
+            return run_chain(parts, task).worst

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from kerasrobust.attacks import PGD, Attack, AttackResult
-from kerasrobust.attacks.driver import Task, drive
+from kerasrobust.attacks.driver import drive
+from kerasrobust.attacks.task import Task
 from kerasrobust.evaluation.chain import Chained
 from kerasrobust.events import Finding, Severity
 from kerasrobust.networks.classifier import Classifier
@@ -96,7 +97,7 @@ class Case:
         return drive(attack, task, early_stop=False)
 
     def pgd(self, epsilon: float, steps: int) -> AttackResult:
-        """Attacks with PGD to its last iterate, whose loss tells more than the best one's."""
+        """Attacks with PGD to its last iterate, whose loss says more than that of the best one."""
         return self.attack(PGD(norm=self.white_norm, epsilon=epsilon, steps=steps, keep_best=False))
 
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from kerasrobust.attacks import ATTACKS, Attack, AttackResult, make_attack
 from kerasrobust.attacks.checkpoint import Checkpoints
-from kerasrobust.attacks.driver import Task, drive
+from kerasrobust.attacks.driver import drive
+from kerasrobust.attacks.task import Task
 from kerasrobust.attacks.verdict import Verdict, predict
 from kerasrobust.evaluation.outcome import AttackReport, combine, judged, report
 from kerasrobust.events import AttackFinished, AttackProgress, AttackStarted, Event, Finding

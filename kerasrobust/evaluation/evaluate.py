@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from kerasrobust.attacks import Attack, AttackResult, make_attack
 from kerasrobust.attacks.checkpoint import Checkpoints
-from kerasrobust.attacks.driver import PASSES, Task
+from kerasrobust.attacks.task import PASSES, Task
 from kerasrobust.attacks.verdict import predict
 from kerasrobust.errors import InputError
 from kerasrobust.evaluation.audit import Audit, Case, run_audit
@@ -144,12 +144,12 @@ def evaluate(
     findings += [note for item in made if isinstance(item, AutoAttack) for note in _about_version(classifier, item)]
     findings += more
     checkpoints = Checkpoints(None if resume_dir is None else Path(resume_dir))
+    task = task.settled([part.attack for part in parts])
     task = replace(task, precision=_agreed(checkpoints, task, parts, passes))
-    found = run_chain(parts, task, checkpoints=checkpoints, progress=progress)
-    audited = None
-    if audit:
-        audited = run_audit(Case(task=task, found=found, thorough=thorough))
-        findings += audited.findings
+    with classifier.unchanged():
+        found = run_chain(parts, task, checkpoints=checkpoints, progress=progress)
+        audited = run_audit(Case(task=task, found=found, thorough=thorough)) if audit else None
+    findings += audited.findings if audited else []
     if emit is not None:
         _conclude(emit, found.reports, findings, audited)
     randomized = classifier.randomized

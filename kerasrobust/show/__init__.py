@@ -1,1 +1,1 @@
-"""How runs are told and drawn: console, report, comparisons, files of examples. No TensorFlow here."""
+"""How runs are reported and drawn: console, report, comparisons, files of examples. No TensorFlow here."""

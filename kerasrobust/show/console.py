@@ -8,7 +8,7 @@ both, and the study's table comes last. No TensorFlow here.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -109,7 +109,6 @@ class ConsoleRenderer:
     """
 
     def __init__(self, console: Console | None = None, *, quiet: bool = False) -> None:
-        """Keeps what is drawn later; draws nothing yet."""
         # Given explicitly, as rich takes FORCE_COLOR for a terminal, and a log would fill up with bars.
         self.console = console or Console(force_terminal=sys.stdout.isatty(), highlight=False)
         self.quiet = quiet
@@ -243,7 +242,7 @@ class ConsoleRenderer:
 
     def _progress(self, event: Progress) -> None:
         if event.unit == "epoch":
-            self._end_epoch()
+            self._say_epoch(self._epochs.end())
         title = self._titles.get(event.stage or "", event.stage or "")
         counts = _counts(event.done, event.total, event.unit)
         self._track(
@@ -272,21 +271,20 @@ class ConsoleRenderer:
         self._narrate(event, indent="  ")
 
     def _metrics(self, event: Metrics) -> None:
-        for line in self._epochs.add(event):
-            self._say(f"  {line}", "" if line.startswith("epoch") else "dim")
+        self._say_epoch(self._epochs.add(event))
 
-    def _end_epoch(self) -> None:
-        for line in self._epochs.end():
+    def _say_epoch(self, lines: Iterable[str]) -> None:
+        for line in lines:
             self._say(f"  {line}", "" if line.startswith("epoch") else "dim")
 
     def _finish_stage(self, event: StageFinished) -> None:
-        self._end_epoch()
+        self._say_epoch(self._epochs.end())
         self._epochs.explained = False
         self._drop(event.stage)
         self._narrate(event, _STATUS_STYLES[event.status], title=self._titles.pop(event.stage or "", ""))
 
     def _finish_run(self, event: RunFinished) -> None:
-        self._end_epoch()
+        self._say_epoch(self._epochs.end())
         for stage, _ in list(self._tracks):
             self._drop(stage)
         table = None

@@ -115,8 +115,8 @@ def of(classifier: Classifier, precision: str, x: np.ndarray) -> Classifier:
     twin = _twin(classifier, chosen)
     images = x[:COMPARED]
     key = _key(classifier)
-    apart = np.abs(_margins(twin.run(images, *key)) - _margins(classifier.run(images, *key))) if len(images) else 0.0
-    twin.classifier.slack = float(np.max(apart))
+    errors = np.abs(_margins(twin.run(images, *key)) - _margins(classifier.run(images, *key))) if len(images) else 0.0
+    twin.classifier.slack = float(np.max(errors))
     return twin.classifier
 
 
@@ -190,7 +190,7 @@ def _check_twin(classifier: Classifier, precision: str) -> None:
     if twins.alike is None:
         # In float32, as bfloat16 rounds.
         images = probe_images(classifier.probed.shape)
-        twins.alike = _apart(classifier, _twin(classifier, "folded"), images) <= APART
+        twins.alike = _margin_error(classifier, _twin(classifier, "folded"), images) <= APART
     if not twins.alike:
         raise InputError(
             f"Expected layers that can be rebuilt from their configuration, for {precision}. Received: "
@@ -255,12 +255,12 @@ def _margins(logits: np.ndarray) -> np.ndarray:
     return logits - np.where(logits == top[:, 1:], top[:, :1], top[:, 1:])
 
 
-def _apart(classifier: Classifier, twin: _Made, images: np.ndarray) -> float:
+def _margin_error(classifier: Classifier, twin: _Made, images: np.ndarray) -> float:
     """Returns how far the margins of a twin are from the model's at most, as a share of their median."""
     key = _key(classifier)
     margins = _margins(classifier.run(images, *key))
-    apart = np.abs(_margins(twin.run(images, *key)) - margins)
-    return float(np.max(apart) / max(np.median(np.abs(margins)), 1e-30))
+    errors = np.abs(_margins(twin.run(images, *key)) - margins)
+    return float(np.max(errors) / max(np.median(np.abs(margins)), 1e-30))
 
 
 def _fastest(classifier: Classifier, images: np.ndarray) -> str:
@@ -303,7 +303,7 @@ def _fastest(classifier: Classifier, images: np.ndarray) -> str:
         products = np.sum(own * slopes[name], axis=1)
         scale = np.maximum(sizes["float32"] * sizes[name], 1e-30)
         along = bool(np.median(products / scale) >= ALIKE)
-        return along and _apart(classifier, _twin(classifier, name), images) <= APART
+        return along and _margin_error(classifier, _twin(classifier, name), images) <= APART
 
     able = [name for name in seconds if name != "float32" and alike(name)]
     best = min(able, key=seconds.__getitem__, default="float32")

@@ -21,9 +21,9 @@ from textual.widgets import OptionList
 
 from kerasrobust.events import ExamplesSaved
 from kerasrobust.show.examples import write_examples
+from tui.panes.gallery import PERIOD, GalleryPane
 from tui.read.examples import Filters, Setting, amplification, amplify, choose, read_sources
 from tui.read.state import RunState
-from tui.widgets.gallery import PERIOD, GalleryPane
 from tui.widgets.picture import Picture
 
 SIZES = [(80, 24), (160, 48)]
@@ -387,7 +387,7 @@ def test_choosing_against_a_plain_loop(tmp_path_factory: pytest.TempPathFactory,
 
 
 def test_nothing_heavy_is_imported_with_it() -> None:
-    words = "import sys, tui.widgets.gallery; print([m for m in ('h5py', 'numpy', 'tensorflow') if m in sys.modules])"
+    words = "import sys, tui.panes.gallery; print([m for m in ('h5py', 'numpy', 'tensorflow') if m in sys.modules])"
     root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", words], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

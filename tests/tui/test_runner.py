@@ -95,7 +95,7 @@ def test_what_does_not_stop_is_asked_more_sternly(
     runner.cancel(child.path)
     sent = []
     while not child.ended:
-        sent += [name for _, name in runner.hurry()]
+        sent += [name for _, name in runner.escalate()]
         time.sleep(0.02)
     assert sent == ["SIGTERM", "SIGKILL"] and child.exit_words() == "killed by SIGKILL"
 

@@ -21,13 +21,13 @@ from textual.widgets import DataTable
 from kerasrobust.runs import read_json
 from kerasrobust.show.figures import format_accuracy
 from tui.app import Lab
+from tui.panes import side_by_side
+from tui.panes.choose import ChoosePane
+from tui.panes.side_by_side import paired_sentences, short
 from tui.read.overview import Overview, Overviews
 from tui.read.subject import Subject, Subjects, difference, differing, model_subject, overlaid, run_subject
 from tui.screens import compare
-from tui.widgets import side_by_side
 from tui.widgets.chart import Chart
-from tui.widgets.choose import ChoosePane
-from tui.widgets.side_by_side import paired_sentences, short
 
 CARDS = Path(__file__).parents[2] / "saved_models"
 NARROW, WIDE = (80, 24), (160, 48)

@@ -19,9 +19,9 @@ from kerasrobust.config import DemoConfig, TrainConfig
 from kerasrobust.events import AttackProgress, Finding, Log, Progress, RunFinished, to_json
 from kerasrobust.runs import is_locked, state
 from tui.app import Lab
+from tui.panes.status import Status
 from tui.screens.monitor import MonitorScreen
 from tui.widgets.chart import Chart
-from tui.widgets.status import Status
 
 AddRun = Callable[..., Path]
 

@@ -31,9 +31,9 @@ from kerasrobust.config import AttackConfig, Epsilon, to_dict
 from kerasrobust.events import Event, Finding, RunFinished, to_json
 from kerasrobust.runs import write_json
 from tui.app import Lab
+from tui.panes.choose import ChoosePane
 from tui.screens.monitor import MonitorScreen
 from tui.system import Gpu, Process, Sample
-from tui.widgets.choose import ChoosePane
 from tui.widgets.fields import FieldRow
 
 CARDS = Path(__file__).parents[2] / "saved_models"
@@ -233,7 +233,7 @@ def still(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stops what goes on by itself."""
     clock = SimpleNamespace(time=lambda: NOW, localtime=time.gmtime, strftime=time.strftime)
     monkeypatch.setattr("tui.widgets.words.time", clock)
-    monkeypatch.setattr("tui.widgets.status.time", clock)
+    monkeypatch.setattr("tui.panes.status.time", clock)
     for module in ("tui.read.overview", "tui.screens.monitor"):
         monkeypatch.setattr(f"{module}.is_locked", lambda path: path.name in ("demo-live", "demo-late"))
     # What is there is read at once; nothing changes later.

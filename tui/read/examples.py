@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -142,6 +142,75 @@ def _has_outcome(index: Index, outcome: str) -> np.ndarray:
         case "wrong":
             return ~index.correct
     return index.correct | True
+
+
+@dataclass
+class Selection:
+    """The examples of a run that fit the filters, and the one at hand.
+
+    Attributes:
+        chosen: (number of the source, number within it) of each example that fits.
+        at: which of them is at hand.
+    """
+
+    sources: list[Source] = field(default_factory=list)
+    filters: Filters = field(default_factory=Filters)
+    chosen: list[tuple[int, int]] = field(default_factory=list)
+    at: int = 0
+
+    @property
+    def current(self) -> tuple[Source, int] | None:
+        """The example at hand: its source, and its number there."""
+        if not self.chosen:
+            return None
+        number, place = self.chosen[self.at]
+        return self.sources[number], place
+
+    @property
+    def total(self) -> int:
+        """How many examples there are without filters."""
+        return sum(len(source.index) for source in self.sources)
+
+    @property
+    def networks(self) -> list[Path]:
+        """The files, one for each network."""
+        return [source.path for source in self.sources]
+
+    @property
+    def attacks(self) -> list[Setting]:
+        """The attacks with their settings."""
+        return list(dict.fromkeys(setting for source in self.sources for setting, _ in source.attacks))
+
+    @property
+    def labels(self) -> list[int]:
+        """The true classes that occur."""
+        return sorted({int(label) for source in self.sources for label in set(source.index.y.tolist())})
+
+    def class_name(self, label: int) -> str:
+        """Returns the name of a class."""
+        return next((source.index.class_name(label) for source in self.sources), f"class {label}")
+
+    def take(self, sources: list[Source]) -> None:
+        """Takes files that were read, and stays at the example at hand: a file that grew is read again."""
+        current = self.current
+        self.sources = sources
+        self._select(current)
+
+    def filter(self, filters: Filters) -> None:
+        """Takes other filters, and stays at the example at hand if it fits them."""
+        self.filters = filters
+        self._select(self.current)
+
+    def go(self, at: int) -> None:
+        """Goes to an example, or to the first or last one."""
+        self.at = min(max(at, 0), max(0, len(self.chosen) - 1))
+
+    def _select(self, current: tuple[Source, int] | None) -> None:
+        if self.filters.network not in (None, *self.networks):
+            self.filters = replace(self.filters, network=None)
+        self.chosen = [(number, place) for number, place in choose(self.sources, self.filters).tolist()]
+        places = {(self.sources[number].path, place): at for at, (number, place) in enumerate(self.chosen)}
+        self.go(0 if current is None else places.get((current[0].path, current[1]), 0))
 
 
 def amplification(largest: float) -> int:

@@ -12,12 +12,12 @@ from textual.containers import Horizontal
 from textual.events import Resize
 from textual.widgets import ContentSwitcher, DataTable, Static, Tab, Tabs
 
+from tui.panes.choose import EMPTY, ChoosePane
+from tui.panes.overlay import OverlayPane
+from tui.panes.side_by_side import FiguresPane, SettingsTable, StudiesPane
 from tui.read.subject import Subject, Subjects
 from tui.screens.base import FolderScreen
-from tui.widgets.choose import EMPTY, ChoosePane
 from tui.widgets.layout import COMPARISON
-from tui.widgets.overlay import OverlayPane
-from tui.widgets.side_by_side import FiguresPane, SettingsTable, StudiesPane
 from tui.widgets.table import copy
 
 PERIOD = 2.0

@@ -18,17 +18,17 @@ from textual.widgets import TabbedContent, TabPane
 from kerasrobust.events import printable
 from kerasrobust.runs import is_locked
 from tui.messages import RunRead
+from tui.panes.attacks import AttacksPane
+from tui.panes.curves import CurvesPane
+from tui.panes.gallery import GalleryPane
+from tui.panes.log import LogPane, last_lines
+from tui.panes.settings import SettingsPane
+from tui.panes.status import Stages, Status
+from tui.panes.study import StudyPane
 from tui.read.follow import Follower
 from tui.read.state import RunState
 from tui.screens.base import MainScreen
-from tui.widgets.attacks import AttacksPane
-from tui.widgets.curves import CurvesPane
-from tui.widgets.gallery import GalleryPane
 from tui.widgets.layout import STAGES
-from tui.widgets.log import LogPane, last_lines
-from tui.widgets.settings import SettingsPane
-from tui.widgets.status import Stages, Status
-from tui.widgets.study import StudyPane
 
 PERIOD = 0.25
 """Seconds between two looks at the file of events: about as often as the engine emits progress."""
@@ -72,12 +72,11 @@ class MonitorScreen(MainScreen):
         Binding("g", "tab('gallery')", "Gallery", id="tab-gallery", show=False, tooltip="Adversarial images"),
         Binding("t", "tab('study')", "Table", id="tab-study", show=False, tooltip="The study's table"),
         Binding("l", "tab('log')", "Log", id="tab-log", show=False, tooltip="The run's messages, and console.log"),
-        Binding(
-            "i", "tab('settings')", "Settings", id="tab-settings", show=False, tooltip="Settings, command, versions"
-        ),
+        Binding("i", "tab('settings')", "Settings", id="tab-settings", show=False,
+                tooltip="Settings, command, versions"),
         Binding("space", "pause", "Pause", id="pause", tooltip="Hold the view still; the run goes on"),
         Binding("x", "cancel", "Cancel", id="cancel-this", tooltip="Stop the run; it saves what is done"),
-    ]
+    ]  # fmt: skip
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -174,12 +173,10 @@ class MonitorScreen(MainScreen):
         if living:
             return "running"
         child = self.session.runner.children.get(self.path)
-        if child is not None and not child.ended:
-            if self.state.finished is not None:
-                return self.state.finished.status
-            return "starting" if self.state.started is None else "running"
         if self.state.finished is not None:
             return self.state.finished.status
+        if child is not None and not child.ended:
+            return "starting" if self.state.started is None else "running"
         return "died"
 
     def _notify_findings(self) -> None:

@@ -17,11 +17,11 @@ from kerasrobust.config import DemoConfig, RunConfig
 from kerasrobust.errors import InputError
 from kerasrobust.runs import delete, read_json
 from tui.messages import Edit, Go, Open, Start
+from tui.panes.runs import ORDERS, RunDetails, RunsTable, RunStory
 from tui.read.overview import Overview, Overviews
 from tui.screens.base import FolderScreen
 from tui.screens.dialogs import Confirm
 from tui.widgets.layout import DETAILS
-from tui.widgets.runs import ORDERS, RunDetails, RunsTable, RunStory
 from tui.widgets.search import Search
 from tui.widgets.table import copy
 

@@ -13,17 +13,14 @@ from rich.text import Text
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Grid, Vertical
+from textual.containers import Vertical
 from textual.events import Leave, MouseMove, Resize
 from textual.geometry import Size
-from textual.strip import Strip
 from textual.widgets import Static
-from textual_hires_canvas import Canvas
 from textual_plot import HiResMode, PlotWidget
-from textual_plot.axis_formatter import NumericAxisFormatter
-from textual_plot.plot_widget import Legend
 
 from kerasrobust.show.figures import format_accuracy
+from tui.widgets.plot import Plot, Ticks
 
 SMOOTHINGS = (0.0, 0.6, 0.9)
 """Weights of what came before, in a moving average over the drawn points."""
@@ -32,7 +29,7 @@ COLOURS = ("primary", "warning", "success", "error", "accent", "secondary")
 """Theme colours for curves, in order."""
 
 SIGNS = "●▲■◆✚★"
-"""Signs for curves that have to be told apart without colours."""
+"""Signs that distinguish curves without colours."""
 
 
 @dataclass(frozen=True)
@@ -65,79 +62,20 @@ def smoothed(ys: Sequence[float], weight: float) -> list[float]:
     return result
 
 
+def thinned(xs: Sequence[float], ys: Sequence[float], points: int) -> tuple[Sequence[float], Sequence[float]]:
+    """Returns a curve averaged to about so many points: drawing is what takes the time."""
+    size = len(xs) // max(1, points)
+    if size < 2:
+        return xs, ys
+    groups = range(0, len(xs), size)
+    return [fmean(xs[at : at + size]) for at in groups], [fmean(ys[at : at + size]) for at in groups]
+
+
 def nearest(curve: Curve, x: float) -> int:
     """Returns the place of the curve's point that is nearest to x; the curve isn't empty and its xs ascend."""
     place = bisect.bisect_left(curve.xs, x)
     candidates = [index for index in (place - 1, place) if 0 <= index < len(curve.xs)]
     return min(candidates, key=lambda index: abs(curve.xs[index] - x))
-
-
-class _Ticks(NumericAxisFormatter):
-    """Labels of an axis: per cent, powers of ten, or thousands as k."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.percent = False
-        self.logarithmic = False
-
-    def get_ticks(self, min_: float, max_: float, max_ticks: int = 8) -> list[float]:
-        return super().get_ticks(min_, max_, max_ticks) if max_ > min_ else [min_]
-
-    def get_labels_for_ticks(self, ticks: Sequence[float]) -> list[str]:
-        if self.logarithmic:
-            return [f"{10**tick:.3g}" for tick in ticks]
-        if self.percent:
-            return [f"{100 * tick:.3g} %" for tick in ticks]
-        if ticks and max(map(abs, ticks)) >= 10_000:
-            return [f"{tick / 1000:g}k" for tick in ticks]
-        return [f"{tick:.6g}" for tick in ticks]
-
-
-class _Canvas(Canvas):
-    """A canvas whose empty ends have a style: without one, Textual fails where there are no colours."""
-
-    def render_line(self, y: int) -> Strip:
-        return Strip([segment for segment in super().render_line(y) if segment.text])
-
-
-class Plot(PlotWidget, inherit_bindings=False):
-    """The plot itself, with keys that have names and explanations."""
-
-    DEFAULT_CSS = """
-    Plot > .plot--axis { color: $text-muted; }
-    Plot > .plot--tick { color: $text-muted; text-style: none; }
-    Plot > .plot--label { color: $text-muted; text-style: none; }
-    Plot:focus > .plot--axis { color: $foreground; }
-    """
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("plus,equals_sign", "zoom_x_in", "Zoom in", id="zoom-in", show=False, tooltip="Zoom into the steps"),
-        Binding("minus", "zoom_x_out", "Zoom out", id="zoom-out", show=False, tooltip="Zoom out of the steps"),
-        Binding("shift+left", "pan_left", "Pan left", id="pan-left", show=False, tooltip="Move zoomed view left"),
-        Binding("shift+right", "pan_right", "Pan right", id="pan-right", show=False, tooltip="Move zoomed view right"),
-        Binding("shift+up", "zoom_y_in", "Zoom values", id="zoom-y-in", show=False, tooltip="Zoom into the values"),
-        Binding("shift+down", "zoom_y_out", "Values out", id="zoom-y-out", show=False, tooltip="Zoom out of values"),
-    ]
-
-    def compose(self) -> ComposeResult:
-        with Grid():
-            for name in ("margin-top", "margin-left", "plot", "margin-bottom"):
-                yield _Canvas(1, 1, id=name)
-        yield Legend(id="legend")
-
-    def on_mount(self) -> None:
-        # The axes' labels are in the line above the plot.
-        self.margin_top, self.margin_bottom, self.margin_left = 0, 1, 8
-
-    @property
-    def span(self) -> tuple[float, float]:
-        """What is shown of the bottom axis."""
-        return self._x_min, self._x_max
-
-    def x_at(self, column: int) -> float | None:
-        """Returns what lies at a column of the screen, or None beside the axes."""
-        left = self.query_one("#plot").region.x
-        x, _ = self.get_coordinate_from_pixel(column - left, 0)
-        return x if self._x_min <= x <= self._x_max else None
 
 
 class Chart(Vertical, can_focus=False):
@@ -175,7 +113,7 @@ class Chart(Vertical, can_focus=False):
         self.smoothing = 0.0
         self.logarithmic = False
         self.cursor: float | None = None
-        self._ticks = _Ticks()
+        self._ticks = Ticks()
         self._zoomed = False
         self._drawn_at = Size()
 
@@ -185,15 +123,15 @@ class Chart(Vertical, can_focus=False):
 
     def on_mount(self) -> None:
         plot = self.query_one(Plot)
-        plot.set_x_formatter(_Ticks())
+        plot.set_x_formatter(Ticks())
         plot.set_y_formatter(self._ticks)
         self._draw()
 
     def on_resize(self, event: Resize) -> None:
-        # One that was hidden and is shown again is as it was, and drawing is what a key press waits for.
+        # A chart that was hidden hasn't changed, and drawing it again would hold up a key press.
         if event.size != self._drawn_at:
             self._drawn_at = event.size
-            # The plot's own canvases get their sizes after ours.
+            # The plot's own canvases get their sizes after this widget.
             self.call_after_refresh(self._fit_canvas)
 
     def _fit_canvas(self) -> None:
@@ -241,7 +179,7 @@ class Chart(Vertical, can_focus=False):
             low, high = min([low, *finite]), max([high, *finite])
             if not curve.sign or curve.joined:
                 style = self.colour(curve.colour)
-                plot.plot(*self._thinned(curve.xs, ys), line_style=style, hires_mode=HiResMode.BRAILLE)
+                plot.plot(*self._shown(curve.xs, ys), line_style=style, hires_mode=HiResMode.BRAILLE)
         for curve in self.curves:  # On top of all lines.
             if curve.sign:
                 style = self.colour(curve.colour)
@@ -250,21 +188,16 @@ class Chart(Vertical, can_focus=False):
             plot.add_v_line(self.cursor, "dim")
         if not self._zoomed and low <= high:
             self._fit(plot, low, high)
-        self._tell()
+        self._write_values()
 
-    def _thinned(self, xs: Sequence[float], ys: Sequence[float]) -> tuple[Sequence[float], Sequence[float]]:
-        """Returns what is shown of a curve, averaged to about two points a column: drawing takes most of the time."""
-        first, last = 0, len(xs)
+    def _shown(self, xs: Sequence[float], ys: Sequence[float]) -> tuple[Sequence[float], Sequence[float]]:
+        """Returns what is shown of a curve, averaged to about two points a column."""
         if self._zoomed:
             low, high = self.query_one(Plot).span
             # One more on each side, as the line goes on beyond the edge.
             first, last = max(0, bisect.bisect_left(xs, low) - 1), bisect.bisect_right(xs, high) + 1
-        xs, ys = xs[first:last], ys[first:last]
-        size = len(xs) // max(1, 2 * self.size.width)
-        if size < 2:
-            return xs, ys
-        groups = range(0, len(xs), size)
-        return [fmean(xs[at : at + size]) for at in groups], [fmean(ys[at : at + size]) for at in groups]
+            xs, ys = xs[first:last], ys[first:last]
+        return thinned(xs, ys, 2 * self.size.width)
 
     def _fit(self, plot: Plot, low: float, high: float) -> None:
         """Shows the whole curves, with some room around also where all values are the same."""
@@ -292,8 +225,8 @@ class Chart(Vertical, can_focus=False):
         self._zoomed = False
         self._draw()
 
-    def _tell(self) -> None:
-        """Writes the line above: the curves and their values, at the cursor where there is one."""
+    def _write_values(self) -> None:
+        """Writes the line above: the curves and their values, at the cursor if there is one."""
         # The curves' names say what is drawn; 80 columns have no room for more.
         line = Text("" if self.curves else self.title, style="bold", no_wrap=True, overflow="ellipsis")
         if self.logarithmic and self.curves:
@@ -332,7 +265,7 @@ class Chart(Vertical, can_focus=False):
         return min(near, key=lambda other: abs(other - x))
 
     def on_mouse_move(self, event: MouseMove) -> None:
-        if not self.curves or event.button:  # With a button down it is drawn along.
+        if not self.curves or event.button:  # With a button down the mouse pans.
             return
         plot = self.query_one(Plot)
         x = plot.x_at(event.screen_x)

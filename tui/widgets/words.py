@@ -45,7 +45,7 @@ def age_text(since: float) -> str:
 
 
 def clock_text(moment: float) -> str:
-    """Returns the time of day of a moment; nothing where the number is none."""
+    """Returns the time of day of a moment; empty for a non-finite value."""
     try:
         return time.strftime("%H:%M:%S", time.localtime(moment))
     except (OverflowError, ValueError, OSError):
@@ -69,5 +69,5 @@ def budget_text(epsilon: float | None, norm: str | None) -> str:
 
 
 def left_text(seconds: float | None) -> str:
-    """Returns the time left; nothing where it isn't known."""
+    """Returns the time left; empty if it isn't known."""
     return "" if seconds is None else f"{format_seconds(max(0.0, seconds))} left"

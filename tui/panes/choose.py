@@ -101,7 +101,7 @@ class ChoosePane(Vertical):
             if fits(f"{subject.title} {subject.kind} {subject.data} {subject.state}")
         ]
         bring_up_to_date(self.table, {str(subject.path): self._cells(subject) for subject in self._shown})
-        self._tell()
+        self._explain()
 
     def _cells(self, subject: Subject) -> list[Text]:
         what = Text(subject.kind, style="dim" if subject.problem else "")
@@ -123,16 +123,16 @@ class ChoosePane(Vertical):
         return Text("● in", "bold") if subject.path in self._chosen else Text("○")
 
     @on(DataTable.RowHighlighted)
-    def _tell(self) -> None:
+    def _explain(self) -> None:
         """Says more of what is at the cursor: why it can't be chosen, or on what it was measured."""
         subject = self.at_cursor
         if subject is None:
             self.query_one("#why", Static).update("Nothing fits the filter." if self._subjects else "")
             return
         synthetic = ", synthetic data" if subject.synthetic else ""
-        told = subject.problem or f"{subject.images}{synthetic}; {len(subject.networks)} network"
-        told += "s" if len(subject.networks) > 1 else ""
-        self.query_one("#why", Static).update(f"{subject.title}: {told}")
+        words = subject.problem or f"{subject.images}{synthetic}; {len(subject.networks)} network"
+        words += "s" if len(subject.networks) > 1 else ""
+        self.query_one("#why", Static).update(f"{subject.title}: {words}")
 
     @on(DataTable.RowSelected)
     def toggle(self) -> None:

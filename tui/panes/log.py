@@ -1,4 +1,4 @@
-"""The log of a run: what it told, and what libraries printed, searchable."""
+"""The log of a run: its messages, and what libraries printed, searchable."""
 
 from __future__ import annotations
 

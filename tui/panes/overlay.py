@@ -11,9 +11,9 @@ from textual.events import Click
 from textual.widgets import DataTable, Static
 
 from kerasrobust.show.figures import attack_name, format_accuracy, format_epsilon, format_norm
+from tui.panes.side_by_side import synthetic_note
 from tui.read.subject import Overlay, Subject, overlaid
 from tui.widgets.chart import COLOURS, SIGNS, Chart, Curve
-from tui.widgets.side_by_side import synthetic_note
 
 _SIGNS = SIGNS + "○△□◇☆▽ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 

@@ -89,7 +89,7 @@ class AttacksPane(Vertical):
         names = [str(key.value) for key in table.columns]
         if not names:
             return
-        # A run that was taken up has thrown some away; what is left of the others is brought up to date.
+        # A resumed run has dropped some attacks; the rows of the others are brought up to date.
         table_rows = [row.key.value for row in table.ordered_rows]
         keys = [f"{place} {line.stage} {line.began}" for place, line in enumerate(self._lines)]
         if keys[: len(table_rows)] != table_rows:
@@ -109,10 +109,10 @@ class AttacksPane(Vertical):
         running = [place for place, line in enumerate(self._lines) if line.status == "running"]
         if self._follow and running:
             table.move_cursor(row=running[-1], animate=False)
-        self._tell()
+        self._show_curve()
 
     def _of(self, line: AttackLine) -> str:
-        """Returns whom the attack is on: a study's stage is called after its network."""
+        """Returns the network that is attacked: a study's stages are named after theirs."""
         return line.stage.removeprefix("attack-") if line.stage.startswith("attack-") else self._model
 
     def _at_cursor(self) -> AttackLine | None:
@@ -120,7 +120,7 @@ class AttacksPane(Vertical):
         return self._lines[row] if 0 <= row < len(self._lines) else None
 
     @on(DataTable.RowHighlighted)
-    def _tell(self) -> None:
+    def _show_curve(self) -> None:
         line = self._at_cursor()
         if line is None:
             return
@@ -133,7 +133,7 @@ class AttacksPane(Vertical):
             ", ".join(f"{key} {value}" for key, value in line.settings.items() if key in ("steps", "eot", "restarts")),
         ]
         self.query_one(Static).update("  ".join(word for word in words if word))
-        # A quick attack tells of itself once only, and one point is no line.
+        # A quick attack reports only once, and one point makes no line.
         sign = "●" if len(line.curve.xs) < 3 else ""
         curve = Curve("survivors", line.curve.xs, line.curve.ys, "warning", sign, joined=True)
         self.query_one(Chart).show([curve])

@@ -18,9 +18,9 @@ from kerasrobust.errors import InputError
 from kerasrobust.records import Row
 from kerasrobust.show.compare import paired, sentence
 from kerasrobust.show.figures import attack_name, by_network, format_accuracy, format_interval
+from tui.panes.study import StudyPane
 from tui.read.subject import Subject, difference, differing
 from tui.widgets.layout import FULL
-from tui.widgets.study import StudyPane
 from tui.widgets.words import budget_text
 
 
@@ -175,7 +175,7 @@ def paired_sentences(subjects: Sequence[Subject], is_cancelled: Callable[[], boo
 
 def _paired_sentence(first: Subject, second: Subject) -> str:
     try:
-        # In this order, as differences are told from the reference on.
+        # In this order, as differences are relative to the reference.
         pair = paired(second.path, first.path)
     except InputError as error:
         return f"{first.title} and {second.title}: {error}"

@@ -1,0 +1,105 @@
+"""What is attacked and how it is judged, checked once for all attacks of an evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from kerasrobust import twins
+from kerasrobust.attacks.algorithm import Algorithm
+from kerasrobust.attacks.verdict import Verdict, check_sizes, judge, judge_again
+from kerasrobust.events import Emit
+from kerasrobust.networks.classifier import Classifier, check_images, classifier_of
+
+PASSES = 20
+"""Fresh passes that judge an example of a randomized network."""
+
+WORTH = 3_000
+"""Gradient evaluations, or queries, below which "auto" is float32: the measurement takes about as long as so many."""
+
+
+def _never() -> bool:
+    return False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What is attacked, checked once for all attacks of an evaluation.
+
+    Attributes:
+        classifier: the model, in float32: what gives the verdicts.
+        x: float32 (N, H, W, C) in [0, 1].
+        y: int64 (N,), the true classes.
+        precision: of gradients, as `twins.chosen_precision` takes it; "auto" before `settled`.
+        seed: of everything random.
+        batch_size: images at once.
+        passes: fresh passes that judge each example; 1 where nothing is random.
+        emit: takes the events, or None.
+        should_stop: asked about every half second.
+    """
+
+    classifier: Classifier
+    x: np.ndarray
+    y: np.ndarray
+    precision: str
+    seed: int = 0
+    batch_size: int = 256
+    passes: int = 1
+    emit: Emit | None = None
+    should_stop: Callable[[], bool] = _never
+
+    @staticmethod
+    def checked(
+        model: Any,
+        x: Any,
+        y: Any,
+        *,
+        precision: str = "auto",
+        seed: int = 0,
+        batch_size: int = 256,
+        passes: int = PASSES,
+        emit: Emit | None = None,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> Task:
+        """Returns the task of a public call.
+
+        Raises:
+            InputError: for a model that can't be attacked, or images, labels or sizes that don't fit it.
+        """
+        # A plain callable has no known input shape: take that of the images.
+        classifier = classifier_of(model, image_shape=np.shape(x)[1:] if np.ndim(x) == 4 else None)
+        x, y = check_images(classifier, x, y)
+        check_sizes(batch_size, passes)
+        return Task(
+            classifier=classifier,
+            x=x,
+            y=y,
+            precision=twins.checked_precision(precision),
+            seed=seed,
+            batch_size=batch_size,
+            passes=passes if classifier.randomized else 1,
+            emit=emit,
+            should_stop=should_stop or _never,
+        )
+
+    def settled(self, attacks: Sequence[Algorithm[Any]]) -> Task:
+        """Returns the task in the arithmetic that its precision means for some attacks."""
+        asked = len(self.x) * sum(attack.step_count() * attack.run_count() * attack.eot for attack in attacks)
+        if self.precision == "auto" and asked < WORTH:
+            return replace(self, precision="float32")
+        return replace(self, precision=twins.chosen_precision(self.classifier, self.precision, self.x))
+
+    def judge(self, x: np.ndarray, use: int) -> Verdict:
+        """Returns the verdict of fresh passes over images in the place of `x`; their noise depends on `use`."""
+        return judge(self.classifier, x, self.y, **self._options(use))
+
+    def judge_again(self, before: Verdict, asked: np.ndarray, x: np.ndarray, use: int) -> Verdict:
+        """Returns the verdict on images of which only those `asked` about, bool (N,), have changed since `before`."""
+        return judge_again(self.classifier, before, asked, x, self.y, **self._options(use))
+
+    def _options(self, use: int) -> dict[str, Any]:
+        sizes = {"passes": self.passes, "batch_size": self.batch_size}
+        return {**sizes, "seed": [self.seed, use], "should_stop": self.should_stop}

@@ -1,0 +1,300 @@
+"""The adversarial examples of a run, one at a time: image, perturbation, adversarial image, and what the model says."""
+
+from __future__ import annotations
+
+import textwrap
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from textual import on, work
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical
+from textual.content import Content
+from textual.message import Message
+from textual.widgets import Static
+from textual.worker import get_current_worker
+
+from kerasrobust.errors import InputError
+from kerasrobust.show.examples import read_pair
+from tui.read.examples import OUTCOMES, Filters, Selection, Source, amplify, read_sources
+from tui.read.state import RunState
+from tui.widgets.captions import caption, distance, rate, verdict, what
+from tui.widgets.filters import ClassChoice, FilterLine, Word
+from tui.widgets.layout import FULL
+from tui.widgets.picture import Picture, fit
+
+if TYPE_CHECKING:
+    import numpy as np
+
+PERIOD = 1.0
+"""Seconds between two looks for new files while a run goes on."""
+
+FACTORS = (None, 1, 8, 32, 128)
+"""Amplifications of the perturbation; None for the one that fills the range."""
+
+_NOTHING = (
+    "No adversarial images yet. Attack runs, trainings and studies write some at the end of each attack stage, "
+    "into examples.h5 or examples/ in the run's folder."
+)
+
+
+@dataclass(eq=False)
+class Found(Message):
+    """The run's files of examples were looked through."""
+
+    sources: list[Source]
+    problems: list[str]
+
+
+@dataclass(eq=False)
+class PairRead(Message):
+    """The images of an example were read, or, with a message in their place, could not be."""
+
+    source: Source
+    place: int
+    pair: tuple[np.ndarray, np.ndarray] | str
+
+
+class Triptych(Vertical):
+    """An image, the perturbation and the adversarial image side by side, with captions right below."""
+
+    DEFAULT_CSS = """
+    Triptych { height: 1fr; }
+    Triptych > #pictures { height: 1fr; }
+    Triptych Picture { width: 1fr; height: 100%; margin: 0 1 0 0; }
+    Triptych > #captions { height: 2; }
+    Triptych > #captions > Static { width: 1fr; height: 2; margin: 0 1 0 0; text-align: center; text-wrap: nowrap;
+        text-overflow: ellipsis; }
+    Triptych #adversarial, Triptych #after { margin: 0; }
+    """
+
+    def compose(self) -> ComposeResult:
+        with Horizontal(id="pictures"):
+            for name in ("original", "perturbation", "adversarial"):
+                yield Picture(id=name)
+        with Horizontal(id="captions"):
+            for name in ("before", "change", "after"):
+                yield Static("", id=name)
+
+    def show(
+        self, source: Source, place: int, x: np.ndarray, x_adv: np.ndarray, factor: int | None, width: int, rows: int
+    ) -> None:
+        """Draws an example where there are `width` columns for the three, and `rows` for each."""
+        picture, factor = amplify(x, x_adv, factor)
+        for name, image in (("original", x), ("perturbation", picture), ("adversarial", x_adv)):
+            self.query_one(f"#{name}", Picture).show(image)
+        height, _ = fit(x.shape[0], x.shape[1], (width - 2) // 3, max(1, rows))
+        self.query_one("#pictures").styles.height = -(-height // 2)
+        index = source.index
+        after = rate(source, place, brief=width < FULL)
+        for name, text in (
+            ("before", caption(f"original: {index.class_name(int(index.y[place]))}", *verdict(index, place))),
+            ("change", caption(f"perturbation{f' ×{factor}' if factor else ': none'}", "", distance(source, place))),
+            ("after", caption(f"adversarial{after}", *verdict(index, place, adversarial=True))),
+        ):
+            self.query_one(f"#{name}", Static).update(text)
+
+
+class GalleryPane(Vertical, can_focus=True):
+    """Original, perturbation and adversarial image of one example, and filters over all of them.
+
+    Args:
+        path: the run's folder.
+    """
+
+    DEFAULT_CSS = """
+    GalleryPane { height: 1fr; padding: 0; }
+    GalleryPane .line { height: 1; padding: 0 1; }
+    GalleryPane .line > #number { width: auto; margin: 0 2 0 0; }
+    GalleryPane .line > #what { width: 1fr; text-align: right; text-wrap: nowrap; text-overflow: ellipsis; }
+    GalleryPane #notice { height: auto; max-height: 50%; padding: 0 1; display: none; }
+    GalleryPane.empty Triptych { display: none; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("left", "step(-1)", "Previous", id="example-before", tooltip="The example before"),
+        Binding("right", "step(1)", "Next", id="example-next", tooltip="The next example"),
+        Binding("pageup", "step(-10)", show=False, id="examples-before", tooltip="Ten examples back"),
+        Binding("pagedown", "step(10)", show=False, id="examples-next", tooltip="Ten examples on"),
+        Binding("home", "end(0)", show=False, id="example-first", tooltip="The first example"),
+        Binding("end", "end(-1)", show=False, id="example-last", tooltip="The last example"),
+        Binding("c", "label", "Class", show=False, id="filter-class", tooltip="Only examples of one class"),
+        Binding("u", "outcome", "Outcome", show=False, id="filter-outcome",
+                tooltip="Only examples whose attack succeeded, that survived, or that were wrong from the start"),
+        Binding("n", "network", "Network", show=False, id="filter-network", tooltip="Only examples of one network"),
+        Binding("k", "attack", "Attack", show=False, id="filter-attack", tooltip="Only examples of one attack"),
+        Binding("z", "amplify", "Amplify", show=False, id="amplify",
+                tooltip="How much the perturbation is amplified: so that it fills the range, or by a fixed factor"),
+        Binding("0", "clear", "Clear", show=False, id="clear-filters", tooltip="Show all examples again"),
+    ]  # fmt: skip
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+        self._selection = Selection()
+        self._problems = [""]
+        self._factor: int | None = None
+        self._pair: tuple[np.ndarray, np.ndarray] | str | None = None  # A message where it can't be read.
+        self._announced: object = None
+        self._looked = 0.0
+        self._looking = self._again = False
+
+    def compose(self) -> ComposeResult:
+        with Horizontal(classes="line"):
+            yield Word("‹ prev", "step(-1)", id="previous")
+            yield Static("", id="number", markup=False)
+            yield Word("next ›", "step(1)", id="next")
+            yield Static("", id="what", markup=False)
+        yield FilterLine(classes="line")
+        yield Static("Looking for adversarial images...", id="notice", markup=False)
+        yield Triptych()
+
+    def on_mount(self) -> None:
+        self._draw_all()
+
+    def on_resize(self) -> None:
+        self._draw_all()
+
+    def show(self, state: RunState) -> None:
+        """Looks for new files when the run has announced some, and from time to time."""
+        if state.examples != self._announced or time.monotonic() - self._looked >= PERIOD:
+            self._announced = state.examples
+            if self._looking:
+                self._again = True
+            else:
+                self._begin_to_look()
+
+    def _begin_to_look(self) -> None:
+        self._looking, self._again, self._looked = True, False, time.monotonic()
+        self._look(self._selection.sources)
+
+    @work(thread=True, group="look")
+    def _look(self, known: list[Source]) -> None:
+        self.post_message(Found(*read_sources(self.path, known)))
+
+    @on(Found)
+    def _take(self, message: Found) -> None:
+        self._looking = False
+        if message.sources != self._selection.sources or message.problems != self._problems:
+            self._problems = message.problems
+            self._selection.take(message.sources)
+            self._go(self._selection.at)
+        if self._again:
+            self._begin_to_look()
+
+    def _filter(self, **filters: Any) -> None:
+        self._selection.filter(replace(self._selection.filters, **filters))
+        self._go(self._selection.at)
+
+    def _go(self, at: int) -> None:
+        self._selection.go(at)
+        current = self._selection.current
+        if current is None:
+            self._pair = None
+            self._draw_all()
+        else:
+            self._read(*current)
+
+    @work(thread=True, exclusive=True, group="read")
+    def _read(self, source: Source, place: int) -> None:
+        worker = get_current_worker()
+        if worker.is_cancelled:  # Somebody holds the key down.
+            return
+        try:
+            self.post_message(PairRead(source, place, read_pair(source.path, place)))
+        except InputError as error:
+            self.post_message(PairRead(source, place, str(error)))
+
+    @on(PairRead)
+    def _show_pair(self, message: PairRead) -> None:
+        if self._selection.current != (message.source, message.place):
+            return
+        self._pair = message.pair
+        self._draw_all()
+
+    def _draw_all(self) -> None:
+        """Draws the example at hand, its captions, the filters and the notices."""
+        if not self.is_mounted:
+            return
+        selection = self._selection
+        self.query_one(FilterLine).show(selection, self._factor, named=self.size.width >= FULL)
+        for name in ("previous", "next"):
+            self.query_one(f"#{name}").display = bool(selection.sources)
+        notices = [line for line in self._problems if line]
+        current, pair = selection.current, self._pair
+        if isinstance(pair, str):
+            notices.append(pair)
+            pair = None
+        if current is None and selection.sources:
+            notices.append("No example fits these filters; 0 clears them.")
+        elif current is None and not notices and self._announced is not None and not self._looking:
+            notices.append(_NOTHING)
+        elif current is None and not notices:
+            notices.append("Looking for adversarial images...")
+        notice = self.query_one("#notice", Static)
+        # Wrapped here, as the pictures have to know how many lines it takes.
+        notices = [line for words in notices for line in textwrap.wrap(words, max(20, self.size.width - 2))]
+        notice.update("\n".join(notices))
+        notice.display = bool(notices)
+        self.set_class(current is None or pair is None, "empty")
+        total, count = selection.total, len(selection.chosen)
+        all_of_them = "" if count == total else f" (of {total:,})"
+        self._write("number", f"{selection.at + 1 if count else 0:,} of {count:,}{all_of_them}" if total else "")
+        self._write("what", "" if current is None else what(*current))
+        if current is not None and pair is not None:
+            self.query_one(Triptych).show(
+                *current, *pair, self._factor, self.size.width, self.size.height - 4 - len(notices)
+            )
+
+    def _write(self, name: str, text: str | Content) -> None:
+        self.query_one(f"#{name}", Static).update(text)
+
+    def action_step(self, count: int) -> None:
+        """Goes some examples on, or back."""
+        self._go(self._selection.at + count)
+
+    def action_end(self, place: int) -> None:
+        """Goes to the first or the last example."""
+        self._go(place % max(1, len(self._selection.chosen)))
+
+    def action_label(self) -> None:
+        """Lets the person choose a class."""
+        labels, now = self._selection.labels, self._selection.filters.label
+        if not labels:
+            return
+        offered: list[int | None] = [None, *labels]
+        names = ["all classes", *map(self._selection.class_name, labels)]
+        place = offered.index(now) if now in offered else 0
+
+        def chosen(answer: int | None) -> None:
+            if answer is not None:
+                self._filter(label=offered[answer])
+
+        self.app.push_screen(ClassChoice(names, place), chosen)
+
+    def action_outcome(self) -> None:
+        """Shows the examples of the next outcome."""
+        self._filter(outcome=_next([*OUTCOMES], self._selection.filters.outcome))
+
+    def action_network(self) -> None:
+        """Shows the examples of the next network."""
+        self._filter(network=_next([None, *self._selection.networks], self._selection.filters.network))
+
+    def action_attack(self) -> None:
+        """Shows the examples of the next attack."""
+        self._filter(attack=_next([None, *self._selection.attacks], self._selection.filters.attack))
+
+    def action_clear(self) -> None:
+        """Shows all examples."""
+        self._filter(**vars(Filters()))
+
+    def action_amplify(self) -> None:
+        """Takes the next amplification of the perturbation."""
+        self._factor = _next(list(FACTORS), self._factor)
+        self._draw_all()
+
+
+def _next(offered: list[Any], now: Any) -> Any:
+    return offered[(offered.index(now) + 1) % len(offered)] if now in offered else offered[0]
