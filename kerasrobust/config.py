@@ -193,7 +193,7 @@ class AttackConfig(RunConfig):
     attack: Annotated[
         str,
         Option(
-            "Attack by name, `autoattack`, or several with commas between them, each on what those before it have left."
+            f"One of {', '.join(ATTACKS)}; or several with commas between them, each on what those before it have left."
         ),
     ] = "pgd"
     version: Annotated[

@@ -15,6 +15,34 @@ from kerasrobust.networks.architectures import build_model
 from kerasrobust.networks.noise import noise_off, randomize
 from kerasrobust.twins import precision
 
+GROUPS = {
+    # They attack the models below with the same settings, so that each attack is traced once.
+    "attacks": (
+        "test_attacks", "test_traces", "test_batch", "test_eot", "test_fab", "test_square", "test_apgd", "test_cw",
+        "test_deepfool", "test_hopskipjump", "test_autoattack", "test_gradient_free", "test_evaluation",
+    ),
+    # They start runs of the models of `cli_fixtures`.
+    "runs": ("test_engine", "test_cancel", "test_cli", "test_resume"),
+    "training": ("test_training", "test_training_twins"),
+    "twins": ("test_precision", "test_folding"),
+}  # fmt: skip
+"""Files that share models and graphs, so that one worker runs them; any other file is a group of its own. What takes
+longest comes first."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    names = {file: name for name, files in GROUPS.items() for file in files}
+    order = list(GROUPS)
+
+    def group(item: pytest.Item) -> str:
+        return names.get(item.path.stem, item.path.stem)
+
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(group(item)))
+    items.sort(key=lambda item: order.index(group(item)) if group(item) in order else len(order))
+
+
 SHAPE = (8, 8, 3)
 PIXELS = 192
 

@@ -37,7 +37,7 @@ from kerasrobust.attacks import (
 )
 from kerasrobust.attacks.apgd import APGD
 from kerasrobust.errors import Cancelled, InputError
-from kerasrobust.networks.classifier import as_classifier
+from kerasrobust.networks.classifier import as_classifier, classifier_of
 
 N, WRONG, BATCH = 22, 4, 8
 X = np.random.default_rng(5).random((N, *SHAPE)).astype(np.float32)
@@ -90,8 +90,15 @@ TABLE = {
         "hopskipjump": case(HopSkipJump, norm, queries=150, initial_queries=10, random=True),
     }.items()
 } | {"cw-l2": case(CW, "l2", steps=10, binary_steps=3)}
-ESTABLISHED = ("fgsm", "rfgsm", "bim", "pgd", "mifgsm", "deepfool")
-"""Attacks that are tried on every model; the others have files of their own, and two models here."""
+NOISY = [
+    f"{name}-{norm}"
+    for norm, names in {
+        "linf": ("fgsm", "fgsm-rs", "pgd", "mifgsm", "apgd-ce", "apgd-t", "fab", "square"),
+        "l2": ("rfgsm", "bim", "pgd restarts", "deepfool", "apgd-dlr", "apgd-margin", "fab-t", "hopskipjump", "cw"),
+    }.items()
+    for name in names
+]
+"""Attacks that are tried on a randomized network: each once, and each family in both norms."""
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +108,6 @@ def models(linear: keras.Model, small: keras.Model, randomized: keras.Model) -> 
 
     # A bare function would be traced anew in each call.
     return {
-        "linear": linear,
         "convnet": small,
         "randomized": randomized,
         "callable": as_classifier(function, image_shape=SHAPE),
@@ -110,8 +116,8 @@ def models(linear: keras.Model, small: keras.Model, randomized: keras.Model) -> 
 
 @pytest.fixture(scope="module")
 def labels(linear: keras.Model, small: keras.Model) -> dict[str, np.ndarray]:
-    found = {"linear": labels_of(linear, X, WRONG), "convnet": labels_of(small, X, WRONG)}
-    return found | {"callable": found["linear"], "randomized": found["convnet"]}
+    found = labels_of(small, X, WRONG)
+    return {"convnet": found, "randomized": found, "callable": labels_of(linear, X, WRONG)}
 
 
 def predicted(model: Any, x: np.ndarray) -> np.ndarray:
@@ -129,14 +135,15 @@ def same(one: AttackResult, other: AttackResult) -> None:
 
 def test_the_table_holds_every_attack() -> None:
     assert {made.make().name for made in TABLE.values()} == set(ATTACKS)
+    assert {TABLE[name].make().name for name in NOISY} == set(ATTACKS)
 
 
 @pytest.mark.parametrize(
     ("name", "model_name"),
     [
-        (name, model)
-        for name in TABLE
-        for model in ("convnet", "randomized", *(("linear", "callable") if name.startswith(ESTABLISHED) else ()))
+        *((name, "convnet") for name in TABLE),
+        *((name, "randomized") for name in NOISY),
+        *((name, "callable") for name in ("pgd-linf", "deepfool-l2")),
     ],
 )
 def test_rules_for_all(name: str, model_name: str, models: dict[str, Any], labels: dict[str, np.ndarray]) -> None:
@@ -209,6 +216,14 @@ class Counting(keras.layers.Layer):
         return counted(inputs)
 
 
+@pytest.fixture(scope="module")
+def counted(weights: tuple[np.ndarray, np.ndarray]) -> tuple[Counting, Any, np.ndarray]:
+    """A layer that counts, the model around it, and its predictions."""
+    counter = Counting()
+    model = linear_model(*weights, counter)
+    return counter, as_classifier(model), labels_of(model, X, 0)
+
+
 ASKING = [name for name in TABLE if name.endswith("linf") or name == "cw-l2"]
 
 
@@ -217,12 +232,9 @@ ASKING = [name for name in TABLE if name.endswith("linf") or name == "cw-l2"]
     # With several passes one attack for each way of asking.
     [(name, 1) for name in ASKING] + [(f"{name}-linf", 3) for name in ("pgd", "deepfool", "apgd-t", "fab", "square")],
 )
-def test_the_cost_is_what_the_network_sees(name: str, eot: int, weights: tuple[np.ndarray, np.ndarray]) -> None:
+def test_the_cost_is_what_the_network_sees(name: str, eot: int, counted: tuple[Counting, Any, np.ndarray]) -> None:
     """Forward passes beyond those of gradients, and gradients, one per class where all are asked for at once."""
-    counter = Counting()
-    model = linear_model(*weights, counter)
-    y = labels_of(model, X, 0)
-    classifier = as_classifier(model)  # Its probes are passes, too.
+    counter, classifier, y = counted
     attack = TABLE[name].make(eot=eot)
     counter.forth = counter.back = 0
     result = attack(classifier, X, y, early_stop=False, batch_size=BATCH, precision="float32")
@@ -253,10 +265,10 @@ def test_random_start_of_an_image_is_the_same_alone_and_in_a_batch(norm: str) ->
     def flat(x: tf.Tensor) -> tf.Tensor:
         return tf.stop_gradient(tf.reshape(x, (-1, PIXELS))[:, :3])
 
-    attack = PGD(norm=norm, epsilon=0.1, steps=1, keep_best=False)
+    attack, model = PGD(norm=norm, epsilon=0.1, steps=1, keep_best=False), as_classifier(flat, image_shape=SHAPE)
     y = np.zeros(5, np.int64)
-    together = attack(flat, X[:5], y, early_stop=False).x_adv
-    alone = [attack(flat, X[i : i + 1], y[:1], early_stop=False).x_adv[0] for i in range(5)]
+    together = attack(model, X[:5], y, early_stop=False).x_adv
+    alone = [attack(model, X[i : i + 1], y[:1], early_stop=False).x_adv[0] for i in range(5)]
     np.testing.assert_array_equal(together, alone)
     assert len({part.tobytes() for part in together - X[:5]}) == 5
 
@@ -330,7 +342,7 @@ def test_clean_verdict_given_is_not_computed_again(small: keras.Model, labels: d
     from kerasrobust.attacks.verdict import judge
 
     y = labels["convnet"]
-    clean = judge(as_classifier(small), X, y)
+    clean = judge(classifier_of(small), X, y)
     given, own = FGSM()(small, X, y, clean=clean), FGSM()(small, X, y)
     same(given, own)
     assert given.forwards == own.forwards - N

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import get_args
@@ -102,3 +105,99 @@ def test_names_that_are_declared_without_tensorflow_are_those_of_the_code() -> N
     }
     assert set(get_args(names.Precision)) == {"auto", *precision.MEANING}
     assert set(get_args(names.Training)) == set(OBJECTIVES)
+
+
+def test_the_readme_lists_every_attack() -> None:
+    words = {"linf": "Linf", "l2": "L2", "l1": "L1"}
+    rows = []
+    for name, known in names.ATTACKS.items():
+        kind = commands.load(known.home)
+        norms = ", ".join(words[norm] for norm in kind.norms)
+        rows.append(f"| `{name}` | `{kind.__name__}` | {norms} | {inspect.getdoc(kind).splitlines()[0]} |")
+    table = "\n".join(rows)
+    assert table in (ROOT / "README.md").read_text(), f"Put this table into the README:\n{table}"
+
+
+def test_the_readme_lists_every_source_of_data() -> None:
+    *first, last = (known.takes for known in names.SOURCES.values())
+    assert f"`--data` takes {', '.join(first)}, or {last}" in (ROOT / "README.md").read_text()
+
+
+TOY_ATTACK = '''
+from typing import ClassVar, NamedTuple
+
+import tensorflow as tf
+
+from kerasrobust.attacks.driver import Attack
+
+
+class Grey(NamedTuple):
+    x_adv: tf.Tensor
+    score: tf.Tensor
+
+
+class TurnGrey(Attack[Grey]):
+    """Turns images towards grey, as far as the radius allows."""
+
+    name: ClassVar[str] = "grey"
+    epsilon: float = 8 / 255
+
+    def step_count(self):
+        return 1
+
+    def radius(self):
+        return 8 / 255
+
+    def begin(self, network, images, numbers):
+        return Grey(images.x, tf.zeros_like(images.y, tf.float32))
+
+    def step(self, network, images, state, numbers):
+        moved = images.x + tf.clip_by_value(0.5 - images.x, -8 / 255, 8 / 255)
+        return Grey(moved, network.score(moved, images.y))
+
+    def found(self, state, numbers):
+        return state
+'''
+TOY_SOURCE = """
+import numpy as np
+
+from kerasrobust.data.dataset import Dataset, Source
+
+
+def load(name, split, **unused):
+    images = np.full((4, 8, 8, 3), 128, np.uint8)
+    return Dataset(name=name, split=split, images=images, labels=np.arange(4), class_names=tuple("abcd"))
+
+
+SOURCE = Source(lambda name: name == "grey", load)
+"""
+
+
+def test_a_new_attack_and_a_new_source_are_a_file_and_a_line(tmp_path: Path) -> None:
+    """In a process of its own, as settings are made from the registries when they are imported."""
+    (tmp_path / "toys.py").write_text(TOY_ATTACK)
+    (tmp_path / "sources.py").write_text(TOY_SOURCE)
+    code = """
+import json, sys
+from kerasrobust import names
+names.ATTACKS["grey"] = names.KnownAttack("toys:TurnGrey", "Grey")
+names.SOURCES["grey"] = names.KnownSource("sources:SOURCE", "grey squares")
+from kerasrobust import commands, run
+from kerasrobust.fields import fields
+assert run.main(["attack", "--help"]) == 0
+from tui import form
+from kerasrobust.show.figures import attack_name
+import kerasrobust as kr, numpy as np, keras
+x, y = kr.load_data("grey", "all")
+model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(4)])
+found = kr.evaluate(model, x, y, attacks="grey", audit=False)
+print(json.dumps([attack_name("grey"), kr.attacks.TurnGrey.__name__, found.attacks[0].result.forwards, len(x)]))
+"""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)]), "COLUMNS": "200"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    *help_lines, last = done.stdout.splitlines()
+    assert "hopskipjump, grey; or several" in "\n".join(help_lines)
+    assert "or grey squares." in "\n".join(help_lines)
+    name, kind, forwards, images = json.loads(last)
+    assert (name, kind, images) == ("Grey", "TurnGrey", 4) and forwards > 0

@@ -8,13 +8,14 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import PIXELS, images, labels_of, linear_model
+from conftest import PIXELS, SHAPE, images, labels_of, linear_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kerasrobust.attacks import Attack, DeepFool
 from kerasrobust.attacks.fab import FAB, FABT, project_plane
 from kerasrobust.errors import InputError
+from kerasrobust.networks.classifier import as_classifier
 
 X = images(30)
 NORMS: list[Any] = ["linf", "l2"]
@@ -120,7 +121,7 @@ def smooth() -> Any:
             hidden = tf.nn.relu(hidden @ kernel + bias)
         return hidden @ kernels[-1]
 
-    return network
+    return as_classifier(network, image_shape=SHAPE)  # A bare function would be traced anew in each call.
 
 
 def two_pixels(kernel: tuple[float, float], bias: float) -> Any:

@@ -121,7 +121,8 @@ def test_labels_as_rows_are_enough_for_hopskipjump(matrix: tuple[np.ndarray, np.
         return np.eye(4, dtype=int)[logits_of(matrix, x).argmax(axis=1)]
 
     y = logits_of(matrix, X).argmax(axis=1)
-    few, many = (HopSkipJump(queries=queries)(labels_only, X, y) for queries in (100, 1_000))
+    classifier = as_classifier(labels_only, image_shape=SHAPE)
+    few, many = (HopSkipJump(queries=queries)(classifier, X, y) for queries in (100, 1_000))
     assert many.success.all()
     assert many.median_distance < 0.8 * few.median_distance
 

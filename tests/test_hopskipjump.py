@@ -79,7 +79,8 @@ def test_a_network_without_gradients_is_fooled(norm: Any, small: keras.Model) ->
         return small(tf.round(x * 32) / 32)
 
     y = np.asarray(rounded(tf.constant(X))).argmax(axis=1)
-    few, many = (HopSkipJump(norm=norm, queries=queries)(rounded, X, y) for queries in (200, 1_500))
+    network = as_classifier(rounded, image_shape=SHAPE)
+    few, many = (HopSkipJump(norm=norm, queries=queries)(network, X, y) for queries in (200, 1_500))
     assert many.success.all()
     assert many.median_distance < 0.9 * few.median_distance
 

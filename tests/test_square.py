@@ -11,7 +11,6 @@ import tensorflow as tf
 from conftest import SHAPE, images, labels_of, linear_model
 
 from kerasrobust.attacks import Step
-from kerasrobust.attacks.driver import KEPT
 from kerasrobust.attacks.square import Square, _bumps, window_share
 from kerasrobust.errors import InputError
 from kerasrobust.networks.classifier import as_classifier
@@ -29,25 +28,32 @@ class Spy:
     def __init__(self, kernel: np.ndarray, bias: np.ndarray) -> None:
         self.kernel, self.bias = kernel.astype(np.float64), bias
         self.asked: list[np.ndarray] = []
+        self.networks: dict[tuple[int, ...], Any] = {}
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         self.asked.append(x)
         return np.stack([image.reshape(-1) @ self.kernel for image in x.astype(np.float64)]) + self.bias
 
+    def network(self, shape: tuple[int, ...] = SHAPE) -> Any:
+        """Returns the classifier for images of a shape, whose graphs are used again."""
+        if shape not in self.networks:
+            self.networks[shape] = as_classifier(self, image_shape=shape)
+        return self.networks[shape]
+
     def during(self, attack: Square, x: np.ndarray, y: np.ndarray, **settings: Any) -> tuple[Any, np.ndarray]:
         """Returns the result of an attack and its queries, (Q, N, H, W, C), without those of the verdicts."""
-        network = as_classifier(self, image_shape=x.shape[1:])
+        network = self.network(x.shape[1:])
         self.asked.clear()
         result = attack(network, x, y, **settings)
         return result, np.stack(self.asked[1:-1])
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def spy(weights: tuple[np.ndarray, np.ndarray]) -> Spy:
     return Spy(*weights)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def stubborn() -> Spy:
     """Class 0 whatever comes, with a margin of 1."""
     return Spy(np.zeros((32 * 32 * 3, 2)), np.array([1.0, 0.0]))
@@ -186,7 +192,7 @@ def test_rounding_of_thousands_of_pixels_does_not_leave_the_ball(norm: Any, epsi
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])  # L1 goes the way of L2.
 def test_an_examples_attack_is_the_same_alone_and_in_any_batch(norm: Any, spy: Spy) -> None:
-    y = spy(X).argmax(axis=1)
+    y, spy = spy(X).argmax(axis=1), spy.network()
     attack = Square(norm=norm, epsilon=EPSILON[norm] / 2, queries=60, restarts=2)
     whole = attack(spy, X, y, seed=4)
     np.testing.assert_array_equal(whole.x_adv, attack(spy, X, y, seed=4).x_adv)
@@ -196,12 +202,10 @@ def test_an_examples_attack_is_the_same_alone_and_in_any_batch(norm: Any, spy: S
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])  # L1 goes the way of L2.
-def test_numpy_and_tensorflow_of_one_model_give_one_result(
-    norm: Any, spy: Spy, weights: tuple[np.ndarray, np.ndarray]
-) -> None:
+def test_numpy_and_tensorflow_of_one_model_give_one_result(norm: Any, spy: Spy, linear: keras.Model) -> None:
     y = spy(X).argmax(axis=1)
     attack = Square(norm=norm, epsilon=EPSILON[norm] / 2, queries=80)
-    one, other = attack(spy, X, y), attack(linear_model(*weights), X, y)
+    one, other = attack(spy.network(), X, y), attack(linear, X, y)
     np.testing.assert_array_equal(one.success, other.success)
     np.testing.assert_allclose(one.x_adv, other.x_adv, atol=1e-5)
 
@@ -267,23 +271,6 @@ def test_lucky_noise_is_not_kept_for_good(randomized: keras.Model) -> None:
     assert result.forwards == 11 * (2 * (2 * 60 + 1) + 2 * 4)
     assert result.correct_rate.mean() < result.clean_rate.mean()
     assert attack.resolved(False) == attack
-
-
-def test_one_trace_for_all_numbers(small: keras.Model) -> None:
-    y = labels_of(small, X, 0)
-    classifier = as_classifier(small)
-    before = set(KEPT.get(classifier, {}))
-    numbers: list[dict[str, Any]] = [
-        {},
-        {"epsilon": 0.3, "queries": 7},
-        {"rescale": True, "p_init": 0.3},
-        {"restarts": 2},
-    ]
-    for seed, more in enumerate(numbers):
-        attack, count = Square(**{"epsilon": 0.1, "queries": 5, **more}), 11 - seed
-        attack(small, X[:count], y[:count], seed=seed, batch_size=4)
-    (made,) = (graphs for key, graphs in KEPT[classifier].items() if key not in before)
-    assert {part.traces for part in (made.begin, made.advance, made.look)} <= {0, 1}
 
 
 @pytest.mark.parametrize("shape", [(5, 9, 1), (12, 6, 4), (3, 3, 2)])

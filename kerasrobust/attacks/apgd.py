@@ -41,7 +41,7 @@ class Ascent(NamedTuple):
         x_adv: (N, H, W, C), the iterate x_t.
         previous: the one before it.
         score: (N,), the score of the iterate whose gradient was taken last.
-        best: the iterate of the largest loss so far, at which the search goes on once a step has been halved.
+        best: the iterate of the largest loss so far, from which the search continues once a step has been halved.
         best_loss: (N,), its loss.
         best_slope: its gradient.
         size: (N,), length of a step.
@@ -82,9 +82,9 @@ class APGD(Attack[Ascent]):
         z_{t+1} = Proj(x_t + size_t * direction(gradient_t))
         x_{t+1} = Proj(x_t + 0.75 (z_{t+1} - x_t) + 0.25 (x_t - x_{t-1}))
 
-    The step begins at twice the radius. At checkpoints it is halved, and the search goes on from the best point so far,
-    where the loss grew in at most 75 % of the steps since the last checkpoint, or where neither step size nor best loss
-    have changed since then. For L1 the steps are sparse, and it is their sparsity that adapts (Croce and Hein 2021).
+    The step begins at twice the radius. At a checkpoint it is halved, and the search continues from the best point so
+    far, if the loss grew in at most 75 % of the steps since the last checkpoint, or if neither step size nor best loss
+    has changed since then. For L1 the steps are sparse, and it is their sparsity that adapts (Croce and Hein 2021).
 
     Attributes:
         norm: "linf", "l2" or "l1".

@@ -79,7 +79,7 @@ class RunCheckpoint:
         self._unsaved: list[Found] = []
 
     def load(self) -> tuple[dict[str, np.ndarray], list[Found]] | None:
-        """Returns the batch that an earlier process was at and all that it had found, or None where there is none."""
+        """Returns the batch that an earlier process was at and all that it had found, or None if there is nothing."""
         saved = self._checkpoints.get(f"{self._name}-at-hand")
         if saved is None or not np.array_equal(saved.pop("queue"), self._queue):
             return None

@@ -21,7 +21,7 @@ class Crossing(NamedTuple):
     Attributes:
         x_adv: (N, H, W, C), the iterate, with the overshoot.
         path: (N, H, W, C), r, the sum of all steps.
-        score: (N,), minus the lead of the best rival where one leads; infinite before.
+        score: (N,), minus the lead of the best rival; infinite until one leads.
     """
 
     x_adv: tf.Tensor

@@ -86,7 +86,7 @@ class Attack(Algorithm[S]):
         task = Task.checked(
             model, x, y, precision=precision, seed=seed, batch_size=batch_size, passes=passes,
             emit=as_emit(progress), should_stop=should_stop,
-        )  # fmt: skip
+        ).settled([self])  # fmt: skip
         with task.classifier.unchanged():
             return drive(self, task, early_stop=early_stop, target=target, clean=clean, only=only)
 

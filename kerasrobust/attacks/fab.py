@@ -94,7 +94,7 @@ class FAB(Attack[Approach]):
         x_{t+1} = (1 - a) (x_t + eta d_1) + a (x_0 + eta d_0)
 
     with projections onto the nearest boundary of the network's linearisation at x_t, inside the box. Where x_{t+1} is
-    misclassified, it is kept if it is the nearest one so far, and the search goes on closer to the original, at
+    misclassified, it is kept if it is the nearest one so far, and the search continues closer to the original, at
     x_0 + beta (x_{t+1} - x_0). All rival classes are looked at in each step; `FABT` looks at one per run.
 
     Attributes:

@@ -141,7 +141,7 @@ class HopSkipJump(Attack[Hop]):
         distance = balls.distance(query - images.x, self.norm)
 
         searching, sampling, jumping = phase == SEARCH, phase == SAMPLE, phase == JUMP
-        # The bisection's precision, gamma * d**-1.5 of the distance, tells apart what the samples' radius does.
+        # The bisection's precision, gamma * d**-1.5 of the distance, resolves what the samples' radius does.
         bisections = tf.math.ceil(tf.math.log(size**1.5 / numbers["gamma"]) / np.log(2.0))
         searched = searching & (asked >= tf.cast(bisections, tf.int32))
         sampled = sampling & (asked >= tf.cast(_samples(state, numbers), tf.int32))

@@ -205,7 +205,7 @@ def nth_rival(logits: tf.Tensor, y: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
 
 def finite(slope: tf.Tensor) -> tf.Tensor:
     """Returns a gradient with 0 where it is no number: one such pixel (a root at 0) would spoil the whole image."""
-    # The sum tells at a fraction of the cost that there is none, as mostly.
+    # Mostly there is none: the sum shows it at a fraction of the cost.
     return tf.cond(
         tf.math.is_finite(tf.reduce_sum(slope)),
         lambda: slope,

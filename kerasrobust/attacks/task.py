@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from kerasrobust import twins
+from kerasrobust.attacks.algorithm import Algorithm
 from kerasrobust.attacks.verdict import Verdict, check_sizes, judge, judge_again
 from kerasrobust.events import Emit
 from kerasrobust.networks.classifier import Classifier, check_images, classifier_of
 
 PASSES = 20
 """Fresh passes that judge an example of a randomized network."""
+
+WORTH = 3_000
+"""Gradient evaluations, or queries, below which "auto" is float32: the measurement takes about as long as so many."""
 
 
 def _never() -> bool:
@@ -29,7 +33,7 @@ class Task:
         classifier: the model, in float32: what gives the verdicts.
         x: float32 (N, H, W, C) in [0, 1].
         y: int64 (N,), the true classes.
-        precision: of gradients: "float32", "folded" or another of `twins.precision`, never "auto".
+        precision: of gradients, as `twins.chosen_precision` takes it; "auto" before `settled`.
         seed: of everything random.
         batch_size: images at once.
         passes: fresh passes that judge each example; 1 where nothing is random.
@@ -65,7 +69,7 @@ class Task:
         Raises:
             InputError: for a model that can't be attacked, or images, labels or sizes that don't fit it.
         """
-        # A plain callable doesn't tell its shape: the images do.
+        # A plain callable has no known input shape: take that of the images.
         classifier = classifier_of(model, image_shape=np.shape(x)[1:] if np.ndim(x) == 4 else None)
         x, y = check_images(classifier, x, y)
         check_sizes(batch_size, passes)
@@ -73,7 +77,7 @@ class Task:
             classifier=classifier,
             x=x,
             y=y,
-            precision=twins.chosen_precision(classifier, precision, x),
+            precision=twins.checked_precision(precision),
             seed=seed,
             batch_size=batch_size,
             passes=passes if classifier.randomized else 1,
@@ -81,8 +85,15 @@ class Task:
             should_stop=should_stop or _never,
         )
 
+    def settled(self, attacks: Sequence[Algorithm[Any]]) -> Task:
+        """Returns the task in the arithmetic that its precision means for some attacks."""
+        asked = len(self.x) * sum(attack.step_count() * attack.run_count() * attack.eot for attack in attacks)
+        if self.precision == "auto" and asked < WORTH:
+            return replace(self, precision="float32")
+        return replace(self, precision=twins.chosen_precision(self.classifier, self.precision, self.x))
+
     def judge(self, x: np.ndarray, use: int) -> Verdict:
-        """Returns the verdict of fresh passes over images in the place of `x`; `use` tells their noise apart."""
+        """Returns the verdict of fresh passes over images in the place of `x`; their noise depends on `use`."""
         return judge(self.classifier, x, self.y, **self._options(use))
 
     def judge_again(self, before: Verdict, asked: np.ndarray, x: np.ndarray, use: int) -> Verdict:

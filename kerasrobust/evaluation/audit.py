@@ -1,4 +1,4 @@
-"""Is this number to be believed? The checks that say no, each with a stable code.
+"""Can this number be trusted? Checks that may cast doubt on it, each with a stable code.
 
 They run with every evaluation, on a few of its images, and spend at most a tenth of its gradient evaluations; what
 would cost more is left out and named. Most follow Athalye et al. 2018 (section 3.1), Carlini et al. 2019 ("On

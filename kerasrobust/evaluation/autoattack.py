@@ -52,6 +52,7 @@ class AutoAttack:
     """
 
     name: ClassVar[str] = "autoattack"
+    norms: ClassVar[tuple[balls.Norm, ...]] = ("linf", "l2", "l1")
 
     norm: balls.Norm = "linf"
     epsilon: float = 8 / 255
@@ -124,5 +125,6 @@ class AutoAttack:
         """
         task = Task.checked(model, x, y, emit=as_emit(settings.pop("progress", None)), **settings)
         parts, _ = without_gradients(self.parts_of_chain(task.classifier), task)
+        task = task.settled([part.attack for part in parts])
         with task.classifier.unchanged():
             return run_chain(parts, task).worst

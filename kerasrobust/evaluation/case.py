@@ -97,7 +97,7 @@ class Case:
         return drive(attack, task, early_stop=False)
 
     def pgd(self, epsilon: float, steps: int) -> AttackResult:
-        """Attacks with PGD to its last iterate, whose loss tells more than the best one's."""
+        """Attacks with PGD to its last iterate, whose loss says more than that of the best one."""
         return self.attack(PGD(norm=self.white_norm, epsilon=epsilon, steps=steps, keep_best=False))
 
 

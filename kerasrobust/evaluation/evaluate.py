@@ -144,6 +144,7 @@ def evaluate(
     findings += [note for item in made if isinstance(item, AutoAttack) for note in _about_version(classifier, item)]
     findings += more
     checkpoints = Checkpoints(None if resume_dir is None else Path(resume_dir))
+    task = task.settled([part.attack for part in parts])
     task = replace(task, precision=_agreed(checkpoints, task, parts, passes))
     with classifier.unchanged():
         found = run_chain(parts, task, checkpoints=checkpoints, progress=progress)

@@ -1,4 +1,4 @@
-"""Is the randomness real? Attacks of equal cost that tell a defence from noise in the gradients.
+"""Is the randomness real? Attacks of equal cost that distinguish a defence from noise in the gradients.
 
 A randomized network that plain PGD can't break may only have blinded it. Here PGD meets the network with one draw of
 noise frozen, with gradients over 1, 5, 20 and 50 passes, and without its noise (whose examples are then transferred),
@@ -33,7 +33,7 @@ from kerasrobust.stats import bootstrap
 
 EOTS = (1, 5, 20, 50)
 NOTHING = 0.05
-"""A defence whose accuracy lies below this is none."""
+"""An accuracy below this is no defence."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,14 +239,14 @@ def judgement(trials: list[Trial]) -> tuple[str | None, str]:
     # Paired by example; three standard errors, as the strongest of several attacks was chosen by its figure.
     noise = 3 * gap.std() / np.sqrt(len(gap))
     twin = next((trial.own_accuracy for trial in trials if trial.name == "pgd-transfer"), None)
-    told = f" The same network without its noise keeps {format_accuracy(twin)}." if twin is not None else ""
+    without = f" The same network without its noise keeps {format_accuracy(twin)}." if twin is not None else ""
     if best.accuracy <= NOTHING:
         beside = "" if best is plain else f" at the cost at which plain PGD leaves {left}"
         return "noise-defends-nothing", f"No: {best.title} leaves {least}{beside}. The noise defends nothing."
     if gap.mean() > max(noise, 0.01):
         return "noisy-gradients", (
             f"In part: plain PGD leaves {left}, and {best.title} at the same cost {least}. The difference of "
-            f"{100 * gap.mean():.1f} points was noise in the gradients, no defence.{told}"
+            f"{100 * gap.mean():.1f} points was noise in the gradients, no defence.{without}"
         )
     if twin is not None and twin >= best.accuracy:
         return "noise-adds-nothing", (
@@ -255,12 +255,12 @@ def judgement(trials: list[Trial]) -> tuple[str | None, str]:
         )
     if noise > 0.1:
         return "few-examples", (
-            f"Not to be told from {len(gap)} images: plain PGD leaves {left} and {best.title} {least}, a difference of "
-            f"{100 * gap.mean():.1f} points that is known to {100 * noise:.0f} only. Take more images.{told}"
+            f"{len(gap)} images don't show it: plain PGD leaves {left} and {best.title} {least}, a difference of "
+            f"{100 * gap.mean():.1f} points that is known to {100 * noise:.0f} only. Take more images.{without}"
         )
     return None, (
-        f"Yes, as far as these attacks tell: none leaves clearly less than plain PGD ({left}); the lowest is "
-        f"{best.title} with {least}. The figure isn't owed to noise in the gradients.{told}"
+        f"Yes, as far as these attacks show: none leaves clearly less than plain PGD ({left}); the lowest is "
+        f"{best.title} with {least}. The figure isn't owed to noise in the gradients.{without}"
     )
 
 

@@ -72,7 +72,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "epsilons": st.lists(RADII, min_size=1, max_size=4).map(tuple),
     "steps": COUNTS,
     "attack": st.sampled_from(list(settings.ATTACKS)),
-    "norm": st.sampled_from(get_args(settings.Norm)),
+    "norm": st.sampled_from(get_args(settings.BallNorm)),
 }
 
 

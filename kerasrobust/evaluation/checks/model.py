@@ -99,7 +99,7 @@ def randomized(case: Case) -> list[Finding]:
     advice = (
         f"The gradients of {', '.join(wrong)} were not averaged: give eot=20, or AutoAttack's version 'rand'."
         if wrong
-        else "The figure is a mean over fresh passes; the command 'randomness' tells whether noise defends anything."
+        else "The figure is a mean over fresh passes; the command 'randomness' shows whether noise defends anything."
     )
     share = float((case.found.clean.passes != case.found.clean.passes[0]).any(axis=0).mean())
     return finding(
