@@ -180,7 +180,7 @@ def test_an_attack_reports_its_course(models_dir: Path, tmp_path: Path) -> None:
     computed, audited, last = [event for event in log if isinstance(event, Log)]
     assert "float32" in computed.message or "bfloat16" in computed.message
     assert audited.message.startswith("Audit: ")
-    assert "robust" in last.message or "are left" in last.message
+    assert "Robust accuracy" in last.message
     (saved,) = [event for event in log if isinstance(event, ExamplesSaved)]
     assert (folder / saved.path).is_file() and (saved.count, saved.attack) == (48, "pgd")
 
