@@ -183,3 +183,48 @@ def existing(config: RunConfig) -> str:
 def command(config: RunConfig) -> str:
     """Returns the command line of a start: that of the run, and whether it replaces another."""
     return command_line(config) + (" --overwrite" if config.overwrite else "")
+
+
+class Draft:
+    """What was typed for each command, which is there again when one comes back to it, and the preset of `train`.
+
+    Args:
+        config: settings to begin with; without them the defaults of `train`.
+    """
+
+    def __init__(self, config: RunConfig | None = None) -> None:
+        self.kind: type[RunConfig] = type(config) if config is not None else config_class("train")
+        self.preset = ""
+        self._texts = {kind: defaults(kind) for kind in [*commands().values(), self.kind]}
+        if config is not None:
+            self._texts[self.kind] = to_texts(config)
+
+    @property
+    def kinds(self) -> list[str]:
+        """The commands that can be chosen."""
+        return [kind.kind for kind in self._texts]
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """The settings of the command, by name."""
+        return self._texts[self.kind]
+
+    @property
+    def origin(self) -> str:
+        """The preset that is in force, or nothing."""
+        return self.preset if self.kind is TrainConfig else ""
+
+    def baseline(self) -> dict[str, str]:
+        """Returns the texts of the preset, or the defaults."""
+        return to_texts(presets.get(self.origin)) if self.origin else defaults(self.kind)
+
+    def reset(self) -> None:
+        """Goes back to the preset or the defaults."""
+        self._texts[self.kind] = self.baseline()
+
+    def start_from(self, preset: str) -> None:
+        """Starts from a preset, or from the defaults; what was typed stays, as on the command line."""
+        before = self.baseline()
+        typed = {name: text for name, text in self.texts.items() if text != before[name]}
+        self.preset = preset
+        self._texts[self.kind] = self.baseline() | typed

@@ -107,7 +107,7 @@ async def test_every_field_can_be_reached_by_the_tabulator(tmp_path: Path) -> No
             for node in app.focused.ancestors_with_self if app.focused else []:
                 if isinstance(node, FieldRow):
                     reached.add(node.item.name)
-                    assert node.item.help[:40] in words(app, "#told").replace("\n", " ")
+                    assert node.item.help[:40] in words(app, "#about").replace("\n", " ")
                     assert app.focused is not None and app.screen.region.contains_region(app.focused.region)
             await pilot.press("tab")
         assert reached == {item.item.name for item in app.screen.query(FieldRow)}
@@ -125,7 +125,7 @@ async def test_what_is_typed_is_held_to_the_rules_at_once(tmp_path: Path) -> Non
         assert words(app, "#field-epsilon Label") == "epsilon"
         await type_into(app, pilot, "epochs", "7")
         assert words(app, "#field-epochs Label").split() == ["epochs", "*"]
-        assert "--epochs 7" in words(app, "#command") and "default 30 (* changed)" in words(app, "#told")
+        assert "--epochs 7" in words(app, "#command") and "default 30 (* changed)" in words(app, "#about")
 
 
 async def test_switches_and_choices(tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ async def test_presets_keep_what_was_typed(tmp_path: Path) -> None:
         assert "adversarially trained" in str(presets.PRESETS["convnet-pgd"].__doc__)
         app.screen.query_one("#preset").focus()
         await pilot.pause()
-        assert "Model B, adversarially trained with PGD" in words(app, "#told")
+        assert "Model B, adversarially trained with PGD" in words(app, "#about")
 
 
 @pytest.mark.parametrize("kind", [StudyConfig, DemoConfig])
@@ -225,7 +225,7 @@ async def test_known_names_are_suggested(tmp_path: Path) -> None:
         (tmp_path / "models" / name).mkdir(parents=True)
         (tmp_path / "models" / name / "card.json").write_text("{}")
     async with opened(tmp_path, AttackConfig(model="")) as (app, pilot):
-        assert "↑↓ mine, yours" in words(app, "#told")
+        assert "↑↓ mine, yours" in words(app, "#about")
         await pilot.press("down", "down")
         assert row(app, "model").text == "yours"
         await pilot.press("down")
@@ -274,12 +274,12 @@ async def test_a_wide_terminal_shows_more(tmp_path: Path) -> None:
     async with opened(tmp_path, size=(160, 48)) as (app, _):
         shown = [item for item in app.screen.query(FieldRow) if app.screen.region.contains_region(item.region)]
         assert len(shown) == len(app.screen.query(FieldRow)) and all(item.region.height for item in shown)
-        assert "convnet-random-pgd: The randomized Model B" in words(app, "#told")
+        assert "convnet-random-pgd: The randomized Model B" in words(app, "#about")
         assert app.screen.query_one("#help").region.x > row(app, "model").region.right - 1
 
 
 async def test_the_command_line_is_in_sight_in_a_small_terminal(tmp_path: Path) -> None:
     async with opened(tmp_path) as (app, _):
-        for selector in ("#command", "#told", "#field-model"):
+        for selector in ("#command", "#about", "#field-model"):
             region = app.screen.query_one(selector).region
             assert region.height and app.screen.region.contains_region(region)

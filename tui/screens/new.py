@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import ClassVar
 
 from rich.text import Text
@@ -20,6 +21,7 @@ from kerasrobust.runs import list_models
 from tui import form
 from tui.messages import Start
 from tui.screens.base import MainScreen
+from tui.widgets.explain import about_command, about_field
 from tui.widgets.fields import FieldRow
 from tui.widgets.layout import DETAILS
 
@@ -68,26 +70,21 @@ class NewRunScreen(MainScreen):
 
     def __init__(self, config: RunConfig | None = None) -> None:
         super().__init__()
-        self._kind: type[RunConfig] = type(config) if config is not None else config_class("train")
-        self._preset = ""
-        # What was typed for a command is there again when one comes back to it.
-        self._texts = {kind: form.defaults(kind) for kind in [*form.commands().values(), self._kind]}
-        if config is not None:
-            self._texts[self._kind] = form.to_texts(config)
+        self._draft = form.Draft(config)
         self._checked = form.Checked(config=None)
 
     def content(self) -> ComposeResult:
-        kinds = [(kind.kind, kind.kind) for kind in self._texts]
+        kinds = [(kind, kind) for kind in self._draft.kinds]
         with Horizontal(id="choice"):
             yield Label("Command")
-            yield Select(kinds, value=self._kind.kind, allow_blank=False, compact=True, id="kind")
+            yield Select(kinds, value=self._draft.kind.kind, allow_blank=False, compact=True, id="kind")
             yield Label("Preset", id="preset-label")
             yield Select([(name, name) for name in presets.PRESETS], prompt="none", compact=True, id="preset")
             yield Button("Start", variant="primary", compact=True, id="start", tooltip="Start the run (ctrl+s)")
             yield Button("Reset", compact=True, id="reset", tooltip="Back to the preset or the defaults (ctrl+r)")
         with Container(id="body"):
             yield VerticalScroll(id="form", can_focus=False)
-            yield VerticalScroll(Static("", id="told", markup=False), id="help", can_focus=False)
+            yield VerticalScroll(Static("", id="about", markup=False), id="help", can_focus=False)
         with VerticalScroll(id="line", can_focus=False):
             yield CommandLine("", id="command", markup=False)
 
@@ -106,8 +103,8 @@ class NewRunScreen(MainScreen):
     async def _build(self) -> None:
         """Makes the rows of the command."""
         rows: dict[str, list[Widget]] = {"own": [], "common": [], "output": []}
-        texts = self._texts[self._kind]
-        for item in form.fields(self._kind):
+        texts = self._draft.texts
+        for item in form.fields(self._draft.kind):
             rows[item.group].append(FieldRow(item, texts[item.name], self._known(item)))
         common = [row.item for row in rows["common"] if isinstance(row, FieldRow)]
         touched = any(texts[item.name] != item.default for item in common)
@@ -115,7 +112,7 @@ class NewRunScreen(MainScreen):
         place = self.query_one("#form", VerticalScroll)
         await place.remove_children()
         await place.mount(
-            Label(f"Settings of {self._kind.kind}", classes="heading"),
+            Label(f"Settings of {self._draft.kind.kind}", classes="heading"),
             *rows["own"],
             Collapsible(
                 *rows["common"], title=f"More: {names}", collapsed=not (touched or self.app.size.width >= DETAILS)
@@ -124,33 +121,27 @@ class NewRunScreen(MainScreen):
             *rows["output"],
         )
         for widget in self.query("#preset, #preset-label"):
-            widget.display = self._kind.kind == "train"
+            widget.display = self._draft.kind.kind == "train"
         self._check()
 
     def _known(self, item: form.Field) -> tuple[str, ...]:
-        if item.name != "model":
-            return form.suggestions(self._kind, item.name)
-        try:
-            models = [path.name for path in list_models(self.session.models_dir)]
-        except OSError:  # Nothing to suggest from.
-            models = []
-        return form.suggestions(self._kind, item.name, models)
+        models: list[str] = []
+        if item.name == "model":
+            with contextlib.suppress(OSError):  # Nothing to suggest from.
+                models = [path.name for path in list_models(self.session.models_dir)]
+        return form.suggestions(self._draft.kind, item.name, models)
 
     def _first(self) -> Widget:
         """Returns the first field that wants an answer, or just the first."""
         rows = list(self.query(FieldRow))
         return next((row for row in rows if row.item.default is None and not row.text), rows[0]).editor
 
-    def _baseline(self) -> dict[str, str]:
-        """Returns the texts of the preset, or the defaults."""
-        if self._preset and self._kind.kind == "train":
-            return form.to_texts(presets.get(self._preset))
-        return form.defaults(self._kind)
-
     def _check(self) -> None:
         """Reads the form and shows what came of it: marks, faults, the command line."""
-        texts, baseline = self._texts[self._kind], self._baseline()
-        checked = form.check(self._kind, texts, runs_dir=self.session.runs_dir, models_dir=self.session.models_dir)
+        texts, baseline = self._draft.texts, self._draft.baseline()
+        checked = form.check(
+            self._draft.kind, texts, runs_dir=self.session.runs_dir, models_dir=self.session.models_dir
+        )
         self._checked = checked
         warning = form.existing(checked.config) if checked.config is not None else ""
         for row in self.query(FieldRow):
@@ -160,90 +151,55 @@ class NewRunScreen(MainScreen):
                 error=checked.errors.get(name, ""),
                 warning=warning if name == "name" else "",
             )
-        line = Text(overflow="fold")
         if checked.config is not None:
-            line.append(form.command(checked.config))
+            line = form.command(checked.config)
         else:
             faulty = ", ".join(name.replace("_", " ") for name in checked.errors)
-            line.append(f"✗ {checked.problem or f'Nothing to start yet: see {faulty}.'}")
-        self.query_one("#command", Static).update(line)
+            line = f"✗ {checked.problem or f'Nothing to start yet: see {faulty}.'}"
+        self.query_one("#command", Static).update(Text(line, overflow="fold"))
 
     @on(FieldRow.Changed)
     def _typed(self, event: FieldRow.Changed) -> None:
-        self._texts[self._kind][event.name] = event.text
+        self._draft.texts[event.name] = event.text
         self._check()
-        self._tell(self.focused)
+        self._explain(self.focused)
 
     @on(Select.Changed, "#kind")
     async def _choose_command(self, event: Select.Changed) -> None:
         kind = config_class(str(event.value))
-        if kind is not self._kind:
-            self._kind = kind
+        if kind is not self._draft.kind:
+            self._draft.kind = kind
             await self._build()
-            self._tell(self.focused)
+            self._explain(self.focused)
 
     @on(Select.Changed, "#preset")
     def _choose_preset(self, event: Select.Changed) -> None:
         """Starts from a preset; what was typed stays, as on the command line."""
         name = "" if event.select.is_blank() else str(event.value)
-        if name == self._preset:
-            return
-        before, texts = self._baseline(), self._texts[self._kind]
-        typed = {key: text for key, text in texts.items() if text != before[key]}
-        self._preset = name
-        self._fill(self._baseline() | typed)
-        self._tell(self.focused)
+        if name != self._draft.preset:
+            self._draft.start_from(name)
+            self._fill()
 
-    def _fill(self, texts: dict[str, str]) -> None:
-        self._texts[self._kind] = texts
+    def _fill(self) -> None:
         for row in self.query(FieldRow):
-            row.text = texts[row.item.name]
+            row.text = self._draft.texts[row.item.name]
         self._check()
+        self._explain(self.focused)
 
     @on(DescendantFocus)
     def _focused(self, event: DescendantFocus) -> None:
-        self._tell(event.widget)
+        self._explain(event.widget)
 
-    def _tell(self, widget: Widget | None) -> None:
-        """Says what there is to know of what has the focus."""
-        text = Text()
-        row = (
-            next((node for node in widget.ancestors_with_self if isinstance(node, FieldRow)), None) if widget else None
-        )
-        if row is not None:
-            self._tell_field(text, row)
-        if row is None or self.has_class("wide"):
-            text.append(f"{chr(10) * 2 if text else ''}{self._kind.kind}  ", "bold")
-            text.append((self._kind.__doc__ or "").splitlines()[0])
-            text.append(f" * marks what differs from {self._origin}.", "dim")
-            if self._kind.kind == "train":
-                text.append(f"\n{self._told_presets()}")
-        self.query_one("#told", Static).update(text)
-
-    @property
-    def _origin(self) -> str:
-        return f"the preset {self._preset}" if self._preset and self._kind.kind == "train" else "the default"
-
-    def _told_presets(self) -> str:
-        """Returns what the presets are; where there is little room, the chosen one."""
-        summaries = presets.summaries()
-        if self.has_class("wide"):
-            lines = [f"{'>' if name == self._preset else ' '} {name}: {told}" for name, told in summaries.items()]
-            return "\n".join(["", "Presets", *lines])
-        return summaries[self._preset] if self._preset else f"Presets: {', '.join(summaries)}."
-
-    def _tell_field(self, text: Text, row: FieldRow) -> None:
-        item, before = row.item, self._baseline()[row.item.name]
-        text.append(item.label, "bold")
-        text.append(f"  {item.option}  ", "dim")
-        origin = "preset" if self._preset and self._kind.kind == "train" else "default"
-        standard = f"{origin} {before or 'none'}"
-        text.append(f"{form.expected(item)}; {'required' if item.default is None else standard}")
-        if item.default is not None and row.text != before:
-            text.append(" (* changed)")
-        text.append(f"\n{item.help}")
-        if row.known:
-            text.append(f"\n↑↓ {', '.join(row.known)}")
+    def _explain(self, widget: Widget | None) -> None:
+        """Shows what there is to know of what has the focus."""
+        draft, nodes = self._draft, widget.ancestors_with_self if widget else []
+        row = next((node for node in nodes if isinstance(node, FieldRow)), None)
+        wide = self.has_class("wide")
+        text = about_field(row, draft.baseline()[row.item.name], draft.origin) if row is not None else Text()
+        if row is None or wide:
+            text.append("\n\n" if text else "")
+            text.append_text(about_command(draft.kind, draft.origin, wide))
+        self.query_one("#about", Static).update(text)
 
     @on(Button.Pressed, "#start")
     def action_start(self) -> None:
@@ -252,21 +208,21 @@ class NewRunScreen(MainScreen):
         if self._checked.config is not None:
             self.post_message(Start(self._checked.config))
             return
-        for row in self.query(FieldRow):
-            if row.item.name in self._checked.errors:
-                for around in row.ancestors:
-                    if isinstance(around, Collapsible):
-                        around.collapsed = False
-                self.call_after_refresh(row.editor.focus)
-                self.fail(f"{row.item.label}: {self._checked.errors[row.item.name]}")
-                return
-        self.fail(self._checked.problem)
+        faulty = next((row for row in self.query(FieldRow) if row.item.name in self._checked.errors), None)
+        if faulty is None:
+            self.fail(self._checked.problem)
+            return
+        for around in faulty.ancestors:
+            if isinstance(around, Collapsible):
+                around.collapsed = False
+        self.call_after_refresh(faulty.editor.focus)
+        self.fail(f"{faulty.item.label}: {self._checked.errors[faulty.item.name]}")
 
     @on(Button.Pressed, "#reset")
     def action_reset(self) -> None:
         """Brings back the preset or the defaults."""
-        self._fill(self._baseline())
-        self._tell(self.focused)
+        self._draft.reset()
+        self._fill()
 
     def action_more(self) -> None:
         """Shows or hides what all commands share."""
