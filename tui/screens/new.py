@@ -139,10 +139,8 @@ class NewRunScreen(MainScreen):
     def _check(self) -> None:
         """Reads the form and shows what came of it: marks, faults, the command line."""
         texts, baseline = self._draft.texts, self._draft.baseline()
-        checked = form.check(
-            self._draft.kind, texts, runs_dir=self.session.runs_dir, models_dir=self.session.models_dir
-        )
-        self._checked = checked
+        places = {"runs_dir": self.session.runs_dir, "models_dir": self.session.models_dir}
+        self._checked = checked = form.check(self._draft.kind, texts, **places)
         warning = form.existing(checked.config) if checked.config is not None else ""
         for row in self.query(FieldRow):
             name = row.item.name
