@@ -9,6 +9,7 @@ import re
 import shutil
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import h5py
@@ -39,7 +40,7 @@ from kerasrobust.events import (
     StageStarted,
     as_dict,
 )
-from kerasrobust.jobs import engine, study
+from kerasrobust.jobs import engine, study, train
 from kerasrobust.networks.classifier import as_classifier
 from kerasrobust.networks.saving import load_model
 from kerasrobust.show.examples import list_examples, read_index, read_pair
@@ -276,6 +277,16 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Event]
     seen: list[Event] = []
     result = engine.run(noisy_config(folder), seen.append)
     return folder, seen, result
+
+
+def test_no_image_is_both_trained_and_validated_on(tmp_path: Path) -> None:
+    context: Any = SimpleNamespace(emit=lambda event: None)
+    config = train_config(tmp_path)
+    data = train.load_train_data(config, context)
+    trained, validated = ({image.tobytes() for image in part.images} for part in (data.train, data.validation))
+    assert (len(data.train), len(data.validation)) == (160, 40)
+    assert not trained & validated
+    assert trained | validated == {image.tobytes() for image in load_dataset("shapes", "train[:200]").images}
 
 
 def test_training_leaves_a_model_with_its_card(trained: tuple[Path, list[Event], dict[str, Any]]) -> None:
