@@ -35,9 +35,11 @@ def float32(layer: object) -> str:
 
 
 def shaken(model: keras.Model) -> keras.Model:
-    """Returns a model whose normalisations do something: random statistics, scales and offsets."""
+    """Returns a model whose normalisations and biases do something: random statistics, scales and offsets."""
     draw = np.random.default_rng(5)
     for layer in model._flatten_layers():
+        if getattr(layer, "bias", None) is not None:
+            layer.bias.assign(draw.uniform(-0.5, 0.5, layer.bias.shape))
         if isinstance(layer, L.BatchNormalization):
             for variable in layer.weights:
                 variable.assign(draw.uniform(0.3, 2, variable.shape))

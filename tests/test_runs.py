@@ -363,6 +363,15 @@ def test_runs_and_models_are_found_by_name_and_by_path(store: Path, config: Atta
         runs.find("zebre", where)
 
 
+def test_an_event_can_be_read_as_soon_as_it_is_written(config: AttackConfig) -> None:
+    """Also by the UI that watches, and after the process was killed: nothing waits in a buffer."""
+    run = open_run(config)
+    for count in (1, 2):
+        run.write(LOG)
+        assert (run.path / "events.jsonl").read_text() == f"{to_json(LOG)}\n" * count
+    run.close()
+
+
 def test_events_are_lines_of_json(config: AttackConfig) -> None:
     path = left(config, LOG, finished())
     lines = (path / "events.jsonl").read_text().splitlines()

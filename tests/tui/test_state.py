@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import io
 import random
 
 import pytest
 from fake_engine import recorded
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from kerasrobust.events import (
     AttackFinished,
@@ -24,6 +26,7 @@ from kerasrobust.events import (
     StageFinished,
     StageStarted,
 )
+from kerasrobust.show.console import ConsoleRenderer
 from tui.read.state import LINES, POINTS, RunState, Series, advance
 
 STARTED = RunStarted(time=0.0, run="r", kind="study", config={}, command="", versions={}, devices=[], pid=1)
@@ -150,6 +153,24 @@ def test_the_log_and_the_findings_are_bounded() -> None:
     state = advance(RunState(), [Log(level="info", message=str(number)) for number in range(LINES + 10)] + findings)
     assert len(state.lines) == LINES and state.logged == LINES + 310 and len(state.findings) == 200
     assert state.found == 300 and state.findings[-1].code == "299"
+
+
+def test_the_log_has_the_sentences_of_the_console() -> None:
+    """Each line, with its severity, in the console's order; of the console the log lacks the tables only."""
+    events = recorded("demo")
+    events.insert(-1, Finding(stage="attack", code="odd", message="Look at this.", severity="warning"))
+    events.insert(-1, Log(stage="attack", level="error", message="The disk is full."))
+    file = io.StringIO()
+    with ConsoleRenderer(Console(file=file, width=80)) as draw:
+        for event in events:
+            draw(event)
+    lines = [
+        f"{'' if line.severity == 'info' else line.severity + ': '}{line.text}"
+        for line in advance(RunState(), events).lines
+    ]
+    printed = [line.strip() for line in file.getvalue().splitlines()]
+    assert [line for line in printed if line in lines] == [line for line in lines if not line.startswith("epoch")]
+    assert {"warning: Look at this. [odd]", "error: The disk is full."} <= set(lines)
 
 
 def test_epochs_and_steps_of_a_stage_are_told_apart() -> None:
