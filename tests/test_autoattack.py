@@ -104,7 +104,11 @@ def test_a_randomized_network_is_judged_on_fresh_passes(randomized: keras.Model,
     assert not any(np.array_equal(found.worst.passes, item.result.passes) for item in found.attacks)
 
 
-def test_standard_on_a_randomized_network_warns(randomized: keras.Model, small: keras.Model) -> None:
+def test_standard_on_a_randomized_network_warns(
+    randomized: keras.Model, small: keras.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Which parts those are, and what they do, is tested above.
+    monkeypatch.setattr(AutoAttack, "parts", lambda *_: (PGD(epsilon=1.0, steps=1),))
     y = labels_of(small, X, 0)
     quick = AutoAttack(version="standard", epsilon=1.0)
     found = evaluate(randomized, X[:4], y[:4], attacks=quick, passes=2, audit=False)

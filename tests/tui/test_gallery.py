@@ -12,7 +12,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from screen import shows, text, until
 from textual.app import App, ComposeResult
@@ -344,6 +344,7 @@ def test_perturbation_is_drawn_around_grey() -> None:
     assert factor == 0 and (same == 0.5).all()
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_choosing_against_a_plain_loop(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     numbers = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2), st.integers(0, 2)), min_size=1, max_size=6)
