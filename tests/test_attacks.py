@@ -216,9 +216,10 @@ class Counting(keras.layers.Layer):
         return counted(inputs)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def counted(weights: tuple[np.ndarray, np.ndarray]) -> tuple[Counting, Any, np.ndarray]:
-    """A layer that counts, the model around it, and its predictions."""
+    """A layer that counts, the model around it, and its predictions; anew, as a kept graph of verdicts is compared
+    with the model in each call, which the network sees as well."""
     counter = Counting()
     model = linear_model(*weights, counter)
     return counter, as_classifier(model), labels_of(model, X, 0)
