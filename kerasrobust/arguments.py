@@ -145,7 +145,6 @@ def _is_option(word: str) -> bool:
 
 
 def _help() -> str:
-    """Returns the list of commands."""
     lines = [
         "usage: kerasrobust [COMMAND] [options]      (also: python -m kerasrobust.run)",
         "",

@@ -81,7 +81,6 @@ class Row:
 
     @classmethod
     def parse(cls, record: JSON) -> Row:
-        """Returns the row that an entry of `rows` or an event of that name holds."""
         return cls(
             model=text(record.get("model")),
             training=text(record.get("training")) or None,
@@ -238,7 +237,6 @@ class Card:
 
     @classmethod
     def parse(cls, record: JSON) -> Card:
-        """Returns the card that a `card.json` holds."""
         return cls(**cls._fields(record))
 
     @property
@@ -299,7 +297,6 @@ class Result(Card):
 
     @classmethod
     def parse(cls, record: JSON) -> Result:
-        """Returns the result that a `result.json` holds."""
         return cls(
             **cls._fields(record),
             kind=text(record.get("kind")),

@@ -69,7 +69,6 @@ class _Log:
             os.dup2(file.fileno(), 2)
 
     def close(self) -> None:
-        """Restores standard error."""
         sys.stderr.flush()
         os.dup2(self.people.fileno(), 2)
         self.people.close()

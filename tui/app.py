@@ -149,7 +149,6 @@ class Lab(App[None]):
             self.pop_screen()
 
     def open_run(self, path: Path) -> None:
-        """Opens a run's monitor."""
         from tui.screens.monitor import MonitorScreen
 
         self.action_show("runs")
@@ -188,11 +187,9 @@ class Lab(App[None]):
                 self._fail(child.message() or f"{child.command}: {child.exit_words()}", timeout=60)
 
     def _fail(self, message: str, timeout: float = 10) -> None:
-        """Shows what went wrong."""
         self.notify(message, severity="error", timeout=timeout, markup=False)
 
     def action_leave(self) -> None:
-        """Quits; asks first what becomes of runs that this UI has started."""
         running = self.session.runner.running()
         if not running:
             self.exit()
@@ -214,12 +211,10 @@ class Lab(App[None]):
         self.push_screen(Confirm(question, {"y": "Quit", "s": "Stop"}, danger="s"), answered)
 
     def action_toggle_theme(self) -> None:
-        """Changes between light and dark."""
         dark, light = ("ansi-dark", "ansi-light") if self._sixteen else ("textual-dark", "textual-light")
         self.theme = light if self.theme == dark else dark
 
     def action_help(self) -> None:
-        """Shows the keys of the current screen."""
         from tui.screens.help import HelpScreen
 
         if not isinstance(self.screen, HelpScreen):

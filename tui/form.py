@@ -201,7 +201,6 @@ class Draft:
 
     @property
     def kinds(self) -> list[str]:
-        """The commands that can be chosen."""
         return [kind.kind for kind in self._texts]
 
     @property
@@ -215,11 +214,9 @@ class Draft:
         return self.preset if self.kind is TrainConfig else ""
 
     def baseline(self) -> dict[str, str]:
-        """Returns the texts of the preset, or the defaults."""
         return to_texts(presets.get(self.origin)) if self.origin else defaults(self.kind)
 
     def reset(self) -> None:
-        """Goes back to the preset or the defaults."""
         self._texts[self.kind] = self.baseline()
 
     def start_from(self, preset: str) -> None:

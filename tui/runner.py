@@ -143,7 +143,6 @@ class Runner:
         return child
 
     def running(self) -> list[Child]:
-        """Returns the children that haven't ended."""
         return [child for child in self.children.values() if not child.ended]
 
     def cancel(self, path: Path) -> str:

@@ -85,7 +85,6 @@ class LocalServer(Server):
 
     @property
     def address(self) -> str:
-        """Where the page is."""
         return f"http://{ADDRESS}:{self.port}/?token={self.token}"
 
     async def make_app(self) -> web.Application:
@@ -121,7 +120,6 @@ class LocalServer(Server):
         return await handler(request)
 
     async def handle_page(self, request: web.Request) -> web.Response:
-        """Returns the page with the terminal in it."""
         page = Template((Path(__file__).with_name("serve.html")).read_text(encoding="utf-8"))
         text = page.substitute(host=html.escape(request.host), token=html.escape(self.token), script=SCRIPT)
         return web.Response(text=text, content_type="text/html")

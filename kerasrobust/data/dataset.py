@@ -41,7 +41,6 @@ class Dataset:
     synthetic: bool = False
 
     def __len__(self) -> int:
-        """How many images there are."""
         return len(self.labels)
 
     def __getitem__(self, part: slice | np.ndarray) -> Dataset:

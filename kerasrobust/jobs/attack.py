@@ -37,16 +37,13 @@ class AttackJob(Job[Any]):
     thorough: ClassVar[bool] = False
 
     def check(self) -> None:
-        """Loads the model and the data and checks that they fit."""
         self.attack = self.make_attack()
         self.classifier, self.data = load_subject(self.context, self.config)
 
     def make_attack(self) -> Attack[Any] | AutoAttack:
-        """Returns what the settings ask for."""
         return _attack(self.config)
 
     def titles(self) -> tuple[str, str, str]:
-        """Returns the titles of the stage and the report, and the attack's name in the result."""
         model, names = self.config.model, self.config.attack.replace(",", ", ")
         return f"Attacking {model} with {names}", f"{Path(model).name} under {names}", self.config.attack
 

@@ -39,7 +39,6 @@ class Context:
 
     @property
     def command(self) -> str:
-        """The command line that repeats the run."""
         return command_line(self.config)
 
     def emit(self, event: Event) -> None:
@@ -75,12 +74,10 @@ class Context:
             self._stages.pop()
 
     def skip(self, name: str, title: str) -> None:
-        """Emits a stage that was done before."""
         self.emit(StageStarted(stage=name, title=title))
         self.emit(StageFinished(stage=name, status="skipped", seconds=0.0))
 
     def check(self) -> None:
-        """Raises `Cancelled` if the person asked to stop."""
         if self.should_stop():
             raise Cancelled
 

@@ -19,7 +19,6 @@ class ImportJob(Job[ImportConfig]):
     """Copies a model into the folder of saved models."""
 
     def check(self) -> None:
-        """Loads the model and checks that it can be attacked, and its name."""
         config = self.config
         source = Path(config.model)
         if not config.model or not source.exists():

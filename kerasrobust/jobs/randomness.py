@@ -21,7 +21,6 @@ class RandomnessJob(Job[RandomnessConfig]):
     """Probes a randomized network."""
 
     def check(self) -> None:
-        """Loads the model and the data and checks that they fit."""
         self.classifier, self.data = load_subject(self.context, self.config)
         if not self.classifier.randomized:
             raise InputError(

@@ -43,7 +43,6 @@ class StudyJob(Job[StudyConfig]):
     """Trains and attacks the five networks, one after another."""
 
     def check(self) -> None:
-        """Loads the data and checks that each network can be built for it."""
         self.recipes = presets.study_recipes(self.config)
         self.data = train.load_train_data(next(iter(self.recipes.values())), self.context)
         for recipe in self.recipes.values():
@@ -136,7 +135,6 @@ class StudyJob(Job[StudyConfig]):
 
     @property
     def radii(self) -> list[float]:
-        """The radii of the attacks."""
         return [float(epsilon) for epsilon in self.config.epsilons]
 
     @property

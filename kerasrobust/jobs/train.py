@@ -55,7 +55,6 @@ class TrainJob(Job[TrainConfig]):
     """Trains a network and saves it."""
 
     def check(self) -> None:
-        """Checks the settings, loads the data and builds the network."""
         self.name = self.config.name or self.context.run.name
         self.target = self.config.models_dir / self.name
         check_free(self.target, self.config.overwrite)

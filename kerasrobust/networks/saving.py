@@ -184,7 +184,6 @@ def _copy(model: keras.Model, shape: tuple[int, ...]) -> keras.Model:
 
 
 def _layer_table(model: keras.Model) -> list[dict[str, Any]]:
-    """Returns one JSON object a layer, in the model's order."""
     return [
         {
             "name": layer.name,
@@ -203,7 +202,6 @@ def _output_shape(layer: keras.layers.Layer) -> list[int | None] | None:
 
 
 def _card_text(card: Mapping[str, Any], classifier: Classifier, layers: list[dict[str, Any]], parameters: int) -> str:
-    """Returns what `card.json` holds."""
     whole = {
         **card,
         "schema": SCHEMA,

@@ -83,7 +83,6 @@ class _Epochs:
             yield from self.end()
 
     def end(self) -> Iterator[str]:
-        """Ends the epoch and yields its lines."""
         train, validation = self._values["train"], self._values["validation"]
         names = [name for name in _METRICS if name in train or name in validation]
         if self._epoch is not None and names:
@@ -140,7 +139,6 @@ class ConsoleRenderer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Takes the bars away; what was printed stays."""
         if self._bars is not None:
             self._bars.stop()
             self._bars = None

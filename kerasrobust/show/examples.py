@@ -83,7 +83,6 @@ class Index:
     norm: str
 
     def __len__(self) -> int:
-        """How many examples there are."""
         return len(self.y)
 
     @property

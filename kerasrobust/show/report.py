@@ -218,7 +218,6 @@ def _data_uri(image: np.ndarray) -> str:
 
 
 def _method(result: Result) -> Iterable[str]:
-    """Yields how the figures were measured, in sentences."""
     rows = result.rows or ()
     yield (
         f"Measured on {format_images(result)}. An attack counts as successful where the attacked image, classified "
@@ -247,7 +246,6 @@ def _method(result: Result) -> Iterable[str]:
 
 
 def _budgets(rows: Sequence[Row]) -> list[tuple[str, str]]:
-    """Returns each attack of a study with its norm, steps, EOT and radii."""
     settings: dict[tuple[str, str, int, int], set[float]] = {}
     for row in rows:
         if row.attack:

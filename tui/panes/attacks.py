@@ -79,7 +79,6 @@ class AttacksPane(Vertical):
             self._fill()
 
     def show(self, state: RunState) -> None:
-        """Brings the table and the curve up to date."""
         self._lines = state.attacks
         self._model = str(state.started.config.get("model", "")) if state.started is not None else ""
         self._fill()
@@ -139,11 +138,9 @@ class AttacksPane(Vertical):
         self.query_one(Chart).show([curve])
 
     def action_copy(self) -> None:
-        """Copies the table."""
         copy(self.query_one(DataTable))
 
     def action_follow(self) -> None:
-        """Keeps the cursor on the attack at work, or leaves it to the person."""
         self._follow = not self._follow
         self.app.notify("The cursor follows the attack at work." if self._follow else "The cursor stays where it is.")
 

@@ -77,12 +77,10 @@ class ChoosePane(Vertical):
 
     @property
     def table(self) -> DataTable[Any]:
-        """The table itself."""
         return self.query_one(_List)
 
     @property
     def at_cursor(self) -> Subject | None:
-        """The subject at the cursor."""
         row = self.table.cursor_row
         return self._shown[row] if 0 <= row < len(self._shown) else None
 
@@ -136,7 +134,6 @@ class ChoosePane(Vertical):
 
     @on(DataTable.RowSelected)
     def toggle(self) -> None:
-        """Chooses what is at the cursor, or leaves it out again."""
         if (subject := self.at_cursor) is not None:
             self.post_message(self.Toggled(subject))
 
@@ -153,6 +150,5 @@ class ChoosePane(Vertical):
         self.table.focus()
 
     def action_end_search(self) -> None:
-        """Ends the filter."""
         self.query_one(Search).end()
         self.table.focus()

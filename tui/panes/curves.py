@@ -113,12 +113,10 @@ class CurvesPane(Container):
         after.query_one("Plot").focus()
 
     def action_smooth(self) -> None:
-        """Takes the next weight of smoothing."""
         self._smoothing = (self._smoothing + 1) % len(SMOOTHINGS)
         self._style()
 
     def action_log(self) -> None:
-        """Changes between a linear and a logarithmic scale of loss and learning rate."""
         self._log = not self._log
         self._style()
 
@@ -128,7 +126,6 @@ class CurvesPane(Container):
         self._draw()
 
     def action_training(self, direction: int) -> None:
-        """Shows another training of the run."""
         trainings = self._state.trainings
         if not trainings:
             return

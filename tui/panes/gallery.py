@@ -215,7 +215,6 @@ class GalleryPane(Vertical, can_focus=True):
         self._draw_all()
 
     def _draw_all(self) -> None:
-        """Draws the example at hand, its captions, the filters and the notices."""
         if not self.is_mounted:
             return
         selection = self._selection
@@ -252,15 +251,12 @@ class GalleryPane(Vertical, can_focus=True):
         self.query_one(f"#{name}", Static).update(text)
 
     def action_step(self, count: int) -> None:
-        """Goes some examples on, or back."""
         self._go(self._selection.at + count)
 
     def action_end(self, place: int) -> None:
-        """Goes to the first or the last example."""
         self._go(place % max(1, len(self._selection.chosen)))
 
     def action_label(self) -> None:
-        """Lets the person choose a class."""
         labels, now = self._selection.labels, self._selection.filters.label
         if not labels:
             return
@@ -275,23 +271,18 @@ class GalleryPane(Vertical, can_focus=True):
         self.app.push_screen(ClassChoice(names, place), chosen)
 
     def action_outcome(self) -> None:
-        """Shows the examples of the next outcome."""
         self._filter(outcome=_next([*OUTCOMES], self._selection.filters.outcome))
 
     def action_network(self) -> None:
-        """Shows the examples of the next network."""
         self._filter(network=_next([None, *self._selection.networks], self._selection.filters.network))
 
     def action_attack(self) -> None:
-        """Shows the examples of the next attack."""
         self._filter(attack=_next([None, *self._selection.attacks], self._selection.filters.attack))
 
     def action_clear(self) -> None:
-        """Shows all examples."""
         self._filter(**vars(Filters()))
 
     def action_amplify(self) -> None:
-        """Takes the next amplification of the perturbation."""
         self._factor = _next(list(FACTORS), self._factor)
         self._draw_all()
 

@@ -60,7 +60,6 @@ class LogPane(Vertical):
         self._head()
 
     def show(self, state: RunState) -> None:
-        """Adds the lines that are new."""
         fresh = state.logged - self._written
         self._state = state
         if self._from_console:
@@ -82,7 +81,6 @@ class LogPane(Vertical):
         self.query_one(Static).update("  ".join(word for word in words if word))
 
     def _written_as(self, lines: Iterable[Line]) -> list[str]:
-        """Returns those of the lines that are to be shown."""
         shown = [line for line in lines if not self._warnings or line.severity != "info"]
         texts = [f"{'' if line.severity == 'info' else line.severity + ': '}{line.text}" for line in shown]
         return [
@@ -120,7 +118,6 @@ class LogPane(Vertical):
             self._rewrite()
 
     def action_source(self) -> None:
-        """Changes between events and console.log."""
         self._from_console = not self._from_console
         self._stamp = None
         self._rewrite()
@@ -128,12 +125,10 @@ class LogPane(Vertical):
             self._read_console()
 
     def action_warnings(self) -> None:
-        """Shows warnings only, or all."""
         self._warnings = not self._warnings
         self._rewrite()
 
     def action_search(self) -> None:
-        """Opens the search."""
         self.query_one(Search).open()
 
     def end_search(self) -> bool:
@@ -151,7 +146,6 @@ class LogPane(Vertical):
         self.query_one(Log).focus()
 
     def action_copy(self) -> None:
-        """Copies the lines that are shown."""
         self.app.copy_to_clipboard("\n".join(self.query_one(Log).lines))
         self.app.notify("Copied the lines.")
 

@@ -43,7 +43,6 @@ class OverlayPane(Vertical):
 
     @property
     def table(self) -> DataTable[Any]:
-        """The table that is shown."""
         return self.query_one(DataTable)
 
     def show(self, subjects: list[Subject]) -> None:
@@ -57,7 +56,6 @@ class OverlayPane(Vertical):
         self._fill()
 
     def next(self) -> None:
-        """Shows the next attack."""
         if self._overlays:
             self._at = (self._at + 1) % len(self._overlays)
             self._fill()

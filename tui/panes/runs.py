@@ -53,7 +53,6 @@ class RunsTable(DataTable[Any]):
         self._shown: list[Overview] = []
 
     def widen(self, wide: bool) -> None:
-        """Takes the columns for a wide screen or a narrow one."""
         if wide == self._wide:
             return
         self._wide = wide
@@ -62,7 +61,6 @@ class RunsTable(DataTable[Any]):
             self.add_column(name, key=name, width=width)
 
     def show(self, runs: Sequence[Overview], fits: Callable[[str], bool]) -> None:
-        """Shows the runs whose text fits."""
         self._runs = runs
         self._shown = sorted(
             (
@@ -88,11 +86,9 @@ class RunsTable(DataTable[Any]):
 
     @property
     def at_cursor(self) -> Overview | None:
-        """The run at the cursor."""
         return self._shown[self.cursor_row] if 0 <= self.cursor_row < len(self._shown) else None
 
     def next_order(self) -> None:
-        """Takes the next order."""
         orders = list(ORDERS)
         self.order = orders[(orders.index(self.order) + 1) % len(orders)]
 
@@ -120,7 +116,6 @@ class RunDetails(Static):
     """Two lines on a run."""
 
     def show(self, run: Overview | None, otherwise: str) -> None:
-        """Shows what a run is and does, or `otherwise` without a run."""
         if run is None:
             self.update(otherwise)
             return
@@ -137,7 +132,6 @@ class RunStory(Static):
     _shown: Overview | None = None
 
     def show(self, run: Overview | None) -> None:
-        """Shows a run, if it is another one than before or has changed."""
         if run is None:
             self.update("")
         elif run != self._shown:

@@ -45,7 +45,6 @@ class SettingsPane(VerticalScroll):
         yield Static("", markup=False)
 
     def show(self, state: RunState) -> None:
-        """Shows the settings, and the files as they come."""
         stamp = (state.started, len(state.models), len(state.examples), state.finished)
         if stamp == self._shown:
             return
@@ -72,7 +71,6 @@ class SettingsPane(VerticalScroll):
         self.query_one(Static).update(text)
 
     def action_copy(self) -> None:
-        """Copies the command."""
         self.app.copy_to_clipboard(self._command)
         self.app.notify("Copied the command.")
 

@@ -74,7 +74,6 @@ class FiguresPane(Vertical):
 
     @property
     def table(self) -> DataTable[Any]:
-        """The table that is shown."""
         return self.query_one(DataTable)
 
     def on_resize(self, event: Resize) -> None:
@@ -205,7 +204,6 @@ class SettingsTable(Vertical):
 
     @property
     def table(self) -> DataTable[Any]:
-        """The table that is shown."""
         return self.query_one(DataTable)
 
     def show(self, subjects: list[Subject]) -> None:
@@ -215,7 +213,6 @@ class SettingsTable(Vertical):
             self._fill()
 
     def toggle_all(self) -> None:
-        """Shows all settings, or only those that differ."""
         self._all = not self._all
         self._fill()
 
@@ -261,7 +258,6 @@ class StudiesPane(Vertical):
 
     @property
     def table(self) -> DataTable[Any]:
-        """The table that is shown."""
         return self.query_one(DataTable)
 
     def show(self, subjects: list[Subject]) -> None:
@@ -272,7 +268,6 @@ class StudiesPane(Vertical):
             self._fill()
 
     def next(self) -> None:
-        """Shows the next study."""
         if self._studies:
             self._at = (self._at + 1) % len(self._studies)
             self._fill()

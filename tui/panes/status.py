@@ -107,7 +107,6 @@ class Stages(Static):
     _shown: Text | None = None
 
     def show(self, state: RunState) -> None:
-        """Lists the stages."""
         text = Text(no_wrap=True, overflow="ellipsis")
         for stage in state.stages.values():
             sign = state_text(stage.status)

@@ -51,7 +51,6 @@ class StudyPane(Vertical):
         yield table
 
     def show(self, state: RunState) -> None:
-        """Shows the rows of a run."""
         if state.rows == self._shown:
             return
         self._shown = state.rows
@@ -59,7 +58,6 @@ class StudyPane(Vertical):
         self.fill([Row.parse(vars(row)) for row in state.rows], synthetic=synthetic)
 
     def fill(self, rows: Sequence[Row], *, synthetic: bool) -> None:
-        """Shows the rows of a study."""
         note = "Synthetic data: not real images; the published figures are of CIFAR-10." if synthetic else ""
         self.query_one(Static).update(note if rows else "No rows yet: a study has one for each network and attack.")
         table = self.query_one(DataTable)
@@ -85,5 +83,4 @@ class StudyPane(Vertical):
                 )
 
     def action_copy(self) -> None:
-        """Copies the table."""
         copy(self.query_one(DataTable))

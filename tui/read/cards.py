@@ -47,7 +47,6 @@ class SavedModel:
 
     @property
     def known(self) -> Card:
-        """The card, or an empty one."""
         return self.card or Card()
 
     @property

@@ -52,7 +52,6 @@ class Source:
         return self.index.model or self.path.parent.name
 
     def setting(self, place: int) -> Setting:
-        """Returns which attack an example is of."""
         return next(setting for setting, places in self.attacks if place in places)
 
 
@@ -178,7 +177,6 @@ class Selection:
 
     @property
     def attacks(self) -> list[Setting]:
-        """The attacks with their settings."""
         return list(dict.fromkeys(setting for source in self.sources for setting, _ in source.attacks))
 
     @property
@@ -187,7 +185,6 @@ class Selection:
         return sorted({int(label) for source in self.sources for label in set(source.index.y.tolist())})
 
     def class_name(self, label: int) -> str:
-        """Returns the name of a class."""
         return next((source.index.class_name(label) for source in self.sources), f"class {label}")
 
     def take(self, sources: list[Source]) -> None:
@@ -202,7 +199,6 @@ class Selection:
         self._select(self.current)
 
     def go(self, at: int) -> None:
-        """Goes to an example, or to the first or last one."""
         self.at = min(max(at, 0), max(0, len(self.chosen) - 1))
 
     def _select(self, current: tuple[Source, int] | None) -> None:

@@ -73,7 +73,6 @@ class Series:
             self.stride *= 2
 
     def copy(self) -> Series:
-        """Returns a copy that shares nothing."""
         return Series(self.xs.copy(), self.ys.copy(), self.stride, self.filled)
 
 

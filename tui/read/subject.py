@@ -61,7 +61,6 @@ class Subject:
 
     @property
     def networks(self) -> list[str]:
-        """The names of its networks."""
         return list(dict.fromkeys(row.network for row in self.rows))
 
 

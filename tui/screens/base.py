@@ -52,7 +52,6 @@ class Places(Widget):
         return line
 
     def entitle(self, title: str) -> None:
-        """Shows a title beside the places."""
         if title != self.title:
             self.title = title
             self.refresh()
@@ -77,7 +76,6 @@ class MainScreen(Screen[None]):
 
     @property
     def session(self) -> Session:
-        """The folders and runs of the app."""
         return cast(Host, self.app).session
 
     def compose(self) -> ComposeResult:
@@ -90,15 +88,12 @@ class MainScreen(Screen[None]):
         yield from ()
 
     def entitle(self, title: str) -> None:
-        """Shows a title beside the places."""
         self.query_one(Places).entitle(title)
 
     def say(self, message: str) -> None:
-        """Shows a message for a moment."""
         self.app.notify(message, markup=False)
 
     def fail(self, message: str) -> None:
-        """Shows what went wrong."""
         self.app.notify(message, severity="error", timeout=10, markup=False)
 
     def cancel(self, run: Path) -> None:

@@ -118,7 +118,6 @@ class CompareScreen(FolderScreen):
         return self._pinned if self._pinned in self._chosen else next(iter(self._chosen), None)
 
     def _in_order(self) -> list[Subject]:
-        """Returns the chosen subjects, the reference first."""
         by_path = {subject.path: subject for subject in self._subjects or []}
         paths = sorted(self._chosen, key=lambda path: path != self.reference)
         return [by_path[path] for path in paths]
@@ -142,7 +141,6 @@ class CompareScreen(FolderScreen):
             pane.show(subjects)
 
     def _pane(self) -> Pane | None:
-        """Returns what is shown of the results."""
         current = self.query_one(ContentSwitcher).current
         return cast(Pane, self.query_one(f"ContentSwitcher > #{current}")) if current != "nothing" else None
 
@@ -165,7 +163,6 @@ class CompareScreen(FolderScreen):
             pane.table.focus()
 
     def action_back(self) -> None:
-        """Back to the list."""
         if self.has_class("wide") or self._tab == "choose":
             self.query_one(ChoosePane).action_end_search()
         else:
@@ -183,7 +180,6 @@ class CompareScreen(FolderScreen):
         return offered.get(action, True)
 
     def action_choose(self) -> None:
-        """Chooses what is at the cursor, or leaves it out again."""
         self.query_one(ChoosePane).toggle()
 
     def on_choose_pane_toggled(self, message: ChoosePane.Toggled) -> None:
@@ -210,16 +206,13 @@ class CompareScreen(FolderScreen):
         return bool(subject.problem)
 
     def action_search(self) -> None:
-        """Opens the filter of the list."""
         self.query_one(ChoosePane).open_search()
 
     def action_next(self) -> None:
-        """Goes to the next attack, or the next study."""
         if isinstance(pane := self._pane(), OverlayPane | StudiesPane):
             pane.next()
 
     def action_all_settings(self) -> None:
-        """Shows all settings, or only those that differ."""
         if isinstance(pane := self._pane(), SettingsTable):
             pane.toggle_all()
 

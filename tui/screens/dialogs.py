@@ -66,7 +66,6 @@ class Confirm(ModalScreen[str]):
         self.action_answer((event.button.id or "").removeprefix("answer-"))
 
     def action_answer(self, key: str) -> None:
-        """Closes the question with an answer."""
         self.dismiss(key)
 
 
@@ -115,5 +114,4 @@ class Ask(ModalScreen[tuple[str, ...] | None]):
 
     @on(Button.Pressed, "#cancel")
     def action_cancel(self) -> None:
-        """Closes the question without an answer."""
         self.dismiss(None)

@@ -136,7 +136,6 @@ class ModelsScreen(FolderScreen):
 
     @on(DataTable.RowHighlighted, "#models")
     def _show_detail(self) -> None:
-        """Shows the card and the layers of the model at the cursor."""
         model = self._at_cursor()
         if model is self._detailed and model is not None:
             return
@@ -159,7 +158,6 @@ class ModelsScreen(FolderScreen):
         self.query_one("#layers" if self.query_one("#detail").has_class("layers") else "#card").focus()
 
     def action_layers(self) -> None:
-        """Shows the layers in place of the card, or the card again."""
         if self._at_cursor() is None:
             return
         detail = self.query_one("#detail")
@@ -167,11 +165,9 @@ class ModelsScreen(FolderScreen):
         (self._table("layers") if detail.has_class("layers") else self._table("models")).focus()
 
     def action_attack(self) -> None:
-        """Opens the form with an attack on the model."""
         self._with_model(SavedModel.attack_config)
 
     def action_train_on(self) -> None:
-        """Opens the form with a training that starts from the model."""
         self._with_model(SavedModel.train_config)
 
     def _with_model(self, configure: Any) -> None:
@@ -187,8 +183,6 @@ class ModelsScreen(FolderScreen):
         self.post_message(Edit(config))
 
     def action_import(self) -> None:
-        """Asks for someone's model and imports it."""
-
         def config(path: str, name: str) -> ImportConfig:
             folder = Path(path).expanduser()
             return ImportConfig(model=str(folder), name=name or folder.stem)
@@ -218,7 +212,6 @@ class ModelsScreen(FolderScreen):
         self.app.push_screen(Ask(question, fields, problem), answered)
 
     def action_search(self) -> None:
-        """Opens the filter."""
         self.query_one(Search).open()
 
     @on(Input.Changed, "#search")
@@ -230,7 +223,6 @@ class ModelsScreen(FolderScreen):
         self._table("models").focus()
 
     def action_back(self) -> None:
-        """Goes back from the detail to the table, and ends the filter."""
         if not self.query_one("#detail").has_focus_within:
             self.query_one(Search).end()
         self._table("models").focus()
@@ -259,7 +251,6 @@ def _cells(model: SavedModel) -> list[Text]:
 
 
 def _story(model: SavedModel) -> Table:
-    """Returns a card as a table, a line for each thing that it holds."""
     table = Table.grid(padding=(0, 1), expand=True)
     table.add_column(width=16, style="dim")
     table.add_column(ratio=1, overflow="fold")

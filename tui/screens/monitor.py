@@ -199,7 +199,6 @@ class MonitorScreen(MainScreen):
         self._pane().show(self.state)
 
     def _last_words(self) -> str:
-        """Returns how a run that ended badly has ended, and the end of its log."""
         if self.word not in ("died", "failed"):
             return ""
         child = self.session.runner.children.get(self.path)
@@ -226,7 +225,6 @@ class MonitorScreen(MainScreen):
         self.set_focus(next(focusable, None))
 
     def action_tab(self, name: str) -> None:
-        """Goes to a tab."""
         self._chosen_tab = True
         self.query_one(TabbedContent).active = name
 
@@ -236,7 +234,6 @@ class MonitorScreen(MainScreen):
             super().action_back()
 
     def action_pause(self) -> None:
-        """Holds the view still, or lets it go on."""
         self._paused = not self._paused
         if self._paused:
             self.query_one(Status).show(self.state, self.word, notes="view paused: space goes on")
@@ -248,5 +245,4 @@ class MonitorScreen(MainScreen):
             self._show()
 
     def action_cancel(self) -> None:
-        """Asks the run to stop."""
         self.cancel(self.path)

@@ -101,7 +101,6 @@ class NewRunScreen(MainScreen):
         self._check()
 
     async def _build(self) -> None:
-        """Makes the rows of the command."""
         rows: dict[str, list[Widget]] = {"own": [], "common": [], "output": []}
         texts = self._draft.texts
         for item in form.fields(self._draft.kind):
@@ -201,7 +200,6 @@ class NewRunScreen(MainScreen):
 
     @on(Button.Pressed, "#start")
     def action_start(self) -> None:
-        """Starts the run, or goes to what is wrong."""
         self._check()
         if self._checked.config is not None:
             self.post_message(Start(self._checked.config))
@@ -218,19 +216,16 @@ class NewRunScreen(MainScreen):
 
     @on(Button.Pressed, "#reset")
     def action_reset(self) -> None:
-        """Brings back the preset or the defaults."""
         self._draft.reset()
         self._fill()
 
     def action_more(self) -> None:
-        """Shows or hides what all commands share."""
         more = self.query_one(Collapsible)
         more.collapsed = not more.collapsed
         target = more.query_one("CollapsibleTitle") if more.collapsed else more.query(FieldRow).first().editor
         self.call_after_refresh(target.focus)
 
     def action_copy_command(self) -> None:
-        """Copies the command line."""
         if self._checked.config is None:
             self.fail("There is no command yet: some settings are not right.")
             return

@@ -94,7 +94,6 @@ class RunsScreen(FolderScreen):
 
     @property
     def table(self) -> RunsTable:
-        """The table of runs."""
         return self.query_one(RunsTable)
 
     def on_resize(self, event: Resize) -> None:
@@ -128,7 +127,6 @@ class RunsScreen(FolderScreen):
 
     @on(DataTable.RowHighlighted)
     def _show_details(self) -> None:
-        """Shows more of the run at the cursor: a line below, and a column beside if there is room."""
         run = self.table.at_cursor
         self.query_one(RunDetails).show(run, "Nothing fits the search or filter." if self._runs else "")
         if run is None or self.has_class("wide"):
@@ -142,30 +140,24 @@ class RunsScreen(FolderScreen):
 
     @on(DataTable.RowSelected)
     def action_open(self) -> None:
-        """Opens the run at the cursor."""
         if (run := self.table.at_cursor) is not None:
             self.post_message(Open(run.path))
 
     def action_new(self) -> None:
-        """Goes to the form."""
         self.post_message(Go("new"))
 
     def action_demo(self) -> None:
-        """Starts the demo."""
         self.post_message(Start(DemoConfig()))
 
     def action_sort(self) -> None:
-        """Takes the next order."""
         self.table.next_order()
         self._show()
 
     def action_filter(self) -> None:
-        """Shows the runs of the next state; after the last state all."""
         self.table.next_state()
         self._show()
 
     def action_search(self) -> None:
-        """Opens the search."""
         self.query_one(Search).open()
 
     @on(Input.Changed, "#search")
@@ -179,16 +171,13 @@ class RunsScreen(FolderScreen):
         self.table.focus()
 
     def action_back(self) -> None:
-        """Ends the search."""
         self.query_one(Search).end()
         self.table.focus()
 
     def action_copy(self) -> None:
-        """Copies the table."""
         copy(self.table)
 
     def action_cancel(self) -> None:
-        """Asks the run at the cursor to stop."""
         if (run := self.table.at_cursor) is not None:
             self.cancel(run.path)
 
@@ -198,7 +187,6 @@ class RunsScreen(FolderScreen):
             self.post_message(Start(config))
 
     def action_edit(self) -> None:
-        """Opens the run's settings in the form."""
         if (config := self._settings()) is not None:
             self.post_message(Edit(config))
 
@@ -220,7 +208,6 @@ class RunsScreen(FolderScreen):
         return dataclasses.replace(config, name=name, overwrite=False)
 
     def action_delete(self) -> None:
-        """Deletes the run at the cursor, after a question."""
         run = self.table.at_cursor
         if run is None:
             return

@@ -66,11 +66,9 @@ class Block(Vertical):
         yield Static(classes="below", markup=False)
 
     def meters(self) -> dict[str, Meter]:
-        """Returns the meters by their labels."""
         return {meter.label: meter for meter in self.query(Meter)}
 
     def note(self, below: str | Text) -> None:
-        """Shows a note under the meters."""
         static = self.query_one(".below", Static)
         static.display = bool(below)
         static.update(below)

@@ -139,7 +139,6 @@ class Chart(Vertical, can_focus=False):
         self._draw()
 
     def notify_style_update(self) -> None:
-        """Takes the colours of another theme."""
         super().notify_style_update()
         if self.is_mounted:
             self._draw()
@@ -221,7 +220,6 @@ class Chart(Vertical, can_focus=False):
         self.query_one(Plot).set_yticks(None)
 
     def action_whole(self) -> None:
-        """Shows the whole curves again."""
         self._zoomed = False
         self._draw()
 
@@ -244,7 +242,6 @@ class Chart(Vertical, can_focus=False):
         self.query_one(Static).update(line)
 
     def written(self, value: float) -> str:
-        """Returns a value as it stands in the line above."""
         return format_accuracy(value) if self.percent else f"{value:.4g}"
 
     def action_cursor(self, direction: int) -> None:

@@ -44,7 +44,6 @@ class YesNo(Static, can_focus=True):
         return Text("[x] yes" if self.value else "[ ] no")
 
     def action_change(self) -> None:
-        """Changes between yes and no."""
         self.value = not self.value
         self.post_message(self.Changed())
 
@@ -65,12 +64,10 @@ class SuggestingInput(Input):
         self.learn(known)
 
     def learn(self, known: Sequence[str]) -> None:
-        """Takes other names for those that are known."""
         self.known = list(known)
         self.suggester = SuggestFromList(known)
 
     def action_suggest(self, step: int) -> None:
-        """Takes the next name that is known, or the one before."""
         if self.known:
             at = self.known.index(self.value) + step if self.value in self.known else min(0, step)
             self.value = self.known[at % len(self.known)]

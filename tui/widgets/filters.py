@@ -67,7 +67,6 @@ class ClassChoice(ModalScreen[int | None]):
         self.dismiss(event.option_index)
 
     def action_cancel(self) -> None:
-        """Closes the list."""
         self.dismiss(None)
 
 

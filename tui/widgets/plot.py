@@ -73,7 +73,6 @@ class Plot(PlotWidget, inherit_bindings=False):
 
     @property
     def span(self) -> tuple[float, float]:
-        """What is shown of the bottom axis."""
         return self._x_min, self._x_max
 
     def x_at(self, column: int) -> float | None:

@@ -21,16 +21,13 @@ class Search(Input):
 
     @property
     def words(self) -> list[str]:
-        """The words, in small letters."""
         return self.value.lower().split()
 
     def fits(self, text: str) -> bool:
-        """Tells whether a text has all the words."""
         text = text.lower()
         return all(word in text for word in self.words)
 
     def open(self) -> None:
-        """Shows the line and takes the focus."""
         self.add_class("shown")
         self.disabled = False
         self.focus()
