@@ -7,8 +7,8 @@ counts as missing. No TensorFlow here.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
 Interval = tuple[float, float]
@@ -37,16 +37,12 @@ def interval(value: Any) -> Interval | None:
     return None if low is None or high is None else (low, high)
 
 
-def part(record: JSON, key: str) -> dict[str, Any]:
-    """Returns an object inside a record; empty if there is none."""
-    value = record.get(key)
+def _object(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def items(record: JSON, key: str) -> list[dict[str, Any]]:
-    """Returns the objects of a list inside a record."""
-    value = record.get(key)
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list | tuple) else []
+def _objects(value: Any) -> tuple[dict[str, Any], ...]:
+    return tuple(item for item in value if isinstance(item, dict)) if isinstance(value, list | tuple) else ()
 
 
 def _whole(value: Any) -> int | None:
@@ -60,6 +56,29 @@ def _radius(value: Any) -> float | None:
 
 def _distance(value: Any) -> float | None:
     return math.inf if value == math.inf else number(value)
+
+
+_READERS: dict[Any, Callable[[Any], Any]] = {
+    "str": text,
+    "str | None": lambda value: text(value) or None,
+    "bool": lambda value: value is True,
+    "int | None": _whole,
+    "float | None": number,
+    "Interval | None": interval,
+    "dict[str, Any]": _object,
+    "tuple[dict[str, Any], ...]": _objects,
+    "Any": lambda value: value,
+}
+"""How a field is read, by the type that its class declares."""
+
+_OWN_READERS = {"epsilon": _radius, "median_distance": _distance}
+"""The same for fields of which the type says too little, by their names."""
+
+
+def _read(kind: type, record: JSON) -> dict[str, Any]:
+    """Returns the fields of a dataclass that a record has under their own names."""
+    readers = {item.name: _OWN_READERS.get(item.name) or _READERS.get(item.type) for item in fields(kind)}
+    return {name: read(record.get(name)) for name, read in readers.items() if read is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,20 +100,7 @@ class Row:
 
     @classmethod
     def parse(cls, record: JSON) -> Row:
-        return cls(
-            model=text(record.get("model")),
-            training=text(record.get("training")) or None,
-            randomized=record.get("randomized") is True,
-            attack=text(record.get("attack")) or None,
-            norm=text(record.get("norm")) or None,
-            epsilon=_radius(record.get("epsilon")),
-            steps=_whole(record.get("steps")),
-            eot=_whole(record.get("eot")),
-            accuracy=number(record.get("accuracy")),
-            interval=interval(record.get("interval")),
-            median_distance=_distance(record.get("median_distance")),
-            published=number(record.get("published")),
-        )
+        return cls(**_read(cls, record))
 
     @property
     def network(self) -> str:
@@ -127,24 +133,10 @@ class AttackEntry:
     @classmethod
     def parse(cls, record: JSON) -> AttackEntry:
         curve = record.get("curve")
-        points = (
-            [tuple(map(number, point)) for point in curve or () if isinstance(point, list | tuple)]
-            if isinstance(curve, list | tuple)
-            else []
-        )
-        return cls(
-            name=text(record.get("name")),
-            norm=text(record.get("norm")),
-            epsilon=_radius(record.get("epsilon")),
-            robust_accuracy=number(record.get("robust_accuracy")),
-            interval=interval(record.get("interval")),
-            median_distance=_distance(record.get("median_distance")),
-            seconds=number(record.get("seconds")),
-            gradients=_whole(record.get("gradients")),
-            forwards=_whole(record.get("forwards")),
-            settings=part(record, "settings"),
-            curve=tuple(point for point in points if len(point) == 4 and None not in point),  # type: ignore[misc]
-        )
+        entries = curve if isinstance(curve, list | tuple) else ()
+        points = [tuple(map(number, entry)) for entry in entries if isinstance(entry, list | tuple)]
+        whole = tuple(point for point in points if len(point) == 4 and None not in point)
+        return cls(**_read(cls, record) | {"curve": whole})
 
 
 class Doubt(NamedTuple):
@@ -166,17 +158,15 @@ class Data:
 
     @classmethod
     def parse(cls, record: JSON) -> Data:
-        data = part(record, "data")
+        data = _object(record.get("data"))
         name = text(data.get("name")) or text(record.get("data"))
-        count = number(data.get("examples"))
-        known = data.get("synthetic")
-        return cls(
-            name=name,
-            split=text(data.get("split")),
-            test_split=text(data.get("test_split")),
-            examples=None if count is None else int(count),
-            synthetic=known if isinstance(known, bool) else name == "shapes",
-        )
+        count, known = number(data.get("examples")), data.get("synthetic")
+        own = {
+            "name": name,
+            "examples": None if count is None else int(count),
+            "synthetic": known if isinstance(known, bool) else name == "shapes",
+        }
+        return cls(**_read(cls, data) | own)
 
     @property
     def measured(self) -> str:
@@ -213,26 +203,15 @@ class Card:
     @classmethod
     def _fields(cls, record: JSON) -> dict[str, Any]:
         known = record.get("randomized")
-        randomized = part(record, "training").get("randomize") is not None or known is True
-        return {
+        randomized = _object(record.get("training")).get("randomize") is not None or known is True
+        return _read(cls, record) | {
             "data": Data.parse(record),
-            "training": part(record, "training"),
             "randomized": True if randomized else known if isinstance(known, bool) else None,
-            "clean_accuracy": number(record.get("clean_accuracy")),
-            "clean_interval": interval(record.get("clean_interval")),
-            "attacks": tuple(map(AttackEntry.parse, items(record, "attacks"))),
-            "robust_accuracy": number(record.get("robust_accuracy")),
+            "attacks": tuple(map(AttackEntry.parse, _objects(record.get("attacks")))),
             "robust_interval": interval(record.get("robust_interval", record.get("interval"))),
             "doubts": tuple(
-                Doubt(text(item.get("code")), text(item.get("message"))) for item in items(record, "warnings")
+                Doubt(text(item.get("code")), text(item.get("message"))) for item in _objects(record.get("warnings"))
             ),
-            "layers": tuple(items(record, "layers")),
-            "parameters": _whole(record.get("parameters")),
-            "image_shape": record.get("image_shape"),
-            "classes": text(record.get("classes")),
-            "command": text(record.get("command")),
-            "seed": text(record.get("seed")),
-            "versions": part(record, "versions"),
         }
 
     @classmethod
@@ -299,12 +278,8 @@ class Result(Card):
     def parse(cls, record: JSON) -> Result:
         return cls(
             **cls._fields(record),
-            kind=text(record.get("kind")),
-            model=text(record.get("model")),
-            attack=text(record.get("attack")),
-            rows=tuple(map(Row.parse, items(record, "rows"))) if "rows" in record else None,
-            verdict=text(record.get("verdict")),
-            verdicts=_verdicts(part(record, "verdicts")),
+            rows=tuple(map(Row.parse, _objects(record.get("rows")))) if "rows" in record else None,
+            verdicts=_verdicts(_object(record.get("verdicts"))),
         )
 
     @property
@@ -321,7 +296,7 @@ class Result(Card):
 
 
 def _verdicts(record: JSON) -> Verdicts | None:
-    shares = {name: part(record, name) for name in ("majority", "worst_case")}
+    shares = {name: _object(record.get(name)) for name in ("majority", "worst_case")}
     accuracies = {name: number(share.get("accuracy")) for name, share in shares.items()}
     passes = _whole(record.get("passes"))
     if passes is None or None in accuracies.values():
