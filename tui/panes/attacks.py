@@ -64,8 +64,7 @@ class AttacksPane(Vertical):
         self._follow = True
 
     def compose(self) -> ComposeResult:
-        table: DataTable[Any] = DataTable(cursor_type="row")
-        yield table
+        yield DataTable[Any](cursor_type="row")
         yield Static("No attack yet.", classes="dim", markup=False)
         yield Chart("survivors", percent=True, x_name="second", bounds=(0.0, 1.0))
 

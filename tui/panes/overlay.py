@@ -6,19 +6,17 @@ from typing import Any
 
 from rich.text import Text
 from textual.app import ComposeResult
-from textual.containers import Vertical
-from textual.events import Click
 from textual.widgets import DataTable, Static
 
 from kerasrobust.show.figures import attack_name, format_accuracy, format_epsilon, format_norm
-from tui.panes.side_by_side import synthetic_note
+from tui.panes.side_by_side import PagedPane, synthetic_note
 from tui.read.subject import Overlay, Subject, overlaid
 from tui.widgets.chart import COLOURS, SIGNS, Chart, Curve
 
 _SIGNS = SIGNS + "○△□◇☆▽ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
-class OverlayPane(Vertical):
+class OverlayPane(PagedPane):
     """One attack at a time: the curves with signs, and below whose sign it is, with the accuracies."""
 
     DEFAULT_CSS = """
@@ -28,41 +26,20 @@ class OverlayPane(Vertical):
     OverlayPane > DataTable { height: 2fr; }
     """
 
-    def __init__(self, id: str) -> None:
-        super().__init__(id=id)
-        self._subjects: list[Subject] = []
-        self._overlays: list[Overlay] = []
-        self._at = 0
-
     def compose(self) -> ComposeResult:
         yield Static("", markup=False, classes="next")
         yield Static("", markup=False, classes="note dim")
         yield Chart("accuracy", percent=True, bounds=(0.0, 1.0))
-        table: DataTable[Any] = DataTable(cursor_type="row", zebra_stripes=True, cell_padding=0)
-        yield table
-
-    @property
-    def table(self) -> DataTable[Any]:
-        return self.query_one(DataTable)
+        yield DataTable[Any](cursor_type="row", zebra_stripes=True, cell_padding=0)
 
     def show(self, subjects: list[Subject]) -> None:
         """Shows the curves; the attack stays where it is there again."""
-        if subjects == self._subjects:
-            return
-        before = self._overlays[self._at : self._at + 1]
-        self._subjects, self._overlays = subjects, overlaid(subjects)
-        keys = [(overlay.attack, overlay.norm) for overlay in self._overlays]
-        self._at = next((keys.index(key) for old in before if (key := (old.attack, old.norm)) in keys), 0)
-        self._fill()
-
-    def next(self) -> None:
-        if self._overlays:
-            self._at = (self._at + 1) % len(self._overlays)
-            self._fill()
-
-    def on_click(self, event: Click) -> None:
-        if event.widget is self.query_one(".next"):
-            self.next()
+        if subjects != self._subjects:
+            before = self._pages[self._at : self._at + 1]
+            self._pages = overlaid(subjects)
+            keys = [(overlay.attack, overlay.norm) for overlay in self._pages]
+            self._at = next((keys.index(key) for old in before if (key := (old.attack, old.norm)) in keys), 0)
+        super().show(subjects)
 
     def _fill(self) -> None:
         line, chart, table = self.query_one(".next", Static), self.query_one(Chart), self.table
@@ -73,16 +50,14 @@ class OverlayPane(Vertical):
             notes.append(f"Not the same data: {on}.")
         note.update("\n".join(filter(None, notes)))
         note.display = any(notes)
-        chart.display = table.display = bool(self._overlays)
-        if not self._overlays:
+        chart.display = table.display = bool(self._pages)
+        if not self._pages:
             line.update("Nothing to draw: none of those chosen was measured at an epsilon.")
             return
-        overlay = self._overlays[self._at]
+        overlay = self._pages[self._at]
         levels = overlay.norm == "linf"
         text = Text(f"{attack_name(overlay.attack)} {format_norm(overlay.norm)}".strip(), "bold")
-        text.append(f": accuracy over epsilon{' in 1/255' if levels else ''}", "not bold")
-        if len(self._overlays) > 1:
-            text.append(f"  ({self._at + 1} of {len(self._overlays)}; n or a click here: next)", "not bold")
+        text.append(f": accuracy over epsilon{' in 1/255' if levels else ''}{self._which()}", "not bold")
         line.update(text)
         chart.x_name = "epsilon x 255" if levels else "epsilon"
         chart.show([

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rich.text import Text
 from textual import work
 from textual.app import ComposeResult
 from textual.containers import Vertical, VerticalScroll
-from textual.events import Resize
+from textual.events import Click, Resize
 from textual.message import Message
 from textual.widgets import DataTable, Static
 from textual.worker import get_current_worker
@@ -42,16 +43,56 @@ def synthetic_note(subjects: Sequence[Subject]) -> str:
     return f"Synthetic data ({named}): the figures say nothing about real images." if named else ""
 
 
+@dataclass(eq=False)
 class PairedRead(Message):
     """Images were compared, or some of them."""
 
-    def __init__(self, turn: int, sentences: list[str]) -> None:
-        super().__init__()
-        self.turn = turn
-        self.sentences = sentences
+    turn: int
+    sentences: list[str]
 
 
-class FiguresPane(Vertical):
+class ComparedPane(Vertical):
+    """A table of the subjects that are chosen, the reference first."""
+
+    def __init__(self, id: str) -> None:
+        super().__init__(id=id)
+        self._subjects: list[Subject] = []
+
+    @property
+    def table(self) -> DataTable[Any]:
+        return self.query_one(DataTable)
+
+    def show(self, subjects: list[Subject]) -> None:
+        if subjects != self._subjects:
+            self._subjects = subjects
+            self._fill()
+
+    def _fill(self) -> None:
+        raise NotImplementedError
+
+
+class PagedPane(ComparedPane):
+    """One page at a time, under a line of class `next` that says which; a click on it goes to the next."""
+
+    def __init__(self, id: str) -> None:
+        super().__init__(id)
+        self._pages: list[Any] = []
+        self._at = 0
+
+    def next(self) -> None:
+        if self._pages:
+            self._at = (self._at + 1) % len(self._pages)
+            self._fill()
+
+    def on_click(self, event: Click) -> None:
+        if event.widget is self.query_one(".next"):
+            self.next()
+
+    def _which(self) -> str:
+        return f"  ({self._at + 1} of {len(self._pages)}; n or a click here: next)" if len(self._pages) > 1 else ""
+
+
+class FiguresPane(ComparedPane):
     """One line for each network and attack, with the difference to the reference; McNemar's test below."""
 
     DEFAULT_CSS = """
@@ -60,21 +101,13 @@ class FiguresPane(Vertical):
     FiguresPane > VerticalScroll > Static { height: auto; }
     """
 
-    def __init__(self, id: str) -> None:
-        super().__init__(id=id)
-        self._subjects: list[Subject] = []
-        self._turn = 0
+    _turn = 0
 
     def compose(self) -> ComposeResult:
         yield Static("", markup=False, classes="note dim")
-        table: DataTable[Any] = DataTable(cursor_type="row", zebra_stripes=True, cell_padding=0)
-        yield table
+        yield DataTable[Any](cursor_type="row", zebra_stripes=True, cell_padding=0)
         with VerticalScroll(can_focus=False):
             yield Static("", markup=False, id="paired")
-
-    @property
-    def table(self) -> DataTable[Any]:
-        return self.query_one(DataTable)
 
     def on_resize(self, event: Resize) -> None:
         wide = event.size.width >= FULL
@@ -83,11 +116,9 @@ class FiguresPane(Vertical):
             self._fill()
 
     def show(self, subjects: list[Subject]) -> None:
-        """Shows the figures, the reference's first."""
         if subjects == self._subjects:
             return
-        self._subjects = subjects
-        self._fill()
+        super().show(subjects)
         self._turn += 1
         self.query_one("#paired", Static).update(
             "comparing images..." if len(subjects) > 1 else "Choose another one for differences and McNemar's test."
@@ -185,32 +216,18 @@ def _paired_sentence(first: Subject, second: Subject) -> str:
     return sentence(second.title, first.title, pair)
 
 
-class SettingsTable(Vertical):
+class SettingsTable(ComparedPane):
     """One column for each subject, and the rows where they differ."""
 
     DEFAULT_CSS = """
     SettingsTable > .note { height: auto; padding: 0 1; }
     """
 
-    def __init__(self, id: str) -> None:
-        super().__init__(id=id)
-        self._subjects: list[Subject] = []
-        self._all = False
+    _all = False
 
     def compose(self) -> ComposeResult:
         yield Static("", markup=False, classes="note dim")
-        table: DataTable[Any] = DataTable(cursor_type="row", zebra_stripes=True, fixed_columns=1)
-        yield table
-
-    @property
-    def table(self) -> DataTable[Any]:
-        return self.query_one(DataTable)
-
-    def show(self, subjects: list[Subject]) -> None:
-        """Shows the settings, the reference's first."""
-        if subjects != self._subjects:
-            self._subjects = subjects
-            self._fill()
+        yield DataTable[Any](cursor_type="row", zebra_stripes=True, fixed_columns=1)
 
     def toggle_all(self) -> None:
         self._all = not self._all
@@ -240,51 +257,28 @@ class SettingsTable(Vertical):
                 )
 
 
-class StudiesPane(Vertical):
-    """The tables of the studies that are chosen, one at a time."""
+class StudiesPane(PagedPane):
+    """The tables of the studies that are chosen."""
 
     DEFAULT_CSS = """
     StudiesPane > .next { height: auto; padding: 0 1; }
     """
 
-    def __init__(self, id: str) -> None:
-        super().__init__(id=id)
-        self._studies: list[Subject] | None = None
-        self._at = 0
-
     def compose(self) -> ComposeResult:
         yield Static("", markup=False, classes="next")
         yield StudyPane()
 
-    @property
-    def table(self) -> DataTable[Any]:
-        return self.query_one(DataTable)
-
-    def show(self, subjects: list[Subject]) -> None:
-        """Shows those of the subjects that are studies."""
-        studies = [subject for subject in subjects if subject.is_study]
-        if studies != self._studies:
-            self._studies, self._at = studies, 0
-            self._fill()
-
-    def next(self) -> None:
-        if self._studies:
-            self._at = (self._at + 1) % len(self._studies)
-            self._fill()
-
-    def on_click(self, event: Any) -> None:
-        if event.widget is self.query_one(".next"):
-            self.next()
-
     def _fill(self) -> None:
         line, pane = self.query_one(".next", Static), self.query_one(StudyPane)
-        pane.display = bool(self._studies)
-        if not self._studies:
+        studies = [subject for subject in self._subjects if subject.is_study]
+        if studies != self._pages:
+            self._pages, self._at = studies, 0
+        pane.display = bool(studies)
+        if not studies:
             line.update("None of those chosen is a study or a demo: only these have a table with published figures.")
             return
-        study = self._studies[self._at]
-        several = f"  ({self._at + 1} of {len(self._studies)}; n or a click here: next)"
+        study = studies[self._at]
         text = Text(study.title, "bold")
-        text.append(f", {study.images}{several if len(self._studies) > 1 else ''}", "not bold")
+        text.append(f", {study.images}{self._which()}", "not bold")
         line.update(text)
         pane.fill(study.rows, synthetic=study.synthetic)

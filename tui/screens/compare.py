@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 from textual import on
 from textual.app import ComposeResult
@@ -14,7 +14,7 @@ from textual.widgets import ContentSwitcher, DataTable, Static, Tab, Tabs
 
 from tui.panes.choose import EMPTY, ChoosePane
 from tui.panes.overlay import OverlayPane
-from tui.panes.side_by_side import FiguresPane, SettingsTable, StudiesPane
+from tui.panes.side_by_side import ComparedPane, FiguresPane, PagedPane, SettingsTable, StudiesPane
 from tui.read.subject import Subject, Subjects
 from tui.screens.base import FolderScreen
 from tui.widgets.layout import COMPARISON
@@ -35,8 +35,6 @@ _TABS = {
     "table": "Table (t)",
     "epsilon": "Epsilon (e)",
 }
-
-Pane = FiguresPane | SettingsTable | StudiesPane | OverlayPane
 
 
 class CompareScreen(FolderScreen):
@@ -140,9 +138,9 @@ class CompareScreen(FolderScreen):
         if (pane := self._pane()) is not None:
             pane.show(subjects)
 
-    def _pane(self) -> Pane | None:
+    def _pane(self) -> ComparedPane | None:
         current = self.query_one(ContentSwitcher).current
-        return cast(Pane, self.query_one(f"ContentSwitcher > #{current}")) if current != "nothing" else None
+        return self.query_one(f"ContentSwitcher > #{current}", ComparedPane) if current != "nothing" else None
 
     @on(Tabs.TabActivated)
     def _changed_tab(self, event: Tabs.TabActivated) -> None:
@@ -209,7 +207,7 @@ class CompareScreen(FolderScreen):
         self.query_one(ChoosePane).open_search()
 
     def action_next(self) -> None:
-        if isinstance(pane := self._pane(), OverlayPane | StudiesPane):
+        if isinstance(pane := self._pane(), PagedPane):
             pane.next()
 
     def action_all_settings(self) -> None:

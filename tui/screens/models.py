@@ -83,13 +83,11 @@ class ModelsScreen(FolderScreen):
         yield Search("Filter by name, architecture, training, data; escape ends", id="search")
         yield Static("", id="empty", markup=False)
         with Container(id="body"):
-            models: DataTable[Any] = DataTable(cursor_type="row", id="models")
-            yield models
+            yield DataTable[Any](cursor_type="row", id="models")
             with Vertical(id="detail"):
                 with VerticalScroll(id="card"):
                     yield Static("", id="story", markup=False)
-                layers: DataTable[Any] = DataTable(cursor_type="row", id="layers")
-                yield layers
+                yield DataTable[Any](cursor_type="row", id="layers")
 
     def on_mount(self) -> None:
         models, layers = self._table("models"), self._table("layers")
