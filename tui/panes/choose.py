@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -52,12 +53,11 @@ class ChoosePane(Vertical):
         Binding("escape", "end_search", "All", id="end-filter-subjects", show=False, tooltip="End the filter"),
     ]
 
+    @dataclass(eq=False)
     class Toggled(Message):
         """A subject was chosen, or no longer is."""
 
-        def __init__(self, subject: Subject) -> None:
-            super().__init__()
-            self.subject = subject
+        subject: Subject
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class ChoosePane(Vertical):
         self._reference: Path | None = None
 
     def compose(self) -> ComposeResult:
-        yield Search("Filter by name, kind, data, state; escape ends", id="search")
+        yield Search("Filter by name, kind, data, state; escape ends", "#subjects", id="search")
         yield Static("", id="empty", markup=False)
         table = _List(cursor_type="row", id="subjects")
         for name in _COLUMNS:
@@ -137,18 +137,9 @@ class ChoosePane(Vertical):
         if (subject := self.at_cursor) is not None:
             self.post_message(self.Toggled(subject))
 
-    def open_search(self) -> None:
-        """Opens the filter."""
-        self.query_one(Search).open()
-
     @on(Input.Changed, "#search")
     def _searched(self) -> None:
         self._fill()
 
-    @on(Input.Submitted, "#search")
-    def _search_ended(self) -> None:
-        self.table.focus()
-
     def action_end_search(self) -> None:
         self.query_one(Search).end()
-        self.table.focus()

@@ -54,7 +54,7 @@ class LogPane(Vertical):
     def compose(self) -> ComposeResult:
         yield Static("", classes="dim", markup=False)
         yield Log(max_lines=LINES, highlight=False, auto_scroll=True)
-        yield Search("Words to look for; enter goes to the lines, escape ends")
+        yield Search("Words to look for; enter goes to the lines, escape ends", "LogPane > Log")
 
     def on_mount(self) -> None:
         self._head()
@@ -133,17 +133,11 @@ class LogPane(Vertical):
 
     def end_search(self) -> bool:
         """Ends the search; returns whether there was one."""
-        was_open = self.query_one(Search).end()
-        self.query_one(Log).focus()
-        return was_open
+        return self.query_one(Search).end()
 
     @on(Input.Changed)
     def _searched(self) -> None:
         self._rewrite()
-
-    @on(Input.Submitted)
-    def _to_lines(self) -> None:
-        self.query_one(Log).focus()
 
     def action_copy(self) -> None:
         self.app.copy_to_clipboard("\n".join(self.query_one(Log).lines))

@@ -18,6 +18,7 @@ from textual.widgets import Footer
 from kerasrobust.errors import InputError
 from tui.messages import FoldersRead, Go
 from tui.session import Host, Session
+from tui.widgets.search import Search
 
 PLACES = {"runs": "Runs", "new": "New", "models": "Models", "compare": "Compare", "system": "System"}
 """The five places, in the order of their keys 1 to 5."""
@@ -142,6 +143,9 @@ class FolderScreen(MainScreen):
     def on_screen_resume(self) -> None:
         if self._looked is not None:
             self.look()
+
+    def action_search(self) -> None:
+        self.query_one(Search).open()
 
     def look(self) -> None:
         """Reads the folders, unless nobody can see them or they were read a moment ago."""

@@ -168,14 +168,9 @@ class CompareScreen(FolderScreen):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Offers in the line below only what has a use in the tab."""
-        offered = {
-            "choose": self.has_class("wide") or self._tab == "choose",
-            "pin": self.has_class("wide") or self._tab == "choose",
-            "search": self.has_class("wide") or self._tab == "choose",
-            "next": self._tab in ("table", "epsilon"),
-            "all_settings": self._tab == "settings",
-        }
-        return offered.get(action, True)
+        if action in ("choose", "pin", "search"):
+            return self.has_class("wide") or self._tab == "choose"
+        return self._tab in {"next": ("table", "epsilon"), "all_settings": ("settings",)}.get(action, _TABS)
 
     def action_choose(self) -> None:
         self.query_one(ChoosePane).toggle()
@@ -202,9 +197,6 @@ class CompareScreen(FolderScreen):
         if subject.problem:
             self.fail(f"{subject.title} can't be compared. {subject.problem}")
         return bool(subject.problem)
-
-    def action_search(self) -> None:
-        self.query_one(ChoosePane).open_search()
 
     def action_next(self) -> None:
         if isinstance(pane := self._pane(), PagedPane):

@@ -80,7 +80,7 @@ class ModelsScreen(FolderScreen):
         self._detailed: SavedModel | None = None
 
     def content(self) -> ComposeResult:
-        yield Search("Filter by name, architecture, training, data; escape ends", id="search")
+        yield Search("Filter by name, architecture, training, data; escape ends", "#models", id="search")
         yield Static("", id="empty", markup=False)
         with Container(id="body"):
             yield DataTable[Any](cursor_type="row", id="models")
@@ -209,16 +209,9 @@ class ModelsScreen(FolderScreen):
         fields = {"Path": "", "Name (without one, that of the file or folder)": ""}
         self.app.push_screen(Ask(question, fields, problem), answered)
 
-    def action_search(self) -> None:
-        self.query_one(Search).open()
-
     @on(Input.Changed, "#search")
     def _searched(self) -> None:
         self._show()
-
-    @on(Input.Submitted, "#search")
-    def _search_ended(self) -> None:
-        self._table("models").focus()
 
     def action_back(self) -> None:
         if not self.query_one("#detail").has_focus_within:

@@ -77,7 +77,7 @@ class RunsScreen(FolderScreen):
         self._overviews: Overviews | None = None
 
     def content(self) -> ComposeResult:
-        yield Search("Search name, model, data, state; escape ends", id="search")
+        yield Search("Search name, model, data, state; escape ends", "#runs", id="search")
         yield Static("", id="empty")
         with Horizontal():
             with Vertical():
@@ -157,9 +157,6 @@ class RunsScreen(FolderScreen):
         self.table.next_state()
         self._show()
 
-    def action_search(self) -> None:
-        self.query_one(Search).open()
-
     @on(Input.Changed, "#search")
     def _searched(self) -> None:
         self._show()
@@ -168,11 +165,9 @@ class RunsScreen(FolderScreen):
     def _search_ended(self, event: Input.Submitted) -> None:
         if not event.value.strip():
             self.action_back()
-        self.table.focus()
 
     def action_back(self) -> None:
         self.query_one(Search).end()
-        self.table.focus()
 
     def action_copy(self) -> None:
         copy(self.table)

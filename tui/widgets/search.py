@@ -4,20 +4,27 @@ from __future__ import annotations
 
 from typing import Any
 
+from textual import on
 from textual.widgets import Input
 
 
 class Search(Input):
-    """Filters a list by any words; hidden until it is opened."""
+    """Filters a list by any words; hidden until it is opened.
+
+    Args:
+        placeholder: what it shows while it is empty.
+        listed: selects the list, which gets the focus afterwards.
+    """
 
     DEFAULT_CSS = """
     Search { display: none; }
     Search.shown { display: block; }
     """
 
-    def __init__(self, placeholder: str, **names: Any) -> None:
+    def __init__(self, placeholder: str, listed: str, **names: Any) -> None:
         # Disabled while hidden, as it would take the focus when the list hides.
         super().__init__(placeholder=placeholder, disabled=True, **names)
+        self._listed = listed
 
     @property
     def words(self) -> list[str]:
@@ -38,4 +45,9 @@ class Search(Input):
         self.value = ""
         self.remove_class("shown")
         self.disabled = True
+        self._to_list()
         return was_open
+
+    @on(Input.Submitted)
+    def _to_list(self) -> None:
+        self.screen.query_one(self._listed).focus()
