@@ -28,16 +28,10 @@ LOOK_SECONDS = 5.0
 
 @dataclass(frozen=True, kw_only=True)
 class Gpu:
-    """One GPU at one moment; None for an unknown figure.
+    """One GPU at one moment, with its name as the driver calls it; None for an unknown figure.
 
-    Attributes:
-        name: as the driver calls it.
-        utilisation: percent of the time in which it computed.
-        memory_used: bytes, by everybody.
-        memory_total: bytes.
-        temperature: degrees Celsius.
-        power: watts.
-        power_limit: watts.
+    Utilisation is the percentage of the time in which it computed. Memory is in bytes, and used by everybody; the
+    temperature is in degrees Celsius, power in watts.
     """
 
     name: str
@@ -54,8 +48,7 @@ class Process:
     """The process of a run that is under way.
 
     Attributes:
-        run: name of the run.
-        pid: its number.
+        run: the run's name.
         cpu: percent of one core since the sample before; None in the first one.
         rss: bytes of memory that it holds.
     """
@@ -71,16 +64,12 @@ class Sample:
     """The machine at one moment; None for an unknown figure.
 
     Attributes:
-        time: Unix seconds.
         cpu: percent of all cores since the sample before; None in the first one.
-        memory_used: bytes that aren't available to new programs.
-        memory_total: bytes.
+        memory_used: bytes that aren't available to new programs, of `memory_total`.
         load: processes that ran or waited, over the last minute.
-        gpus: one entry each, always in the same order.
-        processes: of the runs that are under way.
+        gpus: always in the same order.
     """
 
-    time: float
     cpu: float | None = None
     memory_used: float | None = None
     memory_total: float | None = None
@@ -121,7 +110,6 @@ class Sampler:
             self.problem = self._nvml.problem
         busy, memory = _ask(psutil.cpu_percent), _ask(psutil.virtual_memory)
         sample = Sample(
-            time=time.time(),
             cpu=busy if self.history else None,  # The first answer is about no time at all.
             memory_used=None if memory is None else float(memory.total - memory.available),
             memory_total=None if memory is None else float(memory.total),
@@ -205,18 +193,14 @@ class _Nvml:
 
     def _gpu(self, name: str, handle: object) -> Gpu:
         nvml = self._library
-        rates = self._figure(lambda: nvml.nvmlDeviceGetUtilizationRates(handle))
         memory = self._figure(lambda: nvml.nvmlDeviceGetMemoryInfo(handle))
-        temperature = self._figure(lambda: nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU))
-        # Milliwatts.
-        power = self._figure(lambda: nvml.nvmlDeviceGetPowerUsage(handle))
-        limit = self._figure(lambda: nvml.nvmlDeviceGetEnforcedPowerLimit(handle))
         return Gpu(
             name=name,
-            utilisation=None if rates is None else float(rates.gpu),
+            utilisation=self._figure(lambda: float(nvml.nvmlDeviceGetUtilizationRates(handle).gpu)),
             memory_used=None if memory is None else float(memory.used),
             memory_total=None if memory is None else float(memory.total),
-            temperature=None if temperature is None else float(temperature),
-            power=None if power is None else power / 1000,
-            power_limit=None if limit is None else limit / 1000,
+            temperature=self._figure(lambda: float(nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU))),
+            # The library gives milliwatts.
+            power=self._figure(lambda: nvml.nvmlDeviceGetPowerUsage(handle) / 1000),
+            power_limit=self._figure(lambda: nvml.nvmlDeviceGetEnforcedPowerLimit(handle) / 1000),
         )

@@ -216,7 +216,7 @@ class Machine:
         ]  # fmt: skip
         runs = [Process(run="demo-live", pid=4711, cpu=163.0, rss=1.5 * 2**30)]
         return Sample(
-            time=NOW + second, cpu=25 + 50 * wave, memory_used=(4 + second / 100) * 2**30, memory_total=16 * 2**30,
+            cpu=25 + 50 * wave, memory_used=(4 + second / 100) * 2**30, memory_total=16 * 2**30,
             load=1.25, gpus=tuple(cards), processes=tuple(runs),
         )  # fmt: skip
 
