@@ -8,14 +8,7 @@ from html import escape
 from typing import Any
 
 from kerasrobust.records import AttackEntry, Row
-from kerasrobust.show.figures import (
-    attack_name,
-    by_network,
-    format_accuracy,
-    format_epsilon,
-    format_interval,
-    format_norm,
-)
+from kerasrobust.show import figures
 
 _Key = tuple[str, int | None, int | None]
 _DASHES = ("", "6 4", "2 3", "9 3 2 3")
@@ -58,7 +51,7 @@ def panels(rows: Sequence[Row]) -> list[Panel]:
     Rows without an epsilon (a minimum-norm attack's own accuracy) are no points of a curve. What was measured at one
     epsilon only is a point in its attack's panel, and a panel of nothing but such points isn't made.
     """
-    groups = by_network(row for row in rows if row.accuracy is not None)
+    groups = figures.by_network(row for row in rows if row.accuracy is not None)
     drawn: dict[tuple[str, str], dict[_Key, dict[float, Point]]] = {}
     for name, group in groups.items():
         clean = next((point_at(row, 0.0) for row in group if row.attack is None), None)
@@ -117,7 +110,7 @@ def curve_panel(attacks: Iterable[AttackEntry]) -> list[Panel]:
         ]
         if points and points[-1].epsilon > 0:
             panel = found.setdefault(attack.norm, Panel(attack="smallest distance", norm=attack.norm))
-            panel.lines.append(Line(label=attack_name(attack.name), series=number, variant=0, points=points))
+            panel.lines.append(Line(label=figures.attack_name(attack.name), series=number, variant=0, points=points))
     return list(found.values())
 
 
@@ -147,11 +140,11 @@ def draw(panel: Panel) -> str:
     for line in panel.lines:
         for point in line.points:
             across, down = at(point.epsilon, point.accuracy)
-            interval = format_interval(point.interval)
-            title = f"{line.label}, {'clean' if not point.epsilon else 'epsilon ' + format_epsilon(point.epsilon)}: "
-            title += format_accuracy(point.accuracy) + (f" ({interval})" if interval else "")
+            interval = figures.format_interval(point.interval)
+            where = f"epsilon {figures.format_epsilon(point.epsilon)}" if point.epsilon else "clean"
+            accuracy = figures.format_accuracy(point.accuracy) + (f" ({interval})" if interval else "")
             parts.append(
-                f"<g><title>{escape(title)}</title>"
+                f"<g><title>{escape(f'{line.label}, {where}: {accuracy}')}</title>"
                 f'<circle class="hit" cx="{across:.1f}" cy="{down:.1f}" r="9"/>{_marker(line, across, down)}</g>'
             )
     name = f"Accuracy over epsilon under {panel.attack}, {panel.norm}"
@@ -174,7 +167,7 @@ def _axes(panel: Panel, epsilons: Sequence[float], at: Any) -> str:
         _, down = at(0, percent / 100)
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{down:.1f}" y2="{down:.1f}"/>')
         parts.append(f'<text x="{_LEFT - 6}" y="{down + 4:.1f}" text-anchor="end">{percent}</text>')
-    written = [format_epsilon(epsilon) for epsilon in epsilons]
+    written = [figures.format_epsilon(epsilon) for epsilon in epsilons]
     whole = all(label.endswith("/255") for label in written[1:])
     floor = _HEIGHT - _BOTTOM
     free = float("inf")
@@ -187,7 +180,7 @@ def _axes(panel: Panel, epsilons: Sequence[float], at: Any) -> str:
         if across + half <= free:
             parts.append(f'<text x="{across:.1f}" y="{floor + 17}" text-anchor="middle">{label}</text>')
             free = across - half - 5
-    norm = format_norm(panel.norm)
+    norm = figures.format_norm(panel.norm)
     title = f"epsilon in 1/255, {norm}" if whole else f"epsilon, {norm}"
     middle = (_LEFT + _WIDTH - _RIGHT) / 2
     parts.append(f'<text x="{middle:.1f}" y="{_HEIGHT - 6}" text-anchor="middle">{escape(title)}</text>')

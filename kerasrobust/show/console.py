@@ -18,24 +18,7 @@ from rich.progress import Progress as Bars
 from rich.table import Column
 from rich.text import Text
 
-from kerasrobust import records
-from kerasrobust.events import (
-    AttackFinished,
-    AttackProgress,
-    AttackStarted,
-    Event,
-    ExamplesSaved,
-    Finding,
-    Log,
-    Metrics,
-    ModelSaved,
-    Progress,
-    Row,
-    RunFinished,
-    RunStarted,
-    StageFinished,
-    StageStarted,
-)
+from kerasrobust import events, records
 from kerasrobust.show.figures import (
     format_accuracy,
     format_seconds,
@@ -73,7 +56,7 @@ class _Epochs:
         self._epoch: int | None = None
         self._values: dict[str, dict[str, float]] = {"train": {}, "validation": {}}
 
-    def add(self, event: Metrics) -> Iterator[str]:
+    def add(self, event: events.Metrics) -> Iterator[str]:
         """Takes in metrics and yields the lines of an epoch that they end."""
         if self._epoch is not None and event.epoch != self._epoch:
             yield from self.end()
@@ -117,7 +100,7 @@ class ConsoleRenderer:
         self._epochs = _Epochs()
         self._last_line: float | None = None
         self._rows: list[records.Row] = []
-        self._attacks: list[AttackFinished] = []
+        self._attacks: list[events.AttackFinished] = []
         self._synthetic = False
 
     def __enter__(self) -> ConsoleRenderer:
@@ -143,38 +126,38 @@ class ConsoleRenderer:
             self._bars.stop()
             self._bars = None
 
-    def __call__(self, event: Event) -> None:
+    def __call__(self, event: events.Event) -> None:
         """Draws one event; types that it doesn't know are ignored."""
         if self._last_line is None:
             self._last_line = event.time
         match event:
-            case RunStarted():
+            case events.RunStarted():
                 self._synthetic = is_synthetic(event.config, event.kind)
                 self._narrate(event, "bold")
-            case StageStarted():
+            case events.StageStarted():
                 self._titles[event.stage or ""] = event.title
                 self._narrate(event, "bold cyan")
-            case StageFinished():
+            case events.StageFinished():
                 self._finish_stage(event)
-            case Progress():
+            case events.Progress():
                 self._progress(event)
-            case Metrics():
+            case events.Metrics():
                 self._metrics(event)
-            case AttackStarted():
+            case events.AttackStarted():
                 self._start_attack(event)
-            case AttackProgress():
+            case events.AttackProgress():
                 self._attack_progress(event)
-            case AttackFinished():
+            case events.AttackFinished():
                 self._finish_attack(event)
-            case ExamplesSaved() | ModelSaved():
-                self._narrate(event, "dim" if isinstance(event, ExamplesSaved) else "", indent="  ")
-            case Row():
+            case events.ExamplesSaved() | events.ModelSaved():
+                self._narrate(event, "dim" if isinstance(event, events.ExamplesSaved) else "", indent="  ")
+            case events.Row():
                 self._rows.append(records.Row.parse(vars(event)))
-            case Finding() | Log():
+            case events.Finding() | events.Log():
                 worst = severity(event)
                 prefix = "" if worst == "info" else f"{worst}: "
                 self._narrate(event, _STYLES[worst], indent=f"  {prefix}", even_if_quiet=worst != "info")
-            case RunFinished():
+            case events.RunFinished():
                 self._finish_run(event)
 
     @property
@@ -190,13 +173,13 @@ class ConsoleRenderer:
             self.console.print(Text.from_ansi(line, style=style), soft_wrap=True, highlight=False)
 
     def _narrate(
-        self, event: Event, style: str = "", *, title: str = "", indent: str = "", even_if_quiet: bool = False
+        self, event: events.Event, style: str = "", *, title: str = "", indent: str = "", even_if_quiet: bool = False
     ) -> None:
         self._say(f"{indent}{narrate(event, title)}", style, even_if_quiet=even_if_quiet)
 
     def _track(
         self,
-        event: Event,
+        event: events.Event,
         name: str,
         title: str,
         done: int,
@@ -238,7 +221,7 @@ class ConsoleRenderer:
             if self._bars is not None and track.bar is not None:
                 self._bars.remove_task(track.bar)
 
-    def _progress(self, event: Progress) -> None:
+    def _progress(self, event: events.Progress) -> None:
         if event.unit == "epoch":
             self._say_epoch(self._epochs.end())
         title = self._titles.get(event.stage or "", event.stage or "")
@@ -247,12 +230,12 @@ class ConsoleRenderer:
             event, event.unit, title, event.done, event.total, counts, event.rate, event.seconds_left, event.unit
         )
 
-    def _start_attack(self, event: AttackStarted) -> None:
+    def _start_attack(self, event: events.AttackStarted) -> None:
         epsilon = epsilon_text(event.epsilon, event.norm)
         self._titles[event.attack] = title = f"{event.attack} {epsilon}".rstrip()
         self._track(event, event.attack, title, 0, event.examples, _counts(0, event.examples, "example"))
 
-    def _attack_progress(self, event: AttackProgress) -> None:
+    def _attack_progress(self, event: events.AttackProgress) -> None:
         counts = f"{_counts(event.done, event.total, 'example')}  {event.survivors:,} survivors"
         if self._wide and event.steps > 1:
             counts += f"  step {event.step}/{event.steps}"
@@ -263,25 +246,25 @@ class ConsoleRenderer:
             track.since, track.start = event.time, event.done
         self._track(event, event.attack, title, event.done, event.total, counts)
 
-    def _finish_attack(self, event: AttackFinished) -> None:
+    def _finish_attack(self, event: events.AttackFinished) -> None:
         self._drop(event.stage, event.attack)
         self._attacks.append(event)
         self._narrate(event, indent="  ")
 
-    def _metrics(self, event: Metrics) -> None:
+    def _metrics(self, event: events.Metrics) -> None:
         self._say_epoch(self._epochs.add(event))
 
     def _say_epoch(self, lines: Iterable[str]) -> None:
         for line in lines:
             self._say(f"  {line}", "" if line.startswith("epoch") else "dim")
 
-    def _finish_stage(self, event: StageFinished) -> None:
+    def _finish_stage(self, event: events.StageFinished) -> None:
         self._say_epoch(self._epochs.end())
         self._epochs.explained = False
         self._drop(event.stage)
         self._narrate(event, _STATUS_STYLES[event.status], title=self._titles.pop(event.stage or "", ""))
 
-    def _finish_run(self, event: RunFinished) -> None:
+    def _finish_run(self, event: events.RunFinished) -> None:
         self._say_epoch(self._epochs.end())
         for stage, _ in list(self._tracks):
             self._drop(stage)

@@ -5,30 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kerasrobust.events import (
-    AttackFinished,
-    Event,
-    ExamplesSaved,
-    Finding,
-    Log,
-    ModelSaved,
-    RunFinished,
-    RunStarted,
-    Severity,
-    StageFinished,
-    StageStarted,
-)
-from kerasrobust.show.figures import (
-    format_accuracy,
-    format_budget,
-    format_distance,
-    format_interval,
-    format_norm,
-    format_seconds,
-)
+from kerasrobust import events
+from kerasrobust.show import figures
 
 
-def narrate(event: Event, title: str = "") -> str | None:
+def narrate(event: events.Event, title: str = "") -> str | None:
     """Returns what happened as one line, or None for an event that only moves a figure.
 
     Args:
@@ -40,45 +21,48 @@ def narrate(event: Event, title: str = "") -> str | None:
         'Training convnet: done (75 s)'
     """
     match event:
-        case RunStarted():
+        case events.RunStarted():
             return f"Run {event.run} ({event.kind}) on {', '.join(map(str, event.devices)) or 'an unknown device'}"
-        case StageStarted():
+        case events.StageStarted():
             return event.title
-        case StageFinished():
-            skipped = event.status == "skipped"
-            outcome = "skipped (already done)" if skipped else f"{event.status} ({format_seconds(event.seconds)})"
-            return f"{title or event.stage or 'stage'}: {outcome}"
-        case AttackFinished():
+        case events.StageFinished():
+            why = "already done" if event.status == "skipped" else figures.format_seconds(event.seconds)
+            return f"{title or event.stage or 'stage'}: {event.status} ({why})"
+        case events.AttackFinished():
             return _attack(event)
-        case ExamplesSaved():
+        case events.ExamplesSaved():
             return f"{event.count:,} examples of {event.attack} in {event.path}"
-        case ModelSaved():
+        case events.ModelSaved():
             return f"saved {event.name} in {event.path}"
-        case Finding():
+        case events.Finding():
             return f"{event.message} [{event.code}]"
-        case Log():
+        case events.Log():
             return event.message
-        case RunFinished():
-            return f"{event.status.capitalize()} after {format_seconds(event.seconds)}. {event.message}".rstrip()
+        case events.RunFinished():
+            seconds = figures.format_seconds(event.seconds)
+            return f"{event.status.capitalize()} after {seconds}. {event.message}".rstrip()
     return None
 
 
-def _attack(event: AttackFinished) -> str:
-    interval = format_interval(event.interval)
-    found = f"robust accuracy {format_accuracy(event.robust_accuracy)}{f' ({interval} %)' if interval else ''}"
+def _attack(event: events.AttackFinished) -> str:
+    interval = figures.format_interval(event.interval)
+    found = f"robust accuracy {figures.format_accuracy(event.robust_accuracy)}{f' ({interval} %)' if interval else ''}"
     if event.epsilon is None:
-        found += f", median distance {format_distance(event.median_distance) or 'infinite'}"
-    budget = format_budget(event.epsilon, event.norm) or format_norm(event.norm)
-    return f"{event.name} {budget}: {found}, {format_seconds(event.seconds)}"
+        found += f", median distance {figures.format_distance(event.median_distance) or 'infinite'}"
+    budget = figures.format_budget(event.epsilon, event.norm) or figures.format_norm(event.norm)
+    return f"{event.name} {budget}: {found}, {figures.format_seconds(event.seconds)}"
 
 
-def severity(event: Event) -> Severity:
+def severity(event: events.Event) -> events.Severity:
     """Returns how bad an event is."""
-    if isinstance(event, Finding):
-        return event.severity
-    if isinstance(event, Log):
-        return event.level
-    return "error" if isinstance(event, StageFinished | RunFinished) and event.status == "failed" else "info"
+    match event:
+        case events.Finding():
+            return event.severity
+        case events.Log():
+            return event.level
+        case events.StageFinished(status="failed") | events.RunFinished(status="failed"):
+            return "error"
+    return "info"
 
 
 def is_synthetic(config: Mapping[str, Any], kind: str = "") -> bool:

@@ -19,21 +19,8 @@ from typing import Any
 import numpy as np
 
 from kerasrobust.records import Result, Row
+from kerasrobust.show import figures
 from kerasrobust.show.charts import curve_panel, draw, legend, panels
-from kerasrobust.show.figures import (
-    attack_name,
-    by_network,
-    format_accuracy,
-    format_budget,
-    format_distance,
-    format_epsilon,
-    format_images,
-    format_interval,
-    format_norm,
-    format_published,
-    format_seconds,
-    summarize,
-)
 
 _RUN = ("kind", "model", "data", "seed", "precision", "device")
 _TRAININGS = {"standard": "clean images", "fgsm": "FGSM images", "pgd": "PGD images"}
@@ -156,23 +143,23 @@ def _page(result: Mapping[str, Any], examples: Sequence[ExampleStrip], **given: 
         undefined=jinja2.StrictUndefined,
     )
     environment.filters |= {
-        "accuracy": format_accuracy,
-        "attack": attack_name,
+        "accuracy": figures.format_accuracy,
+        "attack": figures.attack_name,
         "grouped": lambda value: "" if value is None else f"{value:,}",
-        "distance": format_distance,
-        "epsilon": format_epsilon,
-        "interval": format_interval,
-        "norm": format_norm,
-        "published": format_published,
-        "seconds": lambda value: "" if value is None else format_seconds(value),
+        "distance": figures.format_distance,
+        "epsilon": figures.format_epsilon,
+        "interval": figures.format_interval,
+        "norm": figures.format_norm,
+        "published": figures.format_published,
+        "seconds": lambda value: "" if value is None else figures.format_seconds(value),
     }
     run = {key: result[key] for key in _RUN if result.get(key) is not None}
     tables = {"Run": run, "Settings": given.pop("settings"), "Versions": known.versions}
     return environment.get_template("report.html.j2").render(
         given,
         result=known,
-        summary=summarize(known),
-        networks=by_network(rows),
+        summary=figures.summarize(known),
+        networks=figures.by_network(rows),
         trainings=_TRAININGS,
         has_published=any(row.published is not None for row in rows),
         panels=[*panels(rows), *curve_panel(known.attacks)],
@@ -189,8 +176,9 @@ def _strips(examples: Sequence[ExampleStrip]) -> dict[str, list[dict[str, Any]]]
     """Returns what is drawn of each example, under a heading for each network and attack."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for example in examples:
-        budget = format_budget(example.epsilon, example.norm) or f"smallest {format_norm(example.norm)} distance"
-        heading = f"{example.model} under {attack_name(example.attack)}, {budget}"
+        norm = figures.format_norm(example.norm)
+        budget = figures.format_budget(example.epsilon, example.norm) or f"smallest {norm} distance"
+        heading = f"{example.model} under {figures.attack_name(example.attack)}, {budget}"
         groups.setdefault(heading, []).append(_strip(example))
     return groups
 
@@ -220,8 +208,9 @@ def _data_uri(image: np.ndarray) -> str:
 def _method(result: Result) -> Iterable[str]:
     rows = result.rows or ()
     yield (
-        f"Measured on {format_images(result)}. An attack counts as successful where the attacked image, classified "
-        "again in float32, is not given its true label; what the model gets wrong from the start counts as wrong."
+        f"Measured on {figures.format_images(result)}. An attack counts as successful where the attacked image, "
+        "classified again in float32, is not given its true label; what the model gets wrong from the start counts as "
+        "wrong."
     )
     if result.randomized or any(row.randomized for row in rows):
         yield (
@@ -249,12 +238,12 @@ def _budgets(rows: Sequence[Row]) -> list[tuple[str, str]]:
     settings: dict[tuple[str, str, int, int], set[float]] = {}
     for row in rows:
         if row.attack:
-            key = attack_name(row.attack), format_norm(row.norm), row.steps or 1, row.eot or 0
+            key = figures.attack_name(row.attack), figures.format_norm(row.norm), row.steps or 1, row.eot or 0
             settings.setdefault(key, set()).update(() if row.epsilon is None else (row.epsilon,))
     found = []
     for (attack, norm, steps, eot), epsilons in settings.items():
         words = [norm, f"{steps} steps" if steps > 1 else "", f"EOT {eot}" if eot > 1 else ""]
-        words.append(f"epsilon {', '.join(map(format_epsilon, sorted(epsilons)))}" if epsilons else "no budget")
+        words.append(f"epsilon {', '.join(map(figures.format_epsilon, sorted(epsilons)))}" if epsilons else "no budget")
         found.append((attack, ", ".join(filter(None, words))))
     return found
 
@@ -265,12 +254,11 @@ def _flat(values: Mapping[str, Any], prefix: str) -> Iterable[tuple[str, str]]:
         name = f"{prefix}{key}"
         if isinstance(value, Mapping):
             yield from _flat(value, f"{name}.")
-        elif isinstance(value, list | tuple) or key == "epsilon":
-            several = value if isinstance(value, list | tuple) else [value]
-            radii = key in ("epsilon", "epsilons")
-            yield (
-                name,
-                ", ".join(format_epsilon(item) if radii and isinstance(item, float) else str(item) for item in several),
-            )
+        elif key in ("epsilon", "epsilons"):
+            radii = value if isinstance(value, list | tuple) else [value]
+            written = (figures.format_epsilon(item) if isinstance(item, float) else str(item) for item in radii)
+            yield name, ", ".join(written)
+        elif isinstance(value, list | tuple):
+            yield name, ", ".join(map(str, value))
         else:
             yield name, "" if value is None else str(value)

@@ -9,15 +9,7 @@ from rich.table import Table
 
 from kerasrobust.events import AttackFinished
 from kerasrobust.records import Row
-from kerasrobust.show.figures import (
-    by_network,
-    format_accuracy,
-    format_distance,
-    format_epsilon,
-    format_interval,
-    format_published,
-    format_seconds,
-)
+from kerasrobust.show import figures
 
 SYNTHETIC = "Synthetic data: generated shapes, not photographs. The figures say nothing about real images."
 
@@ -43,7 +35,7 @@ def study_table(rows: Iterable[Row], *, synthetic: bool) -> Table:
     table.add_column("attack", overflow="fold")
     for header in ("epsilon", "EOT", "accuracy", "95 %\ninterval", "median\ndist.", "pub-\nlished"):
         table.add_column(header, justify="right", no_wrap=True)
-    for group in by_network(rows).values():
+    for group in figures.by_network(rows).values():
         for row in group:
             table.add_row(
                 row.model,
@@ -52,10 +44,10 @@ def study_table(rows: Iterable[Row], *, synthetic: bool) -> Table:
                 row.attack or "clean",
                 epsilon_text(row.epsilon, row.norm),
                 str(row.eot or ""),
-                format_accuracy(row.accuracy),
-                format_interval(row.interval),
-                format_distance(row.median_distance),
-                format_published(row.published),
+                figures.format_accuracy(row.accuracy),
+                figures.format_interval(row.interval),
+                figures.format_distance(row.median_distance),
+                figures.format_published(row.published),
             )
         table.add_section()
     return table
@@ -72,11 +64,11 @@ def attack_table(attacks: Sequence[AttackFinished], *, synthetic: bool) -> Table
         table.add_row(
             attack.name,
             attack.norm,
-            format_epsilon(attack.epsilon),
-            format_accuracy(attack.robust_accuracy),
-            format_interval(attack.interval),
-            format_distance(attack.median_distance),
-            format_seconds(attack.seconds),
+            figures.format_epsilon(attack.epsilon),
+            figures.format_accuracy(attack.robust_accuracy),
+            figures.format_interval(attack.interval),
+            figures.format_distance(attack.median_distance),
+            figures.format_seconds(attack.seconds),
             f"{attack.gradients:,}",
         )
     return table
@@ -100,4 +92,4 @@ def make_table(synthetic: bool) -> Table:
 def epsilon_text(value: float | None, norm: str | None) -> str:
     """Returns the epsilon with its norm where that isn't Linf, as 0.5 in L2 is small and in Linf absurd."""
     other = norm.upper() if norm and norm != "linf" else ""
-    return f"{format_epsilon(value)} {other}".strip()
+    return f"{figures.format_epsilon(value)} {other}".strip()

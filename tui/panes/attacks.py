@@ -12,14 +12,7 @@ from textual.containers import Vertical
 from textual.events import Resize
 from textual.widgets import DataTable, Static
 
-from kerasrobust.show.figures import (
-    attack_name,
-    format_accuracy,
-    format_budget,
-    format_distance,
-    format_interval,
-    format_seconds,
-)
+from kerasrobust.show import figures
 from tui.read.state import AttackLine, RunState
 from tui.widgets.chart import Chart, Curve
 from tui.widgets.layout import ATTACKS
@@ -122,8 +115,9 @@ class AttacksPane(Vertical):
         line = self._at_cursor()
         if line is None:
             return
+        budget = figures.format_budget(line.epsilon, line.norm)
         words = [
-            f"{self._of(line)} under {attack_name(line.attack)} {format_budget(line.epsilon, line.norm)}".strip(),
+            f"{self._of(line)} under {figures.attack_name(line.attack)} {budget}".strip(),
             f"{line.gradients:,} gradients",
             f"{line.forwards:,} forward passes",
             f"step {line.step}/{line.steps}" if line.status == "running" and line.steps else "",
@@ -147,15 +141,15 @@ class AttacksPane(Vertical):
 def _cells(line: AttackLine, of: str) -> dict[str, Text]:
     survivors = line.survivors if line.survivors is not None and line.robust_accuracy is None else None
     eot = line.settings.get("eot")
-    name = f"{attack_name(line.attack)} {budget_text(line.epsilon, line.norm)}".strip()
+    name = f"{figures.attack_name(line.attack)} {budget_text(line.epsilon, line.norm)}".strip()
     minimum = line.epsilon is None
     words = {
         "gradients": f"{line.gradients:,}",
         "survivors": f"{survivors:,}/{line.total:,}" if survivors is not None else "",
-        "robust": "" if minimum else format_accuracy(line.robust_accuracy),
-        "95 %": "" if minimum else format_interval(line.interval),
-        "distance": format_distance(line.median_distance, line.norm) if minimum else "",
-        "time": format_seconds(line.seconds),
+        "robust": "" if minimum else figures.format_accuracy(line.robust_accuracy),
+        "95 %": "" if minimum else figures.format_interval(line.interval),
+        "distance": figures.format_distance(line.median_distance, line.norm) if minimum else "",
+        "time": figures.format_seconds(line.seconds),
         "left": left_text(line.seconds_left) if line.status == "running" else "",
     }
     right = {key: Text(word, justify="right") for key, word in words.items()}

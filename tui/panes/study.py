@@ -13,14 +13,7 @@ from textual.widgets import DataTable, Static
 
 from kerasrobust import events
 from kerasrobust.records import Row
-from kerasrobust.show.figures import (
-    attack_name,
-    by_network,
-    format_accuracy,
-    format_distance,
-    format_interval,
-    format_published,
-)
+from kerasrobust.show import figures
 from kerasrobust.show.narrate import is_synthetic
 from tui.read.state import RunState
 from tui.widgets.table import copy
@@ -62,20 +55,20 @@ class StudyPane(Vertical):
         self.query_one(Static).update(note if rows else "No rows yet: a study has one for each network and attack.")
         table = self.query_one(DataTable)
         table.clear()
-        for name, group in by_network(rows).items():
+        for name, group in figures.by_network(rows).items():
             for index, row in enumerate(group):
                 # The name once, as in print; the clean row is the group's first.
                 left = (
                     name if index == 0 else "",
-                    attack_name(row.attack or "clean"),
+                    figures.attack_name(row.attack or "clean"),
                     budget_text(row.epsilon, row.norm),
                 )
                 right = (
                     str(row.eot or ""),
-                    format_accuracy(row.accuracy),
-                    format_interval(row.interval),
-                    format_distance(row.median_distance, row.norm),
-                    format_published(row.published),
+                    figures.format_accuracy(row.accuracy),
+                    figures.format_interval(row.interval),
+                    figures.format_distance(row.median_distance, row.norm),
+                    figures.format_published(row.published),
                 )
                 table.add_row(
                     *(Text(f"{cell} ", style="" if row.attack else "bold") for cell in left),

@@ -12,23 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from kerasrobust.events import (
-    AttackFinished,
-    AttackProgress,
-    AttackStarted,
-    Event,
-    ExamplesSaved,
-    Finding,
-    Metrics,
-    ModelSaved,
-    Progress,
-    Row,
-    RunFinished,
-    RunStarted,
-    Severity,
-    StageFinished,
-    StageStarted,
-)
+from kerasrobust import events
 from kerasrobust.show.narrate import narrate, severity
 
 POINTS = 1000
@@ -85,7 +69,7 @@ class Stage:
     began: float
     status: Literal["running", "done", "skipped", "failed", "stopped"] = "running"
     seconds: float = 0.0
-    progress: Progress | None = None
+    progress: events.Progress | None = None
     epoch: int = 0
     epochs: int = 0
 
@@ -129,7 +113,7 @@ class Line:
     """A line of the log."""
 
     time: float
-    severity: Severity
+    severity: events.Severity
     text: str
 
 
@@ -146,18 +130,18 @@ class RunState:
         skipped: lines of the file that this version can't read.
     """
 
-    started: RunStarted | None = None
-    finished: RunFinished | None = None
+    started: events.RunStarted | None = None
+    finished: events.RunFinished | None = None
     source: int = 0
     stages: dict[str, Stage] = field(default_factory=dict)
     now: str = ""
     series: dict[tuple[str, str, str], Series] = field(default_factory=dict)
     attacks: list[AttackLine] = field(default_factory=list)
-    rows: list[Row] = field(default_factory=list)
-    findings: deque[Finding] = field(default_factory=lambda: deque(maxlen=FINDINGS))
+    rows: list[events.Row] = field(default_factory=list)
+    findings: deque[events.Finding] = field(default_factory=lambda: deque(maxlen=FINDINGS))
     found: int = 0
-    models: dict[str, ModelSaved] = field(default_factory=dict)
-    examples: dict[str, ExamplesSaved] = field(default_factory=dict)
+    models: dict[str, events.ModelSaved] = field(default_factory=dict)
+    examples: dict[str, events.ExamplesSaved] = field(default_factory=dict)
     lines: deque[Line] = field(default_factory=lambda: deque(maxlen=LINES))
     logged: int = 0
     time: float = 0.0
@@ -169,12 +153,12 @@ class RunState:
         return list(dict.fromkeys(stage for stage, _, _ in self.series))
 
 
-def advance(state: RunState, events: Iterable[Event], skipped: int = 0) -> RunState:
+def advance(state: RunState, fresh: Iterable[events.Event], skipped: int = 0) -> RunState:
     """Returns the state after some events; the given one stays as it was.
 
     Args:
         state: what was known before.
-        events: what has happened since, in order.
+        fresh: the events since, in order.
         skipped: lines between them that couldn't be read.
 
     Example:
@@ -191,56 +175,56 @@ def advance(state: RunState, events: Iterable[Event], skipped: int = 0) -> RunSt
     for name in ("rows", "findings", "models", "examples", "lines"):
         setattr(after, name, copy.copy(getattr(state, name)))
     after.skipped += skipped
-    for event in events:
+    for event in fresh:
         _apply(after, event)
     return after
 
 
-def _apply(state: RunState, event: Event) -> None:
+def _apply(state: RunState, event: events.Event) -> None:
     state.time = event.time
     stage = state.stages.get(event.stage or "")
     if (text := narrate(event, stage.title if stage is not None else "")) is not None:
         _log(state, event, text, severity(event))
     match event:
-        case RunStarted():
+        case events.RunStarted():
             _start(state, event)
-        case StageStarted():
+        case events.StageStarted():
             _start_stage(state, event)
-        case StageFinished():
+        case events.StageFinished():
             _finish_stage(state, event)
-        case Progress():
+        case events.Progress():
             _progress(state, event)
-        case Metrics():
+        case events.Metrics():
             _metrics(state, event)
-        case AttackStarted():
+        case events.AttackStarted():
             _start_attack(state, event)
-        case AttackProgress():
+        case events.AttackProgress():
             _attack_progress(state, event)
-        case AttackFinished():
+        case events.AttackFinished():
             _finish_attack(state, event)
-        case ExamplesSaved():
+        case events.ExamplesSaved():
             if len(state.examples) < MOST:
                 state.examples[event.path] = event
-        case ModelSaved():
+        case events.ModelSaved():
             if len(state.models) < MOST:
                 state.models[event.name] = event
-        case Row():
+        case events.Row():
             if len(state.rows) < 10 * MOST:
                 state.rows.append(event)
-        case Finding():
+        case events.Finding():
             state.found += 1
             state.findings.append(event)
-        case RunFinished():
+        case events.RunFinished():
             state.finished = event
             _stop(state)
 
 
-def _log(state: RunState, event: Event, text: str, level: Severity = "info") -> None:
+def _log(state: RunState, event: events.Event, text: str, level: events.Severity = "info") -> None:
     state.logged += 1
     state.lines.append(Line(event.time, level, text))
 
 
-def _start(state: RunState, event: RunStarted) -> None:
+def _start(state: RunState, event: events.RunStarted) -> None:
     if state.started is not None:  # Resumed: what was under way is void, and its rows come once more.
         _stop(state)
         state.attacks = [line for line in state.attacks if line.status == "done"]
@@ -257,7 +241,7 @@ def _stop(state: RunState) -> None:
     state.attacks = [replace(line, status="stopped") if line.status == "running" else line for line in state.attacks]
 
 
-def _start_stage(state: RunState, event: StageStarted) -> None:
+def _start_stage(state: RunState, event: events.StageStarted) -> None:
     name = event.stage or event.title
     if len(state.stages) >= MOST:
         return
@@ -268,14 +252,14 @@ def _start_stage(state: RunState, event: StageStarted) -> None:
     state.now = name
 
 
-def _finish_stage(state: RunState, event: StageFinished) -> None:
+def _finish_stage(state: RunState, event: events.StageFinished) -> None:
     stage = state.stages.get(event.stage or "")
     if stage is None:
         return
     state.stages[stage.name] = replace(stage, status=event.status, seconds=event.seconds)
 
 
-def _progress(state: RunState, event: Progress) -> None:
+def _progress(state: RunState, event: events.Progress) -> None:
     stage = state.stages.get(event.stage or "")
     if stage is None:
         return
@@ -285,7 +269,7 @@ def _progress(state: RunState, event: Progress) -> None:
         state.stages[stage.name] = replace(stage, progress=event)
 
 
-def _metrics(state: RunState, event: Metrics) -> None:
+def _metrics(state: RunState, event: events.Metrics) -> None:
     stage = event.stage or ""
     for name, value in event.values.items():
         if value is None:
@@ -306,7 +290,7 @@ def _metrics(state: RunState, event: Metrics) -> None:
         _log(state, event, f"epoch {event.epoch}, validation: {', '.join(parts)}")
 
 
-def _start_attack(state: RunState, event: AttackStarted) -> None:
+def _start_attack(state: RunState, event: events.AttackStarted) -> None:
     line = AttackLine(
         stage=event.stage or "",
         attack=event.attack,
@@ -325,7 +309,7 @@ def _start_attack(state: RunState, event: AttackStarted) -> None:
         state.attacks.append(line)
 
 
-def _at_work(state: RunState, event: AttackProgress | AttackFinished) -> int | None:
+def _at_work(state: RunState, event: events.AttackProgress | events.AttackFinished) -> int | None:
     """Returns the place of the attack that an event is about, the last one of its name that is under way."""
     for place in range(len(state.attacks) - 1, -1, -1):
         line = state.attacks[place]
@@ -334,7 +318,7 @@ def _at_work(state: RunState, event: AttackProgress | AttackFinished) -> int | N
     return None
 
 
-def _attack_progress(state: RunState, event: AttackProgress) -> None:
+def _attack_progress(state: RunState, event: events.AttackProgress) -> None:
     place = _at_work(state, event)
     if place is None:
         return
@@ -367,7 +351,7 @@ def _attack_progress(state: RunState, event: AttackProgress) -> None:
     )
 
 
-def _finish_attack(state: RunState, event: AttackFinished) -> None:
+def _finish_attack(state: RunState, event: events.AttackFinished) -> None:
     place = _at_work(state, event)
     if place is None:
         return
