@@ -39,12 +39,6 @@ SavedModel = Annotated[
 _SOURCES = [known.takes for known in SOURCES.values()]
 Data = Annotated[str, Option(f"Data set: {', '.join(_SOURCES[:-1])}, or {_SOURCES[-1]}.")]
 Split = Annotated[str, Option("Part of the data, in TFDS's syntax.")]
-NormOfBall = Annotated[BallNorm, Option("Norm of the ball.")]
-Radius = Annotated[Epsilon, Option("Radius of the ball.")]
-StepSize = Annotated[Epsilon | None, Option("Length of a step; 2.5 epsilon / steps without it.")]
-Eot = Annotated[
-    int, Option("Passes over which each gradient of a randomized network is averaged.", "number of EOT passes", 1)
-]
 TrainSplit = Annotated[str, Option("Part of the data to train on.")]
 AttackedSplit = Annotated[str, Option("Part of the data that is attacked.")]
 StudyEot = Annotated[int, Option("Passes of the attacks with EOT on randomized networks.", "number of EOT passes", 2)]
@@ -213,7 +207,7 @@ class AttackConfig(RunConfig):
             1,
         ),
     ] = None
-    step_size: StepSize = None
+    step_size: Annotated[Epsilon | None, Option("Length of a step; 2.5 epsilon / steps without it.")] = None
     queries: Annotated[int | None, Option("Queries of square: 5,000 without it.", "number of queries", 1)] = None
     restarts: Annotated[int, Option("Random starts; the best counts.", "number of restarts", 1)] = 1
     eot: Annotated[
@@ -242,20 +236,14 @@ class AttackConfig(RunConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AuditConfig(RunConfig):
-    """Look for reasons to doubt a model's robust accuracy, as measured by PGD."""
-
-    kind: ClassVar[str] = "audit"
-    resumes_unnamed: ClassVar[bool] = True
+class BallConfig(RunConfig):
+    """What the commands take that examine a saved model within one ball."""
 
     model: SavedModel
     data: Data = "shapes"
     split: Split = "test[:500]"
-    norm: NormOfBall = "linf"
-    epsilon: Radius = EPSILON
-    steps: Annotated[int, Option("PGD steps.", "number of steps", 1)] = 20
-    eot: Eot = 1
-    passes: Passes = 20
+    norm: Annotated[BallNorm, Option("Norm of the ball.")] = "linf"
+    epsilon: Annotated[Epsilon, Option("Radius of the ball.")] = EPSILON
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -263,7 +251,21 @@ class AuditConfig(RunConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RandomnessConfig(RunConfig):
+class AuditConfig(BallConfig):
+    """Look for reasons to doubt a model's robust accuracy, as measured by PGD."""
+
+    kind: ClassVar[str] = "audit"
+    resumes_unnamed: ClassVar[bool] = True
+
+    steps: Annotated[int, Option("PGD steps.", "number of steps", 1)] = 20
+    eot: Annotated[
+        int, Option("Passes over which each gradient of a randomized network is averaged.", "number of EOT passes", 1)
+    ] = 1
+    passes: Passes = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomnessConfig(BallConfig):
     """Ask whether a randomized network's noise really defends, or only hides gradients.
 
     PGD with the noise frozen, with gradients over 1, 5, 20 and 50 passes, and transferred from the network without its
@@ -272,11 +274,7 @@ class RandomnessConfig(RunConfig):
 
     kind: ClassVar[str] = "randomness"
 
-    model: SavedModel
-    data: Data = "shapes"
     split: Split = "test[:200]"
-    norm: NormOfBall = "linf"
-    epsilon: Radius = EPSILON
     gradients: Annotated[
         int,
         Option(
@@ -284,10 +282,6 @@ class RandomnessConfig(RunConfig):
         ),
     ] = 500
     passes: Annotated[int, Option("Fresh passes that judge each example.", "number of fresh passes", 2)] = 50
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_epsilon(self.epsilon, self.norm)
 
     def again(self, name: str) -> str:
         return f"start it again with --name {name} to repeat it."

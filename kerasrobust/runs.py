@@ -26,14 +26,19 @@ from kerasrobust.tail import last_events
 _IRRELEVANT = ("overwrite", "quiet", "json", "runs_dir", "models_dir", "data_dir", "name")
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Writes JSON under a temporary name and renames it, so that nobody reads half a file."""
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file under a temporary name and renames it, so that nobody reads half of it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.write_text(json.dumps(finite(value), indent=1) + "\n", encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON, whole or not at all; what isn't finite becomes null."""
+    write_whole(path, json.dumps(finite(value), indent=1) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -50,7 +55,6 @@ class Run:
     """A run's folder while this process works in it.
 
     Attributes:
-        path: the folder.
         is_new: whether it was made just now, also in place of another run.
         is_settled: whether the run is under way, so that what it replaces is gone.
     """
@@ -179,11 +183,7 @@ def _remove_if_empty(path: Path) -> None:
 
 
 def _take_lock(lock: IO[str], path: Path) -> None:
-    """Locks a run's folder for this process.
-
-    Raises:
-        InputError: where another one works in it.
-    """
+    """Locks a run's folder for this process; raises InputError where another one works in it."""
     for pause in (0.05, 0.1, None):  # `is_locked` of another process holds it for a moment.
         try:
             return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -23,15 +23,15 @@ def train_pipeline(dataset: Dataset, batch_size: int, *, seed: int, augment: boo
     """Returns the images in batches for `fit`: shuffled anew each epoch, augmented, prefetched.
 
     The images stay in memory as they are stored; shuffling moves indices only, and one gather per batch picks, moves
-    and mirrors the images. Augmentation is that of He 2016: a flip with probability 1/2 and a crop
-    from the image padded by 4 pixels (by reflection). Flips are left out for digits and letters.
+    and mirrors the images.
 
     Args:
-        dataset: What to train on.
-        batch_size: Images per batch. The rest at the end of an epoch is dropped, so that all batches have one shape;
+        dataset: what to train on.
+        batch_size: images per batch. The rest at the end of an epoch is dropped, so that all batches have one shape;
             after shuffling it is other images each epoch. A set smaller than one batch is one batch.
-        seed: Equal seeds give equal batches, epoch by epoch, counted from the pipeline's creation.
-        augment: Whether to flip and crop.
+        seed: equal seeds give equal batches, epoch by epoch, counted from the pipeline's creation.
+        augment: as in He 2016: a flip with probability 1/2, but for digits and letters, and a crop from the image
+            padded by 4 pixels (by reflection).
 
     Returns:
         Pairs of images, float32 in [0, 1], (batch_size, H, W, C), and labels, int64, (batch_size,).

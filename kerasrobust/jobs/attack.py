@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from kerasrobust.attacks import ATTACKS, PGD, Attack, AttackResult, make_attack
-from kerasrobust.config import AttackConfig, AuditConfig, RandomnessConfig, to_dict
+from kerasrobust.config import AttackConfig, BallConfig, to_dict
 from kerasrobust.data.dataset import Dataset
 from kerasrobust.data.load import load_dataset
 from kerasrobust.errors import InputError
@@ -55,10 +55,7 @@ class AttackJob(Job[Any]):
                 self.classifier,
                 self.data,
                 [self.attack],
-                seed=self.config.seed,
-                batch_size=self.config.batch_size,
                 epsilon=float(self.config.epsilon),
-                precision=self.config.precision,
                 passes=self.config.passes,
                 resume_dir=self.context.run.path / "batches",
                 thorough=self.thorough,
@@ -148,7 +145,7 @@ def _attack(config: AttackConfig) -> Attack[Any] | AutoAttack:
     return attacks[0] if len(attacks) == 1 else AutoAttack(norm=config.norm, epsilon=radius, attacks=attacks)
 
 
-def load_subject(context: Context, config: AttackConfig | AuditConfig | RandomnessConfig) -> tuple[Classifier, Dataset]:
+def load_subject(context: Context, config: AttackConfig | BallConfig) -> tuple[Classifier, Dataset]:
     """Returns the model that a config names, and the data, which fit each other."""
     model = saving.load_model(config.model, models_dir=config.models_dir)
     data = load_dataset(config.data, config.split, data_dir=config.data_dir, emit=context.emit)
@@ -176,10 +173,11 @@ def _verdicts(evaluation: Evaluation) -> dict[str, Any] | None:
 def evaluate_with_events(
     context: Context, model: Any, data: Dataset, attacks: Sequence[Attack[Any] | AutoAttack], **settings: Any
 ) -> Evaluation:
-    """Evaluates a model on a data set; the run gets the events."""
+    """Evaluates a model on a data set, by the run's settings but for those given; the run gets the events."""
+    known = {name: getattr(context.config, name) for name in ("seed", "batch_size", "precision")}
     return evaluate(
-        model, data.x, data.y, attacks=attacks, emit=context.emit, should_stop=context.should_stop, **settings
-    )  # fmt: skip
+        model, data.x, data.y, attacks=attacks, emit=context.emit, should_stop=context.should_stop, **(known | settings)
+    )
 
 
 def save_examples(

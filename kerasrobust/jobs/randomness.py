@@ -6,14 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from kerasrobust.config import RandomnessConfig, to_dict
-from kerasrobust.data.dataset import Dataset
 from kerasrobust.errors import InputError
 from kerasrobust.evaluation.randomness import probe_randomness
 from kerasrobust.events import Log
 from kerasrobust.jobs.attack import describe_data, load_subject
-from kerasrobust.jobs.context import Context
 from kerasrobust.jobs.job import Job
-from kerasrobust.networks.classifier import Classifier
 from kerasrobust.show.figures import summary
 
 
@@ -29,46 +26,42 @@ class RandomnessJob(Job[RandomnessConfig]):
             )
 
     def run(self) -> dict[str, Any]:
-        return _probe(self.context, self.config, self.classifier, self.data)
-
-
-def _probe(context: Context, config: RandomnessConfig, classifier: Classifier, data: Dataset) -> dict[str, Any]:
-    """Runs the probe and writes `result.json` and the report."""
-    epsilon = float(config.epsilon)
-
-    with context.stage("randomness", f"Is the randomness of {config.model} real?"):
-        found = probe_randomness(
-            classifier,
-            data.x,
-            data.y,
-            norm=config.norm,
-            epsilon=epsilon,
-            gradients=config.gradients,
-            passes=config.passes,
-            seed=config.seed,
-            batch_size=config.batch_size,
-            emit=context.emit,
-            should_stop=context.should_stop,
-        )
-    result = {
-        **context.header(),
-        "model": config.model,
-        "data": describe_data(data),
-        "precision": "float32",
-        "randomized": True,
-        "clean_accuracy": found.clean_accuracy,
-        "clean_interval": list(found.clean_interval),
-        "attacks": [
+        context, config, data = self.context, self.config, self.data
+        epsilon = float(config.epsilon)
+        with context.stage("randomness", f"Is the randomness of {config.model} real?"):
+            found = probe_randomness(
+                self.classifier,
+                data.x,
+                data.y,
+                norm=config.norm,
+                epsilon=epsilon,
+                gradients=config.gradients,
+                passes=config.passes,
+                seed=config.seed,
+                batch_size=config.batch_size,
+                emit=context.emit,
+                should_stop=context.should_stop,
+            )
+        entries = [
             trial.entry(config.norm, epsilon)
             | {"eot": trial.eot, "steps": trial.steps, "own_accuracy": trial.own_accuracy}
             for trial in found.trials
-        ],
-        "robust_accuracy": found.strongest.accuracy,
-        "interval": list(found.strongest.interval),
-        "verdict": found.verdict,
-        "warnings": context.findings,
-    }
-    title = f"Is the randomness of {Path(config.model).name} real?"
-    context.publish(result, examples=[], title=title, settings=to_dict(config))
-    context.emit(Log(level="info", message=summary(result)))
-    return result
+        ]
+        result = {
+            **context.header(),
+            "model": config.model,
+            "data": describe_data(data),
+            "precision": "float32",
+            "randomized": True,
+            "clean_accuracy": found.clean_accuracy,
+            "clean_interval": list(found.clean_interval),
+            "attacks": entries,
+            "robust_accuracy": found.strongest.accuracy,
+            "interval": list(found.strongest.interval),
+            "verdict": found.verdict,
+            "warnings": context.findings,
+        }
+        title = f"Is the randomness of {Path(config.model).name} real?"
+        context.publish(result, examples=[], title=title, settings=to_dict(config))
+        context.emit(Log(level="info", message=summary(result)))
+        return result

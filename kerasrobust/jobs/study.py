@@ -104,7 +104,7 @@ class StudyJob(Job[StudyConfig]):
         self, name: str, recipe: TrainConfig, network: keras.Model
     ) -> tuple[list[dict[str, Any]], list[ExampleStrip], str | None]:
         """Returns one network's rows, images and precision, from this run's earlier start or measured now."""
-        context, config, test = self.context, self.config, self.data.test
+        context, test = self.context, self.data.test
         stage, title = f"attack-{name}", f"Attacking {name} on {len(test):,} test images"
         images = f"examples/{name}.h5"
         path = context.run.path / images
@@ -114,15 +114,7 @@ class StudyJob(Job[StudyConfig]):
                 context.emit(Row(**row))
             return done["rows"], strips(path, STRIPS), done.get("precision")
         with context.stage(stage, title):
-            evaluation = evaluate_with_events(
-                context,
-                network,
-                test,
-                self._attacks(recipe),
-                seed=config.seed,
-                batch_size=config.batch_size,
-                precision=config.precision,
-            )
+            evaluation = evaluate_with_events(context, network, test, self._attacks(recipe))
             rows = self._rows(recipe, evaluation)
             for found in rows:
                 context.emit(found)

@@ -169,7 +169,7 @@ def fit(context: Context, config: TrainConfig, data: TrainData, network: keras.M
     Resumes after the last whole epoch that `folder` holds, and trains nothing if that was the last one.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    precision = _agreed_precision(context, config, data, network, folder)
+    precision = _fixed_precision(context, config, data, network, folder)
     done = folder / "done.json"
     if (before := read_json(done)) is not None:
         network.load_weights(folder / "best.weights.h5")
@@ -209,9 +209,7 @@ def fit(context: Context, config: TrainConfig, data: TrainData, network: keras.M
     return precision
 
 
-def _agreed_precision(
-    context: Context, config: TrainConfig, data: TrainData, network: keras.Model, folder: Path
-) -> str:
+def _fixed_precision(context: Context, config: TrainConfig, data: TrainData, network: keras.Model, folder: Path) -> str:
     """Returns the precision of the training: when it is resumed, that of its first start."""
     path = folder / "precision.json"
     if (before := read_json(path)) is not None:
@@ -234,9 +232,7 @@ def measure(context: Context, config: TrainConfig, data: TrainData, network: ker
         eot=CARD_EOT if randomized else 1,
     )
     # Gradients by the dozen per image need larger batches than training does.
-    return evaluate_with_events(
-        context, network, data.test, [attack], seed=config.seed, precision=config.precision, batch_size=256
-    )
+    return evaluate_with_events(context, network, data.test, [attack], batch_size=256)
 
 
 def make_card(

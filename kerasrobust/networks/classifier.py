@@ -54,12 +54,8 @@ class Classifier:
         name: what reports call the model.
         image_shape: height, width and channels; an entry is None if the model takes any.
         any_batch: whether one graph of it serves batches of any size.
-        probed: what passes over random images showed.
-        classes: the number of logits.
-        randomized: whether two passes over the same images differ.
-        seedable: whether that noise follows a key, so that a run can be repeated.
-        arrays: whether the model is called with NumPy arrays, as it isn't TensorFlow code; it has no gradients.
-        warnings: (code, message) pairs that belong into every result about this model.
+        probed: what passes over random images showed, of which it has `classes`, `randomized`, `seedable`, `arrays`
+            (NumPy code, without gradients) and `warnings` itself.
         slack: margin error: how far its margins may be from those of the model that gives the verdict.
         shapes: the image shapes that it is known to take.
     """

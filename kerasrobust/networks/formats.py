@@ -22,13 +22,9 @@ class SavedModelNetwork:
     """A SavedModel's signature as a callable from images to its outputs, for `as_classifier`.
 
     Attributes:
-        path: the folder.
-        name: the folder's name.
+        path: the folder with `saved_model.pb`.
         variables: those that the signature uses.
         image_shape: height, width and channels; an entry is None where the signature takes any.
-
-    Args:
-        path: folder with `saved_model.pb`.
 
     Raises:
         InputError: for a corrupt folder, or one without a signature that maps one batch of float images to logits.

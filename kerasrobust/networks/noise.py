@@ -209,12 +209,9 @@ def randomize(model: keras.Model, rate: float = 0.15, seed: int | None = None) -
 
 
 class _Noise:
-    """Rebuilds models with noise layers in them.
+    """Rebuilds models with noise layers in them; each adds its number to the seed.
 
-    Args:
-        rate: of the noise layers.
-        seed: of the first noise layer; each noise layer adds its number.
-        replace: whether the noise replaces dropout layers, instead of following pooling and preceding dense layers.
+    With `replace` they replace dropout layers, instead of following pooling and preceding dense layers.
     """
 
     def __init__(self, rate: float, seed: int | None, replace: bool) -> None:

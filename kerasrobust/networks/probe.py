@@ -35,7 +35,6 @@ class Probed:
 
     Attributes:
         shape: height, width and channels of the images that it was probed with.
-        classes: the number of its outputs.
         randomized: whether two passes over the same images differ.
         seedable: whether that noise follows a key (`noise.keyed_noise`), so that a run can be repeated.
         probabilities: whether its outputs are probabilities that can't be traced back to logits.
@@ -178,12 +177,9 @@ def _pass_of(model: Any, forward: Forward, name: str) -> Callable[..., np.ndarra
 def _first_pass(
     model: Any, forward: Forward, shape: tuple[int, ...], name: str
 ) -> tuple[np.ndarray, Callable[..., np.ndarray], bool]:
-    """Runs a model for the first time, with NumPy arrays if TensorFlow can't trace it.
+    """Runs a model for the first time; returns the outputs, the pass that gave them, and whether it takes arrays.
 
-    That may be anything: another library's model, a remote service.
-
-    Returns:
-        The outputs, the pass that gave them, and whether it takes arrays.
+    It gets arrays if TensorFlow can't trace it: it may be anything, another library's model, a remote service.
     """
     run = _pass_of(model, forward, name)
     try:

@@ -74,17 +74,7 @@ def copy_saved_model(
     The card's layer table lists the variables that the signature uses, as a graph has no layers. A frozen graph has
     constants instead, which can't be listed.
 
-    Args:
-        network: the loaded model.
-        folder: where to write.
-        card: as in `save_model`, which says what is added.
-        overwrite: whether to replace an existing model.
-
-    Returns:
-        The folder.
-
-    Raises:
-        InputError: if the folder exists, or nothing can be written.
+    Arguments, return value and errors are those of `save_model`.
 
     Example:
         >>> copy_saved_model(load_model("exported"), "saved_models/theirs", {"source": "exported"})
@@ -209,18 +199,13 @@ def _card_text(card: Mapping[str, Any], classifier: Classifier, layers: list[dic
         "parameters": parameters,
         "image_shape": list(classifier.image_shape),
         "classes": classifier.classes,
-        "versions": {**_versions(), **card.get("versions", {})},
+        "versions": {
+            "python": platform.python_version(),
+            **{library.__name__: library.__version__ for library in (tf, keras, np)},
+            **card.get("versions", {}),
+        },
     }
     return json.dumps(whole, indent=1, allow_nan=False) + "\n"
-
-
-def _versions() -> dict[str, str]:
-    return {
-        "python": platform.python_version(),
-        "tensorflow": tf.__version__,
-        "keras": keras.__version__,
-        "numpy": np.__version__,
-    }
 
 
 def refuse_existing(folder: Path, overwrite: bool) -> None:

@@ -8,7 +8,6 @@ data URIs) are inline. Every figure is computed from the run's result, in the se
 from __future__ import annotations
 
 import base64
-import os
 import struct
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from kerasrobust.records import Result, Row
+from kerasrobust.runs import write_whole
 from kerasrobust.show import figures
 from kerasrobust.show.charts import curve_panel, draw, legend, panels
 
@@ -32,18 +32,12 @@ class ExampleStrip:
     """One image before and after an attack, with what the model predicts for both.
 
     Attributes:
-        model: The network's name.
-        attack: The attack's registered name.
-        epsilon: The budget, in units of an image in [0, 1]; None for a minimum-norm attack.
-        norm: `linf` or `l2`.
-        x: The image, (H, W, C) with 1, 3 or 4 channels; uint8, or float in [0, 1].
-        x_adv: The adversarial image, likewise.
-        label: The true class' name.
-        prediction: The predicted class' name.
-        prediction_adv: The class' name predicted for `x_adv`.
-        confidence: The probability that it gives to `prediction`, in [0, 1].
-        confidence_adv: Likewise for `prediction_adv`.
-        distance: How far `x_adv` is from `x`, in `norm`.
+        attack: the registered name.
+        epsilon: in units of an image in [0, 1]; None for a minimum-norm attack.
+        norm: of `distance`, which is that of `x_adv` from `x`.
+        x: (H, W, C) with 1, 3 or 4 channels; uint8, or float in [0, 1]. So is `x_adv`.
+        label: the true class by name, as `prediction` and `prediction_adv` are.
+        confidence: the probability in [0, 1] of `prediction`; `confidence_adv` that of `prediction_adv`.
     """
 
     model: str
@@ -72,18 +66,15 @@ def write_report(
     """Writes `report.html` into a run's folder, all of it or nothing.
 
     Args:
-        folder: The run's folder, which exists.
-        result: The run's `result.json`: a study's (`rows`) or an attack's (`attacks`).
-        examples: Images to show, in the order in which they are shown.
-        title: The heading.
-        command: What repeats the run.
-        settings: The run's configuration; nested mappings are shown with dotted names.
-
-    Returns:
-        The file's path.
+        folder: the run's, which exists.
+        result: the run's `result.json`: a study's (`rows`) or an attack's (`attacks`).
+        examples: images in the order in which they are shown.
+        title: the heading.
+        command: what repeats the run.
+        settings: the run's configuration; nested mappings are shown with dotted names.
 
     Raises:
-        OSError: The folder can't be written to.
+        OSError: if the folder can't be written to.
 
     Example:
         >>> write_report(folder, result, examples=[], title="Study", command="kerasrobust study", settings={})
@@ -91,23 +82,15 @@ def write_report(
     """
     page = _page(result, examples, title=title, command=command, settings=settings)
     target = folder / "report.html"
-    temporary = folder / f".report.html.{os.getpid()}"
-    try:
-        temporary.write_text(page, encoding="utf-8")
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(target, page)
     return target
 
 
 def encode_png(image: np.ndarray) -> bytes:
-    r"""Returns an image as a PNG file.
-
-    Args:
-        image: (H, W, C) with 1, 3 or 4 channels; uint8, or float in [0, 1].
+    r"""Returns an image, (H, W, C) with 1, 3 or 4 channels, uint8 or float in [0, 1], as a PNG file.
 
     Raises:
-        ValueError: The shape is another one.
+        ValueError: for another shape.
 
     Example:
         >>> encode_png(np.zeros((2, 2, 3), np.uint8))[:4]

@@ -43,11 +43,9 @@ WIDEST = 64
 
 @dataclass(frozen=True)
 class _Copy:
-    """A layer of a twin that may have weights.
+    """The network's `layer`, and the twin's layer `made` of it, which may have weights.
 
     Attributes:
-        layer: the network's layer.
-        made: the twin's layer.
         norm: the normalisation after it whose scale and offset are in its weights, or None.
         factor: the factor of the scaling before it, which is in its kernel.
     """

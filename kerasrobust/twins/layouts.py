@@ -77,13 +77,7 @@ class Offset(keras.layers.Layer):
 
 
 class Convolution(keras.layers.Layer):
-    """Stands for a `Conv2D`, on images in either shape.
-
-    Args:
-        layer: the one it stands for.
-        bias: whether it has a bias.
-        policy: its dtype policy.
-    """
+    """Stands for the `Conv2D` that it is given, on images in either shape, under another dtype policy."""
 
     def __init__(self, layer: keras.layers.Conv2D, bias: bool, policy: str) -> None:
         super().__init__(name=layer.name, dtype=policy, trainable=layer.trainable)
@@ -107,10 +101,7 @@ class ThinConvolution(Convolution):
 
     In the backward pass, from 32 filters to 3 channels, a convolution uses 3 of a processor's 16 lanes. This one gives
     4 pixels of a row at once, by a kernel that holds the transposed one 4 times, each shifted to its pixel. Its kernel
-    gets no gradient.
-
-    Args:
-        beside: whether it lays the images beside each other.
+    gets no gradient. With `beside` it lays the images beside each other.
     """
 
     def __init__(self, layer: keras.layers.Conv2D, bias: bool, policy: str, beside: bool) -> None:
@@ -135,12 +126,7 @@ class ThinConvolution(Convolution):
 
 
 class Pooling(keras.layers.Layer):
-    """Stands for a `MaxPooling2D` or `AveragePooling2D`, on images in either shape.
-
-    Args:
-        layer: the one it stands for.
-        policy: its dtype policy.
-    """
+    """Stands for the `MaxPooling2D` or `AveragePooling2D` that it is given, on images in either shape."""
 
     def __init__(self, layer: Any, policy: str) -> None:
         super().__init__(name=layer.name, dtype=policy)
