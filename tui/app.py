@@ -53,12 +53,7 @@ def _system() -> Screen[None]:
 
 
 class Lab(App[None]):
-    """The terminal UI of kerasrobust.
-
-    Args:
-        runs_dir: folder of all runs.
-        models_dir: folder of saved models.
-        engine: the words that start a run, before its own.
+    """The terminal UI of kerasrobust; `engine` are the words that start a run, before its own.
 
     Example:
         >>> Lab(Path("runs"), Path("saved_models")).run()

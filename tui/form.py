@@ -23,13 +23,7 @@ _ORDER: tuple[Group, ...] = ("own", "common", "output")
 
 @dataclass(frozen=True, kw_only=True)
 class Checked:
-    """A form's texts after they were read and checked.
-
-    Attributes:
-        config: the run, or None if something is wrong.
-        errors: {field: what is wrong with it}.
-        problem: what is wrong without being a single field's fault.
-    """
+    """A form's texts read and checked: the run, or what is wrong, by field or without being a single field's fault."""
 
     config: RunConfig | None
     errors: dict[str, str] = field(default_factory=dict)
@@ -112,12 +106,7 @@ def _advice(item: Field) -> str:
 
 
 def check(kind: type[RunConfig], texts: Mapping[str, str], **fixed: Any) -> Checked:
-    """Reads a form's texts and applies the config class's own checks.
-
-    Args:
-        kind: the config class.
-        texts: the text of every field.
-        fixed: values of settings that aren't in the form.
+    """Reads the texts of all fields and applies the config class's checks; `fixed` are settings not in the form.
 
     Example:
         >>> check(AttackConfig, defaults(AttackConfig) | {"model": "convnet", "epsilon": "8"}).errors["epsilon"]
@@ -186,10 +175,9 @@ def command(config: RunConfig) -> str:
 
 
 class Draft:
-    """What was typed for each command, which is there again when one comes back to it, and the preset of `train`.
+    """What was typed for each command, kept while another is chosen, and the preset of `train`.
 
-    Args:
-        config: settings to begin with; without them the defaults of `train`.
+    It begins with the settings of a config, or the defaults of `train`.
     """
 
     def __init__(self, config: RunConfig | None = None) -> None:

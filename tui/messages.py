@@ -58,13 +58,9 @@ class FoldersRead(Read):
 
 @dataclass(eq=False)
 class RunRead(Read):
-    """Events of a run were read.
+    """Events of a run were read, up to the file's end if it `caught_up`; a process works in the folder if `living`.
 
-    Attributes:
-        state: all that is known now.
-        living: whether a process works in the folder.
-        problem: why nothing can be read at the moment, a sentence; empty if all is well.
-        caught_up: whether the file was read to its end.
+    `problem` says why nothing can be read at the moment, in one sentence.
     """
 
     state: RunState

@@ -38,8 +38,9 @@ class Child:
         command: what was started, as one can paste it.
         process: the child, leader of a session and a process group.
         began: when it was started, in Unix seconds.
-        asked: when it was asked to stop, by the clock that never goes back; None before.
+        asked: when it was asked to stop, by the monotonic clock; None before.
         signals: how many of the signals it has been sent.
+        refused: whether it has ended with bad input, or before it began; known once its end was noted.
     """
 
     path: Path
@@ -49,17 +50,12 @@ class Child:
     began: float
     asked: float | None = None
     signals: int = 0
+    refused: bool = False
     _message: str = ""
-    _refused: bool = False
 
     @property
     def ended(self) -> bool:
         return self.process.poll() is not None
-
-    @property
-    def refused(self) -> bool:
-        """Whether it has ended with bad input, or before it came to begin; known once its end was noted."""
-        return self._refused
 
     @property
     def settled(self) -> bool:
@@ -69,7 +65,7 @@ class Child:
     def settle(self) -> None:
         """Notes its end: keeps its last message and closes the file."""
         self._message = self.message()
-        self._refused = self.process.returncode == 2 or not (self.path / "config.json").exists()
+        self.refused = self.process.returncode == 2 or not (self.path / "config.json").exists()
         self._errors.close()
 
     def exit_words(self) -> str:
@@ -93,10 +89,7 @@ class Child:
 
 
 class Runner:
-    """Starts runs, knows which are its own, and stops runs.
-
-    Args:
-        engine: the words that start the engine.
+    """Starts runs with the words that start the engine, knows which are its own, and stops runs.
 
     Example:
         >>> child = Runner([sys.executable, "-m", "kerasrobust.run"]).start(DemoConfig())
@@ -202,9 +195,7 @@ def _give_way(pid: int) -> None:
 def named(config: RunConfig, taken: Collection[Path] = ()) -> RunConfig:
     """Returns the config with a name that no run in its folder has, made from command and time, where it has none.
 
-    Args:
-        config: what is to be run.
-        taken: folders that are not there yet, but will be.
+    `taken` are folders that are not there yet, but will be.
     """
     if config.name is not None:
         return config

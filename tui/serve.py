@@ -61,12 +61,7 @@ POLICY = (
 
 
 class LocalServer(Server):
-    """textual-serve's server, for whoever knows the token.
-
-    Args:
-        command: what a shell starts for each page.
-        port: where it listens, on 127.0.0.1.
-        token: what a request must know.
+    """textual-serve's server on a port of 127.0.0.1, for requests that know the token; a shell starts `command` a page.
 
     Example:
         >>> server = LocalServer("exec python -m tui", 8000, "s3cret")
@@ -189,14 +184,9 @@ def command(runs_dir: Path, models_dir: Path) -> str:
 
 
 def serve(runs_dir: Path, models_dir: Path, *, port: int) -> None:
-    """Serves the UI until Ctrl-C or SIGTERM.
+    """Serves the UI on a port of 127.0.0.1, a free one for 0, until Ctrl-C or SIGTERM.
 
     The address is printed, not opened: other people on the machine can read the arguments of a browser that is started.
-
-    Args:
-        runs_dir: folder of all runs.
-        models_dir: folder of saved models.
-        port: where to listen, on 127.0.0.1; 0 takes a port that is free.
 
     Raises:
         InputError: where the port is taken or not allowed.

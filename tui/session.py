@@ -11,13 +11,7 @@ from tui.runner import Runner
 
 @dataclass(frozen=True)
 class Session:
-    """One start of the UI.
-
-    Attributes:
-        runs_dir: folder of all runs.
-        models_dir: folder of saved models.
-        runner: starts runs, and knows those that it has started.
-    """
+    """One start of the UI: the folders of runs and saved models, and what starts runs."""
 
     runs_dir: Path
     models_dir: Path

@@ -99,11 +99,7 @@ class Triptych(Vertical):
 
 
 class GalleryPane(Vertical, can_focus=True):
-    """Original, perturbation and adversarial image of one example, and filters over all of them.
-
-    Args:
-        path: the run's folder.
-    """
+    """Original, perturbation and adversarial image of one example of the run in a folder, and filters over all."""
 
     DEFAULT_CSS = """
     GalleryPane { height: 1fr; padding: 0; }

@@ -21,11 +21,7 @@ _TAIL = 2**17  # Bytes of console.log that are shown: its end is what people loo
 
 
 class LogPane(Vertical):
-    """Lines of a run's events, or of its console.log, filtered by words.
-
-    Args:
-        path: the run's folder.
-    """
+    """Lines of a run's events, or of the console.log in its folder, filtered by words."""
 
     DEFAULT_CSS = """
     LogPane > Static { height: 1; }

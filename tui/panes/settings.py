@@ -21,11 +21,7 @@ from tui.read.state import RunState
 
 
 class SettingsPane(VerticalScroll):
-    """The settings of a run, its command, versions, devices and files.
-
-    Args:
-        path: the run's folder.
-    """
+    """The settings of the run in a folder, its command, versions, devices and files."""
 
     DEFAULT_CSS = """
     SettingsPane { padding: 0 1; }

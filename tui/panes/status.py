@@ -27,7 +27,7 @@ class Status(Static):
         Args:
             state: what is known of it.
             living: its state in one word: starting, running, done, failed, cancelled, died.
-            notes: what else is to be said, such as that the view is paused.
+            notes: such as that the view is paused.
             last_words: the end of its log, where it died.
         """
         text = Text(no_wrap=True, overflow="ellipsis")

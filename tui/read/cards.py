@@ -22,13 +22,9 @@ _LONGEST = 200
 
 @dataclass(frozen=True)
 class SavedModel:
-    """A saved model with what is known of it.
+    """A saved model in a folder with its card, None if that can't be read, and the bytes of its files.
 
-    Attributes:
-        path: its folder.
-        run: the run that holds it; empty for one in the folder of saved models.
-        card: its card, or None if that can't be read.
-        size: bytes of its files.
+    `run` is the run that holds it; empty for one in the folder of saved models.
     """
 
     path: Path

@@ -57,13 +57,9 @@ class Source:
 
 @dataclass(frozen=True)
 class Filters:
-    """Which examples are shown: those that fit all of these; None for any.
+    """Which examples are shown: those of a true class, an outcome of `OUTCOMES`, a network's file and an attack.
 
-    Attributes:
-        label: the true class.
-        outcome: one of `OUTCOMES`.
-        network: the file.
-        attack: with its settings.
+    None stands for any.
     """
 
     label: int | None = None

@@ -28,8 +28,7 @@ class Overview:
     Attributes:
         state: starting, running, done, failed, cancelled or died.
         began: when its folder was made, in Unix seconds.
-        share: how much of the stage at work is done, in [0, 1], where that is known.
-        seconds_left: of that stage.
+        share: how much of the stage at work is done, in [0, 1]; `seconds_left` is of that stage too.
         doing: the stage's title while it runs; afterwards the message that it ended with.
     """
 

@@ -30,19 +30,14 @@ class Subject:
     """A run or a saved model. Two of them are the same only if they are one: a subject stays until its files change.
 
     Attributes:
-        path: its folder.
-        title: its name, told apart from others of the same name.
+        title: its name, distinct from others of the same name.
         kind: `model`, or the run's command.
         state: of a run; empty for a model.
         problem: why it can't be compared, as a sentence; empty where it can.
         images: on what it was measured, as `400 images of shapes test[:400]`.
-        data: the name of the data.
-        synthetic: whether these are generated.
-        is_study: whether its rows are a study's.
         rows: its figures; the clean row of each network stands before its attacks.
         settings: as a person types them.
-        clean: clean accuracy, or the range of several networks.
-        robust: robust accuracy, likewise.
+        clean: clean accuracy, or the range of several networks; `robust` likewise.
     """
 
     path: Path

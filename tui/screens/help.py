@@ -14,11 +14,7 @@ from textual.widgets import Static
 
 
 class HelpScreen(ModalScreen[None]):
-    """Lists the bindings that are active on another screen, by where they come from.
-
-    Args:
-        other: the screen that help was asked on.
-    """
+    """Lists the bindings that are active on the screen that help was asked on, by where they come from."""
 
     DEFAULT_CSS = """
     HelpScreen { align: center middle; }

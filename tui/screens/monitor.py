@@ -51,11 +51,7 @@ class Pane(Protocol):
 
 
 class MonitorScreen(MainScreen):
-    """Watches a run by following its file of events, whoever started it.
-
-    Args:
-        path: the run's folder.
-    """
+    """Watches the run in a folder by following its file of events, whoever started it."""
 
     PLACE = "runs"
     DEFAULT_CSS = """

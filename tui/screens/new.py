@@ -37,11 +37,7 @@ class CommandLine(Static):
 
 
 class NewRunScreen(MainScreen):
-    """The form of a new run.
-
-    Args:
-        config: settings to begin with; without them the defaults of `train`.
-    """
+    """The form of a new run, which begins with the settings of a config or the defaults of `train`."""
 
     PLACE = "new"
     DEFAULT_CSS = """

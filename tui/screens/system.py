@@ -41,12 +41,7 @@ def format_percent(value: float | None) -> str:
 
 
 class Block(Vertical):
-    """A title and what belongs under it.
-
-    Args:
-        title: what it is about.
-        labels: of its meters.
-    """
+    """A title, meters with these labels under it, and a note."""
 
     DEFAULT_CSS = """
     Block { height: auto; padding: 0 1; }
@@ -75,11 +70,7 @@ class Block(Vertical):
 
 
 class SystemPanel(VerticalScroll):
-    """The figures of this machine, sampled every second while they are to be seen.
-
-    Args:
-        runs_dir: folder of all runs, whose processes are shown too.
-    """
+    """The figures of this machine and of the processes of its runs, sampled every second while they can be seen."""
 
     DEFAULT_CSS = """
     SystemPanel { height: 1fr; }

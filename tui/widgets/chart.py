@@ -79,13 +79,9 @@ def nearest(curve: Curve, x: float) -> int:
 
 
 class Chart(Vertical, can_focus=False):
-    """Curves over steps or seconds.
+    """Curves over steps or seconds, or what `x_name` says, under a line with the title.
 
-    Args:
-        title: what is drawn, in the line above.
-        percent: whether values are shares in [0, 1].
-        x_name: what lies along the bottom.
-        bounds: lowest and highest value; by the curves without it.
+    With `percent`, values are shares in [0, 1]; without `bounds`, lowest and highest value are the curves' own.
     """
 
     DEFAULT_CSS = """

@@ -13,10 +13,7 @@ from tui.widgets.fields import FieldRow
 def about_field(row: FieldRow, before: str, preset: str) -> Text:
     """Returns what there is to know of a setting: its option, what it may be, its help, known values.
 
-    Args:
-        row: the setting's row.
-        before: its text in the preset, or its default.
-        preset: the chosen preset, or nothing.
+    `before` is its text in the chosen preset, or its default where none is chosen.
     """
     item = row.item
     text = Text()

@@ -75,13 +75,7 @@ class SuggestingInput(Input):
 
 
 class FieldRow(Vertical):
-    """A setting in the form.
-
-    Args:
-        item: the setting.
-        text: what stands there.
-        known: what it may well be.
-    """
+    """A setting in the form, with the text that stands there, and values that are known."""
 
     DEFAULT_CSS = """
     FieldRow { height: auto; border-left: blank; }

@@ -35,12 +35,7 @@ class Word(Static):
 
 
 class ClassChoice(ModalScreen[int | None]):
-    """A list of classes; dismisses with the place of the chosen one, or None for escape.
-
-    Args:
-        names: what there is to choose from.
-        place: where the cursor begins.
-    """
+    """A list of classes, with the cursor at a place; dismisses with the place of the chosen one, or None for escape."""
 
     DEFAULT_CSS = """
     ClassChoice { align: center middle; }

@@ -41,11 +41,7 @@ def bars(values: Sequence[float | None], top: float, width: int, height: int) ->
 
 
 class Meter(Widget):
-    """One figure with its history, in as many lines as its style says.
-
-    Args:
-        label: what it is.
-    """
+    """One figure with its history, in as many lines as its style says."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"meter--bar"}
     DEFAULT_CSS = """
