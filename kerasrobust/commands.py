@@ -22,9 +22,8 @@ class Command:
     Attributes:
         config: `module:Class` of its settings. The module must not import TensorFlow.
         job: `module:Class` of a `jobs.job.Job`, which the engine runs in a folder of its own.
-        answer: instead of a job, `module:function` that prints something at once and returns the exit status. It needs
-            neither a run nor TensorFlow.
-        in_form: whether the form of a new run offers it.
+        answer: instead of a job, `module:function` that prints something at once, without a run or TensorFlow, and
+            returns the exit status.
     """
 
     config: str

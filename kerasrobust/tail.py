@@ -15,7 +15,6 @@ class Piece:
     """What was read in one go.
 
     Attributes:
-        events: in the file's order.
         skipped: lines that aren't events of this version.
         restarted: whether the file was replaced or cut short, so that everything read earlier is void.
         more: whether there is more to read at once.
@@ -29,12 +28,7 @@ class Piece:
 
 @dataclass
 class Tail:
-    """Follows a file of events while somebody writes it, a piece at a time.
-
-    Attributes:
-        path: the file, which may not exist yet.
-        offset: up to where it has been read, in bytes.
-    """
+    """Follows a file of events, which may not exist yet, while somebody writes it; read up to `offset`, in bytes."""
 
     path: Path
     offset: int = 0

@@ -73,10 +73,8 @@ class LocalServer(Server):
         super().__init__(command, host=ADDRESS, port=port, title="kerasrobust")
         self.token = token
         # A browser leaves out the port of plain HTTP.
-        self._hosts = {f"{name}{ending}" for name in (ADDRESS, "localhost") for ending in self._endings()}
-
-    def _endings(self) -> tuple[str, ...]:
-        return (f":{self.port}", "") if self.port == 80 else (f":{self.port}",)
+        ports = (f":{port}", "") if port == 80 else (f":{port}",)
+        self._hosts = {f"{name}{end}" for name in (ADDRESS, "localhost") for end in ports}
 
     @property
     def address(self) -> str:

@@ -21,10 +21,8 @@ class Dataset:
 
     Attributes:
         name: the name that it was loaded by.
-        split: which part of it this is.
         images: as they were stored: (N, H, W, C), uint8 or float32 in [0, 1].
-        labels: (N,), int64, in 0 ... `classes` - 1.
-        class_names: one name for each class, in the order of the labels.
+        labels: (N,), int64, in 0 ... `classes` - 1, the order of `class_names`.
         synthetic: whether a program drew the images; results on them say so.
 
     Example:

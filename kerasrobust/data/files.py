@@ -41,25 +41,22 @@ def load_arrays(name: str, split: str, **unused: Any) -> Dataset:
 
 
 def _from_arrays(name: str, arrays: Any, split: str) -> Dataset:
-    arrays_xy = [arrays[key] for key in ("x", "y") if key in arrays]
-    if len(arrays_xy) < 2 or not all(hasattr(array, "ndim") for array in arrays_xy):  # HDF5 groups have none.
+    found = [arrays[key] for key in ("x", "y") if key in arrays]
+    if len(found) < 2 or not all(hasattr(array, "ndim") for array in found):  # HDF5 groups have none.
         raise InputError(
             f"Expected arrays 'x' (images) and 'y' (labels). Received: {', '.join(sorted(arrays)) or 'none'} "
             f"in {name!r}. Rename or add them."
         )
-    stored, labels = arrays_xy[0], arrays_xy[1][()]
+    stored, labels = found[0], found[1][()]
     count = len(stored) if stored.ndim else 0
     labels = checked_labels(name, labels, count)
-    images = []
     parts = parts_of(split, dict.fromkeys(("all", "train", "test"), count))
-    for _, first, end in parts:
-        part, _ = checked(name, stored[first:end], labels[first:end], first)
-        images.append(part)
+    read = [checked(name, stored[first:end], labels[first:end], first) for _, first, end in parts]
     return Dataset(
         name=name,
         split=split,
-        images=np.concatenate(images),
-        labels=np.concatenate([labels[first:end] for _, first, end in parts]),
+        images=np.concatenate([images for images, _ in read]),
+        labels=np.concatenate([labels for _, labels in read]),
         class_names=tuple(str(label) for label in range(labels.max() + 1)),
     )
 

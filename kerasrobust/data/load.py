@@ -1,11 +1,6 @@
 """Labelled images: TFDS sets, files, image folders and the embedded set, checked, in memory as they were stored.
 
 TensorFlow and TFDS are imported only by the functions that need them.
-
-Example:
-    >>> x, y = load_data("shapes", split="test[:100]")
-    >>> x.shape, str(x.dtype), str(y.dtype)
-    ((100, 32, 32, 3), 'float32', 'int64')
 """
 
 from __future__ import annotations
@@ -30,18 +25,18 @@ def load_dataset(
             floating in [0, 1], (N, H, W, C) or (N, H, W), and `y`, integers, (N,); the path of a folder with one
             sub-folder of images for each class (`./mnist` is a folder, `mnist` the set of TFDS); or any
             image-classification set of TFDS (`cifar10`, `cifar10_corrupted/fog_3`), downloaded if not in `data_dir`.
-        split: As in TFDS: `test`, `train[:90%]`, `test[-500:]+train[:500]`. Files and folders have one part, which goes
+        split: as in TFDS: `test`, `train[:90%]`, `test[-500:]+train[:500]`. Files and folders have one part, which goes
             by `train`, `test` and `all`; a folder's images are put into a fixed random order before a slice is taken.
             Slices of `shapes` may go past its usual 10,000 and 2,000 images: there are always more.
-        data_dir: Where TFDS keeps its sets; by default, the variable TFDS_DATA_DIR or TFDS's own folder.
-        seed: Of generated pictures; stored ones are the same for every seed.
-        emit: Gets a download's progress events.
+        data_dir: where TFDS keeps its sets; by default, the variable TFDS_DATA_DIR or TFDS's own folder.
+        seed: of generated pictures; stored ones are the same for every seed.
+        emit: gets a download's progress events.
 
     Returns:
         The data set, checked: labels are class indices, images have one size and values in their range.
 
     Raises:
-        InputError: The name, the split or the stored data can't be used, or a download isn't possible.
+        InputError: if the name, the split or the stored data can't be used, or a download isn't possible.
 
     Example:
         >>> dataset = load_dataset("shapes", "train[:20%]")
@@ -55,10 +50,7 @@ def load_dataset(
 
 
 def load_data(name: str, split: str = "test", *, data_dir: str | Path | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Returns images (float32 in [0, 1], (N, H, W, C)) and labels (int64, (N,)); arguments as of `load_dataset`.
-
-    Raises:
-        InputError: As `load_dataset`.
+    """Returns images (float32 in [0, 1], (N, H, W, C)) and labels (int64, (N,)); all else as of `load_dataset`.
 
     Example:
         >>> x, y = load_data("cifar10", split="test[:1000]")

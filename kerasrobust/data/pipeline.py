@@ -37,7 +37,7 @@ def train_pipeline(dataset: Dataset, batch_size: int, *, seed: int, augment: boo
         Pairs of images, float32 in [0, 1], (batch_size, H, W, C), and labels, int64, (batch_size,).
 
     Raises:
-        InputError: The batch size is below 1.
+        InputError: for a batch size below 1.
 
     Example:
         >>> batches = train_pipeline(load_dataset("shapes", "train[:512]"), 128, seed=0)

@@ -119,16 +119,16 @@ def generate(count: int, seed: int, *, start: int = 0) -> tuple[np.ndarray, np.n
     """Draws pictures `start` ... `start + count - 1` of an endless sequence that the seed gives.
 
     Args:
-        count: How many, at least 1.
-        seed: Not negative. Seeds differ in their pictures, never in what a class looks like.
-        start: Where in the sequence, not negative.
+        count: how many, at least 1.
+        seed: not negative. Seeds differ in their pictures, never in what a class looks like.
+        start: where in the sequence, not negative.
 
     Returns:
         The pictures, uint8, (count, 32, 32, 3), and their labels, int64, (count,), 0 ... 9. Of each 500 from a
         multiple of 500 on, every class has 50.
 
     Raises:
-        InputError: A number is out of its range.
+        InputError: for a number out of its range.
 
     Example:
         >>> images, labels = generate(10, seed=0, start=90)
@@ -142,9 +142,8 @@ def generate(count: int, seed: int, *, start: int = 0) -> tuple[np.ndarray, np.n
         )
     blocks = [_block(seed, block) for block in range(start // BLOCK, (start + count - 1) // BLOCK + 1)]
     part = slice(start % BLOCK, start % BLOCK + count)
-    return np.concatenate([images for images, _ in blocks])[part], np.concatenate([labels for _, labels in blocks])[
-        part
-    ]
+    images, labels = (np.concatenate(kind) for kind in zip(*blocks, strict=True))
+    return images[part], labels[part]
 
 
 def _block(seed: int, block: int) -> tuple[np.ndarray, np.ndarray]:
@@ -201,18 +200,10 @@ def load(name: str, split: str, *, seed: int = 0, **unused: Any) -> Dataset:
     """Draws a split; see `load.load_dataset`."""
     # Two sequences of pictures for each seed, so that no part, however long, meets the other.
     sequences = {"train": 2 * seed, "test": 2 * seed + 1}
-    drawn = [
-        generate(end - first, sequences[part], start=first)
-        for part, first, end in parts_of(split, SIZES, endless=True)
-    ]  # fmt: skip
-    return Dataset(
-        name=name,
-        split=split,
-        images=np.concatenate([images for images, _ in drawn]),
-        labels=np.concatenate([labels for _, labels in drawn]),
-        class_names=CLASS_NAMES,
-        synthetic=True,
-    )
+    parts = parts_of(split, SIZES, endless=True)
+    drawn = [generate(end - first, sequences[part], start=first) for part, first, end in parts]
+    images, labels = (np.concatenate(kind) for kind in zip(*drawn, strict=True))
+    return Dataset(name=name, split=split, images=images, labels=labels, class_names=CLASS_NAMES, synthetic=True)
 
 
 SOURCE = Source(takes=lambda name: name == "shapes", load=load)

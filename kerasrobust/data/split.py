@@ -12,15 +12,15 @@ def parts_of(split: str, sizes: Mapping[str, int], *, endless: bool = False) -> 
     """Reads a split in TFDS's notation.
 
     Args:
-        split: For instance `train[10%:]`, `test[:100]+train[-50:]`; `[:100]` is `all[:100]`.
-        sizes: How many examples each named part has; percentages are of these, rounded to the nearest example.
-        endless: Whether a slice may go past its part's size.
+        split: for instance `train[10%:]`, `test[:100]+train[-50:]`; `[:100]` is `all[:100]`.
+        sizes: how many examples each named part has; percentages are of these, rounded to the nearest example.
+        endless: whether a slice may go past its part's size.
 
     Returns:
         For each term the part's name, the first example, and the one after the last.
 
     Raises:
-        InputError: The split is malformed or empty, goes past the end, or names an unknown part.
+        InputError: if the split is malformed or empty, goes past the end, or names an unknown part.
 
     Example:
         >>> parts_of("test[:25%]+train[-5:]", {"train": 100, "test": 80})

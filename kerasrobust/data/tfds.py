@@ -21,7 +21,7 @@ from kerasrobust.data.dataset import Dataset, Source, checked, first_line
 from kerasrobust.data.pipeline import unwatched
 from kerasrobust.data.split import empty_split
 from kerasrobust.errors import InputError, unknown_name
-from kerasrobust.events import Emit, Event, Log, Progress
+from kerasrobust.events import Emit, Log, Progress
 
 PROBE_SECONDS = 8.0  # TFDS tries for minutes where there is no network.
 READING_BATCH = 1024
@@ -140,23 +140,15 @@ def _download(tfds: Any, name: str, builder: Any, emit: Emit | None) -> None:
         )
     root = Path(builder.data_dir).parents[builder.info.full_name.count("/")]
     folder = root / "downloads"
-    emit = emit or _discard
+    emit = emit or (lambda event: None)
     emit(Log(level="info", message=f"Downloading {name} to {root}."))
     try:
-        _watched(
-            lambda: builder.download_and_prepare(download_dir=str(folder)),
-            folder,
-            sum(info.size for info in urls.values()) or None,
-            emit,
-        )
+        total = sum(info.size for info in urls.values()) or None
+        _watched(lambda: builder.download_and_prepare(download_dir=str(folder)), folder, total, emit)
     except (OSError, ValueError, AssertionError, ImportError, tfds.download.DownloadError) as error:
         raise InputError(
             f"Expected a download of {name!r} to {root}. Received: {first_line(error)}. {instead}, or try again."
         ) from error
-
-
-def _discard(event: Event) -> None:
-    """The emit of a caller that wants no events."""
 
 
 def _watched(work: Callable[[], None], folder: Path, total: int | None, emit: Emit) -> None:

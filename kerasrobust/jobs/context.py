@@ -21,8 +21,6 @@ class Context:
     """What the steps of a run share.
 
     Attributes:
-        config: the settings.
-        run: the run's folder.
         watch: called with every event after it was written.
         should_stop: whether the person asked to stop.
         versions: of Python and the packages that figures depend on.

@@ -101,12 +101,7 @@ def run(config: RunConfig, emit: Emit, should_stop: Callable[[], bool] = lambda:
 
 
 def _begin(context: Context) -> None:
-    """Emits what runs, and on what; prepares the device.
-
-    Raises:
-        InputError: where the device isn't there.
-        Cancelled: where the person has asked to stop already.
-    """
+    """Emits what runs, and on what; prepares the device."""
     context.emit(
         RunStarted(
             run=context.run.name,

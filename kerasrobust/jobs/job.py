@@ -12,11 +12,7 @@ C = TypeVar("C", bound=RunConfig)
 
 
 class Job(ABC, Generic[C]):
-    """The work of one command.
-
-    Attributes:
-        context: what the run has: folder, events, stages.
-        config: the settings.
+    """The work of one command, by its settings; `context` is what the run has: folder, events, stages.
 
     Example:
         class CountJob(Job[CountConfig]):

@@ -64,8 +64,7 @@ class Paired:
 
     Attributes:
         examples: how many images both attacked.
-        only_first: those that only the first run's model gets wrong under attack.
-        only_second: those that only the second's does.
+        only_first: those that only the first run's model gets wrong under attack; `only_second` likewise.
         p_value: of McNemar's exact test, two-sided: how probable counts as unequal as these are where both models are
             equally robust.
         difference: robust accuracy of the first minus that of the second, on these images.
@@ -79,11 +78,7 @@ class Paired:
 
 
 def paired(first: Path, second: Path) -> Paired | None:
-    """Compares two runs image by image; None where their `examples.h5` hold others, or one has none.
-
-    Args:
-        first: folder of an attack's or a training's run.
-        second: likewise.
+    """Compares two runs of attacks or trainings image by image; None if their `examples.h5` lack or hold others.
 
     Raises:
         InputError: for a damaged file.

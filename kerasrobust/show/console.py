@@ -82,8 +82,8 @@ class ConsoleRenderer:
     """Draws events as they come; a context manager, and an `Emit` inside it.
 
     Args:
-        console: Where to draw; standard output by default.
-        quiet: Only the tables, the result and what is wrong.
+        console: where to draw; standard output by default.
+        quiet: only the tables, the result and what is wrong.
 
     Example:
         >>> with ConsoleRenderer() as renderer:  # doctest: +SKIP
@@ -142,7 +142,7 @@ class ConsoleRenderer:
             case events.Progress():
                 self._progress(event)
             case events.Metrics():
-                self._metrics(event)
+                self._say_epoch(self._epochs.add(event))
             case events.AttackStarted():
                 self._start_attack(event)
             case events.AttackProgress():
@@ -203,12 +203,8 @@ class ConsoleRenderer:
             rate = (done - track.start) / elapsed
         if seconds_left is None and rate and total is not None:
             seconds_left = (total - done) / rate
-        pace = "  ".join(
-            [
-                *([_rate(rate, unit)] if rate else []),
-                *([f"{format_seconds(seconds_left)} left"] if seconds_left is not None else []),
-            ]
-        )
+        left = "" if seconds_left is None else f"{format_seconds(seconds_left)} left"
+        pace = "  ".join(filter(None, (_rate(rate, unit) if rate else "", left)))
         if self._bars is not None and track.bar is not None:
             self._bars.update(track.bar, description=title, completed=done, total=total, counts=counts, pace=pace)
         elif self._last_line is not None and event.time - self._last_line >= PLAIN_PERIOD:
@@ -251,9 +247,6 @@ class ConsoleRenderer:
         self._attacks.append(event)
         self._narrate(event, indent="  ")
 
-    def _metrics(self, event: events.Metrics) -> None:
-        self._say_epoch(self._epochs.add(event))
-
     def _say_epoch(self, lines: Iterable[str]) -> None:
         for line in lines:
             self._say(f"  {line}", "" if line.startswith("epoch") else "dim")
@@ -268,12 +261,9 @@ class ConsoleRenderer:
         self._say_epoch(self._epochs.end())
         for stage, _ in list(self._tracks):
             self._drop(stage)
-        table = None
-        if self._rows:
-            table = study_table(self._rows, synthetic=self._synthetic)
-        elif self._attacks:
-            table = attack_table(self._attacks, synthetic=self._synthetic)
-        if table is not None:
+        if self._rows or self._attacks:
+            rows, attacks, synthetic = self._rows, self._attacks, self._synthetic
+            table = study_table(rows, synthetic=synthetic) if rows else attack_table(attacks, synthetic=synthetic)
             table.padding = (0, 1) if self._wide else 0
             self.console.print(table)
         self._narrate(event, _STATUS_STYLES[event.status], even_if_quiet=True)

@@ -50,10 +50,9 @@ class Index:
 
     Attributes:
         y: int64 (N,), the true classes.
-        prediction: int64 (N,), what the model says of the image.
-        prediction_adv: int64 (N,), what it says after the attack.
+        prediction: int64 (N,), what the model says of the image; `prediction_adv`, after the attack.
         confidence: float32 (N,), the probability that it gives to `prediction`; NaN in files of older runs.
-        confidence_adv: float32 (N,), the same of `prediction_adv`.
+            `confidence_adv` is that of `prediction_adv`.
         success: bool (N,), wrong after the attack, also where it was wrong from the start.
         correct_rate: float64 (N,), share of passes that are right after the attack.
         distance: float32 (N,), in `norm`.
@@ -119,7 +118,7 @@ def write_examples(
     """Writes a file of examples under a temporary name and renames it.
 
     Args:
-        path: the file, ending in `.h5`; its folder is made where it isn't there.
+        path: the file, ending in `.h5`; its folder is made if needed.
         parts: one mapping an attack: `x`, `x_adv`, `COLUMNS`, `confidence`, `confidence_adv` as arrays of N entries,
             `attack` (its name), `epsilon` (or None) and `eot`, for all examples or one each.
         model: the model's name.

@@ -125,15 +125,10 @@ def _page(result: Mapping[str, Any], examples: Sequence[ExampleStrip], **given: 
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {
-        "accuracy": figures.format_accuracy,
+    plain = ("accuracy", "distance", "epsilon", "interval", "norm", "published")
+    environment.filters |= {name: getattr(figures, f"format_{name}") for name in plain} | {
         "attack": figures.attack_name,
         "grouped": lambda value: "" if value is None else f"{value:,}",
-        "distance": figures.format_distance,
-        "epsilon": figures.format_epsilon,
-        "interval": figures.format_interval,
-        "norm": figures.format_norm,
-        "published": figures.format_published,
         "seconds": lambda value: "" if value is None else figures.format_seconds(value),
     }
     run = {key: result[key] for key in _RUN if result.get(key) is not None}

@@ -17,11 +17,8 @@ SYNTHETIC = "Synthetic data: generated shapes, not photographs. The figures say 
 def study_table(rows: Iterable[Row], *, synthetic: bool) -> Table:
     """Returns the study's table: one section per network, published figures beside.
 
-    An epsilon of another norm than Linf carries its norm (`0.5 L2`). The table fits 80 columns.
-
-    Args:
-        rows: Rows of a study; accuracies and intervals in [0, 1].
-        synthetic: Whether the figures come from generated data; the caption then says so.
+    An epsilon of another norm than Linf carries its norm (`0.5 L2`). The table fits 80 columns; its caption says if the
+    data are synthetic.
 
     Example:
         >>> row = Row(model="lenet", training="standard", randomized=False, accuracy=0.66)

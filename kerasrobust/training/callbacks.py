@@ -19,13 +19,7 @@ METRICS_SECONDS = 1.0
 
 
 class EventCallback(keras.callbacks.Callback):
-    """Tells progress and metrics as events, and raises `Cancelled` after the batch in which `should_stop` says so.
-
-    Args:
-        emit: where events go.
-        should_stop: asked after each batch.
-        steps_per_epoch: training steps in an epoch.
-    """
+    """Emits progress and metrics, and raises `Cancelled` after the batch in which `should_stop` says so."""
 
     def __init__(self, emit: Emit, should_stop: Callable[[], bool], steps_per_epoch: int) -> None:
         super().__init__()
@@ -35,7 +29,7 @@ class EventCallback(keras.callbacks.Callback):
         self._epoch = 0
         self._done_before: int | None = None
         self._began = time.monotonic()
-        self._told = self._measured = 0.0
+        self._emitted = self._measured = 0.0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._epoch = epoch
@@ -43,23 +37,16 @@ class EventCallback(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         self._check()
         now = time.monotonic()
-        if now - self._told < PROGRESS_SECONDS:
+        if now - self._emitted < PROGRESS_SECONDS:
             return
-        self._told = now
+        self._emitted = now
         total = self._steps_per_epoch * self.params["epochs"]
         done = self._epoch * self._steps_per_epoch + batch + 1
         if self._done_before is None:  # Tracing took most of the first step: the clock starts after it.
             self._done_before, self._began = done, now
         rate = (done - self._done_before) / (now - self._began) if now > self._began else 0.0
-        self._emit(
-            Progress(
-                unit="step",
-                done=done,
-                total=total,
-                rate=rate or None,
-                seconds_left=(total - done) / rate if rate else None,
-            )
-        )
+        left = (total - done) / rate if rate else None
+        self._emit(Progress(unit="step", done=done, total=total, rate=rate or None, seconds_left=left))
         if logs and now - self._measured >= METRICS_SECONDS:
             self._measured = now
             self._emit(Metrics(step=done, epoch=self._epoch + 1, values=_plain(logs), split="train"))
@@ -118,10 +105,7 @@ class BestEpoch(keras.callbacks.Callback):
 
 
 class OverfittingAlarm(keras.callbacks.Callback):
-    """Warns when adversarial training overfits catastrophically: it fools its own attack, and PGD gets through.
-
-    Args:
-        emit: where the finding goes, once.
+    """Warns once when adversarial training overfits catastrophically: it fools its own attack, and PGD gets through.
 
     Reference: Wong et al. 2020, section 5.4.
     """
@@ -130,11 +114,11 @@ class OverfittingAlarm(keras.callbacks.Callback):
         super().__init__()
         self._emit = emit
         self._best = 0.0
-        self._told = False
+        self._emitted = False
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         trained, validated = (logs or {}).get("robust_accuracy"), (logs or {}).get("val_robust_accuracy")
-        if trained is None or validated is None or self._told:
+        if trained is None or validated is None or self._emitted:
             return
         # During warm-up the training attack is weaker than that of the validation, so the two say nothing together.
         if int(self.model.optimizer.iterations) < self.model.objective.warmup_steps:
@@ -142,7 +126,7 @@ class OverfittingAlarm(keras.callbacks.Callback):
         self._best = max(self._best, float(validated))
         # Half of the best so far is far outside of what epochs differ by; the training attack must not agree with it.
         if self._best >= 0.1 and validated < 0.5 * self._best and trained > 2 * validated:
-            self._told = True
+            self._emitted = True
             self._emit(
                 Finding(
                     code="catastrophic-overfitting",

@@ -95,16 +95,8 @@ def of(classifier: Classifier, precision: str, x: np.ndarray) -> Classifier:
     Its `slack` is the margin error: by how much the two disagree about the margins of a few of the images, 0 for none.
     An example that falls by less hasn't fallen for certain.
 
-    Args:
-        classifier: the model as it was given, in float32.
-        precision: see `chosen_precision`.
-        x: float32 (N, H, W, C), the images to come.
-
-    Returns:
-        The twin, with the weights of now; `classifier` itself in float32.
-
-    Raises:
-        InputError: for an unknown precision, or a model that can't be rebuilt.
+    It has the weights of now; for "float32" it is `classifier` itself. Arguments and errors are those of
+    `chosen_precision`.
 
     Example:
         >>> crafting = twins.of(as_classifier(model), "bfloat16", x)

@@ -65,7 +65,7 @@ class Overviews:
         for path in list_runs(self.runs_dir):
             with contextlib.suppress(OSError):  # Removed since it was listed.
                 files = (path / name for name in ("config.json", "events.jsonl", "result.json"))
-                stamp = (is_locked(path), *map(_stamp, files))
+                stamp = (is_locked(path), *map(stamp_of, files))
                 before = self._known.get(path)
                 if before and before[0] == stamp:
                     found[path] = before
@@ -93,7 +93,8 @@ class Overviews:
         return overview(path, config, state, result, running=running)
 
 
-def _stamp(path: Path) -> tuple[int, int] | None:
+def stamp_of(path: Path) -> tuple[int, int] | None:
+    """Returns what changes when a file does; None if it isn't there."""
     try:
         status = os.stat(path)
     except OSError:
@@ -139,7 +140,7 @@ def accuracies(result: Result) -> tuple[Accuracies, Accuracies]:
     """
     if result.rows is not None:
         return of_rows(result.rows)
-    return _one(result.clean_accuracy), _one(result.robust_accuracy)
+    return one(result.clean_accuracy), one(result.robust_accuracy)
 
 
 def of_rows(rows: Sequence[Row]) -> tuple[Accuracies, Accuracies]:
@@ -147,13 +148,14 @@ def of_rows(rows: Sequence[Row]) -> tuple[Accuracies, Accuracies]:
     radius = reference_epsilon(rows)
     clean, robust = [], []
     for group in by_network(rows).values():
-        clean += [value for row in group if row.attack is None for value in _one(row.accuracy)]
-        attacked = [value for row in group if row.attack and row.epsilon == radius for value in _one(row.accuracy)]
+        clean += [value for row in group if row.attack is None for value in one(row.accuracy)]
+        attacked = [value for row in group if row.attack and row.epsilon == radius for value in one(row.accuracy)]
         robust += [min(attacked)] if attacked else []
     return _range(clean), _range(robust)
 
 
-def _one(value: float | None) -> Accuracies:
+def one(value: float | None) -> Accuracies:
+    """Returns an accuracy as a range; none for what can't be one."""
     return () if value is None or not 0 <= value <= 1 else (value,)
 
 
@@ -172,7 +174,7 @@ def latest(state: RunState, *, study: bool) -> tuple[Accuracies, Accuracies]:
     for (_, split, name), series in state.series.items():
         if split == "validation":
             last[name] = series.ys[-1]
-    return _one(last.get("accuracy")), _one(last.get("robust_accuracy"))
+    return one(last.get("accuracy")), one(last.get("robust_accuracy"))
 
 
 def at_work(state: RunState) -> tuple[float | None, float | None]:

@@ -14,7 +14,7 @@ from kerasrobust.runs import list_models, read_card, read_json
 from kerasrobust.show.charts import Line, Point, panels, point_at
 from kerasrobust.show.figures import by_network
 from tui.read.cards import SavedModel, plain
-from tui.read.overview import Accuracies, Overview, Overviews, of_rows
+from tui.read.overview import Accuracies, Overview, Overviews, accuracies, one, stamp_of
 from tui.read.settings import settings
 
 _ENDS = {
@@ -83,14 +83,11 @@ class Subjects:
             found[overview.path] = before if same and before else (overview, run_subject(overview))
         for path in list_models(self.models_dir):
             title = f"{path.name} (model)" if path.name in names else path.name
-            try:
-                status = (path / "card.json").stat()
-            except OSError:  # Removed since it was listed.
-                continue
-            stamp = title, status.st_mtime_ns, status.st_size
+            now = title, stamp_of(path / "card.json")
             before = self._known.get(path)
-            same = before is not None and before[0] == stamp
-            found[path] = before if same and before else (stamp, model_subject(path, title))
+            same = before is not None and before[0] == now
+            if now[1] is not None:  # Else removed since it was listed.
+                found[path] = before if same and before else (now, model_subject(path, title))
         self._known = found
         return [subject for _, subject in found.values()]
 
@@ -110,10 +107,8 @@ def run_subject(overview: Overview) -> Subject:
     made = _with_figures(bare, result, _settings(read_json(path / "config.json") or {}))
     if all(row.accuracy is None for row in made.rows):
         return dataclasses.replace(bare, problem="Its result.json has no figures, or was not written by kerasrobust.")
-    if result.rows is not None:
-        clean, robust = of_rows(result.rows)
-        return dataclasses.replace(made, is_study=True, clean=clean, robust=robust)
-    return dataclasses.replace(made, clean=_one(result.clean_accuracy), robust=_one(result.robust_accuracy))
+    clean, robust = accuracies(result)
+    return dataclasses.replace(made, is_study=result.rows is not None, clean=clean, robust=robust)
 
 
 def model_subject(path: Path, title: str) -> Subject:
@@ -128,11 +123,7 @@ def model_subject(path: Path, title: str) -> Subject:
     settings = _settings({**card.training, "kind": "train"})
     made = _with_figures(bare, card, {key: value for key, value in settings.items() if key in card.training})
     robust, _ = SavedModel(path, "", card, 0).robust
-    return dataclasses.replace(made, clean=_one(card.clean_accuracy), robust=_one(robust))
-
-
-def _one(value: float | None) -> Accuracies:
-    return () if value is None else (value,)
+    return dataclasses.replace(made, clean=one(card.clean_accuracy), robust=one(robust))
 
 
 def _with_figures(bare: Subject, record: Card, settings: Mapping[str, str]) -> Subject:

@@ -93,7 +93,7 @@ class NewRunScreen(MainScreen):
 
     def on_screen_resume(self) -> None:
         for row in self.query(FieldRow):  # Models may have come or gone, and so may runs.
-            row.known = self._known(row.item)
+            row.learn(self._known(row.item))
         self._check()
 
     async def _build(self) -> None:

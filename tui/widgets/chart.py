@@ -234,11 +234,9 @@ class Chart(Vertical, can_focus=False):
             line.append(
                 f"{'  ' if line else ''}{curve.sign or '━'} {curve.label} ", f"not bold {self.colour(curve.colour)}"
             )
-            line.append(self.written(curve.ys[place]), "not bold")
+            value = curve.ys[place]
+            line.append(format_accuracy(value) if self.percent else f"{value:.4g}", "not bold")
         self.query_one(Static).update(line)
-
-    def written(self, value: float) -> str:
-        return format_accuracy(value) if self.percent else f"{value:.4g}"
 
     def action_cursor(self, direction: int) -> None:
         """Moves the cursor by a fiftieth of what is shown; 0 takes it away."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from rich.text import Text
@@ -87,20 +88,19 @@ class FieldRow(Vertical):
     FieldRow .said.shown { display: block; }
     """
 
+    @dataclass(eq=False)
     class Changed(Message):
         """Somebody has changed the setting."""
 
-        def __init__(self, name: str, text: str) -> None:
-            super().__init__()
-            self.name = name
-            self.text = text
+        name: str
+        text: str
 
     def __init__(self, item: Field, text: str, known: Sequence[str] = ()) -> None:
         super().__init__(id=f"field-{item.name}")
         self.item = item
         self._text = text
         self._said = (False, "", "")
-        self._known = known
+        self.known = known
 
     def compose(self) -> ComposeResult:
         with Horizontal():
@@ -116,16 +116,10 @@ class FieldRow(Vertical):
             return Select(pairs, value=self._text, allow_blank=False, compact=True)
         # What is there is kept when somebody comes by with the tabulator and types on.
         empty = "required" if self.item.default is None else "none" if self.item.is_optional else ""
-        return SuggestingInput(self._text, self._known, compact=True, placeholder=empty, select_on_focus=False)
+        return SuggestingInput(self._text, self.known, compact=True, placeholder=empty, select_on_focus=False)
 
-    @property
-    def known(self) -> Sequence[str]:
-        """What it may well be."""
-        return self._known
-
-    @known.setter
-    def known(self, known: Sequence[str]) -> None:
-        self._known = known
+    def learn(self, known: Sequence[str]) -> None:
+        self.known = known
         if isinstance(editor := self.editor, SuggestingInput):
             editor.learn(known)
 
