@@ -47,25 +47,9 @@ NOISE = (0.5, 3.0)  # Standard deviation of a picture's noise, in levels of 255.
 Field = np.ndarray  # (N, 32, 32) float32
 
 
-def _circle(u: Field, v: Field) -> Field:
-    return np.hypot(u, v) - 0.85
-
-
-def _square(u: Field, v: Field) -> Field:
-    return np.maximum(np.abs(u), np.abs(v)) - 0.85
-
-
-def _triangle(u: Field, v: Field) -> Field:
-    return np.maximum(v - 0.65, 0.88 * np.abs(u) - 0.47 * v - 0.48)
-
-
 def _cross(u: Field, v: Field) -> Field:
     across, along = np.minimum(np.abs(u), np.abs(v)), np.maximum(np.abs(u), np.abs(v))
     return np.maximum(across - 0.24, along - 0.95)
-
-
-def _ring(u: Field, v: Field) -> Field:
-    return np.abs(np.hypot(u, v) - 0.75) - 0.22
 
 
 def _star(u: Field, v: Field) -> Field:
@@ -75,41 +59,25 @@ def _star(u: Field, v: Field) -> Field:
     return (np.hypot(u, v) - (1.05 - 0.7 * from_tip)) * 0.6
 
 
-def _bar(u: Field, v: Field) -> Field:
-    return np.maximum(np.abs(u) - 1.0, np.abs(v) - 0.27)
-
-
-def _crescent(u: Field, v: Field) -> Field:
-    return np.maximum(np.hypot(u, v) - 0.95, 0.75 - np.hypot(u, v + 0.5))
-
-
-def _hourglass(u: Field, v: Field) -> Field:
-    return np.maximum((np.abs(u) - np.abs(v)) * 0.7, np.abs(v) - 0.85)
-
-
 def _checker(u: Field, v: Field) -> Field:
     # Two squares that touch at a corner.
     centre = 0.44
-    return (
-        np.minimum(
-            np.maximum(np.abs(u - centre), np.abs(v - centre)), np.maximum(np.abs(u + centre), np.abs(v + centre))
-        )
-        - 0.42
-    )
+    one, other = (np.maximum(np.abs(u + by), np.abs(v + by)) for by in (-centre, centre))
+    return np.minimum(one, other) - 0.42
 
 
 # Name: border (below 0 inside, in units of the shape's radius) and the texture's stripe widths in pixels along x and y,
 # 0 for none. Moved or mirrored, a texture keeps its widths: augmentation leaves the cue alone.
 CLASSES: dict[str, tuple[Callable[[Field, Field], Field], tuple[int, int]]] = {
-    "circle": (_circle, (0, 1)),
-    "square": (_square, (1, 0)),
-    "triangle": (_triangle, (0, 2)),
+    "circle": (lambda u, v: np.hypot(u, v) - 0.85, (0, 1)),
+    "square": (lambda u, v: np.maximum(np.abs(u), np.abs(v)) - 0.85, (1, 0)),
+    "triangle": (lambda u, v: np.maximum(v - 0.65, 0.88 * np.abs(u) - 0.47 * v - 0.48), (0, 2)),
     "cross": (_cross, (2, 0)),
-    "ring": (_ring, (1, 1)),
+    "ring": (lambda u, v: np.abs(np.hypot(u, v) - 0.75) - 0.22, (1, 1)),
     "star": (_star, (2, 2)),
-    "bar": (_bar, (1, 2)),
-    "crescent": (_crescent, (2, 1)),
-    "hourglass": (_hourglass, (0, 4)),
+    "bar": (lambda u, v: np.maximum(np.abs(u) - 1.0, np.abs(v) - 0.27), (1, 2)),
+    "crescent": (lambda u, v: np.maximum(np.hypot(u, v) - 0.95, 0.75 - np.hypot(u, v + 0.5)), (2, 1)),
+    "hourglass": (lambda u, v: np.maximum((np.abs(u) - np.abs(v)) * 0.7, np.abs(v) - 0.85), (0, 4)),
     "checker": (_checker, (4, 0)),
 }
 CLASS_NAMES = tuple(CLASSES)
