@@ -57,7 +57,8 @@ class OverlayPane(PagedPane):
         overlay = self._pages[self._at]
         levels = overlay.norm == "linf"
         text = Text(f"{attack_name(overlay.attack)} {format_norm(overlay.norm)}".strip(), "bold")
-        text.append(f": accuracy over epsilon{' in 1/255' if levels else ''}{self._which()}", "not bold")
+        text.append(f": accuracy over epsilon{' in 1/255' if levels else ''}", "not bold")
+        text.append(self._which(), "not bold")
         line.update(text)
         chart.x_name = "epsilon x 255" if levels else "epsilon"
         chart.show([
