@@ -65,12 +65,8 @@ def load_folder(name: str, split: str, **unused: Any) -> Dataset:
     """Reads a split of a folder of images; see `load.load_dataset`."""
     folder = Path(name).expanduser()
     classes = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    files = [
-        (file, label)
-        for label, entry in enumerate(classes)
-        for file in sorted(entry.iterdir())
-        if file.suffix.lower() in IMAGE_FILES
-    ]
+    entries = [(file, label) for label, inside in enumerate(classes) for file in sorted(inside.iterdir())]
+    files = [(file, label) for file, label in entries if file.suffix.lower() in IMAGE_FILES]
     if not files:
         raise InputError(
             f"Expected a folder with a sub-folder of images ({', '.join(IMAGE_FILES)}) for each class. "

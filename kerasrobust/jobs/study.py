@@ -148,14 +148,8 @@ class StudyJob(Job[StudyConfig]):
         randomized = recipe.randomize is not None
         network = (recipe.model, recipe.training, randomized)
         common: dict[str, Any] = {"model": recipe.model, "training": recipe.training, "randomized": randomized}
-        rows = [
-            Row(
-                **common,
-                accuracy=evaluation.clean_accuracy,
-                interval=list(evaluation.clean_interval),
-                published=PUBLISHED.get((*network, None)),
-            )
-        ]
+        published, interval = PUBLISHED.get((*network, None)), list(evaluation.clean_interval)
+        rows = [Row(**common, accuracy=evaluation.clean_accuracy, interval=interval, published=published)]
         for report in evaluation.attacks:
             attack = report.attack
             eot = attack.eot if randomized else None

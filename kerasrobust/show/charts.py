@@ -89,14 +89,8 @@ def _lines(lines: Mapping[_Key, Mapping[float, Point]], order: Sequence[str]) ->
             words.append(f"{steps} steps")
         if len({other for _, other in own}) > 1 or (eot or 1) > 1:
             words.append("no EOT" if (eot or 1) == 1 else f"EOT {eot}")
-        made.append(
-            Line(
-                label=", ".join(words),
-                series=order.index(name),
-                variant=own.index((steps, eot)),
-                points=[points[epsilon] for epsilon in sorted(points)],
-            )
-        )
+        variant, curve = own.index((steps, eot)), [points[epsilon] for epsilon in sorted(points)]
+        made.append(Line(label=", ".join(words), series=order.index(name), variant=variant, points=curve))
     return made
 
 
@@ -104,10 +98,7 @@ def curve_panel(attacks: Iterable[AttackEntry]) -> list[Panel]:
     """Returns one panel a norm with the curves of a run's minimum-norm attacks."""
     found: dict[str, Panel] = {}
     for number, attack in enumerate(attacks):
-        points = [
-            Point(epsilon=epsilon, accuracy=accuracy, interval=(low, high))
-            for epsilon, accuracy, low, high in attack.curve
-        ]
+        points = [Point(epsilon=at, accuracy=share, interval=(low, high)) for at, share, low, high in attack.curve]
         if points and points[-1].epsilon > 0:
             panel = found.setdefault(attack.norm, Panel(attack="smallest distance", norm=attack.norm))
             panel.lines.append(Line(label=figures.attack_name(attack.name), series=number, variant=0, points=points))

@@ -106,9 +106,10 @@ class ConsoleRenderer:
     def __enter__(self) -> ConsoleRenderer:
         """Starts the bars where there is a terminal to draw them on."""
         if self.console.is_terminal and not self.console.is_dumb_terminal and not self.quiet:
+            # Titles give way to the figures: a stage's was printed in full when it began.
+            title = Column(max_width=48 if self._wide else 18, no_wrap=True, overflow="ellipsis")
             self._bars = Bars(
-                # Titles give way to the figures: a stage's was printed in full when it began.
-                TextColumn("{task.description}", markup=False, table_column=_column(48 if self._wide else 18)),
+                TextColumn("{task.description}", markup=False, table_column=title),
                 BarColumn(bar_width=30 if self._wide else 10),
                 TextColumn("{task.fields[counts]}", markup=False),
                 TextColumn("{task.fields[pace]}", style="dim", markup=False),
@@ -267,10 +268,6 @@ class ConsoleRenderer:
             table.padding = (0, 1) if self._wide else 0
             self.console.print(table)
         self._narrate(event, _STATUS_STYLES[event.status], even_if_quiet=True)
-
-
-def _column(width: int) -> Column:
-    return Column(max_width=width, no_wrap=True, overflow="ellipsis")
 
 
 def _values(name: str, train: float | None, validation: float | None) -> str:

@@ -93,11 +93,7 @@ class ChoosePane(Vertical):
 
     def _fill(self) -> None:
         fits = self.query_one(Search).fits
-        self._shown = [
-            subject
-            for subject in self._subjects
-            if fits(f"{subject.title} {subject.kind} {subject.data} {subject.state}")
-        ]
+        self._shown = [item for item in self._subjects if fits(f"{item.title} {item.kind} {item.data} {item.state}")]
         bring_up_to_date(self.table, {str(subject.path): self._cells(subject) for subject in self._shown})
         self._explain()
 

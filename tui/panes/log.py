@@ -77,13 +77,10 @@ class LogPane(Vertical):
         self.query_one(Static).update("  ".join(word for word in words if word))
 
     def _written_as(self, lines: Iterable[Line]) -> list[str]:
+        fits = self.query_one(Search).fits
         shown = [line for line in lines if not self._warnings or line.severity != "info"]
-        texts = [f"{'' if line.severity == 'info' else line.severity + ': '}{line.text}" for line in shown]
-        return [
-            f"{clock_text(line.time)}  {' '.join(text.split())}"
-            for line, text in zip(shown, texts, strict=True)
-            if self.query_one(Search).fits(text)
-        ]
+        texts = [(line, line.text if line.severity == "info" else f"{line.severity}: {line.text}") for line in shown]
+        return [f"{clock_text(line.time)}  {' '.join(text.split())}" for line, text in texts if fits(text)]
 
     def _rewrite(self) -> None:
         self._head()

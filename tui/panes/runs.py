@@ -62,15 +62,9 @@ class RunsTable(DataTable[Any]):
 
     def show(self, runs: Sequence[Overview], fits: Callable[[str], bool]) -> None:
         self._runs = runs
-        self._shown = sorted(
-            (
-                run
-                for run in runs
-                if (not self.only or run.state == self.only)
-                and fits(f"{run.path.name} {run.kind} {run.model} {run.data} {run.state}")
-            ),
-            key=ORDERS[self.order][1],
-        )
+        of_state = [run for run in runs if self.only in ("", run.state)]
+        fitting = [run for run in of_state if fits(f"{run.path.name} {run.kind} {run.model} {run.data} {run.state}")]
+        self._shown = sorted(fitting, key=ORDERS[self.order][1])
         names = [str(key.value) for key in self.columns]
         rows = {str(run.path): _cells(run, bool(self._wide)) for run in self._shown}
         bring_up_to_date(self, {path: [cells[name] for name in names] for path, cells in rows.items()})

@@ -58,11 +58,8 @@ class StudyPane(Vertical):
         for name, group in figures.by_network(rows).items():
             for index, row in enumerate(group):
                 # The name once, as in print; the clean row is the group's first.
-                left = (
-                    name if index == 0 else "",
-                    figures.attack_name(row.attack or "clean"),
-                    budget_text(row.epsilon, row.norm),
-                )
+                attack = figures.attack_name(row.attack or "clean")
+                left = (name if index == 0 else "", attack, budget_text(row.epsilon, row.norm))
                 right = (
                     str(row.eot or ""),
                     figures.format_accuracy(row.accuracy),

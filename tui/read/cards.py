@@ -74,7 +74,9 @@ class SavedModel:
             InputError: where its name can't be one.
         """
         data = self.known.data
-        given: dict[str, Any] = {"data": plain(data.name), "split": _fewer(plain(data.measured))}
+        split = plain(data.measured)
+        # A whole test set takes long.
+        given: dict[str, Any] = {"data": plain(data.name), "split": "test[:1000]" if split == "test" else split}
         return AttackConfig(model=self.subject, **{key: value for key, value in given.items() if value})
 
     def train_config(self) -> TrainConfig:
@@ -138,11 +140,6 @@ def _size(path: Path) -> int:
         except OSError:  # Gone since it was listed.
             continue
     return total
-
-
-def _fewer(split: str) -> str:
-    """Returns a split, and of a whole test set its first 1,000 examples: the others take long."""
-    return "test[:1000]" if split == "test" else split
 
 
 def plain(value: Any) -> str:

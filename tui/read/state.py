@@ -190,10 +190,12 @@ def _apply(state: RunState, event: events.Event) -> None:
             _start(state, event)
         case events.StageStarted():
             _start_stage(state, event)
-        case events.StageFinished():
-            _finish_stage(state, event)
-        case events.Progress():
-            _progress(state, event)
+        case events.StageFinished() if stage is not None:
+            state.stages[stage.name] = replace(stage, status=event.status, seconds=event.seconds)
+        case events.Progress() if stage is not None:
+            epoch = event.unit == "epoch"
+            news: dict[str, Any] = {"epoch": event.done, "epochs": event.total or 0} if epoch else {"progress": event}
+            state.stages[stage.name] = replace(stage, **news)
         case events.Metrics():
             _metrics(state, event)
         case events.AttackStarted():
@@ -250,23 +252,6 @@ def _start_stage(state: RunState, event: events.StageStarted) -> None:
     epoch = (before.epoch, before.epochs) if before else (0, 0)
     state.stages[name] = Stage(name=name, title=event.title, began=event.time, epoch=epoch[0], epochs=epoch[1])
     state.now = name
-
-
-def _finish_stage(state: RunState, event: events.StageFinished) -> None:
-    stage = state.stages.get(event.stage or "")
-    if stage is None:
-        return
-    state.stages[stage.name] = replace(stage, status=event.status, seconds=event.seconds)
-
-
-def _progress(state: RunState, event: events.Progress) -> None:
-    stage = state.stages.get(event.stage or "")
-    if stage is None:
-        return
-    if event.unit == "epoch":
-        state.stages[stage.name] = replace(stage, epoch=event.done, epochs=event.total or 0)
-    else:
-        state.stages[stage.name] = replace(stage, progress=event)
 
 
 def _metrics(state: RunState, event: events.Metrics) -> None:

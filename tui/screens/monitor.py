@@ -92,15 +92,10 @@ class MonitorScreen(MainScreen):
         with Horizontal():
             yield Stages()
             with TabbedContent():
-                for name, pane in (
-                    ("curves", CurvesPane()),
-                    ("attacks", AttacksPane()),
-                    ("gallery", GalleryPane(self.path)),
-                    ("study", StudyPane()),
-                    ("log", LogPane(self.path)),
-                    ("settings", SettingsPane(self.path)),
-                ):
-                    with TabPane(_TABS[name], id=name):
+                live = CurvesPane(), AttacksPane(), GalleryPane(self.path)
+                panes = *live, StudyPane(), LogPane(self.path), SettingsPane(self.path)
+                for (name, label), pane in zip(_TABS.items(), panes, strict=True):
+                    with TabPane(label, id=name):
                         yield pane
 
     def on_mount(self) -> None:
