@@ -34,10 +34,10 @@ class Places(Widget):
     Places { height: 1; dock: top; background: $panel; color: $foreground; }
     """
 
-    def __init__(self, place: str, title: str = "") -> None:
+    def __init__(self, place: str) -> None:
         super().__init__()
         self.place = place
-        self.title = title
+        self.title = ""
         self._ends: list[tuple[int, str]] = []
 
     def render(self) -> Text:

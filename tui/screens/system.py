@@ -79,8 +79,8 @@ class SystemPanel(VerticalScroll):
     SystemPanel.-tall Meter { height: 3; margin-bottom: 1; }
     """
 
-    def __init__(self, runs_dir: Path, *, id: str | None = None) -> None:
-        super().__init__(id=id)
+    def __init__(self, runs_dir: Path) -> None:
+        super().__init__()
         self.sampler = Sampler(runs_dir)
         self._gpus: list[Block] = []
         self._sampling = False

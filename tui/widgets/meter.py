@@ -49,8 +49,8 @@ class Meter(Widget):
     Meter > .meter--bar { color: $text-primary; }
     """
 
-    def __init__(self, label: str, *, id: str | None = None) -> None:
-        super().__init__(id=id)
+    def __init__(self, label: str) -> None:
+        super().__init__()
         self.label = label
         self._value = ""
         self._history: Sequence[float | None] = ()
