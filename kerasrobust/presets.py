@@ -44,11 +44,7 @@ def convnet_random_pgd() -> TrainConfig:
 
 
 PRESETS: dict[str, Callable[[], TrainConfig]] = {
-    "lenet": lenet,
-    "convnet": convnet,
-    "convnet-pgd": convnet_pgd,
-    "convnet-random": convnet_random,
-    "convnet-random-pgd": convnet_random_pgd,
+    made.__name__.replace("_", "-"): made for made in (lenet, convnet, convnet_pgd, convnet_random, convnet_random_pgd)
 }
 
 

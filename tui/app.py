@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from textual import on
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.events import Event, InputEvent
@@ -119,21 +118,17 @@ class Lab(App[None]):
         if time.monotonic() - self._touched > 1.0 and gc.get_count()[2] > 1:
             gc.collect()
 
-    @on(Go)
-    def _go(self, message: Go) -> None:
+    def on_go(self, message: Go) -> None:
         if self.current_mode != message.place:
             self.switch_mode(message.place)
 
-    @on(Open)
-    def _open(self, message: Open) -> None:
+    def on_open(self, message: Open) -> None:
         self.open_run(message.path)
 
-    @on(Edit)
-    def _edit(self, message: Edit) -> None:
+    def on_edit(self, message: Edit) -> None:
         self.edit(message.config)
 
-    @on(Start)
-    def _start(self, message: Start) -> None:
+    def on_start(self, message: Start) -> None:
         self.start(message.config)
 
     def action_show(self, place: str) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from textual import on, work
+from textual import work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
@@ -170,8 +170,7 @@ class GalleryPane(Vertical, can_focus=True):
     def _look(self, known: list[Source]) -> None:
         self.post_message(Found(*read_sources(self.path, known)))
 
-    @on(Found)
-    def _take(self, message: Found) -> None:
+    def on_found(self, message: Found) -> None:
         self._looking = False
         if message.sources != self._selection.sources or message.problems != self._problems:
             self._problems = message.problems
@@ -203,8 +202,7 @@ class GalleryPane(Vertical, can_focus=True):
         except InputError as error:
             self.post_message(PairRead(source, place, str(error)))
 
-    @on(PairRead)
-    def _show_pair(self, message: PairRead) -> None:
+    def on_pair_read(self, message: PairRead) -> None:
         if self._selection.current != (message.source, message.place):
             return
         self._pair = message.pair

@@ -7,6 +7,7 @@ All that grows with a run is bounded: curves are averaged to at most `POINTS` po
 from __future__ import annotations
 
 import copy
+import operator
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -200,10 +201,10 @@ def _apply(state: RunState, event: events.Event) -> None:
             _metrics(state, event)
         case events.AttackStarted():
             _start_attack(state, event)
-        case events.AttackProgress():
-            _attack_progress(state, event)
-        case events.AttackFinished():
-            _finish_attack(state, event)
+        case events.AttackProgress() if (place := _at_work(state, event)) is not None:
+            _attack_progress(state, event, place)
+        case events.AttackFinished() if (place := _at_work(state, event)) is not None:
+            _finish_attack(state, event, place)
         case events.ExamplesSaved():
             if len(state.examples) < MOST:
                 state.examples[event.path] = event
@@ -285,28 +286,21 @@ def _start_attack(state: RunState, event: events.AttackStarted) -> None:
         began=event.time,
         total=event.examples,
     )
-    same = (line.stage, line.attack, line.norm, line.epsilon, line.settings)
+    identity = operator.attrgetter("stage", "attack", "norm", "epsilon", "settings")
     # An attack that is repeated in a resumed run replaces the earlier one.
-    state.attacks = [
-        item for item in state.attacks if (item.stage, item.attack, item.norm, item.epsilon, item.settings) != same
-    ]
+    state.attacks = [item for item in state.attacks if identity(item) != identity(line)]
     if len(state.attacks) < MOST:
         state.attacks.append(line)
 
 
 def _at_work(state: RunState, event: events.AttackProgress | events.AttackFinished) -> int | None:
     """Returns the place of the attack that an event is about, the last one of its name that is under way."""
-    for place in range(len(state.attacks) - 1, -1, -1):
-        line = state.attacks[place]
-        if line.attack == event.attack and line.stage == (event.stage or "") and line.status == "running":
-            return place
-    return None
+    wanted = event.attack, event.stage or "", "running"
+    places = [place for place, line in enumerate(state.attacks) if (line.attack, line.stage, line.status) == wanted]
+    return places[-1] if places else None
 
 
-def _attack_progress(state: RunState, event: events.AttackProgress) -> None:
-    place = _at_work(state, event)
-    if place is None:
-        return
+def _attack_progress(state: RunState, event: events.AttackProgress, place: int) -> None:
     line = state.attacks[place]
     seconds = max(0.0, event.time - line.began)
     # Those that were wrong from the start cost nothing: they are there before the first step.
@@ -336,10 +330,7 @@ def _attack_progress(state: RunState, event: events.AttackProgress) -> None:
     )
 
 
-def _finish_attack(state: RunState, event: events.AttackFinished) -> None:
-    place = _at_work(state, event)
-    if place is None:
-        return
+def _finish_attack(state: RunState, event: events.AttackFinished, place: int) -> None:
     line = state.attacks[place]
     if line.epsilon is not None:  # A minimum-norm attack has no accuracy of its own.
         line.curve.add(event.seconds, event.robust_accuracy)
