@@ -240,14 +240,10 @@ def from_json(line: str | bytes) -> Event | None:
     kind = Event.types.get(str(record.get("type")))
     if kind is None:
         return None
-    given = {}
-    for name, fits in _fields(kind.__name__).items():
-        if name in record:
-            if not fits(record[name]):
-                return None
-            given[name] = record[name]
+    checks = _checks(kind.__name__)
+    given = {name: value for name, value in record.items() if name in checks}
     try:
-        return kind(**given)
+        return kind(**given) if all(checks[name](value) for name, value in given.items()) else None
     except TypeError:  # A field is missing.
         return None
 
@@ -283,7 +279,7 @@ Check = Callable[[Any], bool]
 
 
 @functools.cache
-def _fields(name: str) -> dict[str, Check]:
+def _checks(name: str) -> dict[str, Check]:
     """Returns a check for each field of an event type."""
     kind = Event.types[name]
     hints = get_type_hints(kind)

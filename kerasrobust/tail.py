@@ -37,11 +37,8 @@ class Tail:
     def read(self, size: int = 2**20, *, brief: bool = False) -> Piece:
         """Returns the whole events of the next `size` bytes.
 
-        A torn last line is "not yet". A line longer than `size` wasn't written by kerasrobust and is skipped.
-
-        Args:
-            size: bytes to read at most.
-            brief: whether to leave out progress that the very next line makes obsolete, which is most of a long run.
+        A torn last line is "not yet". A line longer than `size` wasn't written by kerasrobust and is skipped. With
+        `brief`, progress is left out that the very next line makes obsolete, which is most of a long run.
 
         Raises:
             OSError: if the file can't be read; FileNotFoundError if it doesn't exist.

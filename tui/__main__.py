@@ -59,11 +59,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.add_argument(
             name, metavar="DIR", type=Path, default=default, help=f"folder of {what} (default: %(default)s)"
         )
-    parser.add_argument(
-        "--serve",
-        action="store_true",
-        help="serve the UI to a browser on this machine, at the address that is printed",
-    )
+    serving = "serve the UI to a browser on this machine, at the address that is printed"
+    parser.add_argument("--serve", action="store_true", help=serving)
     parser.add_argument(
         "--port", metavar="N", type=int, help=f"port of --serve (default: {PORT}; 0 takes one that is free)"
     )

@@ -41,13 +41,7 @@ def fields(kind: type[RunConfig]) -> list[Field]:
 
 
 def suggestions(kind: type[RunConfig], name: str, models: Sequence[str] = ()) -> tuple[str, ...]:
-    """Returns suggestions for a field with an open set of values.
-
-    Args:
-        kind: the config class.
-        name: the field.
-        models: the names of the saved models.
-    """
+    """Returns suggestions for a field with an open set of values; `models` are the names of the saved models."""
     if name == "attack":
         return tuple(ATTACKS)
     if name == "model":

@@ -10,11 +10,7 @@ from kerasrobust.show import figures
 
 
 def narrate(event: events.Event, title: str = "") -> str | None:
-    """Returns what happened as one line, or None for an event that only moves a figure.
-
-    Args:
-        event: what happened.
-        title: of the event's stage, as it was announced.
+    """Returns what happened as one line, with the title of the event's stage; None if it only moves a figure.
 
     Example:
         >>> narrate(StageFinished(stage="train", status="done", seconds=75.0), "Training convnet")

@@ -206,10 +206,7 @@ class Selection:
 
 
 def amplification(largest: float) -> int:
-    """Returns the factor that makes the largest change of a pixel about half the range: 1, 2, 3, 4, 6, 8, 12, 16...
-
-    Args:
-        largest: change, above 0; images are in [0, 1].
+    """Returns the factor that makes the largest change, in (0, 1], about half the range: 1, 2, 3, 4, 6, 8, 12, 16...
 
     Example:
         >>> amplification(8 / 255), amplification(0.1), amplification(0.9)
@@ -222,15 +219,10 @@ def amplification(largest: float) -> int:
 
 
 def amplify(x: np.ndarray, x_adv: np.ndarray, factor: int | None) -> tuple[np.ndarray, int]:
-    """Returns the perturbation as a picture around middle grey, and the factor, by default the one that fills it.
+    """Returns the amplified perturbation of two images as a picture around middle grey, and the factor.
 
-    Args:
-        x: float32 (H, W, C) in [0, 1]. Of four channels the last, which is no colour, is left out.
-        x_adv: the same after the attack.
-        factor: of the amplification.
-
-    Returns:
-        The picture, float32 in [0, 1], and the factor; 0 for images that are the same.
+    All are float32 (H, W, C) in [0, 1]. Of four channels the last, which is no colour, is left out. Without a factor
+    it is the one that fills the range; 0 for images that are the same.
     """
     change = x_adv - x
     if change.shape[2] == 4:

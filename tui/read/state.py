@@ -155,12 +155,7 @@ class RunState:
 
 
 def advance(state: RunState, fresh: Iterable[events.Event], skipped: int = 0) -> RunState:
-    """Returns the state after some events; the given one stays as it was.
-
-    Args:
-        state: what was known before.
-        fresh: the events since, in order.
-        skipped: lines between them that couldn't be read.
+    """Returns the state after fresh events and skipped lines, which couldn't be read; the given one stays as it was.
 
     Example:
         >>> advance(RunState(), [Log(level="info", message="hello")]).lines[-1].text

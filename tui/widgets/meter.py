@@ -14,15 +14,9 @@ BLOCKS = " ▁▂▃▄▅▆▇█"
 
 
 def bars(values: Sequence[float | None], top: float, width: int, height: int) -> list[str]:
-    """Returns lines of block characters, one column for each value, the newest at the right.
+    """Returns `height` lines of block characters, one column for each of the last `width` values.
 
-    A value of 0 shows as the lowest bar, an unknown one as nothing.
-
-    Args:
-        values: from the oldest to the newest; the last `width` of them are drawn.
-        top: the value that fills the whole height.
-        width: of the lines, in cells.
-        height: how many lines.
+    The newest is at the right. A value of `top` fills the height; 0 is the lowest bar, an unknown value nothing.
 
     Example:
         >>> bars([0, None, 50, 100], top=100, width=6, height=1)

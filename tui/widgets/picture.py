@@ -25,16 +25,9 @@ _LUMINANCE = (0.2126, 0.7152, 0.0722)  # Of sRGB's primaries, ITU-R BT.709.
 
 
 def fit(height: int, width: int, columns: int, rows: int) -> tuple[int, int]:
-    """Returns the size in pixels at which an image is drawn: whole multiples of its own, or what there is room for.
+    """Returns height and width in pixels at which an image is drawn in a room of columns (one pixel) and rows (two).
 
-    Args:
-        height: of the image, in pixels.
-        width: of the image, in pixels.
-        columns: of the room, a pixel each.
-        rows: of the room, two pixels each.
-
-    Returns:
-        Height and width, both at least 1.
+    They are the same whole multiple of its own, or what there is room for, and at least 1.
 
     Example:
         >>> fit(32, 32, 100, 40), fit(32, 32, 26, 40)
