@@ -214,17 +214,17 @@ def _table(title: str, lines: Sequence[Figures]) -> Table:
             str(line["name"]),
             f"{line['model'] or ''}{' (random)' if line['randomized'] else ''}".strip(),
             line["training"] or "",
-            f"{line['data'] or ''}",
-            f"{line['examples'] or '':}",
-            format_accuracy(line["clean_accuracy"]) if line["clean_accuracy"] is not None else "",
+            line["data"] or "",
+            str(line["examples"] or ""),
+            format_accuracy(line["clean_accuracy"]),
         )
         # What stays the same from line to line is printed once.
         table.add_row(
             *(shown if shown != before else ("",) * len(shown)),
             line["attack"] or "",
             f"{format_epsilon(line['epsilon'])} {line['norm'] or ''}".strip(),
-            format_accuracy(line["robust_accuracy"]) if line["robust_accuracy"] is not None else "",
-            format_interval(line["interval"]) if line["interval"] else "",
+            format_accuracy(line["robust_accuracy"]),
+            format_interval(line["interval"]),
         )
         before = shown
     return table

@@ -63,7 +63,6 @@ class CurvesPane(Container):
         self.set_class(event.size.width >= CHARTS and event.size.height >= 22, "wide")
 
     def show(self, state: RunState) -> None:
-        """Draws the curves, where there are new points."""
         self._state = state
         self._draw()
 

@@ -12,7 +12,6 @@ from textual import work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
-from textual.content import Content
 from textual.message import Message
 from textual.widgets import Static
 from textual.worker import get_current_worker
@@ -51,7 +50,7 @@ class Found(Message):
 
 @dataclass(eq=False)
 class PairRead(Message):
-    """The images of an example were read, or, with a message in their place, could not be."""
+    """An example's images were read; a message stands in their place if they could not be."""
 
     source: Source
     place: int
@@ -222,10 +221,9 @@ class GalleryPane(Vertical, can_focus=True):
             pair = None
         if current is None and selection.sources:
             notices.append("No example fits these filters; 0 clears them.")
-        elif current is None and not notices and self._announced is not None and not self._looking:
-            notices.append(_NOTHING)
         elif current is None and not notices:
-            notices.append("Looking for adversarial images...")
+            looked = self._announced is not None and not self._looking
+            notices.append(_NOTHING if looked else "Looking for adversarial images...")
         notice = self.query_one("#notice", Static)
         # Wrapped here, as the pictures have to know how many lines it takes.
         notices = [line for words in notices for line in textwrap.wrap(words, max(20, self.size.width - 2))]
@@ -241,7 +239,7 @@ class GalleryPane(Vertical, can_focus=True):
                 *current, *pair, self._factor, self.size.width, self.size.height - 4 - len(notices)
             )
 
-    def _write(self, name: str, text: str | Content) -> None:
+    def _write(self, name: str, text: str) -> None:
         self.query_one(f"#{name}", Static).update(text)
 
     def action_step(self, count: int) -> None:

@@ -44,7 +44,8 @@ class Status(Static):
             text.append(progress_line(state, stage, bar=max(8, self.size.width // 4)))
         elif state.stages:
             count = len(state.stages)
-            text.append(f"{count} stage{'' if count == 1 else 's'}, {format_seconds(_seconds(state))}", "dim")
+            seconds = max(0.0, state.time - state.started.time) if state.started is not None else 0.0
+            text.append(f"{count} stage{'' if count == 1 else 's'}, {format_seconds(seconds)}", "dim")
         if state.findings:
             newest = state.findings[-1]
             more = f" (and {state.found - 1:,} more: l)" if state.found > 1 else ""
@@ -64,10 +65,6 @@ class Status(Static):
             self._shown = text
 
 
-def _seconds(state: RunState) -> float:
-    return max(0.0, state.time - state.started.time) if state.started is not None else 0.0
-
-
 def progress_line(state: RunState, stage: Stage, *, bar: int) -> str:
     """Returns progress, rate and time left of what is at work."""
     attack = next((line for line in state.attacks if line.status == "running" and line.stage == stage.name), None)
@@ -82,11 +79,11 @@ def progress_line(state: RunState, stage: Stage, *, bar: int) -> str:
     elif stage.progress is not None:
         progress = stage.progress
         share = progress.done / progress.total if progress.total else None
-        counts = f"{progress.done:,}" + (f"/{progress.total:,}" if progress.total else "") + f" {progress.unit}s"
+        total = f"/{progress.total:,}" if progress.total else ""
         parts = [
             f"epoch {min(stage.epoch + 1, stage.epochs)}/{stage.epochs}" if stage.epochs else "",
             bar_text(share, bar),
-            counts,
+            f"{progress.done:,}{total} {progress.unit}s",
             f"{progress.rate:.3g}/s" if progress.rate else "",
             left_text(progress.seconds_left),
         ]
