@@ -183,7 +183,7 @@ def _bytes_in(folder: Path) -> int:
 
 
 def reachable(address: str, seconds: float = PROBE_SECONDS) -> bool:
-    """Tells whether the server of a URL answers within `seconds`, even if with an error."""
+    """Returns whether the server of a URL answers within `seconds`, even if with an error."""
     answered = threading.Event()
 
     def ask() -> None:

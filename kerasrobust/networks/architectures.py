@@ -122,5 +122,5 @@ GRAPHS = (Functional, keras.Sequential)
 
 
 def is_graph(model: Any) -> bool:
-    """Tells whether a model is nothing but its graph of layers: a subclass may have a `call` of its own."""
+    """Returns whether a model is nothing but its graph of layers: a subclass may have a `call` of its own."""
     return isinstance(model, GRAPHS) and type(model).call in (Functional.call, keras.Sequential.call)

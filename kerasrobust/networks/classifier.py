@@ -262,7 +262,7 @@ def classifier_of(
 
 
 def has_gradient(classifier: Classifier, images: np.ndarray | None = None) -> bool:
-    """Tells whether gradients reach the images: False if they are missing, NaN or zero everywhere.
+    """Returns whether gradients reach the images: False if they are missing, NaN or zero everywhere.
 
     Args:
         classifier: the model.

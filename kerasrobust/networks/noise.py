@@ -149,7 +149,7 @@ class RandomDropout(keras.layers.Layer):
 
 
 def is_noisy(model: keras.Model) -> bool:
-    """Tells whether a Keras model holds a `RandomDropout`, at any depth, with a rate above 0."""
+    """Returns whether a Keras model holds a `RandomDropout`, at any depth, with a rate above 0."""
     return any(isinstance(layer, RandomDropout) and layer.rate > 0 for layer in model._flatten_layers())
 
 
@@ -247,7 +247,7 @@ class _Noise:
         return RandomDropout(self.rate, seed=seed, dtype=beside.dtype_policy)
 
     def _is_before(self, layer: keras.layers.Layer) -> bool:
-        """Tells whether noise belongs in front of a layer: it is dense, and not the first such."""
+        """Returns whether noise belongs in front of a layer: it is dense, and not the first such."""
         dense = isinstance(layer, keras.layers.Dense)
         before, self._dense_seen = dense and self._dense_seen and not self.replace, self._dense_seen or dense
         return before

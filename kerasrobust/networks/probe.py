@@ -144,7 +144,7 @@ def one_output(outputs: Any, name: str) -> tf.Tensor:
 
 
 def is_compiled(model: Any) -> bool:
-    """Tells whether a callable is a TensorFlow graph already: a `tf.function`, or what was loaded from a SavedModel."""
+    """Returns whether a callable is a TensorFlow graph already: a `tf.function`, or loaded from a SavedModel."""
     return isinstance(model, (tf.types.experimental.Callable, keras.layers.TFSMLayer, SavedModelNetwork))
 
 
@@ -194,7 +194,7 @@ def _first_pass(
 
 
 def is_traceable(model: Any) -> bool:
-    """Tells whether a model can be traced for certain: a graph already, or made of layers of Keras and kerasrobust."""
+    """Returns whether a model can surely be traced: a graph already, or made of layers of Keras and kerasrobust."""
     if not is_graph(model):
         return is_compiled(model)
     parts = [part for inner in model._flatten_layers() for part in [inner, *getattr(inner, "operations", [])]]

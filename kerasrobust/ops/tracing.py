@@ -9,12 +9,12 @@ import tensorflow as tf
 
 
 def on_gpu() -> bool:
-    """Tells whether graphs run on a GPU: there is one, and it wasn't hidden (`--device cpu`)."""
+    """Returns whether graphs run on a GPU: there is one, and it wasn't hidden (`--device cpu`)."""
     return bool(tf.config.get_visible_devices("GPU"))
 
 
 def has_onednn() -> bool:
-    """Tells whether TensorFlow computes by oneDNN, which depends on system, processor and environment."""
+    """Returns whether TensorFlow computes by oneDNN, which depends on system, processor and environment."""
     try:  # There is no public function for it.
         from tensorflow.python.util._pywrap_util_port import IsMklEnabled
     except ImportError:  # A TensorFlow that nothing was measured on.

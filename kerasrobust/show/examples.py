@@ -231,7 +231,7 @@ def read_pair(path: Path, index: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def same_images(first: Path, second: Path) -> bool:
-    """Tells whether two files hold the same images with the same labels in the same order.
+    """Returns whether two files hold the same images with the same labels in the same order.
 
     Raises:
         InputError: for files as in `read_index`.

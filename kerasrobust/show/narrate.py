@@ -62,7 +62,7 @@ def severity(event: events.Event) -> events.Severity:
 
 
 def is_synthetic(config: Mapping[str, Any], kind: str = "") -> bool:
-    """Tells whether a run of these settings is on generated pictures."""
+    """Returns whether a run of these settings is on generated pictures."""
     data = config.get("data")
     name = data.get("name") if isinstance(data, Mapping) else data
     return name == "shapes" if name else kind == "demo"

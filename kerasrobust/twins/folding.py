@@ -237,7 +237,7 @@ class _Place:
 
 
 def beside_pays(model: keras.Model) -> bool:
-    """Tells whether images beside each other save time, as measured for such images on such machines."""
+    """Returns whether images beside each other save time, as measured for such images on such machines."""
     row = model.input_shape[2] if len(model.input_shape) == 4 else None
     known = platform.machine() in ("x86_64", "AMD64") and has_onednn() and not on_gpu()
     return known and row is not None and row <= WIDEST
@@ -272,7 +272,7 @@ def _places(model: keras.Model, shared: set[int]) -> dict[int, _Place]:
 
 
 def _is_convolution(layer: Any) -> bool:
-    """Tells whether `Convolution` can stand for a layer."""
+    """Returns whether `Convolution` can stand for a layer."""
     return (
         type(layer) is klayers.Conv2D
         and layer.data_format == "channels_last"
@@ -283,7 +283,7 @@ def _is_convolution(layer: Any) -> bool:
 
 
 def _takes_any_shape(layer: Any) -> bool:
-    """Tells whether the copy of a layer can work on images beside each other."""
+    """Returns whether the copy of a layer can work on images beside each other."""
     if type(layer) in (klayers.BatchNormalization, klayers.Concatenate):
         return layer.axis in (-1, 3)
     if type(layer) is klayers.Activation:
@@ -294,18 +294,18 @@ def _takes_any_shape(layer: Any) -> bool:
 
 
 def _is_known(activation: Any) -> bool:
-    """Tells whether an activation is a function of Keras: those work entry by entry, or along the channels."""
+    """Returns whether an activation is a function of Keras: those work entry by entry, or along the channels."""
     return inspect.isfunction(activation) and activation.__module__.startswith("keras.")
 
 
 def _is_scaling(layer: Any) -> bool:
-    """Tells whether a layer multiplies all by one number, and adds one."""
+    """Returns whether a layer multiplies all by one number, and adds one."""
     numbers = (layer.scale, layer.offset) if type(layer) is klayers.Rescaling else ()
     return len(numbers) == 2 and all(isinstance(number, (int, float)) for number in numbers) and numbers[0] != 0
 
 
 def _is_plain(linear: Any) -> bool:
-    """Tells whether a layer multiplies by its kernel as it is."""
+    """Returns whether a layer multiplies by its kernel as it is."""
     return getattr(linear, "quantization_mode", None) is None and not getattr(linear, "lora_enabled", False)
 
 
@@ -360,7 +360,7 @@ def _shapes(model: keras.Model, shared: set[int]) -> Iterator[tuple[int, tuple[i
 
 
 def _foldable(linear: Any, norm: Any, shape: tuple[int | None, ...]) -> bool:
-    """Tells whether a normalisation of inputs of a shape can go into the weights of the layer before it."""
+    """Returns whether a normalisation of inputs of a shape can go into the weights of the layer before it."""
     return (
         norm.axis in (-1, len(shape) - 1)
         and linear.activation is keras.activations.linear
@@ -370,13 +370,13 @@ def _foldable(linear: Any, norm: Any, shape: tuple[int | None, ...]) -> bool:
 
 
 def _is_fusable(norm: Any, shape: tuple[int | None, ...]) -> bool:
-    """Tells whether `FusedNorm` can stand for a normalisation."""
+    """Returns whether `FusedNorm` can stand for a normalisation."""
     # Batch renormalisation came with Keras 3.15.
     return norm.axis in (-1, 3) and len(shape) == 4 and not getattr(norm, "renorm", False)
 
 
 def _is_thin(layer: Any, shape: tuple[int | None, ...]) -> bool:
-    """Tells whether `ThinConvolution` can stand for a layer whose channels leave lanes unused."""
+    """Returns whether `ThinConvolution` can stand for a layer whose channels leave lanes unused."""
     return (
         type(layer) is klayers.Conv2D
         and not on_gpu()

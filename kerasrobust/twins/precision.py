@@ -316,7 +316,7 @@ def _gradient(classifier: Classifier, *key: tf.Tensor) -> Traced:
 
 
 def has_bfloat16() -> bool:
-    """Tells whether the processor computes in bfloat16 instead of emulating it; on a GPU the probe finds out."""
+    """Returns whether the processor computes in bfloat16 instead of emulating it; on a GPU the probe finds out."""
     if on_gpu():
         return True
     try:
