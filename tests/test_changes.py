@@ -15,7 +15,7 @@ from conftest import PIXELS, SHAPE, linear_model
 from keras import layers as L
 
 from kerasrobust.attacks import FGSM
-from kerasrobust.attacks.verdict import judge
+from kerasrobust.attacks.verdict import judge, predict
 from kerasrobust.errors import InputError
 from kerasrobust.evaluation.evaluate import evaluate
 from kerasrobust.networks.classifier import MANY, as_classifier, classifier_of
@@ -176,6 +176,27 @@ def test_an_evaluation_follows_the_model_too() -> None:
         found = evaluate(model, X, np.asarray(model(X)).argmax(axis=1), attacks=[FGSM(epsilon=0.0)], audit=False)
         assert found.clean_accuracy == found.robust_accuracy == 1
         change()
+
+
+@pytest.mark.parametrize("masked", [-1e9, -np.inf])
+def test_a_masked_class_hides_no_change(masked: float) -> None:
+    """Differences are measured by the scale of the other classes, and infinity equals nothing but itself."""
+    images = keras.Input(SHAPE)
+    head = L.Dense(4)
+    outputs = L.Lambda(lambda x: x + tf.constant([0.0, 0.0, 0.0, masked]))(head(L.Flatten()(images)))
+    model = keras.Model(images, outputs)
+    classifier = classifier_of(model)
+    for _ in range(MANY + 1):
+        predict(classifier, X)  # By a graph at last, which is kept.
+    head.activation = keras.activations.tanh
+    np.testing.assert_allclose(predict(classifier, X), model(X, training=False), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("masked", [-1e9, -np.inf])
+def test_a_masked_class_hides_no_noise(masked: float) -> None:
+    noisy = keras.Sequential([keras.Input(SHAPE), L.Flatten(), RandomDropout(0.5), L.Dense(3)])
+    foreign = tf.function(lambda x: tf.pad(noisy(x), [[0, 0], [0, 1]], constant_values=masked))
+    assert classifier_of(foreign, image_shape=SHAPE).randomized
 
 
 def test_another_number_of_classes_is_refused_in_one_line() -> None:

@@ -370,6 +370,22 @@ def test_last_batch_is_padded_and_many_batches_are_traced_once(count: int, calls
     assert shapes == [(4, *SHAPE)] * calls
 
 
+def test_passes_over_what_cannot_be_kept_are_not_traced_again_and_again() -> None:
+    """A graph for one size of batch can't be compared with a few images, so none is kept."""
+    traced = 0
+
+    def function(x: tf.Tensor) -> tf.Tensor:
+        nonlocal traced
+        traced += not tf.executing_eagerly()
+        return tf.reduce_mean(x, (1, 2))
+
+    classifier = as_classifier(function, image_shape=SHAPE)
+    traced = 0
+    for _ in range(MANY + 3):
+        predict(classifier, X)
+    assert traced == 0
+
+
 def test_prediction_repeats_under_a_key_and_batches_differ() -> None:
     classifier = as_classifier(noisy(RandomDropout(0.5)))
     x = np.repeat(X[:1], 4, axis=0)

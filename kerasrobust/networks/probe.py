@@ -202,8 +202,19 @@ def is_traceable(model: Any) -> bool:
     return not own and not any(isinstance(part, keras.layers.Lambda) for part in parts)
 
 
+def apart(a: np.ndarray, b: np.ndarray) -> float:
+    """Returns the largest difference between logits (N, K), as a share of their scale; infinite if only one is finite.
+
+    The scale is the largest logit, at least 1. A class that is masked, by -1e9 or -inf, hides no difference of another.
+    """
+    if a.shape != b.shape:
+        return np.inf
+    gaps = abs(np.subtract(a, b, out=np.zeros_like(a), where=a != b))
+    largest = abs(a).max(axis=0, initial=1.0, where=np.isfinite(a))
+    usual = largest[largest <= 1e4 * np.sort(largest)[(len(largest) - 1) // 2]].max()
+    return float(np.nan_to_num(gaps / np.maximum(largest, usual), nan=np.inf, posinf=np.inf).max())
+
+
 def _same(a: np.ndarray, b: np.ndarray) -> bool:
-    # A class may be masked by -inf.
-    apart = abs(np.subtract(a, b, out=np.zeros_like(a), where=a != b))
-    # Relative to the largest logit: devices may sum in another order from call to call, noise moves far more.
-    return bool(apart.max() <= 1e-6 * abs(a).max(initial=1.0, where=np.isfinite(a)))
+    # Devices may sum in another order from call to call; noise moves far more.
+    return apart(a, b) <= 1e-6
