@@ -24,6 +24,7 @@ class Command:
         job: `module:Class` of a `jobs.job.Job`, which the engine runs in a folder of its own.
         answer: instead of a job, `module:function` that prints something at once, without a run or TensorFlow, and
             returns the exit status.
+        in_form: whether the UI's form of a new run offers it.
     """
 
     config: str
@@ -78,5 +79,6 @@ def from_dict(record: dict[str, Any]) -> RunConfig:
     values = {item.name: item.restore(record[item.name]) for item in fields(made) if item.name in record}
     try:
         return made(**values)
-    except (TypeError, OverflowError) as error:  # The latter for numbers of hundreds of digits.
+    # Of other types than the settings', or numbers of hundreds of digits.
+    except (TypeError, AttributeError, OverflowError) as error:
         raise InputError(f"Expected the settings of a {kind!r} run. Received: {error}. Check config.json.") from error

@@ -51,6 +51,12 @@ def test_a_sound_model_raises_nothing(base: keras.Model, y: np.ndarray) -> None:
     assert set(found.audit.checked) == {code for check in audit.CHECKS for code in check.codes}
 
 
+@pytest.mark.parametrize("masked", [-1e9, -np.inf])
+def test_a_masked_class_raises_nothing(masked: float, base: keras.Model, y: np.ndarray) -> None:
+    found = audited(lambda x: tf.pad(base(x), [[0, 0], [0, 1]], constant_values=masked), y)
+    assert found.findings == []
+
+
 def test_a_pgd_trained_model_raises_nothing(tfds_dir: Path) -> None:
     x, labels = load_data("cifar10", "test[:200]", data_dir=tfds_dir)
     model = load_model(ROOT / "saved_models" / "convnet-pgd")

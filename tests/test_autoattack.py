@@ -131,6 +131,17 @@ def test_without_gradients_black_boxes_take_over(linear: keras.Model) -> None:
         assert sum(item.result.gradients for item in found.attacks) == 0
 
 
+@pytest.mark.parametrize("masked", [-1e9, -np.inf])
+def test_a_masked_class_hides_no_missing_gradient(masked: float, linear: keras.Model) -> None:
+    def rounded(x: tf.Tensor) -> tf.Tensor:
+        logits = linear(tf.round(x * 32) / 32, training=False)
+        return tf.pad(logits, [[0, 0], [0, 1]], constant_values=masked)
+
+    y = np.asarray(rounded(tf.constant(X[:8]))).argmax(axis=1)
+    found = evaluate(rounded, X[:8], y, attacks="fgsm", epsilon=0.05, audit=False)
+    assert [code for code, _ in found.warnings] == ["black-box-only"]
+
+
 def test_a_curve_is_the_share_that_lies_further_away(linear: keras.Model) -> None:
     y = labels_of(linear, X, 3)
     found = evaluate(linear, X, y, attacks="deepfool", norm="l2", epsilon=0.5, audit=False)

@@ -272,6 +272,7 @@ def test_a_name_is_a_plain_one(name: str) -> None:
         ({"kind": "attack"}, "model"),
         ({"kind": "attack", "model": "m", "epsilon": "8/0"}, "Received: 8/0"),
         ({"kind": "attack", "model": "m", "steps": "many"}, "settings of a 'attack' run"),
+        ({"kind": "attack", "model": "m", "attack": 7}, "settings of a 'attack' run"),
         ({"kind": "attack", "model": "m", "norm": "l7"}, "a norm that exists"),
     ],
 )  # fmt: skip

@@ -44,7 +44,7 @@ class Images(NamedTuple):
 
 
 S = TypeVar("S")
-"""An algorithm's state: a NamedTuple of tensors whose first axis are the examples."""
+"""An algorithm's state: a NamedTuple of tensors with a row for each example."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +141,7 @@ class Algorithm(ABC, Generic[S]):
         return self.radius()
 
     def looks(self, randomized: bool) -> bool:
-        """Tells whether a last look can change what is judged; without that it isn't made."""
+        """Returns whether a last look can change what is judged; it isn't made where it can't."""
         return True
 
     def resolved(self, randomized: bool) -> Algorithm[Any]:

@@ -150,7 +150,8 @@ def drive(
     x_adv = search.run(active, reached)
     distance = _distances(x_adv, x, attack.norm)
     _check(attack, x_adv, distance)
-    # A deterministic network says of what hasn't changed what it said; fewer images need a graph for any number.
+    # A deterministic network needn't be asked again about unchanged images; leaving them out changes the number of
+    # images, for which a graph has to be open.
     asked = (distance > 0) | classifier.randomized | (not classifier.any_batch)
     after = task.judge_again(before, asked, x_adv, 2)
     success = after.prediction == goal if attack.targeted else after.wrong
@@ -273,7 +274,7 @@ def _graphs_of(algorithm: Algorithm[Any], classifier: Classifier, shape: tuple[i
 
 
 def _is_nearest(attack: Attack[Any]) -> bool:
-    """Tells whether an attack looks for the nearest adversarial example, wherever that is."""
+    """Returns whether an attack looks for the nearest adversarial example, wherever that is."""
     return attack.minimum_norm and attack.search_radius() is None
 
 

@@ -99,9 +99,7 @@ def make_graphs(algorithm: Algorithm[Any], forward: Forward, classes: int, any_s
         images: Images, state: Any, key: tf.Tensor, step: tf.Tensor, count: tf.Tensor, leave: tf.Tensor,
         numbers: Numbers,
     ) -> tuple[Any, tf.Tensor]:  # fmt: skip
-        return advance(
-            algorithm, network(key, step_cost, numbers), images, state, (step, count), leave, numbers
-        )  # fmt: skip
+        return advance(algorithm, network(key, step_cost, numbers), images, state, (step, count), leave, numbers)
 
     def look(images: Images, state: Any, key: tf.Tensor, step: tf.Tensor, numbers: Numbers) -> Any:
         look_cost.clear()

@@ -16,6 +16,7 @@ from kerasrobust.attacks.verdict import Verdict, predict
 from kerasrobust.evaluation.outcome import AttackReport, combine, judged, report
 from kerasrobust.events import AttackFinished, AttackProgress, AttackStarted, Event, Finding
 from kerasrobust.networks.classifier import has_gradient
+from kerasrobust.networks.probe import same
 
 PROBES = 16
 """Images on which it is tried whether gradients reach them."""
@@ -127,8 +128,7 @@ def without_gradients(parts: Sequence[Part], task: Task) -> tuple[list[Part], li
     if all(part.attack.gradient_free for part in parts) or has_gradient(task.classifier, some):
         return list(parts), []
     logits = predict(task.classifier, some)
-    # Equal rows of a product may differ by rounding, as cores share them out by who is free.
-    if len(some) > 1 and np.ptp(logits, axis=0).max() <= 1e-6 * max(1.0, np.abs(logits).max()):
+    if len(some) > 1 and same(logits, np.broadcast_to(logits[0], logits.shape)):
         # A network that says the same of every image hides no gradient: it has none, and no attack can change its mind.
         return list(parts), []
     blind = next(part for part in parts if not part.attack.gradient_free)

@@ -49,7 +49,7 @@ class Evaluation:
         attacks: each attack's own report.
         randomized: whether the network's answers differ from pass to pass.
         precision: that of the gradients, "float32", "folded" or "bfloat16" (`twins.precision`); joined by commas where
-             the attacks' differ.
+            the attacks' differ.
         findings: reasons to doubt the figures, each with a stable code, a sentence and figures (`evaluation.audit`).
         audit: what was looked at for that, and what it cost; None where it wasn't asked for.
     """

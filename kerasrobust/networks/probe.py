@@ -78,12 +78,12 @@ def probe(model: Any, forward: Forward, shape: Shape, name: str) -> Probed:
                 raise
     warnings = []
     noisy = isinstance(model, keras.Model) and is_noisy(model)
-    randomized = noisy or not _same(first, trial(run, tried, name))
+    randomized = noisy or not same(first, trial(run, tried, name))
     seedable = False
     if randomized:
         # After the passes without a key: a function that the model compiled by itself would keep the key for good.
         key = () if arrays else (tf.constant([0, 1]),)
-        seedable = _same(*(trial(run, tried, name, *key) for _ in range(2)))
+        seedable = same(*(trial(run, tried, name, *key) for _ in range(2)))
         if not seedable:
             message = f"The noise inside {name!r} can't be seeded: figures differ from run to run."
             warnings.append(("unseeded-noise", message))
@@ -215,6 +215,6 @@ def apart(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.nan_to_num(gaps / np.maximum(largest, usual), nan=np.inf, posinf=np.inf).max())
 
 
-def _same(a: np.ndarray, b: np.ndarray) -> bool:
-    # Devices may sum in another order from call to call; noise moves far more.
+def same(a: np.ndarray, b: np.ndarray) -> bool:
+    """Returns whether logits (N, K) are the same, but for the order in which devices sum; noise moves far more."""
     return apart(a, b) <= 1e-6

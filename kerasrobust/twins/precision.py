@@ -62,11 +62,11 @@ def chosen_precision(classifier: Classifier, precision: str, x: np.ndarray) -> s
 
     Args:
         classifier: the model as it was given.
-        precision: one of `config.Precision`.
+        precision: one of `names.Precision`.
         x: float32 (N, H, W, C), the images to come, of which a few are used.
 
     Returns:
-        One of `config.Precision` except "auto".
+        One of `names.Precision` except "auto".
 
     Raises:
         InputError: for an unknown precision, or one that is impossible for the model.

@@ -10,7 +10,6 @@ from typing import Any
 
 from kerasrobust.commands import from_dict
 from kerasrobust.config import AttackConfig, TrainConfig
-from kerasrobust.errors import InputError
 from kerasrobust.names import ARCHITECTURES
 from kerasrobust.records import AttackEntry, Card, Interval, text
 from kerasrobust.runs import list_models, list_runs, read_card
@@ -89,12 +88,7 @@ class SavedModel:
         model = str(self.path) if self.subject in ARCHITECTURES else self.subject
         # Its noise is in the network already.
         settings = {key: value for key, value in self.known.training.items() if key != "randomize"}
-        try:
-            config = from_dict(settings | {"kind": TrainConfig.kind, "model": model})
-        except OverflowError as error:
-            raise InputError(
-                f"Expected settings in numbers. Received: {error}. Check {self.path}/card.json."
-            ) from error
+        config = from_dict(settings | {"kind": TrainConfig.kind, "model": model})
         assert isinstance(config, TrainConfig)
         return config
 

@@ -7,7 +7,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from kerasrobust.records import Card, Result, Row
 from kerasrobust.runs import list_models, read_card, read_json
@@ -104,7 +103,7 @@ def run_subject(overview: Overview) -> Subject:
     if raw is None:
         return dataclasses.replace(bare, problem=_ENDS.get(overview.state, _ENDS["done"]))
     result = Result.parse(raw)
-    made = _with_figures(bare, result, _settings(read_json(path / "config.json") or {}))
+    made = _with_figures(bare, result, settings(read_json(path / "config.json") or {}))
     if all(row.accuracy is None for row in made.rows):
         return dataclasses.replace(bare, problem="Its result.json has no figures, or was not written by kerasrobust.")
     clean, robust = accuracies(result)
@@ -120,8 +119,8 @@ def model_subject(path: Path, title: str) -> Subject:
         return dataclasses.replace(bare, problem=problem)
     card = Card.parse(raw)
     # Only what the card says: defaults of today needn't be those of then.
-    settings = _settings({**card.training, "kind": "train"})
-    made = _with_figures(bare, card, {key: value for key, value in settings.items() if key in card.training})
+    known = settings({**card.training, "kind": "train"})
+    made = _with_figures(bare, card, {key: value for key, value in known.items() if key in card.training})
     robust, _ = SavedModel(path, "", card, 0).robust
     return dataclasses.replace(made, clean=one(card.clean_accuracy), robust=one(robust))
 
@@ -143,13 +142,6 @@ def _with_figures(bare: Subject, record: Card, settings: Mapping[str, str]) -> S
             **{str(key).replace("_", " "): plain(value) for key, value in settings.items()},
         },
     )
-
-
-def _settings(config: dict[str, Any]) -> dict[str, str]:
-    try:
-        return settings(config)
-    except (TypeError, ValueError, OverflowError, AttributeError):  # Not written by kerasrobust: as it stands.
-        return {str(key): plain(value) for key, value in config.items()}
 
 
 def difference(row: Row, reference: Subject) -> float | None:

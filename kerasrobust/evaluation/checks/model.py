@@ -9,6 +9,7 @@ import tensorflow as tf
 from kerasrobust.attacks.verdict import predict
 from kerasrobust.evaluation.case import FEWEST, FORWARD_IMAGES, Case, finding, percent
 from kerasrobust.events import Finding
+from kerasrobust.networks.probe import apart
 from kerasrobust.stats import mcnemar
 
 
@@ -77,17 +78,16 @@ def batch_dependence(case: Case) -> list[Finding]:
     first = np.resize(np.arange(len(case.x)), FEWEST)
     second = np.concatenate([first[:half], np.resize(np.arange(len(case.x))[::-1], half)])
     key = tf.constant([0, 1]) if classifier.randomized else None
-    together, apart = (classifier.run(case.x[places], key)[:half] for places in (first, second))
-    gap = float(abs(together - apart).max())
-    if gap <= 1e-3 * max(1.0, float(abs(together).max())):
+    change = apart(*(classifier.run(case.x[places], key)[:half] for places in (first, second)))
+    if change <= 1e-3:
         return []
     return finding(
         "batch-dependence",
-        f"The logits of an image change by up to {gap:.3g} with the other images of its batch: BatchNormalization in "
-        "training mode, or something like it. Predictions then depend on what is attacked beside them. Call the model "
-        "with training=False.",
+        f"The logits of an image change with the other images of its batch, by up to {percent(change)} of the largest: "
+        "BatchNormalization in training mode, or something like it. Predictions then depend on what is attacked beside "
+        "them. Call the model with training=False.",
         "error",
-        change=gap,
+        change=change,
     )
 
 
