@@ -168,11 +168,13 @@ def _command_help(kind: str, made: type[RunConfig]) -> str:
     lines = [f"usage: {PROGRAM} {kind} {usage}{' ' if usage else ''}[options]", ""]
     lines += inspect.cleandoc(made.__doc__ or "").splitlines()
     own = [item for item in table if item.group == "own" and item.default is not None]
-    common = [item for item in table if item.group != "own"]
+    about = [item for item in table if item.group == "model"]
+    common = [item for item in table if item.group not in ("own", "model")]
     preset = [("--preset NAME", f"Recipe to start from: {', '.join(presets.PRESETS)}.")] if kind == "train" else []
     sections = (
         ("required", list(map(_entry, required))),
         ("options", [*preset, *map(_entry, own)]),
+        ("how the model takes images, where it isn't found out", list(map(_entry, about))),
         ("options of every command", [*map(_entry, common), ("-h, --help", "Print this and stop.")]),
     )
     for title, entries in sections:

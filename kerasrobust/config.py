@@ -14,8 +14,21 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from kerasrobust.errors import InputError, unknown_name
-from kerasrobust.fields import Epsilon, Option, fields, written
-from kerasrobust.names import ATTACKS, SOURCES, BallNorm, Norm, Precision, Training, Version
+from kerasrobust.fields import Epsilon, Option, fields, scaling, written
+from kerasrobust.names import (
+    ATTACKS,
+    RANGES,
+    SOURCES,
+    BallNorm,
+    Channels,
+    Colors,
+    Noise,
+    Norm,
+    Outputs,
+    Precision,
+    Training,
+    Version,
+)
 
 EPSILON = Epsilon("8/255")
 """The usual radius on colour images."""
@@ -36,6 +49,31 @@ SavedModel = Annotated[
     str,
     Option("A saved model's name under --models-dir, or a path: .keras, .h5, or a SavedModel folder of any origin."),
 ]
+InputRange = Annotated[
+    str,
+    Option(
+        f"Pixels that the model takes: auto (found out on images), {', '.join(RANGES)}, LOW,HIGH, or MEAN/STD of "
+        "images in [0, 1]. Epsilon always means images in [0, 1].",
+        group="model",
+    ),
+]
+ColorOrder = Annotated[Colors, Option("Order of the colours that the model takes; `auto` finds it out.", group="model")]
+ChannelPlace = Annotated[
+    Channels, Option("Where the model has the channels; `auto` reads it off the model.", group="model")
+]
+OutputKind = Annotated[
+    Outputs,
+    Option("What the model gives; `auto` finds it out. One output stands for two classes.", group="model"),
+]
+OutputName = Annotated[str | None, Option("Name of the output that is meant, for a model with several.", group="model")]
+LayerNoise = Annotated[
+    Noise,
+    Option(
+        "Whether layers that were called with training=True keep their noise, as in model(x), or not, as in predict.",
+        group="model",
+    ),
+]
+Resize = Annotated[bool, Option("Resize images of another size to the model's, inside the model.", group="model")]
 _SOURCES = [known.takes for known in SOURCES.values()]
 Data = Annotated[str, Option(f"Data set: {', '.join(_SOURCES[:-1])}, or {_SOURCES[-1]}.")]
 Split = Annotated[str, Option("Part of the data, in TFDS's syntax.")]
@@ -177,13 +215,30 @@ class TrainConfig(RunConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AttackConfig(RunConfig):
+class ModelConfig(RunConfig):
+    """What the commands take that examine a model as somebody has it."""
+
+    model: SavedModel
+    input_range: InputRange = "auto"
+    colors: ColorOrder = "auto"
+    channels: ChannelPlace = "auto"
+    outputs: OutputKind = "auto"
+    output: OutputName = None
+    noise: LayerNoise = "off"
+    resize: Resize = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        scaling(self.input_range)  # Refuses what can't be read.
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackConfig(ModelConfig):
     """Attack a saved model and report its robust accuracy."""
 
     kind: ClassVar[str] = "attack"
     resumes_unnamed: ClassVar[bool] = True
 
-    model: SavedModel
     attack: Annotated[
         str,
         Option(
@@ -236,10 +291,9 @@ class AttackConfig(RunConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BallConfig(RunConfig):
+class BallConfig(ModelConfig):
     """What the commands take that examine a saved model within one ball."""
 
-    model: SavedModel
     data: Data = "shapes"
     split: Split = "test[:500]"
     norm: Annotated[BallNorm, Option("Norm of the ball.")] = "linf"
@@ -330,7 +384,7 @@ class DemoConfig(StudyConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImportConfig(RunConfig):
+class ImportConfig(ModelConfig):
     """Take someone's model into the folder of saved models, with a card of its own.
 
     Without --name it gets the name of its file or folder.

@@ -15,8 +15,9 @@ from types import NoneType
 from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
 from kerasrobust.errors import InputError, unknown_name
+from kerasrobust.names import RANGES
 
-Group = Literal["own", "common", "output", "outside"]
+Group = Literal["own", "model", "common", "output", "outside"]
 
 
 class Epsilon(float):
@@ -44,6 +45,37 @@ class Epsilon(float):
         return super().__new__(cls, number)
 
 
+def scaling(input_range: str) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Returns the factors and offsets, one or one for each channel, that take [0, 1] to a range; None for "auto".
+
+    Raises:
+        InputError: for a range that can't be read.
+
+    Example:
+        >>> scaling("-1,1")
+        ((2.0,), (-1.0,))
+    """
+    if input_range == "auto":
+        return None
+    if input_range in RANGES:
+        return RANGES[input_range]
+    mean, slash, deviation = input_range.partition("/")
+    try:
+        means, deviations = ([float(word) for word in part.split(",")] for part in (mean, deviation or "1"))
+        if slash and all(number > 0 for number in deviations) and len(means) in (1, len(deviations)):
+            means = means * (len(deviations) // len(means))
+            pairs = list(zip(means, deviations, strict=True))
+            return tuple(1 / d for _, d in pairs), tuple(-m / d for m, d in pairs)
+        if not slash and len(means) == 2 and means[0] < means[1] and all(map(math.isfinite, means)):
+            return (means[1] - means[0],), (means[0],)
+    except ValueError:
+        pass
+    raise InputError(
+        f"Expected a range of pixels: auto, {', '.join(RANGES)}, two numbers LOW,HIGH, or MEAN/STD of images in [0, 1] "
+        f"as 0.5,0.5,0.5/0.2,0.2,0.2. Received: {input_range!r}. Choose one."
+    )
+
+
 def written(value: Any) -> str:
     """Returns a value as a person types it: radii as n/255 where possible."""
     if isinstance(value, Epsilon):
@@ -60,7 +92,8 @@ class Option:
         help: one or more sentences for people.
         what: its name in messages, such as `number of steps`.
         least: the smallest value allowed.
-        group: whether it is the command's own, common to all commands, about the output, or outside the form (because
+        group: whether it is the command's own, about how the model takes images, common to all commands, about the
+            output, or outside the form (because
             it only matters on a terminal, or is set by the UI itself).
         positional: whether it is typed without the option's name.
     """

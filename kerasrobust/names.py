@@ -16,6 +16,11 @@ Precision = Literal["auto", "float32", "folded", "bfloat16", "folded-xla", "bflo
 Training = Literal["standard", "fgsm", "pgd"]
 Version = Literal["auto", "standard", "plus", "rand"]
 
+Outputs = Literal["auto", "logits", "softmax", "sigmoid"]
+Channels = Literal["auto", "last", "first"]
+Colors = Literal["auto", "rgb", "bgr"]
+Noise = Literal["off", "on"]
+
 ARCHITECTURES = ("lenet", "convnet", "resnet")
 
 
@@ -63,3 +68,17 @@ SOURCES = {
     "folder": KnownSource("kerasrobust.data.files:FOLDER", "a folder of images"),
 }
 """The last one that takes a name reads it; the first takes any."""
+
+_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+RANGES: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    "0,1": ((1.0,), (0.0,)),
+    "0,255": ((255.0,), (0.0,)),
+    "-1,1": ((2.0,), (-1.0,)),
+    "imagenet": (
+        tuple(1 / deviation for deviation in _DEVIATION),
+        tuple(-mean / deviation for mean, deviation in zip(_MEAN, _DEVIATION, strict=True)),
+    ),
+    "caffe": ((255.0,), (-103.939, -116.779, -123.68)),
+}
+"""Factors and offsets, one or one for each channel, that take pixels in [0, 1] to what a model eats. `imagenet` and
+`caffe` are the modes "torch" and "caffe" of `keras.applications.imagenet_utils.preprocess_input`; `caffe` takes BGR."""

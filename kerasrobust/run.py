@@ -43,6 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"{PROGRAM}: {error}", file=people)
         return 2
+    except BrokenPipeError:  # Who reads has seen enough, as with `| head`; Python would say it again on its way out.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except KeyboardInterrupt:  # Before anything has begun.
         return 130
 

@@ -16,7 +16,7 @@ from kerasrobust.attacks import FGSM, PGD, DeepFool, Square
 from kerasrobust.data.load import load_data
 from kerasrobust.evaluation import audit
 from kerasrobust.evaluation.evaluate import Evaluation, evaluate
-from kerasrobust.networks.classifier import as_classifier
+from kerasrobust.networks.classifier import Classifier, as_classifier
 from kerasrobust.networks.saving import load_model
 
 X = images(120, seed=6)
@@ -77,12 +77,16 @@ def misled(base: keras.Model, leap: float = 1e-4) -> Callable[[tf.Tensor], tf.Te
     return lambda x: base(turn(x), training=False)
 
 
+def as_said(model: Callable[[tf.Tensor], tf.Tensor]) -> Classifier:
+    return as_classifier(model, image_shape=X.shape[1:], input_range=(0, 1), colors="rgb")
+
+
 PLANTED: dict[str, Callable[[keras.Model], Callable[[tf.Tensor], tf.Tensor]]] = {
     "softmax-output": lambda base: lambda x: tf.nn.softmax(base(x, training=False)),
     "zero-gradient": lambda base: lambda x: base(tf.round(x * 64) / 64, training=False),
     "saturated-loss": lambda base: lambda x: 1000.0 * base(x, training=False),
-    "input-range": lambda base: lambda x: base(x / 255, training=False),
-    "input-layout": lambda base: lambda x: base(x[..., ::-1], training=False),
+    "input-range": lambda base: as_said(lambda x: base(x / 255, training=False)),
+    "input-layout": lambda base: lambda x: base(tf.transpose(x, (0, 2, 1, 3)), training=False),
 }
 
 

@@ -33,6 +33,7 @@ from kerasrobust.config import (
     to_dict,
 )
 from kerasrobust.errors import InputError
+from kerasrobust.names import RANGES
 from kerasrobust.run import parse
 
 # Whatever people call things, but for what a shell's parser takes for an option, and what stands for no value at all.
@@ -65,6 +66,15 @@ STUDY: dict[str, st.SearchStrategy[Any]] = {
     "eot": st.integers(2, 100),
     "retrain": st.booleans(),
 }
+MODEL: dict[str, st.SearchStrategy[Any]] = {
+    "input_range": st.sampled_from(["auto", *RANGES, "0,16", "0.5,0.5,0.5/0.2,0.2,0.2"]),
+    "colors": st.sampled_from(get_args(settings.Colors)),
+    "channels": st.sampled_from(get_args(settings.Channels)),
+    "outputs": st.sampled_from(get_args(settings.Outputs)),
+    "output": st.none() | NAMES,
+    "noise": st.sampled_from(get_args(settings.Noise)),
+    "resize": st.booleans(),
+}
 FIELDS: dict[type[RunConfig], dict[str, st.SearchStrategy[Any]]] = {
     TrainConfig: {
         "model": WORDS,
@@ -90,6 +100,7 @@ FIELDS: dict[type[RunConfig], dict[str, st.SearchStrategy[Any]]] = {
     },
     AttackConfig: {
         "model": WORDS,
+        **MODEL,
         "attack": st.sampled_from(list(settings.ATTACKS)),
         "data": WORDS,
         "split": WORDS,
@@ -105,6 +116,7 @@ FIELDS: dict[type[RunConfig], dict[str, st.SearchStrategy[Any]]] = {
     },
     AuditConfig: {
         "model": WORDS,
+        **MODEL,
         "data": WORDS,
         "split": WORDS,
         "norm": st.sampled_from(get_args(settings.BallNorm)),
@@ -115,6 +127,7 @@ FIELDS: dict[type[RunConfig], dict[str, st.SearchStrategy[Any]]] = {
     },
     RandomnessConfig: {
         "model": WORDS,
+        **MODEL,
         "data": WORDS,
         "split": WORDS,
         "norm": st.sampled_from(get_args(settings.BallNorm)),
@@ -124,7 +137,7 @@ FIELDS: dict[type[RunConfig], dict[str, st.SearchStrategy[Any]]] = {
     },
     StudyConfig: STUDY,
     DemoConfig: STUDY,
-    ImportConfig: {"model": WORDS},
+    ImportConfig: {"model": WORDS, **MODEL},
     CompareConfig: {"subjects": st.lists(WORDS, min_size=1, max_size=3).map(tuple)},
     ModelsConfig: {},
 }

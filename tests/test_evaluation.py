@@ -16,7 +16,7 @@ from kerasrobust.errors import Cancelled, InputError
 from kerasrobust.evaluation.evaluate import evaluate
 from kerasrobust.evaluation.outcome import report, surviving
 from kerasrobust.events import AttackFinished, AttackProgress, AttackStarted, Event
-from kerasrobust.networks.classifier import as_classifier
+from kerasrobust.networks.classifier import Classifier, as_classifier
 from kerasrobust.networks.noise import RandomDropout
 from kerasrobust.stats import accuracy_interval, bootstrap, wilson
 
@@ -156,7 +156,7 @@ def test_attacks_together_count_the_worst_per_example(small: keras.Model) -> Non
     assert [item.epsilon for item in evaluation.attacks] == [0.02, 0.3, 0.01]
 
 
-def noisy_threshold(rate: float) -> keras.Model:
+def noisy_threshold(rate: float) -> Classifier:
     """Right (class 0) where the first pixel is below 0.7, and where the one noisy unit is dropped.
 
     Fooled images are right with probability `rate`, unfooled ones always.
@@ -164,7 +164,8 @@ def noisy_threshold(rate: float) -> keras.Model:
     seen = keras.Input(SHAPE)
     pixel = keras.layers.Flatten()(keras.layers.Cropping2D(((0, 7), (0, 7)))(seen))[:, :1]
     kept = RandomDropout(rate)(pixel - 0.7)
-    return keras.Model(seen, keras.layers.Concatenate()([0 * pixel + 1e-6, kept]))
+    model = keras.Model(seen, keras.layers.Concatenate()([0 * pixel + 1e-6, kept]))
+    return as_classifier(model, input_range=(0, 1), colors="rgb")
 
 
 def test_randomized_network_is_judged_by_its_mean() -> None:

@@ -18,7 +18,7 @@ from kerasrobust.runs import is_locked
 _SAVING = ("train", "import")
 """Commands whose `name` is the saved model's as well."""
 
-_ORDER: tuple[Group, ...] = ("own", "common", "output")
+_ORDER: tuple[Group, ...] = ("own", "model", "common", "output")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ def commands() -> dict[str, type[RunConfig]]:
 
 
 def fields(kind: type[RunConfig]) -> list[Field]:
-    """Returns the fields of a command's form: its own settings, then the common ones, then those of the output."""
+    """Returns the fields of a command's form: its own settings, how the model takes images, common ones, the output."""
     return sorted((item for item in table(kind) if item.group in _ORDER), key=lambda item: _ORDER.index(item.group))
 
 

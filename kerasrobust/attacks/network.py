@@ -23,6 +23,8 @@ Forward = Callable[[tf.Tensor, tf.Tensor | None], tf.Tensor]
 Loss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 """Logits (N, K) and labels (N,) -> float32 (N,)."""
 
+_WORST = 1e30
+
 UNROLLED = 16
 """Rivals whose gradients are written out one by one. More are taken in groups of this size, each with a forward pass of
 its own. Measured on a CPU with the ConvNet, nine took 0.45 of the time of `batch_jacobian`, or of a loop over the
@@ -190,9 +192,13 @@ class Network:
 
 
 def score(logits: tf.Tensor, y: tf.Tensor, targeted: bool) -> tf.Tensor:
-    """Returns how far an attack is from success, float32 (N,): below 0 where it got there."""
+    """Returns how far an attack is from success, float32 (N,): below 0 where it got there.
+
+    Logits that hold NaN are no prediction: untargeted attacks have got there, targeted ones are as far as can be.
+    """
     gap = losses.margin(logits, y)
-    return -gap if targeted else gap
+    gap = -gap if targeted else gap
+    return tf.where(tf.math.is_nan(gap), _WORST if targeted else -_WORST, gap)
 
 
 def nth_rival(logits: tf.Tensor, y: tf.Tensor, number: tf.Tensor) -> tf.Tensor:

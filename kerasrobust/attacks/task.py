@@ -12,6 +12,7 @@ from kerasrobust import twins
 from kerasrobust.attacks.algorithm import Algorithm
 from kerasrobust.attacks.verdict import Verdict, check_sizes, judge, judge_again
 from kerasrobust.events import Emit
+from kerasrobust.networks.adapters.ranges import understood
 from kerasrobust.networks.classifier import Classifier, check_images, classifier_of
 
 PASSES = 20
@@ -72,6 +73,7 @@ class Task:
         # A plain callable has no known input shape: take that of the images.
         classifier = classifier_of(model, image_shape=np.shape(x)[1:] if np.ndim(x) == 4 else None)
         x, y = check_images(classifier, x, y)
+        classifier = understood(classifier, x, y)
         check_sizes(batch_size, passes)
         return Task(
             classifier=classifier,

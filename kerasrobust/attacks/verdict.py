@@ -13,13 +13,16 @@ import tensorflow as tf
 from kerasrobust.errors import Cancelled, InputError
 from kerasrobust.networks.classifier import Classifier
 
+NO_CLASS = -1
+"""The prediction of logits that hold NaN: no class, and so never right."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
     """Predictions for N images in fresh passes.
 
     Attributes:
-        passes: int64 (m, N), the class of each image in each of the m passes.
+        passes: int64 (m, N), the class of each image in each of the m passes; `NO_CLASS` where the logits hold NaN.
         prediction: int64 (N,), the most frequent class (of equals, the lowest).
         correct_rate: float64 (N,), the share of passes that are right.
         confidence: float32 (N,), the mean softmax probability of `prediction`.
@@ -122,7 +125,9 @@ def judge(
             noise = tf.constant((key >> 1).astype(np.int32)) if classifier.randomized and classifier.seedable else None
             parts.append(_logits(run, x[first:last], size, noise, pad=not classifier.any_batch))
         logits = np.concatenate(parts)
-        found[number] = logits.argmax(axis=1)
+        bad = np.isnan(logits).any(axis=1)
+        found[number] = np.where(bad, NO_CLASS, logits.argmax(axis=1))
+        logits = np.where(bad[:, None], np.float32(0), logits)
         exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
         probabilities += exponentials / exponentials.sum(axis=1, keepdims=True)
     votes = np.stack([(found == label).sum(axis=0) for label in range(classifier.classes)], axis=1)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from kerasrobust.errors import Cancelled
 from kerasrobust.evaluation.case import FEW, FEWEST, MANY, Case, Check
-from kerasrobust.evaluation.checks import black_box, gradients, images, model
+from kerasrobust.evaluation.checks import black_box, gradients, images, labels, model
 from kerasrobust.events import Finding
 
 IMAGES = 64
@@ -20,12 +20,15 @@ IMAGES = 64
 CHECKS = (
     Check(("softmax-output",), 0, model.ends_in_softmax),
     Check(("input-range", "input-layout"), 0, model.input_conventions),
+    Check(("at-chance",), 0, labels.at_chance),
+    Check(("nan-logits",), 0, model.nan_logits),
     Check(("batch-dependence",), 0, model.batch_dependence),
     Check(("randomized",), 0, model.randomized),
     Check(("few-examples",), 0, images.few_examples),
     Check(("rounding",), 0, images.rounding),
     Check(("black-box-wins",), 0, black_box.black_box),
     Check(("zero-gradient", "nan-gradient", "saturated-loss"), 2, gradients.gradients),
+    Check(("wrong-gradient",), 1, gradients.differences),
     Check(("one-step-wins", "loss-falls"), 1 + FEW + MANY, gradients.steps),
     Check(("radius-not-fatal",), MANY, gradients.large_radius),
 )

@@ -50,6 +50,8 @@ class Evaluation:
         randomized: whether the network's answers differ from pass to pass.
         precision: that of the gradients, "float32", "folded" or "bfloat16" (`twins.precision`); joined by commas where
             the attacks' differ.
+        conventions: what was said or found out of the model, as `as_classifier` takes it; empty for one that takes
+            images in [0, 1].
         findings: reasons to doubt the figures, each with a stable code, a sentence and figures (`evaluation.audit`).
         audit: what was looked at for that, and what it cost; None where it wasn't asked for.
     """
@@ -66,6 +68,7 @@ class Evaluation:
     attacks: list[AttackReport]
     randomized: bool
     precision: str
+    conventions: dict[str, Any]
     findings: list[Finding]
     audit: Audit | None
 
@@ -139,7 +142,7 @@ def evaluate(
         raise InputError("Expected at least one attack. Received: none. Try 'pgd'.")
     made = [_made(item, norm, epsilon, eot) for item in chosen]
     classifier = task.classifier
-    findings = [Finding(code=code, message=text, severity="warning") for code, text in classifier.warnings]
+    findings = _about_model(classifier)
     parts, more = without_gradients(_parts(made, classifier, epsilon), task)
     findings += [note for item in made if isinstance(item, AutoAttack) for note in _about_version(classifier, item)]
     findings += more
@@ -166,6 +169,7 @@ def evaluate(
         attacks=found.reports,
         randomized=randomized,
         precision=", ".join(dict.fromkeys(item.result.precision for item in found.reports)),
+        conventions=classifier.conventions.said(),
         findings=findings,
         audit=audited,
     )
@@ -190,6 +194,14 @@ def _parts(made: Sequence[Attack[Any] | AutoAttack], classifier: Classifier, eps
     for item in made:
         parts += item.parts_of_chain(classifier) if isinstance(item, AutoAttack) else [part_of(item, epsilon)]
     return parts
+
+
+def _about_model(classifier: Classifier) -> list[Finding]:
+    """Returns what was understood of a model, and what its probe warns of."""
+    found = [Finding(code=code, message=text, severity="warning") for code, text in classifier.warnings]
+    if classifier.notes:
+        found.append(Finding(code="conventions", message=" ".join(classifier.notes), severity="info"))
+    return found
 
 
 def _about_version(classifier: Classifier, attack: AutoAttack) -> list[Finding]:

@@ -73,6 +73,7 @@ class AttackJob(Job[Any]):
             "data": describe_data(self.data),
             "precision": evaluation.precision,
             "randomized": self.classifier.randomized,
+            "conventions": evaluation.conventions,
             "clean_accuracy": evaluation.clean_accuracy,
             "clean_interval": list(evaluation.clean_interval),
             "attacks": [item.entry() for item in evaluation.attacks],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -11,8 +12,10 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrobust.errors import InputError
+from kerasrobust.networks.adapters.adapter import Adapter, Conventions, applied, logits_from, notes_of, range_text
+from kerasrobust.networks.adapters.inputs import intake_of, layout_of, network_of
 from kerasrobust.networks.architectures import is_graph
-from kerasrobust.networks.logits import image_shape_of, logits_of
+from kerasrobust.networks.logits import logits_of, noise_left_out, shows_logits
 from kerasrobust.networks.noise import keyed_noise
 from kerasrobust.networks.probe import (
     PROBES,
@@ -28,15 +31,17 @@ from kerasrobust.networks.probe import (
     probe_images,
     trial,
 )
+from kerasrobust.networks.untraced import Untraced
 from kerasrobust.ops.tracing import Traced
 
 _ATTRIBUTE = "_kerasrobust_classifier"
-# log(1e-30) is -69: below every logit difference that float32 softmax resolves, and far from float32's underflow.
-_SMALLEST_PROBABILITY = 1e-30
 
 MANY = 8
 """Batches above which a graph, traced for them, takes less time than calling the model operation by operation.
 Measured on a CPU: a graph costs 0.15 s for a ConvNet and 0.6 s for a ResNet, and saves 0.02 to 0.1 s per 256 images."""
+
+CONVERTED = ((3, 1), (1, 3), (3, 4))
+"""Channels of a model, and of images that are converted to them."""
 
 COMPARED = 8
 """Images on which a kept graph is compared with the model before it predicts."""
@@ -52,6 +57,10 @@ class Classifier:
 
     Attributes:
         model: what it was made of.
+        network: the Keras model of one input and one output whose layers are attacked; `model` itself for others.
+        adapter: takes images to what the network takes.
+        conventions: what was said or found out of the model.
+        notes: sentences about what was understood of the model.
         name: what reports call the model.
         image_shape: height, width and channels; an entry is None if the model takes any.
         any_batch: whether one graph of it serves batches of any size.
@@ -62,9 +71,23 @@ class Classifier:
     """
 
     def __init__(
-        self, model: Any, forward: Forward, probed: Probed, *, name: str, image_shape: Shape, any_batch: bool = False
+        self,
+        model: Any,
+        inner: Forward,
+        probed: Probed,
+        *,
+        name: str,
+        image_shape: Shape,
+        any_batch: bool = False,
+        network: Any = None,
+        adapter: Adapter | None = None,
+        conventions: Conventions | None = None,
     ) -> None:
         self.model = model
+        self.network = model if network is None else network
+        self.adapter = adapter or Adapter()
+        self.conventions = conventions or Conventions()
+        self.notes: list[str] = []
         self.name = name
         self.image_shape = image_shape
         self.any_batch = any_batch
@@ -80,7 +103,10 @@ class Classifier:
         self._in_graphs_alone = False
         self._graphs: dict[Any, Traced] = {}
         self._compared: set[Any] | None = None
-        self._forward = _of_arrays(model, probed.classes) if probed.arrays else forward
+        if probed.arrays:
+            self._forward = _of_arrays(inner, self.adapter, probed.width)
+        else:
+            self._forward = self.adapter.around(Untraced(inner, name, probed.width) if probed.untraced else inner)
 
     @property
     def repeats(self) -> bool:
@@ -102,14 +128,20 @@ class Classifier:
             >>> logits = as_classifier(model)(x, key=tf.constant([0, 1]))
         """
         with contextlib.nullcontext() if key is None else keyed_noise(key):
-            outputs = one_output(self._forward(x), self.name)
-        if self.probed.probabilities:
-            outputs = tf.math.log(tf.maximum(outputs, _SMALLEST_PROBABILITY))
-        return outputs
+            return logits_from(one_output(self._forward(x), self.name), self.probed.outputs)
 
     def run(self, x: np.ndarray | tf.Tensor, key: tf.Tensor | None = None) -> np.ndarray:
         """Returns the logits as an array, float32 (N, classes), by the model as it is now; arguments as of a call."""
         return self.runner()(x, key)
+
+    def passed(self, x: np.ndarray) -> np.ndarray:
+        """Returns the logits of one pass that leaves no graph behind, unless the model's code works in graphs alone."""
+        try:
+            return self(tf.constant(x, tf.float32)).numpy()
+        except InputError:
+            raise
+        except Exception:  # As in `runner`: other errors come again.
+            return self.graph()(tf.constant(x, tf.float32)).numpy()
 
     def runner(self, batches: int = 1) -> Callable[..., np.ndarray]:
         """Returns `run` for a number of batches of one shape, to be used at once and then dropped.
@@ -179,9 +211,9 @@ class Classifier:
 
     def _checked(self, logits: np.ndarray) -> np.ndarray:
         """Returns logits; raises InputError if they aren't of the kind that the probe found."""
-        kind = "probabilities" if self.probed.probabilities else "logits"
+        kind = "probabilities" if self.probed.outputs == "softmax" else "logits"
         # Rounding apart, they sum to 1.
-        others = self.probed.probabilities and (abs(np.exp(logits).sum(axis=1) - 1) > 0.1).any()
+        others = self.probed.outputs == "softmax" and (abs(np.exp(logits).sum(axis=1) - 1) > 0.1).any()
         if others or logits.shape[1] != self.classes:
             raise InputError(
                 f"Expected {kind} of {self.classes} classes, as {self.name!r} gave before. "
@@ -196,16 +228,31 @@ def _of_any_size(arguments: tuple[tf.Tensor, ...]) -> tuple[Any, ...]:
     return tf.TensorSpec((None, *images.shape[1:]), images.dtype), *key
 
 
-def _of_arrays(function: Callable[[np.ndarray], Any], classes: int) -> Forward:
+def _of_arrays(function: Callable[[np.ndarray], Any], adapter: Adapter, width: int) -> Forward:
     """Returns a NumPy function as one operation on tensors."""
-    run = on_arrays(function)
-    return lambda x: tf.ensure_shape(tf.numpy_function(run, [x], tf.float32), (x.shape[0], classes))
+    run = on_arrays(function, adapter)
+    return lambda x: tf.ensure_shape(tf.numpy_function(run, [x], tf.float32), (x.shape[0], width))
 
 
 def as_classifier(
-    model: Any, *, image_shape: Sequence[int | None] | None = None, classes: int | None = None
+    model: Any,
+    *,
+    image_shape: Sequence[int | None] | None = None,
+    classes: int | None = None,
+    input_range: str | Sequence[float] = "auto",
+    colors: str = "auto",
+    channels: str = "auto",
+    outputs: str = "auto",
+    output: str | None = None,
+    noise: str = "off",
+    resize: bool = False,
+    dtype: str | None = None,
 ) -> Classifier:
-    """Returns what attacks see of a model, probed anew. A `Classifier` is returned as it is.
+    """Returns what attacks see of a model, probed anew. A `Classifier` is returned as it is if nothing is said of it.
+
+    Attacks see images in [0, 1], channels last, and logits; whatever the model takes instead, epsilon means those
+    images. "auto" is read off the model's structure and its answers to random images; range and order of colours are
+    found out when the first images with labels come (`adapters.ranges`), where one of them fits clearly best.
 
     **When graphs are used again**, as with `compile` of Keras: attacks and `evaluate`, given a Keras model, a
     `tf.function` or what `load_model` returns, keep its classifier and their graphs, as long as the model lives.
@@ -216,30 +263,58 @@ def as_classifier(
 
     Args:
         model: a Keras model (functional, Sequential or subclassed; an `AdversarialModel` stands for its network), what
-            `load_model` returns, a `Classifier`, or a callable that maps float32 (N, H, W, C) in [0, 1] to logits
-            (N, K): made of TensorFlow operations, or any Python on NumPy arrays, which has no gradients. It is tried on
-            random images, and the attacks call it with batches of one size.
+            `load_model` returns, a `Classifier`, or a callable that maps images to outputs (N, K): made of TensorFlow
+            operations, or any Python on NumPy arrays, which has no gradients. It is tried on random images, and the
+            attacks call it with batches of one size.
         image_shape: height, width and channels of the images to come, for a model that doesn't state them.
         classes: the number of classes, if the caller knows it; checked.
+        input_range: the pixels that the model takes: "auto", "0,1", "0,255", "-1,1", "imagenet", "caffe", two numbers
+            (LOW, HIGH), or "MEAN/STD" of images in [0, 1].
+        colors: "rgb", "bgr" or "auto".
+        channels: "last", "first" or "auto".
+        outputs: "logits", "softmax", "sigmoid" or "auto". One output stands for two classes, with the logits (0, z).
+        output: the name of the output that is meant, for a model with several.
+        noise: "on" attacks layers that were called with `training=True` with their noise, as `model(x)` has it; "off"
+            without, as `predict` has it.
+        resize: whether images of another size are resized to the model's, as a part of the model.
+        dtype: that of the pixels that a function takes, as "uint8"; they are rounded then.
 
     Returns:
-        The classifier. A model that ends in softmax is attacked through its logits.
+        The classifier. A model that ends in softmax or sigmoid is attacked through its logits.
 
     Raises:
-        InputError: for a model that can't be attacked: several inputs or outputs, inputs that aren't images or are
-            integers, sigmoid or single outputs, NaN, or another shape or number of classes than stated.
+        InputError: for a model that can't be attacked: several inputs, several outputs without `output`, inputs that
+            aren't images, NaN, or another shape or number of classes than stated.
 
     Example:
         >>> as_classifier(build_model("convnet")).classes
         10
+        >>> as_classifier(model, input_range=(0, 255), outputs="sigmoid", channels="first")
         >>> as_classifier(lambda x: forest.predict_proba(x.reshape(len(x), -1)), image_shape=(8, 8, 1)).classes
         10
     """
+    said = Conventions(
+        input_range=range_text(input_range), colors=colors, channels=channels, outputs=outputs, output=output,
+        noise=noise, resize=resize, dtype=dtype,
+    )  # fmt: skip
+    return classifier_with(model, said, image_shape=image_shape, classes=classes)
+
+
+def classifier_with(
+    model: Any,
+    said: Conventions,
+    *,
+    image_shape: Sequence[int | None] | None = None,
+    classes: int | None = None,
+) -> Classifier:
+    """Returns a new classifier of a model of these conventions, and keeps it on the model; see `as_classifier`."""
     _check_stated(image_shape)
     model = _network_of(model)
     if isinstance(model, Classifier):
-        return _fitting(model, image_shape, classes)
-    classifier = _make(model, image_shape)
+        if said == Conventions():
+            return _fitting(model, image_shape, classes)
+        model = model.model
+    classifier = _make(model, image_shape, said)
     if isinstance(model, keras.Model) or is_compiled(model):
         # A bound method or an object with slots has nowhere to keep it, so it is made anew each time.
         with contextlib.suppress(AttributeError, TypeError):
@@ -294,7 +369,7 @@ def has_gradient(classifier: Classifier, images: np.ndarray | None = None) -> bo
         return tape.gradient(loss, some)
 
     try:
-        value = gradient() if is_traceable(classifier.model) else tf.function(gradient, autograph=False)()
+        value = gradient() if is_traceable(classifier.network) else tf.function(gradient, autograph=False)()
     except LookupError:  # An operation has no gradient registered.
         return False
     except (tf.errors.InvalidArgumentError, tf.errors.UnknownError, tf.errors.UnimplementedError):
@@ -377,11 +452,16 @@ def _fitting(classifier: Classifier, image_shape: Sequence[int | None] | None, c
 def _check_shape(classifier: Classifier, shape: Shape) -> None:
     """Raises InputError if the model doesn't take images of this shape; tries it once if its structure doesn't show."""
     wanted = classifier.image_shape
-    if any(None not in (w, s) and w != s for w, s in zip(wanted, shape, strict=True)):
+    same = [None in (w, s) or w == s for w, s in zip(wanted, shape, strict=True)]
+    sizes = all(same[:2]) or classifier.adapter.side is not None
+    if not sizes or not (same[2] or (wanted[2], shape[2]) in CONVERTED):
         expected = "x".join("any" if side is None else str(side) for side in wanted)
+        advice = "Choose another model."
+        if not sizes:
+            advice = "Give --resize, or resize=True to as_classifier, to have it done inside the model."
         raise InputError(
             f"Expected images of shape {expected} for {classifier.name!r}. "
-            f"Received: {'x'.join(map(str, shape))}. Resize them, or choose another model."
+            f"Received: {'x'.join(map(str, shape))}. {advice}"
         )
     whole = tuple(side for side in shape if side is not None)
     if len(whole) == 3 and whole not in classifier.shapes:
@@ -389,21 +469,47 @@ def _check_shape(classifier: Classifier, shape: Shape) -> None:
         classifier.shapes.add(whole)
 
 
-def _make(model: Any, image_shape: Sequence[int | None] | None) -> Classifier:
+def _make(model: Any, image_shape: Sequence[int | None] | None, said: Conventions) -> Classifier:
     if not callable(model):
         raise InputError(
-            f"Expected a Keras model or a callable that gives logits. Received: {type(model).__name__}. "
-            "Load a file with kerasrobust.load_model first."
+            "Expected a Keras model or a callable that gives logits. "
+            f"Received: {type(model).__name__}. {_way_in(model)}"
         )
-    forward: Forward
+    inner: Forward = model
+    network, outputs = model, said.outputs
     if isinstance(model, keras.Model):
-        shape = image_shape_of(model, image_shape)
-        name, forward = model.name, logits_of(model)
+        network = network_of(model, said, image_shape)
+        shape, adapter = intake_of(model, network, said, image_shape)
+        name, inner = model.name, logits_of(network, said.noise)
+        if shows_logits(network):
+            outputs = "logits"
     else:
         name = str(getattr(model, "name", None) or getattr(model, "__name__", None) or type(model).__name__)
-        shape, forward = getattr(model, "image_shape", None) or (None, None, None), model
+        own = getattr(model, "image_shape", None) or (None, None, None)
+        shape, adapter = layout_of(tuple(own), name, said, image_shape, said.channels == "first")
+        if said.dtype is not None:
+            adapter = dataclasses.replace(adapter, dtype=said.dtype)
+    adapter = applied(adapter, said)
     known = tuple(own or stated for own, stated in zip(shape, image_shape or (None,) * 3, strict=True))
-    any_batch = is_graph(model) and model.inputs[0].shape[0] is None
-    return Classifier(
-        model, forward, probe(model, forward, known, name), name=name, image_shape=shape, any_batch=any_batch
-    )
+    probed = probe(network, inner, known, name, adapter, outputs)
+    any_batch = is_graph(network) and model.inputs[0].shape[0] is None and not probed.untraced
+    classifier = Classifier(
+        model, inner, probed, name=name, image_shape=shape, any_batch=any_batch, network=network, adapter=adapter,
+        conventions=said,
+    )  # fmt: skip
+    classifier.notes = notes_of(name, adapter, said, probed)
+    left_out = noise_left_out(network) if is_graph(network) and said.noise == "off" else []
+    if left_out:
+        message = (
+            f"{', '.join(left_out)} of {name!r} was called with training=True. It is attacked without that, as predict "
+            "has it; model(x) has it switched on. Give --noise on, or noise='on' to as_classifier, to attack that."
+        )
+        classifier.warnings.append(("training-noise", message))
+    return classifier
+
+
+def _way_in(model: Any) -> str:
+    """Returns how an object that isn't callable can be attacked."""
+    if hasattr(model, "predict_proba"):
+        return "Give lambda x: model.predict_proba(x.reshape(len(x), -1)), a function of NumPy images in [0, 1]."
+    return "Load a file with kerasrobust.load_model first."

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrobust.errors import InputError, reason_of
+from kerasrobust.networks.adapters.adapter import Adapter
 from kerasrobust.networks.architectures import is_graph
 from kerasrobust.networks.formats import SavedModelNetwork
 from kerasrobust.networks.noise import is_noisy, keyed_noise
@@ -25,6 +26,12 @@ Forward = Callable[[tf.Tensor], Any]
 PROBES = 8
 """Random images of a probe."""
 
+DRAWS = 10
+"""Passes in which code of one's own has to agree with itself: one of two networks, drawn anew, does by 1 in 1,000."""
+
+TRACED = 1e-4
+"""How far logits of a graph may be from those of the same code, run operation by operation (`apart`)."""
+
 # Sides and channels to try if neither the model nor the caller states them: CIFAR's, then ImageNet's.
 _GUESSES: list[tuple[int, ...]] = [(side, side, channels) for side in (32, 96, 224) for channels in (3, 1)]
 
@@ -37,8 +44,10 @@ class Probed:
         shape: height, width and channels of the images that it was probed with.
         randomized: whether two passes over the same images differ.
         seedable: whether that noise follows a key (`noise.keyed_noise`), so that a run can be repeated.
-        probabilities: whether its outputs are probabilities that can't be traced back to logits.
+        outputs: what they are: "logits", "softmax" or "sigmoid", where they can't be traced back to logits.
+        width: how many outputs it has for an image; one stands for two classes.
         arrays: whether it takes NumPy arrays, as it isn't TensorFlow code.
+        untraced: why its code has to run operation by operation, also inside graphs; empty where it can be traced.
         warnings: (code, message) pairs that belong into every result about the model.
     """
 
@@ -46,31 +55,38 @@ class Probed:
     classes: int
     randomized: bool = False
     seedable: bool = False
-    probabilities: bool = False
+    outputs: str = "logits"
+    width: int = 0
     arrays: bool = False
+    untraced: str = ""
     warnings: tuple[tuple[str, str], ...] = ()
 
 
-def probe(model: Any, forward: Forward, shape: Shape, name: str) -> Probed:
+def probe(
+    model: Any, inner: Forward, shape: Shape, name: str, adapter: Adapter | None = None, outputs: str = "auto"
+) -> Probed:
     """Runs a model on random images.
 
     Args:
         model: a Keras model, or a callable of any kind.
-        forward: the pass that is attacked: `model` itself, or a part of it.
+        inner: the pass that is attacked: `model` itself, or a part of it.
         shape: height, width and channels; where an entry is None, the usual sizes are tried.
         name: what error messages call the model.
+        adapter: takes images to what the model takes; nothing without it.
+        outputs: what they are, where that is known: "logits", "softmax" or "sigmoid".
 
     Raises:
-        InputError: for a model that fails on all of them, or whose outputs can't be logits.
+        InputError: for a model that fails on all of them, or whose outputs can't be those of a classifier.
 
     Example:
         >>> probe(model, model, (32, 32, 3), "mine").classes
         10
     """
+    adapter = adapter or Adapter()
     shapes = list(dict.fromkeys(tuple(k or g for k, g in zip(shape, guess, strict=True)) for guess in _GUESSES))
     for index, tried in enumerate(shapes):
         try:
-            first, run, arrays = _first_pass(model, forward, tried, name)
+            first, run, arrays, untraced = _first_pass(model, inner, adapter, tried, name)
             break
         except InputError as error:
             # A failure may be due to the guessed shape; the outputs of a pass that worked are final.
@@ -78,31 +94,55 @@ def probe(model: Any, forward: Forward, shape: Shape, name: str) -> Probed:
                 raise
     warnings = []
     noisy = isinstance(model, keras.Model) and is_noisy(model)
-    randomized = noisy or not same(first, trial(run, tried, name))
+    # Code of one's own may draw among a few networks, and so agree with itself by chance.
+    again = 1 if is_traceable(model) else DRAWS
+    randomized = noisy or any(not same(first, trial(run, tried, name)) for _ in range(again))
     seedable = False
     if randomized:
         # After the passes without a key: a function that the model compiled by itself would keep the key for good.
-        key = () if arrays else (tf.constant([0, 1]),)
-        seedable = same(*(trial(run, tried, name, *key) for _ in range(2)))
+        key = () if arrays or untraced else (tf.constant([0, 1]),)
+        seedable = bool(key) and same(*(trial(run, tried, name, *key) for _ in range(2)))
         if not seedable:
             message = f"The noise inside {name!r} can't be seeded: figures differ from run to run."
             warnings.append(("unseeded-noise", message))
-    probabilities = bool((first >= 0).all() and (abs(first.sum(axis=1) - 1) < 1e-3).all())
-    if probabilities and not arrays:  # NumPy code has no gradients to lose.
+    if untraced:
         message = (
-            f"{name!r} gives probabilities: it is attacked through their logarithm, whose gradients vanish where a "
+            f"{name!r} runs operation by operation, which takes longer, as TensorFlow can't trace it: {untraced}. "
+            "Its gradients are exact."
+        )
+        warnings.append(("untraced", message))
+    kind = _kind_of(first, run, tried) if outputs == "auto" else outputs
+    if kind != "logits" and not arrays:  # NumPy code has no gradients to lose.
+        by = "their logarithm, whose" if kind == "softmax" else "their log-odds, whose"
+        message = (
+            f"{name!r} gives probabilities: it is attacked through {by} gradients vanish where a "
             "probability rounds to 0 or 1. Give a model that returns logits."
         )
-        warnings.append(("softmax-output", message))
+        warnings.append((f"{kind}-output", message))
     return Probed(
         shape=tried,
-        classes=first.shape[1],
+        classes=max(2, first.shape[1]),
+        width=first.shape[1],
         randomized=randomized,
         seedable=seedable,
-        probabilities=probabilities,
+        outputs=kind,
         arrays=arrays,
+        untraced=untraced,
         warnings=tuple(warnings),
     )
+
+
+def _kind_of(outputs: np.ndarray, run: Callable[..., np.ndarray], shape: tuple[int, ...]) -> str:
+    """Returns what outputs (N, K) are. Those of a sigmoid lie in [0, 1] whatever the pixels are; logits don't."""
+    if outputs.min() < 0 or outputs.max() > 1:
+        return "logits"
+    if outputs.shape[1] > 1 and (abs(outputs.sum(axis=1) - 1) < max(1e-3, 5e-4 * outputs.shape[1])).all():
+        return "softmax"
+    try:
+        far = np.concatenate([run(sign * 1000 * probe_images(shape)) for sign in (1, -1)])
+    except Exception:  # A model may refuse such values in any way; what it says of images has to do then.
+        return "sigmoid"
+    return "sigmoid" if far.min() >= 0 and far.max() <= 1 else "logits"
 
 
 def probe_images(shape: tuple[int, ...]) -> np.ndarray:
@@ -118,11 +158,17 @@ def trial(run: Callable[..., np.ndarray], shape: tuple[int, ...], name: str, *ke
         raise
     except Exception as error:  # Somebody's own code may raise anything: report it.
         raise not_callable(name, shape, error) from error
-    if outputs.ndim != 2 or len(outputs) != PROBES or outputs.shape[1] < 2:
+    if outputs.shape == (PROBES,) and not (outputs == np.round(outputs)).all():
+        outputs = outputs[:, None]
+    if outputs.ndim != 2 or len(outputs) != PROBES or outputs.shape[1] < 1:
+        advice = (
+            "Give one that only returns labels rows that are 1 at the label."
+            if outputs.ndim == 1
+            else "A model that answers for each pixel or box isn't one: attacks here are for one answer an image."
+        )
         raise InputError(
-            f"Expected logits of shape (N, classes), at least two of them. Received: {name!r} gives "
-            f"{outputs.shape} for {PROBES} images. Choose that output; give a binary classifier the logits [0, z], "
-            "and one that only returns labels rows that are 1 at the label."
+            f"Expected the outputs of a classifier, (N, classes) or (N, 1). Received: {name!r} gives "
+            f"{outputs.shape} for {PROBES} images. {advice}"
         )
     if np.isnan(outputs).any():
         raise InputError(
@@ -148,9 +194,18 @@ def is_compiled(model: Any) -> bool:
     return isinstance(model, (tf.types.experimental.Callable, keras.layers.TFSMLayer, SavedModelNetwork))
 
 
-def on_arrays(function: Callable[[np.ndarray], Any]) -> Callable[[np.ndarray], np.ndarray]:
-    """Returns a NumPy function that gets a copy of the images, as some scale their argument in place."""
-    return lambda images: np.asarray(function(images.copy()), np.float32)
+def on_arrays(function: Callable[[np.ndarray], Any], adapter: Adapter) -> Callable[[np.ndarray], np.ndarray]:
+    """Returns a NumPy function of images (N, H, W, C) in [0, 1] that gives float32 (N, K).
+
+    The function within gets arrays of its own, as some scale their argument in place.
+    """
+
+    def run(images: np.ndarray) -> np.ndarray:
+        given = adapter(tf.constant(images)).numpy().astype(adapter.dtype or np.float32)
+        outputs = np.asarray(function(given), np.float32)
+        return outputs[:, None] if outputs.ndim == 1 else outputs
+
+    return run
 
 
 def not_callable(name: str, shape: Shape, error: Exception) -> InputError:
@@ -175,22 +230,57 @@ def _pass_of(model: Any, forward: Forward, name: str) -> Callable[..., np.ndarra
 
 
 def _first_pass(
-    model: Any, forward: Forward, shape: tuple[int, ...], name: str
-) -> tuple[np.ndarray, Callable[..., np.ndarray], bool]:
-    """Runs a model for the first time; returns the outputs, the pass that gave them, and whether it takes arrays.
+    model: Any, inner: Forward, adapter: Adapter, shape: tuple[int, ...], name: str
+) -> tuple[np.ndarray, Callable[..., np.ndarray], bool, str]:
+    """Runs a model for the first time.
 
-    It gets arrays if TensorFlow can't trace it: it may be anything, another library's model, a remote service.
+    Returns the outputs, the pass that gave them, whether it takes arrays, and why it can't be traced. It gets arrays if
+    it isn't TensorFlow code: it may be anything, another library's model, a remote service.
     """
+    forward = adapter.around(inner)
     run = _pass_of(model, forward, name)
+    plain = _untraced_pass(forward, name)
     try:
-        return trial(run, shape, name), run, False
+        first = trial(run, shape, name)
     except InputError as error:
         # What failed inside one of TensorFlow's own operations is TensorFlow code.
         known = error.__cause__ is None or isinstance(error.__cause__, tf.errors.OpError)
-        if known or isinstance(model, (keras.Model, tf.Module)):
+        if known or is_traceable(model):
             raise
-    run = on_arrays(model)
-    return trial(run, shape, name), run, True
+        if isinstance(model, (keras.Model, tf.Module)) or _has_eager_gradient(forward, shape, name):
+            return trial(plain, shape, name), plain, False, reason_of(error.__cause__ or error, 120)
+        run = on_arrays(inner, adapter)
+        return trial(run, shape, name), run, True, ""
+    if is_traceable(model) or not same(first, trial(run, shape, name)):
+        return first, run, False, ""
+    # What isn't TensorFlow's, such as NumPy's random numbers, is frozen by tracing.
+    try:
+        seen = [trial(plain, shape, name) for _ in range(DRAWS)]
+    except InputError:  # Code that works in graphs alone.
+        return first, run, False, ""
+    if any(apart(first, outputs) > TRACED for outputs in seen):
+        return seen[0], plain, False, "its answers change with what TensorFlow doesn't see, such as NumPy's random"
+    return first, run, False, ""
+
+
+def _untraced_pass(forward: Forward, name: str) -> Callable[..., np.ndarray]:
+    """Returns the pass over images, operation by operation."""
+    return lambda images, *key: one_output(forward(tf.constant(images)), name).numpy()
+
+
+def _has_eager_gradient(forward: Forward, shape: tuple[int, ...], name: str) -> bool:
+    """Returns whether code that can't be traced is TensorFlow's all the same: operation by operation it has gradients.
+
+    NumPy code takes TensorFlow's tensors as well, and loses the gradients.
+    """
+    images = tf.constant(probe_images(shape))
+    try:
+        with tf.GradientTape() as tape:
+            tape.watch(images)
+            total = tf.reduce_sum(one_output(forward(images), name))
+        return tape.gradient(total, images) is not None
+    except Exception:  # Somebody's own code may raise anything: as arrays it gets another chance.
+        return False
 
 
 def is_traceable(model: Any) -> bool:

@@ -80,7 +80,7 @@ def chosen_precision(classifier: Classifier, precision: str, x: np.ndarray) -> s
     if precision != "auto":
         _check_twin(classifier, precision)
         return precision
-    if not is_graph(classifier.model) or not classifier.repeats:
+    if not is_graph(classifier.network) or not classifier.repeats:
         return "float32"
     images = _tried(x)
     chosen = _twins(classifier).chosen
@@ -116,15 +116,16 @@ class _Made:
     """A twin as attacks see it, kept from call to call."""
 
     def __init__(self, classifier: Classifier, precision: str) -> None:
-        twin = of_model(classifier.model, precision)
-        forward, any_batch = logits_of(twin.model), True
+        twin = of_model(classifier.network, precision)
+        forward, any_batch = logits_of(twin.model), classifier.any_batch
         if precision.endswith("-xla"):
             forward, any_batch = tf.function(forward, jit_compile=True, autograph=False), False
         probed = dataclasses.replace(classifier.probed, arrays=False, warnings=())
         shape = classifier.image_shape
         self.classifier = Classifier(
-            twin.model, forward, probed, name=twin.model.name, image_shape=shape, any_batch=any_batch
-        )
+            twin.model, forward, probed, name=twin.model.name, image_shape=shape, any_batch=any_batch,
+            adapter=classifier.adapter,
+        )  # fmt: skip
         # As a graph, since operation by operation it takes five times as long.
         self.refresh = Traced(twin.refresh)
         self._graphs: dict[Any, Traced] = {}
@@ -158,7 +159,7 @@ def _twin(classifier: Classifier, precision: str) -> _Made:
     """Returns the twin of a classifier, with the weights of now."""
     made = _twins(classifier).made
     if precision not in made:
-        if not isinstance(classifier.model, keras.Model):
+        if not isinstance(classifier.network, keras.Model):
             raise InputError(
                 f"Expected a Keras model for {precision}. Received: {classifier.name!r}, whose graph is fixed. "
                 "Use float32."

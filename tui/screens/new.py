@@ -97,21 +97,26 @@ class NewRunScreen(MainScreen):
         self._check()
 
     async def _build(self) -> None:
-        rows: dict[str, list[Widget]] = {"own": [], "common": [], "output": []}
+        rows: dict[str, list[FieldRow]] = {"own": [], "model": [], "common": [], "output": []}
         texts = self._draft.texts
         for item in form.fields(self._draft.kind):
             rows[item.group].append(FieldRow(item, texts[item.name], self._known(item)))
-        common = [row.item for row in rows["common"] if isinstance(row, FieldRow)]
-        touched = any(texts[item.name] != item.default for item in common)
-        names = ", ".join(item.label for item in common)
+
+        def folded(group: str, title: str, wide: bool) -> list[Widget]:
+            items = [row.item for row in rows[group]]
+            if not items:
+                return []
+            touched = any(texts[item.name] != item.default for item in items)
+            names = ", ".join(item.label for item in items)
+            return [Collapsible(*rows[group], title=f"{title}: {names}", collapsed=not (touched or wide))]
+
         place = self.query_one("#form", VerticalScroll)
         await place.remove_children()
         await place.mount(
             Label(f"Settings of {self._draft.kind.kind}", classes="heading"),
             *rows["own"],
-            Collapsible(
-                *rows["common"], title=f"More: {names}", collapsed=not (touched or self.app.size.width >= DETAILS)
-            ),
+            *folded("model", "How the model takes images", wide=False),
+            *folded("common", "More", wide=self.app.size.width >= DETAILS),
             Label("Output", classes="heading"),
             *rows["output"],
         )

@@ -13,6 +13,11 @@ from kerasrobust.ops import losses
 from kerasrobust.ops.tracing import Traced
 from kerasrobust.stats import mcnemar
 
+LENGTHS = (0.5 / 255, 2 / 255, 8 / 255)
+"""Linf lengths of the steps along a gradient that differences are taken over."""
+AGREEMENT = 0.15
+"""Share of what a gradient says that has to be seen at the best of them."""
+
 
 def gradients(case: Case) -> list[Finding]:
     """Whether gradients are there: of the loss, and of the margin, which can't saturate."""
@@ -64,6 +69,51 @@ def gradients(case: Case) -> list[Finding]:
             share=saturated,
         )
     return found
+
+
+def differences(case: Case) -> list[Finding]:
+    """Whether the margin falls along its gradient by what the gradient says, for the best of several step lengths.
+
+    Rounding inside a model whose gradient is passed on as if it weren't there shows at longer steps only.
+    """
+    classifier, chosen = case.classifier, case.chosen
+    if not classifier.repeats:
+        return []
+    x, y = case.x[chosen], tf.constant(case.y[chosen])
+    key = tf.constant([0, 3]) if classifier.seedable else None
+
+    def slope(x: tf.Tensor, y: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(x)
+            total = tf.reduce_sum(losses.margin(classifier(x, key), y))
+        return tape.gradient(total, x, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+
+    try:
+        found = np.nan_to_num(Traced(slope)(tf.constant(x), y).numpy())
+    except LookupError:  # No gradient at all: another check says so.
+        return []
+    steep = np.abs(found).reshape(len(x), -1).sum(axis=1)
+    if (steep == 0).mean() > 0.5:
+        return []
+    shares = []
+    for length in LENGTHS:
+        margins = []
+        for sign in (1, -1):
+            logits = predict(classifier, x + np.float32(sign * length) * np.sign(found), batch_size=len(x), key=key)
+            margins.append(losses.margin(tf.constant(logits), y).numpy())
+        with np.errstate(invalid="ignore"):
+            shares.append((margins[0] - margins[1])[steep > 0] / (2 * length * steep[steep > 0]))
+    agreement = float(max(np.nanmedian(share) for share in shares))
+    if agreement >= AGREEMENT:
+        return []
+    return finding(
+        "wrong-gradient",
+        f"Along its gradient the margin changes by {percent(max(0.0, agreement))} of what the gradient says, for the "
+        f"median of {len(x)} images: the gradients are none of this model. Attacks that follow them are blind; trust "
+        "black-box attacks, or attack the model before it was quantized and transfer.",
+        "error",
+        agreement=agreement,
+    )
 
 
 def steps(case: Case) -> list[Finding]:

@@ -6,9 +6,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kerasrobust.attacks.verdict import predict
+from kerasrobust.attacks.verdict import NO_CLASS, predict
 from kerasrobust.evaluation.case import FEWEST, FORWARD_IMAGES, Case, finding, percent
 from kerasrobust.events import Finding
+from kerasrobust.networks.adapters.adapter import candidates, converted, range_words, undone
 from kerasrobust.networks.probe import apart
 from kerasrobust.stats import mcnemar
 
@@ -30,14 +31,14 @@ def ends_in_softmax(case: Case) -> list[Finding]:
 
 
 def input_conventions(case: Case) -> list[Finding]:
-    """Whether the model does much better on the same images in another range or layout."""
+    """Whether the model does much better on the same images in another range or layout than those that were said."""
     x, y = case.x[:FORWARD_IMAGES], case.y[:FORWARD_IMAGES]
-    channels = x.shape[-1]
-    mean, spread = x.mean(axis=(0, 1, 2)), x.std(axis=(0, 1, 2)) + 1e-6
-    others = {
-        "input-range": {"[0, 255]": x * 255, "[-1, 1]": 2 * x - 1, "standardised channels": (x - mean) / spread},
-        "input-layout": {"the order of channels reversed": x[..., ::-1]} if channels == 3 else {},
-    }
+    adapter = case.classifier.adapter
+    others: dict[str, dict[str, np.ndarray]] = {"input-range": {}, "input-layout": {}}
+    if case.classifier.conventions.fixed and adapter.dtype is None:
+        for (name, order), other in candidates(x.shape[-1]).items():
+            if (other.scale, other.offset, other.bgr) != (adapter.scale, adapter.offset, adapter.bgr):
+                others["input-range"][f"{range_words(name)}, {order.upper()}"] = undone(adapter, converted(other, x))
     if x.shape[1] == x.shape[2]:
         others["input-layout"]["height and width exchanged"] = x.transpose(0, 2, 1, 3)
     right = _right(case, x, y)
@@ -53,8 +54,8 @@ def input_conventions(case: Case) -> list[Finding]:
             found += finding(
                 code,
                 f"The model is right on {percent(better.mean())} of {len(y)} images with {name}, and on "
-                f"{percent(right.mean())} as they are, in [0, 1]: it was probably trained on the former. Put the "
-                "conversion into the model, as its first layer.",
+                f"{percent(right.mean())} as it was told to take them: it was probably trained on the former. Say so, "
+                "or leave it to be found out.",
                 "error",
                 accuracy=right.mean(), accuracy_otherwise=better.mean(),
             )  # fmt: skip
@@ -107,4 +108,20 @@ def randomized(case: Case) -> list[Finding]:
         f"Answers differ from pass to pass: on {percent(share)} of the unchanged images the class does. {advice}",
         "warning" if wrong else "info",
         images_that_differ=share, passes=len(case.found.clean.passes),
+    )  # fmt: skip
+
+
+def nan_logits(case: Case) -> list[Finding]:
+    """Whether logits hold NaN, on the images or on what the attacks made of them."""
+    clean, worst = ((passes == NO_CLASS).any(axis=0) for passes in (case.found.clean.passes, case.found.worst.passes))
+    share = float((clean | worst).mean())
+    if share == 0:
+        return []
+    return finding(
+        "nan-logits",
+        f"The logits hold NaN for {percent(float(clean.mean()))} of the images, and for {percent(share)} with what the "
+        "attacks made of them. That is no prediction, and counts as wrong. Look for logarithms, roots and divisions "
+        "in the model.",
+        "error",
+        clean=float(clean.mean()), share=share,
     )  # fmt: skip

@@ -1,0 +1,257 @@
+"""What a model takes and gives, said once: its range of pixels, order of colours, layout, and kind of outputs.
+
+Attacks see images in [0, 1], channels last, and logits. An `Adapter` stands between them and a model of other
+conventions, so that epsilon means the same for all models. It is made of differentiable operations.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import numpy as np
+import tensorflow as tf
+
+from kerasrobust.errors import InputError
+from kerasrobust.fields import scaling
+from kerasrobust.names import RANGES, Channels, Colors, Noise, Outputs
+
+# Below every logit difference that float32 resolves: log(1e-30) is -69.
+SMALLEST_PROBABILITY = 1e-30
+# The largest float32 below 1 is 1 - 6e-8.
+_LARGEST_PROBABILITY = 1 - 2.0**-24
+
+_LUMA = (0.2989, 0.5870, 0.1140)
+"""Weights of red, green and blue in a grey image (ITU-R BT.601), as `tf.image.rgb_to_grayscale` has them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conventions:
+    """What is said of a model; "auto" is found out by probing.
+
+    Attributes:
+        input_range: one of `names.RANGES`, "auto", or MEAN/STD with numbers for images in [0, 1], as
+            "0.49,0.48,0.45/0.25,0.24,0.26".
+        colors: "rgb", "bgr" or "auto".
+        channels: "last", "first" or "auto".
+        outputs: "logits", "softmax", "sigmoid" or "auto".
+        output: the name of the output that is meant, where there are several.
+        noise: whether layers that were called with `training=True` keep their noise: "on", or "off" as in `predict`.
+        resize: whether images of another size are resized to the model's.
+        dtype: of the pixels that a function takes, as "uint8"; None for float32.
+
+    Raises:
+        InputError: for an unknown word or a range that can't be read.
+
+    Example:
+        >>> Conventions(input_range="0,255").fixed
+        False
+    """
+
+    input_range: str = "auto"
+    colors: str = "auto"
+    channels: str = "auto"
+    outputs: str = "auto"
+    output: str | None = None
+    noise: str = "off"
+    resize: bool = False
+    dtype: str | None = None
+
+    def __post_init__(self) -> None:
+        scaling(self.input_range)
+        words = {"colors": Colors, "channels": Channels, "outputs": Outputs, "noise": Noise}
+        for name, known in words.items():
+            if getattr(self, name) not in get_args(known):
+                raise InputError(
+                    f"Expected {name} to be one of {', '.join(get_args(known))}. Received: {getattr(self, name)!r}. "
+                    "Choose one."
+                )
+
+    @property
+    def fixed(self) -> bool:
+        """Whether nothing is left that images with labels could show."""
+        return self.input_range != "auto" and self.colors != "auto"
+
+    def said(self) -> dict[str, Any]:
+        """Returns what differs from the defaults, as cards and results have it."""
+        default = Conventions()
+        return {name: value for name, value in vars(self).items() if value != getattr(default, name)}
+
+
+def conventions_of(card: Any) -> Conventions:
+    """Returns the conventions that a saved model's card keeps; the defaults where it keeps none."""
+    known = {item.name for item in dataclasses.fields(Conventions)}
+    kept = card.get("conventions") if isinstance(card, dict) else None
+    return Conventions(**{name: value for name, value in (kept or {}).items() if name in known})
+
+
+def range_text(value: str | Sequence[float]) -> str:
+    """Returns a range as it is written: (0, 255) is "0,255".
+
+    Example:
+        >>> range_text((-1.0, 1.0))
+        '-1,1'
+    """
+    return value if isinstance(value, str) else ",".join(f"{number:g}" for number in value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adapter:
+    """Images as attacks see them, to what a model takes.
+
+    Attributes:
+        scale: factors of the pixels, one or one for each channel.
+        offset: what is added then.
+        bgr: whether the order of the channels is reversed first.
+        shape: of one image as the model takes it, without the batch; None for (H, W, C) of any size.
+        first: whether the channels come first there.
+        channels: how many the model takes; None for those of the images. One is repeated, three become
+            grey, a fourth (alpha) is left out.
+        side: height and width that images are resized to; None to leave them.
+        dtype: of integers that the model takes; rounding lets the gradient through as if it weren't there.
+        batch: how many images the model takes at once; None for any number.
+    """
+
+    scale: tuple[float, ...] = (1.0,)
+    offset: tuple[float, ...] = (0.0,)
+    bgr: bool = False
+    shape: tuple[int | None, ...] | None = None
+    first: bool = False
+    channels: int | None = None
+    side: tuple[int, int] | None = None
+    dtype: str | None = None
+    batch: int | None = None
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        """Returns what the model takes, for float32 (N, H, W, C) in [0, 1]."""
+        given = x.shape[-1]
+        if self.channels == 3 and given == 1:
+            x = tf.tile(x, (1, 1, 1, 3))
+        elif self.channels == 3 and given == 4:
+            x = x[..., :3]
+        elif self.channels == 1 and given == 3:
+            x = tf.reduce_sum(x * tf.constant(_LUMA), axis=-1, keepdims=True)
+        if self.side is not None and tuple(x.shape[1:3]) != self.side:
+            x = tf.image.resize(x, self.side, antialias=True)
+        x = x[..., ::-1] if self.bgr else x
+        if self.scale != (1.0,):
+            x = x * tf.constant(self.scale, x.dtype)
+        if self.offset != (0.0,):
+            x = x + tf.constant(self.offset, x.dtype)
+        x = tf.transpose(x, (0, 3, 1, 2)) if self.first else x
+        if self.shape is not None and len(self.shape) != 3:
+            x = tf.reshape(x, (-1, *(size or own for size, own in zip(self.shape, x.shape[1:], strict=False))))
+        if self.dtype is not None:
+            x = x + tf.stop_gradient(tf.round(x) - x)
+        return x
+
+    def around(self, forward: Callable[[tf.Tensor], Any]) -> Callable[[tf.Tensor], Any]:
+        """Returns a pass over images as attacks see them, in batches of the size that the model takes."""
+
+        def run(x: tf.Tensor) -> Any:
+            x = self(x)
+            if self.batch is None or x.shape[0] == self.batch:
+                return forward(x)
+            count = tf.shape(x)[0]
+            # Repeats of an image: zeros could give NaN in a model that standardises each image.
+            missing = -count % self.batch
+            x = tf.concat([x, tf.tile(x[-1:], [missing, *[1] * (x.shape.rank - 1)])], axis=0)
+            pieces = tf.reshape(x, (-1, self.batch, *x.shape[1:]))
+            outputs = tf.map_fn(
+                lambda piece: tf.cast(tf.nest.flatten(forward(piece))[0], tf.float32),
+                pieces,
+                fn_output_signature=tf.float32,
+            )
+            return tf.reshape(outputs, tf.concat([[-1], tf.shape(outputs)[2:]], axis=0))[:count]
+
+        return run
+
+
+def logits_from(outputs: tf.Tensor, kind: str) -> tf.Tensor:
+    """Returns logits (N, K) for a model's outputs of a kind; one output becomes two classes, with the logits (0, z).
+
+    Args:
+        outputs: float32 (N, K), (N, 1) or (N,).
+        kind: "logits"; "softmax", whose logarithm is taken; "sigmoid", whose log-odds are.
+
+    Example:
+        >>> logits_from(tf.constant([[0.5]]), "sigmoid").numpy()
+        array([[0., 0.]], dtype=float32)
+    """
+    if outputs.shape.rank == 1:
+        outputs = outputs[:, None]
+    if kind == "softmax":
+        return tf.math.log(tf.maximum(outputs, SMALLEST_PROBABILITY))
+    if kind == "sigmoid":
+        sure = tf.minimum(outputs, _LARGEST_PROBABILITY)
+        outputs = tf.math.log(tf.maximum(outputs, SMALLEST_PROBABILITY)) - tf.math.log1p(-sure)
+    return tf.concat([tf.zeros_like(outputs), outputs], axis=1) if outputs.shape[1] == 1 else outputs
+
+
+def candidates(channels: int) -> dict[tuple[str, str], Adapter]:
+    """Returns the conversions that are tried where nothing is said, by range and order of colours."""
+    found = {}
+    for name, (scale, offset) in RANGES.items():
+        if len(scale) not in (1, channels) or len(offset) not in (1, channels):
+            continue
+        # Caffe's mean is that of BGR, and the "torch" mode comes with libraries that read RGB.
+        orders = {"caffe": ("bgr",), "imagenet": ("rgb",)}.get(name, ("rgb", "bgr") if channels == 3 else ("rgb",))
+        for order in orders:
+            found[name, order] = Adapter(scale=scale, offset=offset, bgr=order == "bgr")
+    return found
+
+
+def applied(adapter: Adapter, said: Conventions) -> Adapter:
+    """Returns an adapter with a range and an order of colours; "auto" is [0, 1] and RGB, or [0, 255] for integers."""
+    scale, offset = scaling(said.input_range) or RANGES["0,255" if adapter.dtype else "0,1"]
+    # Caffe's networks take BGR, unless it is said otherwise.
+    bgr = said.colors == "bgr" or (said.colors == "auto" and said.input_range == "caffe")
+    return dataclasses.replace(adapter, scale=scale, offset=offset, bgr=bgr)
+
+
+def notes_of(name: str, adapter: Adapter, said: Conventions, probed: Any) -> list[str]:
+    """Returns one sentence on what was understood of a model, or none for images in [0, 1] to logits."""
+    parts = []
+    if said.input_range not in ("auto", "0,1"):
+        parts.append(f"takes pixels in {range_words(said.input_range)}")
+    elif adapter.dtype:
+        parts.append(f"takes {adapter.dtype} pixels from 0 to 255, rounded, with gradients as if they weren't")
+    if adapter.bgr:
+        parts.append("takes colours in the order BGR")
+    if adapter.first:
+        parts.append("takes the channels first")
+    if adapter.shape is not None:
+        parts.append(f"takes images as {'x'.join(map(str, adapter.shape))}")
+    if adapter.batch is not None:
+        parts.append(f"takes {adapter.batch} at once")
+    if probed.width == 1:
+        parts.append("gives one output, which stands for two classes")
+    if probed.outputs == "sigmoid":
+        parts.append("ends in sigmoid, and is attacked through its log-odds")
+    return [f"{name!r} {', '.join(parts)}."] if parts else []
+
+
+def range_words(input_range: str) -> str:
+    """Returns a range as sentences have it.
+
+    Example:
+        >>> range_words("0,255"), range_words("caffe")
+        ('[0, 255]', "caffe's range")
+    """
+    if input_range.replace(",", "").replace("-", "").replace(".", "").isdigit():
+        return f"[{input_range.replace(',', ', ')}]"
+    return f"{input_range}'s range" if input_range in RANGES else f"the range {input_range}"
+
+
+def converted(adapter: Adapter, x: np.ndarray) -> np.ndarray:
+    """Returns images with an adapter's range and order of colours, as float32."""
+    changed = x[..., ::-1] if adapter.bgr else x
+    return (changed * np.array(adapter.scale) + np.array(adapter.offset)).astype(np.float32)
+
+
+def undone(adapter: Adapter, x: np.ndarray) -> np.ndarray:
+    """Returns the images in [0, 1] and RGB whose conversion by an adapter gives `x`: the inverse of `converted`."""
+    plain = ((x - np.array(adapter.offset)) / np.array(adapter.scale)).astype(np.float32)
+    return plain[..., ::-1] if adapter.bgr else plain

@@ -1,0 +1,161 @@
+"""What a model takes: where its structure shows it, and where not, by what is said of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from kerasrobust.errors import InputError
+from kerasrobust.networks.adapters.adapter import Adapter, Conventions
+from kerasrobust.networks.architectures import is_graph
+from kerasrobust.networks.probe import Shape, not_callable
+
+# What a model's own code and TensorFlow raise for inputs that it doesn't take.
+_FAILURES = (TypeError, ValueError, LookupError, AttributeError, NotImplementedError, tf.errors.OpError)
+_CHANNELS = (1, 3, 4)
+
+
+def network_of(model: keras.Model, said: Conventions, stated: Sequence[int | None] | None) -> keras.Model:
+    """Returns the model of one input and one output that is attacked: `model` itself, or one of the same layers.
+
+    The output that is meant is taken out where there are several, and integers as inputs are replaced by floating
+    numbers, as no gradient passes a conversion to integers.
+
+    Args:
+        model: a Keras model.
+        said: what is said of it.
+        stated: the shape of the images to come, if the caller knows it.
+
+    Raises:
+        InputError: for a model that can't be built, or that doesn't map one batch of images to one output.
+    """
+    if not model.built:
+        _build(model, stated)
+    if not is_graph(model):
+        return model
+    if len(model.inputs) != 1:
+        raise InputError(
+            f"Expected a classifier with one input. Received: {model.name!r} with {len(model.inputs)} inputs. "
+            "Make a keras.Model of the images and the logits alone."
+        )
+    if said.output is not None or len(model.outputs) != 1:
+        model = keras.Model(model.inputs, _output_of(model, said.output), name=model.name)
+    if not keras.backend.is_float_dtype(model.inputs[0].dtype):
+        images = keras.Input(batch_shape=model.inputs[0].shape, dtype="float32")
+        # The very layers, which keep following the model's weights.
+        return keras.models.clone_model(model, input_tensors=[images], clone_function=lambda layer: layer)
+    return model
+
+
+def _build(model: keras.Model, stated: Sequence[int | None] | None) -> None:
+    if stated is None or None in stated:
+        raise InputError(
+            f"Expected a built model. Received: {model.name!r} without weights. Call it on a batch of images first."
+        )
+    try:
+        if isinstance(model, keras.Sequential):
+            model.build((None, *stated))
+        else:
+            model(tf.zeros((1, *stated)), training=False)
+    except _FAILURES as error:
+        raise not_callable(model.name, tuple(stated), error) from error
+
+
+def _output_of(model: keras.Model, name: str | None) -> Any:
+    """Returns the output that is meant, by its name: the key of a dict, or the layer that it comes from."""
+    named = dict(zip(model.output_names, model.outputs, strict=True))
+    if isinstance(model._outputs_struct, dict):
+        named |= model._outputs_struct
+    if name in named:
+        return named[name]
+    raise InputError(
+        f"Expected the name of one output of {model.name!r}: {', '.join(named)}. "
+        f"Received: {'none' if name is None else repr(name)}. Give it by --output NAME, or output= in Python."
+    )
+
+
+def intake_of(model: keras.Model, network: keras.Model, said: Conventions, stated: Any) -> tuple[Shape, Adapter]:
+    """Returns height, width and channels that a Keras model takes, None for any, and how images come to it."""
+    if is_graph(network):
+        whole = tuple(model.inputs[0].shape)
+        first = said.channels == "first" or (said.channels == "auto" and _convolves_first(network))
+        shape, adapter = layout_of(whole[1:], network.name, said, stated, first)
+        dtype = model.inputs[0].dtype
+        integers = None if keras.backend.is_float_dtype(dtype) else dtype
+        fixed = None if _takes_more(network, whole) else whole[0]
+        return shape, dataclasses.replace(adapter, dtype=integers, batch=fixed)
+    built = (network.get_build_config() or {}).get("input_shape")
+    if isinstance(built, (tuple, list)) and built and not isinstance(built[0], (tuple, list)):
+        return layout_of(tuple(built[1:]), network.name, said, stated, said.channels == "first")
+    return (None, None, None), Adapter(first=said.channels == "first")
+
+
+def _takes_more(network: keras.Model, shape: Sequence[int | None]) -> bool:
+    """Returns whether a model takes batches of another size than that of its input, as most do."""
+    if shape[0] is None or None in shape:
+        return True
+    images = tf.zeros((shape[0] + 1, *shape[1:]))
+    try:
+        return len(tf.nest.flatten(network(images, training=False))[0]) == len(images)
+    except _FAILURES:
+        return False
+
+
+def _convolves_first(network: keras.Model) -> bool:
+    """Returns whether the first layer that has a data format, at any depth, has the channels first."""
+    formats = [getattr(layer, "data_format", None) for layer in network._flatten_layers()]
+    return next((found for found in formats if found is not None), None) == "channels_first"
+
+
+def layout_of(
+    shape: tuple[int | None, ...], name: str, said: Conventions, stated: Any, first: bool = False
+) -> tuple[Shape, Adapter]:
+    """Returns height, width and channels for what a model takes, and how images come to that.
+
+    Args:
+        shape: of one input of the model, without the batch.
+        name: what error messages call the model.
+        said: what is said of the model.
+        stated: the shape of the images to come, if the caller knows it.
+        first: whether the channels come first, where the shape leaves it open.
+
+    Raises:
+        InputError: for a shape that images can't be brought to.
+
+    Example:
+        >>> layout_of((28, 28), "mnist", Conventions(), None)[0]
+        (28, 28, 1)
+    """
+    if len(shape) == 3:
+        only_first = shape[0] in _CHANNELS and shape[2] is not None and shape[2] not in _CHANNELS
+        first = first or (said.channels == "auto" and only_first)
+        shape = (*shape[1:], shape[0]) if first else shape
+        return shape, Adapter(first=first, channels=shape[2], side=_side(shape, said))
+    if len(shape) == 2:
+        return (*shape, 1), Adapter(shape=shape, channels=1, side=_side(shape, said))
+    if len(shape) == 1 and shape[0] is not None:
+        whole = _unflattened(shape[0], stated)
+        if whole is not None:
+            return whole, Adapter(shape=shape, channels=whole[2], side=_side(whole, said))
+    raise InputError(
+        f"Expected a model of images (N, height, width, channels). Received: {name!r} with inputs of shape "
+        f"{(None, *shape)}. Attacks here are for images; put a Reshape from their shape in front of it."
+    )
+
+
+def _side(shape: Sequence[int | None], said: Conventions) -> tuple[int, int] | None:
+    height, width = shape[:2]
+    return (height, width) if said.resize and height and width else None
+
+
+def _unflattened(count: int, stated: Any) -> tuple[int, int, int] | None:
+    """Returns the shape of the images that a model takes as rows of numbers: the stated one, or a square."""
+    if stated is not None and None not in stated and math.prod(stated) == count:
+        return tuple(stated)
+    squares = ((math.isqrt(count // channels), channels) for channels in (1, 3))
+    return next(((side, side, channels) for side, channels in squares if side * side * channels == count), None)

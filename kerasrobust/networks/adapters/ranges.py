@@ -1,0 +1,237 @@
+"""Which range of pixels and order of colours a model was trained on, found out on images with labels.
+
+Each conversion is tried on a few hundred of them. What counts is the loss of the labels at the best scale of the
+logits, as a model that is given pixels of another scale gives logits of another scale. Between conversions that are
+equal so, as they are for a network without biases, the one counts whose logits have the scale of a trained network.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import weakref
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kerasrobust.errors import InputError
+from kerasrobust.networks.adapters.adapter import Adapter, candidates, converted, range_words
+from kerasrobust.networks.architectures import is_graph
+from kerasrobust.networks.classifier import Classifier, classifier_with
+from kerasrobust.networks.noise import noise_off
+from kerasrobust.stats import mcnemar
+
+COUNTS = (100, 300, 1000)
+"""Images that are tried, the more the longer it stays open."""
+
+BATCH = 100
+
+CLEAR = 3.0
+"""Standard errors by which a mean loss has to be lower."""
+
+GAIN = 0.03
+"""Nats by which it has to be lower, too: so little may come from the scale alone."""
+
+ODD = 8.0
+"""How odd the best scale of the logits may be. Networks that were trained are too sure of themselves, not eight times
+too unsure: logits that have to grow so much are those of pixels that are too small."""
+
+_SETTLED: weakref.WeakSet[Classifier] = weakref.WeakSet()
+"""Those that were found to take [0, 1], so that it isn't asked again."""
+
+_PLAIN = ("0,1", "rgb")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What images with labels show of a model.
+
+    Attributes:
+        best: range and order of colours that fit best.
+        rivals: those that fit as well, as far as these images can tell.
+        accuracy: the share of images that are right with `best`, and with [0, 1] and RGB.
+        clear: whether more images would hardly change it.
+    """
+
+    best: tuple[str, str]
+    rivals: tuple[tuple[str, str], ...] = ()
+    accuracy: tuple[float, float] = (0.0, 0.0)
+    clear: bool = True
+
+
+def choice_of(logits: dict[tuple[str, str], np.ndarray], y: np.ndarray, default: tuple[str, str] = _PLAIN) -> Choice:
+    """Returns which conversion fits best, from the logits (N, K) of each, finite, and labels (N,).
+
+    Between equals the default comes first, and RGB before BGR.
+    """
+    if not logits:
+        return Choice(default)
+    calibrated, scales = {}, {}
+    for name, found in logits.items():
+        calibrated[name], scales[name] = _calibrated(found, y)
+    best = min(calibrated, key=lambda name: calibrated[name].mean())
+    guessing = np.full(len(y), np.log(next(iter(logits.values())).shape[1]))
+    if not _lower(calibrated[best], guessing):  # It knows nothing, whatever it is given.
+        return Choice(default)
+    near = [name for name in logits if not _lower(calibrated[best], calibrated[name], GAIN)]
+    hits = {name: logits[name].argmax(axis=1) == y for name in near}
+    odd = {name: max(scales[name] ** 2, 1 / scales[name]) for name in near}
+    if default in near and scales[default] <= ODD:
+        clear, best, near = best[0] == default[0], default, []
+    elif default in near and not _more(hits[best], hits[default]):
+        clear = False
+    else:
+        near = [name for name in near if odd[name] <= min(odd.values()) * ODD]
+        best = min(near, key=lambda name: calibrated[name].mean())
+        clear = all(name[0] == best[0] for name in near)
+    if (best[0], "rgb") in near:
+        best = best[0], "rgb"
+    right = [float((logits[name].argmax(axis=1) == y).mean()) if name in logits else 0.0 for name in (best, _PLAIN)]
+    return Choice(best, tuple(name for name in near if name[0] != best[0]), (right[0], right[1]), clear)
+
+
+def _loss(logits: np.ndarray, y: np.ndarray, scale: float = 1.0) -> np.ndarray:
+    """Returns the cross-entropy of each example, float64 (N,)."""
+    values = (logits.astype(np.float64) - logits.max(axis=1, keepdims=True)) * scale
+    return np.log(np.exp(values).sum(axis=1)) - values[np.arange(len(y)), y]
+
+
+def _calibrated(logits: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, float]:
+    """Returns the cross-entropies (N,) at the best scale of the logits, and that scale."""
+    scales = np.geomspace(1e-4, 1e4, 49)
+    losses = [_loss(logits, y, scale) for scale in scales]
+    place = int(np.argmin([loss.mean() for loss in losses]))
+    return losses[place], float(scales[place])
+
+
+def _lower(a: np.ndarray, b: np.ndarray, least: float = 0.0) -> bool:
+    """Returns whether losses are clearly lower than others of the same images, by so much at least."""
+    gaps = b - a
+    return bool(gaps.mean() > max(least, CLEAR * gaps.std() / np.sqrt(len(gaps)) + 1e-9))
+
+
+def _more(a: np.ndarray, b: np.ndarray) -> bool:
+    """Returns whether clearly more images are right, of bool (N,) and (N,)."""
+    return a.sum() > b.sum() and mcnemar(int((a & ~b).sum()), int((b & ~a).sum())) < 0.01
+
+
+def hint_of(network: Any) -> str:
+    """Returns the range that a Keras model's first layers show, "0,255" or "0,1"; "" where they show none.
+
+    Rescaling by 1/255 or 1/127.5 is for 8-bit pixels, as in the applications of Keras that hold their preprocessing;
+    a `Normalization` that was adapted tells it by its mean.
+    """
+    if not is_graph(network):
+        return ""
+    for layer in network._flatten_layers():
+        if isinstance(layer, keras.layers.Rescaling):
+            largest = float(np.max(layer.scale)) * 255 + float(np.max(layer.offset))
+            return "0,255" if largest <= 3 else "0,1"
+        if isinstance(layer, keras.layers.Normalization):
+            return "0,255" if float(np.max(layer.mean)) > 2 else "0,1"
+        if getattr(layer, "weights", []) and not isinstance(layer, keras.Model):
+            return ""
+    return ""
+
+
+def understood(classifier: Classifier, x: np.ndarray, y: np.ndarray) -> Classifier:
+    """Returns the classifier with the range and the order of colours that images with labels show.
+
+    Nothing changes where they were said, or where [0, 1] and RGB fit as well as any. What the model's first layers show
+    takes the place of [0, 1] there.
+
+    Args:
+        classifier: the model.
+        x: float32 (N, H, W, C) in [0, 1].
+        y: int64 (N,), their labels.
+
+    Raises:
+        InputError: where [0, 1] is clearly wrong, and several others fit equally well.
+
+    Example:
+        >>> understood(as_classifier(model), x, y).conventions.input_range
+        '-1,1'
+    """
+    said = classifier.conventions
+    if said.fixed or classifier.adapter.dtype is not None or classifier in _SETTLED:
+        return classifier
+    if (
+        not classifier.repeats
+    ):  # Noise that can't be switched off is drowned by large pixels: any range may look better.
+        return classifier
+    shown = hint_of(classifier.network) if said.input_range == "auto" else ""
+    default = (shown or "0,1", "rgb")
+    tried = _tried(classifier, x.shape[-1])
+    choice, seen = Choice(default), 0
+    if len(x) >= classifier.classes:
+        for count in dict.fromkeys(min(count, len(x)) for count in COUNTS):
+            seen = count
+            choice = choice_of(_logits(classifier, tried, x[:count]), y[:count], default)
+            if choice.clear:
+                break
+    if _PLAIN in choice.rivals:
+        classifier.notes = [*classifier.notes, _unclear(classifier.name, choice, seen)]
+        _SETTLED.add(classifier)
+        return classifier
+    if choice.best == _PLAIN:
+        if seen >= COUNTS[0]:
+            _SETTLED.add(classifier)
+        return classifier
+    if choice.rivals:
+        fitting = " and ".join(sorted({name[0] for name in (choice.best, *choice.rivals)}))
+        raise InputError(
+            f"Expected the range of pixels that {classifier.name!r} takes. Received: none, and it isn't [0, 1], where "
+            f"{100 * choice.accuracy[1]:.1f} % of {seen} images are right: {fitting} fit equally well. Say which by "
+            "--input-range, or input_range= of as_classifier."
+        )
+    input_range, colors = choice.best
+    now = dataclasses.replace(said, input_range=input_range, colors=colors)
+    found = classifier_with(classifier.model, now, image_shape=x.shape[1:])
+    better, plain = (f"{100 * share:.1f} %" for share in choice.accuracy)
+    if seen:
+        found.notes.append(f"Found out on {seen} images: {better} are right so, and {plain} in [0, 1] and RGB.")
+    else:
+        found.notes.append("Its first layer shows it.")
+    return found
+
+
+def _unclear(name: str, choice: Choice, seen: int) -> str:
+    better, plain = (f"{100 * share:.1f} %" for share in choice.accuracy)
+    return (
+        f"Whether {name!r} takes pixels in [0, 1] isn't clear: {plain} of {seen} images are right so, and {better} in "
+        f"{range_words(choice.best[0])}. It was taken to; say so by --input-range, or try more images."
+    )
+
+
+def _tried(classifier: Classifier, channels: int) -> dict[tuple[str, str], Adapter]:
+    """Returns what is done to images in place of what is unknown of a model."""
+    said = classifier.conventions
+    found = {
+        name: adapter
+        for name, adapter in candidates(channels).items()
+        if said.input_range in ("auto", name[0]) and said.colors in ("auto", name[1])
+    }
+    if said.input_range != "auto":  # The classifier's own adapter does that part.
+        return {(said.input_range, order): Adapter(bgr=order == "bgr") for order in ("rgb", "bgr")}
+    return found
+
+
+def _logits(
+    classifier: Classifier, tried: dict[tuple[str, str], Adapter], x: np.ndarray
+) -> dict[tuple[str, str], np.ndarray]:
+    """Returns the logits of each conversion that a model takes."""
+    found = {}
+    for name, adapter in tried.items():
+        changed = converted(adapter, x)
+        try:
+            # Without its noise, which large pixels would drown. Not by a graph, which would keep that.
+            with noise_off():
+                parts = [classifier.passed(changed[at : at + BATCH]) for at in range(0, len(x), BATCH)]
+        except (tf.errors.OpError, InputError):  # A model may refuse such values, and then it wasn't trained on them.
+            continue
+        logits = np.concatenate(parts)
+        if np.isfinite(logits).all():
+            found[name] = logits
+    return found

@@ -1,0 +1,140 @@
+"""Range and order of colours, found out on images with labels."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers as L
+
+from kerasrobust.data.load import load_data
+from kerasrobust.errors import InputError
+from kerasrobust.evaluation.evaluate import evaluate
+from kerasrobust.networks.adapters.ranges import Choice, choice_of, hint_of, understood
+from kerasrobust.networks.classifier import as_classifier
+
+Data = tuple[np.ndarray, np.ndarray]
+
+
+@pytest.fixture(scope="module")
+def data() -> Data:
+    """Images whose class is a colour and a brightness, so that range and order matter."""
+    draw = np.random.default_rng(0)
+    y = draw.integers(0, 6, 400)
+    colours = np.array(
+        [[0.8, 0.2, 0.3], [0.2, 0.3, 0.8], [0.3, 0.8, 0.2], [0.5, 0.1, 0.6], [0.4, 0.1, 0.15], [0.1, 0.15, 0.4]]
+    )
+    x = colours[y][:, None, None] + draw.normal(0, 0.08, (400, 8, 8, 3))
+    return np.clip(x, 0, 1).astype(np.float32), y
+
+
+@pytest.fixture(scope="module")
+def network(data: Data) -> keras.Model:
+    keras.utils.set_random_seed(0)
+    x, y = data
+    model = keras.Sequential([keras.Input((8, 8, 3)), L.Conv2D(8, 3, activation="relu"), L.Flatten(), L.Dense(6)])
+    model.compile(keras.optimizers.Adam(5e-3), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.fit(x, y, epochs=8, verbose=0)
+    return model
+
+
+def taking(network: keras.Model, input_range: str, colors: str) -> keras.Model:
+    """The same network for images of other conventions."""
+    scale, offset = {"0,255": (1 / 255, 0), "-1,1": (0.5, 0.5)}.get(input_range, (1, 0))
+    seen = keras.Input((8, 8, 3))
+    # Not a Rescaling, which would show it.
+    turned = seen[..., ::-1] if colors == "bgr" else seen
+    return keras.Model(seen, network(turned * scale + offset))
+
+
+@pytest.mark.parametrize("colors", ["rgb", "bgr"])
+@pytest.mark.parametrize("input_range", ["0,1", "0,255", "-1,1"])
+def test_what_a_model_was_trained_on_is_found(input_range: str, colors: str, data: Data, network: keras.Model) -> None:
+    x, y = data
+    found = understood(as_classifier(taking(network, input_range, colors)), x, y)
+    if (input_range, colors) == ("0,1", "rgb"):
+        assert found.conventions.said() == {} and found.notes == []
+    else:
+        assert (found.conventions.input_range, found.conventions.colors) == (input_range, colors)
+        assert "% are right so" in " ".join(found.notes)
+    np.testing.assert_allclose(found.run(x[:9]), network(x[:9]), rtol=1e-3, atol=1e-3)
+
+
+def test_it_is_told_once_and_kept_with_the_model(data: Data, network: keras.Model) -> None:
+    x, y = data
+    model = taking(network, "0,255", "rgb")
+    for _ in range(2):
+        evaluation = evaluate(model, x[:200], y[:200], attacks="fgsm", epsilon=1 / 255, audit=False)
+        assert evaluation.conventions == {"input_range": "0,255", "colors": "rgb"}
+        assert [finding.code for finding in evaluation.findings] == ["conventions"]
+    plain = evaluate(network, x[:200], y[:200], attacks="fgsm", epsilon=1 / 255, audit=False)
+    assert evaluation.clean_accuracy == plain.clean_accuracy > 0.9
+    assert evaluation.robust_accuracy == plain.robust_accuracy
+
+
+def test_what_was_said_is_not_doubted_but_checked(data: Data, network: keras.Model) -> None:
+    x, y = data
+    model = as_classifier(taking(network, "0,255", "rgb"), input_range=(0, 1), colors="rgb")
+    evaluation = evaluate(model, x[:200], y[:200], attacks="fgsm", epsilon=1 / 255)
+    (finding,) = [item for item in evaluation.findings if item.code == "input-range"]
+    assert "[0, 255], RGB" in finding.message and finding.severity == "error"
+
+
+def test_untrained_and_constant_models_are_left_alone(data: Data) -> None:
+    x, y = data
+    keras.utils.set_random_seed(1)
+    untrained = keras.Sequential([keras.Input((8, 8, 3)), L.Flatten(), L.Dense(6)])
+    assert understood(as_classifier(untrained), x, np.random.default_rng(0).permutation(y)).conventions.said() == {}
+    constant = as_classifier(lambda x: tf.zeros((tf.shape(x)[0], 6)) * tf.reduce_sum(x), image_shape=(8, 8, 3))
+    assert understood(constant, x, y).conventions.said() == {}
+
+
+def test_equal_fits_are_asked_about() -> None:
+    draw = np.random.default_rng(1)
+    y = draw.integers(0, 4, 300)
+    good = 5 * np.eye(4)[y] + draw.normal(size=(300, 4))
+    logits = {("0,1", "rgb"): draw.normal(size=(300, 4)), ("-1,1", "rgb"): good, ("imagenet", "rgb"): good + 1e-3}
+    choice = choice_of(logits, y)
+    assert {choice.best[0], *(name for name, _ in choice.rivals)} == {"-1,1", "imagenet"}
+    # The default comes first where it fits as well.
+    assert choice_of(logits | {("0,1", "rgb"): good}, y).best == ("0,1", "rgb")
+
+
+def test_asking_is_one_line(monkeypatch: pytest.MonkeyPatch, data: Data, network: keras.Model) -> None:
+    x, y = data
+    choice = Choice(("-1,1", "rgb"), (("imagenet", "rgb"),), (0.9, 0.2), clear=False)
+    monkeypatch.setattr("kerasrobust.networks.adapters.ranges.choice_of", lambda *_: choice)
+    with pytest.raises(InputError, match="--input-range") as caught:
+        understood(as_classifier(network), x, y)
+    assert "\n" not in str(caught.value)
+
+
+FIRST = [
+    (L.Rescaling(1 / 255), "0,255"),
+    (L.Rescaling(1 / 127.5, offset=-1), "0,255"),
+    (L.Rescaling(2.0, offset=-1), "0,1"),
+    (L.Normalization(mean=[120.0] * 3, variance=[3600.0] * 3), "0,255"),
+    (L.Conv2D(2, 3), ""),
+]
+
+
+@pytest.mark.parametrize(("layer", "shown"), FIRST)
+def test_first_layers_show_it(layer: L.Layer, shown: str) -> None:
+    model = keras.Sequential([keras.Input((8, 8, 3)), L.RandomFlip(), layer, L.Flatten(), L.Dense(3)])
+    assert hint_of(model) == shown
+
+
+def test_few_images_are_enough_where_the_first_layer_shows_it(data: Data) -> None:
+    x, y = data
+    model = keras.Sequential([keras.Input((8, 8, 3)), L.Rescaling(1 / 255), L.Flatten(), L.Dense(6)])
+    found = understood(as_classifier(model), x[:3], y[:3])
+    assert found.conventions.input_range == "0,255"
+
+
+def test_our_networks_are_asked_nothing() -> None:
+    from kerasrobust.networks.architectures import build_model
+
+    x, y = load_data("shapes", "test[:20]")
+    classifier = as_classifier(build_model("lenet"))
+    assert understood(classifier, x, y) is classifier
