@@ -74,16 +74,16 @@ def choice_of(logits: dict[tuple[str, str], np.ndarray], y: np.ndarray, default:
     best = min(calibrated, key=lambda name: calibrated[name].mean())
     guessing = np.full(len(y), np.log(next(iter(logits.values())).shape[1]))
     if not _lower(calibrated[best], guessing):  # It knows nothing, whatever it is given.
-        return Choice(default)
+        return Choice(default, clear=False)
     near = [name for name in logits if not _lower(calibrated[best], calibrated[name], GAIN)]
     hits = {name: logits[name].argmax(axis=1) == y for name in near}
-    odd = {name: max(scales[name] ** 2, 1 / scales[name]) for name in near}
+    odd = {name: max(scales[name] ** 1.5, 1 / scales[name]) for name in near}
     if default in near and scales[default] <= ODD:
         clear, best, near = best[0] == default[0], default, []
     elif default in near and not _more(hits[best], hits[default]):
         clear = False
     else:
-        near = [name for name in near if odd[name] <= min(odd.values()) * ODD]
+        near = [name for name in near if odd[name] <= ODD * min(odd.values())]
         best = min(near, key=lambda name: calibrated[name].mean())
         clear = all(name[0] == best[0] for name in near)
     if (best[0], "rgb") in near:
