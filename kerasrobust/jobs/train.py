@@ -27,8 +27,8 @@ from kerasrobust.names import ARCHITECTURES
 from kerasrobust.networks import saving
 from kerasrobust.networks.architectures import build_model
 from kerasrobust.networks.classifier import classifier_of
-from kerasrobust.networks.cloning import with_precision
-from kerasrobust.networks.noise import randomize
+from kerasrobust.networks.cloning import trainable
+from kerasrobust.networks.randomizing import randomize
 from kerasrobust.runs import read_json, write_json
 from kerasrobust.training import OBJECTIVES, AdversarialModel, Objective
 from kerasrobust.training.adversarial import training_precision
@@ -144,7 +144,7 @@ def make_network(config: TrainConfig, data: Dataset) -> keras.Model:
                 f"Expected a Keras model to train on from. Received: {config.model}, a SavedModel, whose graph is "
                 "fixed. Give the .keras file it was made from."
             )
-        network = with_precision(loaded, "float32")
+        network = trainable(loaded)
         classifier_of(network, image_shape=data.images.shape[1:], classes=data.classes)
     else:
         raise unknown_name("architecture or saved model", config.model, ARCHITECTURES)

@@ -19,7 +19,7 @@ import tensorflow as tf
 from kerasrobust.errors import InputError, reason_of, unknown_name
 from kerasrobust.networks.architectures import is_graph
 from kerasrobust.networks.classifier import Classifier, as_classifier, classifier_of
-from kerasrobust.networks.cloning import clone, with_precision
+from kerasrobust.networks.cloning import clone, rebuilt_from_config
 from kerasrobust.networks.formats import SavedModelNetwork, load_keras, quiet
 
 SCHEMA = 1
@@ -57,10 +57,14 @@ def save_model(model: keras.Model, folder: str | Path, card: Mapping[str, Any], 
         raise InputError(f"Expected a Keras model to save. Received: {type(network).__name__}. Save the Keras model.")
     copy = _copy(network, classifier.probed.shape)
     text = _card_text(card, classifier, _layer_table(network), network.count_params())
-    signature = [keras.InputSpec(shape=(None, *classifier.image_shape), dtype="float32")]
+    signature = keras.InputSpec(shape=(None, *classifier.image_shape), dtype="float32")
     with _written(folder) as temporary:
         with quiet():
-            copy.export(str(temporary), format="tf_saved_model", verbose=False, input_signature=signature)
+            archive = keras.export.ExportArchive()
+            archive.track(copy)
+            # `model.export` leaves `training` open, and layers that augment images are on by default.
+            archive.add_endpoint("serve", lambda x: copy(x, training=False), [signature])
+            archive.write_out(str(temporary), verbose=False)
             copy.save(temporary / _KERAS_FILE)
         (temporary / "card.json").write_text(text, encoding="utf-8")
     return folder
@@ -160,17 +164,7 @@ def _copy(model: keras.Model, shape: tuple[int, ...]) -> keras.Model:
             return copy
         # One plain tensor in and one out, whatever dict or list the model had around them.
         return keras.Model(copy.inputs[0], copy.outputs[0], name=model.name)
-    with_precision(model, "float32")  # A subclassed model under another policy is refused here.
-    try:
-        copy = type(model).from_config(model.get_config())
-        copy(tf.zeros((1, *shape)), training=False)
-        copy.set_weights(model.get_weights())
-    except (TypeError, ValueError, NotImplementedError) as error:
-        raise InputError(
-            f"Expected a model that can be rebuilt from get_config(). Received: {type(model).__name__} "
-            f"({reason_of(error)}). Give it get_config, or build a functional model."
-        ) from error
-    return copy
+    return rebuilt_from_config(model, shape)
 
 
 def _layer_table(model: keras.Model) -> list[dict[str, Any]]:
