@@ -16,8 +16,8 @@ from kerasrobust.networks.architectures import GRAPHS, is_graph
 from kerasrobust.networks.noise import noise_off
 from kerasrobust.networks.probe import apart
 
-ROUNDING = {"float32": 1e-4, "float64": 1e-4}
-"""How far the outputs of a copy may be apart (`probe.apart`), by the least exact of its layers."""
+ROUNDING = 1e-4
+"""How far the outputs of a copy may be apart (`probe.apart`)."""
 
 COARSE = 0.02
 """The same for layers in half precision, which may round to another value in another order of sums."""
@@ -59,7 +59,7 @@ def with_precision(model: keras.Model, policy: str) -> keras.Model:
     """
     kept = kept_in_float32(model, policy)
     named = {id(layer): "float32" if id(layer) in kept else policy for layer in _inner(model)}
-    if all(quantization(layer) or layer.dtype_policy.name == named[id(layer)] for layer in _inner(model)):
+    if all(not _has_precision(layer) or layer.dtype_policy.name == named[id(layer)] for layer in _inner(model)):
         return model
     return clone(model, lambda layer: "float32" if id(layer) in kept else policy)
 
@@ -73,7 +73,7 @@ def clone(model: keras.Model, policy: Callable[[keras.Layer], str]) -> keras.Mod
         InputError: if the copy would be another network, as a layer's configuration leaves something out.
     """
     check_graph(model)
-    changed = any(not quantization(part) and part.dtype_policy.name != policy(part) for part in _inner(model))
+    changed = any(_has_precision(part) and part.dtype_policy.name != policy(part) for part in _inner(model))
     if changed:
         # Rounding would hide what a configuration leaves out.
         finished(model, _rebuilt(model, copied))
@@ -128,8 +128,7 @@ def copied(layer: Any, policy: str | None = None) -> Any:
     """
     try:
         config = layer.get_config()
-        typed = isinstance(layer, keras.Layer) and not isinstance(layer, keras.layers.InputLayer)
-        if policy is not None and typed and quantization(layer) is None:
+        if policy is not None and _has_precision(layer) and "dtype" in config:
             config["dtype"] = policy
         if not isinstance(layer, keras.layers.Lambda):  # Which Keras writes down; elsewhere it can't.
             lambdas = {name: value for name, value in vars(layer).items() if _is_own(value) and name in config}
@@ -209,8 +208,8 @@ def finished(model: keras.Model, copy: keras.Model, *, exact: bool = True, shape
     except ValueError as error:
         raise _another(model, f"whose copy has other weights ({reason_of(error)})") from error
     finalize_normalization(copy)
-    half = any(layer.compute_dtype not in ROUNDING for part in (model, copy) for layer in _inner(part))
-    allowed = COARSE if half and exact else 5 * COARSE if half else ROUNDING["float32"]
+    half = any(_is_half(layer) for part in (model, copy) for layer in _inner(part))
+    allowed = COARSE if half and exact else 5 * COARSE if half else ROUNDING
     for inputs in _random_inputs(model, shape):
         own = _outputs(model, inputs)
         try:
@@ -238,6 +237,10 @@ def _give_weights(model: keras.Model, copy: keras.Model) -> None:
         new.load_own_variables(store)
 
 
+def _is_half(layer: keras.Layer) -> bool:
+    return layer.compute_dtype in ("float16", "bfloat16")
+
+
 def _another(model: keras.Model, what: str) -> InputError:
     return InputError(
         f"Expected a model that can be rebuilt from get_config(). Received: {model.name!r}, {what}. Something that "
@@ -247,37 +250,35 @@ def _another(model: keras.Model, what: str) -> InputError:
 
 
 def _random_inputs(model: keras.Model, shape: tuple[int, ...]) -> list[Any]:
-    """Returns random inputs that a model takes: values in [0, 1], then in [0, 255]."""
+    """Returns random inputs that a model takes: values in [0, 1] and, where it takes those too, in [0, 255]."""
     tensors = model.inputs if is_graph(model) else [keras.KerasTensor((None, *shape))]
-    draw = np.random.default_rng(0)
-    error: Exception | None = None
-    for side in (32, 96, 224):
-        found = []
-        for scale in (1, 255):
-            arrays = []
-            for tensor in tensors:
-                sizes = [3 if index == 3 else side for index in range(len(tensor.shape))]
-                whole = [4 if tensor.shape[0] is None else tensor.shape[0], *(tensor.shape[1:])]
-                whole = [known or guess for known, guess in zip(whole, sizes, strict=True)]
-                values = draw.random(whole) * scale
-                floating = keras.backend.is_float_dtype(tensor.dtype)
-                arrays.append(keras.ops.convert_to_tensor(values if floating else values.round(), tensor.dtype))
-            struct = getattr(model, "_inputs_struct", None)
-            found.append(
-                arrays[0]
-                if len(arrays) == 1 and not isinstance(struct, (dict, list, tuple))
-                else keras.tree.pack_sequence_as(struct, arrays)
-            )
-        try:
-            for inputs in found:
+    struct = getattr(model, "_inputs_struct", None)
+    found, failure = [], None
+    for scale in (1, 255):
+        for side in (32, 96, 224):
+            arrays = [_random(tensor, side, scale) for tensor in tensors]
+            inputs = keras.tree.pack_sequence_as(struct, arrays) if keras.tree.is_nested(struct) else arrays[0]
+            try:
                 _outputs(model, inputs)
-            return found
-        except Exception as failure:  # The guessed size may be too small; somebody's own layer may raise anything.
-            error = failure
-    raise InputError(
-        f"Expected a model that can be called. Received: {model.name!r}, which fails on random inputs "
-        f"({reason_of(error or ValueError())}). Mend it before it is copied."
-    ) from error
+            except Exception as error:  # The guessed size may be too small; somebody's own layer may raise anything.
+                failure = error
+                continue
+            found.append(inputs)
+            break
+    if not found:
+        raise InputError(
+            f"Expected a model that can be called. Received: {model.name!r}, which fails on random inputs "
+            f"({reason_of(failure or ValueError())}). Mend it before it is copied."
+        ) from failure
+    return found
+
+
+def _random(tensor: keras.KerasTensor, side: int, scale: int) -> Any:
+    """Returns random values for an input of a model; sides that it leaves open are guessed."""
+    guesses = (4, side, side, 3, *tensor.shape[4:])
+    values = scale * np.random.default_rng(0).random([k or g for k, g in zip(tensor.shape, guesses, strict=False)])
+    floating = keras.backend.is_float_dtype(tensor.dtype)
+    return keras.ops.convert_to_tensor(values if floating else values.round(), tensor.dtype)
 
 
 def _outputs(model: keras.Model, inputs: Any) -> np.ndarray:
@@ -296,6 +297,12 @@ def _alike_in_noise(model: keras.Model, copy: keras.Model, inputs: Any) -> bool:
     return bool(
         spread.any() and (abs(own.mean(axis=0) - made.mean(axis=0)) <= 8 * spread + 1e-4 * abs(own).max()).all()
     )
+
+
+def _has_precision(layer: Any) -> bool:
+    """Returns whether a layer can compute in another precision: not if it gives integers or Keras has quantized it."""
+    typed = isinstance(layer, keras.Layer) and not isinstance(layer, keras.layers.InputLayer)
+    return typed and quantization(layer) is None and keras.backend.is_float_dtype(layer.compute_dtype)
 
 
 def quantization(layer: Any) -> str | None:
