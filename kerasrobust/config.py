@@ -34,7 +34,20 @@ def check_epsilon(epsilon: float, norm: str) -> None:
 # Settings that several commands share.
 SavedModel = Annotated[
     str,
-    Option("A saved model's name under --models-dir, or a path: .keras, .h5, or a SavedModel folder of any origin."),
+    Option(
+        "A saved model's name under --models-dir, or a path: .keras, .h5, .tflite, .onnx, or a SavedModel folder of "
+        "any origin."
+    ),
+]
+Code = Annotated[
+    Path | None,
+    Option(
+        "Python file with the model's own layers and functions. It is run, and so are Lambda layers in the model.",
+        group="common",
+    ),
+]
+Output = Annotated[
+    str | None, Option("Name of the output with the logits, for a model of several outputs.", group="common")
 ]
 _SOURCES = [known.takes for known in SOURCES.values()]
 Data = Annotated[str, Option(f"Data set: {', '.join(_SOURCES[:-1])}, or {_SOURCES[-1]}.")]
@@ -128,6 +141,8 @@ class TrainConfig(RunConfig):
     model: Annotated[
         str, Option("Architecture (lenet, convnet, resnet), or a saved model's name or path to train on from.")
     ] = "convnet"
+    code: Code = None
+    output: Output = None
     data: Data = "shapes"
     split: Annotated[str, Option("Part of the data to train on, in TFDS's syntax.")] = "train"
     test_split: Annotated[str, Option("Part of the data that the accuracies in the card are measured on.")] = "test"
@@ -184,6 +199,8 @@ class AttackConfig(RunConfig):
     resumes_unnamed: ClassVar[bool] = True
 
     model: SavedModel
+    code: Code = None
+    output: Output = None
     attack: Annotated[
         str,
         Option(
@@ -240,6 +257,8 @@ class BallConfig(RunConfig):
     """What the commands take that examine a saved model within one ball."""
 
     model: SavedModel
+    code: Code = None
+    output: Output = None
     data: Data = "shapes"
     split: Split = "test[:500]"
     norm: Annotated[BallNorm, Option("Norm of the ball.")] = "linf"
@@ -339,6 +358,8 @@ class ImportConfig(RunConfig):
     kind: ClassVar[str] = "import"
 
     model: Annotated[str, Option("Path of the model: .keras, .h5, or a SavedModel folder of any origin.")]
+    code: Code = None
+    output: Output = None
 
     def again(self, name: str) -> str:
         return "start the import again."

@@ -65,9 +65,10 @@ STUDY: dict[str, st.SearchStrategy[Any]] = {
     "eot": st.integers(2, 100),
     "retrain": st.booleans(),
 }
+LOADED: dict[str, st.SearchStrategy[Any]] = {"model": WORDS, "code": st.none() | PATHS, "output": st.none() | WORDS}
 FIELDS: dict[type[RunConfig], dict[str, st.SearchStrategy[Any]]] = {
     TrainConfig: {
-        "model": WORDS,
+        **LOADED,
         "data": WORDS,
         "split": WORDS,
         "test_split": WORDS,
@@ -89,7 +90,7 @@ FIELDS: dict[type[RunConfig], dict[str, st.SearchStrategy[Any]]] = {
         "width": COUNTS,
     },
     AttackConfig: {
-        "model": WORDS,
+        **LOADED,
         "attack": st.sampled_from(list(settings.ATTACKS)),
         "data": WORDS,
         "split": WORDS,
@@ -104,7 +105,7 @@ FIELDS: dict[type[RunConfig], dict[str, st.SearchStrategy[Any]]] = {
         "version": st.just("auto"),  # Others are for one attack only.
     },
     AuditConfig: {
-        "model": WORDS,
+        **LOADED,
         "data": WORDS,
         "split": WORDS,
         "norm": st.sampled_from(get_args(settings.BallNorm)),
@@ -114,7 +115,7 @@ FIELDS: dict[type[RunConfig], dict[str, st.SearchStrategy[Any]]] = {
         "passes": COUNTS,
     },
     RandomnessConfig: {
-        "model": WORDS,
+        **LOADED,
         "data": WORDS,
         "split": WORDS,
         "norm": st.sampled_from(get_args(settings.BallNorm)),
@@ -124,7 +125,7 @@ FIELDS: dict[type[RunConfig], dict[str, st.SearchStrategy[Any]]] = {
     },
     StudyConfig: STUDY,
     DemoConfig: STUDY,
-    ImportConfig: {"model": WORDS},
+    ImportConfig: LOADED,
     CompareConfig: {"subjects": st.lists(WORDS, min_size=1, max_size=3).map(tuple)},
     ModelsConfig: {},
 }

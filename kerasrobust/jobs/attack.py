@@ -147,7 +147,9 @@ def _attack(config: AttackConfig) -> Attack[Any] | AutoAttack:
 
 def load_subject(context: Context, config: AttackConfig | BallConfig) -> tuple[Classifier, Dataset]:
     """Returns the model that a config names, and the data, which fit each other."""
-    model = saving.load_model(config.model, models_dir=config.models_dir)
+    model = saving.load_model(
+        config.model, models_dir=config.models_dir, code=config.code, output=config.output, emit=context.emit
+    )
     data = load_dataset(config.data, config.split, data_dir=config.data_dir, emit=context.emit)
     classifier = classifier_of(model, image_shape=data.images.shape[1:])
     check_images(classifier, data.x, data.y)

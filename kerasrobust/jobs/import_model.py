@@ -38,7 +38,7 @@ class ImportJob(Job[ImportConfig]):
             )
         saving.refuse_existing(self.target, config.overwrite)
         # By its whole path, as a name alone is looked up among the saved models first.
-        self.model = saving.load_model(self.source)
+        self.model = saving.load_model(self.source, code=config.code, output=config.output, emit=self.context.emit)
         self.classifier = classifier_of(self.model)
         for code, message in self.classifier.warnings:
             self.context.emit(Finding(code=code, message=message, severity="warning"))

@@ -19,7 +19,7 @@ from kerasrobust.data.load import load_dataset
 from kerasrobust.data.pipeline import train_pipeline, unwatched
 from kerasrobust.errors import InputError, unknown_name
 from kerasrobust.evaluation.evaluate import Evaluation
-from kerasrobust.events import Finding, Log, ModelSaved
+from kerasrobust.events import Emit, Finding, Log, ModelSaved
 from kerasrobust.jobs.attack import evaluate_with_events, save_examples
 from kerasrobust.jobs.context import Context
 from kerasrobust.jobs.job import Job
@@ -59,7 +59,7 @@ class TrainJob(Job[TrainConfig]):
         self.target = self.config.models_dir / self.name
         check_free(self.target, self.config.overwrite)
         self.data = load_train_data(self.config, self.context)
-        self.network = make_network(self.config, self.data.train)
+        self.network = make_network(self.config, self.data.train, self.context.emit)
 
     def run(self) -> dict[str, Any]:
         context, config, data, network, name = self.context, self.config, self.data, self.network, self.name
@@ -125,7 +125,7 @@ def _shared(images: np.ndarray, others: np.ndarray) -> float:
     return float(np.mean([zlib.crc32(image.tobytes()) in known for image in images]))
 
 
-def make_network(config: TrainConfig, data: Dataset) -> keras.Model:
+def make_network(config: TrainConfig, data: Dataset, emit: Emit | None = None) -> keras.Model:
     """Builds the architecture, or loads the saved model to start from, and randomizes it if asked to."""
     keras.utils.set_random_seed(config.seed)
     if config.model in ARCHITECTURES:
@@ -138,7 +138,9 @@ def make_network(config: TrainConfig, data: Dataset) -> keras.Model:
             width=config.width,
         )
     elif Path(config.model).exists() or (config.models_dir / config.model).exists():
-        loaded = saving.load_model(config.model, models_dir=config.models_dir)
+        loaded = saving.load_model(
+            config.model, models_dir=config.models_dir, code=config.code, output=config.output, emit=emit
+        )
         if not isinstance(loaded, keras.Model):
             raise InputError(
                 f"Expected a Keras model to train on from. Received: {config.model}, a SavedModel, whose graph is "

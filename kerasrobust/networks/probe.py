@@ -13,8 +13,9 @@ import tensorflow as tf
 
 from kerasrobust.errors import InputError, reason_of
 from kerasrobust.networks.architectures import is_graph
-from kerasrobust.networks.formats import SavedModelNetwork
+from kerasrobust.networks.foreign import ForeignNetwork
 from kerasrobust.networks.noise import is_noisy, keyed_noise
+from kerasrobust.networks.savedmodel import SavedModelNetwork
 
 Shape = tuple[int | None, ...]
 """Height, width and channels; None stands for any."""
@@ -76,7 +77,7 @@ def probe(model: Any, forward: Forward, shape: Shape, name: str) -> Probed:
             # A failure may be due to the guessed shape; the outputs of a pass that worked are final.
             if error.__cause__ is None or index == len(shapes) - 1:
                 raise
-    warnings = []
+    warnings = list(model.notes) if isinstance(model, ForeignNetwork) else []
     noisy = isinstance(model, keras.Model) and is_noisy(model)
     randomized = noisy or not same(first, trial(run, tried, name))
     seedable = False

@@ -8,6 +8,7 @@ import os
 import platform
 import shutil
 import uuid
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,17 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrobust.errors import InputError, reason_of, unknown_name
+from kerasrobust.events import Emit, Log
+from kerasrobust.networks import formats
 from kerasrobust.networks.architectures import is_graph
 from kerasrobust.networks.classifier import Classifier, as_classifier, classifier_of
 from kerasrobust.networks.cloning import clone, rebuilt_from_config
-from kerasrobust.networks.formats import SavedModelNetwork, load_keras, quiet
+from kerasrobust.networks.foreign import Loading, quiet
+from kerasrobust.networks.formats import KERAS_FILE
+from kerasrobust.networks.keras_files import run_code
+from kerasrobust.networks.savedmodel import SavedModelNetwork
 
 SCHEMA = 1
-_KERAS_FILE = "model.keras"
 
 
 def save_model(model: keras.Model, folder: str | Path, card: Mapping[str, Any], *, overwrite: bool = False) -> Path:
@@ -65,7 +70,7 @@ def save_model(model: keras.Model, folder: str | Path, card: Mapping[str, Any], 
             # `model.export` leaves `training` open, and layers that augment images are on by default.
             archive.add_endpoint("serve", lambda x: copy(x, training=False), [signature])
             archive.write_out(str(temporary), verbose=False)
-            copy.save(temporary / _KERAS_FILE)
+            copy.save(temporary / KERAS_FILE)
         (temporary / "card.json").write_text(text, encoding="utf-8")
     return folder
 
@@ -104,40 +109,66 @@ def copy_saved_model(
     return folder
 
 
-def load_model(path_or_name: str | Path, *, models_dir: str | Path | None = None) -> Any:
-    """Loads a model that can be attacked. Python code inside of files is never run: no Lambda layers, no pickles.
+def load_model(
+    path_or_name: str | Path,
+    *,
+    models_dir: str | Path | None = None,
+    code: str | Path | None = None,
+    output: str | None = None,
+    emit: Emit | None = None,
+) -> Any:
+    """Loads a model that can be attacked. Python code inside of files is only run with consent (`code`).
 
-    A SavedModel is itself a TensorFlow program, which can read and write files: load those of people you trust.
+    What a file is, is told by its content. A SavedModel is itself a TensorFlow program, which can read and write files:
+    load those of people you trust.
 
     Args:
-        path_or_name: a name under `models_dir`, or a path: a folder of `save_model`, a `.keras` file, an `.h5` or
-            `.hdf5` file of Keras 2 or 3, or anyone's SavedModel folder with a signature from float images to logits.
+        path_or_name: a name under `models_dir`, or a path: a folder of `save_model`, a `.keras` file, an HDF5 file of
+            Keras 2 or 3, anyone's SavedModel folder, or, as black boxes, a `.tflite` or `.onnx` file.
         models_dir: where names are looked up; `saved_models` by default.
+        code: a Python file with the classes and functions that the model is made of. It is run, and Lambda layers in
+            the model are allowed to.
+        output: the name of the output with the logits, for a model of several.
+        emit: gets a line for the log about code that was run, and about a SavedModel taken instead of a Keras file that
+            needs code; the latter is a warning of Python without it.
 
     Returns:
-        A Keras model, or a `SavedModelNetwork` for other people's SavedModels.
+        A Keras model, or a callable for other people's SavedModels (`SavedModelNetwork`) and black boxes.
 
     Raises:
         InputError: if there is no such model, or it is corrupt, needs unknown code, or can't be attacked.
 
     Example:
         >>> model = load_model("saved_models/convnet-pgd")
+        >>> theirs = load_model("theirs.keras", code="their_layers.py")
     """
     path = _find(path_or_name, Path("saved_models" if models_dir is None else models_dir))
-    model: Any
-    if path.is_dir() and (path / _KERAS_FILE).is_file():
-        model = load_keras(path / _KERAS_FILE)
-    elif path.is_dir() and any((path / name).is_file() for name in ("saved_model.pb", "saved_model.pbtxt")):
-        model = SavedModelNetwork(path)
-    elif path.is_file() and path.suffix.lower() in (".keras", ".h5", ".hdf5"):
-        model = load_keras(path)
-    else:
-        raise InputError(
-            f"Expected a .keras, .h5 or .hdf5 file, or a folder with saved_model.pb or {_KERAS_FILE}. "
-            f"Received: {path}. Save the model with keras.Model.save or export."
-        )
+
+    def say(message: str) -> None:
+        if emit is None:
+            warnings.warn(message, stacklevel=5)  # Past `formats`, at the call of `load_model`.
+        else:
+            emit(Log(level="info", message=message))
+
+    objects = None
+    if code is not None:
+        objects = run_code(Path(code))
+        if emit is not None:
+            say(f"Ran {code}, which defines {', '.join(sorted(objects)) or 'nothing'}.")
+    model = formats.load(path, Loading(say=say, objects=objects, output=output))
+    if output is not None and isinstance(model, keras.Model):
+        model = _with_output(model, output)
     as_classifier(model)  # Refuses what can't be attacked.
     return model
+
+
+def _with_output(model: keras.Model, output: str) -> keras.Model:
+    """Returns the part of a model up to one of its outputs."""
+    names = list(model.output_names) if is_graph(model) else []
+    if output not in names:
+        known = ", ".join(names) or "outputs without names"
+        raise InputError(f"Expected an output that the model has ({known}). Received: {output!r}. Leave it out.")
+    return keras.Model(model.inputs, model.outputs[names.index(output)], name=model.name)
 
 
 def _find(path_or_name: str | Path, models_dir: Path) -> Path:
