@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from kerasrobust.errors import InputError
-from kerasrobust.networks.foreign import ForeignNetwork, quiet, reading
+from kerasrobust.networks.foreign import ForeignNetwork, quiet, random_images, reading
 
 _SIGNATURES = ("serving_default", "serve")  # TensorFlow's own name, then that of Keras 3.
 _LEVELS = 255
@@ -177,6 +178,10 @@ class SavedModelNetwork(ForeignNetwork):
     def _on_levels(self) -> Callable[[tf.Tensor], tf.Tensor]:
         """Returns the function on whole floating levels (N, H, W, C) from 0 to 255, with gradients where possible."""
         found = _with_gradient(self._endpoint, self._images, self._others, self._output)
+        images = random_images(self.image_shape)
+        levels = tf.round(_LEVELS * np.resize(images, (self._batch or len(images), *images.shape[1:])))
+        if found and not np.allclose(found(levels), self._call(tf.cast(levels, self._dtype)), rtol=1e-3, atol=1e-5):
+            found = None
         how = "gradients pass the rounding as if it weren't there" if found else "it gives no gradients"
         message = f"{self.name!r} takes {self._dtype.name}: images are multiplied by {_LEVELS} and rounded; {how}."
         self.notes.append(("integer-input", message))
@@ -226,16 +231,16 @@ def _with_gradient(
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     with quiet():
-        frozen = convert_variables_to_constants_v2(endpoint.function, lower_control_flow=False)
+        frozen = convert_variables_to_constants_v2(
+            endpoint.function, lower_control_flow=False, aggressive_inlining=True
+        )
     graph = frozen.graph.as_graph_def()
     specs = [part.name for part in tf.nest.flatten(endpoint.function.structured_input_signature) if _is_spec(part)]
     places = {name: tensor.name for name, tensor in zip(specs, frozen.inputs, strict=True)}
     if images not in places:
         return None
-    entry = places[images].partition(":")[0]
-    users = [node for node in graph.node if any(part.partition(":")[0] == entry for part in node.input)]
-    casts = {node.name: tf.as_dtype(node.attr["DstT"].type) for node in users if node.op == "Cast"}
-    if not any(dtype.is_floating for dtype in casts.values()):
+    casts = _casts(graph, places[images].partition(":")[0])
+    if not casts:
         return None
     index = (sorted(endpoint.outputs) if endpoint.named else list(endpoint.outputs)).index(output)
     dtype = endpoint.inputs[images].dtype
@@ -243,8 +248,26 @@ def _with_gradient(
     @tf.function(autograph=False)
     def run(levels: tf.Tensor) -> tf.Tensor:
         feeds = {places[name]: value for name, value in others.items()} | {places[images]: tf.cast(levels, dtype)}
-        feeds |= {f"{name}:0": tf.cast(levels, kind) for name, kind in casts.items() if kind.is_floating}
+        feeds |= {f"{name}:0": tf.cast(levels, kind) for name, kind in casts.items()}
         (found,) = tf.graph_util.import_graph_def(graph, feeds, [frozen.outputs[index].name], name="")
         return found
 
     return run
+
+
+def _casts(graph: Any, entry: str) -> dict[str, tf.DType]:
+    """Returns the nodes of a graph that make floating numbers of the integers at a node, and what kind each makes."""
+    same, before = {entry}, 0
+    while len(same) > before:  # Other integers hold the levels as well.
+        before = len(same)
+        same |= {node.name for node in graph.node if _source(node) in same and _kind(node).is_integer}
+    return {node.name: _kind(node) for node in graph.node if _source(node) in same and _kind(node).is_floating}
+
+
+def _source(node: Any) -> str:
+    """Returns the node whose values a node hands on, perhaps in another kind of numbers; empty for any other."""
+    return node.input[0].partition(":")[0] if node.op in ("Identity", "Cast") and _kind(node) != tf.int8 else ""
+
+
+def _kind(node: Any) -> tf.DType:
+    return tf.as_dtype(node.attr["DstT" if node.op == "Cast" else "T"].type or tf.string)
