@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from kerasrobust.evaluation.evaluate import evaluate
     from kerasrobust.networks.architectures import build_model
     from kerasrobust.networks.classifier import as_classifier
-    from kerasrobust.networks.noise import RandomDropout, randomize
+    from kerasrobust.networks.noise import RandomDropout
+    from kerasrobust.networks.randomizing import randomize
     from kerasrobust.networks.saving import load_model, save_model
     from kerasrobust.training import AdversarialModel
 
@@ -39,7 +40,7 @@ _HOMES = {
     "load_data": "data.load",
     "load_dataset": "data.load",
     "load_model": "networks.saving",
-    "randomize": "networks.noise",
+    "randomize": "networks.randomizing",
     "save_model": "networks.saving",
 }
 _MODULES = {"attacks": "attacks", "outcome": "evaluation.outcome", "training": "training"}

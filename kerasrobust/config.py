@@ -47,7 +47,20 @@ def check_epsilon(epsilon: float, norm: str) -> None:
 # Settings that several commands share.
 SavedModel = Annotated[
     str,
-    Option("A saved model's name under --models-dir, or a path: .keras, .h5, or a SavedModel folder of any origin."),
+    Option(
+        "A saved model's name under --models-dir, or a path: .keras, .h5, .tflite, .onnx, or a SavedModel folder of "
+        "any origin."
+    ),
+]
+Code = Annotated[
+    Path | None,
+    Option(
+        "Python file with the model's own layers and functions. It is run, and so are Lambda layers in the model.",
+        group="model",
+    ),
+]
+Output = Annotated[
+    str | None, Option("Name of the output with the logits, for a model of several outputs.", group="model")
 ]
 InputRange = Annotated[
     str,
@@ -65,7 +78,6 @@ OutputKind = Annotated[
     Outputs,
     Option("What the model gives; `auto` finds it out. One output stands for two classes.", group="model"),
 ]
-OutputName = Annotated[str | None, Option("Name of the output that is meant, for a model with several.", group="model")]
 LayerNoise = Annotated[
     Noise,
     Option(
@@ -166,6 +178,8 @@ class TrainConfig(RunConfig):
     model: Annotated[
         str, Option("Architecture (lenet, convnet, resnet), or a saved model's name or path to train on from.")
     ] = "convnet"
+    code: Code = None
+    output: Output = None
     data: Data = "shapes"
     split: Annotated[str, Option("Part of the data to train on, in TFDS's syntax.")] = "train"
     test_split: Annotated[str, Option("Part of the data that the accuracies in the card are measured on.")] = "test"
@@ -219,11 +233,12 @@ class ModelConfig(RunConfig):
     """What the commands take that examine a model as somebody has it."""
 
     model: SavedModel
+    code: Code = None
     input_range: InputRange = "auto"
     colors: ColorOrder = "auto"
     channels: ChannelPlace = "auto"
     outputs: OutputKind = "auto"
-    output: OutputName = None
+    output: Output = None
     noise: LayerNoise = "off"
     resize: Resize = False
 
@@ -393,6 +408,10 @@ class ImportConfig(ModelConfig):
     kind: ClassVar[str] = "import"
 
     model: Annotated[str, Option("Path of the model: .keras, .h5, or a SavedModel folder of any origin.")]
+    data: Annotated[
+        str | None, Option("Data set with labels that its range of pixels is found out on, once; none without it.")
+    ] = None
+    split: Split = "test"
 
     def again(self, name: str) -> str:
         return "start the import again."

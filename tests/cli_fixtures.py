@@ -15,7 +15,7 @@ def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import keras
 
     from kerasrobust.networks.architectures import build_model
-    from kerasrobust.networks.noise import randomize
+    from kerasrobust.networks.randomizing import randomize
     from kerasrobust.networks.saving import save_model
 
     folder = tmp_path_factory.mktemp("models")

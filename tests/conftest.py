@@ -12,7 +12,8 @@ import pytest
 from keras import layers as L
 
 from kerasrobust.networks.architectures import build_model
-from kerasrobust.networks.noise import noise_off, randomize
+from kerasrobust.networks.noise import noise_off
+from kerasrobust.networks.randomizing import randomize
 from kerasrobust.twins import precision
 
 GROUPS = {

@@ -71,13 +71,13 @@ MODEL: dict[str, st.SearchStrategy[Any]] = {
     "colors": st.sampled_from(get_args(settings.Colors)),
     "channels": st.sampled_from(get_args(settings.Channels)),
     "outputs": st.sampled_from(get_args(settings.Outputs)),
-    "output": st.none() | NAMES,
     "noise": st.sampled_from(get_args(settings.Noise)),
     "resize": st.booleans(),
 }
+LOADED: dict[str, st.SearchStrategy[Any]] = {"model": WORDS, "code": st.none() | PATHS, "output": st.none() | WORDS}
 FIELDS: dict[type[RunConfig], dict[str, st.SearchStrategy[Any]]] = {
     TrainConfig: {
-        "model": WORDS,
+        **LOADED,
         "data": WORDS,
         "split": WORDS,
         "test_split": WORDS,
@@ -99,7 +99,7 @@ FIELDS: dict[type[RunConfig], dict[str, st.SearchStrategy[Any]]] = {
         "width": COUNTS,
     },
     AttackConfig: {
-        "model": WORDS,
+        **LOADED,
         **MODEL,
         "attack": st.sampled_from(list(settings.ATTACKS)),
         "data": WORDS,
@@ -115,7 +115,7 @@ FIELDS: dict[type[RunConfig], dict[str, st.SearchStrategy[Any]]] = {
         "version": st.just("auto"),  # Others are for one attack only.
     },
     AuditConfig: {
-        "model": WORDS,
+        **LOADED,
         **MODEL,
         "data": WORDS,
         "split": WORDS,
@@ -126,7 +126,7 @@ FIELDS: dict[type[RunConfig], dict[str, st.SearchStrategy[Any]]] = {
         "passes": COUNTS,
     },
     RandomnessConfig: {
-        "model": WORDS,
+        **LOADED,
         **MODEL,
         "data": WORDS,
         "split": WORDS,
@@ -137,7 +137,7 @@ FIELDS: dict[type[RunConfig], dict[str, st.SearchStrategy[Any]]] = {
     },
     StudyConfig: STUDY,
     DemoConfig: STUDY,
-    ImportConfig: {"model": WORDS, **MODEL},
+    ImportConfig: {**LOADED, **MODEL, "data": st.none() | WORDS, "split": WORDS},
     CompareConfig: {"subjects": st.lists(WORDS, min_size=1, max_size=3).map(tuple)},
     ModelsConfig: {},
 }

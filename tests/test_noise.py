@@ -18,7 +18,8 @@ from keras import layers as L
 
 from kerasrobust.errors import InputError
 from kerasrobust.networks.architectures import build_model
-from kerasrobust.networks.noise import RandomDropout, is_noisy, keyed_noise, noise_off, randomize
+from kerasrobust.networks.noise import RandomDropout, is_noisy, keyed_noise, noise_off
+from kerasrobust.networks.randomizing import randomize
 
 ONES = tf.ones((64, 500))
 KEY = tf.constant([3, 4])

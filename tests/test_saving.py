@@ -298,10 +298,7 @@ def test_signature_that_takes_images_is_chosen(tmp_path: Path) -> None:
     [
         ("ambiguous", "one output"),
         ("encoded", "string"),
-        ("integers", "uint8"),
         ("vectors", "batch of images"),
-        ("single", "any size"),
-        ("mode", "one input"),
         (None, "signature"),
     ],
 )
@@ -345,7 +342,7 @@ def test_h5_of_keras_2_is_read(tmp_path: Path) -> None:
 def test_unknown_name_says_the_nearest(models: Path) -> None:
     assert "'plain'" in refused(lambda: load_model("plane", models_dir=models), "Did you mean")
     refused(lambda: load_model("plain", models_dir=models / "nowhere"), "neither a path nor a name")
-    refused(lambda: load_model(models / "plain" / "variables"), "Expected a .keras")
+    refused(lambda: load_model(models / "plain" / "variables"), "a folder without a model")
 
 
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
@@ -380,7 +377,7 @@ def test_unknown_layer_is_named(tmp_path: Path, suffix: str, monkeypatch: pytest
 
 def test_weights_alone_are_no_model(tmp_path: Path, plain: keras.Model) -> None:
     plain.save_weights(tmp_path / "m.weights.h5")
-    refused(lambda: load_model(tmp_path / "m.weights.h5"), "readable model")
+    refused(lambda: load_model(tmp_path / "m.weights.h5"), "weights without a model")
 
 
 @pytest.mark.parametrize("name", ["m.keras", "m.h5", "m/saved_model.pb", "m/model.keras"])
@@ -389,7 +386,7 @@ def test_garbage_is_refused(tmp_path: Path, name: str, content: bytes) -> None:
     path = tmp_path / name
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(content)
-    refused(lambda: load_model(tmp_path / name.partition("/")[0]), "readable model")
+    refused(lambda: load_model(tmp_path / name.partition("/")[0]), "readable model|an empty file")
 
 
 PARTS = ["saved_model.pb", "variables/variables.index", "variables/variables.data-00000-of-00001"]

@@ -22,6 +22,7 @@ from kerasrobust.events import ExamplesSaved, Log
 from kerasrobust.jobs.context import Context
 from kerasrobust.jobs.job import Job
 from kerasrobust.networks import saving
+from kerasrobust.networks.adapters.adapter import conventions_of
 from kerasrobust.networks.classifier import Classifier, check_images, classifier_of
 from kerasrobust.show.examples import read_index, read_pair, write_examples
 from kerasrobust.show.figures import summary
@@ -148,7 +149,14 @@ def _attack(config: AttackConfig) -> Attack[Any] | AutoAttack:
 
 def load_subject(context: Context, config: AttackConfig | BallConfig) -> tuple[Classifier, Dataset]:
     """Returns the model that a config names, and the data, which fit each other."""
-    model = saving.load_model(config.model, models_dir=config.models_dir)
+    model = saving.load_model(
+        config.model,
+        models_dir=config.models_dir,
+        code=config.code,
+        output=config.output,
+        said=conventions_of(vars(config) | {"output": None}),
+        emit=context.emit,
+    )
     data = load_dataset(config.data, config.split, data_dir=config.data_dir, emit=context.emit)
     classifier = classifier_of(model, image_shape=data.images.shape[1:])
     check_images(classifier, data.x, data.y)

@@ -6,13 +6,21 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from kerasrobust.config import ImportConfig
+from kerasrobust.data.load import load_dataset
 from kerasrobust.errors import InputError
-from kerasrobust.events import Finding, ModelSaved
+from kerasrobust.events import Finding, Log, ModelSaved
 from kerasrobust.jobs.job import Job
 from kerasrobust.networks import saving
-from kerasrobust.networks.classifier import classifier_of
+from kerasrobust.networks.adapters.adapter import conventions_of
+from kerasrobust.networks.adapters.ranges import understood
+from kerasrobust.networks.classifier import Classifier, check_images, classifier_of
 from kerasrobust.runs import read_card
+
+MOST = 1000
+"""Images that conventions are found out on."""
 
 
 class ImportJob(Job[ImportConfig]):
@@ -38,10 +46,28 @@ class ImportJob(Job[ImportConfig]):
             )
         saving.refuse_existing(self.target, config.overwrite)
         # By its whole path, as a name alone is looked up among the saved models first.
-        self.model = saving.load_model(self.source)
-        self.classifier = classifier_of(self.model)
+        self.model = saving.load_model(
+            self.source,
+            code=config.code,
+            output=config.output,
+            said=conventions_of(vars(config) | {"output": None}),
+            emit=self.context.emit,
+        )
+        self.classifier = self._understood(classifier_of(self.model))
         for code, message in self.classifier.warnings:
             self.context.emit(Finding(code=code, message=message, severity="warning"))
+        if self.classifier.notes:
+            self.context.emit(Log(level="info", message=" ".join(self.classifier.notes)))
+
+    def _understood(self, classifier: Classifier) -> Classifier:
+        """Returns the classifier with what images with labels, or else its first layers, show of it."""
+        config = self.config
+        if config.data is None:
+            shape = tuple(side or 32 for side in classifier.image_shape)
+            return understood(classifier, np.zeros((0, *shape), np.float32), np.zeros(0, np.int64))
+        data = load_dataset(config.data, config.split, data_dir=config.data_dir, emit=self.context.emit)[:MOST]
+        classifier = classifier_of(self.model, image_shape=data.images.shape[1:])
+        return understood(classifier, *check_images(classifier, data.x, data.y))
 
     def run(self) -> dict[str, Any]:
         card = {

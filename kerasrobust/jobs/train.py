@@ -19,7 +19,7 @@ from kerasrobust.data.load import load_dataset
 from kerasrobust.data.pipeline import train_pipeline, unwatched
 from kerasrobust.errors import InputError, unknown_name
 from kerasrobust.evaluation.evaluate import Evaluation
-from kerasrobust.events import Finding, Log, ModelSaved
+from kerasrobust.events import Emit, Finding, Log, ModelSaved
 from kerasrobust.jobs.attack import evaluate_with_events, save_examples
 from kerasrobust.jobs.context import Context
 from kerasrobust.jobs.job import Job
@@ -27,8 +27,8 @@ from kerasrobust.names import ARCHITECTURES
 from kerasrobust.networks import saving
 from kerasrobust.networks.architectures import build_model
 from kerasrobust.networks.classifier import classifier_of
-from kerasrobust.networks.cloning import with_precision
-from kerasrobust.networks.noise import randomize
+from kerasrobust.networks.cloning import trainable
+from kerasrobust.networks.randomizing import randomize
 from kerasrobust.runs import read_json, write_json
 from kerasrobust.training import OBJECTIVES, AdversarialModel, Objective
 from kerasrobust.training.adversarial import training_precision
@@ -59,7 +59,7 @@ class TrainJob(Job[TrainConfig]):
         self.target = self.config.models_dir / self.name
         check_free(self.target, self.config.overwrite)
         self.data = load_train_data(self.config, self.context)
-        self.network = make_network(self.config, self.data.train)
+        self.network = make_network(self.config, self.data.train, self.context.emit)
 
     def run(self) -> dict[str, Any]:
         context, config, data, network, name = self.context, self.config, self.data, self.network, self.name
@@ -125,7 +125,7 @@ def _shared(images: np.ndarray, others: np.ndarray) -> float:
     return float(np.mean([zlib.crc32(image.tobytes()) in known for image in images]))
 
 
-def make_network(config: TrainConfig, data: Dataset) -> keras.Model:
+def make_network(config: TrainConfig, data: Dataset, emit: Emit | None = None) -> keras.Model:
     """Builds the architecture, or loads the saved model to start from, and randomizes it if asked to."""
     keras.utils.set_random_seed(config.seed)
     if config.model in ARCHITECTURES:
@@ -138,13 +138,15 @@ def make_network(config: TrainConfig, data: Dataset) -> keras.Model:
             width=config.width,
         )
     elif Path(config.model).exists() or (config.models_dir / config.model).exists():
-        loaded = saving.load_model(config.model, models_dir=config.models_dir)
+        loaded = saving.load_model(
+            config.model, models_dir=config.models_dir, code=config.code, output=config.output, emit=emit
+        )
         if not isinstance(loaded, keras.Model):
             raise InputError(
                 f"Expected a Keras model to train on from. Received: {config.model}, a SavedModel, whose graph is "
                 "fixed. Give the .keras file it was made from."
             )
-        network = with_precision(loaded, "float32")
+        network = trainable(loaded)
         classifier_of(network, image_shape=data.images.shape[1:], classes=data.classes)
     else:
         raise unknown_name("architecture or saved model", config.model, ARCHITECTURES)

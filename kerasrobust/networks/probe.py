@@ -14,8 +14,9 @@ import tensorflow as tf
 from kerasrobust.errors import InputError, reason_of
 from kerasrobust.networks.adapters.adapter import Adapter
 from kerasrobust.networks.architectures import is_graph
-from kerasrobust.networks.formats import SavedModelNetwork
+from kerasrobust.networks.foreign import ForeignNetwork
 from kerasrobust.networks.noise import is_noisy, keyed_noise
+from kerasrobust.networks.savedmodel import SavedModelNetwork
 
 Shape = tuple[int | None, ...]
 """Height, width and channels; None stands for any."""
@@ -92,7 +93,7 @@ def probe(
             # A failure may be due to the guessed shape; the outputs of a pass that worked are final.
             if error.__cause__ is None or index == len(shapes) - 1:
                 raise
-    warnings = []
+    warnings = list(model.notes) if isinstance(model, ForeignNetwork) else []
     noisy = isinstance(model, keras.Model) and is_noisy(model)
     # Code of one's own may draw among a few networks, and so agree with itself by chance.
     again = 1 if is_traceable(model) else DRAWS

@@ -8,6 +8,7 @@ import os
 import platform
 import shutil
 import uuid
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,19 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrobust.errors import InputError, reason_of, unknown_name
+from kerasrobust.events import Emit, Log
+from kerasrobust.networks import formats
+from kerasrobust.networks.adapters.adapter import Conventions, conventions_of
+from kerasrobust.networks.adapters.inputs import output_of
 from kerasrobust.networks.architectures import is_graph
-from kerasrobust.networks.classifier import Classifier, as_classifier, classifier_of
-from kerasrobust.networks.cloning import clone, with_precision
-from kerasrobust.networks.formats import SavedModelNetwork, load_keras, quiet
+from kerasrobust.networks.classifier import Classifier, classifier_of, classifier_with
+from kerasrobust.networks.cloning import clone, rebuilt_from_config
+from kerasrobust.networks.foreign import Loading, quiet
+from kerasrobust.networks.formats import KERAS_FILE
+from kerasrobust.networks.keras_files import run_code
+from kerasrobust.networks.savedmodel import SavedModelNetwork
 
 SCHEMA = 1
-_KERAS_FILE = "model.keras"
 
 
 def save_model(model: keras.Model, folder: str | Path, card: Mapping[str, Any], *, overwrite: bool = False) -> Path:
@@ -51,19 +58,31 @@ def save_model(model: keras.Model, folder: str | Path, card: Mapping[str, Any], 
     """
     folder = Path(folder)
     refuse_existing(folder, overwrite)
-    classifier = as_classifier(model)
+    # Anew, as its layers may have changed, but of what was said of it.
+    classifier = classifier_with(model, classifier_of(model).conventions)
     network = classifier.model
     if not isinstance(network, keras.Model):
         raise InputError(f"Expected a Keras model to save. Received: {type(network).__name__}. Save the Keras model.")
     copy = _copy(network, classifier.probed.shape)
     text = _card_text(card, classifier, _layer_table(network), network.count_params())
-    signature = [keras.InputSpec(shape=(None, *classifier.image_shape), dtype="float32")]
+    signature = _signature(copy, classifier)
     with _written(folder) as temporary:
         with quiet():
-            copy.export(str(temporary), format="tf_saved_model", verbose=False, input_signature=signature)
-            copy.save(temporary / _KERAS_FILE)
+            archive = keras.export.ExportArchive()
+            archive.track(copy)
+            # `model.export` leaves `training` open, and layers that augment images are on by default.
+            archive.add_endpoint("serve", lambda x: copy(x, training=False), [signature])
+            archive.write_out(str(temporary), verbose=False)
+            copy.save(temporary / KERAS_FILE)
         (temporary / "card.json").write_text(text, encoding="utf-8")
     return folder
+
+
+def _signature(copy: keras.Model, classifier: Classifier) -> keras.InputSpec:
+    """Returns what the model itself takes, whatever stands between it and images."""
+    if is_graph(copy):
+        return keras.InputSpec(shape=copy.inputs[0].shape, dtype=copy.inputs[0].dtype)
+    return keras.InputSpec(shape=(None, *classifier.image_shape), dtype="float32")
 
 
 def copy_saved_model(
@@ -100,40 +119,69 @@ def copy_saved_model(
     return folder
 
 
-def load_model(path_or_name: str | Path, *, models_dir: str | Path | None = None) -> Any:
-    """Loads a model that can be attacked. Python code inside of files is never run: no Lambda layers, no pickles.
+def load_model(
+    path_or_name: str | Path,
+    *,
+    models_dir: str | Path | None = None,
+    code: str | Path | None = None,
+    output: str | None = None,
+    said: Conventions | None = None,
+    emit: Emit | None = None,
+) -> Any:
+    """Loads a model that can be attacked. Python code inside of files is only run with consent (`code`).
 
-    A SavedModel is itself a TensorFlow program, which can read and write files: load those of people you trust.
+    What a file is, is told by its content. A SavedModel is itself a TensorFlow program, which can read and write files:
+    load those of people you trust.
 
     Args:
-        path_or_name: a name under `models_dir`, or a path: a folder of `save_model`, a `.keras` file, an `.h5` or
-            `.hdf5` file of Keras 2 or 3, or anyone's SavedModel folder with a signature from float images to logits.
+        path_or_name: a name under `models_dir`, or a path: a folder of `save_model`, a `.keras` file, an HDF5 file of
+            Keras 2 or 3, anyone's SavedModel folder, or, as black boxes, a `.tflite` or `.onnx` file.
         models_dir: where names are looked up; `saved_models` by default.
+        code: a Python file with the classes and functions that the model is made of. It is run, and Lambda layers in
+            the model are allowed to.
+        output: the name of the output with the logits, for a model of several.
+        said: what is said of the model beyond its card: see `as_classifier`, which keeps it with the model.
+        emit: gets a line for the log about code that was run, and about a SavedModel taken instead of a Keras file that
+            needs code; the latter is a warning of Python without it.
 
     Returns:
-        A Keras model, or a `SavedModelNetwork` for other people's SavedModels.
+        A Keras model, or a callable for other people's SavedModels (`SavedModelNetwork`) and black boxes.
 
     Raises:
         InputError: if there is no such model, or it is corrupt, needs unknown code, or can't be attacked.
 
     Example:
         >>> model = load_model("saved_models/convnet-pgd")
+        >>> theirs = load_model("theirs.keras", code="their_layers.py")
     """
     path = _find(path_or_name, Path("saved_models" if models_dir is None else models_dir))
-    model: Any
-    if path.is_dir() and (path / _KERAS_FILE).is_file():
-        model = load_keras(path / _KERAS_FILE)
-    elif path.is_dir() and any((path / name).is_file() for name in ("saved_model.pb", "saved_model.pbtxt")):
-        model = SavedModelNetwork(path)
-    elif path.is_file() and path.suffix.lower() in (".keras", ".h5", ".hdf5"):
-        model = load_keras(path)
-    else:
-        raise InputError(
-            f"Expected a .keras, .h5 or .hdf5 file, or a folder with saved_model.pb or {_KERAS_FILE}. "
-            f"Received: {path}. Save the model with keras.Model.save or export."
-        )
-    as_classifier(model)  # Refuses what can't be attacked.
+
+    def say(message: str) -> None:
+        if emit is None:
+            warnings.warn(message, stacklevel=5)  # Past `formats`, at the call of `load_model`.
+        else:
+            emit(Log(level="info", message=message))
+
+    objects = None
+    if code is not None:
+        objects = run_code(Path(code))
+        if emit is not None:
+            say(f"Ran {code}, which defines {', '.join(sorted(objects)) or 'nothing'}.")
+    model = formats.load(path, Loading(say=say, objects=objects, output=output))
+    if output is not None and isinstance(model, keras.Model):
+        model = keras.Model(model.inputs, output_of(model, output), name=model.name)
+    # Refuses what can't be attacked.
+    classifier_with(model, (said or Conventions()).over(_kept_conventions(path)))
     return model
+
+
+def _kept_conventions(path: Path) -> Conventions:
+    """Returns what the card beside a model says of it."""
+    try:
+        card = json.loads((path / "card.json").read_text(encoding="utf-8"))
+        return conventions_of(card.get("conventions", {}))
+    except (OSError, ValueError, AttributeError):  # No card, or none of ours.
+        return Conventions()
 
 
 def _find(path_or_name: str | Path, models_dir: Path) -> Path:
@@ -160,17 +208,7 @@ def _copy(model: keras.Model, shape: tuple[int, ...]) -> keras.Model:
             return copy
         # One plain tensor in and one out, whatever dict or list the model had around them.
         return keras.Model(copy.inputs[0], copy.outputs[0], name=model.name)
-    with_precision(model, "float32")  # A subclassed model under another policy is refused here.
-    try:
-        copy = type(model).from_config(model.get_config())
-        copy(tf.zeros((1, *shape)), training=False)
-        copy.set_weights(model.get_weights())
-    except (TypeError, ValueError, NotImplementedError) as error:
-        raise InputError(
-            f"Expected a model that can be rebuilt from get_config(). Received: {type(model).__name__} "
-            f"({reason_of(error)}). Give it get_config, or build a functional model."
-        ) from error
-    return copy
+    return rebuilt_from_config(model, shape)
 
 
 def _layer_table(model: keras.Model) -> list[dict[str, Any]]:
@@ -199,6 +237,7 @@ def _card_text(card: Mapping[str, Any], classifier: Classifier, layers: list[dic
         "parameters": parameters,
         "image_shape": list(classifier.image_shape),
         "classes": classifier.classes,
+        "conventions": classifier.conventions.said(),
         "versions": {
             "python": platform.python_version(),
             **{library.__name__: library.__version__ for library in (tf, keras, np)},

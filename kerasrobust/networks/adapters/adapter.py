@@ -7,7 +7,7 @@ conventions, so that epsilon means the same for all models. It is made of differ
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -74,17 +74,25 @@ class Conventions:
         """Whether nothing is left that images with labels could show."""
         return self.input_range != "auto" and self.colors != "auto"
 
+    def over(self, before: Conventions) -> Conventions:
+        """Returns these, and where they say nothing what was said before."""
+        return Conventions(**{**vars(before), **self.said()})
+
     def said(self) -> dict[str, Any]:
         """Returns what differs from the defaults, as cards and results have it."""
         default = Conventions()
         return {name: value for name, value in vars(self).items() if value != getattr(default, name)}
 
 
-def conventions_of(card: Any) -> Conventions:
-    """Returns the conventions that a saved model's card keeps; the defaults where it keeps none."""
+def conventions_of(source: Mapping[str, Any]) -> Conventions:
+    """Returns the conventions among the settings of a command or the `conventions` of a card.
+
+    Example:
+        >>> conventions_of({"model": "theirs", "input_range": "0,255"}).input_range
+        '0,255'
+    """
     known = {item.name for item in dataclasses.fields(Conventions)}
-    kept = card.get("conventions") if isinstance(card, dict) else None
-    return Conventions(**{name: value for name, value in (kept or {}).items() if name in known})
+    return Conventions(**{name: value for name, value in source.items() if name in known})
 
 
 def range_text(value: str | Sequence[float]) -> str:

@@ -44,7 +44,7 @@ def network_of(model: keras.Model, said: Conventions, stated: Sequence[int | Non
             "Make a keras.Model of the images and the logits alone."
         )
     if said.output is not None or len(model.outputs) != 1:
-        model = keras.Model(model.inputs, _output_of(model, said.output), name=model.name)
+        model = keras.Model(model.inputs, output_of(model, said.output), name=model.name)
     if not keras.backend.is_float_dtype(model.inputs[0].dtype):
         images = keras.Input(batch_shape=model.inputs[0].shape, dtype="float32")
         # The very layers, which keep following the model's weights.
@@ -66,7 +66,7 @@ def _build(model: keras.Model, stated: Sequence[int | None] | None) -> None:
         raise not_callable(model.name, tuple(stated), error) from error
 
 
-def _output_of(model: keras.Model, name: str | None) -> Any:
+def output_of(model: keras.Model, name: str | None) -> Any:
     """Returns the output that is meant, by its name: the key of a dict, or the layer that it comes from."""
     named = dict(zip(model.output_names, model.outputs, strict=True))
     if isinstance(model._outputs_struct, dict):
