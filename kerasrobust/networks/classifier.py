@@ -374,8 +374,11 @@ def has_gradient(classifier: Classifier, images: np.ndarray | None = None) -> bo
         return False
     except (tf.errors.InvalidArgumentError, tf.errors.UnknownError, tf.errors.UnimplementedError):
         return False  # The pass itself worked: it is the gradient of Python code inside the graph that doesn't.
+    if value is None:
+        return False
+    found = tf.convert_to_tensor(value).numpy()  # It may be slices.
     # Attacks take non-finite entries as 0.
-    return value is not None and bool((np.isfinite(value) & (value.numpy() != 0)).any())
+    return bool((np.isfinite(found) & (found != 0)).any())
 
 
 def check_images(classifier: Classifier, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -99,7 +99,7 @@ class SavedModelNetwork(ForeignNetwork):
         self._levels = None if spec.dtype.is_floating else self._on_levels()
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
-        """Returns the outputs (N, classes) for float32 images (N, H, W, C) in [0, 1]."""
+        """Returns the outputs (N, classes) for float32 images of `image_shape` in [0, 1], (N, ...)."""
         x = tf.convert_to_tensor(x)
         if self._batch is None:
             return self._run(x)
@@ -128,11 +128,11 @@ class SavedModelNetwork(ForeignNetwork):
         fitting = [
             name for name, spec in inputs.items()
             if (spec.dtype.is_floating or (spec.dtype.is_integer and spec.dtype != tf.int8))
-            and spec.shape.rank in (4, None)
+            and spec.shape.rank in (4, 3, 2, None)
         ]  # fmt: skip
-        # One of unknown shape may be the images, or a number beside them.
-        certain = [name for name in fitting if inputs[name].shape.rank == 4]
-        chosen = certain or fitting
+        # One of unknown shape may be the images, or a number beside them; one of fewer axes, grey or flat images.
+        most = max((inputs[name].shape.rank or 0 for name in fitting), default=0)
+        chosen = [name for name in fitting if (inputs[name].shape.rank or 0) == most]
         if len(chosen) != 1:
             what = ", ".join(f"{name}: {spec.dtype.name} {spec.shape}" for name, spec in sorted(inputs.items()))
             raise InputError(

@@ -16,10 +16,11 @@ from kerasrobust.stats import mcnemar
 
 def ends_in_softmax(case: Case) -> list[Finding]:
     """A Keras model that ends in softmax is attacked before it; others were found by the classifier's probe."""
-    model = case.classifier.model
-    if not isinstance(model, keras.Model) or any(code == "softmax-output" for code, _ in case.classifier.warnings):
+    network = case.classifier.network
+    if not isinstance(network, keras.Model) or any(code == "softmax-output" for code, _ in case.classifier.warnings):
         return []
-    outputs = tf.nest.flatten(model(case.x[:FEWEST], training=False))[0].numpy()
+    run = case.classifier.adapter.around(lambda x: network(x, training=False))
+    outputs = tf.nest.flatten(run(tf.constant(case.x[:FEWEST])))[0].numpy()
     if (outputs < 0).any() or (abs(outputs.sum(axis=-1) - 1) > 1e-3).any():
         return []
     return finding(
