@@ -6,6 +6,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import keras
+
 from kerasrobust.config import ImportConfig
 from kerasrobust.errors import InputError
 from kerasrobust.events import Finding, ModelSaved
@@ -39,6 +41,11 @@ class ImportJob(Job[ImportConfig]):
         saving.refuse_existing(self.target, config.overwrite)
         # By its whole path, as a name alone is looked up among the saved models first.
         self.model = saving.load_model(self.source, code=config.code, output=config.output, emit=self.context.emit)
+        if not isinstance(self.model, (saving.SavedModelNetwork, keras.Model)):
+            raise InputError(
+                f"Expected a Keras model or a SavedModel to import. Received: {config.model}, a black box. Attack it "
+                "by its path, as in kerasrobust attack --model PATH."
+            )
         self.classifier = classifier_of(self.model)
         for code, message in self.classifier.warnings:
             self.context.emit(Finding(code=code, message=message, severity="warning"))
