@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 
 from kerasrobust.config import ImportConfig
@@ -53,6 +54,11 @@ class ImportJob(Job[ImportConfig]):
             said=conventions_of(vars(config) | {"output": None}),
             emit=self.context.emit,
         )
+        if not isinstance(self.model, (saving.SavedModelNetwork, keras.Model)):
+            raise InputError(
+                f"Expected a Keras model or a SavedModel to import. Received: {config.model}, a black box. Attack it "
+                "by its path, as in kerasrobust attack --model PATH."
+            )
         self.classifier = self._understood(classifier_of(self.model))
         for code, message in self.classifier.warnings:
             self.context.emit(Finding(code=code, message=message, severity="warning"))

@@ -143,8 +143,8 @@ def make_network(config: TrainConfig, data: Dataset, emit: Emit | None = None) -
         )
         if not isinstance(loaded, keras.Model):
             raise InputError(
-                f"Expected a Keras model to train on from. Received: {config.model}, a SavedModel, whose graph is "
-                "fixed. Give the .keras file it was made from."
+                f"Expected a Keras model to train on from. Received: {config.model}, whose graph is fixed. "
+                "Give the .keras file it was made from, with --code FILE.py if that needs code."
             )
         network = trainable(loaded)
         classifier_of(network, image_shape=data.images.shape[1:], classes=data.classes)
