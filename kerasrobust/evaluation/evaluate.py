@@ -24,7 +24,7 @@ from kerasrobust.events import AttackProgress, Emit, Finding, Log
 from kerasrobust.networks.classifier import Classifier
 from kerasrobust.runs import read_json, write_json
 from kerasrobust.stats import accuracy_interval
-from kerasrobust.twins import MEANING
+from kerasrobust.twins import meaning_of
 
 FORMAT = 2
 """Of the files in `resume_dir`."""
@@ -151,7 +151,7 @@ def evaluate(
         audited = run_audit(Case(task=task, found=found, thorough=thorough)) if audit else None
     findings += audited.findings if audited else []
     if emit is not None:
-        _conclude(emit, found.reports, findings, audited)
+        _conclude(emit, classifier, found.reports, findings, audited)
     randomized = classifier.randomized
     return Evaluation(
         clean_accuracy=found.clean.accuracy,
@@ -265,13 +265,19 @@ def _agreed(checkpoints: Checkpoints, task: Task, parts: Sequence[Part], passes:
     return str(before.get("precision", task.precision))
 
 
-def _conclude(emit: Emit, reports: Sequence[AttackReport], findings: Sequence[Finding], audit: Audit | None) -> None:
+def _conclude(
+    emit: Emit,
+    classifier: Classifier,
+    reports: Sequence[AttackReport],
+    findings: Sequence[Finding],
+    audit: Audit | None,
+) -> None:
     """Emits in which arithmetic gradients were computed, the findings, and what the audit has looked at."""
     if any(report.result.gradients for report in reports):
         for word in dict.fromkeys(report.result.precision for report in reports):
             names = [report.attack.name for report in reports if report.result.precision == word]
             whose = "The attacks' gradients" if len(names) == len(reports) else f"The gradients of {', '.join(names)}"
-            emit(Log(level="info", message=f"{whose} were computed {MEANING[word]}."))
+            emit(Log(level="info", message=f"{whose} were computed {meaning_of(word, classifier)}."))
     for finding in findings:
         emit(finding)
     if audit is not None:

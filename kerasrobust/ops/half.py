@@ -25,9 +25,11 @@ TRIES = 3
 
 def computes(outputs: tf.Tensor) -> bool:
     """Returns whether anything in the graph that gives `outputs` is float16; False outside of graphs."""
-    if isinstance(outputs, tf.__internal__.EagerTensor):
-        return False
-    graph = outputs.graph
+    return not isinstance(outputs, tf.__internal__.EagerTensor) and in_graph(outputs.graph)
+
+
+def in_graph(graph: tf.Graph) -> bool:
+    """Returns whether anything in a graph is float16."""
     if any(output.dtype == tf.float16 for operation in graph.get_operations() for output in operation.outputs):
         return True
     # Functions inside, as a SavedModel's.

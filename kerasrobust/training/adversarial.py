@@ -13,6 +13,7 @@ from kerasrobust.attacks.gradient import GradientAttack
 from kerasrobust.attacks.loop import advance, noise_key
 from kerasrobust.attacks.network import Network
 from kerasrobust.errors import InputError
+from kerasrobust.events import Emit
 from kerasrobust.networks.architectures import is_graph
 from kerasrobust.networks.classifier import classifier_of
 from kerasrobust.networks.noise import is_noisy, keyed_noise
@@ -20,7 +21,7 @@ from kerasrobust.networks.probe import one_output
 from kerasrobust.ops import draws
 from kerasrobust.training.labels import unpacked
 from kerasrobust.training.wrapper import Wrapper
-from kerasrobust.twins import checked_precision, chosen_precision, of_model
+from kerasrobust.twins import checked_precision, chosen_precision, of_model, try_out
 
 
 @keras.saving.register_keras_serializable("kerasrobust")
@@ -175,13 +176,16 @@ class AdversarialModel(Wrapper):
         return self.compute_metrics(x, y, outputs, sample_weight=weights)
 
 
-def training_precision(network: keras.Model, precision: str, x: np.ndarray | None = None) -> str:
+def training_precision(
+    network: keras.Model, precision: str, x: np.ndarray | None = None, emit: Emit | None = None
+) -> str:
     """Returns in which arithmetic a network is trained: what `precision` means for it, see `chosen_precision`.
 
     Args:
         network: a Keras model.
         precision: "auto" is "float32" for a network that no twin can stand for in training.
         x: float32 (N, H, W, C), images to try it on; noise without them.
+        emit: takes a `Log` line where a twin that fails is left out.
 
     Raises:
         InputError: for another word than those, or one that is impossible for the network.
@@ -203,7 +207,10 @@ def training_precision(network: keras.Model, precision: str, x: np.ndarray | Non
     if x is None:
         x = np.random.default_rng(0).random((1024, *shape), np.float32)
     try:
-        return chosen_precision(classifier_of(network), precision, x)
+        chosen = chosen_precision(classifier_of(network), precision, x, emit)
+        if chosen != "float32":
+            try_out(of_model(network, chosen, training=True).model, shape, training=True)
+        return chosen
     except InputError:
         if precision != "auto":
             raise
