@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -46,5 +47,5 @@ def reason_of(error: BaseException, length: int = 160) -> str:
         >>> reason_of(ValueError("bad   shape"))
         'ValueError: bad shape'
     """
-    text = " ".join(str(error).split())[:length]
+    text = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split())[:length]  # Keras writes in bold.
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

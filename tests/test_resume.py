@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -97,12 +100,96 @@ def test_what_was_torn_is_computed_again(small: keras.Model, tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     ("other", "named"),
-    [({"seed": 6}, "seed"), ({"batch_size": 7}, "batch_size"), ({"attacks": PGD()}, "attacks")],
+    [
+        ({"seed": 6}, "seed"),
+        ({"batch_size": 7}, "batch_size"),
+        ({"attacks": PGD()}, "attacks"),
+        ({"precision": "folded"}, "precision"),
+    ],
 )
 def test_another_evaluation_is_refused(other: dict[str, Any], named: str, small: keras.Model, tmp_path: Path) -> None:
     judged(small, tmp_path, attacks=PGD(epsilon=0.01, steps=1))
     with pytest.raises(InputError, match=rf"another in .*{named}"):
         judged(small, tmp_path, **({"attacks": PGD(epsilon=0.01, steps=1)} | other))
+
+
+@pytest.mark.parametrize("first", ["folded", "float32"])
+def test_auto_takes_the_precision_of_the_first_start(first: str, small: keras.Model, tmp_path: Path) -> None:
+    one = judged(small, tmp_path, attacks=PGD(epsilon=0.01, steps=1), precision=first)
+    two = judged(small, tmp_path, attacks=PGD(epsilon=0.01, steps=1))
+    assert one.precision == two.precision == first
+
+
+def test_what_cannot_be_a_folder_is_refused_in_one_line(small: keras.Model, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    for wrong in (tmp_path / "file", tmp_path / "file" / "inside"):
+        with pytest.raises(InputError, match=r"^Expected a folder.* Choose another\.$"):
+            judged(small, wrong)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_one_evaluation_at_a_time_works_in_a_folder(small: keras.Model, tmp_path: Path) -> None:
+    """Another one in this process, as in a thread; and a process of its own, which leaves nothing held when it dies."""
+    with Checkpoints(tmp_path).held(), pytest.raises(InputError, match="in use by another evaluation, in this process"):
+        judged(small, tmp_path)
+    code = f"""
+import time
+from pathlib import Path
+from kerasrobust.attacks.checkpoint import Checkpoints
+with Checkpoints(Path({str(tmp_path)!r})).held():
+    Path({str(tmp_path / "1-torn.tmp")!r}).write_text("half")
+    print("held", flush=True)
+    time.sleep(600)
+"""
+    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert child.stdout is not None
+    try:
+        assert child.stdout.readline() == b"held\n"
+        with pytest.raises(InputError, match=f"in use by another evaluation, in process {child.pid}\\.") as caught:
+            judged(small, tmp_path)
+        assert "\n" not in str(caught.value)
+    finally:
+        child.kill()
+        child.communicate()
+    assert not (tmp_path / "evaluation.json").exists()
+    same(judged(small, tmp_path), judged(small))
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+@pytest.mark.parametrize("other", ["fewer", "more", "none"])
+def test_parts_of_another_evaluation_are_not_taken_for_this_one(
+    other: str, small: keras.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its file would leave examples unchanged that were attacked, or attack some twice."""
+    monkeypatch.setattr("kerasrobust.attacks.batch.SAVE_SECONDS", 0.0)
+    monkeypatch.setattr("kerasrobust.attacks.batch.CHUNK_SECONDS", 0.0005)
+    attack = PGD(epsilon=0.02, steps=4)
+    whole = judged(small, attacks=attack)
+    with pytest.raises(Cancelled):
+        judged(small, tmp_path, attacks=attack, should_stop=lambda: bool(list(tmp_path.rglob("0-0.npz"))))
+    (path,) = tmp_path.rglob("0-0.npz")
+    with np.load(path) as file:
+        part = dict(file)
+    index = part["index"]
+    rows = {"fewer": index[:-1], "more": np.arange(len(X)), "none": index[:0]}[other]
+    blank = {"index": rows, "images": X[rows], "scores": np.zeros(len(rows), np.float32)}
+    Checkpoints(path.parent).put("0-0", blank)
+    same(judged(small, tmp_path, attacks=attack), whole)
+
+
+def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
+    """Each has a temporary file of its own."""
+    checkpoints, rounds = Checkpoints(tmp_path), 40
+
+    def write(value: int) -> None:
+        for _ in range(rounds):
+            checkpoints.put("one", {"a": np.full(5_000, value)})
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(write, range(3)))
+    found = checkpoints.get("one")
+    assert found is not None and np.ptp(found["a"]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["one.npz"]
 
 
 def test_an_unfinished_evaluation_of_the_old_format_is_refused_in_one_line(small: keras.Model, tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ class Best(Algorithm[BestState]):
 
     def begin(self, network: Network, images: Images, numbers: Numbers) -> BestState:
         inner = self.algorithm.begin(network, images, numbers)
-        return BestState(inner, inner.x_adv, tf.fill(tf.shape(images.y), float("inf")))
+        return BestState(inner, inner.x_adv, tf.fill(tf.shape(images.y)[:1], float("inf")))
 
     def done(self, state: BestState, numbers: Numbers) -> tf.Tensor:
         return numbers["early_stop"] & (state.score < -numbers["slack"])

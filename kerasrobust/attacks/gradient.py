@@ -85,7 +85,7 @@ class GradientAttack(Attack[Walk]):
 
     def begin(self, network: Network, images: Images, numbers: Numbers) -> Walk:
         # Any score does for the last iterate, until there is one to choose between restarts by.
-        return Walk(self.start(images, numbers), tf.zeros(tf.shape(images.y)))
+        return Walk(self.start(images, numbers), tf.zeros(tf.shape(images.y)[:1]))
 
     def step(self, network: Network, images: Images, state: Walk, numbers: Numbers) -> Walk:
         slope, _, score = network.gradient(state.x_adv, images.y, targeted=self.targeted)

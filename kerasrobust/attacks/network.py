@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 import tensorflow as tf
 
-from kerasrobust.ops import draws, losses
+from kerasrobust.ops import draws, half, losses
 from kerasrobust.ops.tracing import one_piece
 
 Forward = Callable[[tf.Tensor, tf.Tensor | None], tf.Tensor]
@@ -84,6 +84,8 @@ class Network:
         step: number of the step, a scalar tensor.
         noise: int32 (2,), the key of this step's noise; each pass folds its own number in.
         cost: what has been asked so far.
+        loss: what gradients are of, unless an attack says otherwise.
+        margin: below 0 where an example has fallen.
     """
 
     forward: Forward
@@ -93,6 +95,8 @@ class Network:
     step: tf.Tensor | int = 0
     noise: tf.Tensor | None = None
     cost: Cost = field(default_factory=Cost)
+    loss: Loss = losses.cross_entropy
+    margin: Loss = losses.margin
 
     def at(self, step: tf.Tensor) -> Network:
         """Returns the network in a step, with the noise of that step."""
@@ -111,7 +115,7 @@ class Network:
 
         def some(number: tf.Tensor | int, copies: tf.Tensor | int) -> tuple[tf.Tensor]:
             logits = self.forward(_copied(x, copies), self._key(number))
-            return (_summed(score(logits, _copied(y, copies), targeted), copies),)
+            return (_summed(score(logits, _copied(y, copies), targeted, self.margin), copies),)
 
         return _mean(some, self.passes, x, lambda: (tf.zeros([tf.shape(x)[0]]),))[0]
 
@@ -125,7 +129,7 @@ class Network:
         return _mean(some, self.passes, x, lambda: (tf.zeros([tf.shape(x)[0], self.classes]),))[0]
 
     def gradient(
-        self, x: tf.Tensor, y: tf.Tensor, *, targeted: bool = False, loss: Loss = losses.cross_entropy
+        self, x: tf.Tensor, y: tf.Tensor, *, targeted: bool = False, loss: Loss | None = None
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Returns the direction in which the attack's loss grows, that loss, and the score, as means over the passes.
 
@@ -133,24 +137,23 @@ class Network:
             x: float32 (N, H, W, C).
             y: integers (N,), labels or targets.
             targeted: descend the loss towards `y` instead of ascending it away from there.
-            loss: of logits and `y`; of several passes at once, one below the other.
+            loss: of logits and `y`; of several passes at once, one below the other. The network's without it.
 
         Returns:
             float32 (N, H, W, C), (N,), (N,). The loss has its sign changed where it is descended.
         """
         self.cost.gradients += 1
+        loss = loss or self.loss
 
         def some(number: tf.Tensor | int, copies: tf.Tensor | int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            images, labels = _copied(x, copies), _copied(y, copies)
-            # Not watching the weights: their gradients would be computed with the images' otherwise.
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(images)
-                logits = self.forward(images, self._key(number))
+            images, labels, noise = _copied(x, copies), _copied(y, copies), self._key(number)
+
+            def signed(logits: tf.Tensor) -> tf.Tensor:
                 found = loss(logits, labels)
-                found = -found if targeted else found
-                total = tf.reduce_sum(found)
-            slope = tape.gradient(total, images, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-            parts = finite(slope), found, score(logits, labels, targeted)
+                return -found if targeted else found
+
+            slope, found, logits = half.slope(lambda images: self.forward(images, noise), signed, images)
+            parts = finite(slope), found, score(logits, labels, targeted, self.margin)
             return tuple(_summed(part, copies) for part in parts)
 
         count = tf.shape(x)[:1]
@@ -191,12 +194,12 @@ class Network:
         return leads, slopes
 
 
-def score(logits: tf.Tensor, y: tf.Tensor, targeted: bool) -> tf.Tensor:
+def score(logits: tf.Tensor, y: tf.Tensor, targeted: bool, margin: Loss = losses.margin) -> tf.Tensor:
     """Returns how far an attack is from success, float32 (N,): below 0 where it got there.
 
     Logits that hold NaN are no prediction: untargeted attacks have got there, targeted ones are as far as can be.
     """
-    gap = losses.margin(logits, y)
+    gap = margin(logits, y)
     gap = -gap if targeted else gap
     return tf.where(tf.math.is_nan(gap), _WORST if targeted else -_WORST, gap)
 
@@ -241,9 +244,11 @@ def _jacobian(
         return chosen, leads, tape
 
     def written_out(leads: tf.Tensor, tape: tf.GradientTape) -> tf.Tensor:
-        units = [tf.zeros_like(leads) + unit for unit in tf.unstack(tf.eye(leads.shape[1]))]
+        scale = half.TARGET if half.computes(leads) else 1.0
+        units = [tf.zeros_like(leads) + scale * unit for unit in tf.unstack(tf.eye(leads.shape[1]))]
         none = tf.UnconnectedGradients.ZERO
-        return tf.stack([tape.gradient(leads, images, unit, unconnected_gradients=none) for unit in units], axis=1)
+        slopes = [tape.gradient(leads, images, unit, unconnected_gradients=none) for unit in units]
+        return tf.stack(slopes if scale == 1 else [slope / scale for slope in slopes], axis=1)
 
     def of_group(columns: tf.Tensor) -> tf.Tensor:
         _, leads, tape = seen(columns)

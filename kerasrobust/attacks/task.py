@@ -92,7 +92,7 @@ class Task:
         asked = len(self.x) * sum(attack.step_count() * attack.run_count() * attack.eot for attack in attacks)
         if self.precision == "auto" and asked < WORTH:
             return replace(self, precision="float32")
-        return replace(self, precision=twins.chosen_precision(self.classifier, self.precision, self.x))
+        return replace(self, precision=twins.chosen_precision(self.classifier, self.precision, self.x, self.emit))
 
     def judge(self, x: np.ndarray, use: int) -> Verdict:
         """Returns the verdict of fresh passes over images in the place of `x`; their noise depends on `use`."""

@@ -24,7 +24,7 @@ from kerasrobust.events import AttackProgress, Emit, Finding, Log
 from kerasrobust.networks.classifier import Classifier
 from kerasrobust.runs import read_json, write_json
 from kerasrobust.stats import accuracy_interval
-from kerasrobust.twins import MEANING
+from kerasrobust.twins import meaning_of
 
 FORMAT = 2
 """Of the files in `resume_dir`."""
@@ -120,7 +120,7 @@ def evaluate(
         audit: look for reasons to doubt the figures, at a tenth of the attacks' gradient evaluations at most.
         thorough: let the audit spend what each of its checks needs instead.
         resume_dir: a folder where finished batches are saved: an evaluation that was killed and is called again with
-            the same arguments resumes where it was, and ends with the same result.
+            the same arguments resumes where it was, and ends with the same result. One evaluation at a time.
         emit: takes events: each attack's start, progress and result, then findings, and what there is to say of them.
         progress: called with the attack and an `AttackProgress` a few times a second.
         should_stop: asked about every half second.
@@ -148,13 +148,13 @@ def evaluate(
     findings += more
     checkpoints = Checkpoints(None if resume_dir is None else Path(resume_dir))
     task = task.settled([part.attack for part in parts])
-    task = replace(task, precision=_agreed(checkpoints, task, parts, passes))
-    with classifier.unchanged():
+    with checkpoints.held(), classifier.unchanged():
+        task = replace(task, precision=_agreed(checkpoints, task, parts, passes, precision))
         found = run_chain(parts, task, checkpoints=checkpoints, progress=progress)
         audited = run_audit(Case(task=task, found=found, thorough=thorough)) if audit else None
     findings += audited.findings if audited else []
     if emit is not None:
-        _conclude(emit, found.reports, findings, audited)
+        _conclude(emit, classifier, found.reports, findings, audited)
     randomized = classifier.randomized
     return Evaluation(
         clean_accuracy=found.clean.accuracy,
@@ -232,8 +232,8 @@ def _about_version(classifier: Classifier, attack: AutoAttack) -> list[Finding]:
     return found
 
 
-def _agreed(checkpoints: Checkpoints, task: Task, parts: Sequence[Part], passes: int) -> str:
-    """Returns the precision of the evaluation: that of its first start, where it is resumed.
+def _agreed(checkpoints: Checkpoints, task: Task, parts: Sequence[Part], passes: int, asked: str) -> str:
+    """Returns the precision of the evaluation: that of its first start, where it is resumed and "auto" was `asked` for.
 
     Raises:
         InputError: where the folder holds batches of another model, other data, other settings or an older format.
@@ -259,7 +259,6 @@ def _agreed(checkpoints: Checkpoints, task: Task, parts: Sequence[Part], passes:
     path = checkpoints.folder / "evaluation.json"
     before = read_json(path)
     if before is None:
-        checkpoints.folder.mkdir(parents=True, exist_ok=True)
         write_json(path, now | {"precision": task.precision})
         return task.precision
     anew = "begin anew: by another --name, by --overwrite, or in an empty folder."
@@ -268,22 +267,30 @@ def _agreed(checkpoints: Checkpoints, task: Task, parts: Sequence[Part], passes:
             f"Expected an unfinished evaluation of this version in {checkpoints.folder}. Received: one that another "
             f"version of kerasrobust has begun. Finish it with that version, or {anew}"
         )
+    chosen = str(before.get("precision", task.precision))
     other = [name for name in now if before.get(name) != now[name]]
+    other += ["precision"] if asked not in ("auto", chosen) else []
     if other:
         raise InputError(
             f"Expected the evaluation that {checkpoints.folder} was begun with. Received: another in "
             f"{', '.join(other)}. Resume the same, or {anew}"
         )
-    return str(before.get("precision", task.precision))
+    return chosen
 
 
-def _conclude(emit: Emit, reports: Sequence[AttackReport], findings: Sequence[Finding], audit: Audit | None) -> None:
+def _conclude(
+    emit: Emit,
+    classifier: Classifier,
+    reports: Sequence[AttackReport],
+    findings: Sequence[Finding],
+    audit: Audit | None,
+) -> None:
     """Emits in which arithmetic gradients were computed, the findings, and what the audit has looked at."""
     if any(report.result.gradients for report in reports):
         for word in dict.fromkeys(report.result.precision for report in reports):
             names = [report.attack.name for report in reports if report.result.precision == word]
             whose = "The attacks' gradients" if len(names) == len(reports) else f"The gradients of {', '.join(names)}"
-            emit(Log(level="info", message=f"{whose} were computed {MEANING[word]}."))
+            emit(Log(level="info", message=f"{whose} were computed {meaning_of(word, classifier)}."))
     for finding in findings:
         emit(finding)
     if audit is not None:

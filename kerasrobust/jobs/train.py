@@ -216,7 +216,7 @@ def _fixed_precision(context: Context, config: TrainConfig, data: TrainData, net
     path = folder / "precision.json"
     if (before := read_json(path)) is not None:
         return str(before["precision"])
-    chosen = training_precision(network, config.precision, data.train[:128].x)
+    chosen = training_precision(network, config.precision, data.train[:128].x, context.emit)
     write_json(path, {"precision": chosen})
     message = f"The attack's gradients are computed {MEANING[chosen]}; weights are float32."
     context.emit(Log(level="info", message=message))

@@ -13,15 +13,19 @@ from kerasrobust.attacks.gradient import GradientAttack
 from kerasrobust.attacks.loop import advance, noise_key
 from kerasrobust.attacks.network import Network
 from kerasrobust.errors import InputError
+from kerasrobust.events import Emit
 from kerasrobust.networks.architectures import is_graph
 from kerasrobust.networks.classifier import classifier_of
 from kerasrobust.networks.noise import is_noisy, keyed_noise
+from kerasrobust.networks.probe import one_output
 from kerasrobust.ops import draws
-from kerasrobust.training.objectives import PGD, Objective
-from kerasrobust.twins import Twin, checked_precision, chosen_precision, of_model
+from kerasrobust.training.labels import unpacked
+from kerasrobust.training.wrapper import Wrapper
+from kerasrobust.twins import checked_precision, chosen_precision, of_model, try_out
 
 
-class AdversarialModel(keras.Model):
+@keras.saving.register_keras_serializable("kerasrobust")
+class AdversarialModel(Wrapper):
     """A Keras model around a network that trains it against an attack. Everything else is plain Keras.
 
     The attack inside the step sees the network in **inference** mode (BatchNorm uses its moving statistics and doesn't
@@ -45,54 +49,6 @@ class AdversarialModel(keras.Model):
 
     Reference: Madry et al. 2018; Wong et al. 2020.
     """
-
-    def __init__(
-        self,
-        network: keras.Model,
-        objective: Objective | None = None,
-        seed: int = 0,
-        precision: str = "auto",
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.precision = checked_precision(precision)
-        self._chosen = ""
-        self._twin: Twin | None = None
-        self._learner: Twin | None = None
-        self.network = network
-        self.objective = PGD() if objective is None else objective
-        self.clean_metric = keras.metrics.Mean(name="accuracy")
-        self.robust_metric = keras.metrics.Mean(name="robust_accuracy")
-        self.seed = seed
-        # The training step calls the network, never this model, so nothing else would say so; saving weights asks.
-        self.built = network.built
-
-    def compile(self, optimizer: Any = "sgd", loss: Any = None, **kwargs: Any) -> None:
-        """Configures training as `keras.Model.compile` does; the loss is the cross-entropy from logits by default."""
-        if loss is None:
-            loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        # Made anew, as layers may have been frozen since.
-        self._chosen, self._twin, self._learner = "", None, None
-        super().compile(optimizer=optimizer, loss=loss, **kwargs)
-
-    @property
-    def metrics(self) -> list[keras.metrics.Metric]:
-        return [*super().metrics, self.clean_metric, self.robust_metric]
-
-    def build(self, input_shape: Any = None) -> None:
-        if not self.network.built:
-            self.network.build(input_shape)
-        self.built = True
-
-    def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        return self.network(x, training=training)
-
-    def get_config(self) -> dict[str, Any]:
-        raise NotImplementedError("Save the inner network: AdversarialModel.save does.")
-
-    def save(self, filepath: Any, overwrite: bool = True, **kwargs: Any) -> None:
-        """Saves the inner network, without the training around it (`.keras`, `.h5`)."""
-        self.network.save(filepath, overwrite=overwrite, **kwargs)
 
     def make_train_function(self, force: bool = False) -> Any:
         self._choose_twin()
@@ -118,7 +74,7 @@ class AdversarialModel(keras.Model):
 
     def _attacked(self, x: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
         """Returns the logits that the attack sees."""
-        return _logits(self.network if self._twin is None else self._twin.model, x, key)
+        return self._reading.logits(_outputs(self.network if self._twin is None else self._twin.model, x, key))
 
     def _craft(
         self, attack: GradientAttack, x: tf.Tensor, y: tf.Tensor, key: tf.Tensor, share: tf.Tensor | float
@@ -130,27 +86,37 @@ class AdversarialModel(keras.Model):
         numbers |= {"early_stop": tf.constant(False), "slack": tf.constant(0.0)}
         if self._twin is not None:
             self._twin.refresh()
-        network, images = Network(self._attacked, noise_key(key)), Images(x, y, key)
+        # Attacks are for four axes; images without channels, or in a row, get the missing ones.
+        inside = tf.concat([[-1], tf.shape(x)[1:]], axis=0)
+        flat = x.shape.rank != 4
+        shaped = tf.reshape(x, [tf.shape(x)[0], -1, 1, 1]) if flat else x
+
+        def forward(images: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
+            return self._attacked(tf.ensure_shape(tf.reshape(images, inside), x.shape) if flat else images, key)
+
+        reading = self._reading
+        network = Network(forward, noise_key(key), loss=reading.loss, margin=reading.margin)
+        images = Images(shaped, y, key)
         state = algorithm.begin(network, images, numbers)
         steps = tf.constant(0), tf.constant(algorithm.step_count())
         state, step = advance(algorithm, network, images, state, steps, tf.shape(x)[0], numbers)
         if algorithm is not attack:  # The best iterate counts, so the last one is looked at too.
             state = algorithm.look(network.at(step), images, state, numbers)
         x_adv, _ = algorithm.found(state, numbers)
-        return tf.stop_gradient(x_adv)
+        return tf.stop_gradient(tf.ensure_shape(tf.reshape(x_adv, tf.shape(x)), x.shape) if flat else x_adv)
 
     def _share(self) -> tf.Tensor:
         """Returns the share of epsilon that is in force at this training step."""
-        done = tf.cast(self.optimizer.iterations, tf.float32) + 1.0
+        done = tf.cast(self.steps_done, tf.float32) + 1.0
         return tf.minimum(1.0, done / float(max(1, self.objective.warmup_steps)))
 
     def _key(self) -> tf.Tensor:
         """Returns a key of the random start that changes with every training step."""
-        return tf.stack([tf.constant(self.seed, tf.int32), tf.cast(self.optimizer.iterations, tf.int32)])
+        return tf.stack([tf.constant(self.seed, tf.int32), tf.cast(self.steps_done, tf.int32)])
 
     def train_step(self, data: Any) -> dict[str, Any]:
-        x, y, weights = _unpack(data)
-        attack = self.objective.attack()
+        x, y, weights = unpacked(data)
+        attack, right = self.objective.attack(), self._reading.right
         size = tf.shape(x)[0]
         if attack is None:
             clean, mixed = size, x
@@ -162,9 +128,10 @@ class AdversarialModel(keras.Model):
         if self._learner is not None:
             self._learner.refresh()
         with tf.GradientTape() as tape:
-            logits = _logits(network, mixed, draws.fold(self._key(), 1), training=True)
-            loss = self.compute_loss(x=mixed, y=y, y_pred=logits, sample_weight=weights, training=True)
+            outputs = _outputs(network, mixed, draws.fold(self._key(), 1), training=True)
+            loss = self.compute_loss(x=mixed, y=y, y_pred=outputs, sample_weight=weights, training=True)
             scaled = self.optimizer.scale_loss(loss)
+        logits = self._reading.logits(outputs)
         variables = self.network.trainable_variables
         if self._learner is None:
             slopes = tape.gradient(scaled, variables)
@@ -176,45 +143,49 @@ class AdversarialModel(keras.Model):
         self.optimizer.apply_gradients(zip(slopes, variables, strict=True))
         self._loss_tracker.update_state(loss, sample_weight=size)
         if attack is None:
-            self.clean_metric.update_state(_right(logits, y))
+            self.clean_metric.update_state(right(logits, y))
         else:
-            self.robust_metric.update_state(_right(logits[clean:], y[clean:]))
+            self.robust_metric.update_state(right(logits[clean:], y[clean:]))
             if self.objective.clean_share:
-                self.clean_metric.update_state(_right(logits[:clean], y[:clean]))
+                self.clean_metric.update_state(right(logits[:clean], y[:clean]))
             else:
                 part = size // 4 + 1
                 if self._twin is not None:
                     self._twin.refresh()  # The weights have moved.
                 logits_clean = self._attacked(x[:part], draws.fold(self._key(), 2))
-                self.clean_metric.update_state(_right(logits_clean, y[:part]))
-        results = self.compute_metrics(mixed, y, logits, sample_weight=weights)
+                self.clean_metric.update_state(right(logits_clean, y[:part]))
+        results = self.compute_metrics(mixed, y, outputs, sample_weight=weights)
         if attack is None:  # Nothing was attacked: an accuracy of 0 would be a lie.
             results.pop("robust_accuracy")
         return results
 
     def test_step(self, data: Any) -> dict[str, Any]:
-        x, y, weights = _unpack(data)
+        x, y, weights = unpacked(data)
         # A batch's own content makes the key, so that validation repeats from epoch to epoch without a counter.
         key = tf.stack([tf.constant(self.seed, tf.int32), tf.cast(tf.reduce_sum(tf.cast(y, tf.int32)), tf.int32)])
         x_adv = self._craft(self.objective.validation_attack(), x, y, key, 1.0)
         # After the attack, whose loop would leave the losses that layers add by themselves out of reach.
-        logits = _logits(self.network, x, draws.fold(key, 1))
+        outputs = _outputs(self.network, x, draws.fold(key, 1))
         self._loss_tracker.update_state(
-            self.compute_loss(x=x, y=y, y_pred=logits, sample_weight=weights, training=False),
+            self.compute_loss(x=x, y=y, y_pred=outputs, sample_weight=weights, training=False),
             sample_weight=tf.shape(x)[0],
         )
-        self.clean_metric.update_state(_right(logits, y))
-        self.robust_metric.update_state(_right(_logits(self.network, x_adv, draws.fold(key, 2)), y))
-        return self.compute_metrics(x, y, logits, sample_weight=weights)
+        self.clean_metric.update_state(self._reading.right(self._reading.logits(outputs), y))
+        attacked = self._reading.logits(_outputs(self.network, x_adv, draws.fold(key, 2)))
+        self.robust_metric.update_state(self._reading.right(attacked, y))
+        return self.compute_metrics(x, y, outputs, sample_weight=weights)
 
 
-def training_precision(network: keras.Model, precision: str, x: np.ndarray | None = None) -> str:
+def training_precision(
+    network: keras.Model, precision: str, x: np.ndarray | None = None, emit: Emit | None = None
+) -> str:
     """Returns in which arithmetic a network is trained: what `precision` means for it, see `chosen_precision`.
 
     Args:
         network: a Keras model.
         precision: "auto" is "float32" for a network that no twin can stand for in training.
         x: float32 (N, H, W, C), images to try it on; noise without them.
+        emit: takes a `Log` line where a twin that fails is left out.
 
     Raises:
         InputError: for another word than those, or one that is impossible for the network.
@@ -236,26 +207,17 @@ def training_precision(network: keras.Model, precision: str, x: np.ndarray | Non
     if x is None:
         x = np.random.default_rng(0).random((1024, *shape), np.float32)
     try:
-        return chosen_precision(classifier_of(network), precision, x)
+        chosen = chosen_precision(classifier_of(network), precision, x, emit)
+        if chosen != "float32":
+            try_out(of_model(network, chosen, training=True).model, shape, training=True)
+        return chosen
     except InputError:
         if precision != "auto":
             raise
         return "float32"  # It can be trained all the same, as it is.
 
 
-def _logits(network: keras.Model, x: tf.Tensor, key: tf.Tensor, training: bool = False) -> tf.Tensor:
-    """Returns float32 logits under the noise of a key: equal seeds train equal networks, randomized ones too."""
+def _outputs(network: keras.Model, x: tf.Tensor, key: tf.Tensor, training: bool = False) -> tf.Tensor:
+    """Returns a network's one output, float32, under the noise of a key: so randomized ones repeat by seed too."""
     with keyed_noise(key):
-        return tf.cast(network(x, training=training), tf.float32)
-
-
-def _unpack(data: Any) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
-    """Returns images, labels (N,), also where they came as (N, 1), and the sample weights, if any."""
-    x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
-    return x, tf.reshape(y, [-1]), weights
-
-
-def _right(logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-    """Returns 1.0 where the largest logit is the label's, else 0.0, float32 (N,)."""
-    # Not `==`: its result has no known rank where the two lengths aren't known to be equal.
-    return tf.cast(tf.equal(tf.argmax(logits, axis=1), tf.cast(y, tf.int64)), tf.float32)
+        return one_output(network(x, training=training), network.name)

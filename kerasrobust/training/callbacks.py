@@ -121,7 +121,7 @@ class OverfittingAlarm(keras.callbacks.Callback):
         if trained is None or validated is None or self._emitted:
             return
         # During warm-up the training attack is weaker than that of the validation, so the two say nothing together.
-        if int(self.model.optimizer.iterations) < self.model.objective.warmup_steps:
+        if int(self.model.steps_done) < self.model.objective.warmup_steps:
             return
         self._best = max(self._best, float(validated))
         # Half of the best so far is far outside of what epochs differ by; the training attack must not agree with it.

@@ -5,6 +5,6 @@ All that other folders need is here: `of` gives the twin of a classifier, `of_mo
 """
 
 from kerasrobust.twins.folding import Twin
-from kerasrobust.twins.precision import MEANING, checked_precision, chosen_precision, of, of_model
+from kerasrobust.twins.precision import MEANING, checked_precision, chosen_precision, meaning_of, of, of_model, try_out
 
-__all__ = ["MEANING", "Twin", "checked_precision", "chosen_precision", "of", "of_model"]
+__all__ = ["MEANING", "Twin", "checked_precision", "chosen_precision", "meaning_of", "of", "of_model", "try_out"]

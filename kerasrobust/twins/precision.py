@@ -13,13 +13,15 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrobust.errors import InputError, reason_of
+from kerasrobust.events import Emit, Log
 from kerasrobust.names import Precision
 from kerasrobust.networks.architectures import is_graph
 from kerasrobust.networks.classifier import Classifier
 from kerasrobust.networks.cloning import check_graph, kept_in_float32
+from kerasrobust.networks.formats import quiet
 from kerasrobust.networks.logits import logits_of
-from kerasrobust.networks.probe import probe_images
-from kerasrobust.ops import losses
+from kerasrobust.networks.probe import is_compiled, probe_images
+from kerasrobust.ops import half, losses
 from kerasrobust.ops.tracing import Traced, on_gpu
 from kerasrobust.twins.folding import Twin, make_twin
 
@@ -44,6 +46,26 @@ MEANING = {
 """The arithmetics, described for people."""
 
 
+def meaning_of(precision: str, classifier: Classifier) -> str:
+    """Returns what a precision that was chosen means for a model, for people: "float32" is its own arithmetic.
+
+    Example:
+        >>> meaning_of("float32", as_classifier(mixed_float16_model))
+        'in float16 with scaled losses, by the network as it is'
+    """
+    model = classifier.model
+    if precision != "float32":
+        return MEANING[precision]
+    dtypes = {getattr(layer, "compute_dtype", "") for layer in getattr(model, "_flatten_layers", list)()}
+    if is_compiled(model):  # A SavedModel tells by its operations alone.
+        spec = tf.TensorSpec((1, *classifier.probed.shape))
+        if half.in_graph(tf.function(classifier, autograph=False).get_concrete_function(spec).graph):
+            dtypes = {"float16"}
+    if "float16" in dtypes:
+        return "in float16 with scaled losses, by the network as it is"
+    return MEANING[precision].replace("float32", "bfloat16") if "bfloat16" in dtypes else MEANING[precision]
+
+
 def checked_precision(precision: str) -> str:
     """Returns the precision; raises InputError for an unknown one."""
     known = get_args(Precision)
@@ -52,7 +74,7 @@ def checked_precision(precision: str) -> str:
     return precision
 
 
-def chosen_precision(classifier: Classifier, precision: str, x: np.ndarray) -> str:
+def chosen_precision(classifier: Classifier, precision: str, x: np.ndarray, emit: Emit | None = None) -> str:
     """Returns the arithmetic in which a model is attacked: what `precision` means for it.
 
     "float32" is the model as it was given. "folded" is float32 too, with batch normalisation folded into the layers
@@ -64,6 +86,8 @@ def chosen_precision(classifier: Classifier, precision: str, x: np.ndarray) -> s
         classifier: the model as it was given.
         precision: one of `names.Precision`.
         x: float32 (N, H, W, C), the images to come, of which a few are used.
+        emit: takes a `Log` line where "auto" leaves out a twin because it fails, as with layers that can't compute in
+            bfloat16.
 
     Returns:
         One of `names.Precision` except "auto".
@@ -78,15 +102,23 @@ def chosen_precision(classifier: Classifier, precision: str, x: np.ndarray) -> s
     if checked_precision(precision) == "float32":
         return precision
     if precision != "auto":
-        _check_twin(classifier, precision)
+        with quiet():  # What Keras says of a copy's layers, it has said of the model's.
+            _check_twin(classifier, precision)
         return precision
     if not is_graph(classifier.network) or not classifier.repeats:
         return "float32"
     images = _tried(x)
-    chosen = _twins(classifier).chosen
-    if images.shape not in chosen:
-        chosen[images.shape] = _fastest(classifier, images)
-    return chosen[images.shape]
+    twins = _twins(classifier)
+    if images.shape not in twins.chosen:
+        with quiet():
+            twins.chosen[images.shape] = _fastest(classifier, images)
+    chosen = twins.chosen[images.shape]
+    if emit is not None and twins.failed:
+        which = " and ".join(twins.failed)
+        reason = next(iter(twins.failed.values()))
+        whose = f"The twin of {classifier.name!r} in {which} fails ({reason})"
+        emit(Log(level="info", message=f"{whose}: gradients are computed {MEANING[chosen]}."))
+    return chosen
 
 
 def of(classifier: Classifier, precision: str, x: np.ndarray) -> Classifier:
@@ -107,8 +139,8 @@ def of(classifier: Classifier, precision: str, x: np.ndarray) -> Classifier:
     twin = _twin(classifier, chosen)
     images = x[:COMPARED]
     key = _key(classifier)
-    errors = np.abs(_margins(twin.run(images, *key)) - _margins(classifier.run(images, *key))) if len(images) else 0.0
-    twin.classifier.slack = float(np.max(errors))
+    gaps, _ = _margin_gaps(classifier.run(images, *key), twin.run(images, *key)) if len(images) else (np.zeros(1), None)
+    twin.classifier.slack = float(np.max(gaps))
     return twin.classifier
 
 
@@ -145,6 +177,7 @@ class _Twins:
     made: dict[str, _Made] = field(default_factory=dict)  # By precision.
     chosen: dict[tuple[int, ...], str] = field(default_factory=dict)  # What "auto" means, by the shape of the images.
     alike: bool | None = None  # Whether they give the network's logits, once compared.
+    failed: dict[str, str] = field(default_factory=dict)  # Why, by precision, where "auto" has tried in vain.
 
 
 # Freed with the classifier, so nothing in them may refer to it.
@@ -170,6 +203,11 @@ def _twin(classifier: Classifier, precision: str) -> _Made:
                 f"draw other noise than TensorFlow. Use {precision.removesuffix('-xla')}."
             )
         made[precision] = _Made(classifier, precision)
+        try:
+            try_out(made[precision].classifier.model, classifier.probed.shape)
+        except InputError:
+            del made[precision]
+            raise
     made[precision].refresh()
     return made[precision]
 
@@ -223,11 +261,38 @@ def of_model(model: keras.Model, precision: str, training: bool = False) -> Twin
         return policy.removeprefix("mixed_") if fixed else policy
 
     try:
-        return make_twin(model, of_layer, training)
-    except (TypeError, ValueError, AttributeError, NotImplementedError, LookupError) as error:
+        with quiet():
+            return make_twin(model, of_layer, training)
+    except Exception as error:  # Somebody's own layers may raise anything.
         raise InputError(
             "Expected layers that can be rebuilt from their configuration, for a twin of the network. "
             f"Received: {model.name!r} ({reason_of(error, 120)}). Use float32."
+        ) from error
+
+
+def try_out(twin: keras.Model, shape: Any, training: bool = False) -> None:
+    """Takes a gradient of a twin, whose layers may be able to be built in an arithmetic and not to compute in it.
+
+    Args:
+        twin: the copy of a network.
+        shape: height, width and channels of its images.
+        training: take it in training mode.
+
+    Raises:
+        InputError: if that fails, whatever the layers raise.
+    """
+    try:
+        with quiet(), tf.GradientTape(watch_accessed_variables=training) as tape:
+            images = tf.constant(probe_images(shape))
+            tape.watch(images)
+            total = tf.reduce_sum(
+                tf.cast(twin(images, training=True) if training else logits_of(twin)(images), tf.float32)
+            )
+        tape.gradient(total, twin.trainable_variables if training else images)
+    except Exception as error:  # Somebody's own layers may raise anything.
+        raise InputError(
+            "Expected layers that can compute in the arithmetic of a twin. "
+            f"Received: {twin.name!r} ({reason_of(error, 120)}). Use float32."
         ) from error
 
 
@@ -248,12 +313,31 @@ def _margins(logits: np.ndarray) -> np.ndarray:
     return logits - np.where(logits == top[:, 1:], top[:, :1], top[:, 1:])
 
 
+def _margin_gaps(own: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, float]:
+    """Returns how far the margins of two networks' logits (N, K) are apart, and the median of the first one's.
+
+    A class that is masked, by -1e9 or -inf, neither wins nor is it compared: what rounding does to it is nothing.
+    """
+    own, other = own[:, _in_play(own)], other[:, _in_play(own)]
+    if own.shape[1] < 2:
+        return np.zeros(1), 1.0
+    one, two = _margins(own), _margins(other)
+    gaps = np.abs(np.subtract(two, one, out=np.zeros_like(one), where=one != two))
+    return np.nan_to_num(gaps, nan=np.inf, posinf=np.inf), float(np.median(np.abs(one[np.isfinite(one)])))
+
+
+def _in_play(logits: np.ndarray) -> np.ndarray:
+    """Returns which classes aren't masked, bool (K,): those that are of the size that most are."""
+    largest = np.abs(logits).max(axis=0, initial=0.0, where=np.isfinite(logits))
+    usual = np.sort(largest)[(len(largest) - 1) // 2]
+    return np.isfinite(logits).any(axis=0) & (largest <= 1e4 * max(usual, 1.0))
+
+
 def _margin_error(classifier: Classifier, twin: _Made, images: np.ndarray) -> float:
     """Returns how far the margins of a twin are from the model's at most, as a share of their median."""
     key = _key(classifier)
-    margins = _margins(classifier.run(images, *key))
-    errors = np.abs(_margins(twin.run(images, *key)) - margins)
-    return float(np.max(errors) / max(np.median(np.abs(margins)), 1e-30))
+    gaps, median = _margin_gaps(classifier.run(images, *key), twin.run(images, *key))
+    return float(np.max(gaps) / max(median, 1e-30))
 
 
 def _fastest(classifier: Classifier, images: np.ndarray) -> str:
@@ -272,17 +356,17 @@ def _fastest(classifier: Classifier, images: np.ndarray) -> str:
         graphs[name](x).numpy()
         seconds[name] = min(seconds.get(name, np.inf), time.perf_counter() - began)
 
+    failed = _twins(classifier).failed
     for name in candidates:
         try:
             graphs[name] = _gradient(classifier if name == "float32" else _twin(classifier, name).classifier, *key)
-        except InputError:  # Some layers can't be rebuilt.
-            return "float32"
-        try:
             slopes[name] = graphs[name](x).numpy().reshape(len(images), -1)
-        except tf.errors.OpError:
-            if not name.endswith("-xla"):
-                raise
-            continue  # XLA doesn't support all operations.
+        except Exception as error:  # Somebody's own layers may raise anything.
+            if name == "float32":  # No gradient at all, which the attacks see by themselves.
+                return "float32"
+            # XLA doesn't support all operations.
+            failed |= {} if name.endswith("-xla") else {name: reason_of(error.__cause__ or error, 120)}
+            continue
         measure(name)
         if seconds["float32"] < CHEAP_SECONDS:
             return "float32"
