@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from kerasrobust.evaluation.autoattack import AutoAttack
     from kerasrobust.evaluation.evaluate import evaluate
     from kerasrobust.networks.architectures import build_model
-    from kerasrobust.networks.classifier import as_classifier
+    from kerasrobust.networks.making import as_classifier
     from kerasrobust.networks.noise import RandomDropout
     from kerasrobust.networks.randomizing import randomize
     from kerasrobust.networks.saving import load_model, save_model
@@ -34,7 +34,7 @@ _HOMES = {
     "AdversarialModel": "training",
     "AutoAttack": "evaluation.autoattack",
     "RandomDropout": "networks.noise",
-    "as_classifier": "networks.classifier",
+    "as_classifier": "networks.making",
     "build_model": "networks.architectures",
     "evaluate": "evaluation.evaluate",
     "load_data": "data.load",

@@ -31,7 +31,7 @@ def agreed(models_dir: Path) -> Path:
     """An .npz file of 3,000 images with the classes that `tiny` gives them, so that it is right on all of them."""
     from kerasrobust.attacks.verdict import predict
     from kerasrobust.data import shapes
-    from kerasrobust.networks.classifier import as_classifier
+    from kerasrobust.networks.making import as_classifier
     from kerasrobust.networks.saving import load_model
 
     images, _ = shapes.generate(3000, 1)

@@ -16,7 +16,8 @@ from kerasrobust.attacks import PGD
 from kerasrobust.errors import InputError
 from kerasrobust.evaluation.evaluate import evaluate
 from kerasrobust.networks.adapters.adapter import Conventions, logits_from
-from kerasrobust.networks.classifier import as_classifier, has_gradient
+from kerasrobust.networks.classifier import has_gradient
+from kerasrobust.networks.making import as_classifier
 from kerasrobust.networks.probe import apart
 
 X = images(12, seed=4)

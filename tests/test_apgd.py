@@ -17,7 +17,7 @@ from kerasrobust.attacks.algorithm import Images
 from kerasrobust.attacks.apgd import Ascent, _check, _check_l1, _sparse, schedule
 from kerasrobust.attacks.network import Network, nth_rival
 from kerasrobust.errors import InputError
-from kerasrobust.networks.classifier import as_classifier
+from kerasrobust.networks.making import as_classifier
 from kerasrobust.ops import balls, losses
 
 FAMILY = [APGDCE, APGDDLR, APGDT, APGDMargin]

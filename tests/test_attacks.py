@@ -38,7 +38,7 @@ from kerasrobust.attacks import (
 )
 from kerasrobust.attacks.apgd import APGD
 from kerasrobust.errors import Cancelled, InputError
-from kerasrobust.networks.classifier import as_classifier, classifier_of
+from kerasrobust.networks.making import as_classifier, classifier_of
 
 N, WRONG, BATCH = 22, 4, 8
 X = np.random.default_rng(5).random((N, *SHAPE)).astype(np.float32)

@@ -16,7 +16,8 @@ from kerasrobust.attacks import FGSM, PGD, DeepFool, Square
 from kerasrobust.data.load import load_data
 from kerasrobust.evaluation import audit
 from kerasrobust.evaluation.evaluate import Evaluation, evaluate
-from kerasrobust.networks.classifier import Classifier, as_classifier
+from kerasrobust.networks.classifier import Classifier
+from kerasrobust.networks.making import as_classifier
 from kerasrobust.networks.saving import load_model
 
 X = images(120, seed=6)

@@ -15,7 +15,7 @@ from kerasrobust.attacks.driver import KEPT
 from kerasrobust.errors import InputError
 from kerasrobust.evaluation.evaluate import evaluate
 from kerasrobust.evaluation.outcome import curve
-from kerasrobust.networks.classifier import classifier_of
+from kerasrobust.networks.making import classifier_of
 from kerasrobust.stats import wilson
 
 X = images(30, seed=3)

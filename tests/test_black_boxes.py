@@ -15,7 +15,8 @@ from cli import call
 from keras import layers as L
 
 from kerasrobust.errors import InputError
-from kerasrobust.networks.classifier import as_classifier, has_gradient
+from kerasrobust.networks.classifier import has_gradient
+from kerasrobust.networks.making import as_classifier
 from kerasrobust.networks.saving import load_model
 
 SHAPE = (8, 8, 3)

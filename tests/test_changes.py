@@ -18,7 +18,8 @@ from kerasrobust.attacks import FGSM
 from kerasrobust.attacks.verdict import judge, predict
 from kerasrobust.errors import InputError
 from kerasrobust.evaluation.evaluate import evaluate
-from kerasrobust.networks.classifier import MANY, as_classifier, classifier_of
+from kerasrobust.networks.classifier import MANY
+from kerasrobust.networks.making import as_classifier, classifier_of
 from kerasrobust.networks.noise import RandomDropout
 from kerasrobust.networks.saving import load_model
 

@@ -18,15 +18,10 @@ from keras import layers as L
 
 from kerasrobust.attacks.verdict import predict
 from kerasrobust.errors import InputError
-from kerasrobust.networks.classifier import (
-    MANY,
-    Classifier,
-    as_classifier,
-    check_images,
-    classifier_of,
-    has_gradient,
-)
+from kerasrobust.networks.classifier import MANY, Classifier, has_gradient
 from kerasrobust.networks.cloning import with_precision
+from kerasrobust.networks.images import check_images
+from kerasrobust.networks.making import as_classifier, classifier_of
 from kerasrobust.networks.noise import RandomDropout
 
 SHAPE = (8, 8, 3)

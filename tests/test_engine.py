@@ -42,7 +42,7 @@ from kerasrobust.events import (
     as_dict,
 )
 from kerasrobust.jobs import engine, study, train
-from kerasrobust.networks.classifier import as_classifier
+from kerasrobust.networks.making import as_classifier
 from kerasrobust.networks.saving import load_model
 from kerasrobust.show.examples import list_examples, read_index, read_pair
 

@@ -13,7 +13,7 @@ from conftest import PIXELS, SHAPE, images, labels_of, linear_model
 
 from kerasrobust.attacks import APGDCE, APGDT, BIM, FGSM, PGD, Attack, DeepFool, network
 from kerasrobust.attacks.network import Network, Passes
-from kerasrobust.networks.classifier import as_classifier
+from kerasrobust.networks.making import as_classifier
 from kerasrobust.networks.noise import RandomDropout, noise_off
 
 N = 22

@@ -16,7 +16,8 @@ from kerasrobust.errors import Cancelled, InputError
 from kerasrobust.evaluation.evaluate import evaluate
 from kerasrobust.evaluation.outcome import report, surviving
 from kerasrobust.events import AttackFinished, AttackProgress, AttackStarted, Event
-from kerasrobust.networks.classifier import Classifier, as_classifier
+from kerasrobust.networks.classifier import Classifier
+from kerasrobust.networks.making import as_classifier
 from kerasrobust.networks.noise import RandomDropout
 from kerasrobust.stats import accuracy_interval, bootstrap, wilson
 

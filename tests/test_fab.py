@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from kerasrobust.attacks import Attack, DeepFool
 from kerasrobust.attacks.fab import FAB, FABT, project_plane
 from kerasrobust.errors import InputError
-from kerasrobust.networks.classifier import as_classifier
+from kerasrobust.networks.making import as_classifier
 
 X = images(30)
 NORMS: list[Any] = ["linf", "l2"]

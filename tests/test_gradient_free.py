@@ -15,7 +15,8 @@ from kerasrobust.attacks.hopskipjump import HopSkipJump
 from kerasrobust.attacks.square import Square
 from kerasrobust.attacks.verdict import predict
 from kerasrobust.errors import InputError
-from kerasrobust.networks.classifier import as_classifier, has_gradient
+from kerasrobust.networks.classifier import has_gradient
+from kerasrobust.networks.making import as_classifier
 from kerasrobust.networks.saving import load_model
 
 X = images(9)

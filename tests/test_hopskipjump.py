@@ -13,7 +13,7 @@ from conftest import PIXELS, SHAPE, images, labels_of, linear_model
 from kerasrobust.attacks import Step
 from kerasrobust.attacks.hopskipjump import HopSkipJump
 from kerasrobust.errors import InputError
-from kerasrobust.networks.classifier import as_classifier
+from kerasrobust.networks.making import as_classifier
 
 X = images(16)
 NORMS: list[Any] = ["linf", "l2"]

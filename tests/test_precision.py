@@ -16,8 +16,8 @@ from kerasrobust.config import Precision
 from kerasrobust.errors import InputError
 from kerasrobust.evaluation.evaluate import evaluate
 from kerasrobust.networks.architectures import build_model
-from kerasrobust.networks.classifier import as_classifier
 from kerasrobust.networks.cloning import with_precision
+from kerasrobust.networks.making import as_classifier
 from kerasrobust.networks.randomizing import randomize
 from kerasrobust.training.adversarial import training_precision
 from kerasrobust.twins import precision

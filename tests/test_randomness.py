@@ -14,7 +14,7 @@ from conftest import PIXELS, SHAPE, images, labels_of, linear_model
 from kerasrobust.attacks.verdict import predict
 from kerasrobust.errors import InputError
 from kerasrobust.evaluation.randomness import Randomness, Trial, judgement, probe_randomness
-from kerasrobust.networks.classifier import as_classifier
+from kerasrobust.networks.making import as_classifier
 from kerasrobust.networks.noise import RandomDropout, keyed_noise, noise_off
 
 X = images(24, seed=2)

@@ -12,7 +12,7 @@ from kerasrobust.data.load import load_data
 from kerasrobust.errors import InputError
 from kerasrobust.evaluation.evaluate import evaluate
 from kerasrobust.networks.adapters.ranges import Choice, choice_of, hint_of, understood
-from kerasrobust.networks.classifier import as_classifier
+from kerasrobust.networks.making import as_classifier
 
 Data = tuple[np.ndarray, np.ndarray]
 

@@ -11,7 +11,8 @@ import pytest
 import tensorflow as tf
 
 from kerasrobust.errors import InputError
-from kerasrobust.networks.classifier import as_classifier, has_gradient
+from kerasrobust.networks.classifier import has_gradient
+from kerasrobust.networks.making import as_classifier
 from kerasrobust.networks.saving import SavedModelNetwork, load_model
 
 SHAPE = (8, 8, 3)

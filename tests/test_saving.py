@@ -22,8 +22,9 @@ from hypothesis import strategies as st
 from keras import layers as L
 
 from kerasrobust.errors import InputError
-from kerasrobust.networks.classifier import as_classifier, has_gradient
+from kerasrobust.networks.classifier import has_gradient
 from kerasrobust.networks.cloning import with_precision
+from kerasrobust.networks.making import as_classifier
 from kerasrobust.networks.noise import RandomDropout
 from kerasrobust.networks.saving import SavedModelNetwork, load_model, save_model
 

@@ -13,7 +13,7 @@ from conftest import SHAPE, images, labels_of, linear_model
 from kerasrobust.attacks import Step
 from kerasrobust.attacks.square import Square, _bumps, window_share
 from kerasrobust.errors import InputError
-from kerasrobust.networks.classifier import as_classifier
+from kerasrobust.networks.making import as_classifier
 from kerasrobust.ops import draws
 
 NORMS: list[Any] = ["linf", "l2", "l1"]

@@ -19,7 +19,8 @@ from kerasrobust.attacks.apgd import APGD
 from kerasrobust.attacks.driver import KEPT
 from kerasrobust.attacks.loop import Graphs
 from kerasrobust.networks.architectures import build_model
-from kerasrobust.networks.classifier import Classifier, classifier_of
+from kerasrobust.networks.classifier import Classifier
+from kerasrobust.networks.making import classifier_of
 from kerasrobust.ops.tracing import Traced
 
 X = images(11)

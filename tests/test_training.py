@@ -16,7 +16,7 @@ from kerasrobust.attacks import PGD as PGDAttack
 from kerasrobust.errors import Cancelled, InputError
 from kerasrobust.events import Event, Finding, Metrics, Progress
 from kerasrobust.networks.architectures import build_model
-from kerasrobust.networks.classifier import as_classifier
+from kerasrobust.networks.making import as_classifier
 from kerasrobust.networks.randomizing import randomize
 from kerasrobust.training import FGSM, OBJECTIVES, PGD, AdversarialModel, Objective, Standard
 from kerasrobust.training.callbacks import BestEpoch, EventCallback, OverfittingAlarm

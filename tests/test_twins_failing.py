@@ -17,7 +17,7 @@ from kerasrobust.attacks import FGSM
 from kerasrobust.errors import InputError
 from kerasrobust.evaluation.evaluate import evaluate
 from kerasrobust.events import Event, Log
-from kerasrobust.networks.classifier import as_classifier
+from kerasrobust.networks.making import as_classifier
 from kerasrobust.training import FGSM as Objective
 from kerasrobust.training import AdversarialModel
 from kerasrobust.training.adversarial import training_precision

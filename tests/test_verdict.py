@@ -13,7 +13,7 @@ from conftest import images, labels_of, linear_model
 from kerasrobust.attacks import FGSM
 from kerasrobust.attacks.verdict import Verdict, judge, judge_again
 from kerasrobust.errors import Cancelled
-from kerasrobust.networks.classifier import as_classifier
+from kerasrobust.networks.making import as_classifier
 from kerasrobust.networks.noise import RandomDropout
 
 X = images(21)

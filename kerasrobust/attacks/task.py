@@ -13,7 +13,9 @@ from kerasrobust.attacks.algorithm import Algorithm
 from kerasrobust.attacks.verdict import Verdict, check_sizes, judge, judge_again
 from kerasrobust.events import Emit
 from kerasrobust.networks.adapters.ranges import understood
-from kerasrobust.networks.classifier import Classifier, check_images, classifier_of
+from kerasrobust.networks.classifier import Classifier
+from kerasrobust.networks.images import check_images
+from kerasrobust.networks.making import classifier_of
 
 PASSES = 20
 """Fresh passes that judge an example of a randomized network."""

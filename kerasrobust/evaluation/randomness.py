@@ -25,7 +25,8 @@ from kerasrobust.attacks.verdict import Verdict
 from kerasrobust.errors import InputError
 from kerasrobust.evaluation.chain import started
 from kerasrobust.events import AttackFinished, AttackProgress, Emit, Event, Finding
-from kerasrobust.networks.classifier import Classifier, classifier_of
+from kerasrobust.networks.classifier import Classifier
+from kerasrobust.networks.making import classifier_of
 from kerasrobust.networks.noise import is_noisy, keyed_noise, noise_off
 from kerasrobust.ops.balls import Norm
 from kerasrobust.show.figures import format_accuracy

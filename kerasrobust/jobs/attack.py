@@ -23,7 +23,9 @@ from kerasrobust.jobs.context import Context
 from kerasrobust.jobs.job import Job
 from kerasrobust.networks import saving
 from kerasrobust.networks.adapters.adapter import conventions_of
-from kerasrobust.networks.classifier import Classifier, check_images, classifier_of
+from kerasrobust.networks.classifier import Classifier
+from kerasrobust.networks.images import check_images
+from kerasrobust.networks.making import classifier_of
 from kerasrobust.show.examples import read_index, read_pair, write_examples
 from kerasrobust.show.figures import summary
 from kerasrobust.show.report import ExampleStrip

@@ -17,7 +17,9 @@ from kerasrobust.jobs.job import Job
 from kerasrobust.networks import saving
 from kerasrobust.networks.adapters.adapter import conventions_of
 from kerasrobust.networks.adapters.ranges import understood
-from kerasrobust.networks.classifier import Classifier, check_images, classifier_of
+from kerasrobust.networks.classifier import Classifier
+from kerasrobust.networks.images import check_images
+from kerasrobust.networks.making import classifier_of
 from kerasrobust.runs import read_card
 
 MOST = 1000

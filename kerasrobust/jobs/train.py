@@ -26,8 +26,8 @@ from kerasrobust.jobs.job import Job
 from kerasrobust.names import ARCHITECTURES
 from kerasrobust.networks import saving
 from kerasrobust.networks.architectures import build_model
-from kerasrobust.networks.classifier import classifier_of
 from kerasrobust.networks.cloning import trainable
+from kerasrobust.networks.making import classifier_of
 from kerasrobust.networks.randomizing import randomize
 from kerasrobust.runs import read_json, write_json
 from kerasrobust.training import OBJECTIVES, AdversarialModel, Objective

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from kerasrobust.errors import InputError
-from kerasrobust.networks.adapters.adapter import Adapter, Conventions, applied, logits_from, notes_of, range_text
-from kerasrobust.networks.adapters.inputs import intake_of, layout_of, network_of
-from kerasrobust.networks.architectures import is_graph
-from kerasrobust.networks.logits import logits_of, noise_left_out, shows_logits
+from kerasrobust.networks.adapters.adapter import Adapter, Conventions, logits_from
 from kerasrobust.networks.noise import keyed_noise
 from kerasrobust.networks.probe import (
     PROBES,
@@ -23,18 +18,14 @@ from kerasrobust.networks.probe import (
     Probed,
     Shape,
     apart,
-    is_compiled,
     is_traceable,
     on_arrays,
     one_output,
-    probe,
     probe_images,
     trial,
 )
 from kerasrobust.networks.untraced import Untraced
 from kerasrobust.ops.tracing import Traced
-
-_ATTRIBUTE = "_kerasrobust_classifier"
 
 MANY = 8
 """Batches above which a graph, traced for them, takes less time than calling the model operation by operation.
@@ -133,6 +124,25 @@ class Classifier:
     def run(self, x: np.ndarray | tf.Tensor, key: tf.Tensor | None = None) -> np.ndarray:
         """Returns the logits as an array, float32 (N, classes), by the model as it is now; arguments as of a call."""
         return self.runner()(x, key)
+
+    def check_shape(self, shape: Shape) -> None:
+        """Raises InputError if the model takes no images of this shape; tried once if its structure doesn't show it."""
+        wanted = self.image_shape
+        same = [None in (w, s) or w == s for w, s in zip(wanted, shape, strict=True)]
+        sizes = all(same[:2]) or self.adapter.side is not None
+        if not sizes or not (same[2] or (wanted[2], shape[2]) in CONVERTED):
+            expected = "x".join("any" if side is None else str(side) for side in wanted)
+            advice = "Choose another model."
+            if not sizes:
+                advice = "Give --resize, or resize=True to as_self, to have it done inside the model."
+            raise InputError(
+                f"Expected images of shape {expected} for {self.name!r}. "
+                f"Received: {'x'.join(map(str, shape))}. {advice}"
+            )
+        whole = tuple(side for side in shape if side is not None)
+        if len(whole) == 3 and whole not in self.shapes:
+            trial(self.run, whole, self.name)
+            self.shapes.add(whole)
 
     def passed(self, x: np.ndarray) -> np.ndarray:
         """Returns the logits of one pass that leaves no graph behind, unless the model's code works in graphs alone."""
@@ -234,113 +244,6 @@ def _of_arrays(function: Callable[[np.ndarray], Any], adapter: Adapter, width: i
     return lambda x: tf.ensure_shape(tf.numpy_function(run, [x], tf.float32), (x.shape[0], width))
 
 
-def as_classifier(
-    model: Any,
-    *,
-    image_shape: Sequence[int | None] | None = None,
-    classes: int | None = None,
-    input_range: str | Sequence[float] = "auto",
-    colors: str = "auto",
-    channels: str = "auto",
-    outputs: str = "auto",
-    output: str | None = None,
-    noise: str = "off",
-    resize: bool = False,
-    dtype: str | None = None,
-) -> Classifier:
-    """Returns what attacks see of a model, probed anew. A `Classifier` is returned as it is if nothing is said of it.
-
-    Attacks see images in [0, 1], channels last, and logits; whatever the model takes instead, epsilon means those
-    images. "auto" is read off the model's structure and its answers to random images; range and order of colours are
-    found out when the first images with labels come (`adapters.ranges`), where one of them fits clearly best.
-
-    **When graphs are used again**, as with `compile` of Keras: attacks and `evaluate`, given a Keras model, a
-    `tf.function` or what `load_model` returns, keep its classifier and their graphs, as long as the model lives.
-    Weights may change at any time. After changing layers, their settings (also by `adapt`) or values that the model's
-    Python code reads, call `as_classifier(model)`: the new classifier replaces the kept one. Verdicts never depend on
-    it, as the model itself predicts again. Any other callable is probed and traced in each call; hand over its
-    `Classifier` to avoid that.
-
-    Args:
-        model: a Keras model (functional, Sequential or subclassed; an `AdversarialModel` stands for its network), what
-            `load_model` returns, a `Classifier`, or a callable that maps images to outputs (N, K): made of TensorFlow
-            operations, or any Python on NumPy arrays, which has no gradients. It is tried on random images, and the
-            attacks call it with batches of one size.
-        image_shape: height, width and channels of the images to come, for a model that doesn't state them.
-        classes: the number of classes, if the caller knows it; checked.
-        input_range: the pixels that the model takes: "auto", "0,1", "0,255", "-1,1", "imagenet", "caffe", two numbers
-            (LOW, HIGH), or "MEAN/STD" of images in [0, 1].
-        colors: "rgb", "bgr" or "auto".
-        channels: "last", "first" or "auto".
-        outputs: "logits", "softmax", "sigmoid" or "auto". One output stands for two classes, with the logits (0, z).
-        output: the name of the output that is meant, for a model with several.
-        noise: "on" attacks layers that were called with `training=True` with their noise, as `model(x)` has it; "off"
-            without, as `predict` has it.
-        resize: whether images of another size are resized to the model's, as a part of the model.
-        dtype: that of the pixels that a function takes, as "uint8"; they are rounded then.
-
-    Returns:
-        The classifier. A model that ends in softmax or sigmoid is attacked through its logits.
-
-    Raises:
-        InputError: for a model that can't be attacked: several inputs, several outputs without `output`, inputs that
-            aren't images, NaN, or another shape or number of classes than stated.
-
-    Example:
-        >>> as_classifier(build_model("convnet")).classes
-        10
-        >>> as_classifier(model, input_range=(0, 255), outputs="sigmoid", channels="first")
-        >>> as_classifier(lambda x: forest.predict_proba(x.reshape(len(x), -1)), image_shape=(8, 8, 1)).classes
-        10
-    """
-    said = Conventions(
-        input_range=range_text(input_range), colors=colors, channels=channels, outputs=outputs, output=output,
-        noise=noise, resize=resize, dtype=dtype,
-    )  # fmt: skip
-    return classifier_with(model, said, image_shape=image_shape, classes=classes)
-
-
-def classifier_with(
-    model: Any,
-    said: Conventions,
-    *,
-    image_shape: Sequence[int | None] | None = None,
-    classes: int | None = None,
-) -> Classifier:
-    """Returns a new classifier of a model of these conventions, and keeps it on the model; see `as_classifier`."""
-    _check_stated(image_shape)
-    model = _network_of(model)
-    if isinstance(model, Classifier):
-        if said == Conventions():
-            return _fitting(model, image_shape, classes)
-        model = model.model
-    classifier = _make(model, image_shape, said)
-    if isinstance(model, keras.Model) or is_compiled(model):
-        # A bound method or an object with slots has nowhere to keep it, so it is made anew each time.
-        with contextlib.suppress(AttributeError, TypeError):
-            # On the model, so that both are freed together; past Keras' __setattr__, which would track it.
-            object.__setattr__(model, _ATTRIBUTE, classifier)
-    return _fitting(classifier, image_shape, classes)
-
-
-def classifier_of(
-    model: Any, *, image_shape: Sequence[int | None] | None = None, classes: int | None = None
-) -> Classifier:
-    """Returns the classifier that is kept for a model, or makes one; see `as_classifier`.
-
-    Example:
-        >>> classifier_of(model) is classifier_of(model)
-        True
-    """
-    _check_stated(image_shape)
-    model = _network_of(model)
-    kept = getattr(model, _ATTRIBUTE, None)
-    # Of another model if functools.wraps has copied it.
-    if kept is None or kept.model is not model:
-        return as_classifier(model, image_shape=image_shape, classes=classes)
-    return _fitting(kept, image_shape, classes)
-
-
 def has_gradient(classifier: Classifier, images: np.ndarray | None = None) -> bool:
     """Returns whether gradients reach the images: False if they are missing, NaN or zero everywhere.
 
@@ -379,140 +282,3 @@ def has_gradient(classifier: Classifier, images: np.ndarray | None = None) -> bo
     found = tf.convert_to_tensor(value).numpy()  # It may be slices.
     # Attacks take non-finite entries as 0.
     return bool((np.isfinite(found) & (found != 0)).any())
-
-
-def check_images(classifier: Classifier, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Returns images and labels as float32 and int64 arrays, checked against the model.
-
-    Args:
-        classifier: the model that they are for.
-        x: floating (N, H, W, C) in [0, 1].
-        y: integer (N,), from 0 to classes - 1.
-
-    Returns:
-        float32 (N, H, W, C) and int64 (N,).
-
-    Raises:
-        InputError: for another rank, dtype, length or shape, values outside [0, 1], NaN, wrong labels or no images.
-    """
-    x, y = np.asarray(x), np.asarray(y)
-    if x.ndim != 4 or len(x) == 0:
-        raise InputError(
-            f"Expected images of shape (N, height, width, channels), at least one. Received: shape {x.shape}. "
-            "Add a missing axis as in x[None]; ask for a larger split where there are none."
-        )
-    if not np.issubdtype(x.dtype, np.floating):
-        raise InputError(
-            f"Expected floating images in [0, 1]. Received: dtype {x.dtype}. Divide 8-bit images by 255 as float32."
-        )
-    x = x.astype(np.float32, copy=False)
-    low, high = float(x.min()), float(x.max())
-    if not (low >= 0 and high <= 1):  # Written this way so that NaN fails as well.
-        raise InputError(
-            f"Expected images in [0, 1] without NaN. Received: values from {low:.4g} to {high:.4g}. "
-            "Scale them, and put the model's own normalisation into the model."
-        )
-    if y.shape != (len(x),) or not np.issubdtype(y.dtype, np.integer):
-        raise InputError(
-            f"Expected {len(x)} integer labels of shape ({len(x)},). Received: {y.dtype} of shape {y.shape}. "
-            "Give one class index per image (argmax of one-hot labels)."
-        )
-    if y.min() < 0 or y.max() >= classifier.classes:
-        raise InputError(
-            f"Expected labels from 0 to {classifier.classes - 1}. Received: {y.min()} to {y.max()}. "
-            "Choose the data that the model was trained on."
-        )
-    _check_shape(classifier, x.shape[1:])
-    return x, y.astype(np.int64, copy=False)
-
-
-def _network_of(model: Any) -> Any:
-    # By module: another person's model may hold a `network` that is only a part of it.
-    while hasattr(model, "network") and any(
-        t.__module__ == "kerasrobust.training.adversarial" for t in type(model).__mro__
-    ):
-        model = model.network
-    return model
-
-
-def _check_stated(image_shape: Sequence[int | None] | None) -> None:
-    if image_shape is not None and len(image_shape) != 3:
-        raise InputError(f"Expected an image shape (height, width, channels). Received: {tuple(image_shape)}.")
-
-
-def _fitting(classifier: Classifier, image_shape: Sequence[int | None] | None, classes: int | None) -> Classifier:
-    """Returns a classifier that fits what its caller knows of the images; raises InputError for another one."""
-    if image_shape is not None:
-        _check_shape(classifier, tuple(image_shape))
-    if classes is not None and classes != classifier.classes:
-        raise InputError(
-            f"Expected a model of {classes} classes. Received: {classifier.name!r} with {classifier.classes}. "
-            "Choose the data that the model was trained on."
-        )
-    return classifier
-
-
-def _check_shape(classifier: Classifier, shape: Shape) -> None:
-    """Raises InputError if the model doesn't take images of this shape; tries it once if its structure doesn't show."""
-    wanted = classifier.image_shape
-    same = [None in (w, s) or w == s for w, s in zip(wanted, shape, strict=True)]
-    sizes = all(same[:2]) or classifier.adapter.side is not None
-    if not sizes or not (same[2] or (wanted[2], shape[2]) in CONVERTED):
-        expected = "x".join("any" if side is None else str(side) for side in wanted)
-        advice = "Choose another model."
-        if not sizes:
-            advice = "Give --resize, or resize=True to as_classifier, to have it done inside the model."
-        raise InputError(
-            f"Expected images of shape {expected} for {classifier.name!r}. "
-            f"Received: {'x'.join(map(str, shape))}. {advice}"
-        )
-    whole = tuple(side for side in shape if side is not None)
-    if len(whole) == 3 and whole not in classifier.shapes:
-        trial(classifier.run, whole, classifier.name)
-        classifier.shapes.add(whole)
-
-
-def _make(model: Any, image_shape: Sequence[int | None] | None, said: Conventions) -> Classifier:
-    if not callable(model):
-        raise InputError(
-            "Expected a Keras model or a callable that gives logits. "
-            f"Received: {type(model).__name__}. {_way_in(model)}"
-        )
-    inner: Forward = model
-    network, outputs = model, said.outputs
-    if isinstance(model, keras.Model):
-        network = network_of(model, said, image_shape)
-        shape, adapter = intake_of(model, network, said, image_shape)
-        name, inner = model.name, logits_of(network, said.noise)
-        if shows_logits(network):
-            outputs = "logits"
-    else:
-        name = str(getattr(model, "name", None) or getattr(model, "__name__", None) or type(model).__name__)
-        own = getattr(model, "image_shape", None) or (None, None, None)
-        shape, adapter = layout_of(tuple(own), name, said, image_shape, said.channels == "first")
-        if said.dtype is not None:
-            adapter = dataclasses.replace(adapter, dtype=said.dtype)
-    adapter = applied(adapter, said)
-    known = tuple(own or stated for own, stated in zip(shape, image_shape or (None,) * 3, strict=True))
-    probed = probe(network, inner, known, name, adapter, outputs)
-    any_batch = is_graph(network) and model.inputs[0].shape[0] is None and not probed.untraced
-    classifier = Classifier(
-        model, inner, probed, name=name, image_shape=shape, any_batch=any_batch, network=network, adapter=adapter,
-        conventions=said,
-    )  # fmt: skip
-    classifier.notes = notes_of(name, adapter, said, probed)
-    left_out = noise_left_out(network) if is_graph(network) and said.noise == "off" else []
-    if left_out:
-        message = (
-            f"{', '.join(left_out)} of {name!r} was called with training=True. It is attacked without that, as predict "
-            "has it; model(x) has it switched on. Give --noise on, or noise='on' to as_classifier, to attack that."
-        )
-        classifier.warnings.append(("training-noise", message))
-    return classifier
-
-
-def _way_in(model: Any) -> str:
-    """Returns how an object that isn't callable can be attacked."""
-    if hasattr(model, "predict_proba"):
-        return "Give lambda x: model.predict_proba(x.reshape(len(x), -1)), a function of NumPy images in [0, 1]."
-    return "Load a file with kerasrobust.load_model first."

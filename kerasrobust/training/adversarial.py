@@ -15,7 +15,7 @@ from kerasrobust.attacks.network import Network
 from kerasrobust.errors import InputError
 from kerasrobust.events import Emit
 from kerasrobust.networks.architectures import is_graph
-from kerasrobust.networks.classifier import classifier_of
+from kerasrobust.networks.making import classifier_of
 from kerasrobust.networks.noise import is_noisy, keyed_noise
 from kerasrobust.networks.probe import one_output
 from kerasrobust.ops import draws

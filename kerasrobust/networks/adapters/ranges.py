@@ -19,7 +19,8 @@ import tensorflow as tf
 from kerasrobust.errors import InputError
 from kerasrobust.networks.adapters.adapter import Adapter, candidates, converted, range_words
 from kerasrobust.networks.architectures import is_graph
-from kerasrobust.networks.classifier import Classifier, classifier_with
+from kerasrobust.networks.classifier import Classifier
+from kerasrobust.networks.making import classifier_with
 from kerasrobust.networks.noise import noise_off
 from kerasrobust.stats import mcnemar
 
