@@ -106,6 +106,8 @@ def test_integers_as_inputs_have_gradients_past_the_rounding(dtype: str) -> None
     classifier = as_classifier(model)
     np.testing.assert_allclose(classifier.run(X), model(np.round(X * 255).astype(dtype)), rtol=1e-5, atol=1e-6)
     assert has_gradient(classifier)
+    functional = keras.Model(seen := keras.Input(SHAPE, dtype=dtype), model(seen))
+    np.testing.assert_allclose(as_classifier(functional).run(X), classifier.run(X), rtol=1e-5, atol=1e-6)
     model.layers[-1].kernel.assign(KERNEL)  # The very layers.
     np.testing.assert_allclose(classifier.run(X), model(np.round(X * 255).astype(dtype)), rtol=1e-5, atol=1e-5)
 

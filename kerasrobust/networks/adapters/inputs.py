@@ -47,8 +47,9 @@ def network_of(model: keras.Model, said: Conventions, stated: Sequence[int | Non
         model = keras.Model(model.inputs, output_of(model, said.output), name=model.name)
     if not keras.backend.is_float_dtype(model.inputs[0].dtype):
         images = keras.Input(batch_shape=model.inputs[0].shape, dtype="float32")
+        given = keras.tree.map_structure(lambda _: images, model.input)
         # The very layers, which keep following the model's weights.
-        return keras.models.clone_model(model, input_tensors=[images], clone_function=lambda layer: layer)
+        return keras.models.clone_model(model, input_tensors=given, clone_function=lambda layer: layer)
     return model
 
 
