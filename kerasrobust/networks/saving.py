@@ -34,8 +34,9 @@ SCHEMA = 1
 def save_model(model: keras.Model, folder: str | Path, card: Mapping[str, Any], *, overwrite: bool = False) -> Path:
     """Writes a folder that is a TensorFlow SavedModel and holds `model.keras` and `card.json` as well.
 
-    Everything is in float32 and without optimizer. The folder is written under a temporary name and renamed, so it is
-    there as a whole or not at all. Always-on noise is fresh in every process that loads it.
+    Both are the same network in inference mode, in float32 and without optimizer; layers that Keras has quantized stay
+    as they are. What would be another network after being rebuilt is refused. The folder is written under a temporary
+    name and renamed, so it is there as a whole or not at all. Always-on noise is fresh in every process that loads it.
 
     Args:
         model: a built Keras model, float32 (N, H, W, C) in [0, 1] to logits; an `AdversarialModel` stands for its
@@ -128,7 +129,7 @@ def load_model(
         models_dir: where names are looked up; `saved_models` by default.
         code: a Python file with the classes and functions that the model is made of. It is run, and Lambda layers in
             the model are allowed to.
-        output: the name of the output with the logits, for a model of several.
+        output: the name of the output with the logits, for a model of several; by default, that in its card.
         emit: gets a line for the log about code that was run, and about a SavedModel taken instead of a Keras file that
             needs code; the latter is a warning of Python without it.
 
@@ -155,11 +156,22 @@ def load_model(
         objects = run_code(Path(code))
         if emit is not None:
             say(f"Ran {code}, which defines {', '.join(sorted(objects)) or 'nothing'}.")
-    model = formats.load(path, Loading(say=say, objects=objects, output=output))
+    chosen = output or _output_in_card(path)
+    model = formats.load(path, Loading(say=say, objects=objects, output=chosen))
     if output is not None and isinstance(model, keras.Model):
         model = _with_output(model, output)
     as_classifier(model)  # Refuses what can't be attacked.
     return model
+
+
+def _output_in_card(folder: Path) -> str | None:
+    """Returns the output that was chosen when a SavedModel was imported."""
+    try:
+        card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # Somebody's folder, with no card or another's.
+        return None
+    name = card.get("output") if isinstance(card, dict) and not (folder / KERAS_FILE).exists() else None
+    return name if isinstance(name, str) else None
 
 
 def _with_output(model: keras.Model, output: str) -> keras.Model:
