@@ -6,9 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from cli import call
 
 from kerasrobust.errors import InputError
 from kerasrobust.networks.classifier import has_gradient
@@ -147,6 +149,27 @@ def test_an_output_is_chosen_by_its_name(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=part) as caught:
             load_model(path, output=output)
         assert "embedding: float32 (None, 192)" in str(caught.value)
+
+
+def test_an_imported_model_keeps_its_output(tmp_path: Path) -> None:
+    path = save(tmp_path, "several")
+    places = ("--runs-dir", tmp_path / "runs", "--models-dir", tmp_path / "models")
+    assert "--output NAME" in call("import", "--model", path, *places).message
+    outcome = call("import", "--model", path, "--name", "mine", "--output", "a", *places)
+    assert (outcome.status, outcome.err) == (0, "")
+    np.testing.assert_allclose(load_model(tmp_path / "models" / "mine")(X), -logits(X), atol=1e-5)
+    np.testing.assert_allclose(load_model(tmp_path / "models" / "mine", output="z")(X), logits(X), atol=1e-5)
+
+
+def test_an_output_of_a_keras_model_is_chosen_too(tmp_path: Path) -> None:
+    images = keras.Input(SHAPE)
+    flat = keras.layers.Flatten()(images)
+    heads = [keras.layers.Dense(4, name="first")(flat), keras.layers.Dense(3, name="second")(flat)]
+    model = keras.Model(images, heads)
+    model.save(tmp_path / "m.keras")
+    np.testing.assert_allclose(load_model(tmp_path / "m.keras", output="second")(X), model(X)[1], atol=1e-6)
+    with pytest.raises(InputError, match="first, second"):
+        load_model(tmp_path / "m.keras", output="third")
 
 
 def test_another_array_beside_the_images_is_refused(tmp_path: Path) -> None:

@@ -85,6 +85,8 @@ class ImportJob(Job[ImportConfig]):
             "randomized": self.classifier.randomized,
             "attacks": [],
             "warnings": self.context.findings,
+            # A SavedModel is copied as it is, with all of its outputs.
+            **({"output": self.config.output} if isinstance(self.model, saving.SavedModelNetwork) else {}),
         }
         with self.context.stage("save", f"Saving {self.name}"):
             save = saving.copy_saved_model if isinstance(self.model, saving.SavedModelNetwork) else saving.save_model

@@ -61,9 +61,9 @@ def few_values(name: str, outputs: np.ndarray) -> tuple[str, str] | None:
     if levels > min(256, outputs.size // 2):
         return None
     message = (
-        f"The outputs of {name!r} take {levels} values for {len(outputs)} random images: they are quantized, which "
-        "hides small changes from attacks that only see outputs. Its robust accuracy is an upper bound that may be far "
-        "too high: attack the network that it was made from as well."
+        f"The outputs of {name!r} take {levels} values for {len(outputs)} random images, being quantized or saturated, "
+        "which hides small changes from attacks that only see outputs. Its robust accuracy is an upper bound that may "
+        "be far too high: attack the network that it was made from as well."
     )
     return "quantized-outputs", message
 

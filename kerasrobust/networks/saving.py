@@ -37,8 +37,9 @@ SCHEMA = 1
 def save_model(model: keras.Model, folder: str | Path, card: Mapping[str, Any], *, overwrite: bool = False) -> Path:
     """Writes a folder that is a TensorFlow SavedModel and holds `model.keras` and `card.json` as well.
 
-    Everything is in float32 and without optimizer. The folder is written under a temporary name and renamed, so it is
-    there as a whole or not at all. Always-on noise is fresh in every process that loads it.
+    Both are the same network in inference mode, in float32 and without optimizer; layers that Keras has quantized stay
+    as they are. What would be another network after being rebuilt is refused. The folder is written under a temporary
+    name and renamed, so it is there as a whole or not at all. Always-on noise is fresh in every process that loads it.
 
     Args:
         model: a built Keras model, float32 (N, H, W, C) in [0, 1] to logits; an `AdversarialModel` stands for its
@@ -140,7 +141,7 @@ def load_model(
         models_dir: where names are looked up; `saved_models` by default.
         code: a Python file with the classes and functions that the model is made of. It is run, and Lambda layers in
             the model are allowed to.
-        output: the name of the output with the logits, for a model of several.
+        output: the name of the output with the logits, for a model of several; by default, that in its card.
         said: what is said of the model beyond its card: see `as_classifier`, which keeps it with the model.
         emit: gets a line for the log about code that was run, and about a SavedModel taken instead of a Keras file that
             needs code; the latter is a warning of Python without it.
@@ -168,21 +169,26 @@ def load_model(
         objects = run_code(Path(code))
         if emit is not None:
             say(f"Ran {code}, which defines {', '.join(sorted(objects)) or 'nothing'}.")
-    model = formats.load(path, Loading(say=say, objects=objects, output=output))
+    card = _card_beside(path)
+    # A Keras file beside it has that output alone.
+    kept = None if (path / KERAS_FILE).exists() else card.get("output")
+    chosen = output or (kept if isinstance(kept, str) else None)
+    model = formats.load(path, Loading(say=say, objects=objects, output=chosen))
     if output is not None and isinstance(model, keras.Model):
         model = keras.Model(model.inputs, output_of(model, output), name=model.name)
     # Refuses what can't be attacked.
-    classifier_with(model, (said or Conventions()).over(_kept_conventions(path)))
+    before = card.get("conventions")
+    classifier_with(model, (said or Conventions()).over(conventions_of(before if isinstance(before, dict) else {})))
     return model
 
 
-def _kept_conventions(path: Path) -> Conventions:
-    """Returns what the card beside a model says of it."""
+def _card_beside(path: Path) -> dict[str, Any]:
+    """Returns the card in a model's folder; empty where there is none."""
     try:
         card = json.loads((path / "card.json").read_text(encoding="utf-8"))
-        return conventions_of(card.get("conventions", {}))
-    except (OSError, ValueError, AttributeError):  # No card, or none of ours.
-        return Conventions()
+    except (OSError, ValueError):  # Somebody's folder, with no card or another's.
+        return {}
+    return card if isinstance(card, dict) else {}
 
 
 def _find(path_or_name: str | Path, models_dir: Path) -> Path:
