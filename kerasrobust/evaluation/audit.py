@@ -22,6 +22,7 @@ CHECKS = (
     Check(("input-range", "input-layout"), 0, model.input_conventions),
     Check(("batch-dependence",), 0, model.batch_dependence),
     Check(("randomized",), 0, model.randomized),
+    Check(("shared-noise",), 0, model.shared_noise),
     Check(("few-examples",), 0, images.few_examples),
     Check(("rounding",), 0, images.rounding),
     Check(("black-box-wins",), 0, black_box.black_box),
