@@ -66,9 +66,20 @@ class Wrapper(keras.Model):
         if loss is None:
             loss = CrossEntropy(binary=ends_in_sigmoid(self.network))
         self._reading = reading_of(loss)
+        scaling = keras.optimizers.LossScaleOptimizer
+        if self.network.dtype_policy.name == "mixed_float16" != self.dtype_policy.name:
+            # As Keras does where the model that is compiled is of that policy.
+            optimizer = keras.optimizers.get(optimizer)
+            optimizer = optimizer if isinstance(optimizer, scaling) else scaling(optimizer)
         # Made anew, as layers may have been frozen since.
         self._chosen, self._twin, self._learner = "", None, None
         super().compile(optimizer=optimizer, loss=loss, **kwargs)
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        # Keras doesn't call a `compile` of one's own.
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.built:
+            self.optimizer.build(self.trainable_variables)
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
@@ -103,7 +114,8 @@ class Wrapper(keras.Model):
     def save(self, filepath: Any, overwrite: bool = True, **kwargs: Any) -> None:
         """Saves the inner network, without the training around it (`.keras`, `.h5`).
 
-        `keras.saving.save_model(model, path)` saves all of it, with the optimizer; `save_weights` all that changes.
+        `keras.saving.save_model(model, path)` saves all of it, with the optimizer, for `keras.saving.load_model` after
+        `from kerasrobust import AdversarialModel`; `save_weights` saves all that changes in training.
         """
         self.network.save(filepath, overwrite=overwrite, **kwargs)
 
