@@ -119,11 +119,12 @@ class Wrapper(keras.Model):
         """
         self.network.save(filepath, overwrite=overwrite, **kwargs)
 
-    def fit(self, x: Any = None, y: Any = None, *args: Any, validation_data: Any = None, **kwargs: Any) -> Any:
+    def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
+        validation = kwargs.get("validation_data")
         check_array(x)
-        check_array(validation_data[0] if isinstance(validation_data, (tuple, list)) else None)
+        check_array(validation[0] if isinstance(validation, (tuple, list)) else None)
         with in_one_line():
-            return super().fit(x, y, *args, validation_data=validation_data, **kwargs)
+            return super().fit(x, *args, **kwargs)
 
     def evaluate(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
         check_array(x)
