@@ -8,6 +8,9 @@ import numpy as np
 
 RESAMPLES = 2_000
 
+_Z = 1.959963984540054
+"""Standard errors in half of a 95 % interval."""
+
 
 def wilson(right: float, count: int) -> tuple[float, float]:
     """Returns the 95 % Wilson score interval of a share, `right` of `count` independent trials.
@@ -20,7 +23,7 @@ def wilson(right: float, count: int) -> tuple[float, float]:
     """
     if count == 0:
         return 0.0, 1.0
-    z = 1.959963984540054
+    z = _Z
     share = right / count
     centre = (share + z * z / (2 * count)) / (1 + z * z / count)
     half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
@@ -46,9 +49,56 @@ def bootstrap(rates: np.ndarray, seed: int = 0) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def accuracy_interval(rates: np.ndarray, randomized: bool) -> tuple[float, float]:
-    """Returns the 95 % interval of a mean accuracy: Wilson's, or by resampling examples for a randomized network."""
-    return bootstrap(rates) if randomized else wilson(float(rates.sum()), len(rates))
+def shared_error(right: np.ndarray) -> float:
+    """Returns the standard error that noise shared by many images adds to their mean accuracy; 0.0 where none shows.
+
+    Noise that is drawn once per batch moves the accuracies of whole passes. Were each image's noise its own, the
+    accuracy of a pass over N images would vary by W = sum p (1 - p) / N^2, with p the share of passes in which an image
+    is right. Where the variance S^2 of the passes' accuracies is larger, by a chi-squared test at 5 %, S^2 - W is the
+    variance that they share, and a mean over m passes keeps (S^2 - W) / m of it. It is known from m passes only, so it
+    counts with Student's t for m - 1 degrees of freedom in place of the normal quantile.
+
+    Args:
+        right: bool (m, N), whether each image was right in each of m passes over all of them.
+
+    Example:
+        >>> draw = np.random.default_rng(0)
+        >>> round(shared_error(draw.random((20, 2000)) < draw.normal(0.7, 0.05, (20, 1))), 2)
+        0.01
+
+    Reference: Cochran 1977, section 10.4 (two-stage sampling).
+    """
+    passes, count = right.shape
+    if passes < 2 or count == 0:
+        return 0.0
+    share = right.mean(axis=0)
+    own = float(np.sum(share * (1 - share))) * passes / (passes - 1) / count**2
+    between = float(right.mean(axis=1).var(ddof=1))
+    free = passes - 1
+    # Wilson and Hilferty's quantile of chi-squared at 95 %.
+    if between <= own * (1 - 2 / (9 * free) + 1.6448536 * math.sqrt(2 / (9 * free))) ** 3:
+        return 0.0
+    # Cornish and Fisher's expansion of Student's quantile, as a multiple of the normal one.
+    student = 1 + (_Z**2 + 1) / (4 * free) + (5 * _Z**4 + 16 * _Z**2 + 3) / (96 * free**2)
+    return student * math.sqrt((between - own) / passes)
+
+
+def accuracy_interval(rates: np.ndarray, randomized: bool, shared: float = 0.0) -> tuple[float, float]:
+    """Returns the 95 % interval of a mean accuracy: Wilson's, or by resampling examples for a randomized network.
+
+    Args:
+        rates: float64 (N,), the share of passes in which each example is right.
+        randomized: whether the network is.
+        shared: the standard error by noise that examples share (`shared_error`), which resampling them can't show.
+    """
+    if not randomized:
+        return wilson(float(rates.sum()), len(rates))
+    low, high = bootstrap(rates)
+    if not shared:
+        return low, high
+    mean = float(rates.mean())
+    down, up = math.hypot(mean - low, _Z * shared), math.hypot(high - mean, _Z * shared)
+    return max(0.0, mean - down), min(1.0, mean + up)
 
 
 def mcnemar(only_first: int, only_second: int) -> float:

@@ -146,3 +146,20 @@ def test_training_inside_is_not_blind(y: np.ndarray) -> None:
         robust.append(model.test_on_batch(X, y, return_dict=True)["robust_accuracy"])
     assert robust[0] < 0.8
     assert robust[1] == pytest.approx(robust[0], abs=0.06)
+
+
+@pytest.mark.parametrize("given", ["sgd", keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD())])
+def test_the_weights_are_trained_with_loss_scaling_as_keras_does(given: Any, y: np.ndarray) -> None:
+    """Also where the policy was the network's alone."""
+    with_policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16")
+    inner = keras.Sequential([keras.Input(SHAPE), L.Flatten(), L.Dense(4)])
+    keras.config.set_dtype_policy(with_policy)
+    model = AdversarialModel(inner, Objective(epsilon=0.03, steps=1), precision="float32")
+    model.compile(given)
+    assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+    assert not isinstance(model.optimizer.inner_optimizer, keras.optimizers.LossScaleOptimizer)
+    before = inner.get_weights()[0]
+    model.train_on_batch(X, y)
+    assert int(model.steps_done) == 1
+    assert not np.array_equal(before, inner.get_weights()[0])

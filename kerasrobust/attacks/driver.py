@@ -160,20 +160,18 @@ def drive(
     tally.progress(attack.step_count(), attack.step_count())
     return AttackResult(
         x_adv=x_adv,
-        prediction=before.prediction,
-        prediction_adv=after.prediction,
+        prediction=before.prediction, prediction_adv=after.prediction,
         success=success,
-        clean_rate=before.correct_rate,
-        correct_rate=after.correct_rate,
-        confidence=before.confidence,
-        confidence_adv=after.confidence,
+        clean_rate=before.correct_rate, correct_rate=after.correct_rate,
+        confidence=before.confidence, confidence_adv=after.confidence,
         distance=distance,
-        gradients=tally.gradients,
-        forwards=tally.forwards,
+        gradients=tally.gradients, forwards=tally.forwards,
         seconds=time.perf_counter() - began + tally.seconds,
         precision=precision,
         passes=after.passes,
-    )
+        # At a smaller radius the nearest examples count as they were before.
+        shared=max(before.shared, after.shared) if attack.minimum_norm else after.shared,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ class AttackResult:
         precision: of the gradients (`twins.precision`): where "bfloat16" was asked for, the nearest adversarial
             examples are looked for in "folded".
         passes: predictions of each fresh pass over `x_adv`, int64 (passes, N).
+        shared: the standard error of the accuracy by noise that the examples share (`stats.shared_error`).
     """
 
     x_adv: np.ndarray
@@ -44,6 +45,7 @@ class AttackResult:
     seconds: float
     precision: str
     passes: np.ndarray
+    shared: float = 0.0
 
     @property
     def correct(self) -> np.ndarray:

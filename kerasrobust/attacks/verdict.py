@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from kerasrobust.errors import Cancelled, InputError
 from kerasrobust.networks.classifier import Classifier
+from kerasrobust.stats import shared_error
 
 NO_CLASS = -1
 """The prediction of logits that hold NaN: no class, and so never right."""
@@ -26,12 +27,14 @@ class Verdict:
         prediction: int64 (N,), the most frequent class (of equals, the lowest).
         correct_rate: float64 (N,), the share of passes that are right.
         confidence: float32 (N,), the mean softmax probability of `prediction`.
+        shared: the standard error of the accuracy by noise that the images share (`stats.shared_error`).
     """
 
     passes: np.ndarray
     prediction: np.ndarray
     correct_rate: np.ndarray
     confidence: np.ndarray
+    shared: float = 0.0
 
     @property
     def wrong(self) -> np.ndarray:
@@ -74,11 +77,12 @@ def judge_again(
     """
     if asked.all():
         return judge(classifier, x, y, **options)
-    arrays = {name: value.copy() for name, value in vars(before).items()}
+    arrays = {name: value.copy() for name, value in vars(before).items() if name != "shared"}
     if asked.any():
-        for name, value in vars(judge(classifier, x[asked], y[asked], **options)).items():
-            arrays[name][..., asked] = value
-    return Verdict(**arrays)
+        after = vars(judge(classifier, x[asked], y[asked], **options))
+        for name in arrays:
+            arrays[name][..., asked] = after[name]
+    return Verdict(**arrays, shared=shared_error(arrays["passes"] == np.asarray(y)))
 
 
 def judge(
@@ -132,11 +136,13 @@ def judge(
         probabilities += exponentials / exponentials.sum(axis=1, keepdims=True)
     votes = np.stack([(found == label).sum(axis=0) for label in range(classifier.classes)], axis=1)
     prediction = votes.argmax(axis=1)
+    right = found == np.asarray(y)[None]
     return Verdict(
         passes=found,
         prediction=prediction,
-        correct_rate=(found == np.asarray(y)[None]).mean(axis=0),
+        correct_rate=right.mean(axis=0),
         confidence=probabilities[np.arange(len(x)), prediction] / passes,
+        shared=shared_error(right),
     )
 
 

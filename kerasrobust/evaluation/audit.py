@@ -24,6 +24,7 @@ CHECKS = (
     Check(("nan-logits",), 0, model.nan_logits),
     Check(("batch-dependence",), 0, model.batch_dependence),
     Check(("randomized",), 0, model.randomized),
+    Check(("shared-noise",), 0, model.shared_noise),
     Check(("few-examples",), 0, images.few_examples),
     Check(("rounding",), 0, images.rounding),
     Check(("black-box-wins",), 0, black_box.black_box),

@@ -158,9 +158,9 @@ def evaluate(
     randomized = classifier.randomized
     return Evaluation(
         clean_accuracy=found.clean.accuracy,
-        clean_interval=accuracy_interval(found.clean.correct_rate, randomized),
+        clean_interval=accuracy_interval(found.clean.correct_rate, randomized, found.clean.shared),
         robust_accuracy=float(found.rates.mean()),
-        interval=accuracy_interval(found.rates, randomized),
+        interval=accuracy_interval(found.rates, randomized, found.worst.shared),
         majority=_share(found.rates > 0.5, randomized),
         worst_case=_share(found.rates == 1, randomized),
         per_example=found.rates,

@@ -106,7 +106,7 @@ def curve(result: AttackResult, epsilons: Sequence[float] | None = None) -> list
     points = []
     for epsilon in epsilons:
         rates = np.where(result.distance > epsilon, result.clean_rate, result.correct_rate)
-        points.append(CurvePoint(epsilon, float(rates.mean()), *accuracy_interval(rates, randomized)))
+        points.append(CurvePoint(epsilon, float(rates.mean()), *accuracy_interval(rates, randomized, result.shared)))
     return points
 
 
@@ -139,7 +139,7 @@ def report(
         attacked=attacked,
         rates=rates,
         robust_accuracy=float(rates.mean()),
-        interval=accuracy_interval(rates, randomized),
+        interval=accuracy_interval(rates, randomized, result.shared),
         result=result,
     )
 
@@ -172,6 +172,7 @@ def combine(reports: Sequence[AttackReport], x: np.ndarray) -> tuple[AttackResul
         passes=np.stack([result.passes for result in found], axis=1)[:, which, places],
         gradients=sum(item.result.gradients for item in reports),
         forwards=sum(item.result.forwards for item in reports),
+        shared=max(result.shared for result in found),
         seconds=sum(item.result.seconds for item in reports),
     ), names
 
@@ -185,6 +186,7 @@ def judged(result: AttackResult, verdict: Verdict) -> AttackResult:
         correct_rate=verdict.correct_rate,
         confidence_adv=verdict.confidence,
         passes=verdict.passes,
+        shared=verdict.shared,
     )
 
 

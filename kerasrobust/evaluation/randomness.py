@@ -30,7 +30,7 @@ from kerasrobust.networks.making import classifier_of
 from kerasrobust.networks.noise import is_noisy, keyed_noise, noise_off
 from kerasrobust.ops.balls import Norm
 from kerasrobust.show.figures import format_accuracy
-from kerasrobust.stats import bootstrap
+from kerasrobust.stats import accuracy_interval
 
 EOTS = (1, 5, 20, 50)
 NOTHING = 0.05
@@ -185,7 +185,7 @@ def probe_randomness(
             emit(finding)
     return Randomness(
         clean_accuracy=clean.accuracy,
-        clean_interval=bootstrap(clean.correct_rate),
+        clean_interval=accuracy_interval(clean.correct_rate, True, clean.shared),
         trials=trials,
         verdict=verdict,
         findings=findings,
@@ -215,14 +215,15 @@ def _attacked(task: Task, name: str, attack: PGD, target: Classifier, clean: Ver
     aimed = replace(task, classifier=target, passes=task.passes if own else 1, emit=emit)
     only = clean.correct_rate > 0
     result = drive(attack, aimed, early_stop=False, only=only, clean=clean if own else None)
-    rates = (result if own else task.judge(result.x_adv, 2)).correct_rate
+    judged = result if own else task.judge(result.x_adv, 2)
+    rates = judged.correct_rate
     return Trial(
         name=name,
         eot=attack.eot,
         steps=attack.steps,
         rates=rates,
         accuracy=float(rates.mean()),
-        interval=bootstrap(rates),
+        interval=accuracy_interval(rates, True, judged.shared),
         own_accuracy=None if own else float(result.correct_rate.mean()),
         x_adv=result.x_adv,
         gradients=result.gradients,

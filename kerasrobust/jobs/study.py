@@ -165,7 +165,7 @@ class StudyJob(Job[StudyConfig]):
                         steps=attack.step_count(),
                         eot=eot,
                         accuracy=float(rates.mean()),
-                        interval=list(accuracy_interval(rates, randomized)),
+                        interval=list(accuracy_interval(rates, randomized, report.result.shared)),
                         # Inside a ball the distance is just the ball's radius.
                         median_distance=report.entry()["median_distance"] if attack.minimum_norm else None,
                         published=PUBLISHED.get((*network, attack.name)) if is_published else None,

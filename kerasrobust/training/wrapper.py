@@ -66,9 +66,20 @@ class Wrapper(keras.Model):
         if loss is None:
             loss = CrossEntropy(binary=ends_in_sigmoid(self.network))
         self._reading = reading_of(loss)
+        scaling = keras.optimizers.LossScaleOptimizer
+        if self.network.dtype_policy.name == "mixed_float16" != self.dtype_policy.name:
+            # As Keras does where the model that is compiled is of that policy.
+            optimizer = keras.optimizers.get(optimizer)
+            optimizer = optimizer if isinstance(optimizer, scaling) else scaling(optimizer)
         # Made anew, as layers may have been frozen since.
         self._chosen, self._twin, self._learner = "", None, None
         super().compile(optimizer=optimizer, loss=loss, **kwargs)
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        # Keras doesn't call a `compile` of one's own.
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.built:
+            self.optimizer.build(self.trainable_variables)
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
@@ -103,15 +114,17 @@ class Wrapper(keras.Model):
     def save(self, filepath: Any, overwrite: bool = True, **kwargs: Any) -> None:
         """Saves the inner network, without the training around it (`.keras`, `.h5`).
 
-        `keras.saving.save_model(model, path)` saves all of it, with the optimizer; `save_weights` all that changes.
+        `keras.saving.save_model(model, path)` saves all of it, with the optimizer, for `keras.saving.load_model` after
+        `from kerasrobust import AdversarialModel`; `save_weights` saves all that changes in training.
         """
         self.network.save(filepath, overwrite=overwrite, **kwargs)
 
-    def fit(self, x: Any = None, y: Any = None, *args: Any, validation_data: Any = None, **kwargs: Any) -> Any:
+    def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
+        validation = kwargs.get("validation_data")
         check_array(x)
-        check_array(validation_data[0] if isinstance(validation_data, (tuple, list)) else None)
+        check_array(validation[0] if isinstance(validation, (tuple, list)) else None)
         with in_one_line():
-            return super().fit(x, y, *args, validation_data=validation_data, **kwargs)
+            return super().fit(x, *args, **kwargs)
 
     def evaluate(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
         check_array(x)

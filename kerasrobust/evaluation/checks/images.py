@@ -12,7 +12,7 @@ from kerasrobust.stats import accuracy_interval
 
 def few_examples(case: Case) -> list[Finding]:
     """Whether there are enough images for the differences that one would like to claim."""
-    low, high = accuracy_interval(case.found.rates, case.classifier.randomized)
+    low, high = accuracy_interval(case.found.rates, case.classifier.randomized, case.found.worst.shared)
     if high - low <= 0.2:
         return []
     wanted = int(np.ceil(len(case.y) * ((high - low) / 0.06) ** 2 / 100) * 100)

@@ -126,3 +126,20 @@ def nan_logits(case: Case) -> list[Finding]:
         "error",
         clean=float(clean.mean()), share=share,
     )  # fmt: skip
+
+
+def shared_noise(case: Case) -> list[Finding]:
+    """Whether whole passes differ by more than noise of each image's own explains: then the intervals are wider."""
+    errors = case.found.clean.shared, case.found.worst.shared
+    if not any(errors):
+        return []
+    passes = case.found.clean.passes
+    spread = float((passes == case.y).mean(axis=1).std(ddof=1))
+    return finding(
+        "shared-noise",
+        f"Images share their noise, as where it is drawn once per batch: the accuracy of {len(passes)} passes over the "
+        f"unchanged images varies by {percent(spread)} (standard deviation). The intervals are wider for it; a larger "
+        "number of passes narrows them.",
+        "info",
+        spread=spread, clean=errors[0], robust=errors[1],
+    )  # fmt: skip

@@ -1,0 +1,93 @@
+"""Noise that images share widens the intervals by what it adds, and noise of each image's own doesn't."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import PIXELS, images, linear_model
+
+from kerasrobust.attacks import FGSM
+from kerasrobust.evaluation.evaluate import evaluate
+from kerasrobust.stats import accuracy_interval, bootstrap, shared_error
+
+
+def passes_of(draw: np.random.Generator, levels: np.ndarray, shared: float, passes: int = 20) -> np.ndarray:
+    """Returns right answers (passes, N): images of some levels of difficulty, and a draw that moves all of a pass."""
+    moved = levels + draw.normal(0, shared, (passes, 1))
+    return draw.random((passes, len(levels))) < 1 / (1 + np.exp(-moved))
+
+
+def intervals(shared: float, passes: int = 20, runs: int = 300) -> tuple[float, float, float]:
+    """Returns how often the interval covers the true mean, and its mean width, with what images share and without."""
+    draw = np.random.default_rng(3)
+    population = draw.normal(1.0, 2.0, 20_000)
+    moves = np.random.default_rng(4).normal(0, shared, 500)[:, None]
+    truth = float(np.mean(1 / (1 + np.exp(-(population[None, ::10] + moves)))))
+    held, wide, narrow = 0, 0.0, 0.0
+    for _ in range(runs):
+        right = passes_of(draw, draw.choice(population, 300), shared, passes)
+        rates = right.mean(axis=0)
+        low, high = accuracy_interval(rates, True, shared_error(right))
+        plain = bootstrap(rates)
+        held += low <= truth <= high
+        wide, narrow = wide + high - low, narrow + plain[1] - plain[0]
+    return held / runs, wide / runs, narrow / runs
+
+
+@pytest.mark.parametrize(("shared", "passes"), [(1.0, 20), (2.0, 20), (1.0, 6)])
+def test_intervals_cover_the_truth_where_noise_is_drawn_once_per_batch(
+    shared: float, passes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 300 simulated runs about 95 %; the interval that resamples images alone holds far fewer."""
+    monkeypatch.setattr("kerasrobust.stats.RESAMPLES", 200)
+    held, wide, narrow = intervals(shared, passes)
+    assert 0.915 <= held <= 0.985
+    assert wide > 1.2 * narrow
+
+
+def test_intervals_stay_as_they_are_where_noise_is_each_images_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kerasrobust.stats.RESAMPLES", 200)
+    held, wide, narrow = intervals(0.0)
+    assert 0.915 <= held <= 0.985
+    assert narrow <= wide <= 1.02 * narrow
+    draw = np.random.default_rng(5)
+    alone = [shared_error(passes_of(draw, draw.normal(1, 2, 300), 0.0)) for _ in range(200)]
+    assert np.mean(np.array(alone) > 0) <= 0.1  # A test at 5 %.
+
+
+def test_what_passes_share_by_hand() -> None:
+    """Images that are right together or not at all: 12 of 20 passes, whose mean has the error of 20 coins."""
+    right = np.repeat(np.arange(20) < 12, 50).reshape(20, 50)
+    variance = 0.6 * 0.4 * 20 / 19
+    own = 50 * 0.6 * 0.4 * 20 / 19 / 50**2
+    assert shared_error(right) == pytest.approx(2.093024 / 1.959964 * np.sqrt((variance - own) / 20), rel=1e-3)
+    assert shared_error(right[:1]) == 0  # One pass says nothing.
+    assert shared_error(np.ones((20, 50), bool)) == 0
+    assert shared_error(np.zeros((20, 0), bool)) == 0
+
+
+def test_noise_of_a_batch_widens_every_interval_and_is_found() -> None:
+    """One draw moves all images of a batch; with each image's own draw nothing is found."""
+    x = images(60)
+    kernel = np.random.default_rng(0).normal(size=(PIXELS, 2))
+    linear = linear_model(kernel, -0.5 * kernel.sum(axis=0))
+    y = linear.predict(x, verbose=0).argmax(axis=1)
+    found = {}
+    for kind in ("batch", "own"):
+
+        def noisy(x: tf.Tensor, one: bool = kind == "batch") -> tf.Tensor:
+            draws = tf.random.uniform([] if one else [tf.shape(x)[0], 1])
+            return (draws - 0.3) * linear(x)
+
+        settings: dict[str, Any] = {"attacks": FGSM(epsilon=1e-4), "epsilon": 1e-4, "batch_size": 60, "passes": 20}
+        found[kind] = evaluate(noisy, x, y, seed=1, **settings)
+    batch, own = found["batch"], found["own"]
+    assert batch.clean_interval[1] - batch.clean_interval[0] > 0.3, "20 coins"
+    assert batch.interval[1] - batch.interval[0] > 0.3
+    assert batch.attacks[0].interval == batch.interval
+    assert own.clean_interval == bootstrap(own.attacks[0].result.clean_rate)
+    codes = {kind: [finding.code for finding in item.findings] for kind, item in found.items()}
+    assert "shared-noise" in codes["batch"] and "shared-noise" not in codes["own"]
