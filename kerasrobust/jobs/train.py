@@ -147,7 +147,14 @@ def make_network(config: TrainConfig, data: Dataset, emit: Emit | None = None) -
                 "Give the .keras file it was made from, with --code FILE.py if that needs code."
             )
         network = trainable(loaded)
-        classifier_of(network, image_shape=data.images.shape[1:], classes=data.classes)
+        known = classifier_of(network, image_shape=data.images.shape[1:]).classes
+        if data.classes > known:
+            raise InputError(
+                f"Expected a model of at least {data.classes} classes, as many as {data.name!r} has. "
+                f"Received: {config.model} with {known}. Choose the data that the model was trained on."
+            )
+        if emit is not None and data.classes < known:
+            emit(Log(level="info", message=f"The data have {data.classes} of the model's {known} classes."))
     else:
         raise unknown_name("architecture or saved model", config.model, ARCHITECTURES)
     return network if config.randomize is None else randomize(network, config.randomize)
