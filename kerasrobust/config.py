@@ -167,7 +167,26 @@ class RunConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(RunConfig):
+class ModelConfig(RunConfig):
+    """What the commands take that examine a model as somebody has it."""
+
+    model: SavedModel
+    code: Code = None
+    input_range: InputRange = "auto"
+    colors: ColorOrder = "auto"
+    channels: ChannelPlace = "auto"
+    outputs: OutputKind = "auto"
+    output: Output = None
+    noise: LayerNoise = "off"
+    resize: Resize = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        scaling(self.input_range)  # Refuses what can't be read.
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(ModelConfig):
     """Train a network, on clean or on adversarial images, and save it.
 
     `--preset NAME` starts from a recipe instead of the defaults; `kerasrobust --help` lists them.
@@ -178,8 +197,6 @@ class TrainConfig(RunConfig):
     model: Annotated[
         str, Option("Architecture (lenet, convnet, resnet), or a saved model's name or path to train on from.")
     ] = "convnet"
-    code: Code = None
-    output: Output = None
     data: Data = "shapes"
     split: Annotated[str, Option("Part of the data to train on, in TFDS's syntax.")] = "train"
     test_split: Annotated[str, Option("Part of the data that the accuracies in the card are measured on.")] = "test"
@@ -226,25 +243,6 @@ class TrainConfig(RunConfig):
         if self.randomize is not None and not 0 < self.randomize < 1:
             raise InputError(f"Expected a dropout rate between 0 and 1. Received: {self.randomize}. Try 0.15.")
         check_epsilon(self.epsilon, self.norm)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig(RunConfig):
-    """What the commands take that examine a model as somebody has it."""
-
-    model: SavedModel
-    code: Code = None
-    input_range: InputRange = "auto"
-    colors: ColorOrder = "auto"
-    channels: ChannelPlace = "auto"
-    outputs: OutputKind = "auto"
-    output: Output = None
-    noise: LayerNoise = "off"
-    resize: Resize = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        scaling(self.input_range)  # Refuses what can't be read.
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -16,6 +17,7 @@ from kerasrobust.attacks import PGD
 from kerasrobust.errors import InputError
 from kerasrobust.evaluation.evaluate import evaluate
 from kerasrobust.networks.adapters.adapter import Conventions, logits_from
+from kerasrobust.networks.adapters.inputs import adapted
 from kerasrobust.networks.classifier import has_gradient
 from kerasrobust.networks.making import as_classifier
 from kerasrobust.networks.probe import apart
@@ -280,3 +282,26 @@ def test_functions_of_arrays_get_the_dtype_that_they_want() -> None:
     classifier = as_classifier(forest, image_shape=SHAPE, input_range=(0, 255), dtype="uint8")
     assert classifier.arrays
     np.testing.assert_allclose(classifier.run(X), np.round(X * 255).reshape(12, -1) @ KERNEL, rtol=1e-4)
+
+
+ADAPTED = {
+    "range": (lambda: net(L.Dense(4)), {"input_range": "0,255"}),
+    "caffe": (lambda: net(L.Dense(4)), {"input_range": "caffe"}),
+    "channels first": (channels_first, {}),
+    "no channels": (lambda: net(L.Dense(4), shape=(8, 8)), {}),
+    "size": (lambda: net(L.Dense(4), shape=(4, 4, 3)), {"resize": True}),
+}
+
+
+@pytest.mark.parametrize("name", ADAPTED)
+def test_a_model_to_train_on_takes_images_as_attacks_see_them(name: str, tmp_path: Path) -> None:
+    make, said = ADAPTED[name]
+    model = make()
+    classifier = as_classifier(model, image_shape=None if name == "no channels" else SHAPE, **said)
+    given = X[..., :1] if name == "no channels" else X
+    whole = adapted(model, classifier.adapter, given.shape[1:])
+    np.testing.assert_allclose(whole(given), classifier.run(given), rtol=1e-4, atol=1e-4)
+    whole.save(tmp_path / "whole.keras")
+    np.testing.assert_allclose(keras.models.load_model(tmp_path / "whole.keras")(given), whole(given), rtol=1e-5)
+    plain = net(L.Dense(4))
+    assert adapted(plain, as_classifier(plain).adapter, SHAPE) is plain

@@ -78,6 +78,7 @@ LOADED: dict[str, st.SearchStrategy[Any]] = {"model": WORDS, "code": st.none() |
 FIELDS: dict[type[RunConfig], dict[str, st.SearchStrategy[Any]]] = {
     TrainConfig: {
         **LOADED,
+        **MODEL,
         "data": WORDS,
         "split": WORDS,
         "test_split": WORDS,

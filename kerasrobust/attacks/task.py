@@ -14,7 +14,7 @@ from kerasrobust.attacks.verdict import Verdict, check_sizes, judge, judge_again
 from kerasrobust.events import Emit
 from kerasrobust.networks.adapters.ranges import understood
 from kerasrobust.networks.classifier import Classifier
-from kerasrobust.networks.images import check_images
+from kerasrobust.networks.images import check_images, read_images
 from kerasrobust.networks.making import classifier_of
 
 PASSES = 20
@@ -72,8 +72,9 @@ class Task:
         Raises:
             InputError: for a model that can't be attacked, or images, labels or sizes that don't fit it.
         """
+        x, y = read_images(x, y)
         # A plain callable has no known input shape: take that of the images.
-        classifier = classifier_of(model, image_shape=np.shape(x)[1:] if np.ndim(x) == 4 else None)
+        classifier = classifier_of(model, image_shape=x.shape[1:])
         x, y = check_images(classifier, x, y)
         classifier = understood(classifier, x, y)
         check_sizes(batch_size, passes)

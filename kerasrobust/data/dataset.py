@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kerasrobust.errors import InputError
+from kerasrobust.ops import stored
 
 MOST_CLASSES = 65_536  # More than any image set has: labels above that aren't class indices.
 
@@ -67,49 +68,45 @@ class Dataset:
 
 def checked(name: str, images: np.ndarray, labels: np.ndarray, first: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Returns images as uint8 or float32, (N, H, W, C), and labels as int64, or raises InputError."""
+    return checked_images(name, images, first), checked_labels(name, labels, len(images))[0]
+
+
+def checked_images(name: str, images: np.ndarray, first: int = 0) -> np.ndarray:
+    """Returns images as uint8, or float32 in [0, 1], (N, H, W, C), or raises InputError; see `stored.unit_pixels`."""
     if images.ndim == 3:
         images = images[..., None]
     if images.ndim != 4 or not 1 <= images.shape[3] <= 4 or 0 in images.shape[1:]:
+        advice = stored.TRANSPOSE if stored.is_channels_first(images.shape) else "Put the channels last."
         raise InputError(
             f"Expected images of shape (N, height, width, channels), 1 to 4 channels. Received: {images.shape} "
-            f"in {name!r}. Put the channels last."
+            f"in {name!r}. {advice}"
         )
-    if images.dtype != np.uint8:
-        if not np.issubdtype(images.dtype, np.floating):
-            raise InputError(
-                f"Expected images as uint8, or as floating numbers in [0, 1]. Received: {images.dtype} in {name!r}. "
-                "Convert them."
-            )
-        images = images.astype(np.float32)
-        bad = ~((images >= 0) & (images <= 1)).all(axis=(1, 2, 3))  # Also true of NaN.
-        if bad.any():
-            image = int(bad.argmax())
-            raise InputError(
-                f"Expected images in [0, 1]. Received: values from {images[image].min():g} to {images[image].max():g} "
-                f"in image {first + image} of {name!r}. Divide by 255, or repair what made NaN."
-            )
-    return images, checked_labels(name, labels, len(images))
+    return stored.unit_pixels(images, f" in {name!r}", first)
 
 
-def checked_labels(name: str, labels: np.ndarray, count: int) -> np.ndarray:
-    """Returns `count` labels as int64, (N,), or raises InputError."""
-    if labels.ndim == 2 and labels.shape[1] == 1:  # As Keras' own data sets have them.
-        labels = labels[:, 0]
-    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-        raise InputError(
-            f"Expected labels as integers of shape (N,). Received: {labels.dtype}, {labels.shape}, in {name!r}. "
-            "Store class indices (one-hot labels: argmax)."
-        )
-    if len(labels) != count:
-        raise InputError(
-            f"Expected a label for each of {count} images. Received: {len(labels)} in {name!r}. Add the rest."
-        )
+def checked_labels(name: str, labels: np.ndarray, count: int) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Returns `count` labels as int64, (N,), and the names of the classes; words are names in alphabetical order.
+
+    Raises:
+        InputError: for what `stored.class_indices` refuses, words apart, and for numbers that aren't class indices.
+
+    Example:
+        >>> checked_labels("pets", np.array(["dog", "cat"]), 2)
+        (array([1, 0]), ('cat', 'dog'))
+    """
+    where = f" in {name!r}"
+    if labels.dtype.kind in "SUO":
+        words = [word.decode("utf-8", "replace") if isinstance(word, bytes) else str(word) for word in labels.flat]
+        names, indices = np.unique(np.array(words, dtype=str), return_inverse=True)
+        return stored.class_indices(indices.reshape(labels.shape), count, where), tuple(map(str, names))
+    columns = labels.shape[1] if labels.ndim == 2 and labels.shape[1] > 1 else 0
+    labels = stored.class_indices(labels, count, where)
     if count and not 0 <= labels.min() <= labels.max() < MOST_CLASSES:
         raise InputError(
             f"Expected labels from 0 to the number of classes - 1. Received: {labels.min()} to {labels.max()} "
             f"in {name!r}. Number the classes from 0 on."
         )
-    return labels.astype(np.int64)
+    return labels, tuple(map(str, range(columns or labels.max(initial=-1) + 1)))
 
 
 def first_line(error: BaseException) -> str:
@@ -126,7 +123,9 @@ class Source:
     Attributes:
         takes: tells whether a name is for it.
         load: reads a split of what has that name; takes what `load.load_dataset` takes.
+        options: the settings of `load.load_dataset` that are for it only.
     """
 
     takes: Callable[[str], bool]
     load: Callable[..., Dataset]
+    options: tuple[str, ...] = ()

@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from kerasrobust.data.dataset import Dataset, Source, checked, checked_labels, first_line
-from kerasrobust.data.split import parts_of
+from kerasrobust.data.dataset import Dataset, Source, checked_images, checked_labels, first_line
+from kerasrobust.data.split import PARTS, default_split, parts_of
 from kerasrobust.errors import InputError
 
 ARRAY_FILES = (".npz", ".h5", ".hdf5")
 IMAGE_FILES = (".png", ".jpg", ".jpeg", ".bmp", ".gif")
 
 
-def load_arrays(name: str, split: str, **unused: Any) -> Dataset:
+def load_arrays(name: str, split: str | None, *, keys: str | None = None, most: int, **unused: Any) -> Dataset:
     """Reads a split of an .npz or .h5 file; see `load.load_dataset`."""
     import h5py
 
@@ -28,9 +28,11 @@ def load_arrays(name: str, split: str, **unused: Any) -> Dataset:
     try:
         if path.suffix.lower() == ".npz":
             with np.load(path, allow_pickle=False) as arrays:
-                return _from_arrays(name, arrays, split)
+                return _from_arrays(name, arrays, _pairs(name, list(arrays), keys), split, most)
         with h5py.File(path, "r") as arrays:
-            return _from_arrays(name, arrays, split)
+            found: list[str] = []
+            arrays.visititems(lambda key, item: found.append(key) if hasattr(item, "ndim") else None)  # No groups.
+            return _from_arrays(name, arrays, _pairs(name, found, keys), split, most)
     except InputError:
         raise
     except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
@@ -40,28 +42,64 @@ def load_arrays(name: str, split: str, **unused: Any) -> Dataset:
         ) from error
 
 
-def _from_arrays(name: str, arrays: Any, split: str) -> Dataset:
-    found = [arrays[key] for key in ("x", "y") if key in arrays]
-    if len(found) < 2 or not all(hasattr(array, "ndim") for array in found):  # HDF5 groups have none.
+def _pairs(name: str, there: list[str], keys: str | None) -> dict[str, tuple[str, str]]:
+    """Returns the names of images and labels in a file, for each of its parts, or for "all" where it has one."""
+    words = [word.strip() for word in (keys or "x,y").split(",")]
+    if len(words) != 2 or not all(words):
         raise InputError(
-            f"Expected arrays 'x' (images) and 'y' (labels). Received: {', '.join(sorted(arrays)) or 'none'} "
-            f"in {name!r}. Rename or add them."
+            f"Expected --keys as two names with a comma between: IMAGES,LABELS. Received: {keys!r}. "
+            f"In {name!r} are {', '.join(sorted(there))}."
         )
-    stored, labels = found[0], found[1][()]
-    count = len(stored) if stored.ndim else 0
-    labels = checked_labels(name, labels, count)
-    parts = parts_of(split, dict.fromkeys(("all", "train", "test"), count))
-    read = [checked(name, stored[first:end], labels[first:end], first) for _, first, end in parts]
+    image, label = words
+    if {image, label} <= set(there):
+        return {"all": (image, label)}
+    pairs = {}
+    for part, spellings in PARTS.items():
+        for word in spellings:
+            for form in ("{1}_{0}", "{0}_{1}", "{0}/{1}"):
+                pair = form.format(word, image), form.format(word, label)
+                if set(pair) <= set(there):
+                    pairs[part] = pair
+    if not pairs:
+        raise InputError(
+            f"Expected arrays {image!r} (images) and {label!r} (labels), or the same with _train and _test. "
+            f"Received: {', '.join(sorted(there)) or 'none'} in {name!r}. "
+            "Say which they are: --keys IMAGES,LABELS, or keys=."
+        )
+    return pairs
+
+
+def _from_arrays(name: str, arrays: Any, pairs: dict[str, tuple[str, str]], split: str | None, most: int) -> Dataset:
+    stored = {part: np.atleast_1d(arrays[label][()]) for part, (_, label) in pairs.items()}
+    sizes = {part: len(labels) for part, labels in stored.items()}
+    if "all" in sizes:
+        sizes = dict.fromkeys(("all", "train", "test"), sizes["all"])
+    split = split or default_split(sizes, most)
+    parts = parts_of(split, sizes)
+    # Of all parts, so that a class is the same number in each.
+    merged = np.concatenate(list(stored.values()))
+    labels, class_names = checked_labels(name, merged, len(merged))
+    ends = np.cumsum([len(own) for own in stored.values()])
+    own = dict(zip(stored, np.split(labels, ends[:-1]), strict=True))
+    images, chosen = [], []
+    for part, first, end in parts:
+        place = part if part in pairs else "all"
+        found = arrays[pairs[place][0]]
+        if (count := len(found) if found.ndim else 0) != len(own[place]):
+            raise InputError(
+                f"Expected a label for each of {count} images. Received: {len(own[place])} in {name!r}. Add the rest."
+            )
+        # Whether they are 8-bit, all of them tell.
+        whole = found.dtype.kind in "iu" and found.dtype != np.uint8
+        read = checked_images(name, found[()])[first:end] if whole else checked_images(name, found[first:end], first)
+        images.append(read)
+        chosen.append(own[place][first:end])
     return Dataset(
-        name=name,
-        split=split,
-        images=np.concatenate([images for images, _ in read]),
-        labels=np.concatenate([labels for _, labels in read]),
-        class_names=tuple(str(label) for label in range(labels.max() + 1)),
+        name=name, split=split, images=np.concatenate(images), labels=np.concatenate(chosen), class_names=class_names
     )
 
 
-def load_folder(name: str, split: str, **unused: Any) -> Dataset:
+def load_folder(name: str, split: str | None, *, most: int, **unused: Any) -> Dataset:
     """Reads a split of a folder of images; see `load.load_dataset`."""
     folder = Path(name).expanduser()
     classes = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
@@ -74,7 +112,9 @@ def load_folder(name: str, split: str, **unused: Any) -> Dataset:
         )
     # In the order of the classes, a slice would hold one class only.
     files = [files[place] for place in np.random.default_rng(0).permutation(len(files))]
-    parts = parts_of(split, dict.fromkeys(("all", "train", "test"), len(files)))
+    sizes = dict.fromkeys(("all", "train", "test"), len(files))
+    split = split or default_split(sizes, most)
+    parts = parts_of(split, sizes)
     chosen = [pair for _, first, end in parts for pair in files[first:end]]
     with ThreadPoolExecutor() as pool:  # TensorFlow's decoders let other threads run.
         images = list(pool.map(_decoded, (file for file, _ in chosen)))
@@ -109,7 +149,7 @@ def _names_arrays(name: str) -> bool:
     return Path(name).suffix.lower() in ARRAY_FILES
 
 
-ARRAYS = Source(_names_arrays, load_arrays)
+ARRAYS = Source(_names_arrays, load_arrays, options=("keys",))
 # Without a slash it is the name of a set.
 FOLDER = Source(
     lambda name: "/" in name and Path(name).expanduser().is_dir() and not _names_arrays(name), load_folder

@@ -11,25 +11,40 @@ from pathlib import Path
 import numpy as np
 
 from kerasrobust.data.dataset import Dataset
+from kerasrobust.errors import InputError
 from kerasrobust.events import Emit
 from kerasrobust.names import SOURCES
 
+OPTIONS = {"keys": "an .npz or .h5 file"}
+"""The settings that are for one kind of data set, and which."""
+
 
 def load_dataset(
-    name: str, split: str = "test", *, data_dir: str | Path | None = None, seed: int = 0, emit: Emit | None = None
+    name: str,
+    split: str | None = "test",
+    *,
+    data_dir: str | Path | None = None,
+    seed: int = 0,
+    keys: str | None = None,
+    most: int = 1000,
+    emit: Emit | None = None,
 ) -> Dataset:
     """Reads a split of a data set of any kind.
 
     Args:
-        name: `shapes` (embedded, generated, synthetic); the path of an .npz or .h5 file with arrays `x`, uint8 or
-            floating in [0, 1], (N, H, W, C) or (N, H, W), and `y`, integers, (N,); the path of a folder with one
+        name: `shapes` (embedded, generated, synthetic); the path of an .npz or .h5 file with arrays `x`, images as
+            `ops.stored.unit_pixels` takes them, (N, H, W, C) or (N, H, W), and `y`, class indices of any dtype, one-hot
+            or words, or the same as `x_train`, `y_train`, `x_test` and `y_test`; the path of a folder with one
             sub-folder of images for each class (`./mnist` is a folder, `mnist` the set of TFDS); or any
             image-classification set of TFDS (`cifar10`, `cifar10_corrupted/fog_3`), downloaded if not in `data_dir`.
-        split: as in TFDS: `test`, `train[:90%]`, `test[-500:]+train[:500]`. Files and folders have one part, which goes
-            by `train`, `test` and `all`; a folder's images are put into a fixed random order before a slice is taken.
-            Slices of `shapes` may go past its usual 10,000 and 2,000 images: there are always more.
+        split: as in TFDS: `test`, `train[:90%]`, `test[-500:]+train[:500]`. A file or folder without parts of its own
+            goes by `train`, `test` and `all`; a folder's images are put into a fixed random order before a slice is
+            taken. Slices of `shapes` may go past its usual 10,000 and 2,000 images: there are always more. None for all
+            of a set of one part and the test part of others, up to `most` images.
         data_dir: where TFDS keeps its sets; by default, the variable TFDS_DATA_DIR or TFDS's own folder.
         seed: of generated pictures; stored ones are the same for every seed.
+        keys: "IMAGES,LABELS", the names of the arrays in a file instead of `x` and `y`.
+        most: images of the split that is taken where none is said.
         emit: gets a download's progress events.
 
     Returns:
@@ -45,7 +60,13 @@ def load_dataset(
     """
     sources = (pkgutil.resolve_name(known.home) for known in reversed(SOURCES.values()))
     source = next(source for source in sources if source.takes(name))
-    dataset: Dataset = source.load(name, split, data_dir=data_dir, seed=seed, emit=emit)
+    given = {"keys": keys}
+    for option, value in given.items():
+        if value is not None and option not in source.options:
+            raise InputError(
+                f"Expected --{option} with {OPTIONS[option]} only. Received: it with {name!r}. Leave it out."
+            )
+    dataset: Dataset = source.load(name, split, data_dir=data_dir, seed=seed, most=most, emit=emit, **given)
     return dataset
 
 

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from kerasrobust.data.dataset import Dataset, Source
-from kerasrobust.data.split import parts_of
+from kerasrobust.data.split import default_split, parts_of
 from kerasrobust.errors import InputError
 
 SIZE = 32
@@ -164,10 +164,11 @@ def texture(labels: np.ndarray, shifts: np.ndarray) -> Field:
     return signs[:, 1, :, None] * signs[:, 0, None, :]
 
 
-def load(name: str, split: str, *, seed: int = 0, **unused: Any) -> Dataset:
+def load(name: str, split: str | None, *, most: int, seed: int = 0, **unused: Any) -> Dataset:
     """Draws a split; see `load.load_dataset`."""
     # Two sequences of pictures for each seed, so that no part, however long, meets the other.
     sequences = {"train": 2 * seed, "test": 2 * seed + 1}
+    split = split or default_split(SIZES, most)
     parts = parts_of(split, SIZES, endless=True)
     drawn = [generate(end - first, sequences[part], start=first) for part, first, end in parts]
     images, labels = (np.concatenate(kind) for kind in zip(*drawn, strict=True))

@@ -7,6 +7,9 @@ from collections.abc import Mapping
 
 from kerasrobust.errors import InputError, unknown_name
 
+PARTS = {"test": ("test",), "validation": ("validation", "valid", "val"), "train": ("train", "training")}
+"""Parts that files and folders may have, and how people spell them there."""
+
 
 def parts_of(split: str, sizes: Mapping[str, int], *, endless: bool = False) -> list[tuple[str, int, int]]:
     """Reads a split in TFDS's notation.
@@ -49,6 +52,17 @@ def parts_of(split: str, sizes: Mapping[str, int], *, endless: bool = False) -> 
             raise empty_split(split)
         parts.append((part, first, end))
     return parts
+
+
+def default_split(sizes: Mapping[str, int], most: int) -> str:
+    """Returns the split that is taken where none is said: all of a set of one part, else its test part, up to `most`.
+
+    Example:
+        >>> default_split({"train": 50_000, "test": 10_000}, 1_000), default_split({"all": 60}, 1_000)
+        ('test[:1000]', 'all')
+    """
+    part = next((part for part in ("all", *PARTS) if part in sizes), next(iter(sizes)))
+    return part if sizes[part] <= most else f"{part}[:{most}]"
 
 
 def _place(text: str | None, size: int, default: int) -> int:

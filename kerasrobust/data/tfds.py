@@ -19,7 +19,7 @@ import numpy as np
 
 from kerasrobust.data.dataset import Dataset, Source, checked, first_line
 from kerasrobust.data.pipeline import unwatched
-from kerasrobust.data.split import empty_split
+from kerasrobust.data.split import default_split, empty_split
 from kerasrobust.errors import InputError, unknown_name
 from kerasrobust.events import Emit, Log, Progress
 
@@ -27,7 +27,9 @@ PROBE_SECONDS = 8.0  # TFDS tries for minutes where there is no network.
 READING_BATCH = 1024
 
 
-def load(name: str, split: str, *, data_dir: str | Path | None, emit: Emit | None = None, **unused: Any) -> Dataset:
+def load(
+    name: str, split: str | None, *, most: int, data_dir: str | Path | None, emit: Emit | None = None, **unused: Any
+) -> Dataset:
     """Reads a split of a TFDS set, downloading the set first where it isn't in `data_dir`; see `load.load_dataset`."""
     if name.startswith(("/", "~", "./", "../")):
         raise InputError(
@@ -43,6 +45,7 @@ def load(name: str, split: str, *, data_dir: str | Path | None, emit: Emit | Non
         if not builder.is_prepared():
             _download(tfds, name, builder, emit)
         splits = builder.info.splits
+        split = split or default_split({part: splits[part].num_examples for part in splits}, most)
         try:
             count = splits[split].num_examples
         except (ValueError, KeyError) as error:

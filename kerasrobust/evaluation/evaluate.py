@@ -80,8 +80,8 @@ class Evaluation:
 
 def evaluate(
     model: Any,
-    x: np.ndarray,
-    y: np.ndarray,
+    x: Any,
+    y: Any = None,
     *,
     attacks: str | Attack[Any] | AutoAttack | Iterable[str | Attack[Any] | AutoAttack] = "pgd",
     norm: str = "linf",
@@ -106,8 +106,10 @@ def evaluate(
     Args:
         model: Keras model, SavedModel network, callable giving logits (traced anew in each call), or the `Classifier`
             that `as_classifier` makes of one, whose graphs are used again.
-        x: float32 (N, H, W, C) in [0, 1].
-        y: integers (N,).
+        x: images (N, H, W, C), or (N, H, W) for grey ones: floating in [0, 1], or 8-bit, which is divided by 255; or,
+            without `y`, what gives images with labels: a `tf.data.Dataset` of (image, label), batched or not, a
+            `keras.utils.PyDataset`, another iterable of batches, or what `load_dataset` returns.
+        y: class indices, (N,) or (N, 1), or one-hot, of any dtype that holds whole numbers.
         attacks: registered names or "autoattack", or attacks with settings of their own. Each runs on all examples; the
             parts of AutoAttack run on what is left by the part before.
         norm: of attacks that are given by name.
@@ -132,6 +134,7 @@ def evaluate(
     Example:
         >>> evaluation = evaluate(model, x, y, attacks="autoattack", epsilon=8 / 255)
         >>> evaluation.robust_accuracy, evaluation.interval, evaluation.warnings
+        >>> evaluate(model, tf.data.Dataset.from_tensor_slices((x, y))).clean_accuracy
     """
     task = Task.checked(
         model, x, y, precision=precision, seed=seed, batch_size=batch_size, passes=passes, emit=emit,

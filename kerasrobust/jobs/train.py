@@ -25,8 +25,12 @@ from kerasrobust.jobs.context import Context
 from kerasrobust.jobs.job import Job
 from kerasrobust.names import ARCHITECTURES
 from kerasrobust.networks import saving
+from kerasrobust.networks.adapters.adapter import conventions_of
+from kerasrobust.networks.adapters.inputs import adapted
+from kerasrobust.networks.adapters.ranges import understood
 from kerasrobust.networks.architectures import build_model
 from kerasrobust.networks.cloning import trainable
+from kerasrobust.networks.images import check_images
 from kerasrobust.networks.making import classifier_of
 from kerasrobust.networks.randomizing import randomize
 from kerasrobust.runs import read_json, write_json
@@ -40,6 +44,10 @@ CARD_STEPS, CARD_RESTARTS, CARD_EOT = 20, 5, 20
 
 EXAMPLES = 500
 """The first test images, in `examples.h5`: enough to look at and to compare trainings by, at 12 MB for CIFAR-10."""
+
+
+SOME = 1000
+"""Images on which it is found out how a model to train on from takes them."""
 
 
 @dataclass(frozen=True)
@@ -139,15 +147,32 @@ def make_network(config: TrainConfig, data: Dataset, emit: Emit | None = None) -
         )
     elif Path(config.model).exists() or (config.models_dir / config.model).exists():
         loaded = saving.load_model(
-            config.model, models_dir=config.models_dir, code=config.code, output=config.output, emit=emit
+            config.model,
+            models_dir=config.models_dir,
+            code=config.code,
+            output=config.output,
+            said=conventions_of(vars(config) | {"output": None}),
+            emit=emit,
         )
         if not isinstance(loaded, keras.Model):
             raise InputError(
                 f"Expected a Keras model to train on from. Received: {config.model}, whose graph is fixed. "
                 "Give the .keras file it was made from, with --code FILE.py if that needs code."
             )
-        network = trainable(loaded)
-        classifier_of(network, image_shape=data.images.shape[1:], classes=data.classes)
+        some = data[:SOME]
+        classifier = classifier_of(loaded, image_shape=data.images.shape[1:])
+        classifier = understood(classifier, *check_images(classifier, some.x, some.y))
+        if emit is not None and classifier.notes:
+            emit(Log(level="info", message=" ".join(classifier.notes)))
+        network = adapted(trainable(loaded), classifier.adapter, data.images.shape[1:])
+        known = classifier_of(network, image_shape=data.images.shape[1:]).classes
+        if data.classes > known:
+            raise InputError(
+                f"Expected a model of at least {data.classes} classes, as many as {data.name!r} has. "
+                f"Received: {config.model} with {known}. Choose the data that the model was trained on."
+            )
+        if emit is not None and data.classes < known:
+            emit(Log(level="info", message=f"The data have {data.classes} of the model's {known} classes."))
     else:
         raise unknown_name("architecture or saved model", config.model, ARCHITECTURES)
     return network if config.randomize is None else randomize(network, config.randomize)

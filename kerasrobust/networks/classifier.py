@@ -25,6 +25,7 @@ from kerasrobust.networks.probe import (
     trial,
 )
 from kerasrobust.networks.untraced import Untraced
+from kerasrobust.ops.stored import TRANSPOSE
 from kerasrobust.ops.tracing import Traced
 
 MANY = 8
@@ -133,8 +134,10 @@ class Classifier:
         if not sizes or not (same[2] or (wanted[2], shape[2]) in CONVERTED):
             expected = "x".join("any" if side is None else str(side) for side in wanted)
             advice = "Choose another model."
-            if not sizes:
-                advice = "Give --resize, or resize=True to as_self, to have it done inside the model."
+            if all(own in (None, side) for own, side in zip(wanted, (*shape[1:], shape[0]), strict=True)):
+                advice = TRANSPOSE
+            elif not sizes:
+                advice = "Give --resize, or resize=True to as_classifier, to have it done inside the model."
             raise InputError(
                 f"Expected images of shape {expected} for {self.name!r}. "
                 f"Received: {'x'.join(map(str, shape))}. {advice}"

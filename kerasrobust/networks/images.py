@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
+import keras
 import numpy as np
+import psutil
+import tensorflow as tf
 
 from kerasrobust.errors import InputError
 from kerasrobust.networks.classifier import Classifier
+from kerasrobust.ops import stored
+
+_ENDLESS = "Take a part of it: dataset.take(100) of a tf.data.Dataset, itertools.islice(batches, 100) of a generator."
 
 
 def check_images(classifier: Classifier, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -15,41 +22,151 @@ def check_images(classifier: Classifier, x: Any, y: Any) -> tuple[np.ndarray, np
 
     Args:
         classifier: the model that they are for.
-        x: floating (N, H, W, C) in [0, 1].
-        y: integer (N,), from 0 to classes - 1.
+        x: images, as `read_images` takes them.
+        y: labels, as `read_images` takes them.
 
     Returns:
-        float32 (N, H, W, C) and int64 (N,).
+        float32 (N, H, W, C) in [0, 1] and int64 (N,).
 
     Raises:
-        InputError: for another rank, dtype, length or shape, values outside [0, 1], NaN, wrong labels or no images.
+        InputError: for what `read_images` refuses, images of another shape than the model's, and labels that it
+            doesn't have.
+
+    Example:
+        >>> x, y = check_images(classifier, *keras.datasets.cifar10.load_data()[1])
+        >>> x.dtype, x.max(), y.shape
+        (dtype('float32'), 1.0, (10000,))
     """
-    x, y = np.asarray(x), np.asarray(y)
-    if x.ndim != 4 or len(x) == 0:
-        raise InputError(
-            f"Expected images of shape (N, height, width, channels), at least one. Received: shape {x.shape}. "
-            "Add a missing axis as in x[None]; ask for a larger split where there are none."
-        )
-    if not np.issubdtype(x.dtype, np.floating):
-        raise InputError(
-            f"Expected floating images in [0, 1]. Received: dtype {x.dtype}. Divide 8-bit images by 255 as float32."
-        )
-    x = x.astype(np.float32, copy=False)
-    low, high = float(x.min()), float(x.max())
-    if not (low >= 0 and high <= 1):  # Written this way so that NaN fails as well.
-        raise InputError(
-            f"Expected images in [0, 1] without NaN. Received: values from {low:.4g} to {high:.4g}. "
-            "Scale them, and put the model's own normalisation into the model."
-        )
-    if y.shape != (len(x),) or not np.issubdtype(y.dtype, np.integer):
-        raise InputError(
-            f"Expected {len(x)} integer labels of shape ({len(x)},). Received: {y.dtype} of shape {y.shape}. "
-            "Give one class index per image (argmax of one-hot labels)."
-        )
+    x, y = read_images(x, y)
     if y.min() < 0 or y.max() >= classifier.classes:
+        from_one = y.min() == 1 and y.max() == classifier.classes
         raise InputError(
             f"Expected labels from 0 to {classifier.classes - 1}. Received: {y.min()} to {y.max()}. "
-            "Choose the data that the model was trained on."
+            f"{'Subtract 1.' if from_one else 'Choose the data that the model was trained on.'}"
         )
     classifier.check_shape(x.shape[1:])
-    return x, y.astype(np.int64, copy=False)
+    return x, y
+
+
+def read_images(x: Any, y: Any = None) -> tuple[np.ndarray, np.ndarray]:
+    """Returns images and labels as float32 and int64 arrays.
+
+    Args:
+        x: (N, H, W, C), or (N, H, W) for grey ones: floating in [0, 1], or 8-bit, which is divided by 255; other dtypes
+            as of `stored.unit_pixels`. Without `y` what gives both: a `tf.data.Dataset` of (image, label), batched or
+            not, a `keras.utils.PyDataset`, any other iterable of batches, or what `load_dataset` returns.
+        y: (N,), (N, 1) or one-hot, of any dtype that holds whole numbers.
+
+    Returns:
+        float32 (N, H, W, C) in [0, 1] and int64 (N,).
+
+    Raises:
+        InputError: for another rank, dtype or length, other values, no images, and data without an end.
+    """
+    if y is None:
+        x, y = collected(x)
+    x, y = _array(x, "images of one size"), _array(y, "labels of one shape")
+    if x.ndim == 3 and len(x) == len(np.atleast_1d(y)):
+        x = x[..., None]
+    if x.ndim != 4 or 0 in x.shape:
+        raise InputError(
+            f"Expected images of shape (N, height, width, channels), at least one. Received: shape {x.shape}. "
+            f"{_shape_advice(x.shape)}"
+        )
+    x = stored.unit_pixels(x)
+    y = stored.class_indices(y, len(x))
+    return x / np.float32(255) if x.dtype == np.uint8 else x, y
+
+
+def _array(values: Any, expected: str) -> np.ndarray:
+    try:
+        return np.asarray(values)
+    except ValueError as error:  # Of lists of several sizes.
+        raise InputError(f"Expected {expected}. Received: several. Resize them, or give one array.") from error
+
+
+def _shape_advice(shape: tuple[int, ...]) -> str:
+    if 0 in shape:
+        return "Ask for a larger split."
+    if len(shape) == 3:
+        return "Add a missing axis as in x[None]."
+    if len(shape) == 2:
+        side = round((shape[1] / (3 if shape[1] % 3 == 0 else 1)) ** 0.5)
+        if side**2 in (shape[1], shape[1] / 3):
+            return f"Give x.reshape(-1, {side}, {side}, {shape[1] // side**2})."
+    return "Reshape them with x.reshape(-1, height, width, channels)."
+
+
+def collected(data: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the images and labels that a data set or an iterable of batches gives, as they are stored there.
+
+    Raises:
+        InputError: for arrays without labels, what gives no pairs, and what has no end or doesn't fit into memory.
+
+    Example:
+        >>> images, labels = collected(tf.data.Dataset.from_tensor_slices((x, y)).batch(32))
+    """
+    if all(hasattr(data, name) for name in ("x", "y", "class_names")):  # What `load_dataset` returns.
+        return data.x, data.y
+    if isinstance(data, np.ndarray | tf.Tensor) or not isinstance(data, Iterable | keras.utils.PyDataset):
+        raise InputError(
+            f"Expected labels, or a data set that gives images and labels. Received: {type(data).__name__} alone. "
+            "Give y as well."
+        )
+    images: list[np.ndarray] = []
+    labels: list[np.ndarray] = []
+    size, most = 0, psutil.virtual_memory().available // 2
+    for item in _items(data):
+        image, label = _pair(item)
+        if not _is_batch(image, label):
+            image, label = image[None], label[None]
+        if images and image.shape[1:] != images[0].shape[1:]:
+            raise InputError(
+                f"Expected images of one size. Received: {images[0].shape[1:]} and {image.shape[1:]}. Resize them."
+            )
+        images.append(image)
+        labels.append(label)
+        size += image.nbytes
+        if size > most:
+            raise InputError(
+                f"Expected a data set that ends, and fits into memory. Received: more than {most >> 20:,} MiB. "
+                f"{_ENDLESS}"
+            )
+    if not images:
+        raise InputError("Expected a data set with images. Received: none. Make it anew if it was used up.")
+    return np.concatenate(images), np.concatenate(labels)
+
+
+def _items(data: Any) -> Iterator[Any]:
+    """Yields what a data set gives; raises InputError if that is known to have no end."""
+    endless = False
+    if isinstance(data, tf.data.Dataset):
+        endless = int(data.cardinality()) == tf.data.INFINITE_CARDINALITY
+    elif isinstance(data, keras.utils.PyDataset):
+        endless = data.num_batches is None
+    if endless:
+        raise InputError(f"Expected a data set that ends. Received: an endless one. {_ENDLESS}")
+    if isinstance(data, keras.utils.PyDataset):
+        return (data[place] for place in range(data.num_batches))
+    return iter(data)
+
+
+def _pair(item: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Returns an image and a label, or a batch of them, as arrays; sample weights after them are left out."""
+    if isinstance(item, dict) and {"image", "label"} <= set(item):  # As TFDS gives them.
+        item = item["image"], item["label"]
+    if not isinstance(item, tuple | list) or len(item) not in (2, 3) or any(isinstance(part, dict) for part in item):
+        got = f"{len(item)} parts" if isinstance(item, tuple | list | dict) else type(item).__name__
+        raise InputError(
+            f"Expected a data set of pairs (image, label). Received: {got}. "
+            "Map it, as in dataset.map(lambda item: (item['image'], item['label']))."
+        )
+    return _array(item[0], "images of one size"), _array(item[1], "labels of one shape")
+
+
+def _is_batch(image: np.ndarray, label: np.ndarray) -> bool:
+    """Returns whether a pair is a batch: of grey images (N, H, W) where as many labels come with them."""
+    if image.ndim == 3:
+        one = label.ndim == 1 and image.shape[2] in (1, 3, 4) and len(set(label.tolist())) <= 2
+        return label.ndim > 0 and len(label) == len(image) and not one
+    return image.ndim > 3

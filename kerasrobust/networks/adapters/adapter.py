@@ -23,7 +23,7 @@ SMALLEST_PROBABILITY = 1e-30
 # The largest float32 below 1 is 1 - 6e-8.
 _LARGEST_PROBABILITY = 1 - 2.0**-24
 
-_LUMA = (0.2989, 0.5870, 0.1140)
+LUMA = (0.2989, 0.5870, 0.1140)
 """Weights of red, green and blue in a grey image (ITU-R BT.601), as `tf.image.rgb_to_grayscale` has them."""
 
 
@@ -140,7 +140,7 @@ class Adapter:
         elif self.channels == 3 and given == 4:
             x = x[..., :3]
         elif self.channels == 1 and given == 3:
-            x = tf.reduce_sum(x * tf.constant(_LUMA), axis=-1, keepdims=True)
+            x = tf.reduce_sum(x * tf.constant(LUMA), axis=-1, keepdims=True)
         if self.side is not None and tuple(x.shape[1:3]) != self.side:
             x = tf.image.resize(x, self.side, antialias=True)
         x = x[..., ::-1] if self.bgr else x

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from kerasrobust.errors import InputError
-from kerasrobust.networks.adapters.adapter import Adapter, Conventions
+from kerasrobust.networks.adapters.adapter import LUMA, Adapter, Conventions
 from kerasrobust.networks.architectures import is_graph
 from kerasrobust.networks.probe import Shape, not_callable
 
@@ -47,7 +48,8 @@ def network_of(model: keras.Model, said: Conventions, stated: Sequence[int | Non
         model = keras.Model(model.inputs, output_of(model, said.output), name=model.name)
     if not keras.backend.is_float_dtype(model.inputs[0].dtype):
         images = keras.Input(batch_shape=model.inputs[0].shape, dtype="float32")
-        given = keras.tree.map_structure(lambda _: images, model.input)
+        sequential = isinstance(model, keras.Sequential)
+        given = [images] if sequential else keras.tree.map_structure(lambda _: images, model.input)
         # The very layers, which keep following the model's weights.
         return keras.models.clone_model(model, input_tensors=given, clone_function=lambda layer: layer)
     return model
@@ -160,3 +162,49 @@ def _unflattened(count: int, stated: Any) -> tuple[int, int, int] | None:
         return tuple(stated)
     squares = ((math.isqrt(count // channels), channels) for channels in (1, 3))
     return next(((side, side, channels) for side, channels in squares if side * side * channels == count), None)
+
+
+def adapted(model: keras.Model, adapter: Adapter, shape: tuple[int, ...]) -> keras.Model:
+    """Returns a model of images in [0, 1], channels last, around one of other conventions, to be trained and saved.
+
+    Args:
+        model: a Keras model.
+        adapter: takes images to what it takes.
+        shape: height, width and channels of the images.
+
+    Returns:
+        The model itself where nothing stands between.
+
+    Raises:
+        InputError: for integers as inputs, and batches of one size.
+
+    Example:
+        >>> adapted(model, Adapter(scale=(255.0,)), (32, 32, 3))
+    """
+    side = adapter.side if adapter.side != shape[:2] else None
+    turned = adapter.first or adapter.bgr or adapter.channels not in (None, shape[2]) or side is not None
+    scaled = (adapter.scale, adapter.offset) != ((1.0,), (0.0,))
+    if len(adapter.shape or shape) == 3 and not (turned or scaled or adapter.dtype):
+        return model
+    if adapter.dtype is not None or adapter.batch is not None:
+        raise InputError(
+            f"Expected a model of floating images, in batches of any size, to train on. Received: {model.name!r}. "
+            "Rebuild it with keras.Input(shape)."
+        )
+    hidden = seen = keras.Input(shape)
+    if (adapter.channels, shape[2]) == (3, 1):
+        hidden = keras.layers.Concatenate()([hidden] * 3)
+    elif (adapter.channels, shape[2]) == (1, 3):
+        hidden = keras.layers.Conv2D(1, 1, use_bias=False, trainable=False, name="grey")(hidden)
+    if side is not None:
+        hidden = keras.layers.Resizing(*side, antialias=True)(hidden)
+    hidden = hidden[..., ::-1] if adapter.bgr else hidden
+    if scaled:
+        hidden = keras.layers.Rescaling(list(adapter.scale), list(adapter.offset))(hidden)
+    hidden = keras.layers.Permute((3, 1, 2))(hidden) if adapter.first else hidden
+    if adapter.shape is not None and len(adapter.shape) != 3:
+        hidden = keras.layers.Reshape(adapter.shape)(hidden)
+    whole = keras.Model(seen, model(hidden), name=model.name)
+    if (adapter.channels, shape[2]) == (1, 3):
+        whole.get_layer("grey").set_weights([np.reshape(LUMA, (1, 1, 3, 1))])
+    return whole
