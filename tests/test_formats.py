@@ -19,7 +19,7 @@ import tensorflow as tf
 from keras import layers as L
 
 from kerasrobust.errors import InputError
-from kerasrobust.networks.formats import FORMATS, Content
+from kerasrobust.networks.files.formats import FORMATS, Content
 from kerasrobust.networks.saving import load_model
 
 SHAPE = (8, 8, 3)

@@ -15,7 +15,7 @@ from keras import layers as L
 from kerasrobust.attacks import PGD, DeepFool
 from kerasrobust.evaluation.evaluate import evaluate
 from kerasrobust.events import Event, Log
-from kerasrobust.networks.formats import SavedModelNetwork
+from kerasrobust.networks.files.formats import SavedModelNetwork
 from kerasrobust.networks.making import as_classifier
 from kerasrobust.ops import half, losses
 from kerasrobust.training import PGD as Objective

@@ -14,7 +14,7 @@ from keras import layers as L
 
 from kerasrobust.errors import InputError
 from kerasrobust.networks.cloning import trainable, with_precision
-from kerasrobust.networks.formats import SavedModelNetwork
+from kerasrobust.networks.files.formats import SavedModelNetwork
 from kerasrobust.networks.noise import RandomDropout, noise_off
 from kerasrobust.networks.randomizing import randomize
 from kerasrobust.networks.saving import load_model, save_model

@@ -222,11 +222,12 @@ def _about_version(classifier: Classifier, attack: AutoAttack) -> list[Finding]:
             )
         )
     if classifier.classes <= 3 and not attack.attacks:
+        which = "the targeted loss DLR" if classifier.classes == 3 else "the loss DLR"
         found.append(
             Finding(
                 code="dlr-undefined",
                 message=(
-                    f"With {classifier.classes} classes the loss DLR is undefined: APGD on the margin took its place. "
+                    f"With {classifier.classes} classes {which} is undefined: APGD on the margin took its place. "
                     "Figures of other programs for so few classes may come from other losses."
                 ),
                 severity="info",

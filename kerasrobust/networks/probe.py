@@ -14,9 +14,9 @@ import tensorflow as tf
 from kerasrobust.errors import InputError, reason_of
 from kerasrobust.networks.adapters.adapter import Adapter
 from kerasrobust.networks.architectures import is_graph
-from kerasrobust.networks.foreign import ForeignNetwork
+from kerasrobust.networks.files.foreign import ForeignNetwork
+from kerasrobust.networks.files.savedmodel import SavedModelNetwork
 from kerasrobust.networks.noise import is_noisy, keyed_noise
-from kerasrobust.networks.savedmodel import SavedModelNetwork
 
 Shape = tuple[int | None, ...]
 """Height, width and channels; None stands for any."""

@@ -19,17 +19,17 @@ import tensorflow as tf
 
 from kerasrobust.errors import InputError, reason_of, unknown_name
 from kerasrobust.events import Emit, Log
-from kerasrobust.networks import formats
 from kerasrobust.networks.adapters.adapter import Conventions, conventions_of
 from kerasrobust.networks.adapters.inputs import output_of
 from kerasrobust.networks.architectures import is_graph
 from kerasrobust.networks.classifier import Classifier
 from kerasrobust.networks.cloning import clone, rebuilt_from_config
-from kerasrobust.networks.foreign import Loading, quiet
-from kerasrobust.networks.formats import KERAS_FILE
-from kerasrobust.networks.keras_files import run_code
+from kerasrobust.networks.files import formats
+from kerasrobust.networks.files.foreign import Loading, quiet
+from kerasrobust.networks.files.formats import KERAS_FILE
+from kerasrobust.networks.files.keras_files import run_code
+from kerasrobust.networks.files.savedmodel import SavedModelNetwork
 from kerasrobust.networks.making import classifier_of, classifier_with
-from kerasrobust.networks.savedmodel import SavedModelNetwork
 
 SCHEMA = 1
 

@@ -18,7 +18,7 @@ from kerasrobust.names import Precision
 from kerasrobust.networks.architectures import is_graph
 from kerasrobust.networks.classifier import Classifier
 from kerasrobust.networks.cloning import check_graph, kept_in_float32
-from kerasrobust.networks.foreign import quiet
+from kerasrobust.networks.files.foreign import quiet
 from kerasrobust.networks.logits import logits_of
 from kerasrobust.networks.probe import is_compiled, probe_images
 from kerasrobust.ops import half, losses

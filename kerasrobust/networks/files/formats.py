@@ -13,11 +13,11 @@ from typing import Any
 import h5py
 
 from kerasrobust.errors import InputError
-from kerasrobust.networks.foreign import Loading, NeedsCodeError
-from kerasrobust.networks.keras_files import load_keras
-from kerasrobust.networks.onnx import OnnxNetwork
-from kerasrobust.networks.savedmodel import SavedModelNetwork
-from kerasrobust.networks.tflite import TFLiteNetwork
+from kerasrobust.networks.files.foreign import Loading, NeedsCodeError
+from kerasrobust.networks.files.keras_files import load_keras
+from kerasrobust.networks.files.onnx import OnnxNetwork
+from kerasrobust.networks.files.savedmodel import SavedModelNetwork
+from kerasrobust.networks.files.tflite import TFLiteNetwork
 
 KERAS_FILE = "model.keras"
 _HEAD = 4096

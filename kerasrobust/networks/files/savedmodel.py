@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrobust.errors import InputError
-from kerasrobust.networks.foreign import ForeignNetwork, quiet, random_images, reading
+from kerasrobust.networks.files.foreign import ForeignNetwork, quiet, random_images, reading
 
 _SIGNATURES = ("serving_default", "serve")  # TensorFlow's own name, then that of Keras 3.
 _LEVELS = 255

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from kerasrobust.errors import InputError
-from kerasrobust.networks.foreign import ForeignNetwork, few_values, one_of, quiet, random_images, reading
+from kerasrobust.networks.files.foreign import ForeignNetwork, few_values, one_of, quiet, random_images, reading
 
 
 class TFLiteNetwork(ForeignNetwork):

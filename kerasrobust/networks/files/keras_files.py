@@ -19,7 +19,7 @@ import h5py
 import keras
 
 from kerasrobust.errors import InputError, reason_of
-from kerasrobust.networks.foreign import Loading, NeedsCodeError, quiet, reading
+from kerasrobust.networks.files.foreign import Loading, NeedsCodeError, quiet, reading
 
 _HUBS = ("keras_hub", "keras_cv", "keras_nlp")
 _NAMESPACES = (

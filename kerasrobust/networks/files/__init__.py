@@ -1,0 +1,1 @@
+"""Other people's model files: one file a format; `formats` lists them."""
