@@ -160,11 +160,12 @@ def understood(classifier: Classifier, x: np.ndarray, y: np.ndarray) -> Classifi
     said = classifier.conventions
     if said.fixed or classifier.adapter.dtype is not None or classifier in _SETTLED:
         return classifier
-    if (
-        not classifier.repeats
-    ):  # Noise that can't be switched off is drowned by large pixels: any range may look better.
+    # Noise that can't be switched off is drowned by large pixels, so that any range may look better.
+    if not classifier.repeats:
         return classifier
     shown = hint_of(classifier.network) if said.input_range == "auto" else ""
+    if shown == _PLAIN[0] and said.colors == "auto":  # As our own networks show it, which then cost nothing.
+        return classifier
     default = (shown or "0,1", "rgb")
     tried = _tried(classifier, x.shape[-1])
     choice, seen = Choice(default), 0
