@@ -14,24 +14,51 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from kerasrobust.errors import InputError, unknown_name
-from kerasrobust.fields import Epsilon, Option, fields, scaling, written
+from kerasrobust.fields import (
+    RADII,
+    AttackedSplit,
+    CardData,
+    ChannelPlace,
+    Code,
+    ColorOrder,
+    Data,
+    Epsilon,
+    InputRange,
+    Keys,
+    LayerNoise,
+    Option,
+    Output,
+    OutputKind,
+    Passes,
+    Resize,
+    SavedModel,
+    SomeSplit,
+    Split,
+    StudyEot,
+    TrainSplit,
+    fields,
+    scaling,
+    written,
+)
 from kerasrobust.names import (
     ATTACKS,
-    RANGES,
-    SOURCES,
+    EPSILONS,
     BallNorm,
-    Channels,
-    Colors,
-    Noise,
     Norm,
-    Outputs,
+    NormOrAuto,
     Precision,
     Training,
     Version,
+    norm_of,
 )
 
 EPSILON = Epsilon("8/255")
 """The usual radius on colour images."""
+
+
+def radius(epsilon: float | None, norm: str) -> float:
+    """Returns a radius, or where none is said the usual one of the norm: 8/255 in Linf, 0.5 in L2, 12 in L1."""
+    return float(Epsilon(EPSILONS.get(norm, EPSILON)) if epsilon is None else epsilon)
 
 
 def check_epsilon(epsilon: float, norm: str) -> None:
@@ -42,59 +69,6 @@ def check_epsilon(epsilon: float, norm: str) -> None:
             f"Expected an Linf epsilon of at most 1, as images lie in [0, 1]. Received: {epsilon:g}. "
             f"Did you mean {epsilon:g}/255?"
         )
-
-
-# Settings that several commands share.
-SavedModel = Annotated[
-    str,
-    Option(
-        "A saved model's name under --models-dir, or a path: .keras, .h5, .tflite, .onnx, or a SavedModel folder of "
-        "any origin."
-    ),
-]
-Code = Annotated[
-    Path | None,
-    Option(
-        "Python file with the model's own layers and functions. It is run, and so are Lambda layers in the model.",
-        group="model",
-    ),
-]
-Output = Annotated[
-    str | None, Option("Name of the output with the logits, for a model of several outputs.", group="model")
-]
-InputRange = Annotated[
-    str,
-    Option(
-        f"Pixels that the model takes: auto (found out on images), {', '.join(RANGES)}, LOW,HIGH, or MEAN/STD of "
-        "images in [0, 1]. Epsilon always means images in [0, 1].",
-        group="model",
-    ),
-]
-ColorOrder = Annotated[Colors, Option("Order of the colours that the model takes; `auto` finds it out.", group="model")]
-ChannelPlace = Annotated[
-    Channels, Option("Where the model has the channels; `auto` reads it off the model.", group="model")
-]
-OutputKind = Annotated[
-    Outputs,
-    Option("What the model gives; `auto` finds it out. One output stands for two classes.", group="model"),
-]
-LayerNoise = Annotated[
-    Noise,
-    Option(
-        "Whether layers that were called with training=True keep their noise, as in model(x), or not, as in predict.",
-        group="model",
-    ),
-]
-Resize = Annotated[bool, Option("Resize images of another size to the model's, inside the model.", group="model")]
-_SOURCES = [known.takes for known in SOURCES.values()]
-Data = Annotated[str, Option(f"Data set: {', '.join(_SOURCES[:-1])}, or {_SOURCES[-1]}.")]
-Split = Annotated[str, Option("Part of the data, in TFDS's syntax.")]
-TrainSplit = Annotated[str, Option("Part of the data to train on.")]
-AttackedSplit = Annotated[str, Option("Part of the data that is attacked.")]
-StudyEot = Annotated[int, Option("Passes of the attacks with EOT on randomized networks.", "number of EOT passes", 2)]
-Passes = Annotated[
-    int, Option("Fresh passes that judge each example of a randomized network.", "number of fresh passes", 1)
-]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,6 +204,7 @@ class TrainConfig(ModelConfig):
     widths: Annotated[tuple[int, ...], Option("Filters of each block of `convnet`.")] = (32, 64, 128)
     depth: Annotated[int, Option("Blocks in each stage of `resnet`.", least=1)] = 2
     width: Annotated[int, Option("Filters in the first stage of `resnet`.", least=1)] = 16
+    keys: Keys = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -250,6 +225,7 @@ class AttackConfig(ModelConfig):
     """Attack a saved model and report its robust accuracy."""
 
     kind: ClassVar[str] = "attack"
+    most: ClassVar[int] = 1000
     resumes_unnamed: ClassVar[bool] = True
 
     attack: Annotated[
@@ -261,12 +237,20 @@ class AttackConfig(ModelConfig):
     version: Annotated[
         Version, Option("AutoAttack's version; `auto` is `rand` for a randomized network, else `standard`.")
     ] = "auto"
-    data: Data = "shapes"
-    split: Split = "test[:1000]"
-    norm: Annotated[Norm, Option("Norm of the ball; l1 for the attacks apgd-* and square.")] = "linf"
+    data: CardData = None
+    split: SomeSplit = None
+    norm: Annotated[
+        NormOrAuto,
+        Option(
+            "Norm of the ball; l1 for the attacks apgd-* and square; `auto` is linf, and l2 for attacks without it."
+        ),
+    ] = "auto"
     epsilon: Annotated[
-        Epsilon, Option("Radius of the ball; for minimum-norm attacks the radius at which robust accuracy is read off.")
-    ] = EPSILON
+        Epsilon | None,
+        Option(
+            f"Radius of the ball; for minimum-norm attacks the radius at which robust accuracy is read off. {RADII}"
+        ),
+    ] = None
     steps: Annotated[
         int | None,
         Option(
@@ -288,6 +272,13 @@ class AttackConfig(ModelConfig):
         ),
     ] = None
     passes: Passes = 20
+    keys: Keys = None
+
+    @property
+    def ball(self) -> tuple[Norm, float]:
+        """Norm and radius, where they aren't said those that the attack usually has."""
+        norm = norm_of(map(str.strip, self.attack.split(","))) if self.norm == "auto" else self.norm
+        return norm, radius(self.epsilon, norm)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -300,21 +291,30 @@ class AttackConfig(ModelConfig):
             )
         if self.version != "auto" and self.attack != "autoattack":
             raise InputError(f"Expected --version with autoattack only. Received: it with {self.attack}. Leave it out.")
-        check_epsilon(self.epsilon, self.norm)
+        norm, epsilon = self.ball
+        check_epsilon(epsilon, norm)
 
 
 @dataclass(frozen=True, kw_only=True)
 class BallConfig(ModelConfig):
     """What the commands take that examine a saved model within one ball."""
 
-    data: Data = "shapes"
-    split: Split = "test[:500]"
+    most: ClassVar[int] = 500
+
+    data: CardData = None
+    split: SomeSplit = None
     norm: Annotated[BallNorm, Option("Norm of the ball.")] = "linf"
-    epsilon: Annotated[Epsilon, Option("Radius of the ball.")] = EPSILON
+    epsilon: Annotated[Epsilon | None, Option(f"Radius of the ball. {RADII}")] = None
+    keys: Keys = None
+
+    @property
+    def ball(self) -> tuple[BallNorm, float]:
+        """Norm and radius, where that isn't said the usual one."""
+        return self.norm, radius(self.epsilon, self.norm)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_epsilon(self.epsilon, self.norm)
+        check_epsilon(self.ball[1], self.norm)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -340,8 +340,8 @@ class RandomnessConfig(BallConfig):
     """
 
     kind: ClassVar[str] = "randomness"
+    most: ClassVar[int] = 200
 
-    split: Split = "test[:200]"
     gradients: Annotated[
         int,
         Option(
@@ -410,6 +410,7 @@ class ImportConfig(ModelConfig):
         str | None, Option("Data set with labels that its range of pixels is found out on, once; none without it.")
     ] = None
     split: Split = "test"
+    keys: Keys = None
 
     def again(self, name: str) -> str:
         return "start the import again."

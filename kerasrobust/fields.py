@@ -12,10 +12,10 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType
-from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, cast, get_args, get_origin, get_type_hints
 
 from kerasrobust.errors import InputError, unknown_name
-from kerasrobust.names import RANGES
+from kerasrobust.names import EPSILONS, RANGES, SOURCES, Channels, Colors, Noise, Outputs
 
 Group = Literal["own", "model", "common", "output", "outside"]
 
@@ -223,3 +223,69 @@ def _field(item: dataclasses.Field[Any], hint: Any, option: Option) -> Field:
         is_optional=NoneType in parts,
         is_list=is_list,
     )
+
+
+# Settings that several commands share.
+SavedModel = Annotated[
+    str,
+    Option(
+        "A saved model's name under --models-dir, or a path: .keras, .h5, .tflite, .onnx, or a SavedModel folder of "
+        "any origin."
+    ),
+]
+Code = Annotated[
+    Path | None,
+    Option(
+        "Python file with the model's own layers and functions. It is run, and so are Lambda layers in the model.",
+        group="model",
+    ),
+]
+Output = Annotated[
+    str | None, Option("Name of the output with the logits, for a model of several outputs.", group="model")
+]
+InputRange = Annotated[
+    str,
+    Option(
+        f"Pixels that the model takes: auto (found out on images), {', '.join(RANGES)}, LOW,HIGH, or MEAN/STD of "
+        "images in [0, 1]. Epsilon always means images in [0, 1].",
+        group="model",
+    ),
+]
+ColorOrder = Annotated[Colors, Option("Order of the colours that the model takes; `auto` finds it out.", group="model")]
+ChannelPlace = Annotated[
+    Channels, Option("Where the model has the channels; `auto` reads it off the model.", group="model")
+]
+OutputKind = Annotated[
+    Outputs,
+    Option("What the model gives; `auto` finds it out. One output stands for two classes.", group="model"),
+]
+LayerNoise = Annotated[
+    Noise,
+    Option(
+        "Whether layers that were called with training=True keep their noise, as in model(x), or not, as in predict.",
+        group="model",
+    ),
+]
+Resize = Annotated[bool, Option("Resize images of another size to the model's, inside the model.", group="model")]
+_SOURCES = [known.takes for known in SOURCES.values()]
+_DATA = f"Data set: {', '.join(_SOURCES[:-1])}, or {_SOURCES[-1]}"
+Data = Annotated[str, Option(f"{_DATA}.")]
+CardData = Annotated[str | None, Option(f"{_DATA}; without it that of the model's card, or `shapes`.")]
+Keys = Annotated[
+    str | None, Option("IMAGES,LABELS: names of the arrays in an .npz or .h5 file; x,y without it.", group="common")
+]
+Split = Annotated[str, Option("Part of the data, in TFDS's syntax.")]
+SomeSplit = Annotated[
+    str | None,
+    Option(
+        "Part of the data, in TFDS's syntax; without it all images of an own file or folder, the test images of other "
+        "data, but at most 1,000 (audit: 500, randomness: 200)."
+    ),
+]
+RADII = f"Without it {', '.join(f'{radius} in {norm}' for norm, radius in EPSILONS.items())}."
+TrainSplit = Annotated[str, Option("Part of the data to train on.")]
+AttackedSplit = Annotated[str, Option("Part of the data that is attacked.")]
+StudyEot = Annotated[int, Option("Passes of the attacks with EOT on randomized networks.", "number of EOT passes", 2)]
+Passes = Annotated[
+    int, Option("Fresh passes that judge each example of a randomized network.", "number of fresh passes", 1)
+]

@@ -7,11 +7,16 @@ reports, and the README learn of them from there.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 BallNorm = Literal["linf", "l2"]
 Norm = Literal["linf", "l2", "l1"]
+NormOrAuto = Literal["auto", "linf", "l2", "l1"]
+EPSILONS = {"linf": "8/255", "l2": "0.5", "l1": "12"}
+"""The usual radius of each norm on colour images."""
+
 Precision = Literal["auto", "float32", "folded", "bfloat16", "folded-xla", "bfloat16-xla"]
 Training = Literal["standard", "fgsm", "pgd"]
 Version = Literal["auto", "standard", "plus", "rand"]
@@ -26,10 +31,11 @@ ARCHITECTURES = ("lenet", "convnet", "resnet")
 
 @dataclass(frozen=True)
 class KnownAttack:
-    """Where an attack's class is, imported when it is needed, and what people call it."""
+    """Where an attack's class is, imported when it is needed, what people call it, and its usual norm."""
 
     home: str
     title: str
+    norm: Norm = "linf"
 
 
 ATTACKS = {
@@ -47,10 +53,20 @@ ATTACKS = {
     "deepfool": KnownAttack("kerasrobust.attacks.deepfool:DeepFool", "DeepFool"),
     "fab": KnownAttack("kerasrobust.attacks.fab:FAB", "FAB"),
     "fab-t": KnownAttack("kerasrobust.attacks.fab:FABT", "FAB-T"),
-    "cw": KnownAttack("kerasrobust.attacks.cw:CW", "CW"),
+    "cw": KnownAttack("kerasrobust.attacks.cw:CW", "CW", "l2"),
     "square": KnownAttack("kerasrobust.attacks.square:Square", "Square"),
     "hopskipjump": KnownAttack("kerasrobust.attacks.hopskipjump:HopSkipJump", "HopSkipJump"),
 }
+
+
+def norm_of(attacks: Iterable[str]) -> Norm:
+    """Returns the norm of some attacks where none is said: linf, unless one of them hasn't got it.
+
+    Example:
+        >>> norm_of(["pgd"]), norm_of(["pgd", "cw"])
+        ('linf', 'l2')
+    """
+    return next((ATTACKS[name].norm for name in attacks if name in ATTACKS and ATTACKS[name].norm != "linf"), "linf")
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,15 @@ import json
 import os
 import shutil
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import IO, Any
 
 from kerasrobust.config import RunConfig, to_dict
 from kerasrobust.errors import InputError, unknown_name
 from kerasrobust.events import Event, RunFinished, finite, printable, to_json
+from kerasrobust.records import Data
 from kerasrobust.tail import last_events
 
 # Settings that may differ when a run is resumed: they change where and how it is shown, not its result.
@@ -209,7 +211,12 @@ def _refusal(path: Path, config: RunConfig) -> InputError | None:
     def relevant(settings: dict[str, Any]) -> dict[str, Any]:
         return {key: value for key, value in settings.items() if key not in _IRRELEVANT}
 
-    then, now = relevant(before), relevant(json.loads(json.dumps(finite(to_dict(config)))))
+    # A setting that an older version didn't have was at its default.
+    defaults = {item.name: item.default for item in fields(config) if item.default is not MISSING}
+    then, now = (
+        relevant(json.loads(json.dumps(finite(settings), default=str)))
+        for settings in (defaults | before, to_dict(config))
+    )
     if then != now:
         differing = sorted(key for key in then | now if then.get(key) != now.get(key))
         return InputError(
@@ -312,6 +319,22 @@ def list_runs(runs_dir: Path) -> list[Path]:
 def read_card(folder: Path) -> dict[str, Any] | None:
     """Returns a saved model's card, or None if there is none."""
     return read_json(folder / "card.json")
+
+
+def data_of(config: Mapping[str, Any]) -> str:
+    """Returns the data of a run by its settings: where none is said, those on the model's card, or else `shapes`.
+
+    Example:
+        >>> data_of({"kind": "attack", "model": "convnet-pgd", "data": None, "models_dir": "saved_models"})
+        'cifar10'
+    """
+    said = Data.parse(config).name
+    if said or "model" not in config or config.get("kind") in ("train", "import"):
+        return said
+    path = Path(str(config["model"]))
+    folders = (Path(str(config.get("models_dir", ""))) / path, path, path.parent)
+    card = next((card for folder in folders if (card := read_card(folder)) is not None), {})
+    return Data.parse(card).name or "shapes"
 
 
 def list_models(models_dir: Path) -> list[Path]:

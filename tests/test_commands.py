@@ -198,6 +198,6 @@ print(json.dumps([attack_name("grey"), kr.attacks.TurnGrey.__name__, found.attac
     assert done.returncode == 0, done.stderr[-2000:]
     *help_lines, last = done.stdout.splitlines()
     assert "hopskipjump, grey; or several" in "\n".join(help_lines)
-    assert "or grey squares." in "\n".join(help_lines)
+    assert "or grey squares;" in "\n".join(help_lines)
     name, kind, forwards, images = json.loads(last)
     assert (name, kind, images) == ("Grey", "TurnGrey", 4) and forwards > 0

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from kerasrobust import config as settings
+from kerasrobust import names
 from kerasrobust.commands import COMMANDS, config_class, from_dict
 from kerasrobust.config import (
     AttackConfig,
@@ -49,7 +49,7 @@ COMMON: dict[str, st.SearchStrategy[Any]] = {
     "name": st.none() | NAMES,
     "seed": st.integers(0, 2**31 - 1),
     "batch_size": COUNTS,
-    "precision": st.sampled_from(get_args(settings.Precision)),
+    "precision": st.sampled_from(get_args(names.Precision)),
     "device": st.sampled_from(["auto", "cpu", "gpu"]),
     "runs_dir": PATHS,
     "models_dir": PATHS,
@@ -68,10 +68,10 @@ STUDY: dict[str, st.SearchStrategy[Any]] = {
 }
 MODEL: dict[str, st.SearchStrategy[Any]] = {
     "input_range": st.sampled_from(["auto", *RANGES, "0,16", "0.5,0.5,0.5/0.2,0.2,0.2"]),
-    "colors": st.sampled_from(get_args(settings.Colors)),
-    "channels": st.sampled_from(get_args(settings.Channels)),
-    "outputs": st.sampled_from(get_args(settings.Outputs)),
-    "noise": st.sampled_from(get_args(settings.Noise)),
+    "colors": st.sampled_from(get_args(names.Colors)),
+    "channels": st.sampled_from(get_args(names.Channels)),
+    "outputs": st.sampled_from(get_args(names.Outputs)),
+    "noise": st.sampled_from(get_args(names.Noise)),
     "resize": st.booleans(),
 }
 LOADED: dict[str, st.SearchStrategy[Any]] = {"model": WORDS, "code": st.none() | PATHS, "output": st.none() | WORDS}
@@ -82,11 +82,11 @@ FIELDS: dict[type[RunConfig], dict[str, st.SearchStrategy[Any]]] = {
         "data": WORDS,
         "split": WORDS,
         "test_split": WORDS,
-        "training": st.sampled_from(get_args(settings.Training)),
+        "training": st.sampled_from(get_args(names.Training)),
         "randomize": st.none() | st.floats(0, 1, exclude_min=True, exclude_max=True),
         "epochs": COUNTS,
         "epsilon": RADII,
-        "norm": st.sampled_from(get_args(settings.BallNorm)),
+        "norm": st.sampled_from(get_args(names.BallNorm)),
         "steps": COUNTS,
         "step_size": st.none() | RADII,
         "clean_share": SHARES,
@@ -98,15 +98,16 @@ FIELDS: dict[type[RunConfig], dict[str, st.SearchStrategy[Any]]] = {
         "widths": st.lists(COUNTS, min_size=1, max_size=4).map(tuple),
         "depth": COUNTS,
         "width": COUNTS,
+        "keys": st.none() | WORDS,
     },
     AttackConfig: {
         **LOADED,
         **MODEL,
-        "attack": st.sampled_from(list(settings.ATTACKS)),
-        "data": WORDS,
-        "split": WORDS,
-        "norm": st.sampled_from(get_args(settings.Norm)),
-        "epsilon": RADII,
+        "attack": st.sampled_from(list(names.ATTACKS)),
+        "data": st.none() | WORDS,
+        "split": st.none() | WORDS,
+        "norm": st.sampled_from(get_args(names.NormOrAuto)),
+        "epsilon": st.none() | RADII,
         "steps": st.none() | COUNTS,
         "step_size": st.none() | RADII,
         "queries": st.none() | COUNTS,
@@ -114,31 +115,34 @@ FIELDS: dict[type[RunConfig], dict[str, st.SearchStrategy[Any]]] = {
         "eot": st.none() | COUNTS,
         "passes": COUNTS,
         "version": st.just("auto"),  # Others are for one attack only.
+        "keys": st.none() | WORDS,
     },
     AuditConfig: {
         **LOADED,
         **MODEL,
-        "data": WORDS,
-        "split": WORDS,
-        "norm": st.sampled_from(get_args(settings.BallNorm)),
-        "epsilon": RADII,
+        "data": st.none() | WORDS,
+        "split": st.none() | WORDS,
+        "norm": st.sampled_from(get_args(names.BallNorm)),
+        "epsilon": st.none() | RADII,
         "steps": COUNTS,
         "eot": COUNTS,
         "passes": COUNTS,
+        "keys": st.none() | WORDS,
     },
     RandomnessConfig: {
         **LOADED,
         **MODEL,
-        "data": WORDS,
-        "split": WORDS,
-        "norm": st.sampled_from(get_args(settings.BallNorm)),
-        "epsilon": RADII,
+        "data": st.none() | WORDS,
+        "split": st.none() | WORDS,
+        "norm": st.sampled_from(get_args(names.BallNorm)),
+        "epsilon": st.none() | RADII,
         "gradients": st.integers(50, 10**6),
         "passes": st.integers(2, 1000),
+        "keys": st.none() | WORDS,
     },
     StudyConfig: STUDY,
     DemoConfig: STUDY,
-    ImportConfig: {**LOADED, **MODEL, "data": st.none() | WORDS, "split": WORDS},
+    ImportConfig: {**LOADED, **MODEL, "data": st.none() | WORDS, "split": WORDS, "keys": st.none() | WORDS},
     CompareConfig: {"subjects": st.lists(WORDS, min_size=1, max_size=3).map(tuple)},
     ModelsConfig: {},
 }
@@ -174,7 +178,7 @@ def test_the_command_of_a_run_is_read_as_that_run(config: RunConfig) -> None:
 
 
 def test_the_command_of_a_run_is_what_a_person_would_type() -> None:
-    config = AttackConfig(model="convnet-pgd", attack="pgd", data="cifar10", split="test[:1000]", eot=20)
+    config = AttackConfig(model="convnet-pgd", attack="pgd", data="cifar10", eot=20)
     assert (
         command_line(config) == "python -m kerasrobust.run attack --model convnet-pgd --data cifar10 --eot 20"
     )  # The rest are defaults.
@@ -232,7 +236,7 @@ def test_a_radius_in_levels_is_not_taken_for_one_in_shares(epsilon: float) -> No
     ("kind", "values", "part"),
     [
         (AttackConfig, {"attack": "pdg"}, "Did you mean 'pgd'?"),
-        (AttackConfig, {"norm": "l7"}, "a norm that exists (l1, l2, linf). Received: 'l7'"),
+        (AttackConfig, {"norm": "l7"}, "a norm that exists (auto, l1, l2, linf). Received: 'l7'"),
         (AttackConfig, {"precision": "float23"}, "Did you mean 'float32'?"),
         (AttackConfig, {"device": "tpu"}, "Received: 'tpu'"),
         (AttackConfig, {"steps": 0}, "number of steps"),

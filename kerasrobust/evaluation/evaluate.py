@@ -15,12 +15,14 @@ from kerasrobust.attacks import Attack, AttackResult, make_attack
 from kerasrobust.attacks.checkpoint import Checkpoints
 from kerasrobust.attacks.task import PASSES, Task
 from kerasrobust.attacks.verdict import predict
+from kerasrobust.config import radius
 from kerasrobust.errors import InputError
 from kerasrobust.evaluation.audit import Audit, Case, run_audit
 from kerasrobust.evaluation.autoattack import AutoAttack
 from kerasrobust.evaluation.chain import PROBES, Part, part_of, run_chain, without_gradients
 from kerasrobust.evaluation.outcome import AttackReport, Share
 from kerasrobust.events import AttackProgress, Emit, Finding, Log
+from kerasrobust.names import norm_of
 from kerasrobust.networks.classifier import Classifier
 from kerasrobust.runs import read_json, write_json
 from kerasrobust.stats import accuracy_interval
@@ -84,8 +86,8 @@ def evaluate(
     y: Any = None,
     *,
     attacks: str | Attack[Any] | AutoAttack | Iterable[str | Attack[Any] | AutoAttack] = "pgd",
-    norm: str = "linf",
-    epsilon: float = 8 / 255,
+    norm: str | None = None,
+    epsilon: float | None = None,
     eot: int | None = None,
     seed: int = 0,
     precision: str = "auto",
@@ -112,8 +114,9 @@ def evaluate(
         y: class indices, (N,) or (N, 1), or one-hot, of any dtype that holds whole numbers.
         attacks: registered names or "autoattack", or attacks with settings of their own. Each runs on all examples; the
             parts of AutoAttack run on what is left by the part before.
-        norm: of attacks that are given by name.
-        epsilon: of attacks that are given by name; the radius at which minimum-norm attacks are read off.
+        norm: of attacks that are given by name; without it Linf, or L2 for those that have no other.
+        epsilon: of attacks that are given by name; the radius at which minimum-norm attacks are read off. Without it
+            the usual one of the norm: 8/255 in Linf, 0.5 in L2, 12 in L1.
         eot: of attacks that are given by name; without it 1, and 20 for AutoAttack's version for randomized networks.
         seed: of everything random; equal seeds give equal results.
         precision: of the attacks' gradients.
@@ -143,7 +146,7 @@ def evaluate(
     chosen = [attacks] if isinstance(attacks, str | Attack | AutoAttack) else list(attacks)
     if not chosen:
         raise InputError("Expected at least one attack. Received: none. Try 'pgd'.")
-    made = [_made(item, norm, epsilon, eot) for item in chosen]
+    made = _made(chosen, norm, epsilon, eot)
     classifier = task.classifier
     findings = _about_model(classifier)
     parts, more = without_gradients(_parts(made, classifier, epsilon), task)
@@ -183,19 +186,29 @@ def _share(right: np.ndarray, randomized: bool) -> Share:
     return Share(float(rates.mean()), accuracy_interval(rates, randomized))
 
 
-def _made(item: str | Attack[Any] | AutoAttack, norm: str, epsilon: float, eot: int | None) -> Attack[Any] | AutoAttack:
-    if not isinstance(item, str):
-        return item
-    if item == AutoAttack.name:
-        return AutoAttack(norm=norm, epsilon=epsilon, eot=eot)  # type: ignore[arg-type]
-    return make_attack(item, epsilon=epsilon, norm=norm, eot=eot or 1)
+def _made(
+    chosen: Sequence[str | Attack[Any] | AutoAttack], norm: str | None, epsilon: float | None, eot: int | None
+) -> list[Attack[Any] | AutoAttack]:
+    """Returns attacks, made where they are given by name."""
+    norm = norm or norm_of(item for item in chosen if isinstance(item, str))
+    size = radius(epsilon, norm)
+
+    def make(name: str) -> Attack[Any] | AutoAttack:
+        if name == AutoAttack.name:
+            return AutoAttack(norm=norm, epsilon=size, eot=eot)  # type: ignore[arg-type]
+        return make_attack(name, epsilon=size, norm=norm, eot=eot or 1)
+
+    return [make(item) if isinstance(item, str) else item for item in chosen]
 
 
-def _parts(made: Sequence[Attack[Any] | AutoAttack], classifier: Classifier, epsilon: float) -> list[Part]:
+def _parts(made: Sequence[Attack[Any] | AutoAttack], classifier: Classifier, epsilon: float | None) -> list[Part]:
     """Returns the attacks that were asked for."""
     parts: list[Part] = []
     for item in made:
-        parts += item.parts_of_chain(classifier) if isinstance(item, AutoAttack) else [part_of(item, epsilon)]
+        if isinstance(item, AutoAttack):
+            parts += item.parts_of_chain(classifier)
+        else:
+            parts.append(part_of(item, radius(epsilon, item.norm)))
     return parts
 
 

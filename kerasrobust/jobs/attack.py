@@ -26,6 +26,7 @@ from kerasrobust.networks.adapters.adapter import conventions_of
 from kerasrobust.networks.classifier import Classifier
 from kerasrobust.networks.images import check_images
 from kerasrobust.networks.making import classifier_of
+from kerasrobust.runs import data_of
 from kerasrobust.show.examples import read_index, read_pair, write_examples
 from kerasrobust.show.figures import summary
 from kerasrobust.show.report import ExampleStrip
@@ -58,7 +59,7 @@ class AttackJob(Job[Any]):
                 self.classifier,
                 self.data,
                 [self.attack],
-                epsilon=float(self.config.epsilon),
+                epsilon=self.config.ball[1],
                 passes=self.config.passes,
                 resume_dir=self.context.run.path / "batches",
                 thorough=self.thorough,
@@ -86,7 +87,7 @@ class AttackJob(Job[Any]):
             "warnings": context.findings,
             "audit": audit and {"checked": audit.checked, "left_out": audit.left_out, "gradients": audit.gradients},
         }
-        context.publish(result, examples=strips(path), title=title, settings=to_dict(config))
+        context.publish(result, examples=strips(path), title=title, settings=settings_of(config, self.data))
         context.emit(Log(level="info", message=summary(result)))
         # Only a killed run would resume from these.
         shutil.rmtree(context.run.path / "batches", ignore_errors=True)
@@ -100,7 +101,8 @@ class AuditJob(AttackJob):
 
     def make_attack(self) -> Attack[Any]:
         config = self.config
-        return PGD(norm=config.norm, epsilon=float(config.epsilon), steps=config.steps, eot=config.eot)
+        norm, epsilon = config.ball
+        return PGD(norm=norm, epsilon=epsilon, steps=config.steps, eot=config.eot)
 
     def titles(self) -> tuple[str, str, str]:
         model = self.config.model
@@ -109,7 +111,7 @@ class AuditJob(AttackJob):
 
 def _attack(config: AttackConfig) -> Attack[Any] | AutoAttack:
     """Returns what a config asks for: an attack, AutoAttack, or several attacks as a custom AutoAttack."""
-    radius = float(config.epsilon)
+    norm, radius = config.ball
     if config.attack == AutoAttack.name:
         for name in ("steps", "step_size", "queries"):
             if getattr(config, name) is not None:
@@ -122,7 +124,7 @@ def _attack(config: AttackConfig) -> Attack[Any] | AutoAttack:
                 f"Expected AutoAttack without --restarts: its versions have their own. Received: {config.restarts}. "
                 "Leave it out, or take --version plus."
             )
-        return AutoAttack(norm=config.norm, epsilon=radius, version=config.version, eot=config.eot)
+        return AutoAttack(norm=norm, epsilon=radius, version=config.version, eot=config.eot)
     settings = {
         "steps": config.steps,
         "step_size": None if config.step_size is None else float(config.step_size),
@@ -138,7 +140,7 @@ def _attack(config: AttackConfig) -> Attack[Any] | AutoAttack:
     attacks = [
         make_attack(
             name,
-            norm=config.norm,
+            norm=norm,
             epsilon=radius,
             eot=config.eot or 1,
             # In a list each takes what it has.
@@ -146,7 +148,7 @@ def _attack(config: AttackConfig) -> Attack[Any] | AutoAttack:
         )
         for name in names
     ]
-    return attacks[0] if len(attacks) == 1 else AutoAttack(norm=config.norm, epsilon=radius, attacks=attacks)
+    return attacks[0] if len(attacks) == 1 else AutoAttack(norm=norm, epsilon=radius, attacks=attacks)
 
 
 def load_subject(context: Context, config: AttackConfig | BallConfig) -> tuple[Classifier, Dataset]:
@@ -159,10 +161,26 @@ def load_subject(context: Context, config: AttackConfig | BallConfig) -> tuple[C
         said=conventions_of(vars(config) | {"output": None}),
         emit=context.emit,
     )
-    data = load_dataset(config.data, config.split, data_dir=config.data_dir, emit=context.emit)
+    name = data_of(to_dict(config))
+    if config.data is None:
+        context.emit(Log(level="info", message=f"Data: {name}, as none were named."))
+    data = load_dataset(
+        name,
+        config.split,
+        data_dir=config.data_dir,
+        keys=config.keys,
+        most=config.most,
+        emit=context.emit,
+    )
     classifier = classifier_of(model, image_shape=data.images.shape[1:])
     check_images(classifier, data.x, data.y)
     return classifier, data
+
+
+def settings_of(config: AttackConfig | BallConfig, data: Dataset) -> dict[str, Any]:
+    """Returns a config as JSON has it, with the data, norm and radius that were taken where it left them open."""
+    norm, epsilon = config.ball
+    return to_dict(config) | {"data": data.name, "split": data.split, "norm": norm, "epsilon": epsilon}
 
 
 def describe_data(data: Dataset) -> dict[str, Any]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from kerasrobust.config import RandomnessConfig, to_dict
+from kerasrobust.config import RandomnessConfig
 from kerasrobust.errors import InputError
 from kerasrobust.evaluation.randomness import probe_randomness
 from kerasrobust.events import Log
-from kerasrobust.jobs.attack import describe_data, load_subject
+from kerasrobust.jobs.attack import describe_data, load_subject, settings_of
 from kerasrobust.jobs.job import Job
 from kerasrobust.show.figures import summary
 
@@ -27,13 +27,13 @@ class RandomnessJob(Job[RandomnessConfig]):
 
     def run(self) -> dict[str, Any]:
         context, config, data = self.context, self.config, self.data
-        epsilon = float(config.epsilon)
+        norm, epsilon = config.ball
         with context.stage("randomness", f"Is the randomness of {config.model} real?"):
             found = probe_randomness(
                 self.classifier,
                 data.x,
                 data.y,
-                norm=config.norm,
+                norm=norm,
                 epsilon=epsilon,
                 gradients=config.gradients,
                 passes=config.passes,
@@ -43,8 +43,7 @@ class RandomnessJob(Job[RandomnessConfig]):
                 should_stop=context.should_stop,
             )
         entries = [
-            trial.entry(config.norm, epsilon)
-            | {"eot": trial.eot, "steps": trial.steps, "own_accuracy": trial.own_accuracy}
+            trial.entry(norm, epsilon) | {"eot": trial.eot, "steps": trial.steps, "own_accuracy": trial.own_accuracy}
             for trial in found.trials
         ]
         result = {
@@ -62,6 +61,6 @@ class RandomnessJob(Job[RandomnessConfig]):
             "warnings": context.findings,
         }
         title = f"Is the randomness of {Path(config.model).name} real?"
-        context.publish(result, examples=[], title=title, settings=to_dict(config))
+        context.publish(result, examples=[], title=title, settings=settings_of(config, data))
         context.emit(Log(level="info", message=summary(result)))
         return result

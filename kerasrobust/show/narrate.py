@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kerasrobust import events
+from kerasrobust.runs import data_of
 from kerasrobust.show import figures
 
 
@@ -63,6 +64,5 @@ def severity(event: events.Event) -> events.Severity:
 
 def is_synthetic(config: Mapping[str, Any], kind: str = "") -> bool:
     """Returns whether a run of these settings is on generated pictures."""
-    data = config.get("data")
-    name = data.get("name") if isinstance(data, Mapping) else data
+    name = data_of({"kind": kind, **config})
     return name == "shapes" if name else kind == "demo"

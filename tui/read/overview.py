@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kerasrobust.records import Result, Row
-from kerasrobust.runs import is_locked, list_runs, read_json
+from kerasrobust.runs import data_of, is_locked, list_runs, read_json
 from kerasrobust.show.figures import by_network, reference_epsilon
 from kerasrobust.show.narrate import is_synthetic
 from kerasrobust.tail import last_events
@@ -122,7 +122,7 @@ def overview(
         kind=kind,
         state=word,
         model=str(config.get("model", "five networks" if study else "")),
-        data=str(config.get("data", "")),
+        data=data_of(config),
         clean=clean,
         robust=robust,
         began=(path / "config.json").stat().st_mtime,
