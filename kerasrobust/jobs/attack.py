@@ -169,6 +169,7 @@ def load_subject(context: Context, config: AttackConfig | BallConfig) -> tuple[C
         config.split,
         data_dir=config.data_dir,
         keys=config.keys,
+        size=config.size,
         most=config.most,
         emit=context.emit,
     )
