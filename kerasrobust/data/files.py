@@ -72,7 +72,7 @@ def _from_arrays(name: str, arrays: Any, pairs: dict[str, tuple[str, str]], spli
     sizes = {part: len(labels) for part, labels in stored.items()}
     if "all" in sizes:
         sizes = dict.fromkeys(("all", "train", "test"), sizes["all"])
-    split = split or default_split(sizes, most)
+    split = default_split(sizes, most) if split is None else split
     parts = parts_of(split, sizes)
     # Of all parts, so that a class is the same number in each.
     merged = np.concatenate(list(stored.values()))

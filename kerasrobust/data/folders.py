@@ -31,7 +31,7 @@ def load_folder(
     sizes = {part: len(files) for part, files in found.items()}
     if "all" in sizes:
         sizes = dict.fromkeys(("all", "train", "test"), sizes["all"])
-    split = split or default_split(sizes, most)
+    split = default_split(sizes, most) if split is None else split
     chosen = []
     for part, first, end in parts_of(split, sizes):
         files = found.get(part) or found["all"]
