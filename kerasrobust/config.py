@@ -32,6 +32,7 @@ from kerasrobust.fields import (
     Passes,
     Resize,
     SavedModel,
+    Size,
     SomeSplit,
     Split,
     StudyEot,
@@ -205,6 +206,7 @@ class TrainConfig(ModelConfig):
     depth: Annotated[int, Option("Blocks in each stage of `resnet`.", least=1)] = 2
     width: Annotated[int, Option("Filters in the first stage of `resnet`.", least=1)] = 16
     keys: Keys = None
+    size: Size = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -273,6 +275,7 @@ class AttackConfig(ModelConfig):
     ] = None
     passes: Passes = 20
     keys: Keys = None
+    size: Size = None
 
     @property
     def ball(self) -> tuple[Norm, float]:
@@ -306,6 +309,7 @@ class BallConfig(ModelConfig):
     norm: Annotated[BallNorm, Option("Norm of the ball.")] = "linf"
     epsilon: Annotated[Epsilon | None, Option(f"Radius of the ball. {RADII}")] = None
     keys: Keys = None
+    size: Size = None
 
     @property
     def ball(self) -> tuple[BallNorm, float]:
@@ -411,6 +415,7 @@ class ImportConfig(ModelConfig):
     ] = None
     split: Split = "test"
     keys: Keys = None
+    size: Size = None
 
     def again(self, name: str) -> str:
         return "start the import again."

@@ -274,6 +274,13 @@ CardData = Annotated[str | None, Option(f"{_DATA}; without it that of the model'
 Keys = Annotated[
     str | None, Option("IMAGES,LABELS: names of the arrays in an .npz or .h5 file; x,y without it.", group="common")
 ]
+Size = Annotated[
+    str | None,
+    Option(
+        "N or HEIGHTxWIDTH: the images of a folder are resized to cover that, and cropped at the centre.",
+        group="common",
+    ),
+]
 Split = Annotated[str, Option("Part of the data, in TFDS's syntax.")]
 SomeSplit = Annotated[
     str | None,

@@ -81,7 +81,7 @@ SOURCES = {
     "tfds": KnownSource("kerasrobust.data.tfds:SOURCE", "a TFDS name"),
     "shapes": KnownSource("kerasrobust.data.shapes:SOURCE", "`shapes` (embedded, synthetic)"),
     "file": KnownSource("kerasrobust.data.files:ARRAYS", "an .npz or .h5 file"),
-    "folder": KnownSource("kerasrobust.data.files:FOLDER", "a folder of images"),
+    "folder": KnownSource("kerasrobust.data.folders:FOLDER", "a folder of images"),
 }
 """The last one that takes a name reads it; the first takes any."""
 

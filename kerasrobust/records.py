@@ -155,6 +155,7 @@ class Data:
     test_split: str = ""
     examples: int | None = None
     synthetic: bool = False
+    classes: tuple[str, ...] = ()
 
     @classmethod
     def parse(cls, record: JSON) -> Data:
@@ -165,6 +166,7 @@ class Data:
             "name": name,
             "examples": None if count is None else int(count),
             "synthetic": known if isinstance(known, bool) else name == "shapes",
+            "classes": tuple(map(text, found)) if isinstance(found := data.get("classes"), list) else (),
         }
         return cls(**_read(cls, data) | own)
 

@@ -328,13 +328,18 @@ def data_of(config: Mapping[str, Any]) -> str:
         >>> data_of({"kind": "attack", "model": "convnet-pgd", "data": None, "models_dir": "saved_models"})
         'cifar10'
     """
-    said = Data.parse(config).name
+    said = config.get("data")
+    said = said if isinstance(said, str) else Data.parse(config).name  # A name may hold what can't be printed.
     if said or "model" not in config or config.get("kind") in ("train", "import"):
         return said
-    path = Path(str(config["model"]))
-    folders = (Path(str(config.get("models_dir", ""))) / path, path, path.parent)
-    card = next((card for folder in folders if (card := read_card(folder)) is not None), {})
-    return Data.parse(card).name or "shapes"
+    return Data.parse(card_of(str(config["model"]), config.get("models_dir", ""))).name or "shapes"
+
+
+def card_of(model: str, models_dir: str | Path) -> dict[str, Any]:
+    """Returns the card of a model that is named, or given by its folder or a file in that; empty if there is none."""
+    path = Path(model)
+    folders = (Path(models_dir) / path, path, path.parent)
+    return next((card for folder in folders if (card := read_card(folder)) is not None), {})
 
 
 def list_models(models_dir: Path) -> list[Path]:

@@ -99,6 +99,7 @@ FIELDS: dict[type[RunConfig], dict[str, st.SearchStrategy[Any]]] = {
         "depth": COUNTS,
         "width": COUNTS,
         "keys": st.none() | WORDS,
+        "size": st.none() | WORDS,
     },
     AttackConfig: {
         **LOADED,
@@ -116,6 +117,7 @@ FIELDS: dict[type[RunConfig], dict[str, st.SearchStrategy[Any]]] = {
         "passes": COUNTS,
         "version": st.just("auto"),  # Others are for one attack only.
         "keys": st.none() | WORDS,
+        "size": st.none() | WORDS,
     },
     AuditConfig: {
         **LOADED,
@@ -128,6 +130,7 @@ FIELDS: dict[type[RunConfig], dict[str, st.SearchStrategy[Any]]] = {
         "eot": COUNTS,
         "passes": COUNTS,
         "keys": st.none() | WORDS,
+        "size": st.none() | WORDS,
     },
     RandomnessConfig: {
         **LOADED,
@@ -139,10 +142,18 @@ FIELDS: dict[type[RunConfig], dict[str, st.SearchStrategy[Any]]] = {
         "gradients": st.integers(50, 10**6),
         "passes": st.integers(2, 1000),
         "keys": st.none() | WORDS,
+        "size": st.none() | WORDS,
     },
     StudyConfig: STUDY,
     DemoConfig: STUDY,
-    ImportConfig: {**LOADED, **MODEL, "data": st.none() | WORDS, "split": WORDS, "keys": st.none() | WORDS},
+    ImportConfig: {
+        **LOADED,
+        **MODEL,
+        "data": st.none() | WORDS,
+        "split": WORDS,
+        "keys": st.none() | WORDS,
+        "size": st.none() | WORDS,
+    },
     CompareConfig: {"subjects": st.lists(WORDS, min_size=1, max_size=3).map(tuple)},
     ModelsConfig: {},
 }

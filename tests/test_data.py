@@ -266,7 +266,7 @@ def test_images_of_two_sizes_are_refused(tmp_path: Path) -> None:
     folder = _folder(tmp_path / "set")
     _folder(tmp_path / "other", size=(7, 7))
     shutil.copyfile(tmp_path / "other/ant/0.png", folder / "ant/other.png")
-    with pytest.raises(InputError, match=r"Expected images of one size.*\(7, 7\)|\(7, 7\).*\(4, 5\)"):
+    with pytest.raises(InputError, match=r"Expected images of one size.*\(7, 7\).*Give --size, or size=, such as"):
         load_dataset(str(folder))
 
 

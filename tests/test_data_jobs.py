@@ -152,3 +152,18 @@ def test_arrays_of_other_names_on_the_command_line(four: Path, tmp_path: Path) -
     np.savez(tmp_path / "own.npz", pixels=PIXELS, digits=LABELS)
     words = ["--model", four / "four.keras", "--data", tmp_path / "own.npz"]
     assert _attacked(four, tmp_path, *words, "--keys", "pixels,digits")["data"]["examples"] == 60
+
+
+def test_classes_are_numbered_by_their_names_as_on_the_card(four: Path, tmp_path: Path) -> None:
+    """A file of words counts them in alphabetical order; the model's own order may be another, and have more."""
+    model = keras.models.load_model(four / "four.keras")
+    names = ["dog", "ant", "cat", "bee"]
+    kr.save_model(model, tmp_path / "models/mine", {"data": {"name": "pets", "classes": names}})
+    known = model.predict(PIXELS / np.float32(255), verbose=0).argmax(axis=1)
+    for kept in (known >= 0, known != known[0]):  # With all classes, and without one.
+        np.savez(tmp_path / "own.npz", x=PIXELS[kept], y=np.array(names)[known[kept]])
+        words = ["--data", tmp_path / "own.npz", "--overwrite", "--models-dir", tmp_path / "models"]
+        assert _attacked(four, tmp_path, "--model", "mine", *words)["clean_accuracy"] == 1
+    np.savez(tmp_path / "own.npz", x=PIXELS, y=np.array([*names[:3], "eel"])[known])  # One that it doesn't know.
+    words = ["--data", tmp_path / "own.npz", "--overwrite", "--models-dir", tmp_path / "models"]
+    assert _attacked(four, tmp_path, "--model", "mine", *words)["clean_accuracy"] < 1

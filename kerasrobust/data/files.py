@@ -1,10 +1,9 @@
-"""Data sets of one's own: .npz and .h5 files, and folders of images."""
+"""Data sets of one's own in .npz and .h5 files."""
 
 from __future__ import annotations
 
 import zipfile
 import zlib
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from kerasrobust.data.split import PARTS, default_split, parts_of
 from kerasrobust.errors import InputError
 
 ARRAY_FILES = (".npz", ".h5", ".hdf5")
-IMAGE_FILES = (".png", ".jpg", ".jpeg", ".bmp", ".gif")
 
 
 def load_arrays(name: str, split: str | None, *, keys: str | None = None, most: int, **unused: Any) -> Dataset:
@@ -74,7 +72,7 @@ def _from_arrays(name: str, arrays: Any, pairs: dict[str, tuple[str, str]], spli
     sizes = {part: len(labels) for part, labels in stored.items()}
     if "all" in sizes:
         sizes = dict.fromkeys(("all", "train", "test"), sizes["all"])
-    split = split or default_split(sizes, most)
+    split = default_split(sizes, most) if split is None else split
     parts = parts_of(split, sizes)
     # Of all parts, so that a class is the same number in each.
     merged = np.concatenate(list(stored.values()))
@@ -99,58 +97,9 @@ def _from_arrays(name: str, arrays: Any, pairs: dict[str, tuple[str, str]], spli
     )
 
 
-def load_folder(name: str, split: str | None, *, most: int, **unused: Any) -> Dataset:
-    """Reads a split of a folder of images; see `load.load_dataset`."""
-    folder = Path(name).expanduser()
-    classes = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    entries = [(file, label) for label, inside in enumerate(classes) for file in sorted(inside.iterdir())]
-    files = [(file, label) for file, label in entries if file.suffix.lower() in IMAGE_FILES]
-    if not files:
-        raise InputError(
-            f"Expected a folder with a sub-folder of images ({', '.join(IMAGE_FILES)}) for each class. "
-            f"Received: {name!r} with {len(classes)} sub-folders and no image. Give the folder above the classes."
-        )
-    # In the order of the classes, a slice would hold one class only.
-    files = [files[place] for place in np.random.default_rng(0).permutation(len(files))]
-    sizes = dict.fromkeys(("all", "train", "test"), len(files))
-    split = split or default_split(sizes, most)
-    parts = parts_of(split, sizes)
-    chosen = [pair for _, first, end in parts for pair in files[first:end]]
-    with ThreadPoolExecutor() as pool:  # TensorFlow's decoders let other threads run.
-        images = list(pool.map(_decoded, (file for file, _ in chosen)))
-    for (file, _), image in zip(chosen, images, strict=True):
-        if image.shape != images[0].shape:
-            raise InputError(
-                f"Expected images of one size. Received: {images[0].shape[:2]} ({chosen[0][0]}) and {image.shape[:2]} "
-                f"({file}). Resize them."
-            )
-    return Dataset(
-        name=name,
-        split=split,
-        images=np.stack(images),
-        labels=np.array([label for _, label in chosen], dtype=np.int64),
-        class_names=tuple(entry.name for entry in classes),
-    )
-
-
-def _decoded(file: Path) -> np.ndarray:
-    import tensorflow as tf
-
-    try:
-        return tf.io.decode_image(file.read_bytes(), channels=3, expand_animations=False).numpy()
-    except (OSError, tf.errors.InvalidArgumentError) as error:
-        raise InputError(
-            f"Expected an image that can be decoded. Received: {str(file)!r} ({type(error).__name__}). "
-            "Replace it or take it away."
-        ) from error
-
-
-def _names_arrays(name: str) -> bool:
+def names_arrays(name: str) -> bool:
+    """Returns whether a name is that of an .npz or .h5 file."""
     return Path(name).suffix.lower() in ARRAY_FILES
 
 
-ARRAYS = Source(_names_arrays, load_arrays, options=("keys",))
-# Without a slash it is the name of a set.
-FOLDER = Source(
-    lambda name: "/" in name and Path(name).expanduser().is_dir() and not _names_arrays(name), load_folder
-)  # fmt: skip
+ARRAYS = Source(names_arrays, load_arrays, options=("keys",))

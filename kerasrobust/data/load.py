@@ -15,7 +15,7 @@ from kerasrobust.errors import InputError
 from kerasrobust.events import Emit
 from kerasrobust.names import SOURCES
 
-OPTIONS = {"keys": "an .npz or .h5 file"}
+OPTIONS = {"keys": "an .npz or .h5 file", "size": "a folder of images"}
 """The settings that are for one kind of data set, and which."""
 
 
@@ -26,6 +26,7 @@ def load_dataset(
     data_dir: str | Path | None = None,
     seed: int = 0,
     keys: str | None = None,
+    size: str | None = None,
     most: int = 1000,
     emit: Emit | None = None,
 ) -> Dataset:
@@ -38,12 +39,13 @@ def load_dataset(
             sub-folder of images for each class (`./mnist` is a folder, `mnist` the set of TFDS); or any
             image-classification set of TFDS (`cifar10`, `cifar10_corrupted/fog_3`), downloaded if not in `data_dir`.
         split: as in TFDS: `test`, `train[:90%]`, `test[-500:]+train[:500]`. A file or folder without parts of its own
-            goes by `train`, `test` and `all`; a folder's images are put into a fixed random order before a slice is
-            taken. Slices of `shapes` may go past its usual 10,000 and 2,000 images: there are always more. None for all
-            of a set of one part and the test part of others, up to `most` images.
+            goes by `train`, `test` and `all`, others by `train`, `validation` and `test`; a folder's images are put
+            into a fixed random order before a slice is taken. Slices of `shapes` may go past its usual 10,000 and 2,000
+            images: there are always more. None for all of a set of one part and the test part of others, up to `most`.
         data_dir: where TFDS keeps its sets; by default, the variable TFDS_DATA_DIR or TFDS's own folder.
         seed: of generated pictures; stored ones are the same for every seed.
         keys: "IMAGES,LABELS", the names of the arrays in a file instead of `x` and `y`.
+        size: "N" or "HEIGHTxWIDTH": the images of a folder are resized to cover that, and cropped at the centre.
         most: images of the split that is taken where none is said.
         emit: gets a download's progress events.
 
@@ -60,7 +62,7 @@ def load_dataset(
     """
     sources = (pkgutil.resolve_name(known.home) for known in reversed(SOURCES.values()))
     source = next(source for source in sources if source.takes(name))
-    given = {"keys": keys}
+    given = {"keys": keys, "size": size}
     for option, value in given.items():
         if value is not None and option not in source.options:
             raise InputError(

@@ -168,7 +168,7 @@ def load(name: str, split: str | None, *, most: int, seed: int = 0, **unused: An
     """Draws a split; see `load.load_dataset`."""
     # Two sequences of pictures for each seed, so that no part, however long, meets the other.
     sequences = {"train": 2 * seed, "test": 2 * seed + 1}
-    split = split or default_split(SIZES, most)
+    split = default_split(SIZES, most) if split is None else split
     parts = parts_of(split, SIZES, endless=True)
     drawn = [generate(end - first, sequences[part], start=first) for part, first, end in parts]
     images, labels = (np.concatenate(kind) for kind in zip(*drawn, strict=True))

@@ -45,7 +45,7 @@ def load(
         if not builder.is_prepared():
             _download(tfds, name, builder, emit)
         splits = builder.info.splits
-        split = split or default_split({part: splits[part].num_examples for part in splits}, most)
+        split = default_split({part: splits[part].num_examples for part in splits}, most) if split is None else split
         try:
             count = splits[split].num_examples
         except (ValueError, KeyError) as error:

@@ -26,7 +26,8 @@ from kerasrobust.networks.adapters.adapter import conventions_of
 from kerasrobust.networks.classifier import Classifier
 from kerasrobust.networks.images import check_images
 from kerasrobust.networks.making import classifier_of
-from kerasrobust.runs import data_of
+from kerasrobust.records import Data
+from kerasrobust.runs import card_of, data_of
 from kerasrobust.show.examples import read_index, read_pair, write_examples
 from kerasrobust.show.figures import summary
 from kerasrobust.show.report import ExampleStrip
@@ -169,12 +170,25 @@ def load_subject(context: Context, config: AttackConfig | BallConfig) -> tuple[C
         config.split,
         data_dir=config.data_dir,
         keys=config.keys,
+        size=config.size,
         most=config.most,
         emit=context.emit,
     )
+    data = _by_name(context, config, data)
     classifier = classifier_of(model, image_shape=data.images.shape[1:])
     check_images(classifier, data.x, data.y)
     return classifier, data
+
+
+def _by_name(context: Context, config: AttackConfig | BallConfig, data: Dataset) -> Dataset:
+    """Returns the data with the classes numbered as on the model's card, where that names all of them otherwise."""
+    classes = Data.parse(card_of(config.model, config.models_dir)).classes
+    if data.class_names == classes[: data.classes] or not set(data.class_names) <= set(classes):
+        return data
+    message = f"The classes of {data.name} are numbered by their names, as on the model's card."
+    context.emit(Log(level="info", message=message))
+    numbers = np.array([classes.index(name) for name in data.class_names], dtype=np.int64)
+    return dataclasses.replace(data, labels=numbers[data.labels], class_names=classes)
 
 
 def settings_of(config: AttackConfig | BallConfig, data: Dataset) -> dict[str, Any]:

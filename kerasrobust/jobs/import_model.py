@@ -73,8 +73,14 @@ class ImportJob(Job[ImportConfig]):
         if config.data is None:
             shape = tuple(side or 32 for side in classifier.image_shape)
             return understood(classifier, np.zeros((0, *shape), np.float32), np.zeros(0, np.int64))
-        emit, keys = self.context.emit, config.keys
-        data = load_dataset(config.data, config.split, data_dir=config.data_dir, keys=keys, emit=emit)[:MOST]
+        data = load_dataset(
+            config.data,
+            config.split,
+            data_dir=config.data_dir,
+            keys=config.keys,
+            size=config.size,
+            emit=self.context.emit,
+        )[:MOST]
         classifier = classifier_of(self.model, image_shape=data.images.shape[1:])
         return understood(classifier, *check_images(classifier, data.x, data.y))
 

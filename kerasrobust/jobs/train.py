@@ -98,7 +98,9 @@ def check_free(target: Path, overwrite: bool) -> None:
 def load_train_data(config: TrainConfig, context: Context) -> TrainData:
     """Loads the data and keeps a share of the training images aside, the same ones for every seed and recipe."""
     loaded, test = (
-        load_dataset(config.data, split, data_dir=config.data_dir, keys=config.keys, emit=context.emit)
+        load_dataset(
+            config.data, split, data_dir=config.data_dir, keys=config.keys, size=config.size, emit=context.emit
+        )
         for split in (config.split, config.test_split)
     )
     aside = round(config.validation_share * len(loaded))

@@ -1,0 +1,175 @@
+"""Folders of images as people lay them out: formats, sizes, parts, nesting; pixels compared with what was written."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from cli import call
+
+from kerasrobust.data.load import load_dataset
+from kerasrobust.errors import InputError
+from kerasrobust.events import Event, Log
+
+WEBP = {
+    "lossy": "UklGRiIAAABXRUJQVlA4IBYAAAAwAQCdASoBAAEADsD+JaQAA3AAAAAA",
+    "lossless, with alpha": "UklGRhoAAABXRUJQVlA4TA0AAAAvAAAAEAcQERGIiP4HAA==",
+}
+"""Pictures of one pixel, as TensorFlow can't write them."""
+
+
+def write(path: Path, value: int, size: tuple[int, int] = (4, 5), channels: int = 3) -> Path:
+    """Writes a picture of one colour, as a PNG whatever its name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(tf.io.encode_png(np.full((*size, channels), value, np.uint8)).numpy())
+    return path
+
+
+def said(folder: Path, split: str | None = "all", **options: str) -> tuple[list[str], np.ndarray]:
+    events: list[Event] = []
+    data = load_dataset(str(folder), split, emit=events.append, **options)  # type: ignore[arg-type]
+    return [event.message for event in events if isinstance(event, Log)], data.images
+
+
+@pytest.mark.parametrize("kind", WEBP)
+def test_webp_is_read(tmp_path: Path, kind: str) -> None:
+    write(tmp_path / "set/ant/a.png", 7, (1, 1))
+    (tmp_path / "set/bee").mkdir()
+    (tmp_path / "set/bee/b.webp").write_bytes(base64.b64decode(WEBP[kind]))
+    messages, images = said(tmp_path / "set")
+    assert messages == [] and images.shape == (2, 1, 1, 3)
+
+
+def test_files_that_are_left_out_are_counted(tmp_path: Path) -> None:
+    for number in range(6):
+        write(tmp_path / f"set/c{number % 2}/{number}.png", number)
+        (tmp_path / f"set/c{number % 2}/{number}.tif").write_bytes(b"II*")
+    for name in ("a.AVIF", "notes.txt"):
+        (tmp_path / "set/c0" / name).write_bytes(b"?")
+    (tmp_path / "set/c0/.DS_Store").write_bytes(b"?")
+    messages, images = said(tmp_path / "set")
+    assert len(images) == 6
+    (message,) = messages
+    assert "Left out 8 files" in message and "6 .tif, 1 .avif, 1 .txt" in message
+
+
+@pytest.mark.parametrize("other", ["x.tif", "x.avif", None])
+def test_a_class_without_an_image_is_refused(tmp_path: Path, other: str | None) -> None:
+    write(tmp_path / "set/ant/a.png", 1)
+    (tmp_path / "set/bee").mkdir()
+    if other:
+        (tmp_path / "set/bee" / other).write_bytes(b"?")
+    with pytest.raises(InputError, match=r"of each class\. Received: none of 'bee'.*Convert its files") as caught:
+        load_dataset(str(tmp_path / "set"), "all")
+    assert other is None or f"1 {Path(other).suffix}" in str(caught.value)
+
+
+def test_sizes_are_made_one_by_covering_and_cropping(tmp_path: Path) -> None:
+    wide = np.zeros((8, 24, 3), np.uint8)
+    wide[:, 8:16] = 200  # The square in the middle.
+    tall = wide.transpose(1, 0, 2)
+    for name, image in (("wide", wide), ("tall", tall), ("small", np.full((2, 2, 3), 200, np.uint8))):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        (tmp_path / "set" / name / "a.png").write_bytes(tf.io.encode_png(image).numpy())
+    with pytest.raises(InputError, match=r"one size.*Give --size, or size=, such as"):
+        load_dataset(str(tmp_path / "set"), "all")
+    messages, images = said(tmp_path / "set", size="8")
+    assert messages == ["Images were resized to cover 8x8 pixels, and cropped at the centre."]
+    assert images.dtype == np.uint8 and (images == 200).all()
+    assert said(tmp_path / "set", size="6x10")[1].shape == (3, 6, 10, 3)
+    assert (said(tmp_path / "set", size="4")[1][:, 1:3, 1:3] == 200).all()
+
+
+def test_large_images_are_averaged_not_sampled(tmp_path: Path) -> None:
+    """White, but for the middle of each 8x8 block, which is all that a picture would show that isn't smoothed."""
+    block = np.full((8, 8, 3), 255, np.uint8)
+    block[3:5, 3:5] = 0
+    (tmp_path / "set/a").mkdir(parents=True)
+    (tmp_path / "set/a/a.png").write_bytes(tf.io.encode_png(np.tile(block, (4, 4, 1))).numpy())
+    assert said(tmp_path / "set", size="4")[1].min() > 128
+
+
+@pytest.mark.parametrize("size", ["0", "x", "8x", "3 2", "-4", "8x8x3"])
+def test_sizes_that_are_none(tmp_path: Path, size: str) -> None:
+    write(tmp_path / "set/a/a.png", 1)
+    with pytest.raises(InputError, match="Expected a size in pixels, N or HEIGHTxWIDTH"):
+        load_dataset(str(tmp_path / "set"), "all", size=size)
+    with pytest.raises(InputError, match="--size with a folder of images only"):
+        load_dataset("shapes", "test[:5]", size=size)
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "Validation"])
+def test_parts_are_found(tmp_path: Path, name: str) -> None:
+    for number in range(4):
+        write(tmp_path / f"set/Train/{'abcd'[number]}/1.png", number)
+    write(tmp_path / f"set/{name}/b/1.png", 9)
+    write(tmp_path / "set/test/d/1.png", 8)
+    folder = str(tmp_path / "set")
+    train, kept, test = (load_dataset(folder, part) for part in ("train", "validation", None))
+    assert train.class_names == kept.class_names == test.class_names == ("a", "b", "c", "d")
+    assert sorted(zip(train.y.tolist(), train.images[:, 0, 0, 0].tolist(), strict=True)) == [(n, n) for n in range(4)]
+    assert (kept.y.tolist(), kept.images[0, 0, 0, 0]) == ([1], 9)
+    assert (test.split, test.y.tolist(), test.images[0, 0, 0, 0]) == ("test", [3], 8)
+    with pytest.raises(InputError, match=r"a split that exists \(test, train, validation\)"):
+        load_dataset(folder, "all")
+
+
+def test_classes_may_be_called_train_and_test(tmp_path: Path) -> None:
+    write(tmp_path / "set/train/1.png", 1)
+    write(tmp_path / "set/test/1.png", 2)
+    assert load_dataset(str(tmp_path / "set"), "all").class_names == ("test", "train")
+
+
+@pytest.mark.parametrize("above", ["archive", "archive/set", "archive/set/images"])
+def test_folders_around_the_classes_are_gone_through(tmp_path: Path, above: str) -> None:
+    for label in "ab":
+        write(tmp_path / "set" / above / label / "deep/er/1.png", 3)
+    (tmp_path / "set/__MACOSX").mkdir()
+    assert load_dataset(str(tmp_path / "set"), "all").class_names == ("a", "b")
+
+
+def test_a_single_class_stays_one(tmp_path: Path) -> None:
+    write(tmp_path / "set/only/1.png", 3)
+    assert load_dataset(str(tmp_path / "set"), "all").class_names == ("only",)
+
+
+def test_the_layout_of_tiny_imagenet(tmp_path: Path) -> None:
+    root = tmp_path / "tiny-imagenet-200"
+    for number, label in enumerate(("n01", "n02", "n03")):
+        write(root / f"train/{label}/images/{label}_0.JPEG", number)
+        (root / f"train/{label}/{label}_boxes.txt").write_text("n01_0.JPEG\t0\t0\t4\t5\n")
+        write(root / f"val/images/val_{number}.JPEG", 10 + number)
+        write(root / f"test/images/test_{number}.JPEG", 20 + number)
+    notes = "".join(f"val_{number}.JPEG\tn0{3 - number}\t0\t0\t4\t5\n" for number in range(3))
+    (root / "val/val_annotations.txt").write_text(notes)
+    for folder in (root, tmp_path):
+        kept = load_dataset(str(folder), None)
+        assert (kept.split, kept.class_names) == ("validation", ("n01", "n02", "n03"))
+        found = dict(zip(kept.images[:, 0, 0, 0].tolist(), kept.y.tolist(), strict=True))
+        assert found == {10: 2, 11: 1, 12: 0}
+        assert len(load_dataset(str(folder), "train")) == 3
+        with pytest.raises(InputError, match="a split that exists"):  # Images without labels.
+            load_dataset(str(folder), "test")
+
+
+def test_grey_files_for_a_model_of_one_channel_and_odd_sizes_on_the_command_line(tmp_path: Path) -> None:
+    for number in range(10):
+        write(tmp_path / f"set/{number % 2}/{number}.png", 25 * number, (6 + number, 8), channels=1)
+    keras.utils.set_random_seed(0)
+    layers = [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(2)]
+    model = keras.Sequential(layers, name="grey")
+    model.save(tmp_path / "grey.keras")
+    words = ["attack", "--model", tmp_path / "grey.keras", "--data", tmp_path / "set", "--attack", "fgsm"]
+    words += ["--runs-dir", tmp_path / "runs", "--name", "g"]
+    assert "--size" in call(*words).message
+    done = call(*words, "--size", "8")
+    assert done.status == 0 and "resized to cover 8x8" in done.out + done.err, done.err
+    result = json.loads((tmp_path / "runs/g/result.json").read_text())
+    x = np.stack([np.full((8, 8, 1), 25 * number / 255, np.float32) for number in range(10)])
+    right = (model.predict(x, verbose=0).argmax(axis=1) == np.arange(10) % 2).mean()
+    assert (result["data"]["examples"], result["clean_accuracy"]) == (10, right)
