@@ -179,7 +179,8 @@ def test_an_attack_reports_its_course(models_dir: Path, tmp_path: Path) -> None:
         assert after.gradients >= before.gradients and after.survivors <= before.survivors
     (ended,) = [event for event in log if isinstance(event, AttackFinished)]
     assert result["attacks"] == [{key: value for key, value in as_dict(ended).items() if key in ENTRY}]
-    computed, audited, last = [event for event in log if isinstance(event, Log)]
+    named, computed, audited, last = [event for event in log if isinstance(event, Log)]
+    assert named.message == "Data: shapes, as none were named."
     assert "float32" in computed.message or "bfloat16" in computed.message
     assert audited.message.startswith("Audit: ")
     assert "Robust accuracy under PGD" in last.message
