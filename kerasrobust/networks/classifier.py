@@ -244,7 +244,12 @@ def _of_any_size(arguments: tuple[tf.Tensor, ...]) -> tuple[Any, ...]:
 def _of_arrays(function: Callable[[np.ndarray], Any], adapter: Adapter, width: int) -> Forward:
     """Returns a NumPy function as one operation on tensors."""
     run = on_arrays(function, adapter)
-    return lambda x: tf.ensure_shape(tf.numpy_function(run, [x], tf.float32), (x.shape[0], width))
+
+    def rows(images: np.ndarray) -> np.ndarray:
+        outputs = run(images)
+        return outputs[:, None] if outputs.ndim == 1 else outputs
+
+    return lambda x: tf.ensure_shape(tf.numpy_function(rows, [x], tf.float32), (x.shape[0], width))
 
 
 def has_gradient(classifier: Classifier, images: np.ndarray | None = None) -> bool:

@@ -196,15 +196,14 @@ def is_compiled(model: Any) -> bool:
 
 
 def on_arrays(function: Callable[[np.ndarray], Any], adapter: Adapter) -> Callable[[np.ndarray], np.ndarray]:
-    """Returns a NumPy function of images (N, H, W, C) in [0, 1] that gives float32 (N, K).
+    """Returns a NumPy function of images (N, H, W, C) in [0, 1] that gives float32 (N, K) or (N,).
 
     The function within gets arrays of its own, as some scale their argument in place.
     """
 
     def run(images: np.ndarray) -> np.ndarray:
         given = adapter(tf.constant(images)).numpy().astype(adapter.dtype or np.float32)
-        outputs = np.asarray(function(given), np.float32)
-        return outputs[:, None] if outputs.ndim == 1 else outputs
+        return np.asarray(function(given), np.float32)
 
     return run
 
