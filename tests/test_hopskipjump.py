@@ -121,7 +121,7 @@ def test_queries_told_are_those_that_a_network_sees(norm: Any, eot: int, small: 
         return small(tf.ensure_shape(tf.numpy_function(count, [x], tf.float32), x.shape))
 
     y = labels_of(small, X, 0)
-    network = as_classifier(counted, image_shape=SHAPE)
+    network = as_classifier(counted, image_shape=SHAPE, input_range=(0, 1), colors="rgb")
     seen[0] = 0
     told: list[Step] = []
     attack = HopSkipJump(norm=norm, queries=150, initial_queries=20, eot=eot)

@@ -37,7 +37,7 @@ class Spy:
     def network(self, shape: tuple[int, ...] = SHAPE) -> Any:
         """Returns the classifier for images of a shape, whose graphs are used again."""
         if shape not in self.networks:
-            self.networks[shape] = as_classifier(self, image_shape=shape)
+            self.networks[shape] = as_classifier(self, image_shape=shape, input_range=(0, 1), colors="rgb")
         return self.networks[shape]
 
     def during(self, attack: Square, x: np.ndarray, y: np.ndarray, **settings: Any) -> tuple[Any, np.ndarray]:
