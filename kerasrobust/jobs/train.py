@@ -163,18 +163,18 @@ def make_network(config: TrainConfig, data: Dataset, emit: Emit | None = None) -
                 f"Expected a Keras model to train on from. Received: {config.model}, whose graph is fixed. "
                 "Give the .keras file it was made from, with --code FILE.py if that needs code."
             )
-        some = data[:SOME]
         classifier = classifier_of(loaded, image_shape=data.images.shape[1:])
-        classifier = understood(classifier, *check_images(classifier, some.x, some.y))
-        if emit is not None and classifier.notes:
-            emit(Log(level="info", message=" ".join(classifier.notes)))
-        network = adapted(trainable(loaded), classifier.adapter, data.images.shape[1:])
-        known = classifier_of(network, image_shape=data.images.shape[1:]).classes
+        known = classifier.classes
         if data.classes > known:
             raise InputError(
                 f"Expected a model of at least {data.classes} classes, as many as {data.name!r} has. "
                 f"Received: {config.model} with {known}. Choose the data that the model was trained on."
             )
+        some = data[:SOME]
+        classifier = understood(classifier, *check_images(classifier, some.x, some.y))
+        if emit is not None and classifier.notes:
+            emit(Log(level="info", message=" ".join(classifier.notes)))
+        network = adapted(trainable(loaded), classifier.adapter, data.images.shape[1:])
         if emit is not None and data.classes < known:
             emit(Log(level="info", message=f"The data have {data.classes} of the model's {known} classes."))
     else:

@@ -103,7 +103,7 @@ async def test_every_field_can_be_reached_by_the_tabulator(tmp_path: Path) -> No
         await pilot.press("ctrl+o")
         await pilot.pause()
         reached = set()
-        for _ in range(len(app.screen.query(FieldRow)) + 7):
+        for _ in range(len(app.screen.query(FieldRow)) + 8):
             for node in app.focused.ancestors_with_self if app.focused else []:
                 if isinstance(node, FieldRow):
                     reached.add(node.item.name)
@@ -183,7 +183,8 @@ async def test_filled_in_from_a_config(tmp_path: Path) -> None:
     async with opened(tmp_path, config) as (app, pilot):
         assert row(app, "attack").text == "deepfool" and row(app, "step_size").text == ""
         # Settings that all commands share are shown where they aren't the usual ones.
-        assert not app.screen.query_one(Collapsible).collapsed
+        assert not app.screen.query_one("#group-common", Collapsible).collapsed
+        assert app.screen.query_one("#group-model", Collapsible).collapsed
         await pilot.press("ctrl+s")
         assert app.started[0].seed == 4 and command_of(app) == (
             f"python -m kerasrobust.run attack --seed 4 --batch-size 32 --runs-dir {tmp_path}/runs "

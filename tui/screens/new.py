@@ -108,14 +108,15 @@ class NewRunScreen(MainScreen):
                 return []
             touched = any(texts[item.name] != item.default for item in items)
             names = ", ".join(item.label for item in items)
-            return [Collapsible(*rows[group], title=f"{title}: {names}", collapsed=not (touched or wide))]
+            closed = not (touched or wide)
+            return [Collapsible(*rows[group], title=f"{title}: {names}", collapsed=closed, id=f"group-{group}")]
 
         place = self.query_one("#form", VerticalScroll)
         await place.remove_children()
         await place.mount(
             Label(f"Settings of {self._draft.kind.kind}", classes="heading"),
             *rows["own"],
-            *folded("model", "How the model takes images", wide=False),
+            *folded("model", "How the model takes images", wide=self.app.size.width >= DETAILS),
             *folded("common", "More", wide=self.app.size.width >= DETAILS),
             Label("Output", classes="heading"),
             *rows["output"],
@@ -221,9 +222,11 @@ class NewRunScreen(MainScreen):
         self._fill()
 
     def action_more(self) -> None:
-        more = self.query_one(Collapsible)
-        more.collapsed = not more.collapsed
-        target = more.query_one("CollapsibleTitle") if more.collapsed else more.query(FieldRow).first().editor
+        folds = list(self.query(Collapsible))
+        closed = not any(fold.collapsed for fold in folds)
+        for fold in folds:
+            fold.collapsed = closed
+        target = folds[0].query_one("CollapsibleTitle") if closed else folds[0].query(FieldRow).first().editor
         self.call_after_refresh(target.focus)
 
     def action_copy_command(self) -> None:
