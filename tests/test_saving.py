@@ -265,7 +265,7 @@ class Module(tf.Module):
     def integers(self, x: tf.Tensor) -> tf.Tensor:
         return self.scale * tf.cast(x[:, 0, 0], tf.float32)
 
-    @tf.function(input_signature=[tf.TensorSpec((None, 16), tf.float32)])
+    @tf.function(input_signature=[tf.TensorSpec((None, 15), tf.float32)])
     def vectors(self, x: tf.Tensor) -> tf.Tensor:
         return self.scale * x
 
@@ -299,7 +299,7 @@ def test_signature_that_takes_images_is_chosen(tmp_path: Path) -> None:
     [
         ("ambiguous", "one output"),
         ("encoded", "string"),
-        ("vectors", "batch of images"),
+        ("vectors", "model of images"),
         (None, "signature"),
     ],
 )
