@@ -470,7 +470,7 @@ Y = np.zeros(40, np.int64)
     [
         ({"x": MIDDLE * 255}, "0, 1"),
         ({"x": np.where(MIDDLE > 0.6, np.nan, MIDDLE)}, "NaN"),
-        ({"x": (MIDDLE * 255).astype(np.int32) - 9}, "int32"),
+        ({"x": (MIDDLE * 999).astype(np.int32)}, "int32"),
         ({"x": MIDDLE[:, :4]}, "8x8x3"),
         ({"x": MIDDLE[:0], "y": Y[:0]}, "at least one"),
         ({"y": Y[:-1]}, "labels"),
