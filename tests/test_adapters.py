@@ -80,6 +80,12 @@ def test_rows_of_numbers() -> None:
     np.testing.assert_allclose(as_classifier(model, image_shape=SHAPE).run(X), model(X.reshape(12, -1)), rtol=1e-5)
 
 
+def test_rows_of_numbers_with_the_channels_first() -> None:
+    model = keras.Sequential([keras.Input((192,)), L.Dense(4)])
+    classifier = as_classifier(model, image_shape=SHAPE, channels="first")
+    np.testing.assert_allclose(classifier.run(X), model(X.transpose(0, 3, 1, 2).reshape(12, -1)), rtol=1e-5)
+
+
 def channels_first() -> keras.Model:
     seen = keras.Input((3, 8, 8))
     hidden = L.Conv2D(4, 3, activation="relu", data_format="channels_first")(seen)

@@ -138,3 +138,22 @@ def test_our_networks_are_asked_nothing() -> None:
     x, y = load_data("shapes", "test[:20]")
     classifier = as_classifier(build_model("lenet"))
     assert understood(classifier, x, y) is classifier
+
+
+def test_what_was_said_of_the_range_alone_is_kept(data: Data, network: keras.Model) -> None:
+    x, y = data
+    model = taking(network, "0,255", "rgb")
+    said = as_classifier(model, input_range="0,255")
+    assert understood(said, x, y) is said
+    found = understood(as_classifier(taking(network, "0,255", "bgr"), input_range="0,255"), x, y)
+    assert found.conventions.colors == "bgr" and " 0.0 %" not in " ".join(found.notes)
+
+
+def test_the_range_of_caffe_is_one_of_bgr(data: Data, network: keras.Model) -> None:
+    x, y = data
+    seen = keras.Input((8, 8, 3))
+    mean = np.float32([103.939, 116.779, 123.68])
+    said = as_classifier(keras.Model(seen, network(((seen + mean) / 255)[..., ::-1])), input_range="caffe")
+    found = understood(said, x, y)
+    np.testing.assert_allclose(found.run(x[:9]), network(x[:9]), rtol=1e-3, atol=1e-3)
+    assert found.adapter.bgr

@@ -126,6 +126,21 @@ def test_several_labels_count_each_by_itself(activation: str | None) -> None:
     assert np.isfinite(model.train_on_batch(X, y)).all()
 
 
+def test_one_sigmoid_for_each_class_takes_class_indices() -> None:
+    """As a model of Keras' binary cross-entropy on one-hot labels has them: the largest one is the answer."""
+    network = linear(3, "sigmoid", KERNEL, BIAS)
+    y = np.asarray(network(X)).argmax(axis=1)
+    y[:5] = (y[:5] + 1) % 3
+    model = AdversarialModel(network, objective=PGD(epsilon=0.0, steps=1), precision="float32")
+    model.compile("sgd")
+    found = model.evaluate(X, y, verbose=0, return_dict=True)
+    assert found["accuracy"] == pytest.approx(1 - 5 / len(X)) == found["robust_accuracy"]
+    logits = FLAT @ KERNEL + BIAS
+    expected = (np.logaddexp(0, logits) - logits * np.eye(3)[y]).mean()
+    assert found["loss"] == pytest.approx(expected, rel=1e-4)
+    assert np.isfinite(model.train_on_batch(X, y)).all()
+
+
 @pytest.mark.parametrize("kind", ["layer", "activation", "operation"])
 def test_a_sure_softmax_is_attacked_through_its_logits(kind: str) -> None:
     """Its probabilities round to 1, and their gradients to 0."""

@@ -174,6 +174,11 @@ def _make(model: Any, image_shape: Sequence[int | None] | None, said: Convention
     else:
         name = str(getattr(model, "name", None) or getattr(model, "__name__", None) or type(model).__name__)
         own = getattr(model, "image_shape", None) or (None, None, None)
+        # What a file's own reader does isn't done twice.
+        if getattr(model, "transposes", False):
+            said = dataclasses.replace(said, channels="last")
+        if getattr(model, "scales", False) and said.input_range == "0,255":
+            said = dataclasses.replace(said, input_range="0,1")
         shape, adapter = layout_of(tuple(own), name, said, image_shape, said.channels == "first")
         if said.dtype is not None:
             adapter = dataclasses.replace(adapter, dtype=said.dtype)

@@ -48,6 +48,8 @@ class CrossEntropy(keras.losses.Loss):
     def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
         logits = not hasattr(y_pred, "_keras_logits")
         if self.binary or y_pred.shape[-1] == 1:
+            if y_pred.shape[-1] > 1 and not is_one_hot(y_true):  # Class indices, one sigmoid for each class.
+                y_true = tf.one_hot(tf.cast(tf.reshape(y_true, [-1]), tf.int32), y_pred.shape[-1])
             y_true = tf.reshape(y_true, tf.shape(y_pred))
             return keras.losses.binary_crossentropy(y_true, y_pred, from_logits=logits)
         if is_one_hot(y_true):
@@ -77,30 +79,34 @@ class Reading:
         if not self.probabilities:
             return outputs
         found = tf.math.log(tf.maximum(outputs, _SMALLEST))
-        return found - tf.math.log(tf.maximum(1.0 - outputs, _SMALLEST)) if self._is_binary(outputs) else found
+        return (
+            found - tf.math.log(tf.maximum(1.0 - outputs, _SMALLEST))
+            if self.binary or outputs.shape[-1] == 1
+            else found
+        )
 
     def loss(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         """Returns the cross-entropy of each example, float32 (N,): with labels of their own, the sum over them."""
-        if self._is_binary(logits):
+        if self._is_binary(logits, y):
             own = tf.nn.sigmoid_cross_entropy_with_logits(labels=_as(logits, y), logits=logits)
             return tf.reduce_sum(own, axis=1)
         return losses.cross_entropy(logits, classes_of(y))
 
     def margin(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         """Returns the margin of each example, float32 (N,): below 0 where a class, or any label, is wrong."""
-        if self._is_binary(logits):
+        if self._is_binary(logits, y):
             return tf.reduce_min((2.0 * _as(logits, y) - 1.0) * logits, axis=1)
         return losses.margin(logits, classes_of(y))
 
     def right(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         """Returns 1.0 where the largest logit is the label's, else 0.0: (N,), or of each label (N, L)."""
-        if self._is_binary(logits):
+        if self._is_binary(logits, y):
             return tf.cast(tf.equal(logits > 0, _as(logits, y) > 0.5), tf.float32)
         # Not `==`: its result has no known rank where the two lengths aren't known to be equal.
         return tf.cast(tf.equal(tf.argmax(logits, axis=1), classes_of(y)), tf.float32)
 
-    def _is_binary(self, outputs: tf.Tensor) -> bool:
-        return self.binary or outputs.shape[-1] == 1
+    def _is_binary(self, outputs: tf.Tensor, y: tf.Tensor) -> bool:
+        return outputs.shape[-1] == 1 or (self.binary and is_one_hot(y))
 
 
 def reading_of(loss: Any) -> Reading:

@@ -20,13 +20,21 @@ def at_chance(case: Case) -> list[Finding]:
     right = float(case.found.clean.correct_rate.sum())
     if len(y) < LEAST or wilson(right, len(y))[0] > 1 / classes:
         return []
+    share, guessed = right / len(y), percent(1 / classes)
+    if share > 1 / classes and len(np.unique(said)) > 1:
+        message = (
+            f"{len(y)} unchanged images don't show that the model is right more often ({percent(share)}) than by "
+            f"guessing among {classes} classes ({guessed}). Take more images."
+        )
+        return finding("at-chance", message, accuracy=share, chance=1 / classes)
     return finding(
         "at-chance",
-        f"The model is right on {percent(right / len(y))} of {len(y)} unchanged images, no more than by guessing among "
-        f"{classes} classes ({percent(1 / classes)}): a robust accuracy says nothing then. {_better(case, said)}",
+        f"The model is right on {percent(share)} of {len(y)} unchanged images, no more than by guessing among "
+        f"{classes} classes ({guessed}): a robust accuracy says nothing then. {_better(case, said)}",
         "error",
-        accuracy=right / len(y), chance=1 / classes,
-    )  # fmt: skip
+        accuracy=share,
+        chance=1 / classes,
+    )
 
 
 def _better(case: Case, said: np.ndarray) -> str:

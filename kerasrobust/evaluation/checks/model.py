@@ -35,6 +35,7 @@ def input_conventions(case: Case) -> list[Finding]:
     """Whether the model does much better on the same images in another range or layout than those that were said."""
     x, y = case.x[:FORWARD_IMAGES], case.y[:FORWARD_IMAGES]
     adapter = case.classifier.adapter
+    x = x[..., :3] if adapter.channels == 3 else x
     others: dict[str, dict[str, np.ndarray]] = {"input-range": {}, "input-layout": {}}
     if case.classifier.conventions.fixed and adapter.dtype is None:
         for (name, order), other in candidates(x.shape[-1]).items():

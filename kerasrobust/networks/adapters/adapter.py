@@ -71,8 +71,8 @@ class Conventions:
 
     @property
     def fixed(self) -> bool:
-        """Whether nothing is left that images with labels could show."""
-        return self.input_range != "auto" and self.colors != "auto"
+        """Whether nothing is left that images with labels could show; Caffe's range is one of BGR."""
+        return self.input_range == "caffe" or (self.input_range != "auto" and self.colors != "auto")
 
     def over(self, before: Conventions) -> Conventions:
         """Returns these, and where they say nothing what was said before."""

@@ -144,7 +144,7 @@ def layout_of(
     if len(shape) == 1 and shape[0] is not None:
         whole = _unflattened(shape[0], stated)
         if whole is not None:
-            return whole, Adapter(shape=shape, channels=whole[2], side=_side(whole, said))
+            return whole, Adapter(shape=shape, first=first, channels=whole[2], side=_side(whole, said))
     raise InputError(
         f"Expected a model of images (N, height, width, channels). Received: {name!r} with inputs of shape "
         f"{(None, *shape)}. Attacks here are for images; put a Reshape from their shape in front of it."
@@ -194,6 +194,8 @@ def adapted(model: keras.Model, adapter: Adapter, shape: tuple[int, ...]) -> ker
     hidden = seen = keras.Input(shape)
     if (adapter.channels, shape[2]) == (3, 1):
         hidden = keras.layers.Concatenate()([hidden] * 3)
+    elif (adapter.channels, shape[2]) == (3, 4):
+        hidden = hidden[..., :3]
     elif (adapter.channels, shape[2]) == (1, 3):
         hidden = keras.layers.Conv2D(1, 1, use_bias=False, trainable=False, name="grey")(hidden)
     if side is not None:

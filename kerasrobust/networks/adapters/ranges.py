@@ -52,7 +52,7 @@ class Choice:
     Attributes:
         best: range and order of colours that fit best.
         rivals: those that fit as well, as far as these images can tell.
-        accuracy: the share of images that are right with `best`, and with [0, 1] and RGB.
+        accuracy: the share of images that are right with `best`, and without a conversion.
         clear: whether more images would hardly change it.
     """
 
@@ -62,10 +62,15 @@ class Choice:
     clear: bool = True
 
 
-def choice_of(logits: dict[tuple[str, str], np.ndarray], y: np.ndarray, default: tuple[str, str] = _PLAIN) -> Choice:
+def choice_of(
+    logits: dict[tuple[str, str], np.ndarray],
+    y: np.ndarray,
+    default: tuple[str, str] = _PLAIN,
+    plain: tuple[str, str] = _PLAIN,
+) -> Choice:
     """Returns which conversion fits best, from the logits (N, K) of each, finite, and labels (N,).
 
-    Between equals the default comes first, and RGB before BGR.
+    Between equals the default comes first, and RGB before BGR. The second accuracy is that of `plain`.
     """
     if not logits:
         return Choice(default)
@@ -91,7 +96,7 @@ def choice_of(logits: dict[tuple[str, str], np.ndarray], y: np.ndarray, default:
         clear = all(name[0] == best[0] for name in near)
     if (best[0], "rgb") in near:
         best = best[0], "rgb"
-    right = [float((logits[name].argmax(axis=1) == y).mean()) if name in logits else 0.0 for name in (best, _PLAIN)]
+    right = [float((logits[name].argmax(axis=1) == y).mean()) if name in logits else 0.0 for name in (best, plain)]
     return Choice(best, tuple(name for name in near if name[0] != best[0]), (right[0], right[1]), clear)
 
 
@@ -163,23 +168,27 @@ def understood(classifier: Classifier, x: np.ndarray, y: np.ndarray) -> Classifi
     # Noise that can't be switched off is drowned by large pixels, so that any range may look better.
     if not classifier.repeats:
         return classifier
-    shown = hint_of(classifier.network) if said.input_range == "auto" else ""
+    stated = said.input_range != "auto"
+    shown = "" if stated else hint_of(classifier.network)
     if shown == _PLAIN[0] and said.colors == "auto":  # As our own networks show it, which then cost nothing.
         return classifier
-    default = (shown or "0,1", "rgb")
+    default = (said.input_range if stated else shown or "0,1", "rgb")
+    plain = default if stated else _PLAIN
+    if classifier.adapter.channels == 3:
+        x = x[..., :3]
     tried = _tried(classifier, x.shape[-1])
     choice, seen = Choice(default), 0
     if len(x) >= classifier.classes:
         for count in dict.fromkeys(min(count, len(x)) for count in COUNTS):
             seen = count
-            choice = choice_of(_logits(classifier, tried, x[:count]), y[:count], default)
+            choice = choice_of(_logits(classifier, tried, x[:count]), y[:count], default, plain)
             if choice.clear:
                 break
     if _PLAIN in choice.rivals:
         classifier.notes = [*classifier.notes, _unclear(classifier.name, choice, seen)]
         _SETTLED.add(classifier)
         return classifier
-    if choice.best == _PLAIN:
+    if choice.best == plain:
         if seen >= COUNTS[0]:
             _SETTLED.add(classifier)
         return classifier
@@ -193,9 +202,10 @@ def understood(classifier: Classifier, x: np.ndarray, y: np.ndarray) -> Classifi
     input_range, colors = choice.best
     now = dataclasses.replace(said, input_range=input_range, colors=colors)
     found = classifier_with(classifier.model, now, image_shape=x.shape[1:])
-    better, plain = (f"{100 * share:.1f} %" for share in choice.accuracy)
-    if seen:
-        found.notes.append(f"Found out on {seen} images: {better} are right so, and {plain} in [0, 1] and RGB.")
+    better, before = (f"{100 * share:.1f} %" for share in choice.accuracy)
+    if any(choice.accuracy):
+        than = "RGB" if stated else "[0, 1] and RGB"
+        found.notes.append(f"Found out on {seen} images: {better} are right so, and {before} in {than}.")
     else:
         found.notes.append("Its first layer shows it.")
     return found

@@ -23,7 +23,12 @@ class ForeignNetwork:
         name: what reports call it.
         image_shape: height, width and channels; an entry is None where it takes any.
         notes: (code, message) pairs that belong into every result about it.
+        scales: whether it makes levels from 0 to 255 of the images by itself.
+        transposes: whether it puts the channels first by itself.
     """
+
+    scales = False
+    transposes = False
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)

@@ -60,8 +60,9 @@ class OnnxNetwork(ForeignNetwork):
         batch, *sides = (side if isinstance(side, int) and side > 0 else None for side in inputs[0].shape)
         self._batch = batch
         # PyTorch's exporter, where most of these files come from, puts the channels first.
-        self._first = sides[0] in _CHANNELS and sides[2] not in _CHANNELS
-        self.image_shape = (*sides[1:], sides[0]) if self._first else tuple(sides)
+        self.transposes = sides[0] in _CHANNELS and sides[2] not in _CHANNELS
+        self.scales = not np.issubdtype(self._dtype, np.floating)
+        self.image_shape = (*sides[1:], sides[0]) if self.transposes else tuple(sides)
         if note := few_values(self.name, self(random_images(self.image_shape))):
             self.notes.append(note)
 
@@ -74,7 +75,7 @@ class OnnxNetwork(ForeignNetwork):
         return np.concatenate([self._run(piece) for piece in filled])[: len(x)]
 
     def _run(self, x: np.ndarray) -> np.ndarray:
-        images = np.transpose(x, (0, 3, 1, 2)) if self._first else x
+        images = np.transpose(x, (0, 3, 1, 2)) if self.transposes else x
         images = images if np.issubdtype(self._dtype, np.floating) else np.round(255 * images)
         (found,) = self._session.run([self._output], {self._input: images.astype(self._dtype)})
         return np.asarray(found, np.float32)

@@ -97,6 +97,7 @@ class SavedModelNetwork(ForeignNetwork):
         self._batch = None if spec.shape.rank is None else spec.shape[0]
         self._dtype = spec.dtype
         self._levels = None if spec.dtype.is_floating else self._on_levels()
+        self.scales = self._levels is not None
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
         """Returns the outputs (N, classes) for float32 images of `image_shape` in [0, 1], (N, ...)."""
