@@ -149,6 +149,16 @@ def test_what_was_said_of_the_range_alone_is_kept(data: Data, network: keras.Mod
     assert found.conventions.colors == "bgr" and " 0.0 %" not in " ".join(found.notes)
 
 
+@pytest.mark.parametrize("input_range", ["0,1", "0,255"])
+def test_an_order_of_colours_that_was_said_is_kept(input_range: str, data: Data, network: keras.Model) -> None:
+    """The range is found out in that order, not in the other one."""
+    x, y = data
+    found = understood(as_classifier(taking(network, input_range, "bgr"), colors="bgr"), x, y)
+    assert found.conventions.colors == "bgr" and found.conventions.input_range in (input_range, "auto")
+    np.testing.assert_allclose(found.run(x[:9]), network(x[:9]), rtol=1e-3, atol=1e-3)
+    assert not any(" 0.0 %" in note for note in found.notes)
+
+
 def test_the_range_of_caffe_is_one_of_bgr(data: Data, network: keras.Model) -> None:
     x, y = data
     seen = keras.Input((8, 8, 3))

@@ -17,7 +17,15 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrobust.errors import InputError
-from kerasrobust.networks.adapters.adapter import Adapter, candidates, converted, range_words
+from kerasrobust.networks.adapters.adapter import (
+    Adapter,
+    Conventions,
+    applied,
+    candidates,
+    converted,
+    range_words,
+    undone,
+)
 from kerasrobust.networks.architectures import is_graph
 from kerasrobust.networks.classifier import Classifier
 from kerasrobust.networks.making import classifier_with
@@ -163,33 +171,24 @@ def understood(classifier: Classifier, x: np.ndarray, y: np.ndarray) -> Classifi
         '-1,1'
     """
     said = classifier.conventions
-    if said.fixed or classifier.adapter.dtype is not None or classifier in _SETTLED:
-        return classifier
     # Noise that can't be switched off is drowned by large pixels, so that any range may look better.
-    if not classifier.repeats:
+    if said.fixed or classifier.adapter.dtype is not None or classifier in _SETTLED or not classifier.repeats:
         return classifier
-    stated = said.input_range != "auto"
-    shown = "" if stated else hint_of(classifier.network)
+    plain = (
+        _PLAIN[0] if said.input_range == "auto" else said.input_range,
+        _PLAIN[1] if said.colors == "auto" else said.colors,
+    )
+    shown = hint_of(classifier.network) if said.input_range == "auto" else ""
     if shown == _PLAIN[0] and said.colors == "auto":  # As our own networks show it, which then cost nothing.
         return classifier
-    default = (said.input_range if stated else shown or "0,1", "rgb")
-    plain = default if stated else _PLAIN
     if classifier.adapter.channels == 3:
         x = x[..., :3]
-    tried = _tried(classifier, x.shape[-1])
-    choice, seen = Choice(default), 0
-    if len(x) >= classifier.classes:
-        for count in dict.fromkeys(min(count, len(x)) for count in COUNTS):
-            seen = count
-            choice = choice_of(_logits(classifier, tried, x[:count]), y[:count], default, plain)
-            if choice.clear:
-                break
-    if _PLAIN in choice.rivals:
+    default = (shown or plain[0], plain[1])
+    choice, seen = _looked(classifier, x, y, default, plain)
+    if plain in choice.rivals:
         classifier.notes = [*classifier.notes, _unclear(classifier.name, choice, seen)]
-        _SETTLED.add(classifier)
-        return classifier
-    if choice.best == plain:
-        if seen >= COUNTS[0]:
+    if choice.best == plain or plain in choice.rivals:
+        if choice.rivals or seen >= COUNTS[0]:
             _SETTLED.add(classifier)
         return classifier
     if choice.rivals:
@@ -204,11 +203,25 @@ def understood(classifier: Classifier, x: np.ndarray, y: np.ndarray) -> Classifi
     found = classifier_with(classifier.model, now, image_shape=x.shape[1:])
     better, before = (f"{100 * share:.1f} %" for share in choice.accuracy)
     if any(choice.accuracy):
-        than = "RGB" if stated else "[0, 1] and RGB"
+        than = f"{range_words(plain[0])} and {plain[1].upper()}"
         found.notes.append(f"Found out on {seen} images: {better} are right so, and {before} in {than}.")
     else:
         found.notes.append("Its first layer shows it.")
     return found
+
+
+def _looked(
+    classifier: Classifier, x: np.ndarray, y: np.ndarray, default: tuple[str, str], plain: tuple[str, str]
+) -> tuple[Choice, int]:
+    """Returns what the images show, and how many of them were looked at: more, the longer it stays open."""
+    choice, seen = Choice(default), 0
+    if len(x) >= classifier.classes:
+        tried = _tried(classifier.conventions, x.shape[-1])
+        for seen in dict.fromkeys(min(count, len(x)) for count in COUNTS):
+            choice = choice_of(_logits(classifier, tried, x[:seen]), y[:seen], default, plain)
+            if choice.clear:
+                break
+    return choice, seen
 
 
 def _unclear(name: str, choice: Choice, seen: int) -> str:
@@ -219,17 +232,14 @@ def _unclear(name: str, choice: Choice, seen: int) -> str:
     )
 
 
-def _tried(classifier: Classifier, channels: int) -> dict[tuple[str, str], Adapter]:
-    """Returns what is done to images in place of what is unknown of a model."""
-    said = classifier.conventions
-    found = {
-        name: adapter
-        for name, adapter in candidates(channels).items()
-        if said.input_range in ("auto", name[0]) and said.colors in ("auto", name[1])
-    }
-    if said.input_range != "auto":  # The classifier's own adapter does that part.
-        return {(said.input_range, order): Adapter(bgr=order == "bgr") for order in ("rgb", "bgr")}
-    return found
+def _tried(said: Conventions, channels: int) -> dict[tuple[str, str], Adapter]:
+    """Returns the conversions that what is said of a model leaves open."""
+    if said.input_range != "auto":
+        orders = ("rgb", "bgr") if channels == 3 else ("rgb",)
+        return {
+            (said.input_range, order): applied(Adapter(), dataclasses.replace(said, colors=order)) for order in orders
+        }
+    return {name: found for name, found in candidates(channels).items() if said.colors in ("auto", name[1])}
 
 
 def _logits(
@@ -238,7 +248,8 @@ def _logits(
     """Returns the logits of each conversion that a model takes."""
     found = {}
     for name, adapter in tried.items():
-        changed = converted(adapter, x)
+        # What the classifier's own adapter makes this conversion of.
+        changed = undone(classifier.adapter, converted(adapter, x))
         try:
             # Without its noise, which large pixels would drown. Not by a graph, which would keep that.
             with noise_off():
