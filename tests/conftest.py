@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,6 +13,8 @@ import pytest
 from keras import layers as L
 
 from kerasrobust.networks.architectures import build_model
+from kerasrobust.networks.classifier import Classifier
+from kerasrobust.networks.images import check_fits, read_images
 from kerasrobust.networks.noise import noise_off
 from kerasrobust.networks.randomizing import randomize
 from kerasrobust.twins import precision
@@ -59,6 +62,13 @@ def linear_model(kernel: np.ndarray, bias: np.ndarray, *between: L.Layer) -> ker
 def images(count: int, seed: int = 0) -> np.ndarray:
     """Returns images of middling brightness, so that no small perturbation meets the box [0, 1]."""
     return np.random.default_rng(seed).uniform(0.35, 0.65, (count, *SHAPE)).astype(np.float32)
+
+
+def check_images(classifier: Classifier, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Returns images and labels as every public call reads them, held to a model."""
+    x, y = read_images(x, y)
+    check_fits(classifier, x.shape[1:], y)
+    return x, y
 
 
 FASTEST = precision._fastest

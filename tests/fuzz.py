@@ -272,7 +272,6 @@ def held(recipe: Recipe) -> str:
     assert worst.min() >= 0 and worst.max() <= 1, "outside [0, 1]"
     gaps = (worst - x).reshape(COUNT, -1)
     sizes = abs(gaps).max(axis=1) if recipe.norm == "linf" else np.sqrt((gaps**2).sum(axis=1))
-    counted = evaluation.per_example < 0.5
     if recipe.attack not in ("deepfool", "fab"):
         assert (sizes <= recipe.epsilon * (1 + 1e-4) + 1e-6).all(), f"distance {sizes.max()}"
     if noisy:
@@ -289,12 +288,10 @@ def held(recipe: Recipe) -> str:
             assert abs(mine - right.sum()) <= close.sum(), f"{what}: {mine} of {COUNT} right, predict {right.sum()}"
         else:
             within = sizes <= recipe.epsilon * (1 + 1e-4) + 1e-6
-            expected = right | ~within
             wrong = (rates > 0.5) != np.where(within, right, answers(predicted(x, said))[0] == y)
             assert not (wrong & ~close & within).any(), (
                 f"{what}: {int((wrong & ~close).sum())} of {COUNT} differ from predict"
             )
-            del expected, counted
     return "equal"
 
 

@@ -76,7 +76,7 @@ MUTATIONS = (
     Mutation("verdict-from-a-stale-graph", "kerasrobust/networks/classifier.py", "test_changes.py",
              "if apart(self(*few).numpy(), kept(*few).numpy()) <= ROUNDING:", "if kept:"),
     Mutation("softmax-through-its-probabilities", "kerasrobust/networks/logits.py", "test_classifier.py",
-             "if not nested and (activation is None or _is_quantized(last)):", "if not nested:"),
+             "if not nested and (activation is None or quantization(last) is not None):", "if not nested:"),
     Mutation("stale-twin", "kerasrobust/twins/precision.py",
              "test_attacks.py::test_bfloat16_follows_weights_that_change",
              "    made[precision].refresh()\n", "    made[precision].refresh.traces or made[precision].refresh()\n"),

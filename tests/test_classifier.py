@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import check_images
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import layers as L
@@ -20,7 +21,6 @@ from kerasrobust.attacks.verdict import predict
 from kerasrobust.errors import InputError
 from kerasrobust.networks.classifier import MANY, Classifier, has_gradient
 from kerasrobust.networks.cloning import with_precision
-from kerasrobust.networks.images import check_images
 from kerasrobust.networks.making import as_classifier, classifier_of
 from kerasrobust.networks.noise import RandomDropout
 

@@ -9,14 +9,14 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import images, linear_model
+from conftest import check_images, images, linear_model
 
 import kerasrobust as kr
 from kerasrobust.attacks import FGSM
 from kerasrobust.data.dataset import Dataset
 from kerasrobust.errors import InputError
 from kerasrobust.networks import images as module
-from kerasrobust.networks.images import check_images, collected, read_images
+from kerasrobust.networks.images import collected, read_images
 
 COUNT = 12
 PIXELS = np.random.default_rng(0).integers(0, 256, (COUNT, 8, 8, 3), dtype=np.uint8)

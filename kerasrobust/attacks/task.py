@@ -14,7 +14,7 @@ from kerasrobust.attacks.verdict import Verdict, check_sizes, judge, judge_again
 from kerasrobust.events import Emit
 from kerasrobust.networks.adapters.ranges import understood
 from kerasrobust.networks.classifier import Classifier
-from kerasrobust.networks.images import check_images, read_images
+from kerasrobust.networks.images import check_fits, read_images
 from kerasrobust.networks.making import classifier_of
 
 PASSES = 20
@@ -75,7 +75,7 @@ class Task:
         x, y = read_images(x, y)
         # A plain callable has no known input shape: take that of the images.
         classifier = classifier_of(model, image_shape=x.shape[1:])
-        x, y = check_images(classifier, x, y)
+        check_fits(classifier, x.shape[1:], y)
         classifier = understood(classifier, x, y)
         check_sizes(batch_size, passes)
         return Task(

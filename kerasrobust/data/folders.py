@@ -136,9 +136,8 @@ def _found(root: Path) -> tuple[Found, set[str]]:
         if [entry.name.lower() for entry in inside] != ["images"]:
             found[part] = [(file, below.name) for below in inside for file in _files(below)]
             names |= {below.name for below in inside}
-        elif (
-            notes
-        ):  # As in Tiny-ImageNet: a line for each file, its name and its class. Without, nothing can be judged.
+        elif notes:
+            # As in Tiny-ImageNet: a line for each file, its name and its class. Without, nothing can be judged.
             lines = [line.split() for line in notes[0].read_text(encoding="utf-8").splitlines()]
             known = {words[0]: words[1] for words in lines if len(words) > 1}
             found[part] = [(file, known[file.name]) for file in _files(inside[0]) if file.name in known]

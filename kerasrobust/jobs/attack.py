@@ -11,9 +11,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from kerasrobust.attacks import ATTACKS, PGD, Attack, AttackResult, make_attack
-from kerasrobust.config import AttackConfig, BallConfig, to_dict
+from kerasrobust.config import AttackConfig
 from kerasrobust.data.dataset import Dataset
-from kerasrobust.data.load import load_dataset
 from kerasrobust.errors import InputError
 from kerasrobust.evaluation.autoattack import AutoAttack
 from kerasrobust.evaluation.evaluate import Evaluation, evaluate
@@ -21,13 +20,7 @@ from kerasrobust.evaluation.outcome import AttackReport, Share
 from kerasrobust.events import ExamplesSaved, Log
 from kerasrobust.jobs.context import Context
 from kerasrobust.jobs.job import Job
-from kerasrobust.networks import saving
-from kerasrobust.networks.adapters.adapter import conventions_of
-from kerasrobust.networks.classifier import Classifier
-from kerasrobust.networks.images import check_images
-from kerasrobust.networks.making import classifier_of
-from kerasrobust.records import Data
-from kerasrobust.runs import card_of, data_of
+from kerasrobust.jobs.subject import describe_data, load_subject, settings_of
 from kerasrobust.show.examples import read_index, read_pair, write_examples
 from kerasrobust.show.figures import summary
 from kerasrobust.show.report import ExampleStrip
@@ -150,56 +143,6 @@ def _attack(config: AttackConfig) -> Attack[Any] | AutoAttack:
         for name in names
     ]
     return attacks[0] if len(attacks) == 1 else AutoAttack(norm=norm, epsilon=radius, attacks=attacks)
-
-
-def load_subject(context: Context, config: AttackConfig | BallConfig) -> tuple[Classifier, Dataset]:
-    """Returns the model that a config names, and the data, which fit each other."""
-    model = saving.load_model(
-        config.model,
-        models_dir=config.models_dir,
-        code=config.code,
-        output=config.output,
-        said=conventions_of(vars(config) | {"output": None}),
-        emit=context.emit,
-    )
-    name = data_of(to_dict(config))
-    if config.data is None:
-        context.emit(Log(level="info", message=f"Data: {name}, as none were named."))
-    data = load_dataset(
-        name,
-        config.split,
-        data_dir=config.data_dir,
-        keys=config.keys,
-        size=config.size,
-        most=config.most,
-        emit=context.emit,
-    )
-    data = _by_name(context, config, data)
-    classifier = classifier_of(model, image_shape=data.images.shape[1:])
-    check_images(classifier, data.x, data.y)
-    return classifier, data
-
-
-def _by_name(context: Context, config: AttackConfig | BallConfig, data: Dataset) -> Dataset:
-    """Returns the data with the classes numbered as on the model's card, where that names all of them otherwise."""
-    classes = Data.parse(card_of(config.model, config.models_dir)).classes
-    if data.class_names == classes[: data.classes] or not set(data.class_names) <= set(classes):
-        return data
-    message = f"The classes of {data.name} are numbered by their names, as on the model's card."
-    context.emit(Log(level="info", message=message))
-    numbers = np.array([classes.index(name) for name in data.class_names], dtype=np.int64)
-    return dataclasses.replace(data, labels=numbers[data.labels], class_names=classes)
-
-
-def settings_of(config: AttackConfig | BallConfig, data: Dataset) -> dict[str, Any]:
-    """Returns a config as JSON has it, with the data, norm and radius that were taken where it left them open."""
-    norm, epsilon = config.ball
-    return to_dict(config) | {"data": data.name, "split": data.split, "norm": norm, "epsilon": epsilon}
-
-
-def describe_data(data: Dataset) -> dict[str, Any]:
-    """Returns what `result.json` holds about the data."""
-    return {"name": data.name, "split": data.split, "examples": len(data), "synthetic": data.synthetic}
 
 
 def _verdicts(evaluation: Evaluation) -> dict[str, Any] | None:

@@ -14,16 +14,13 @@ from kerasrobust.data.load import load_dataset
 from kerasrobust.errors import InputError
 from kerasrobust.events import Finding, Log, ModelSaved
 from kerasrobust.jobs.job import Job
+from kerasrobust.jobs.subject import load_model
 from kerasrobust.networks import saving
-from kerasrobust.networks.adapters.adapter import conventions_of
-from kerasrobust.networks.adapters.ranges import understood
+from kerasrobust.networks.adapters.ranges import COUNTS, understood
 from kerasrobust.networks.classifier import Classifier
-from kerasrobust.networks.images import check_images
+from kerasrobust.networks.images import check_fits
 from kerasrobust.networks.making import classifier_of
 from kerasrobust.runs import read_card
-
-MOST = 1000
-"""Images that conventions are found out on."""
 
 
 class ImportJob(Job[ImportConfig]):
@@ -49,13 +46,7 @@ class ImportJob(Job[ImportConfig]):
             )
         saving.refuse_existing(self.target, config.overwrite)
         # By its whole path, as a name alone is looked up among the saved models first.
-        self.model = saving.load_model(
-            self.source,
-            code=config.code,
-            output=config.output,
-            said=conventions_of(vars(config) | {"output": None}),
-            emit=self.context.emit,
-        )
+        self.model = load_model(config, self.context.emit, self.source)
         if not isinstance(self.model, (saving.SavedModelNetwork, keras.Model)):
             raise InputError(
                 f"Expected a Keras model or a SavedModel to import. Received: {config.model}, a black box. Attack it "
@@ -80,9 +71,10 @@ class ImportJob(Job[ImportConfig]):
             keys=config.keys,
             size=config.size,
             emit=self.context.emit,
-        )[:MOST]
+        )[: COUNTS[-1]]
         classifier = classifier_of(self.model, image_shape=data.images.shape[1:])
-        return understood(classifier, *check_images(classifier, data.x, data.y))
+        check_fits(classifier, data.images.shape[1:], data.y)
+        return understood(classifier, data.x, data.y)
 
     def run(self) -> dict[str, Any]:
         card = {

@@ -9,8 +9,8 @@ from kerasrobust.config import RandomnessConfig
 from kerasrobust.errors import InputError
 from kerasrobust.evaluation.randomness import probe_randomness
 from kerasrobust.events import Log
-from kerasrobust.jobs.attack import describe_data, load_subject, settings_of
 from kerasrobust.jobs.job import Job
+from kerasrobust.jobs.subject import describe_data, load_subject, settings_of
 from kerasrobust.show.figures import summary
 
 

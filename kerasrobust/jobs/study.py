@@ -14,8 +14,9 @@ from kerasrobust.evaluation.evaluate import Evaluation
 from kerasrobust.evaluation.outcome import surviving
 from kerasrobust.events import Log, ModelSaved, Row, as_dict
 from kerasrobust.jobs import train
-from kerasrobust.jobs.attack import describe_data, evaluate_with_events, save_examples, strips
+from kerasrobust.jobs.attack import evaluate_with_events, save_examples, strips
 from kerasrobust.jobs.job import Job
+from kerasrobust.jobs.subject import describe_data
 from kerasrobust.networks import saving
 from kerasrobust.runs import read_card, write_json
 from kerasrobust.show.report import ExampleStrip

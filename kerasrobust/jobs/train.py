@@ -23,14 +23,14 @@ from kerasrobust.events import Emit, Finding, Log, ModelSaved
 from kerasrobust.jobs.attack import evaluate_with_events, save_examples
 from kerasrobust.jobs.context import Context
 from kerasrobust.jobs.job import Job
+from kerasrobust.jobs.subject import load_model
 from kerasrobust.names import ARCHITECTURES
 from kerasrobust.networks import saving
-from kerasrobust.networks.adapters.adapter import conventions_of
 from kerasrobust.networks.adapters.inputs import adapted
-from kerasrobust.networks.adapters.ranges import understood
+from kerasrobust.networks.adapters.ranges import COUNTS, understood
 from kerasrobust.networks.architectures import build_model
 from kerasrobust.networks.cloning import trainable
-from kerasrobust.networks.images import check_images
+from kerasrobust.networks.images import check_fits
 from kerasrobust.networks.making import classifier_of
 from kerasrobust.networks.randomizing import randomize
 from kerasrobust.runs import read_json, write_json
@@ -44,10 +44,6 @@ CARD_STEPS, CARD_RESTARTS, CARD_EOT = 20, 5, 20
 
 EXAMPLES = 500
 """The first test images, in `examples.h5`: enough to look at and to compare trainings by, at 12 MB for CIFAR-10."""
-
-
-SOME = 1000
-"""Images on which it is found out how a model to train on from takes them."""
 
 
 @dataclass(frozen=True)
@@ -150,14 +146,7 @@ def make_network(config: TrainConfig, data: Dataset, emit: Emit | None = None) -
             width=config.width,
         )
     elif Path(config.model).exists() or (config.models_dir / config.model).exists():
-        loaded = saving.load_model(
-            config.model,
-            models_dir=config.models_dir,
-            code=config.code,
-            output=config.output,
-            said=conventions_of(vars(config) | {"output": None}),
-            emit=emit,
-        )
+        loaded = load_model(config, emit)
         if not isinstance(loaded, keras.Model):
             raise InputError(
                 f"Expected a Keras model to train on from. Received: {config.model}, whose graph is fixed. "
@@ -170,8 +159,9 @@ def make_network(config: TrainConfig, data: Dataset, emit: Emit | None = None) -
                 f"Expected a model of at least {data.classes} classes, as many as {data.name!r} has. "
                 f"Received: {config.model} with {known}. Choose the data that the model was trained on."
             )
-        some = data[:SOME]
-        classifier = understood(classifier, *check_images(classifier, some.x, some.y))
+        check_fits(classifier, data.images.shape[1:], data.y)
+        some = data[: COUNTS[-1]]
+        classifier = understood(classifier, some.x, some.y)
         if emit is not None and classifier.notes:
             emit(Log(level="info", message=" ".join(classifier.notes)))
         network = adapted(trainable(loaded), classifier.adapter, data.images.shape[1:])

@@ -17,35 +17,15 @@ from kerasrobust.ops import stored
 _ENDLESS = "Take a part of it: dataset.take(100) of a tf.data.Dataset, itertools.islice(batches, 100) of a generator."
 
 
-def check_images(classifier: Classifier, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Returns images and labels as float32 and int64 arrays, checked against the model.
-
-    Args:
-        classifier: the model that they are for.
-        x: images, as `read_images` takes them.
-        y: labels, as `read_images` takes them.
-
-    Returns:
-        float32 (N, H, W, C) in [0, 1] and int64 (N,).
-
-    Raises:
-        InputError: for what `read_images` refuses, images of another shape than the model's, and labels that it
-            doesn't have.
-
-    Example:
-        >>> x, y = check_images(classifier, *keras.datasets.cifar10.load_data()[1])
-        >>> x.dtype, x.max(), y.shape
-        (dtype('float32'), 1.0, (10000,))
-    """
-    x, y = read_images(x, y)
+def check_fits(classifier: Classifier, shape: tuple[int, ...], y: np.ndarray) -> None:
+    """Raises InputError for labels (N,) that a model doesn't have, and for images of another shape than its own."""
     if y.min() < 0 or y.max() >= classifier.classes:
         from_one = y.min() == 1 and y.max() == classifier.classes
         raise InputError(
             f"Expected labels from 0 to {classifier.classes - 1}. Received: {y.min()} to {y.max()}. "
             f"{'Subtract 1.' if from_one else 'Choose the data that the model was trained on.'}"
         )
-    classifier.check_shape(x.shape[1:])
-    return x, y
+    classifier.check_shape(shape)
 
 
 def read_images(x: Any, y: Any = None) -> tuple[np.ndarray, np.ndarray]:

@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from kerasrobust.networks.architectures import is_graph
+from kerasrobust.networks.cloning import quantization
 
 
 def logits_of(model: keras.Model, noise: str = "off") -> Callable[[tf.Tensor], tf.Tensor]:
@@ -42,15 +43,32 @@ def noise_left_out(model: Any) -> list[str]:
     return list(dict.fromkeys(part.name for part in called))
 
 
-def shows_logits(model: Any) -> bool:
-    """Returns whether Keras shows that what `logits_of` gives are logits: a model's last layer is linear, or was."""
-    if not is_graph(model):
-        return False
+def ending(model: Any) -> str | None:
+    """Returns what a model ends in, as far as Keras shows it: "softmax", "sigmoid", "linear", or None.
+
+    Example:
+        >>> ending(build_model("convnet"))
+        'linear'
+    """
+    if not is_graph(model) or not model.built or len(model.outputs) != 1:
+        return None
     last = model.outputs[0]._keras_history.operation
     if is_graph(last):
-        return shows_logits(last)
+        return ending(last)
     linear = type(last) is keras.layers.Dense and last.activation is keras.activations.linear
-    return linear or (_activation(last) is not None and not _is_quantized(last))
+    return "linear" if linear else _activation(last)
+
+
+def shows_logits(model: Any) -> bool:
+    """Returns whether Keras shows that what `logits_of` gives are logits: a model's last layer is linear, or was."""
+    end = ending(model)
+    # What a quantized layer computes before its activation can't be taken out.
+    return end == "linear" or (end is not None and quantization(_last(model)) is None)
+
+
+def _last(model: Any) -> Any:
+    last = model.outputs[0]._keras_history.operation
+    return _last(last) if is_graph(last) else last
 
 
 def _logits(model: keras.Model, x: tf.Tensor, parts: dict[int, keras.Model], mode: dict[str, bool]) -> tf.Tensor:
@@ -69,7 +87,7 @@ def _logits(model: keras.Model, x: tf.Tensor, parts: dict[int, keras.Model], mod
         return parts[id(tensor)](x, **mode)
 
     nested = is_graph(last) and len(last.outputs) == 1 and len(last.inputs) == 1
-    if not nested and (activation is None or _is_quantized(last)):
+    if not nested and (activation is None or quantization(last) is not None):
         return up_to(output)
     hidden = up_to(last._inbound_nodes[node_index].input_tensors[0])
     if nested:
@@ -79,10 +97,6 @@ def _logits(model: keras.Model, x: tf.Tensor, parts: dict[int, keras.Model], mod
     dtype = last.compute_dtype
     outputs = tf.matmul(tf.cast(hidden, dtype), tf.cast(last.kernel, dtype))
     return outputs if last.bias is None else outputs + tf.cast(last.bias, dtype)
-
-
-def _is_quantized(last: Any) -> bool:
-    return getattr(last, "quantization_mode", None) is not None
 
 
 def _activation(last: Any) -> str | None:

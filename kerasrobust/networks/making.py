@@ -15,11 +15,7 @@ from kerasrobust.networks.adapters.inputs import intake_of, layout_of, network_o
 from kerasrobust.networks.architectures import is_graph
 from kerasrobust.networks.classifier import Classifier
 from kerasrobust.networks.logits import logits_of, noise_left_out, shows_logits
-from kerasrobust.networks.probe import (
-    Forward,
-    is_compiled,
-    probe,
-)
+from kerasrobust.networks.probe import Forward, is_compiled, probe
 
 _ATTRIBUTE = "_kerasrobust_classifier"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import platform
@@ -172,13 +173,17 @@ def load_model(
     card = _card_beside(path)
     # A Keras file beside it has that output alone.
     kept = None if (path / KERAS_FILE).exists() else card.get("output")
+    said = said or Conventions()
+    output = output or said.output
     chosen = output or (kept if isinstance(kept, str) else None)
     model = formats.load(path, Loading(say=say, objects=objects, output=chosen))
     if output is not None and isinstance(model, keras.Model):
         model = keras.Model(model.inputs, output_of(model, output), name=model.name)
     # Refuses what can't be attacked.
     before = card.get("conventions")
-    classifier_with(model, (said or Conventions()).over(conventions_of(before if isinstance(before, dict) else {})))
+    classifier_with(
+        model, dataclasses.replace(said, output=None).over(conventions_of(before if isinstance(before, dict) else {}))
+    )
     return model
 
 

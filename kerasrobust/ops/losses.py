@@ -4,6 +4,21 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+# Below every logit difference that float32 resolves: log(1e-30) is -69.
+_SMALLEST = 1e-30
+_LARGEST = 1 - 2.0**-24  # The largest float32 below 1.
+
+
+def from_probabilities(outputs: tf.Tensor, sigmoid: bool = False) -> tf.Tensor:
+    """Returns logits of probabilities (N, K): the log-odds of each where they come from a sigmoid, else logarithms.
+
+    Example:
+        >>> from_probabilities(tf.constant([[0.5]]), sigmoid=True).numpy()
+        array([[0.]], dtype=float32)
+    """
+    found = tf.math.log(tf.maximum(outputs, _SMALLEST))
+    return found - tf.math.log1p(-tf.minimum(outputs, _LARGEST)) if sigmoid else found
+
 
 def cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     """Returns the cross-entropy of each example, float32 (N,), from logits (N, K) and integer labels (N,)."""

@@ -13,7 +13,6 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrobust.errors import InputError
-from kerasrobust.networks.architectures import is_graph
 from kerasrobust.ops import losses
 
 ROUNDING = 1e-3
@@ -22,7 +21,6 @@ ROUNDING = 1e-3
 FIRST = 256
 """Images of an array that are looked at before anything is traced."""
 
-_SMALLEST = 1e-30
 _EXPECTED = "Expected images in [0, 1] without NaN"
 
 
@@ -78,12 +76,7 @@ class Reading:
             return tf.cast(outputs._keras_logits, tf.float32)
         if not self.probabilities:
             return outputs
-        found = tf.math.log(tf.maximum(outputs, _SMALLEST))
-        return (
-            found - tf.math.log(tf.maximum(1.0 - outputs, _SMALLEST))
-            if self.binary or outputs.shape[-1] == 1
-            else found
-        )
+        return losses.from_probabilities(outputs, sigmoid=self.binary or outputs.shape[-1] == 1)
 
     def loss(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         """Returns the cross-entropy of each example, float32 (N,): with labels of their own, the sum over them."""
@@ -121,17 +114,6 @@ def reading_of(loss: Any) -> Reading:
 
 def _from_logits(loss: Any) -> bool:
     return bool(getattr(loss, "from_logits", False))
-
-
-def ends_in_sigmoid(network: keras.Model) -> bool:
-    """Returns whether a network's last layer is a sigmoid, as far as its structure shows."""
-    outputs = network.outputs if is_graph(network) and network.built else []
-    if len(outputs) != 1:
-        return False
-    last = outputs[0]._keras_history.operation
-    if is_graph(last):
-        return ends_in_sigmoid(last)
-    return getattr(last, "activation", None) is keras.activations.sigmoid or type(last).__name__ == "Sigmoid"
 
 
 def is_one_hot(y: tf.Tensor) -> bool:

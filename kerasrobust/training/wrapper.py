@@ -9,11 +9,11 @@ import keras
 import tensorflow as tf
 from keras.src.trainers.compile_utils import MetricsList  # The only metrics but the compiled whose direction it reads.
 
+from kerasrobust.networks.logits import ending
 from kerasrobust.training.labels import (
     CrossEntropy,
     check_array,
     checked,
-    ends_in_sigmoid,
     in_one_line,
     reading_of,
     scaled,
@@ -64,7 +64,7 @@ class Wrapper(keras.Model):
         given = tf.nest.flatten(loss)  # A dict of one, as networks with one named output have it.
         loss = given[0] if len(given) == 1 else loss
         if loss is None:
-            loss = CrossEntropy(binary=ends_in_sigmoid(self.network))
+            loss = CrossEntropy(binary=ending(self.network) == "sigmoid")
         self._reading = reading_of(loss)
         scaling = keras.optimizers.LossScaleOptimizer
         if self.network.dtype_policy.name == "mixed_float16" != self.dtype_policy.name:

@@ -17,11 +17,8 @@ import tensorflow as tf
 from kerasrobust.errors import InputError
 from kerasrobust.fields import scaling
 from kerasrobust.names import RANGES, Channels, Colors, Noise, Outputs
-
-# Below every logit difference that float32 resolves: log(1e-30) is -69.
-SMALLEST_PROBABILITY = 1e-30
-# The largest float32 below 1 is 1 - 6e-8.
-_LARGEST_PROBABILITY = 1 - 2.0**-24
+from kerasrobust.ops.intake import in_pieces, rounded
+from kerasrobust.ops.losses import from_probabilities
 
 LUMA = (0.2989, 0.5870, 0.1140)
 """Weights of red, green and blue in a grey image (ITU-R BT.601), as `tf.image.rgb_to_grayscale` has them."""
@@ -151,9 +148,7 @@ class Adapter:
         x = tf.transpose(x, (0, 3, 1, 2)) if self.first else x
         if self.shape is not None and len(self.shape) != 3:
             x = tf.reshape(x, (-1, *(size or own for size, own in zip(self.shape, x.shape[1:], strict=False))))
-        if self.dtype is not None:
-            x = x + tf.stop_gradient(tf.round(x) - x)
-        return x
+        return x if self.dtype is None else rounded(x)
 
     def around(self, forward: Callable[[tf.Tensor], Any]) -> Callable[[tf.Tensor], Any]:
         """Returns a pass over images as attacks see them, in batches of the size that the model takes."""
@@ -162,17 +157,7 @@ class Adapter:
             x = self(x)
             if self.batch is None or x.shape[0] == self.batch:
                 return forward(x)
-            count = tf.shape(x)[0]
-            # Repeats of an image: zeros could give NaN in a model that standardises each image.
-            missing = -count % self.batch
-            x = tf.concat([x, tf.tile(x[-1:], [missing, *[1] * (x.shape.rank - 1)])], axis=0)
-            pieces = tf.reshape(x, (-1, self.batch, *x.shape[1:]))
-            outputs = tf.map_fn(
-                lambda piece: tf.cast(tf.nest.flatten(forward(piece))[0], tf.float32),
-                pieces,
-                fn_output_signature=tf.float32,
-            )
-            return tf.reshape(outputs, tf.concat([[-1], tf.shape(outputs)[2:]], axis=0))[:count]
+            return in_pieces(forward, x, self.batch)
 
         return run
 
@@ -190,11 +175,8 @@ def logits_from(outputs: tf.Tensor, kind: str) -> tf.Tensor:
     """
     if outputs.shape.rank == 1:
         outputs = outputs[:, None]
-    if kind == "softmax":
-        return tf.math.log(tf.maximum(outputs, SMALLEST_PROBABILITY))
-    if kind == "sigmoid":
-        sure = tf.minimum(outputs, _LARGEST_PROBABILITY)
-        outputs = tf.math.log(tf.maximum(outputs, SMALLEST_PROBABILITY)) - tf.math.log1p(-sure)
+    if kind != "logits":
+        outputs = from_probabilities(outputs, sigmoid=kind == "sigmoid")
     return tf.concat([tf.zeros_like(outputs), outputs], axis=1) if outputs.shape[1] == 1 else outputs
 
 

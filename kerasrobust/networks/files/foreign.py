@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import warnings
 from collections.abc import Callable, Iterator
@@ -39,6 +40,18 @@ class ForeignNetwork:
     def __call__(self, x: Any) -> Any:
         """Returns the outputs (N, classes) for float32 images (N, H, W, C) in [0, 1]."""
         raise NotImplementedError
+
+
+def package(module: str, extra: str, path: str | Path) -> Any:
+    """Returns a module that reads a kind of file, which an extra of ours installs; raises InputError without it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        name = module.partition(".")[0].replace("_", "-")
+        raise InputError(
+            f"Expected the package {name} for such a file. Received: {path}, and no such package. "
+            f"Install it: pip install 'kerasrobust[{extra}]'."
+        ) from error
 
 
 class NeedsCodeError(InputError):

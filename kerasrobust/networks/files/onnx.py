@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 
 from kerasrobust.errors import InputError
-from kerasrobust.networks.files.foreign import ForeignNetwork, few_values, one_of, quiet, random_images, reading
+from kerasrobust.networks.files.foreign import (
+    ForeignNetwork,
+    few_values,
+    one_of,
+    package,
+    quiet,
+    random_images,
+    reading,
+)
 
 _CHANNELS = (1, 3, 4)
 _DTYPES = {
@@ -36,13 +44,7 @@ class OnnxNetwork(ForeignNetwork):
 
     def __init__(self, path: str | Path, *, output: str | None = None) -> None:
         super().__init__(path)
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise InputError(
-                f"Expected the package onnxruntime for an ONNX model. Received: {path}, and no such package. "
-                "Install it: pip install 'kerasrobust[onnx]'."
-            ) from error
+        onnxruntime = package("onnxruntime", "onnx", path)
         with quiet(), reading(self.path):
             settings = onnxruntime.SessionOptions()
             settings.log_severity_level = 4
@@ -76,6 +78,6 @@ class OnnxNetwork(ForeignNetwork):
 
     def _run(self, x: np.ndarray) -> np.ndarray:
         images = np.transpose(x, (0, 3, 1, 2)) if self.transposes else x
-        images = images if np.issubdtype(self._dtype, np.floating) else np.round(255 * images)
+        images = np.round(255 * images) if self.scales else images
         (found,) = self._session.run([self._output], {self._input: images.astype(self._dtype)})
         return np.asarray(found, np.float32)

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from kerasrobust.errors import InputError
 from kerasrobust.networks.files.foreign import ForeignNetwork, quiet, random_images, reading
+from kerasrobust.ops.intake import in_pieces, rounded
 
 _SIGNATURES = ("serving_default", "serve")  # TensorFlow's own name, then that of Keras 3.
 _LEVELS = 255
@@ -104,20 +105,14 @@ class SavedModelNetwork(ForeignNetwork):
         x = tf.convert_to_tensor(x)
         if self._batch is None:
             return self._run(x)
-        count, size = tf.shape(x)[0], self._batch
-        pieces = -(-count // size)
-        filled = tf.concat([x, tf.repeat(x[-1:], pieces * size - count, axis=0)], axis=0)
-        split = tf.reshape(filled, tf.concat([[pieces, size], tf.shape(x)[1:]], axis=0))
-        split = tf.ensure_shape(split, (None, size, *x.shape[1:]))
-        dtype = self._endpoint.outputs[self._output].dtype
-        outputs = tf.map_fn(self._run, split, fn_output_signature=dtype)
-        return tf.ensure_shape(tf.reshape(outputs, (-1, outputs.shape[-1]))[:count], (x.shape[0], outputs.shape[-1]))
+        outputs = in_pieces(self._run, x, self._batch)
+        return tf.ensure_shape(outputs, (x.shape[0], self._endpoint.outputs[self._output].shape[-1]))
 
     def _run(self, x: tf.Tensor) -> tf.Tensor:
         """Returns the outputs for a batch of the size that the function takes."""
         if self._levels is None:
             return self._call(tf.cast(x, self._dtype))
-        return self._levels(_rounded(_LEVELS * tf.cast(x, tf.float32)))
+        return self._levels(rounded(_LEVELS * tf.cast(x, tf.float32)))
 
     def _call(self, images: tf.Tensor) -> tf.Tensor:
         feeds = {name: images if name == self._images else self._others[name] for name in self._endpoint.inputs}
@@ -187,11 +182,6 @@ class SavedModelNetwork(ForeignNetwork):
         message = f"{self.name!r} takes {self._dtype.name}: images are multiplied by {_LEVELS} and rounded; {how}."
         self.notes.append(("integer-input", message))
         return found or (lambda levels: self._call(tf.cast(levels, self._dtype)))
-
-
-def _rounded(values: tf.Tensor) -> tf.Tensor:
-    """Rounds, with the gradient of what isn't rounded."""
-    return values + tf.stop_gradient(tf.round(values) - values)
 
 
 def _endpoints(loaded: Any) -> Iterator[_Endpoint]:

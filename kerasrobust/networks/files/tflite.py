@@ -9,7 +9,15 @@ from typing import Any
 import numpy as np
 
 from kerasrobust.errors import InputError
-from kerasrobust.networks.files.foreign import ForeignNetwork, few_values, one_of, quiet, random_images, reading
+from kerasrobust.networks.files.foreign import (
+    ForeignNetwork,
+    few_values,
+    one_of,
+    package,
+    quiet,
+    random_images,
+    reading,
+)
 
 
 class TFLiteNetwork(ForeignNetwork):
@@ -31,15 +39,9 @@ class TFLiteNetwork(ForeignNetwork):
 
     def __init__(self, path: str | Path, *, output: str | None = None) -> None:
         super().__init__(path)
-        try:
-            from ai_edge_litert.interpreter import Interpreter
-        except ImportError as error:
-            raise InputError(
-                f"Expected the package ai-edge-litert for a TensorFlow Lite model. Received: {path}, and no such "
-                "package. Install it: pip install 'kerasrobust[tflite]'."
-            ) from error
+        interpreter = package("ai_edge_litert.interpreter", "tflite", path).Interpreter
         with quiet(), reading(self.path):
-            self._interpreter = Interpreter(model_path=str(path), num_threads=os.cpu_count())
+            self._interpreter = interpreter(model_path=str(path), num_threads=os.cpu_count())
             inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
         if len(inputs) != 1 or len(inputs[0]["shape"]) != 4:
             what = ", ".join(f"{part['name']}: {list(part['shape'])}" for part in inputs)
@@ -47,6 +49,7 @@ class TFLiteNetwork(ForeignNetwork):
                 f"Expected a model of images (N, H, W, C). Received: {path} with ({what}). Choose another."
             )
         self._input = inputs[0]
+        self.scales = not np.issubdtype(self._input["dtype"], np.floating) and not self._input["quantization"][0]
         self._output = one_of(outputs, output, self.path)
         self.image_shape = tuple(int(side) if side > 0 else None for side in self._input["shape_signature"][1:])
         images = random_images(self.image_shape)

@@ -1,0 +1,76 @@
+"""What a command examines: the model and the data that its config names."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kerasrobust.config import AttackConfig, BallConfig, ModelConfig, to_dict
+from kerasrobust.data.dataset import Dataset
+from kerasrobust.data.load import load_dataset
+from kerasrobust.events import Emit, Log
+from kerasrobust.jobs.context import Context
+from kerasrobust.networks import saving
+from kerasrobust.networks.adapters.adapter import conventions_of
+from kerasrobust.networks.classifier import Classifier
+from kerasrobust.networks.images import check_fits
+from kerasrobust.networks.making import classifier_of
+from kerasrobust.records import Data
+from kerasrobust.runs import card_of, data_of
+
+
+def load_model(config: ModelConfig, emit: Emit | None, path: Path | None = None) -> Any:
+    """Returns the model that a config names, or that of a path, with what the config says of it."""
+    return saving.load_model(
+        path or config.model,
+        models_dir=config.models_dir,
+        code=config.code,
+        said=conventions_of(vars(config)),
+        emit=emit,
+    )
+
+
+def load_subject(context: Context, config: AttackConfig | BallConfig) -> tuple[Classifier, Dataset]:
+    """Returns the model that a config names, and the data, which fit each other."""
+    model = load_model(config, context.emit)
+    name = data_of(to_dict(config))
+    if config.data is None:
+        context.emit(Log(level="info", message=f"Data: {name}, as none were named."))
+    data = load_dataset(
+        name,
+        config.split,
+        data_dir=config.data_dir,
+        keys=config.keys,
+        size=config.size,
+        most=config.most,
+        emit=context.emit,
+    )
+    data = _by_name(context, config, data)
+    classifier = classifier_of(model, image_shape=data.images.shape[1:])
+    check_fits(classifier, data.images.shape[1:], data.y)
+    return classifier, data
+
+
+def _by_name(context: Context, config: AttackConfig | BallConfig, data: Dataset) -> Dataset:
+    """Returns the data with the classes numbered as on the model's card, where that names all of them otherwise."""
+    classes = Data.parse(card_of(config.model, config.models_dir)).classes
+    if data.class_names == classes[: data.classes] or not set(data.class_names) <= set(classes):
+        return data
+    message = f"The classes of {data.name} are numbered by their names, as on the model's card."
+    context.emit(Log(level="info", message=message))
+    numbers = np.array([classes.index(name) for name in data.class_names], dtype=np.int64)
+    return dataclasses.replace(data, labels=numbers[data.labels], class_names=classes)
+
+
+def settings_of(config: AttackConfig | BallConfig, data: Dataset) -> dict[str, Any]:
+    """Returns a config as JSON has it, with the data, norm and radius that were taken where it left them open."""
+    norm, epsilon = config.ball
+    return to_dict(config) | {"data": data.name, "split": data.split, "norm": norm, "epsilon": epsilon}
+
+
+def describe_data(data: Dataset) -> dict[str, Any]:
+    """Returns what `result.json` holds about the data."""
+    return {"name": data.name, "split": data.split, "examples": len(data), "synthetic": data.synthetic}
