@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from keras import layers as L
 
+from kerasrobust.attacks import AttackResult
 from kerasrobust.networks.architectures import build_model
 from kerasrobust.networks.classifier import Classifier
 from kerasrobust.networks.images import check_fits, read_images
@@ -22,11 +23,12 @@ from kerasrobust.twins import precision
 GROUPS = {
     # They attack the models below with the same settings, so that each attack is traced once.
     "attacks": (
-        "test_attacks", "test_traces", "test_batch", "test_eot", "test_fab", "test_square", "test_apgd", "test_cw",
-        "test_deepfool", "test_hopskipjump", "test_autoattack", "test_gradient_free", "test_evaluation",
+        "test_attacks", "test_attack_input", "test_traces", "test_batch", "test_eot", "test_fab", "test_square",
+        "test_apgd", "test_cw", "test_deepfool", "test_hopskipjump",
+        "test_autoattack", "test_gradient_free", "test_evaluation",
     ),
     # They start runs of the models of `cli_fixtures`.
-    "runs": ("test_engine", "test_cancel", "test_cli", "test_resume"),
+    "runs": ("test_engine", "test_engine_training", "test_study", "test_cancel", "test_cli", "test_resume"),
     "training": ("test_training", "test_training_twins"),
     "twins": ("test_precision", "test_folding"),
 }  # fmt: skip
@@ -69,6 +71,12 @@ def check_images(classifier: Classifier, x: Any, y: Any) -> tuple[np.ndarray, np
     x, y = read_images(x, y)
     check_fits(classifier, x.shape[1:], y)
     return x, y
+
+
+def same(one: AttackResult, other: AttackResult) -> None:
+    """Asserts that two attacks found the same."""
+    for field in ("x_adv", "prediction_adv", "success", "correct_rate", "distance"):
+        np.testing.assert_array_equal(getattr(one, field), getattr(other, field))
 
 
 FASTEST = precision._fastest

@@ -89,7 +89,7 @@ MUTATIONS = (
              "images=np.concatenate(images), labels=np.concatenate(chosen)",
              "images=np.concatenate(images), labels=np.roll(np.concatenate(chosen), 1)"),
     Mutation("model-replaced-unasked", "kerasrobust/jobs/train.py",
-             "test_engine.py::test_a_model_is_replaced_only_when_asked_and_before_anything_is_trained",
+             "test_engine_training.py::test_a_model_is_replaced_only_when_asked_and_before_anything_is_trained",
              "if target.exists() and not overwrite:", "if not target.parent.exists():"),
     Mutation("events-stay-in-the-buffer", "kerasrobust/runs.py", "test_runs.py",
              "        self._events.flush()\n", ""),

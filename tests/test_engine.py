@@ -1,28 +1,23 @@
-"""Runs from one end to the other, in seconds: what they leave behind, that they repeat, and that they are taken up."""
+"""Attacks from one end to the other, in seconds: what they leave behind, and that they repeat."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import math
-import re
-import shutil
-from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import h5py
 import numpy as np
 import pytest
-import tensorflow as tf
 from cli import events
+from whole_runs import ENTRY, EXAMPLES, RESULT, nothing_half_written, share, unheard
 
-from kerasrobust import presets, runs
+from kerasrobust import runs
 from kerasrobust.attacks.verdict import predict
 from kerasrobust.commands import from_dict
-from kerasrobust.config import AttackConfig, DemoConfig, Epsilon, RandomnessConfig, TrainConfig
+from kerasrobust.config import AttackConfig, Epsilon, RandomnessConfig
 from kerasrobust.data.load import load_dataset
 from kerasrobust.errors import Cancelled, InputError
 from kerasrobust.events import (
@@ -32,51 +27,17 @@ from kerasrobust.events import (
     Event,
     ExamplesSaved,
     Log,
-    Metrics,
-    ModelSaved,
-    Row,
     RunFinished,
     RunStarted,
     StageFinished,
     StageStarted,
     as_dict,
 )
-from kerasrobust.jobs import engine, study, train
+from kerasrobust.jobs import engine
 from kerasrobust.networks.making import as_classifier
 from kerasrobust.networks.saving import load_model
-from kerasrobust.show.examples import list_examples, read_index, read_pair
 
 pytest_plugins = ["cli_fixtures"]
-
-# What other programs read.
-RESULT = {
-    "schema", "kind", "model", "data", "seed", "precision", "versions", "clean_accuracy", "attacks", "robust_accuracy",
-    "warnings",
-}  # fmt: skip
-ENTRY = {
-    "name", "norm", "epsilon", "robust_accuracy", "interval", "median_distance", "seconds", "gradients", "forwards",
-}  # fmt: skip
-ROW = {
-    "model", "training", "randomized", "attack", "norm", "epsilon", "steps", "eot", "accuracy", "interval",
-    "median_distance", "published",
-}  # fmt: skip
-CONTRACT = ("x", "y", "x_adv", "prediction", "prediction_adv", "success", "correct_rate", "distance", "attack")
-EXAMPLES = (*CONTRACT, "confidence", "confidence_adv", "epsilon", "eot")
-
-
-def unheard(event: Event) -> None:
-    """Stands for whoever watches."""
-
-
-def nothing_half_written(folder: Path) -> bool:
-    return not [path for path in folder.rglob("*") if path.suffix == ".part" or path.name.startswith(".")]
-
-
-def share(low: float, value: float, high: float) -> bool:
-    return 0 <= low <= value + 1e-9 and value <= high + 1e-9 and high <= 1
-
-
-# Attacks.
 
 
 def attacked(models_dir: Path, runs_dir: Path, name: str = "one", **settings: Any) -> tuple[dict[str, Any], Path]:
@@ -253,317 +214,3 @@ def test_randomness_leaves_a_verdict_and_refuses_a_network_without_any(models_di
     assert all(entry.keys() >= ENTRY for entry in result["attacks"])
     assert (tmp_path / "one" / "report.html").is_file()
     assert runs.state(tmp_path / "one") == "done"
-
-
-# Training.
-
-
-def train_config(folder: Path, **settings: Any) -> TrainConfig:
-    defaults: dict[str, Any] = {
-        "name": "net", "widths": (4, 8), "epochs": 2, "batch_size": 32, "split": "train[:200]",
-        "test_split": "test[:30]", "validation_share": 0.2, "learning_rate": 0.05,
-        "runs_dir": folder / "runs", "models_dir": folder / "models",
-    }  # fmt: skip
-    return TrainConfig(**(defaults | settings))
-
-
-def noisy_config(folder: Path, **settings: Any) -> TrainConfig:
-    noisy: dict[str, Any] = {"training": "fgsm", "randomize": 0.15, "clean_share": 0.25, "seed": 3}
-    return train_config(folder, precision="folded", **noisy, **settings)
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Event], dict[str, Any]]:
-    """A folder of runs and models with one training, its events and its result."""
-    folder = tmp_path_factory.mktemp("trained")
-    seen: list[Event] = []
-    result = engine.run(noisy_config(folder), seen.append)
-    return folder, seen, result
-
-
-def test_no_image_is_both_trained_and_validated_on(tmp_path: Path) -> None:
-    context: Any = SimpleNamespace(emit=lambda event: None)
-    config = train_config(tmp_path)
-    data = train.load_train_data(config, context)
-    trained, validated = ({image.tobytes() for image in part.images} for part in (data.train, data.validation))
-    assert (len(data.train), len(data.validation)) == (160, 40)
-    assert not trained & validated
-    assert trained | validated == {image.tobytes() for image in load_dataset("shapes", "train[:200]").images}
-
-
-def test_training_leaves_a_model_with_its_card(trained: tuple[Path, list[Event], dict[str, Any]]) -> None:
-    top, seen, result = trained
-    folder = top / "models" / "net"
-    assert {"saved_model.pb", "variables", "model.keras", "card.json"} <= {path.name for path in folder.iterdir()}
-    assert callable(tf.saved_model.load(str(folder)).signatures["serving_default"])
-    card = json.loads((folder / "card.json").read_text())
-    assert card["schema"] == 1 and card["name"] == "net" and card["randomized"] is True
-    assert {"name": "shapes", "split": "train[:200]", "test_split": "test[:30]", "examples": 30}.items() <= card[
-        "data"
-    ].items()
-    assert card["data"]["synthetic"] is True
-    trained = {"model": "convnet", "training": "fgsm", "randomize": 0.15, "epochs": 2, "seed": 3, "widths": [4, 8]}
-    assert trained.items() <= card["training"].items()
-    assert card["precision"] == card["training_precision"] == "folded"
-    assert card["command"].startswith("python -m kerasrobust.run train --name net --seed 3")
-    assert card["versions"].keys() >= {"python", "tensorflow", "keras", "numpy"}
-    assert share(card["clean_interval"][0], card["clean_accuracy"], card["clean_interval"][1])
-    assert share(card["robust_interval"][0], card["robust_accuracy"], card["robust_interval"][1])
-    (attack,) = card["attacks"]
-    assert attack.keys() >= ENTRY and attack["settings"]["eot"] > 1  # The network is a randomized one.
-    assert {layer["type"] for layer in card["layers"]} >= {"Conv2D", "RandomDropout", "Dense"}
-    assert card["parameters"] == load_model(folder).count_params()
-    assert {"schema": 1, "kind": "train", "seed": 3}.items() <= result.items()
-    assert result["clean_accuracy"] == card["clean_accuracy"]
-
-    index = read_index(top / "runs" / "net" / "examples.h5")
-    assert len(index) == 30 and index.model == "net" and set(index.attack) == {"pgd"} and set(index.eot) == {20}
-    assert index.correct_rate.mean() == pytest.approx(card["robust_accuracy"])
-    examples = [event for event in seen if isinstance(event, ExamplesSaved)]
-    assert [(event.path, event.count) for event in examples] == [("examples.h5", 30)]
-
-    saved = [event for event in seen if isinstance(event, ModelSaved)]
-    assert [(event.name, Path(event.path)) for event in saved] == [("net", folder)]
-    metrics = [event for event in seen if isinstance(event, Metrics)]
-    names = {"loss", "accuracy", "robust_accuracy"}
-    for split in ("train", "validation"):
-        ends = [event for event in metrics if event.split == split and names <= event.values.keys()]
-        assert {event.epoch for event in ends} == {1, 2}
-        assert all(math.isfinite(value) for event in ends for value in event.values.values())
-    assert any("learning_rate" in event.values for event in metrics)
-    assert nothing_half_written(top)
-    assert [path.name for path in folder.parent.iterdir()] == ["net"]
-
-
-def test_a_model_is_replaced_only_when_asked_and_before_anything_is_trained(
-    trained: tuple[Path, list[Event], dict[str, Any]], tmp_path: Path
-) -> None:
-    shutil.copytree(trained[0], tmp_path, dirs_exist_ok=True)
-    card = tmp_path / "models" / "net" / "card.json"
-    before = card.read_bytes()
-    runs_before = sorted(path.name for path in (tmp_path / "runs").iterdir())
-    seen: list[Event] = []
-    with pytest.raises(InputError, match=r"Received: 'net', a finished run"):
-        engine.run(noisy_config(tmp_path), seen.append)
-    with pytest.raises(InputError, match=r"a name that no saved model has. Received: 'net'"):
-        engine.run(noisy_config(tmp_path, runs_dir=tmp_path / "others"), seen.append)
-    assert not any(isinstance(event, Metrics) for event in seen)
-    assert list((tmp_path / "others").iterdir()) == []
-    assert card.read_bytes() == before and sorted(path.name for path in (tmp_path / "runs").iterdir()) == runs_before
-    # Trained on from itself, into its own place.
-    again = train_config(tmp_path, overwrite=True, model="net", epochs=1, seed=5)
-    engine.run(again, unheard)
-    assert json.loads(card.read_text())["training"]["model"] == "net"
-    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == runs_before
-    assert [path.name for path in (tmp_path / "models").iterdir()] == ["net"]
-
-
-@pytest.mark.parametrize("randomize", [None, 0.2])
-def test_equal_seeds_train_equal_networks(randomize: float | None, tmp_path: Path) -> None:
-    weights = []
-    training = "pgd" if randomize is None else "standard"
-    for name in ("a", "b"):
-        config = train_config(
-            tmp_path,
-            name=name,
-            training=training,
-            widths=(4,),
-            steps=2,
-            epochs=1,
-            seed=9,
-            randomize=randomize,
-            test_split="test[:8]",
-        )
-        seen: list[Event] = []
-        with pytest.raises(Cancelled):  # The training is what matters here.
-            engine.run(config, seen.append, lambda seen=seen: "train" in stages_of(seen))  # type: ignore[misc]
-        with h5py.File(tmp_path / "runs" / name / "training" / "best.weights.h5") as file:
-            found: dict[str, Any] = {}
-            file.visititems(lambda key, item, to=found: to.update({key: item[()]} if hasattr(item, "dtype") else {}))
-        weights.append(found)
-    one, two = weights
-    assert one.keys() == two.keys() and len(one) > 8
-    for key, values in one.items():
-        np.testing.assert_allclose(values, two[key], rtol=1e-5, atol=1e-6, err_msg=key)
-
-
-# The study.
-
-
-def demo_config(folder: Path, **settings: Any) -> DemoConfig:
-    small: dict[str, Any] = {"split": "train[:300]", "test_split": "test[:40]", "epochs": 1, "steps": 2, "eot": 2}
-    radii = Epsilon("4/255"), Epsilon("8/255")
-    return DemoConfig(**small, epsilons=radii, name="demo", runs_dir=folder, models_dir=folder / "models", **settings)
-
-
-@pytest.fixture(scope="module")
-def recipes() -> Iterator[None]:
-    """The five recipes for networks of one small block each; what they hold is in test_presets."""
-
-    def small(made: Callable[[], TrainConfig]) -> Callable[[], TrainConfig]:
-        return lambda: dataclasses.replace(made(), widths=(8,))
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(presets, "PRESETS", {name: small(made) for name, made in presets.PRESETS.items()})
-        yield
-
-
-@pytest.fixture(scope="module")
-def demo(recipes: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    """A demo that was never interrupted, and its result."""
-    folder = tmp_path_factory.mktemp("demo")
-    result = engine.run(demo_config(folder), unheard)
-    return folder / "demo", result
-
-
-def rows_in(log: list[Event]) -> list[Row]:
-    return [event for event in log if isinstance(event, Row)]
-
-
-def stages_of(log: list[Event]) -> dict[str, str]:
-    return {event.stage or "": event.status for event in log if isinstance(event, StageFinished)}
-
-
-NETWORKS = ["lenet", "convnet", "convnet-pgd", "convnet-random", "convnet-random-pgd"]
-STAGES = [f"{work}-{name}" for name in NETWORKS for work in ("train", "attack")]
-
-
-def test_a_study_is_one_table(demo: tuple[Path, dict[str, Any]]) -> None:
-    folder, result = demo
-    assert json.loads((folder / "result.json").read_text()) == json.loads(json.dumps(result))
-    assert (result["schema"], result["kind"]) == (1, "demo")
-    rows = result["rows"]
-    assert all(row.keys() == ROW for row in rows)
-    assert all(share(row["interval"][0], row["accuracy"], row["interval"][1]) for row in rows)
-    log = [{key: value for key, value in as_dict(event).items() if key in ROW} for event in rows_in(events(folder))]
-    assert log == rows
-    networks = [("lenet", "standard", False), ("convnet", "standard", False), ("convnet", "pgd", False),
-                ("convnet", "standard", True), ("convnet", "pgd", True)]  # fmt: skip
-    assert list(dict.fromkeys((row["model"], row["training"], row["randomized"]) for row in rows)) == networks
-    radii = [4 / 255, 8 / 255]
-    for network in networks:
-        mine = [row for row in rows if (row["model"], row["training"], row["randomized"]) == network]
-        cells = [(row["attack"], row["epsilon"], row["eot"]) for row in mine]
-        assert cells[0] == (None, None, None) and mine[0]["norm"] is None and mine[0]["steps"] is None
-        eot = 1 if network[2] else None
-        expected = [(attack, radius, eot) for attack in ("fgsm", "pgd") for radius in radii]
-        expected += [("pgd", 8 / 255, 2)] if network[2] else [("deepfool", radius, None) for radius in radii]
-        assert sorted(cells[1:], key=str) == sorted(expected, key=str)
-        clean, by_radius = mine[0]["accuracy"], [row for row in mine if row["attack"] == "deepfool"]
-        # Only a minimum-norm attack has distances of its own, and its curve falls.
-        assert [row["accuracy"] for row in by_radius] == sorted((row["accuracy"] for row in by_radius), reverse=True)
-        assert all(row["accuracy"] <= clean for row in by_radius)
-        assert all((row["median_distance"] is None) or row["attack"] == "deepfool" for row in mine)
-    assert result["data"]["synthetic"] is True
-    assert len(result["precisions"]) == len(networks)
-    assert set(result["precisions"].values()) <= {"float32", "folded", "bfloat16"}
-
-
-def test_a_study_keeps_examples_of_each_attack_at_the_reference_radius(demo: tuple[Path, dict[str, Any]]) -> None:
-    folder, result = demo
-    assert [path.stem for path in list_examples(folder)] == sorted(NETWORKS)
-    log = [event for event in events(folder) if isinstance(event, ExamplesSaved)]
-    first = load_dataset("shapes", "test[:40]").x[0]
-    for name in NETWORKS:
-        path = folder / "examples" / f"{name}.h5"
-        index, random = read_index(path), "random" in name
-        assert index.model == name and len(index.class_names) == 10
-        at = 8 / 255
-        last = ("pgd", at, 2) if random else ("deepfool", None, 1)
-        blocks = index.blocks()
-        assert [block[1:] for block in blocks] == [("fgsm", at, 1), ("pgd", at, 1), last]
-        mine = [event for event in log if event.path == f"examples/{name}.h5"]
-        assert [(event.attack, event.count) for event in mine] == [(block.attack, 40) for block in blocks]
-        for block in blocks:
-            np.testing.assert_array_equal(read_pair(path, block.examples[0])[0], first)
-        rows = [row for row in result["rows"] if (row["attack"], row["epsilon"], row["eot"]) == ("pgd", at, None)]
-        if name == "lenet":
-            (row,) = [row for row in rows if row["model"] == "lenet"]
-            assert row["accuracy"] == index.correct_rate[list(blocks[1].examples)].mean()
-
-
-def test_beside_the_rows_stand_the_figures_of_the_original_study(demo: tuple[Path, dict[str, Any]]) -> None:
-    published = {
-        (row["model"], row["training"], row["randomized"], row["attack"], row["epsilon"], row["eot"]): row["published"]
-        for row in demo[1]["rows"]
-        if row["published"] is not None
-    }
-    assert published == {
-        ("lenet", "standard", False, None, None, None): 0.40,
-        ("convnet", "standard", False, None, None, None): 0.69,
-        ("convnet", "standard", True, "pgd", 8 / 255, 1): 0.1157,
-        ("convnet", "pgd", True, "pgd", 8 / 255, 1): 0.2507,
-    }
-
-
-def test_a_study_keeps_its_models_and_a_report_in_one_file(demo: tuple[Path, dict[str, Any]]) -> None:
-    folder, _ = demo
-    assert sorted(path.name for path in (folder / "models").iterdir()) == sorted(NETWORKS)
-    for name in NETWORKS:
-        card = runs.read_card(folder / "models" / name)
-        assert card is not None and 0 <= card["robust_accuracy"] <= card["clean_accuracy"] + 0.1
-        assert (folder / "models" / name / "saved_model.pb").is_file()
-    report = (folder / "report.html").read_text()
-    assert "synthetic" in report.lower()
-    for figure in ("40", "69", "11.57", "25.07"):
-        assert figure in report
-    assert not re.search(r"""(?:src|href)=["'](?!data:|#)""", report), "nothing comes from elsewhere"
-    done = stages_of(events(folder))
-    assert [done[name] for name in STAGES] == ["done"] * len(STAGES)
-    assert nothing_half_written(folder)
-
-
-def test_a_study_that_is_done_is_not_done_again(
-    demo: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder, result = demo
-    shutil.copytree(folder, tmp_path / "demo")  # It may be moved in the meantime.
-    loaded: list[Path] = []
-    monkeypatch.setattr(study.saving, "load_model", lambda path: loaded.append(Path(path)) or load_model(path))
-    seen: list[Event] = []
-    again = engine.run(demo_config(tmp_path), seen.append)
-    assert all(path.is_relative_to(tmp_path) for path in loaded)
-    assert again["rows"] == result["rows"]
-    skipped = stages_of(seen)
-    assert [skipped[name] for name in STAGES] == ["skipped"] * len(STAGES)
-    assert [event for event in seen if isinstance(event, Metrics | AttackStarted)] == []
-    assert len(rows_in(seen)) == len(result["rows"])
-    assert isinstance(seen[-1], RunFinished) and seen[-1].status == "done"
-
-
-def test_a_study_that_was_stopped_ends_with_the_same_rows(
-    demo: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder, expected = demo
-    monkeypatch.setattr(presets, "PRESETS", {name: presets.PRESETS[name] for name in NETWORKS[:2]})
-    seen: list[Event] = []
-    with pytest.raises(Cancelled):
-        engine.run(demo_config(tmp_path), seen.append, lambda: "attack-lenet" in stages_of(seen))
-    assert stages_of(seen)["train-lenet"] == "done"
-    assert runs.state(tmp_path / "demo") == "cancelled" and not (tmp_path / "demo" / "result.json").exists()
-    last = seen[-1]
-    assert isinstance(last, RunFinished) and "the same command with --name demo resumes it" in last.message
-
-    # The other network lies here, trained with the very same settings: it is taken, and attacked as if trained now.
-    seen.clear()
-    again = dataclasses.replace(demo_config(tmp_path), models_dir=folder / "models")
-    result = engine.run(again, seen.append)
-    status = stages_of(seen)
-    assert {name: status[name] for name in STAGES[:4]} == dict(
-        zip(STAGES[:4], ("skipped", "skipped", "skipped", "done"), strict=True)
-    )
-    assert not any(isinstance(event, Metrics) for event in seen)
-    mine = [row for row in expected["rows"] if row["training"] == "standard" and not row["randomized"]]
-    assert result["rows"] == mine
-    assert [path.name for path in (tmp_path / "demo" / "models").iterdir()] == ["lenet"]
-
-
-def test_networks_of_other_settings_are_not_taken(demo: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
-    seen: list[Event] = []
-    config = dataclasses.replace(demo_config(tmp_path), models_dir=demo[0] / "models", seed=1)
-    with pytest.raises(Cancelled):
-        engine.run(config, seen.append, lambda: any(isinstance(event, Metrics) for event in seen))
-    assert any(
-        isinstance(event, StageStarted) and event.stage == "train-lenet" for event in seen
-    )  # It was being trained.
-    assert "train-lenet" not in stages_of(seen)  # Neither taken from there, nor done, nor failed.
