@@ -43,3 +43,28 @@ def test_linearisation_of_a_linear_network(classes: int, chosen: bool, passes: i
     np.testing.assert_allclose(leads, logits[rows, expected] - logits[rows, Y[:, None]], rtol=1e-4, atol=1e-4)
     lines = kernel.T[expected] - kernel.T[Y.numpy()][:, None]
     np.testing.assert_allclose(slopes, lines.reshape(slopes.shape), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("passes", [1, 5])
+@pytest.mark.parametrize("pool", [tf.reduce_max, tf.reduce_min])
+def test_gradients_have_the_images_shape(pool: Callable[..., tf.Tensor], passes: int) -> None:
+    """TensorFlow's own forget it for such a pooling of one channel; loops then refused to be traced."""
+    grey = X[..., :1]
+
+    def network(x: tf.Tensor, key: tf.Tensor | None) -> tf.Tensor:
+        return pool(x, axis=(1, 2)) * [1.0, 3.0]
+
+    @tf.function(autograph=False, input_signature=[tf.TensorSpec([None, *grey.shape[1:]])])
+    def found(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        several = Passes() if passes == 1 else Passes(tf.constant(passes), tf.constant(12))
+        asked = Network(network, tf.constant([1, 2]), several, 2, loss=lambda logits, y: logits[:, 1] - logits[:, 0])
+        slope, _, _ = asked.gradient(x, tf.zeros_like(Y))
+        _, slopes = asked.linearise(x, tf.zeros_like(Y), tf.ones([5, 1], tf.int32))
+        assert slope.shape[1:] == grey.shape[1:]
+        return slope, slopes[:, 0]
+
+    flat = grey.numpy().reshape(5, -1)
+    chosen = flat.argmax(axis=1) if pool is tf.reduce_max else flat.argmin(axis=1)
+    expected = 2 * np.eye(flat.shape[1])[chosen].reshape(grey.shape)
+    for slope in found(grey):
+        np.testing.assert_allclose(slope, expected, atol=1e-6)

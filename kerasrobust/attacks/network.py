@@ -247,7 +247,7 @@ def _jacobian(
         scale = half.TARGET if half.computes(leads) else 1.0
         units = [tf.zeros_like(leads) + scale * unit for unit in tf.unstack(tf.eye(leads.shape[1]))]
         none = tf.UnconnectedGradients.ZERO
-        slopes = [tape.gradient(leads, images, unit, unconnected_gradients=none) for unit in units]
+        slopes = [half.shaped(tape.gradient(leads, images, unit, unconnected_gradients=none), images) for unit in units]
         return tf.stack(slopes if scale == 1 else [slope / scale for slope in slopes], axis=1)
 
     def of_group(columns: tf.Tensor) -> tf.Tensor:

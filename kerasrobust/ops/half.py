@@ -59,7 +59,7 @@ def slope(
         found = loss(logits)
         total = tf.reduce_sum(found)
     if not computes(logits):
-        return tape.gradient(total, images, unconnected_gradients=none), found, logits
+        return shaped(tape.gradient(total, images, unconnected_gradients=none), images), found, logits
     entry = tape.gradient(total, logits, unconnected_gradients=none)
     scale = TARGET / tf.maximum(tf.reduce_max(tf.abs(entry), axis=1), 1e-15)
     first = tape.gradient(logits, images, entry * scale[:, None], unconnected_gradients=none)
@@ -68,9 +68,17 @@ def slope(
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(images)
             scaled = tf.reduce_sum(loss(forward(images)) * scale)
-        return tape.gradient(scaled, images, unconnected_gradients=none)
+        return shaped(tape.gradient(scaled, images, unconnected_gradients=none), images)
 
-    return _settled(first, scale, again), found, logits
+    return _settled(shaped(first, images), scale, again), found, logits
+
+
+def shaped(slope: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
+    """Returns a gradient with the images' static shape.
+
+    Seen with TensorFlow 2.21: that of `tf.reduce_max` or `tf.reduce_min` forgets it where the batch is of any size.
+    """
+    return tf.ensure_shape(slope, images.shape)
 
 
 def _settled(first: tf.Tensor, scale: tf.Tensor, again: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
