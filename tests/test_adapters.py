@@ -246,6 +246,51 @@ def test_layers_called_with_training_true_are_named_and_can_be_kept() -> None:
     assert on.randomized and apart(on.run(X), on.run(X)) > 1e-3
 
 
+@keras.saving.register_keras_serializable("test_adapters")
+class Around(keras.Model):
+    """A model around a layer that augments, whose call takes `training` or not."""
+
+    def __init__(self, augments: L.Layer, head: L.Layer, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.augments, self.flat, self.head = augments, L.Flatten(), head
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        return self.head(self.flat(self.augments(x)))
+
+
+class Passing(Around):
+    def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
+        return self.head(self.flat(self.augments(x, training=training)))
+
+
+AUGMENTING = {
+    "contrast": lambda: L.RandomContrast(0.5, value_range=(0, 1)),
+    "brightness": lambda: L.RandomBrightness(0.3, value_range=(0, 1)),
+    "flip": lambda: L.RandomFlip("horizontal"),
+}
+
+
+@pytest.mark.parametrize("kind", [Around, Passing])
+@pytest.mark.parametrize("layer", AUGMENTING)
+def test_what_predict_draws_is_attacked(layer: str, kind: type[Around]) -> None:
+    """Keras passes `training=False` only to a call that takes it; layers that augment are on without it."""
+    model = kind(AUGMENTING[layer](), L.Dense(4))
+    model(X)
+    many = np.tile(X, (40, 1, 1, 1))
+    seen = model.predict(many, verbose=0, batch_size=480).reshape(40, 12, 4)
+    noisy = kind is Around
+    assert (seen.std(axis=0).max() > 1e-3) == noisy
+    classifier = as_classifier(model, image_shape=SHAPE)
+    assert classifier.randomized == noisy
+    assert ("training-noise" in dict(classifier.warnings)) == noisy
+    own = classifier.run(many).reshape(40, 12, 4)
+    # Means over 40 draws each, within 6 standard errors.
+    assert (abs(own.mean(axis=0) - seen.mean(axis=0)) <= 6 * seen.std(axis=0) * np.sqrt(2 / 40) + 1e-4).all()
+    # Inside a model that passes it on, Keras switches the layer off, whatever the inner call takes.
+    outer = keras.Sequential([keras.Input(SHAPE), model])
+    np.testing.assert_allclose(as_classifier(outer).run(X), outer.predict(X, verbose=0), rtol=1e-4, atol=1e-5)
+
+
 def test_randomness_of_numpy_is_not_frozen() -> None:
     kernels = [tf.constant(KERNEL), tf.constant(-KERNEL)]
     draw = np.random.default_rng(0)

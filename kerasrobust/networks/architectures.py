@@ -121,6 +121,18 @@ GRAPHS = (Functional, keras.Sequential)
 """Models of layers in a graph, unless a subclass has a `call` of its own."""
 
 
+def predicting(model: keras.Model) -> dict[str, bool]:
+    """Returns how `predict` calls a model: with `training=False`, or with nothing if its `call` takes no `training`.
+
+    In the second case Keras 3.15 leaves layers that augment images switched on.
+
+    Example:
+        >>> predicting(build_model("convnet"))
+        {'training': False}
+    """
+    return {"training": False} if model._call_has_training_arg else {}
+
+
 def is_graph(model: Any) -> bool:
     """Returns whether a model is nothing but its graph of layers: a subclass may have a `call` of its own."""
     return isinstance(model, GRAPHS) and type(model).call in (Functional.call, keras.Sequential.call)

@@ -12,7 +12,7 @@ import numpy as np
 from keras.src.saving.serialization_lib import SafeModeScope  # Keras 3 has no public name for it.
 
 from kerasrobust.errors import InputError, reason_of
-from kerasrobust.networks.architectures import GRAPHS, is_graph
+from kerasrobust.networks.architectures import GRAPHS, is_graph, predicting
 from kerasrobust.networks.noise import noise_off
 from kerasrobust.networks.probe import apart
 
@@ -104,7 +104,7 @@ def rebuilt_from_config(model: keras.Model, shape: tuple[int, ...]) -> keras.Mod
         copy.build_from_config(model.get_build_config() or {"input_shape": (None, *shape)})
         # Before it is called: a Normalization that was built in a graph holds tensors of that graph.
         finalize_normalization(copy)
-        copy(keras.ops.zeros((1, *shape)), training=False)
+        copy(keras.ops.zeros((1, *shape)), **predicting(copy))
     except Exception as error:  # Somebody's own model may raise anything.
         raise InputError(
             f"Expected a model that can be rebuilt from get_config(). Received: {type(model).__name__} "
@@ -284,7 +284,7 @@ def _random(tensor: keras.KerasTensor, side: int, scale: int) -> Any:
 def _outputs(model: keras.Model, inputs: Any) -> np.ndarray:
     """Returns a model's outputs without noise, side by side, (N, K)."""
     with noise_off():
-        outputs = keras.tree.flatten(model(inputs, training=False))
+        outputs = keras.tree.flatten(model(inputs, **predicting(model)))
     arrays = [keras.ops.convert_to_numpy(keras.ops.cast(output, "float64")) for output in outputs]
     # What is no number on both sides is the same on both sides.
     return np.nan_to_num(np.concatenate([array.reshape(len(array), -1) for array in arrays], axis=1))

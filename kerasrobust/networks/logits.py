@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from kerasrobust.networks.architectures import is_graph
+from kerasrobust.networks.architectures import is_graph, predicting
 from kerasrobust.networks.cloning import quantization
 
 
@@ -19,10 +19,10 @@ def logits_of(model: keras.Model, noise: str = "off") -> Callable[[tf.Tensor], t
 
     Args:
         model: a Keras model.
-        noise: "off" for inference mode; "on" for the model as it is when it is called, with the noise of layers that
+        noise: "off" for the model as `predict` calls it; "on" for the model as it is when it is called, with the noise of layers that
             were called with `training=True`.
     """
-    mode = {} if noise == "on" else {"training": False}
+    mode = {} if noise == "on" else predicting(model)
     if not is_graph(model):
         return lambda x: model(x, **mode)
     parts: dict[int, keras.Model] = {}

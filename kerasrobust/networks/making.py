@@ -12,9 +12,10 @@ import keras
 from kerasrobust.errors import InputError
 from kerasrobust.networks.adapters.adapter import Conventions, applied, notes_of, range_text
 from kerasrobust.networks.adapters.inputs import intake_of, layout_of, network_of
-from kerasrobust.networks.architectures import is_graph
+from kerasrobust.networks.architectures import is_graph, predicting
 from kerasrobust.networks.classifier import Classifier
 from kerasrobust.networks.logits import logits_of, noise_left_out, shows_logits
+from kerasrobust.networks.noise import is_noisy
 from kerasrobust.networks.probe import Forward, is_compiled, probe
 
 _ATTRIBUTE = "_kerasrobust_classifier"
@@ -192,6 +193,12 @@ def _make(model: Any, image_shape: Sequence[int | None] | None, said: Convention
         message = (
             f"{', '.join(left_out)} of {name!r} was called with training=True. It is attacked without that, as predict "
             "has it; model(x) has it switched on. Give --noise on, or noise='on' to as_classifier, to attack that."
+        )
+        classifier.warnings.append(("training-noise", message))
+    if isinstance(network, keras.Model) and probed.randomized and not (is_noisy(network) or predicting(network)):
+        message = (
+            f"{name!r} draws noise in predict: its call takes no `training`, and Keras leaves layers that augment images "
+            "on then. It is attacked so. Pass `training` on to them to switch them off."
         )
         classifier.warnings.append(("training-noise", message))
     return classifier

@@ -22,7 +22,7 @@ from kerasrobust.errors import InputError, reason_of, unknown_name
 from kerasrobust.events import Emit, Log
 from kerasrobust.networks.adapters.adapter import Conventions, conventions_of
 from kerasrobust.networks.adapters.inputs import output_of
-from kerasrobust.networks.architectures import is_graph
+from kerasrobust.networks.architectures import is_graph, predicting
 from kerasrobust.networks.classifier import Classifier
 from kerasrobust.networks.cloning import clone, rebuilt_from_config
 from kerasrobust.networks.files import formats
@@ -74,7 +74,7 @@ def save_model(model: keras.Model, folder: str | Path, card: Mapping[str, Any], 
             archive = keras.export.ExportArchive()
             archive.track(copy)
             # `model.export` leaves `training` open, and layers that augment images are on by default.
-            archive.add_endpoint("serve", lambda x: copy(x, training=False), [signature])
+            archive.add_endpoint("serve", lambda x: copy(x, **predicting(copy)), [signature])
             archive.write_out(str(temporary), verbose=False)
             copy.save(temporary / KERAS_FILE)
         (temporary / "card.json").write_text(text, encoding="utf-8")

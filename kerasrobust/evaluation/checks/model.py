@@ -10,6 +10,7 @@ from kerasrobust.attacks.verdict import NO_CLASS, predict
 from kerasrobust.evaluation.case import FEWEST, FORWARD_IMAGES, Case, finding, percent
 from kerasrobust.events import Finding
 from kerasrobust.networks.adapters.adapter import candidates, converted, range_words, undone
+from kerasrobust.networks.architectures import predicting
 from kerasrobust.networks.probe import apart
 from kerasrobust.stats import mcnemar
 
@@ -19,7 +20,7 @@ def ends_in_softmax(case: Case) -> list[Finding]:
     network = case.classifier.network
     if not isinstance(network, keras.Model) or any(code == "softmax-output" for code, _ in case.classifier.warnings):
         return []
-    run = case.classifier.adapter.around(lambda x: network(x, training=False))
+    run = case.classifier.adapter.around(lambda x: network(x, **predicting(network)))
     outputs = tf.nest.flatten(run(tf.constant(case.x[:FEWEST])))[0].numpy()
     if (outputs < 0).any() or (abs(outputs.sum(axis=-1) - 1) > 1e-3).any():
         return []

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from kerasrobust.errors import InputError
 from kerasrobust.networks.adapters.adapter import LUMA, Adapter, Conventions
-from kerasrobust.networks.architectures import is_graph
+from kerasrobust.networks.architectures import is_graph, predicting
 from kerasrobust.networks.probe import Shape, not_callable
 
 # What a model's own code and TensorFlow raise for inputs that it doesn't take.
@@ -64,7 +64,7 @@ def _build(model: keras.Model, stated: Sequence[int | None] | None) -> None:
         if isinstance(model, keras.Sequential):
             model.build((None, *stated))
         else:
-            model(tf.zeros((1, *stated)), training=False)
+            model(tf.zeros((1, *stated)), **predicting(model))
     except _FAILURES as error:
         raise not_callable(model.name, tuple(stated), error) from error
 
@@ -104,7 +104,7 @@ def _takes_more(network: keras.Model, shape: Sequence[int | None]) -> bool:
         return True
     images = tf.zeros((shape[0] + 1, *shape[1:]))
     try:
-        return len(tf.nest.flatten(network(images, training=False))[0]) == len(images)
+        return len(tf.nest.flatten(network(images, **predicting(network)))[0]) == len(images)
     except _FAILURES:
         return False
 
