@@ -19,8 +19,8 @@ def logits_of(model: keras.Model, noise: str = "off") -> Callable[[tf.Tensor], t
 
     Args:
         model: a Keras model.
-        noise: "off" for the model as `predict` calls it; "on" for the model as it is when it is called, with the noise of layers that
-            were called with `training=True`.
+        noise: "off" for the model as `predict` calls it; "on" for the model as it is when it is called, with the noise
+            of layers that were called with `training=True`.
     """
     mode = {} if noise == "on" else predicting(model)
     if not is_graph(model):

@@ -197,8 +197,8 @@ def _make(model: Any, image_shape: Sequence[int | None] | None, said: Convention
         classifier.warnings.append(("training-noise", message))
     if isinstance(network, keras.Model) and probed.randomized and not (is_noisy(network) or predicting(network)):
         message = (
-            f"{name!r} draws noise in predict: its call takes no `training`, and Keras leaves layers that augment images "
-            "on then. It is attacked so. Pass `training` on to them to switch them off."
+            f"{name!r} draws noise in predict: its call takes no `training`, and Keras leaves layers that augment "
+            "images on then. It is attacked so. Pass `training` on to them to switch them off."
         )
         classifier.warnings.append(("training-noise", message))
     return classifier
