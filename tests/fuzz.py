@@ -267,8 +267,8 @@ def held(recipe: Recipe) -> str:
         )
     try:
         evaluation = kr.evaluate(
-            subject, x, y, attacks=recipe.search(), epsilon=recipe.epsilon, precision=recipe.precision, batch_size=recipe.batch_size, passes=5,
-            audit=recipe.weights % 4 == 0,
+            subject, x, y, attacks=recipe.search(), epsilon=recipe.epsilon, precision=recipe.precision,
+            batch_size=recipe.batch_size, passes=5, audit=recipe.weights % 4 == 0,
         )  # fmt: skip
     except InputError as error:
         assert "\n" not in str(error) and len(str(error)) < 900, f"no single line: {error}"
