@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from conftest import PIXELS, images, linear_model
 
 from kerasrobust.attacks import FGSM
 from kerasrobust.evaluation.evaluate import evaluate
-from kerasrobust.stats import accuracy_interval, bootstrap, shared_error
+from kerasrobust.stats import accuracy_interval, bootstrap, pass_error, shared_error, wilson
 
 
 def passes_of(draw: np.random.Generator, levels: np.ndarray, shared: float, passes: int = 20) -> np.ndarray:
@@ -69,6 +70,45 @@ def test_what_passes_share_by_hand() -> None:
     assert shared_error(np.zeros((20, 0), bool)) == 0
 
 
+DECIDING: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "majority": lambda rates: rates > 0.5,
+    "worst of the passes": lambda rates: rates == 1,
+}
+
+
+@pytest.mark.parametrize(("shared", "passes"), [(1.0, 20), (2.0, 20), (1.0, 6)])
+@pytest.mark.parametrize("verdict", DECIDING)
+def test_intervals_of_verdicts_over_passes_cover_the_truth(
+    verdict: str, shared: float, passes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 200 simulated runs about 95 %; an interval that doesn't know of the passes holds far fewer."""
+    monkeypatch.setattr("kerasrobust.stats.RESAMPLES", 200)
+    deciding = DECIDING[verdict]
+    population = np.random.default_rng(1).normal(1, 2, 4000)
+    draw = np.random.default_rng(9)
+    many = [deciding(passes_of(draw, population, shared, passes).mean(axis=0)).mean() for _ in range(200)]
+    held, plain = 0, 0
+    for seed in range(200):
+        draw = np.random.default_rng(seed)
+        right = passes_of(draw, draw.choice(population, 300), shared, passes)
+        rates = deciding(right.mean(axis=0)).astype(np.float64)
+        low, high = accuracy_interval(rates, True, pass_error(right, deciding))
+        held += low <= np.mean(many) <= high
+        low, high = wilson(rates.sum(), 300)
+        plain += low <= np.mean(many) <= high
+    assert 0.915 <= held / 200 <= 0.995
+    assert plain / 200 < 0.85
+
+
+def test_the_error_of_passes_by_hand() -> None:
+    """One image is right in 2 of 3 passes: without one of those it has no majority of the other two any more."""
+    right = np.array([[True], [True], [False]])
+    # Majorities 0, 0, 1: their variance is 2/9, times 2; Student's quantile for 2 is 4.3027.
+    assert pass_error(right, DECIDING["majority"]) == pytest.approx(4.3027 / 1.96 * np.sqrt(4 / 9), rel=0.15)
+    assert pass_error(right[:1], DECIDING["majority"]) == 0
+    assert pass_error(np.ones((20, 50), bool), DECIDING["majority"]) == 0
+
+
 def test_noise_of_a_batch_widens_every_interval_and_is_found() -> None:
     """One draw moves all images of a batch; with each image's own draw nothing is found."""
     x = images(60)
@@ -88,6 +128,14 @@ def test_noise_of_a_batch_widens_every_interval_and_is_found() -> None:
     assert batch.clean_interval[1] - batch.clean_interval[0] > 0.3, "20 coins"
     assert batch.interval[1] - batch.interval[0] > 0.3
     assert batch.attacks[0].interval == batch.interval
+
+    def shifted(x: tf.Tensor) -> tf.Tensor:
+        return linear(x) + 2 * tf.random.normal([]) * [1.0, -1.0]
+
+    moved = evaluate(shifted, x, y, seed=1, **settings)
+    for share in (moved.majority, moved.worst_case):
+        plain = wilson(share.accuracy * 60, 60)
+        assert share.interval[1] - share.interval[0] > 1.05 * (plain[1] - plain[0])
     assert own.clean_interval == bootstrap(own.attacks[0].result.clean_rate)
     codes = {kind: [finding.code for finding in item.findings] for kind, item in found.items()}
     assert "shared-noise" in codes["batch"] and "shared-noise" not in codes["own"]

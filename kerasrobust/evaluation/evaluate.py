@@ -19,13 +19,13 @@ from kerasrobust.config import radius
 from kerasrobust.errors import InputError
 from kerasrobust.evaluation.audit import Audit, Case, run_audit
 from kerasrobust.evaluation.autoattack import AutoAttack
-from kerasrobust.evaluation.chain import PROBES, Part, part_of, run_chain, without_gradients
+from kerasrobust.evaluation.chain import PROBES, Chained, Part, part_of, run_chain, without_gradients
 from kerasrobust.evaluation.outcome import AttackReport, Share
 from kerasrobust.events import AttackProgress, Emit, Finding, Log
 from kerasrobust.names import norm_of
 from kerasrobust.networks.classifier import Classifier
 from kerasrobust.runs import read_json, write_json
-from kerasrobust.stats import accuracy_interval
+from kerasrobust.stats import accuracy_interval, pass_error
 from kerasrobust.twins import meaning_of
 
 FORMAT = 2
@@ -167,8 +167,8 @@ def evaluate(
         clean_interval=accuracy_interval(found.clean.correct_rate, randomized, found.clean.shared),
         robust_accuracy=float(found.rates.mean()),
         interval=accuracy_interval(found.rates, randomized, found.worst.shared),
-        majority=_share(found.rates > 0.5, randomized),
-        worst_case=_share(found.rates == 1, randomized),
+        majority=_share(found, task.y, lambda rates: rates > 0.5, randomized),
+        worst_case=_share(found, task.y, lambda rates: rates == 1, randomized),
         per_example=found.rates,
         worst=found.worst,
         by_attack=found.by_attack,
@@ -181,9 +181,15 @@ def evaluate(
     )
 
 
-def _share(right: np.ndarray, randomized: bool) -> Share:
-    rates = right.astype(np.float64)
-    return Share(float(rates.mean()), accuracy_interval(rates, randomized))
+def _share(found: Chained, y: np.ndarray, deciding: Callable[[np.ndarray], np.ndarray], randomized: bool) -> Share:
+    """Returns the share of examples that a verdict over passes, `deciding`, calls right."""
+    rates = deciding(found.rates).astype(np.float64)
+    shared = 0.0
+    if found.worst.shared:
+        # An example further away than the radius is judged by the passes over the unchanged image.
+        inside = found.worst.correct_rate == found.rates
+        shared = pass_error(np.where(inside, found.worst.passes, found.clean.passes) == y, deciding)
+    return Share(float(rates.mean()), accuracy_interval(rates, randomized, shared))
 
 
 def _made(
