@@ -120,6 +120,30 @@ def test_integers_as_inputs_have_gradients_past_the_rounding(dtype: str) -> None
     np.testing.assert_allclose(classifier.run(X), model(np.round(X * 255).astype(dtype)), rtol=1e-5, atol=1e-5)
 
 
+IN_INTEGERS: dict[str, Callable[[], L.Layer]] = {
+    "layer": lambda: L.LayerNormalization(),
+    "group": lambda: L.GroupNormalization(groups=1),
+    "rms": lambda: L.RMSNormalization(),
+}
+
+
+@pytest.mark.parametrize("layer", IN_INTEGERS)
+def test_layers_that_compute_in_integers_are_judged_as_they_are(layer: str) -> None:
+    """Keras 3.15 computes mean and variance of uint8 in uint8: the same layers in float32 are another network."""
+    seen = keras.Input(SHAPE, dtype="uint8")
+    normalized = IN_INTEGERS[layer]()(seen)
+    model = keras.Model(seen, L.Dense(4)(L.Flatten()(L.Rescaling(2.0)(normalized))))
+    expected = model.predict(np.round(X * 255).astype("uint8"), verbose=0)
+    classifier = as_classifier(model)
+    assert "integer-layers" in dict(classifier.warnings)
+    np.testing.assert_allclose(classifier.run(X), expected, rtol=1e-4, atol=1e-4 * abs(expected).max())
+    assert has_gradient(classifier)
+    evaluation = evaluate(model, X, expected.argmax(axis=1), attacks=PGD(epsilon=0.05, steps=3), audit=False)
+    after = model.predict(np.round(evaluation.worst.x_adv * 255).astype("uint8"), verbose=0).argmax(axis=1)
+    assert evaluation.clean_accuracy == 1
+    np.testing.assert_array_equal(evaluation.per_example, after == expected.argmax(axis=1))
+
+
 @pytest.mark.parametrize("activation", ["sigmoid", None])
 def test_one_output_stands_for_two_classes(activation: str | None) -> None:
     model = net(L.Dense(1, activation=activation))
@@ -244,6 +268,17 @@ def test_layers_called_with_training_true_are_named_and_can_be_kept() -> None:
     np.testing.assert_allclose(off.run(X), model.predict(X, verbose=0), rtol=1e-4, atol=1e-5)
     on = as_classifier(model, noise="on")
     assert on.randomized and apart(on.run(X), on.run(X)) > 1e-3
+
+
+def test_only_layers_that_change_something_are_named() -> None:
+    """Keras calls all layers that prepare images with training=True unless told otherwise."""
+    for layer in (L.Resizing(5, 5), L.CenterCrop(6, 6)):
+        model = keras.Sequential([keras.Input(SHAPE), layer, L.Flatten(), L.Dense(4)])
+        assert as_classifier(model).warnings == []
+    turning = keras.Sequential([keras.Input(SHAPE), L.RandomFlip(name="turn"), L.Flatten(), L.Dense(4)])
+    for augmenting in (turning, keras.Sequential([keras.Input(SHAPE), turning])):
+        seen = as_classifier(augmenting)
+        assert not seen.randomized and dict(seen.warnings)["training-noise"].startswith("turn of ")
 
 
 @keras.saving.register_keras_serializable("test_adapters")

@@ -29,16 +29,34 @@ def logits_of(model: keras.Model, noise: str = "off") -> Callable[[tf.Tensor], t
     return lambda x: _logits(model, x, parts, mode)
 
 
+def through_integers(model: keras.Model, network: keras.Model, noise: str = "off") -> Callable[[tf.Tensor], Any]:
+    """Returns a function from whole numbers, in float32, to a model's outputs, with the gradients of another.
+
+    Args:
+        model: takes integers.
+        network: of the same layers, for floating numbers.
+        noise: as for `logits_of`.
+    """
+    exact, smooth, dtype = logits_of(model, noise), logits_of(network, noise), model.inputs[0].dtype
+
+    def with_gradient(value: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
+        return like + tf.stop_gradient(tf.cast(value, like.dtype) - like)
+
+    return lambda x: tf.nest.map_structure(with_gradient, exact(tf.cast(x, dtype)), smooth(x))
+
+
 def noise_left_out(model: Any) -> list[str]:
     """Returns the layers of a graph, at any depth, that were called with `training=True`.
 
-    Keras 3.15 has them at work in `model(x)`, but neither in `predict` nor in `model(x, training=False)`.
+    Keras 3.15 has them at work in `model(x)`, but neither in `predict` nor in `model(x, training=False)`. It calls
+    layers that prepare or augment images so unless told otherwise.
 
     Example:
         >>> noise_left_out(keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Dropout(0.5)]))
         []
     """
-    parts = [part for inner in model._flatten_layers() for part in getattr(inner, "operations", [])]
+    graphs = [getattr(inner, "_functional", inner) for inner in model._flatten_layers()]
+    parts = [part for inner in graphs for part in getattr(inner, "operations", [])]
     called = [part for part in parts for node in part._inbound_nodes if node.arguments.kwargs.get("training") is True]
     return list(dict.fromkeys(part.name for part in called))
 

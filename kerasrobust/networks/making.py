@@ -8,15 +8,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
+import tensorflow as tf
 
 from kerasrobust.errors import InputError
 from kerasrobust.networks.adapters.adapter import Conventions, applied, notes_of, range_text
-from kerasrobust.networks.adapters.inputs import intake_of, layout_of, network_of
+from kerasrobust.networks.adapters.inputs import intake_of, layout_of, network_of, of_floats
 from kerasrobust.networks.architectures import is_graph, predicting
 from kerasrobust.networks.classifier import Classifier
-from kerasrobust.networks.logits import logits_of, noise_left_out, shows_logits
-from kerasrobust.networks.noise import is_noisy
-from kerasrobust.networks.probe import Forward, is_compiled, probe
+from kerasrobust.networks.logits import logits_of, noise_left_out, shows_logits, through_integers
+from kerasrobust.networks.noise import is_noisy, noise_off
+from kerasrobust.networks.probe import TRACED, Forward, apart, is_compiled, one_output, probe, trial
 
 _ATTRIBUTE = "_kerasrobust_classifier"
 
@@ -161,9 +163,11 @@ def _make(model: Any, image_shape: Sequence[int | None] | None, said: Convention
             f"Received: {type(model).__name__}. {_way_in(model)}"
         )
     inner: Forward = model
-    network, outputs = model, said.outputs
+    chosen = network = model
+    outputs = said.outputs
     if isinstance(model, keras.Model):
-        network = network_of(model, said, image_shape)
+        chosen = network_of(model, said, image_shape)
+        network = of_floats(chosen)
         shape, adapter = intake_of(model, network, said, image_shape)
         name, inner = model.name, logits_of(network, said.noise)
         if shows_logits(network):
@@ -182,17 +186,31 @@ def _make(model: Any, image_shape: Sequence[int | None] | None, said: Convention
     adapter = applied(adapter, said)
     known = tuple(own or stated for own, stated in zip(shape, image_shape or (None,) * 3, strict=True))
     probed = probe(network, inner, known, name, adapter, outputs)
+    exact = inner if network is chosen else through_integers(chosen, network, said.noise)
+    rounds = network is not chosen and _differ(adapter.around(inner), adapter.around(exact), probed.shape, name)
+    if rounds:
+        inner, probed = exact, probe(network, exact, probed.shape, name, adapter, probed.outputs)
     any_batch = is_graph(network) and model.inputs[0].shape[0] is None and not probed.untraced
     classifier = Classifier(
         model, inner, probed, name=name, image_shape=shape, any_batch=any_batch, network=network, adapter=adapter,
         conventions=said,
     )  # fmt: skip
     classifier.notes = notes_of(name, adapter, said, probed)
+    if rounds:
+        message = (
+            f"Layers of {name!r} compute in {adapter.dtype}, as normalization and resizing do with whole numbers. "
+            "Answers are those of the model, gradients those of the same layers in float32. With Rescaling(1.0) as its "
+            "first layer a model is trained in float32."
+        )
+        classifier.warnings.append(("integer-layers", message))
     left_out = noise_left_out(network) if is_graph(network) and said.noise == "off" else []
+    if left_out:  # Layers that only resize are among them.
+        kept = adapter.around(logits_of(network, "on"))
+        left_out = left_out if any(_differ(adapter.around(inner), kept, probed.shape, name) for _ in range(3)) else []
     if left_out:
         message = (
-            f"{', '.join(left_out)} of {name!r} was called with training=True. It is attacked without that, as predict "
-            "has it; model(x) has it switched on. Give --noise on, or noise='on' to as_classifier, to attack that."
+            f"{', '.join(left_out)} of {name!r} is at work in model(x), but not in predict. It is attacked without, as "
+            "predict has it. Give --noise on, or noise='on' to as_classifier, to attack it with that."
         )
         classifier.warnings.append(("training-noise", message))
     if isinstance(network, keras.Model) and probed.randomized and not (is_noisy(network) or predicting(network)):
@@ -202,6 +220,18 @@ def _make(model: Any, image_shape: Sequence[int | None] | None, said: Convention
         )
         classifier.warnings.append(("training-noise", message))
     return classifier
+
+
+def _differ(one: Forward, other: Forward, shape: tuple[int, ...], name: str) -> bool:
+    """Returns whether two passes without `RandomDropout` give different outputs, in graphs as in predict."""
+
+    def outputs(run: Forward) -> np.ndarray:
+        # Keras 3.15 resizes uint8 to uint8 outside of graphs, and to float32 inside.
+        graph = tf.function(lambda x: one_output(run(x), name), autograph=False)
+        return trial(lambda x: graph(tf.constant(x)).numpy(), shape, name)
+
+    with noise_off():
+        return apart(outputs(one), outputs(other)) > TRACED
 
 
 def _way_in(model: Any) -> str:

@@ -24,8 +24,7 @@ _CHANNELS = (1, 3, 4)
 def network_of(model: keras.Model, said: Conventions, stated: Sequence[int | None] | None) -> keras.Model:
     """Returns the model of one input and one output that is attacked: `model` itself, or one of the same layers.
 
-    The output that is meant is taken out where there are several, and integers as inputs are replaced by floating
-    numbers, as no gradient passes a conversion to integers.
+    The output that is meant is taken out where there are several.
 
     Args:
         model: a Keras model.
@@ -46,7 +45,12 @@ def network_of(model: keras.Model, said: Conventions, stated: Sequence[int | Non
         )
     if said.output is not None or len(model.outputs) != 1:
         model = keras.Model(model.inputs, output_of(model, said.output), name=model.name)
-    if not keras.backend.is_float_dtype(model.inputs[0].dtype):
+    return model
+
+
+def of_floats(model: keras.Model) -> keras.Model:
+    """Returns a model of the same layers for floating numbers where it takes integers, which no gradient passes."""
+    if is_graph(model) and not keras.backend.is_float_dtype(model.inputs[0].dtype):
         images = keras.Input(batch_shape=model.inputs[0].shape, dtype="float32")
         sequential = isinstance(model, keras.Sequential)
         given = [images] if sequential else keras.tree.map_structure(lambda _: images, model.input)
