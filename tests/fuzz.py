@@ -221,11 +221,11 @@ def taken(recipe: Recipe, x: np.ndarray, said: Conventions) -> np.ndarray:
     return changed.reshape(len(x), *shape)
 
 
-def answers(outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def answers(outputs: np.ndarray, head: str) -> tuple[np.ndarray, np.ndarray]:
     """Returns the class of each row, and how far it leads; NaN is no class."""
     outputs = np.asarray(outputs, np.float64).reshape(len(outputs), -1)
     if outputs.shape[1] == 1:
-        edge = 0.5 if outputs.min() >= 0 and outputs.max() <= 1 else 0.0
+        edge = 0.5 if head == "one sigmoid" else 0.0
         return (outputs[:, 0] > edge).astype(int), abs(outputs[:, 0] - edge)
     top = np.sort(outputs, axis=1)
     bad = np.isnan(outputs).any(axis=1)
@@ -255,7 +255,7 @@ def held(recipe: Recipe) -> str:
     noisy = not np.allclose(first, again, rtol=1e-4, atol=1e-6, equal_nan=True)
     if not np.isfinite(first).all():
         return "not finite"
-    y, _ = answers(first)
+    y, _ = answers(first, recipe.head)
     y = y.astype(recipe.labels)
     subject: Any = model
     shape = x.shape[1:]
@@ -285,7 +285,7 @@ def held(recipe: Recipe) -> str:
         return "randomized"
     for what, images, rates in (("clean", x, None), ("attacked", worst, evaluation.per_example)):
         outputs = predicted(images, said)
-        classes, leads = answers(outputs)
+        classes, leads = answers(outputs, recipe.head)
         right = classes == y
         scale = max(1e-6, float(np.nanmax(abs(outputs))))
         rounding = 2e-2 if "16" in recipe.policy or recipe.quantized else 1e-4
@@ -295,7 +295,7 @@ def held(recipe: Recipe) -> str:
             assert abs(mine - right.sum()) <= close.sum(), f"{what}: {mine} of {COUNT} right, predict {right.sum()}"
         else:
             within = sizes <= recipe.epsilon * (1 + 1e-4) + 1e-6
-            wrong = (rates > 0.5) != np.where(within, right, answers(predicted(x, said))[0] == y)
+            wrong = (rates > 0.5) != np.where(within, right, answers(predicted(x, said), recipe.head)[0] == y)
             assert not (wrong & ~close & within).any(), (
                 f"{what}: {int((wrong & ~close).sum())} of {COUNT} differ from predict"
             )

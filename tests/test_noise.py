@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from collections.abc import Callable
@@ -69,6 +70,22 @@ def test_a_key_repeats_the_noise_layer_by_layer() -> None:
     np.testing.assert_array_equal(one, again)
     assert not np.array_equal(one[0], one[1])
     assert not np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("keyed", [True, False])
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("shape", [(None, 8, 8, 1), (None, 1), (None, 4, 1, 3)])
+def test_the_static_shape_is_kept_in_graphs(shape: tuple[int | None, ...], shared: bool, keyed: bool) -> None:
+    """A depthwise convolution behind it asks for the number of channels."""
+
+    @tf.function(autograph=False, input_signature=[tf.TensorSpec(shape)])
+    def run(x: tf.Tensor) -> tf.Tensor:
+        with keyed_noise(KEY, shared) if keyed else contextlib.nullcontext():
+            outputs = RandomDropout(0.3)(x)
+        assert tuple(outputs.shape) == shape
+        return outputs
+
+    assert run(tf.ones([3, *shape[1:]])).shape == (3, *shape[1:])
 
 
 def test_noise_off_passes_through_and_ends_with_its_block() -> None:

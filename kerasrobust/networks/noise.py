@@ -104,7 +104,10 @@ class RandomDropout(keras.layers.Layer):
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         if self.rate == 0 or _steering.off:
             return inputs
-        return inputs * self.mask(inputs)
+        outputs = inputs * self.mask(inputs)
+        # One channel times one of a mask of unknown shape is unknown, and the next convolution needs to know it.
+        outputs.set_shape(inputs.shape)
+        return outputs
 
     def mask(self, inputs: tf.Tensor) -> tf.Tensor:
         """Returns the factors of the entries: 0, or the scale of those that are kept."""
