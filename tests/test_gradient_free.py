@@ -15,6 +15,7 @@ from kerasrobust.attacks.hopskipjump import HopSkipJump
 from kerasrobust.attacks.square import Square
 from kerasrobust.attacks.verdict import predict
 from kerasrobust.errors import InputError
+from kerasrobust.evaluation.evaluate import evaluate
 from kerasrobust.networks.classifier import has_gradient
 from kerasrobust.networks.making import as_classifier
 from kerasrobust.networks.saving import load_model
@@ -216,3 +217,20 @@ def test_a_saved_model_for_predictions_only_is_attacked(
         result = attack(classifier, X, y)
         assert result.success.all()
         np.testing.assert_array_equal(classifier.run(result.x_adv).argmax(axis=1), result.prediction_adv)
+
+
+@pytest.mark.parametrize("hiding", ["area", "decoded"])
+def test_gradients_that_fail_are_not_asked_for_by_attacks_on_a_constant_network(hiding: str) -> None:
+    """No attack changes its mind, but asking for the gradient raises, which a network without any doesn't."""
+
+    def constant(x: tf.Tensor) -> tf.Tensor:
+        if hiding == "area":
+            x = tf.image.resize(x, (4, 4), "area")
+        else:
+            x = tf.py_function(lambda part: tf.constant(part.numpy()), [x], tf.float32)
+        return tf.concat([tf.reduce_mean(x, axis=(1, 2, 3))[:, None] * 1e-9 + 1, tf.zeros([tf.shape(x)[0], 1])], axis=1)
+
+    y = np.array([0] * 6 + [1] * 3)
+    found = evaluate(as_classifier(constant, image_shape=SHAPE), X, y, attacks=["pgd", "deepfool"], audit=False)
+    assert found.robust_accuracy == 6 / 9 == found.clean_accuracy
+    assert "black-box-only" in [finding.code for finding in found.findings]

@@ -15,7 +15,7 @@ from kerasrobust.attacks.task import Task
 from kerasrobust.attacks.verdict import Verdict, predict
 from kerasrobust.evaluation.outcome import AttackReport, combine, judged, report
 from kerasrobust.events import AttackFinished, AttackProgress, AttackStarted, Event, Finding
-from kerasrobust.networks.classifier import has_gradient
+from kerasrobust.networks.classifier import has_gradient, slope_of
 from kerasrobust.networks.probe import same
 
 PROBES = 16
@@ -128,7 +128,8 @@ def without_gradients(parts: Sequence[Part], task: Task) -> tuple[list[Part], li
     if all(part.attack.gradient_free for part in parts) or has_gradient(task.classifier, some):
         return list(parts), []
     logits = predict(task.classifier, some)
-    if len(some) > 1 and same(logits, np.broadcast_to(logits[0], logits.shape)):
+    alike = len(some) > 1 and same(logits, np.broadcast_to(logits[0], logits.shape))
+    if alike and slope_of(task.classifier, some) is not None:
         # A network that says the same of every image hides no gradient: it has none, and no attack can change its mind.
         return list(parts), []
     blind = next(part for part in parts if not part.attack.gradient_free)

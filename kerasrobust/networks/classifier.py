@@ -264,8 +264,19 @@ def has_gradient(classifier: Classifier, images: np.ndarray | None = None) -> bo
         >>> has_gradient(as_classifier(lambda x: tf.round(x)[:, 0, :, 0], image_shape=(8, 8, 3)))
         False
     """
+    found = slope_of(classifier, images)
+    # Attacks take non-finite entries as 0.
+    return found is not None and bool((np.isfinite(found) & (found != 0)).any())
+
+
+def slope_of(classifier: Classifier, images: np.ndarray | None = None) -> np.ndarray | None:
+    """Returns a gradient of the logits by some images, zeros where none reaches them; None if asking for it fails.
+
+    Example:
+        >>> slope_of(as_classifier(lambda x: tf.image.resize(x, (1, 3), "area")[:, 0, :, 0], image_shape=(8, 8, 3)))
+    """
     if classifier.arrays:
-        return False
+        return np.zeros((PROBES, *classifier.probed.shape), np.float32)
     if images is None:
         images = probe_images(classifier.probed.shape)
     some = tf.constant(np.resize(images, (PROBES, *images.shape[1:])))
@@ -282,11 +293,9 @@ def has_gradient(classifier: Classifier, images: np.ndarray | None = None) -> bo
     try:
         value = gradient() if is_traceable(classifier.network) else tf.function(gradient, autograph=False)()
     except LookupError:  # An operation has no gradient registered.
-        return False
+        return None
     except (tf.errors.InvalidArgumentError, tf.errors.UnknownError, tf.errors.UnimplementedError):
-        return False  # The pass itself worked: it is the gradient of Python code inside the graph that doesn't.
-    if value is None:
-        return False
-    found = tf.convert_to_tensor(value).numpy()  # It may be slices.
-    # Attacks take non-finite entries as 0.
-    return bool((np.isfinite(found) & (found != 0)).any())
+        return None  # The pass itself worked: it is the gradient of Python code inside the graph that doesn't.
+    found = np.zeros_like(some) if value is None else tf.convert_to_tensor(value).numpy()  # It may be slices.
+    # That of Python code without a gradient is one number.
+    return found if found.shape == some.shape else None
