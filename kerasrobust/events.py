@@ -11,16 +11,19 @@ Example:
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
 import math
 import re
 import time as clock
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from types import UnionType
 from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
+
+from kerasrobust.errors import Cancelled
 
 SCHEMA = 1
 
@@ -137,6 +140,18 @@ class AttackFinished(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LabelFinished(Event):
+    """One of several labels was attacked alone: the fields of its entry in `result.json`, but for its `attacks`."""
+
+    name: str
+    share: float
+    clean_accuracy: float
+    clean_interval: list[float]
+    robust_accuracy: float
+    interval: list[float]
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExamplesSaved(Event):
     """`count` examples of `attack` were written to the HDF5 file at `path` (relative to the run's folder)."""
 
@@ -197,6 +212,31 @@ class RunFinished(Event):
     status: Status
     seconds: float
     message: str
+
+
+@contextlib.contextmanager
+def staged(emit: Emit, name: str, title: str) -> Iterator[Emit]:
+    """Emits the beginning and the end of a stage; yields an emit that marks what has no stage yet with its name.
+
+    Example:
+        >>> with staged(print, "train", "Training convnet") as emit:
+        ...     emit(Log(level="info", message="hello"))
+    """
+    began = clock.monotonic()
+    emit(StageStarted(stage=name, title=title))
+
+    def finish(status: Literal["done", "failed"]) -> None:
+        emit(StageFinished(stage=name, status=status, seconds=clock.monotonic() - began))
+
+    try:
+        yield lambda event: emit(event if event.stage is not None else dataclasses.replace(event, stage=name))
+        finish("done")
+    except (Cancelled, KeyboardInterrupt):  # Neither done nor failed: the run reports that it was cancelled.
+        raise
+    except BaseException:
+        with contextlib.suppress(OSError):  # The error may be a full disk.
+            finish("failed")
+        raise
 
 
 def finite(value: Any) -> Any:

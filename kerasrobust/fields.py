@@ -257,7 +257,11 @@ ChannelPlace = Annotated[
 ]
 OutputKind = Annotated[
     Outputs,
-    Option("What the model gives; `auto` finds it out. One output stands for two classes.", group="model"),
+    Option(
+        "What the model gives; `auto` finds it out. One output stands for two classes; `multi-label`: each output is a "
+        "label by itself, as it is where images have several labels.",
+        group="model",
+    ),
 ]
 LayerNoise = Annotated[
     Noise,

@@ -21,7 +21,7 @@ Precision = Literal["auto", "float32", "folded", "bfloat16", "folded-xla", "bflo
 Training = Literal["standard", "fgsm", "pgd"]
 Version = Literal["auto", "standard", "plus", "rand"]
 
-Outputs = Literal["auto", "logits", "softmax", "sigmoid"]
+Outputs = Literal["auto", "logits", "softmax", "sigmoid", "multi-label"]
 Channels = Literal["auto", "last", "first"]
 Colors = Literal["auto", "rgb", "bgr"]
 Noise = Literal["off", "on"]

@@ -250,6 +250,22 @@ class Card:
         return tuple(rows)
 
 
+@dataclass(frozen=True, kw_only=True)
+class LabelEntry:
+    """One of several labels of a result: the share of the images that have it, and its accuracies, attacked alone."""
+
+    name: str
+    share: float | None
+    clean_accuracy: float | None
+    clean_interval: Interval | None
+    robust_accuracy: float | None
+    interval: Interval | None
+
+    @classmethod
+    def parse(cls, record: JSON) -> LabelEntry:
+        return cls(**_read(cls, record))
+
+
 class Verdicts(NamedTuple):
     """Robust accuracy of a randomized network by majority and in the worst of `passes`, each with its interval."""
 
@@ -267,6 +283,7 @@ class Result(Card):
         attack: the attack that was asked for.
         rows: of a study; None for any other run.
         verdict: of a run that looked into randomness.
+        labels: each alone, where an image has several; the other figures are of all of them together.
     """
 
     kind: str = ""
@@ -275,6 +292,7 @@ class Result(Card):
     rows: tuple[Row, ...] | None = None
     verdict: str = ""
     verdicts: Verdicts | None = None
+    labels: tuple[LabelEntry, ...] = ()
 
     @classmethod
     def parse(cls, record: JSON) -> Result:
@@ -282,6 +300,7 @@ class Result(Card):
             **cls._fields(record),
             rows=tuple(map(Row.parse, _objects(record.get("rows")))) if "rows" in record else None,
             verdicts=_verdicts(_object(record.get("verdicts"))),
+            labels=tuple(map(LabelEntry.parse, _objects(record.get("labels")))),
         )
 
     @property

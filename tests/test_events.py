@@ -25,6 +25,7 @@ CONTRACT = {
     "AttackProgress": "attack done total survivors step steps gradients forwards",
     "AttackFinished": "attack name norm epsilon robust_accuracy interval median_distance seconds gradients forwards "
     "attacked curve",
+    "LabelFinished": "name share clean_accuracy clean_interval robust_accuracy interval",
     "ExamplesSaved": "path count attack",
     "ModelSaved": "name path card",
     "Row": "model training randomized attack norm epsilon steps eot accuracy interval median_distance published",

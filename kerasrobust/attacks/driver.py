@@ -143,7 +143,7 @@ def drive(
         survivors=int(np.sum(chosen & ~reached)), forwards=0 if clean else len(x) * task.passes,
     )  # fmt: skip
     # What looks for the nearest example ends on the boundary itself, whose place bfloat16 doesn't resolve.
-    precision = task.precision.replace("bfloat16", "folded") if _is_nearest(attack) else task.precision
+    precision = task.precision.replace("bfloat16", "folded") if is_nearest(attack) else task.precision
     # Inside a ball, without early stop, nothing is called done on the twin's word, so its word isn't tested.
     crafting = twins.of(classifier, precision, x if early_stop or attack.minimum_norm else x[:0])
     search = _Search(attack, task, crafting, goal, early_stop, tally, checkpoints or Checkpoints())
@@ -205,7 +205,7 @@ class _Search:
         x_adv = x.copy()
         score = np.full(len(x), np.inf, np.float32)
         # Where any distance will do, a finite one is a success.
-        threshold = np.inf if _is_nearest(self.attack) and self.attack.scores_distance else 0
+        threshold = np.inf if is_nearest(self.attack) and self.attack.scores_distance else 0
         for number in range(self.attack.run_count()):
             leave = self.early_stop and not randomized
             remaining = active[score[active] >= -self.crafting.slack] if leave else active
@@ -271,7 +271,7 @@ def _graphs_of(algorithm: Algorithm[Any], classifier: Classifier, shape: tuple[i
     return kept[key]
 
 
-def _is_nearest(attack: Attack[Any]) -> bool:
+def is_nearest(attack: Attack[Any]) -> bool:
     """Returns whether an attack looks for the nearest adversarial example, wherever that is."""
     return attack.minimum_norm and attack.search_radius() is None
 

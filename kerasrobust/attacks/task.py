@@ -15,7 +15,8 @@ from kerasrobust.events import Emit
 from kerasrobust.networks.adapters.ranges import understood
 from kerasrobust.networks.classifier import Classifier
 from kerasrobust.networks.images import check_fits, read_images
-from kerasrobust.networks.making import classifier_of
+from kerasrobust.networks.making import classifier_of, is_of_labels, of_labels
+from kerasrobust.ops.stored import patterns
 
 PASSES = 20
 """Fresh passes that judge an example of a randomized network."""
@@ -35,7 +36,7 @@ class Task:
     Attributes:
         classifier: the model, in float32: what gives the verdicts.
         x: float32 (N, H, W, C) in [0, 1].
-        y: int64 (N,), the true classes.
+        y: int64 (N,), the true classes; for several labels an image the number of their pattern (`stored.patterns`).
         precision: of gradients, as `twins.chosen_precision` takes it; "auto" before `settled`.
         seed: of everything random.
         batch_size: images at once.
@@ -72,9 +73,11 @@ class Task:
         Raises:
             InputError: for a model that can't be attacked, or images, labels or sizes that don't fit it.
         """
-        x, y = read_images(x, y)
+        x, y = read_images(x, y, is_of_labels(model))
         # A plain callable has no known input shape: take that of the images.
         classifier = classifier_of(model, image_shape=x.shape[1:])
+        if y.ndim == 2:
+            classifier, y = of_labels(classifier, y.shape[1]), patterns(y)
         check_fits(classifier, x.shape[1:], y)
         classifier = understood(classifier, x, y)
         check_sizes(batch_size, passes)

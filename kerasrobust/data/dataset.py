@@ -23,7 +23,8 @@ class Dataset:
     Attributes:
         name: the name that it was loaded by.
         images: as they were stored: (N, H, W, C), uint8 or float32 in [0, 1].
-        labels: (N,), int64, in 0 ... `classes` - 1, the order of `class_names`.
+        labels: (N,), int64, in 0 ... `classes` - 1, the order of `class_names`; or, where an image may have several
+            classes or none, 0 and 1 for each of them, (N, `classes`).
         synthetic: whether a program drew the images; results on them say so.
 
     Example:
@@ -62,12 +63,20 @@ class Dataset:
 
     @property
     def y(self) -> np.ndarray:
-        """The labels: int64, (N,)."""
+        """The labels: int64, (N,) or (N, `classes`)."""
         return self.labels
+
+    def of_patterns(self) -> Dataset:
+        """Returns the same with a class for each pattern of several labels, named by those that are 1."""
+        numbers = range(2**self.classes)
+        names = (", ".join(name for j, name in enumerate(self.class_names) if number >> j & 1) for number in numbers)
+        return dataclasses.replace(
+            self, labels=stored.patterns(self.labels), class_names=tuple(name or "none" for name in names)
+        )
 
 
 def checked(name: str, images: np.ndarray, labels: np.ndarray, first: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Returns images as uint8 or float32, (N, H, W, C), and labels as int64, or raises InputError."""
+    """Returns images as uint8 or float32, (N, H, W, C), and class indices as int64, or raises InputError."""
     return checked_images(name, images, first), checked_labels(name, labels, len(images))[0]
 
 
@@ -87,8 +96,10 @@ def checked_images(name: str, images: np.ndarray, first: int = 0) -> np.ndarray:
 def checked_labels(name: str, labels: np.ndarray, count: int) -> tuple[np.ndarray, tuple[str, ...]]:
     """Returns `count` labels as int64, (N,), and the names of the classes; words are names in alphabetical order.
 
+    Where an image has several labels or none, rows of 0 and 1, the labels are (N, L).
+
     Raises:
-        InputError: for what `stored.class_indices` refuses, words apart, and for numbers that aren't class indices.
+        InputError: for what `stored.read_labels` refuses, words apart, and for numbers that aren't class indices.
 
     Example:
         >>> checked_labels("pets", np.array(["dog", "cat"]), 2)
@@ -100,7 +111,9 @@ def checked_labels(name: str, labels: np.ndarray, count: int) -> tuple[np.ndarra
         names, indices = np.unique(np.array(words, dtype=str), return_inverse=True)
         return stored.class_indices(indices.reshape(labels.shape), count, where), tuple(map(str, names))
     columns = labels.shape[1] if labels.ndim == 2 and labels.shape[1] > 1 else 0
-    labels = stored.class_indices(labels, count, where)
+    labels = stored.read_labels(labels, count, where)
+    if labels.ndim == 2:
+        return labels, tuple(map(str, range(columns)))
     if count and not 0 <= labels.min() <= labels.max() < MOST_CLASSES:
         raise InputError(
             f"Expected labels from 0 to the number of classes - 1. Received: {labels.min()} to {labels.max()} "

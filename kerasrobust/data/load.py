@@ -35,9 +35,10 @@ def load_dataset(
     Args:
         name: `shapes` (embedded, generated, synthetic); the path of an .npz or .h5 file with arrays `x`, images as
             `ops.stored.unit_pixels` takes them, (N, H, W, C) or (N, H, W), and `y`, class indices of any dtype, one-hot
-            or words, or the same as `x_train`, `y_train`, `x_test` and `y_test`; the path of a folder with one
-            sub-folder of images for each class (`./mnist` is a folder, `mnist` the set of TFDS); or any
-            image-classification set of TFDS (`cifar10`, `cifar10_corrupted/fog_3`), downloaded if not in `data_dir`.
+            or words, or 0 and 1 for several labels an image, (N, L); or the same as `x_train`, `y_train`, `x_test` and
+            `y_test`; the path of a folder with one sub-folder of images for each class (`./mnist` is a folder, `mnist`
+            the set of TFDS); or any image-classification set of TFDS (`cifar10`, `cifar10_corrupted/fog_3`), downloaded
+            if not in `data_dir`.
         split: as in TFDS: `test`, `train[:90%]`, `test[-500:]+train[:500]`. A file or folder without parts of its own
             goes by `train`, `test` and `all`, others by `train`, `validation` and `test`; a folder's images are put
             into a fixed random order before a slice is taken. Slices of `shapes` may go past its usual 10,000 and 2,000
@@ -50,7 +51,8 @@ def load_dataset(
         emit: gets a download's progress events.
 
     Returns:
-        The data set, checked: labels are class indices, images have one size and values in their range.
+        The data set, checked: labels are class indices, or 0 and 1 for several labels an image; images have one size
+        and values in their range.
 
     Raises:
         InputError: if the name, the split or the stored data can't be used, or a download isn't possible.
@@ -73,7 +75,9 @@ def load_dataset(
 
 
 def load_data(name: str, split: str = "test", *, data_dir: str | Path | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Returns images (float32 in [0, 1], (N, H, W, C)) and labels (int64, (N,)); all else as of `load_dataset`.
+    """Returns images (float32 in [0, 1], (N, H, W, C)) and labels (int64, (N,) or, for several an image, (N, L)).
+
+    All else is as of `load_dataset`.
 
     Example:
         >>> x, y = load_data("cifar10", split="test[:1000]")

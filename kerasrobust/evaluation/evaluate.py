@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from kerasrobust.attacks import Attack, AttackResult, make_attack
 from kerasrobust.attacks.checkpoint import Checkpoints
 from kerasrobust.attacks.task import PASSES, Task
-from kerasrobust.attacks.verdict import predict
 from kerasrobust.config import radius
 from kerasrobust.errors import InputError
-from kerasrobust.evaluation.audit import Audit, Case, run_audit
+from kerasrobust.evaluation.audit import Audit
 from kerasrobust.evaluation.autoattack import AutoAttack
-from kerasrobust.evaluation.chain import PROBES, Chained, Part, part_of, run_chain, without_gradients
+from kerasrobust.evaluation.chain import Chained
+from kerasrobust.evaluation.labels import LabelReport, OfLabels, measure_labels
+from kerasrobust.evaluation.measure import Measurement, Plan
 from kerasrobust.evaluation.outcome import AttackReport, Share
 from kerasrobust.events import AttackProgress, Emit, Finding, Log
 from kerasrobust.names import norm_of
 from kerasrobust.networks.classifier import Classifier
-from kerasrobust.runs import read_json, write_json
 from kerasrobust.stats import accuracy_interval, pass_error
 from kerasrobust.twins import meaning_of
-
-FORMAT = 2
-"""Of the files in `resume_dir`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +51,8 @@ class Evaluation:
             images in [0, 1].
         findings: reasons to doubt the figures, each with a stable code, a sentence and figures (`evaluation.audit`).
         audit: what was looked at for that, and what it cost; None where it wasn't asked for.
+        labels: where an image has several labels, or none: what was found of each alone. All else is of all labels
+            together, where an image is right if all of them are.
     """
 
     clean_accuracy: float
@@ -73,6 +70,7 @@ class Evaluation:
     conventions: dict[str, Any]
     findings: list[Finding]
     audit: Audit | None
+    labels: list[LabelReport] = field(default_factory=list)
 
     @property
     def warnings(self) -> list[tuple[str, str]]:
@@ -111,7 +109,8 @@ def evaluate(
         x: images (N, H, W, C), or (N, H, W) for grey ones: floating in [0, 1], or 8-bit, which is divided by 255; or,
             without `y`, what gives images with labels: a `tf.data.Dataset` of (image, label), batched or not, a
             `keras.utils.PyDataset`, another iterable of batches, or what `load_dataset` returns.
-        y: class indices, (N,) or (N, 1), or one-hot, of any dtype that holds whole numbers.
+        y: class indices, (N,) or (N, 1), or one-hot, of any dtype that holds whole numbers; or 0 and 1 for several
+            labels an image, (N, L), for a network of L sigmoids: each label is attacked alone, and all together.
         attacks: registered names or "autoattack", or attacks with settings of their own. Each runs on all examples; the
             parts of AutoAttack run on what is left by the part before.
         norm: of attacks that are given by name; without it Linf, or L2 for those that have no other.
@@ -146,22 +145,20 @@ def evaluate(
     chosen = [attacks] if isinstance(attacks, str | Attack | AutoAttack) else list(attacks)
     if not chosen:
         raise InputError("Expected at least one attack. Received: none. Try 'pgd'.")
-    made = _made(chosen, norm, epsilon, eot)
-    classifier = task.classifier
-    findings = _about_model(classifier)
-    parts, more = without_gradients(_parts(made, classifier, epsilon), task)
-    findings += [note for item in made if isinstance(item, AutoAttack) for note in _about_version(classifier, item)]
-    findings += more
+    classifier, randomized = task.classifier, task.classifier.randomized
+    plan = Plan(
+        attacks=_made(chosen, norm, epsilon, eot), epsilon=epsilon, precision=precision, passes=passes, audit=audit,
+        thorough=thorough, progress=progress,
+    )  # fmt: skip
     checkpoints = Checkpoints(None if resume_dir is None else Path(resume_dir))
-    task = task.settled([part.attack for part in parts])
-    with checkpoints.held(), classifier.unchanged():
-        task = replace(task, precision=_agreed(checkpoints, task, parts, passes, precision))
-        found = run_chain(parts, task, checkpoints=checkpoints, progress=progress)
-        audited = run_audit(Case(task=task, found=found, thorough=thorough)) if audit else None
-    findings += audited.findings if audited else []
+    with checkpoints.held():
+        whole = Measurement.prepared(task, plan, checkpoints)
+        labels = OfLabels() if classifier.labels is None else measure_labels(whole, _names(x, classifier.labels.count))
+        measured = labels.together(whole)
+    found, audited = measured.found, measured.audit
+    findings = _about_model(classifier) + measured.findings
     if emit is not None:
         _conclude(emit, classifier, found.reports, findings, audited)
-    randomized = classifier.randomized
     return Evaluation(
         clean_accuracy=found.clean.accuracy,
         clean_interval=accuracy_interval(found.clean.correct_rate, randomized, found.clean.shared),
@@ -175,10 +172,17 @@ def evaluate(
         attacks=found.reports,
         randomized=randomized,
         precision=", ".join(dict.fromkeys(item.result.precision for item in found.reports)),
-        conventions=classifier.conventions.said(),
+        conventions=classifier.conventions.said() | ({"outputs": "multi-label"} if classifier.labels else {}),
         findings=findings,
         audit=audited,
+        labels=labels.reports,
     )
+
+
+def _names(data: Any, count: int) -> list[str]:
+    """Returns the names of labels: those of the classes of a `Dataset`, where that was given, or else their numbers."""
+    names = list(getattr(data, "class_names", ()))
+    return names if len(names) == count else [str(number) for number in range(count)]
 
 
 def _share(found: Chained, y: np.ndarray, deciding: Callable[[np.ndarray], np.ndarray], randomized: bool) -> Share:
@@ -207,98 +211,12 @@ def _made(
     return [make(item) if isinstance(item, str) else item for item in chosen]
 
 
-def _parts(made: Sequence[Attack[Any] | AutoAttack], classifier: Classifier, epsilon: float | None) -> list[Part]:
-    """Returns the attacks that were asked for."""
-    parts: list[Part] = []
-    for item in made:
-        if isinstance(item, AutoAttack):
-            parts += item.parts_of_chain(classifier)
-        else:
-            parts.append(part_of(item, radius(epsilon, item.norm)))
-    return parts
-
-
 def _about_model(classifier: Classifier) -> list[Finding]:
     """Returns what was understood of a model, and what its probe warns of."""
     found = [Finding(code=code, message=text, severity="warning") for code, text in classifier.warnings]
     if classifier.notes:
         found.append(Finding(code="conventions", message=" ".join(classifier.notes), severity="info"))
     return found
-
-
-def _about_version(classifier: Classifier, attack: AutoAttack) -> list[Finding]:
-    """Returns what there is to say about AutoAttack's version on a classifier."""
-    found = []
-    if classifier.randomized and not attack.attacks and attack.chosen(classifier) != "rand":
-        found.append(
-            Finding(
-                code="standard-on-randomized",
-                message=(
-                    f"{classifier.name!r} answers differently from pass to pass, and the version {attack.version!r} is "
-                    "for networks that don't: noise in its gradients may look like robustness. Use version 'rand'."
-                ),
-                severity="warning",
-            )
-        )
-    if classifier.classes <= 3 and not attack.attacks:
-        which = "the targeted loss DLR" if classifier.classes == 3 else "the loss DLR"
-        found.append(
-            Finding(
-                code="dlr-undefined",
-                message=(
-                    f"With {classifier.classes} classes {which} is undefined: APGD on the margin took its place. "
-                    "Figures of other programs for so few classes may come from other losses."
-                ),
-                severity="info",
-            )
-        )
-    return found
-
-
-def _agreed(checkpoints: Checkpoints, task: Task, parts: Sequence[Part], passes: int, asked: str) -> str:
-    """Returns the precision of the evaluation: that of its first start, where it is resumed and "auto" was `asked` for.
-
-    Raises:
-        InputError: where the folder holds batches of another model, other data, other settings or an older format.
-    """
-    if checkpoints.folder is None:
-        return task.precision
-    classifier = task.classifier
-    # Not Keras' `variables`, among which are the states of random generators.
-    variables = getattr(classifier.model, "weights", getattr(classifier.model, "variables", ()))
-    arrays = [np.asarray(variable) for variable in variables]
-    if classifier.repeats:  # A function's only mark is what it says.
-        key = tf.constant([0, 6]) if classifier.seedable else None
-        arrays.append(predict(classifier, task.x[:PROBES], batch_size=task.batch_size, key=key))
-    now = {
-        "format": FORMAT,
-        "seed": task.seed,
-        "batch_size": task.batch_size,
-        "passes": passes,
-        "attacks": [f"{part.attack.name} {part.attack.settings()}" for part in parts],
-        "model": zlib.crc32(b"".join(part.tobytes() for part in arrays)),
-        "data": zlib.crc32(task.y.tobytes(), zlib.crc32(task.x.tobytes())),
-    }
-    path = checkpoints.folder / "evaluation.json"
-    before = read_json(path)
-    if before is None:
-        write_json(path, now | {"precision": task.precision})
-        return task.precision
-    anew = "begin anew: by another --name, by --overwrite, or in an empty folder."
-    if before.get("format") != FORMAT:
-        raise InputError(
-            f"Expected an unfinished evaluation of this version in {checkpoints.folder}. Received: one that another "
-            f"version of kerasrobust has begun. Finish it with that version, or {anew}"
-        )
-    chosen = str(before.get("precision", task.precision))
-    other = [name for name in now if before.get(name) != now[name]]
-    other += ["precision"] if asked not in ("auto", chosen) else []
-    if other:
-        raise InputError(
-            f"Expected the evaluation that {checkpoints.folder} was begun with. Received: another in "
-            f"{', '.join(other)}. Resume the same, or {anew}"
-        )
-    return chosen
 
 
 def _conclude(

@@ -152,17 +152,30 @@ def combine(reports: Sequence[AttackReport], x: np.ndarray) -> tuple[AttackResul
     """
     if len(reports) == 1:  # As it is: how far a minimum-norm attack went is worth keeping.
         return reports[0].result, np.full(len(x), reports[0].attack.name, dtype=object)
-    found = [_inside(item, x) for item in reports]
     which = np.argmin([np.where(item.attacked, item.rates, np.inf) for item in reports], axis=0)
-    places = np.arange(len(x))
+    names = np.array([item.attack.name for item in reports], dtype=object)[which]
+    return _picked([_inside(item, x) for item in reports], which), names
+
+
+def strongest(found: Sequence[AttackResult], nearest: bool = False) -> AttackResult:
+    """Returns per example which of several results did worst to the model; of equals the first, or the nearest.
+
+    Costs are those of all together.
+    """
+    rates = np.array([item.correct_rate for item in found])
+    order = np.array([item.distance if nearest else np.zeros(len(item.distance)) for item in found])
+    return _picked(found, np.lexsort((order, rates), axis=0)[0])
+
+
+def _picked(found: Sequence[AttackResult], which: np.ndarray) -> AttackResult:
+    """Returns per example one of several results, by its number, int64 (N,)."""
+    places = np.arange(len(which))
 
     def pick(name: str) -> np.ndarray:
         return np.stack([getattr(result, name) for result in found])[which, places]
 
-    first = reports[0].result
-    names = np.array([item.attack.name for item in reports], dtype=object)[which]
     return replace(
-        first,
+        found[0],
         x_adv=pick("x_adv"),
         prediction_adv=pick("prediction_adv"),
         success=pick("success"),
@@ -170,11 +183,11 @@ def combine(reports: Sequence[AttackReport], x: np.ndarray) -> tuple[AttackResul
         confidence_adv=pick("confidence_adv"),
         distance=pick("distance"),
         passes=np.stack([result.passes for result in found], axis=1)[:, which, places],
-        gradients=sum(item.result.gradients for item in reports),
-        forwards=sum(item.result.forwards for item in reports),
+        gradients=sum(item.gradients for item in found),
+        forwards=sum(item.forwards for item in found),
         shared=max(result.shared for result in found),
-        seconds=sum(item.result.seconds for item in reports),
-    ), names
+        seconds=sum(item.seconds for item in found),
+    )
 
 
 def judged(result: AttackResult, verdict: Verdict) -> AttackResult:

@@ -63,7 +63,8 @@ class AttackJob(Job[Any]):
     def _conclude(self, evaluation: Evaluation, title: str, name: str) -> dict[str, Any]:
         """Writes the examples, `result.json` and the report; returns the result."""
         context, config, audit = self.context, self.config, evaluation.audit
-        path = save_worst(context, "examples.h5", Path(config.model).name, self.data, evaluation, name)
+        shown = self.data.of_patterns() if evaluation.labels else self.data
+        path = save_worst(context, "examples.h5", Path(config.model).name, shown, evaluation, name)
         result = {
             **context.header(),
             "model": config.model,
@@ -78,6 +79,7 @@ class AttackJob(Job[Any]):
             "robust_accuracy": evaluation.robust_accuracy,
             "interval": list(evaluation.interval),
             "verdicts": _verdicts(evaluation),
+            **({"labels": [label.entry() for label in evaluation.labels]} if evaluation.labels else {}),
             "warnings": context.findings,
             "audit": audit and {"checked": audit.checked, "left_out": audit.left_out, "gradients": audit.gradients},
         }
@@ -162,7 +164,7 @@ def evaluate_with_events(
     """Evaluates a model on a data set, by the run's settings but for those given; the run gets the events."""
     known = {name: getattr(context.config, name) for name in ("seed", "batch_size", "precision")}
     return evaluate(
-        model, data.x, data.y, attacks=attacks, emit=context.emit, should_stop=context.should_stop, **(known | settings)
+        model, data, attacks=attacks, emit=context.emit, should_stop=context.should_stop, **(known | settings)
     )
 
 

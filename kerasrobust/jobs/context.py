@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from kerasrobust.config import RunConfig, command_line
 from kerasrobust.errors import Cancelled
-from kerasrobust.events import Emit, Event, Finding, StageFinished, StageStarted, finite
+from kerasrobust.events import Emit, Event, Finding, StageFinished, StageStarted, finite, staged
 from kerasrobust.runs import Run, read_json, write_json
 from kerasrobust.show.report import write_report
 
@@ -52,22 +51,10 @@ class Context:
     @contextlib.contextmanager
     def stage(self, name: str, title: str) -> Iterator[None]:
         """Emits the beginning and the end of a stage; events in between are marked with its name."""
-        began = time.monotonic()
-        self.emit(StageStarted(stage=name, title=title))
         self._stages.append(name)
-
-        def finish(status: Literal["done", "failed"]) -> None:
-            self.emit(StageFinished(stage=name, status=status, seconds=time.monotonic() - began))
-
         try:
-            yield
-            finish("done")
-        except (Cancelled, KeyboardInterrupt):  # Neither done nor failed: the run reports that it was cancelled.
-            raise
-        except BaseException:
-            with contextlib.suppress(OSError):  # The error may be a full disk.
-                finish("failed")
-            raise
+            with staged(self.emit, name, title):
+                yield
         finally:
             self._stages.pop()
 

@@ -14,12 +14,12 @@ from kerasrobust.data.load import load_dataset
 from kerasrobust.errors import InputError
 from kerasrobust.events import Finding, Log, ModelSaved
 from kerasrobust.jobs.job import Job
-from kerasrobust.jobs.subject import load_model
+from kerasrobust.jobs.subject import fitting, load_model
 from kerasrobust.networks import saving
 from kerasrobust.networks.adapters.ranges import COUNTS, understood
 from kerasrobust.networks.classifier import Classifier
-from kerasrobust.networks.images import check_fits
-from kerasrobust.networks.making import classifier_of
+from kerasrobust.networks.making import classifier_of, classifier_with
+from kerasrobust.ops.stored import patterns
 from kerasrobust.runs import read_card
 
 
@@ -72,9 +72,14 @@ class ImportJob(Job[ImportConfig]):
             size=config.size,
             emit=self.context.emit,
         )[: COUNTS[-1]]
-        classifier = classifier_of(self.model, image_shape=data.images.shape[1:])
-        check_fits(classifier, data.images.shape[1:], data.y)
-        return understood(classifier, data.x, data.y)
+        shape = data.images.shape[1:]
+        classifier = classifier_of(self.model, image_shape=shape)
+        classifier, data = fitting(classifier, data)
+        if classifier.labels is None:
+            return understood(classifier, data.x, data.y)
+        # The one that is kept with the model, so that the card says it.
+        said = dataclasses.replace(classifier.conventions, outputs="multi-label")
+        return understood(classifier_with(self.model, said, image_shape=shape), data.x, patterns(data.y))
 
     def run(self) -> dict[str, Any]:
         card = {

@@ -17,7 +17,7 @@ from kerasrobust.networks import saving
 from kerasrobust.networks.adapters.adapter import conventions_of
 from kerasrobust.networks.classifier import Classifier
 from kerasrobust.networks.images import check_fits
-from kerasrobust.networks.making import classifier_of
+from kerasrobust.networks.making import classifier_of, of_labels
 from kerasrobust.records import Data
 from kerasrobust.runs import card_of, data_of
 
@@ -49,7 +49,19 @@ def load_subject(context: Context, config: AttackConfig | BallConfig) -> tuple[C
         emit=context.emit,
     )
     data = _by_name(context, config, data)
-    classifier = classifier_of(model, image_shape=data.images.shape[1:])
+    return fitting(classifier_of(model, image_shape=data.images.shape[1:]), data)
+
+
+def fitting(classifier: Classifier, data: Dataset) -> tuple[Classifier, Dataset]:
+    """Returns a model and data that fit each other, with a column for each label where the labels are by themselves.
+
+    Raises:
+        InputError: for what doesn't.
+    """
+    if classifier.labels is not None and data.labels.ndim == 1:  # Each image has one of them.
+        data = dataclasses.replace(data, labels=np.eye(data.classes, dtype=np.int64)[data.labels])
+    if data.labels.ndim == 2:
+        classifier = of_labels(classifier, data.classes)
     check_fits(classifier, data.images.shape[1:], data.y)
     return classifier, data
 
@@ -62,7 +74,12 @@ def _by_name(context: Context, config: AttackConfig | BallConfig, data: Dataset)
     message = f"The classes of {data.name} are numbered by their names, as on the model's card."
     context.emit(Log(level="info", message=message))
     numbers = np.array([classes.index(name) for name in data.class_names], dtype=np.int64)
-    return dataclasses.replace(data, labels=numbers[data.labels], class_names=classes)
+    if data.labels.ndim == 2:
+        labels = np.zeros((len(data), len(classes)), np.int64)
+        labels[:, numbers] = data.labels
+    else:
+        labels = numbers[data.labels]
+    return dataclasses.replace(data, labels=labels, class_names=classes)
 
 
 def settings_of(config: AttackConfig | BallConfig, data: Dataset) -> dict[str, Any]:

@@ -99,6 +99,11 @@ def load_train_data(config: TrainConfig, context: Context) -> TrainData:
         )
         for split in (config.split, config.test_split)
     )
+    if loaded.labels.ndim == 2:
+        raise InputError(
+            f"Expected one class an image to train on. Received: several labels an image in {config.data!r}. "
+            "Train in Python: AdversarialModel takes them, with a loss such as BinaryCrossentropy."
+        )
     aside = round(config.validation_share * len(loaded))
     if not 1 <= aside < len(loaded):
         raise InputError(
@@ -154,6 +159,11 @@ def make_network(config: TrainConfig, data: Dataset, emit: Emit | None = None) -
             )
         classifier = classifier_of(loaded, image_shape=data.images.shape[1:])
         known = classifier.classes
+        if classifier.labels is not None:
+            raise InputError(
+                f"Expected a model of classes to train on from. Received: {config.model} with labels by themselves "
+                "(multi-label). Train it in Python: AdversarialModel takes it, with a loss such as BinaryCrossentropy."
+            )
         if data.classes > known:
             raise InputError(
                 f"Expected a model of at least {data.classes} classes, as many as {data.name!r} has. "

@@ -56,8 +56,10 @@ class Classifier:
         name: what reports call the model.
         image_shape: height, width and channels; an entry is None if the model takes any.
         any_batch: whether one graph of it serves batches of any size.
-        probed: what passes over random images showed, of which it has `classes`, `randomized`, `seedable`, `arrays`
-            (NumPy code, without gradients) and `warnings` itself.
+        probed: what passes over random images showed, of which it has `classes`, `labels`, `randomized`, `seedable`,
+            `arrays` (NumPy code, without gradients) and `warnings` itself.
+        inner: the pass that is attacked, in the network's own conventions.
+        of_labels: the same with each output a label by itself, once images with several were seen (`making`).
         slack: margin error: how far its margins may be from those of the model that gives the verdict.
         shapes: the image shapes that it is known to take.
     """
@@ -84,7 +86,10 @@ class Classifier:
         self.image_shape = image_shape
         self.any_batch = any_batch
         self.probed = probed
+        self.inner = inner
+        self.of_labels: Classifier | None = None
         self.classes = probed.classes
+        self.labels = probed.labels
         self.randomized = probed.randomized
         self.seedable = probed.seedable
         self.arrays = probed.arrays
@@ -120,7 +125,7 @@ class Classifier:
             >>> logits = as_classifier(model)(x, key=tf.constant([0, 1]))
         """
         with contextlib.nullcontext() if key is None else keyed_noise(key):
-            return logits_from(one_output(self._forward(x), self.name), self.probed.outputs)
+            return logits_from(one_output(self._forward(x), self.name), self.probed.outputs, self.labels)
 
     def run(self, x: np.ndarray | tf.Tensor, key: tf.Tensor | None = None) -> np.ndarray:
         """Returns the logits as an array, float32 (N, classes), by the model as it is now; arguments as of a call."""

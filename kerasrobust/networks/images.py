@@ -18,7 +18,7 @@ _ENDLESS = "Take a part of it: dataset.take(100) of a tf.data.Dataset, itertools
 
 
 def check_fits(classifier: Classifier, shape: tuple[int, ...], y: np.ndarray) -> None:
-    """Raises InputError for labels (N,) that a model doesn't have, and for images of another shape than its own."""
+    """Raises InputError for classes (N,) that a model doesn't have, and for images of another shape than its own."""
     if y.min() < 0 or y.max() >= classifier.classes:
         from_one = y.min() == 1 and y.max() == classifier.classes
         raise InputError(
@@ -28,22 +28,25 @@ def check_fits(classifier: Classifier, shape: tuple[int, ...], y: np.ndarray) ->
     classifier.check_shape(shape)
 
 
-def read_images(x: Any, y: Any = None) -> tuple[np.ndarray, np.ndarray]:
+def read_images(x: Any, y: Any = None, several: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Returns images and labels as float32 and int64 arrays.
 
     Args:
         x: (N, H, W, C), or (N, H, W) for grey ones: floating in [0, 1], or 8-bit, which is divided by 255; other dtypes
             as of `stored.unit_pixels`. Without `y` what gives both: a `tf.data.Dataset` of (image, label), batched or
             not, a `keras.utils.PyDataset`, any other iterable of batches, or what `load_dataset` returns.
-        y: (N,), (N, 1) or one-hot, of any dtype that holds whole numbers.
+        y: (N,), (N, 1) or one-hot, of any dtype that holds whole numbers; or 0 and 1, (N, L), for several labels an
+            image, or none.
+        several: whether each column is a label by itself even if each row has a single 1.
 
     Returns:
-        float32 (N, H, W, C) in [0, 1] and int64 (N,).
+        float32 (N, H, W, C) in [0, 1], and int64 (N,) or, for several labels, (N, L).
 
     Raises:
         InputError: for another rank, dtype or length, other values, no images, and data without an end.
     """
     if y is None:
+        several = several or np.ndim(getattr(x, "labels", 0)) == 2  # What `load_dataset` has read as such.
         x, y = collected(x)
     x, y = _array(x, "images of one size"), _array(y, "labels of one shape")
     if x.ndim == 3 and len(x) == len(np.atleast_1d(y)):
@@ -54,7 +57,7 @@ def read_images(x: Any, y: Any = None) -> tuple[np.ndarray, np.ndarray]:
             f"{_shape_advice(x.shape)}"
         )
     x = stored.unit_pixels(x)
-    y = stored.class_indices(y, len(x))
+    y = stored.read_labels(y, len(x), several=several)
     return x / np.float32(255) if x.dtype == np.uint8 else x, y
 
 

@@ -12,13 +12,14 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrobust.errors import InputError
-from kerasrobust.networks.adapters.adapter import Conventions, applied, notes_of, range_text
+from kerasrobust.networks.adapters.adapter import Adapter, Conventions, applied, notes_of, range_text
 from kerasrobust.networks.adapters.inputs import intake_of, layout_of, network_of, of_floats
+from kerasrobust.networks.adapters.labels import Labels, check_count
 from kerasrobust.networks.architectures import is_graph, predicting
 from kerasrobust.networks.classifier import Classifier
-from kerasrobust.networks.logits import logits_of, noise_left_out, shows_logits, through_integers
+from kerasrobust.networks.logits import ending, logits_of, noise_left_out, shows_logits, through_integers
 from kerasrobust.networks.noise import is_noisy, noise_off
-from kerasrobust.networks.probe import TRACED, Forward, apart, is_compiled, one_output, probe, trial
+from kerasrobust.networks.probe import TRACED, Forward, Probed, apart, is_compiled, one_output, probe, trial
 
 _ATTRIBUTE = "_kerasrobust_classifier"
 
@@ -56,12 +57,14 @@ def as_classifier(
             operations, or any Python on NumPy arrays, which has no gradients. It is tried on random images, and the
             attacks call it with batches of one size.
         image_shape: height, width and channels of the images to come, for a model that doesn't state them.
-        classes: the number of classes, if the caller knows it; checked.
+        classes: the number of classes, or of labels, if the caller knows it; checked.
         input_range: the pixels that the model takes: "auto", "0,1", "0,255", "-1,1", "imagenet", "caffe", two numbers
             (LOW, HIGH), or "MEAN/STD" of images in [0, 1].
         colors: "rgb", "bgr" or "auto".
         channels: "last", "first" or "auto".
         outputs: "logits", "softmax", "sigmoid" or "auto". One output stands for two classes, with the logits (0, z).
+            "multi-label" where each output is a label by itself (a logit or a sigmoid); labels with several ones an
+            image say so of sigmoids. The classes are the patterns of all labels then.
         output: the name of the output that is meant, for a model with several.
         noise: "on" attacks layers that were called with `training=True` with their noise, as `model(x)` has it; "off"
             without, as `predict` has it.
@@ -123,11 +126,88 @@ def classifier_of(
     """
     _check_stated(image_shape)
     model = _network_of(model)
-    kept = getattr(model, _ATTRIBUTE, None)
-    # Of another model if functools.wraps has copied it.
-    if kept is None or kept.model is not model:
+    kept = _kept(model)
+    if kept is None:
         return as_classifier(model, image_shape=image_shape, classes=classes)
     return _fitting(kept, image_shape, classes)
+
+
+def _kept(model: Any) -> Classifier | None:
+    kept = getattr(model, _ATTRIBUTE, None)
+    # Of another model if functools.wraps has copied it.
+    return kept if kept is not None and kept.model is model else None
+
+
+def is_of_labels(model: Any) -> bool:
+    """Returns whether it was said of a model that each of its outputs is a label by itself."""
+    model = _network_of(model)
+    classifier = model if isinstance(model, Classifier) else _kept(model)
+    return classifier is not None and classifier.labels is not None
+
+
+def of_labels(classifier: Classifier, columns: int) -> Classifier:
+    """Returns the classifier of all patterns of a network's labels, one output each.
+
+    Args:
+        classifier: the network, whose outputs are sigmoids unless it was said that they are labels.
+        columns: of the labels at hand.
+
+    Raises:
+        InputError: for a network of classes, another number of outputs, and more labels than have patterns enough.
+
+    Example:
+        >>> of_labels(as_classifier(model), 3).classes
+        8
+    """
+    probed = classifier.probed
+    sigmoids = probed.outputs == "sigmoid" or ending(classifier.network) == "sigmoid"
+    if classifier.labels is None and not sigmoids:
+        raise InputError(
+            f"Expected one label an image for {classifier.name!r}, whose outputs are no sigmoids. Received: several "
+            f"labels an image, or none (multi-hot, {columns} columns). Say so if each output is a label by itself: "
+            "--outputs multi-label, or outputs= of as_classifier; or give one column as y[:, k]."
+        )
+    if columns != probed.width:
+        raise InputError(
+            f"Expected labels of {probed.width} columns, one for each output of {classifier.name!r}. Received: several "
+            f"labels an image (multi-hot), {columns} columns. Choose the data that the model was trained on."
+        )
+    if classifier.labels is not None:
+        return classifier
+    if classifier.of_labels is None:
+        found = _read_as(classifier, _with_labels(classifier.name, probed))
+        found.warnings = list(classifier.warnings)
+        found.notes = [*classifier.notes, f"{classifier.name!r} gives {columns} labels, each by itself."]
+        classifier.of_labels = found
+    return classifier.of_labels
+
+
+def of_one_label(classifier: Classifier, chosen: Any) -> Classifier:
+    """Returns the classifier of two classes, no and yes, that one label of a network alone is.
+
+    Args:
+        classifier: of several labels.
+        chosen: an int32 variable with the number of the label: all graphs follow it.
+    """
+    labels = Labels(classifier.probed.width, chosen)
+    return _read_as(classifier, dataclasses.replace(classifier.probed, labels=labels, classes=2, warnings=()))
+
+
+def _read_as(classifier: Classifier, probed: Probed) -> Classifier:
+    """Returns the same network with its outputs read otherwise; nothing is run for that."""
+    found = Classifier(
+        classifier.model, classifier.inner, probed, name=classifier.name, image_shape=classifier.image_shape,
+        any_batch=classifier.any_batch, network=classifier.network, adapter=classifier.adapter,
+        conventions=classifier.conventions,
+    )  # fmt: skip
+    found.shapes = classifier.shapes
+    return found
+
+
+def _with_labels(name: str, probed: Probed) -> Probed:
+    check_count(name, probed.width)
+    labels = Labels(probed.width)
+    return dataclasses.replace(probed, labels=labels, classes=labels.classes)
 
 
 def _network_of(model: Any) -> Any:
@@ -148,9 +228,10 @@ def _fitting(classifier: Classifier, image_shape: Sequence[int | None] | None, c
     """Returns a classifier that fits what its caller knows of the images; raises InputError for another one."""
     if image_shape is not None:
         classifier.check_shape(tuple(image_shape))
-    if classes is not None and classes != classifier.classes:
+    known = classifier.classes if classifier.labels is None else classifier.labels.count
+    if classes is not None and classes != known:
         raise InputError(
-            f"Expected a model of {classes} classes. Received: {classifier.name!r} with {classifier.classes}. "
+            f"Expected a model of {classes} classes. Received: {classifier.name!r} with {known}. "
             "Choose the data that the model was trained on."
         )
     return classifier
@@ -163,8 +244,9 @@ def _make(model: Any, image_shape: Sequence[int | None] | None, said: Convention
             f"Received: {type(model).__name__}. {_way_in(model)}"
         )
     inner: Forward = model
+    several = said.outputs == "multi-label"
     chosen = network = model
-    outputs = said.outputs
+    outputs = "auto" if several else said.outputs
     if isinstance(model, keras.Model):
         chosen = network_of(model, said, image_shape)
         network = of_floats(chosen)
@@ -172,6 +254,11 @@ def _make(model: Any, image_shape: Sequence[int | None] | None, said: Convention
         name, inner = model.name, logits_of(network, said.noise)
         if shows_logits(network):
             outputs = "logits"
+        if several and ending(network) == "softmax":
+            raise InputError(
+                f"Expected outputs that are labels by themselves for multi-label. Received: {name!r}, which ends in "
+                "softmax. Leave it out, and give one class an image."
+            )
     else:
         name = str(getattr(model, "name", None) or getattr(model, "__name__", None) or type(model).__name__)
         own = getattr(model, "image_shape", None) or (None, None, None)
@@ -190,6 +277,10 @@ def _make(model: Any, image_shape: Sequence[int | None] | None, said: Convention
     rounds = network is not chosen and _differ(adapter.around(inner), adapter.around(exact), probed.shape, name)
     if rounds:
         inner, probed = exact, probe(network, exact, probed.shape, name, adapter, probed.outputs)
+    if several:
+        if probed.outputs == "softmax":  # Few labels may sum to 1 by chance.
+            probed = probe(network, inner, probed.shape, name, adapter, "sigmoid")
+        probed = _with_labels(name, probed)
     any_batch = is_graph(network) and model.inputs[0].shape[0] is None and not probed.untraced
     classifier = Classifier(
         model, inner, probed, name=name, image_shape=shape, any_batch=any_batch, network=network, adapter=adapter,
@@ -203,6 +294,15 @@ def _make(model: Any, image_shape: Sequence[int | None] | None, said: Convention
             "first layer a model is trained in float32."
         )
         classifier.warnings.append(("integer-layers", message))
+    classifier.warnings += _about_noise(network, inner, probed, name, adapter, said)
+    return classifier
+
+
+def _about_noise(
+    network: Any, inner: Forward, probed: Probed, name: str, adapter: Adapter, said: Conventions
+) -> list[tuple[str, str]]:
+    """Returns what there is to say of layers that draw noise in `model(x)` alone, or in `predict`."""
+    found = []
     left_out = noise_left_out(network) if is_graph(network) and said.noise == "off" else []
     if left_out:  # Layers that only resize are among them.
         kept = adapter.around(logits_of(network, "on"))
@@ -212,14 +312,14 @@ def _make(model: Any, image_shape: Sequence[int | None] | None, said: Convention
             f"{', '.join(left_out)} of {name!r} is at work in model(x), but not in predict. It is attacked without, as "
             "predict has it. Give --noise on, or noise='on' to as_classifier, to attack it with that."
         )
-        classifier.warnings.append(("training-noise", message))
+        found.append(("training-noise", message))
     if isinstance(network, keras.Model) and probed.randomized and not (is_noisy(network) or predicting(network)):
         message = (
             f"{name!r} draws noise in predict: its call takes no `training`, and Keras leaves layers that augment "
             "images on then. It is attacked so. Pass `training` on to them to switch them off."
         )
-        classifier.warnings.append(("training-noise", message))
-    return classifier
+        found.append(("training-noise", message))
+    return found
 
 
 def _differ(one: Forward, other: Forward, shape: tuple[int, ...], name: str) -> bool:

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from kerasrobust.errors import InputError, reason_of
 from kerasrobust.networks.adapters.adapter import Adapter
+from kerasrobust.networks.adapters.labels import Labels
 from kerasrobust.networks.architectures import is_graph
 from kerasrobust.networks.files.foreign import ForeignNetwork
 from kerasrobust.networks.files.savedmodel import SavedModelNetwork
@@ -47,6 +48,7 @@ class Probed:
         seedable: whether that noise follows a key (`noise.keyed_noise`), so that a run can be repeated.
         outputs: what they are: "logits", "softmax" or "sigmoid", where they can't be traced back to logits.
         width: how many outputs it has for an image; one stands for two classes.
+        labels: how outputs are read of which each is a label by itself; None where an image has one class.
         arrays: whether it takes NumPy arrays, as it isn't TensorFlow code.
         untraced: why its code has to run operation by operation, also inside graphs; empty where it can be traced.
         warnings: (code, message) pairs that belong into every result about the model.
@@ -58,6 +60,7 @@ class Probed:
     seedable: bool = False
     outputs: str = "logits"
     width: int = 0
+    labels: Labels | None = None
     arrays: bool = False
     untraced: str = ""
     warnings: tuple[tuple[str, str], ...] = ()

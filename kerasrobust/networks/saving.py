@@ -248,7 +248,7 @@ def _card_text(card: Mapping[str, Any], classifier: Classifier, layers: list[dic
         "layers": layers,
         "parameters": parameters,
         "image_shape": list(classifier.image_shape),
-        "classes": classifier.classes,
+        "classes": classifier.classes if classifier.labels is None else classifier.labels.count,
         "conventions": classifier.conventions.said(),
         "versions": {
             "python": platform.python_version(),

@@ -102,6 +102,50 @@ def _outside(what: str, low: float, high: float, advice: str, where: str) -> Inp
     )
 
 
+def read_labels(y: np.ndarray, count: int, where: str = "", several: bool = False) -> np.ndarray:
+    """Returns class indices, int64 (N,), or, where an image may have several labels or none, 0 and 1, int64 (N, L).
+
+    Args:
+        y: as `class_indices` takes them; or a column of 0 and 1 for each label, (N, L).
+        count: how many there have to be.
+        where: as of `unit_pixels`.
+        several: whether each column is a label by itself even if each row has a single 1.
+
+    Raises:
+        InputError: for what is neither.
+
+    Example:
+        >>> read_labels(np.array([[0, 1], [1, 1]]), 2)
+        array([[0, 1],
+               [1, 1]])
+    """
+    if not several:
+        rows = y.ndim == 2 and y.shape[1] > 1 and _are_numbers(y) and bool(((y == 1) | (y == 0)).all())
+        if not rows or ((y == 1).sum(axis=1) == 1).all():
+            return class_indices(y, count, where)
+    if y.ndim != 2 or len(y) != count or not _are_numbers(y) or not ((y == 1) | (y == 0)).all():
+        other = " with other numbers" if y.shape[:1] == (count,) and y.ndim == 2 else ""
+        raise InputError(
+            f"Expected labels of 0 and 1, ({count}, L), with a column for each label. "
+            f"Received: {y.dtype} of shape {y.shape}{other}{where}. Give one row an image, as (y > 0.5) of shares."
+        )
+    return y.astype(np.int64)
+
+
+def patterns(rows: np.ndarray) -> np.ndarray:
+    """Returns one number, int64 (N,), for each row of labels 0 and 1, (N, L): the sum of 2**j over the labels j.
+
+    Example:
+        >>> patterns(np.array([[0, 0], [1, 0], [1, 1]]))
+        array([0, 1, 3])
+    """
+    return rows.astype(np.int64) @ (1 << np.arange(rows.shape[1]))
+
+
+def _are_numbers(y: np.ndarray) -> bool:
+    return y.dtype.kind in "biuf" or y.dtype.name == "bfloat16"  # NumPy knows that one by name only.
+
+
 def class_indices(y: np.ndarray, count: int, where: str = "") -> np.ndarray:
     """Returns class indices, int64 (N,), of labels as people store them.
 
@@ -117,7 +161,7 @@ def class_indices(y: np.ndarray, count: int, where: str = "") -> np.ndarray:
         >>> class_indices(np.array([[0.0, 1.0], [1.0, 0.0]]), 2)
         array([1, 0])
     """
-    if y.dtype.kind not in "biuf" and y.dtype.name != "bfloat16":
+    if not _are_numbers(y):
         advice = "Number the classes: np.unique(y, return_inverse=True)[1]." if y.dtype.kind in "SUO" else _STORE
         raise InputError(f"Expected labels as class indices. Received: {y.dtype}, {y.shape}{where}. {advice}")
     if y.ndim == 2 and y.shape[1] == 1:  # As Keras' own data sets have them.

@@ -24,7 +24,7 @@ from kerasrobust.show.figures import (
     format_seconds,
 )
 from kerasrobust.show.narrate import is_synthetic, narrate, severity
-from kerasrobust.show.tables import attack_table, epsilon_text, study_table
+from kerasrobust.show.tables import attack_table, epsilon_text, label_table, study_table
 
 REFRESH = 8  # Bars are redrawn this often a second, however many events come.
 PLAIN_PERIOD = 10.0  # Seconds between two lines of progress where there is no terminal.
@@ -101,6 +101,7 @@ class ConsoleRenderer:
         self._last_line: float | None = None
         self._rows: list[records.Row] = []
         self._attacks: list[events.AttackFinished] = []
+        self._labels: list[records.LabelEntry] = []
         self._synthetic = False
 
     def __enter__(self) -> ConsoleRenderer:
@@ -150,6 +151,11 @@ class ConsoleRenderer:
                 self._attack_progress(event)
             case events.AttackFinished():
                 self._finish_attack(event)
+            case events.LabelFinished():
+                self._labels.append(records.LabelEntry.parse(vars(event)))
+                # The table of attacks is that of all labels together.
+                self._attacks = [attack for attack in self._attacks if attack.stage != event.stage]
+                self._narrate(event, indent="  ")
             case events.ExamplesSaved() | events.ModelSaved():
                 self._narrate(event, "dim" if isinstance(event, events.ExamplesSaved) else "", indent="  ")
             case events.Row():
@@ -265,8 +271,9 @@ class ConsoleRenderer:
         if self._rows or self._attacks:
             rows, attacks, synthetic = self._rows, self._attacks, self._synthetic
             table = study_table(rows, synthetic=synthetic) if rows else attack_table(attacks, synthetic=synthetic)
-            table.padding = (0, 1) if self._wide else 0
-            self.console.print(table)
+            for shown in [table, *([label_table(self._labels, synthetic=synthetic)] if self._labels else [])]:
+                shown.padding = (0, 1) if self._wide else 0
+                self.console.print(shown)
         self._narrate(event, _STATUS_STYLES[event.status], even_if_quiet=True)
 
 

@@ -145,12 +145,18 @@ def summarize(result: Result) -> str:
         return " ".join(_study_summary(result, result.rows))
     sentences = [f"{result.model or 'The model'} was measured on {format_images(result)}."]
     if result.clean_accuracy is not None:
-        sentences.append(f"Clean accuracy: {format_accuracy(result.clean_accuracy)}.")
+        all_labels = f" (all {len(result.labels)} labels right)" if result.labels else ""
+        sentences.append(f"Clean accuracy{all_labels}: {format_accuracy(result.clean_accuracy)}.")
     if result.verdict:
         return " ".join([*sentences, f"Is its randomness real? {result.verdict}"])
     measured = [entry for entry in result.attacks if entry.robust_accuracy is not None]
     if measured:
         sentences += _attack_summary(result, measured)
+    alone = [label for label in result.labels if label.robust_accuracy is not None]
+    if alone:
+        weakest = min(alone, key=lambda label: label.robust_accuracy or 0.0)
+        found = _with_interval(weakest.robust_accuracy, weakest.interval)
+        sentences.append(f"Of {len(alone)} labels, each attacked alone, label {weakest.name} keeps the least: {found}.")
     if result.verdicts is not None:
         passes, majority, worst_case = result.verdicts
         sentences.append(

@@ -27,6 +27,12 @@ def narrate(event: events.Event, title: str = "") -> str | None:
             return f"{title or event.stage or 'stage'}: {event.status} ({why})"
         case events.AttackFinished():
             return _attack(event)
+        case events.LabelFinished():
+            interval = figures.format_interval(event.interval)
+            return (
+                f"label {event.name}: clean accuracy {figures.format_accuracy(event.clean_accuracy)}, robust accuracy "
+                f"{figures.format_accuracy(event.robust_accuracy)} ({interval} %)"
+            )
         case events.ExamplesSaved():
             return f"{event.count:,} examples of {event.attack} in {event.path}"
         case events.ModelSaved():

@@ -8,7 +8,7 @@ from rich import box
 from rich.table import Table
 
 from kerasrobust.events import AttackFinished
-from kerasrobust.records import Row
+from kerasrobust.records import LabelEntry, Row
 from kerasrobust.show import figures
 
 SYNTHETIC = "Synthetic data: generated shapes, not photographs. The figures say nothing about real images."
@@ -67,6 +67,24 @@ def attack_table(attacks: Sequence[AttackFinished], *, synthetic: bool) -> Table
             figures.format_distance(attack.median_distance),
             figures.format_seconds(attack.seconds),
             f"{attack.gradients:,}",
+        )
+    return table
+
+
+def label_table(labels: Iterable[LabelEntry], *, synthetic: bool) -> Table:
+    """Returns the table of the labels of one model, each attacked alone."""
+    table = make_table(synthetic)
+    table.add_column("label", overflow="fold")
+    for header in ("images\nthat have it", "clean\naccuracy", "95 %\ninterval", "robust\naccuracy", "95 %\ninterval"):
+        table.add_column(header, justify="right", no_wrap=True)
+    for label in labels:
+        table.add_row(
+            label.name,
+            figures.format_accuracy(label.share),
+            figures.format_accuracy(label.clean_accuracy),
+            figures.format_interval(label.clean_interval),
+            figures.format_accuracy(label.robust_accuracy),
+            figures.format_interval(label.interval),
         )
     return table
 

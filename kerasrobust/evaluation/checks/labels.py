@@ -11,6 +11,8 @@ from kerasrobust.stats import wilson
 
 LEAST = 20
 """Images below which guessing can't be told from knowing."""
+FEW = 5
+"""Images of other classes that have to be there before it means something that a model always says the same."""
 
 
 def at_chance(case: Case) -> list[Finding]:
@@ -18,30 +20,68 @@ def at_chance(case: Case) -> list[Finding]:
     y, classes = case.y, case.classifier.classes
     said = case.found.clean.prediction
     right = float(case.found.clean.correct_rate.sum())
-    if len(y) < LEAST or wilson(right, len(y))[0] > 1 / classes:
+    if len(y) < LEAST:
         return []
-    share, guessed = right / len(y), percent(1 / classes)
+    share, what = right / len(y), "patterns of labels" if _of_patterns(case) else "classes"
+    # Of classes that aren't equally frequent, whoever always says the same one is right more often than by guessing.
+    if len(np.unique(said)) == 1 and (y != said[0]).sum() >= FEW and share > 1 / classes:
+        return finding(
+            "at-chance",
+            f"The model is right on {percent(share)} of {len(y)} unchanged images, as often as who always says the "
+            f"same: a robust accuracy says nothing then. {_better(case, said)}",
+            "error",
+            accuracy=share,
+            chance=share,
+        )
+    if wilson(right, len(y))[0] > 1 / classes:
+        return []
+    guessed = percent(1 / classes)
     if share > 1 / classes and len(np.unique(said)) > 1:
         message = (
             f"{len(y)} unchanged images don't show that the model is right more often ({percent(share)}) than by "
-            f"guessing among {classes} classes ({guessed}). Take more images."
+            f"guessing among {classes:,} {what} ({guessed}). Take more images."
         )
         return finding("at-chance", message, accuracy=share, chance=1 / classes)
     return finding(
         "at-chance",
         f"The model is right on {percent(share)} of {len(y)} unchanged images, no more than by guessing among "
-        f"{classes} classes ({guessed}): a robust accuracy says nothing then. {_better(case, said)}",
+        f"{classes:,} {what} ({guessed}): a robust accuracy says nothing then. {_better(case, said)}",
         "error",
         accuracy=share,
         chance=1 / classes,
     )
 
 
+def _of_patterns(case: Case) -> bool:
+    labels = case.classifier.labels
+    return labels is not None and labels.chosen is None
+
+
+def _words(case: Case, number: int) -> str:
+    """Returns a class as a sentence has it; that of a label alone is no or yes, that of several those which are 1."""
+    labels = case.classifier.labels
+    if labels is None:
+        return f"class {number}"
+    if labels.chosen is not None:
+        return "yes" if number else "no"
+    ones = [str(j) for j in range(labels.count) if number >> j & 1]
+    return f"label {' and '.join(ones)}" if ones else "no label"
+
+
 def _better(case: Case, said: np.ndarray) -> str:
     """Returns what explains it, as far as the predictions show."""
     y, classes = case.y, case.classifier.classes
     if len(np.unique(said)) == 1:
-        return f"It says class {said[0]} of every image: it was trained on images in another range or layout, or not."
+        constant = _words(case, said[0])
+        return f"It says {constant} of every image: it was trained on images in another range or layout, or not."
+    if (labels := case.classifier.labels) is not None:
+        if labels.chosen is not None:
+            return "Compare the order of the labels with that of the model's outputs."
+        rights = [float(((said ^ y) >> j & 1 == 0).mean()) for j in range(labels.count)]
+        return (
+            f"Label by label it is right on {', '.join(map(percent, rights))}: compare their order with that of its "
+            "outputs."
+        )
     for shift in (-1, 1):
         share = float((said == y + shift).mean())
         if wilson(share * len(y), len(y))[0] > 2 / classes:

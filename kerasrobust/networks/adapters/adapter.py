@@ -17,6 +17,7 @@ import tensorflow as tf
 from kerasrobust.errors import InputError
 from kerasrobust.fields import scaling
 from kerasrobust.names import RANGES, Channels, Colors, Noise, Outputs
+from kerasrobust.networks.adapters.labels import Labels
 from kerasrobust.ops.intake import in_pieces, rounded
 from kerasrobust.ops.losses import from_probabilities
 
@@ -33,7 +34,7 @@ class Conventions:
             "0.49,0.48,0.45/0.25,0.24,0.26".
         colors: "rgb", "bgr" or "auto".
         channels: "last", "first" or "auto".
-        outputs: "logits", "softmax", "sigmoid" or "auto".
+        outputs: "logits", "softmax", "sigmoid", "multi-label" (each a label by itself) or "auto".
         output: the name of the output that is meant, where there are several.
         noise: whether layers that were called with `training=True` keep their noise: "on", or "off" as in `predict`.
         resize: whether images of another size are resized to the model's.
@@ -162,12 +163,13 @@ class Adapter:
         return run
 
 
-def logits_from(outputs: tf.Tensor, kind: str) -> tf.Tensor:
+def logits_from(outputs: tf.Tensor, kind: str, labels: Labels | None = None) -> tf.Tensor:
     """Returns logits (N, K) for a model's outputs of a kind; one output becomes two classes, with the logits (0, z).
 
     Args:
         outputs: float32 (N, K), (N, 1) or (N,).
         kind: "logits"; "softmax", whose logarithm is taken; "sigmoid", whose log-odds are.
+        labels: how they are read where each is a label by itself.
 
     Example:
         >>> logits_from(tf.constant([[0.5]]), "sigmoid").numpy()
@@ -177,6 +179,8 @@ def logits_from(outputs: tf.Tensor, kind: str) -> tf.Tensor:
         outputs = outputs[:, None]
     if kind != "logits":
         outputs = from_probabilities(outputs, sigmoid=kind == "sigmoid")
+    if labels is not None:
+        return labels.logits(outputs)
     return tf.concat([tf.zeros_like(outputs), outputs], axis=1) if outputs.shape[1] == 1 else outputs
 
 
@@ -218,6 +222,8 @@ def notes_of(name: str, adapter: Adapter, said: Conventions, probed: Any) -> lis
         parts.append(f"takes {adapter.batch} at once")
     if probed.width == 1:
         parts.append("gives one output, which stands for two classes")
+    if probed.labels is not None:
+        parts.append(f"gives {probed.labels.count} labels, each by itself")
     if probed.outputs == "sigmoid":
         parts.append("ends in sigmoid, and is attacked through its log-odds")
     return [f"{name!r} {', '.join(parts)}."] if parts else []

@@ -28,7 +28,7 @@ from kerasrobust.networks.adapters.adapter import (
 )
 from kerasrobust.networks.architectures import is_graph
 from kerasrobust.networks.classifier import Classifier
-from kerasrobust.networks.making import classifier_with
+from kerasrobust.networks.making import classifier_with, of_labels
 from kerasrobust.networks.noise import noise_off
 from kerasrobust.stats import mcnemar
 
@@ -161,7 +161,7 @@ def understood(classifier: Classifier, x: np.ndarray, y: np.ndarray) -> Classifi
     Args:
         classifier: the model.
         x: float32 (N, H, W, C) in [0, 1].
-        y: int64 (N,), their labels.
+        y: int64 (N,), their classes.
 
     Raises:
         InputError: where [0, 1] is clearly wrong, and several others fit equally well.
@@ -201,6 +201,7 @@ def understood(classifier: Classifier, x: np.ndarray, y: np.ndarray) -> Classifi
     input_range, colors = choice.best
     now = dataclasses.replace(said, input_range=input_range, colors=colors)
     found = classifier_with(classifier.model, now, image_shape=x.shape[1:])
+    found = found if classifier.labels is None else of_labels(found, classifier.labels.count)
     better, before = (f"{100 * share:.1f} %" for share in choice.accuracy)
     if any(choice.accuracy):
         than = f"{range_words(plain[0])} and {plain[1].upper()}"
@@ -215,7 +216,8 @@ def _looked(
 ) -> tuple[Choice, int]:
     """Returns what the images show, and how many of them were looked at: more, the longer it stays open."""
     choice, seen = Choice(default), 0
-    if len(x) >= classifier.classes:
+    few = classifier.classes if classifier.labels is None else min(classifier.classes, COUNTS[0])
+    if len(x) >= few:
         tried = _tried(classifier.conventions, x.shape[-1])
         for seen in dict.fromkeys(min(count, len(x)) for count in COUNTS):
             choice = choice_of(_logits(classifier, tried, x[:seen]), y[:seen], default, plain)

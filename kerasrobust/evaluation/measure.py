@@ -1,0 +1,185 @@
+"""One classifier measured: attacks one after another, what there is to say of it, and the audit."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from kerasrobust.attacks import Attack, AttackResult
+from kerasrobust.attacks.checkpoint import Checkpoints
+from kerasrobust.attacks.task import Task
+from kerasrobust.attacks.verdict import predict
+from kerasrobust.config import radius
+from kerasrobust.errors import InputError
+from kerasrobust.evaluation.audit import Audit, Case, run_audit
+from kerasrobust.evaluation.autoattack import AutoAttack
+from kerasrobust.evaluation.chain import PROBES, Chained, Part, part_of, run_chain, without_gradients
+from kerasrobust.events import AttackProgress, Finding
+from kerasrobust.networks.classifier import Classifier
+from kerasrobust.runs import read_json, write_json
+
+FORMAT = 2
+"""Of the files of an unfinished evaluation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How a classifier is measured; the attributes are the arguments of `evaluate.evaluate`, the attacks made."""
+
+    attacks: Sequence[Attack[Any] | AutoAttack]
+    epsilon: float | None
+    precision: str
+    passes: int
+    audit: bool
+    thorough: bool
+    progress: Callable[[Attack[Any], AttackProgress], None] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What was found of a classifier, and what there is to say of that.
+
+    Attributes:
+        audit: what was looked at for the findings; None where it wasn't asked for.
+    """
+
+    found: Chained
+    findings: list[Finding]
+    audit: Audit | None
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A classifier that is about to be measured.
+
+    Attributes:
+        task: what is attacked, in the arithmetic that was chosen.
+        plan: how.
+        parts: the attacks that can run.
+        findings: what there is to say of them.
+        checkpoints: where an unfinished measurement is kept.
+    """
+
+    task: Task
+    plan: Plan
+    parts: list[Part]
+    findings: list[Finding]
+    checkpoints: Checkpoints
+
+    @staticmethod
+    def prepared(task: Task, plan: Plan, checkpoints: Checkpoints) -> Measurement:
+        """Returns the measurement of a task.
+
+        Raises:
+            InputError: where the folder of checkpoints holds another one.
+        """
+        parts, blind = without_gradients(_parts(plan, task.classifier), task)
+        versions = [item for item in plan.attacks if isinstance(item, AutoAttack)]
+        findings = [note for item in versions for note in _about_version(task.classifier, item)] + blind
+        task = task.settled([part.attack for part in parts])
+        task = replace(task, precision=_agreed(checkpoints, task, parts, plan))
+        return Measurement(task, plan, parts, findings, checkpoints)
+
+    def run(self, known: Mapping[Attack[Any] | None, AttackResult] | None = None) -> Measured:
+        """Runs the attacks and the audit; `known` is that of `run_chain`.
+
+        Raises:
+            Cancelled: when the task's `should_stop` says so.
+        """
+        task, plan = self.task, self.plan
+        with task.classifier.unchanged():
+            found = run_chain(self.parts, task, checkpoints=self.checkpoints, progress=plan.progress, known=known)
+            audit = run_audit(Case(task=task, found=found, thorough=plan.thorough)) if plan.audit else None
+        return Measured(found=found, findings=self.findings + (audit.findings if audit else []), audit=audit)
+
+
+def _parts(plan: Plan, classifier: Classifier) -> list[Part]:
+    """Returns the attacks that were asked for."""
+    parts: list[Part] = []
+    for item in plan.attacks:
+        if isinstance(item, AutoAttack):
+            parts += item.parts_of_chain(classifier)
+        else:
+            parts.append(part_of(item, radius(plan.epsilon, item.norm)))
+    return parts
+
+
+def _about_version(classifier: Classifier, attack: AutoAttack) -> list[Finding]:
+    """Returns what there is to say about AutoAttack's version on a classifier."""
+    found = []
+    if classifier.randomized and not attack.attacks and attack.chosen(classifier) != "rand":
+        found.append(
+            Finding(
+                code="standard-on-randomized",
+                message=(
+                    f"{classifier.name!r} answers differently from pass to pass, and the version {attack.version!r} is "
+                    "for networks that don't: noise in its gradients may look like robustness. Use version 'rand'."
+                ),
+                severity="warning",
+            )
+        )
+    if classifier.classes <= 3 and not attack.attacks:
+        which = "the targeted loss DLR" if classifier.classes == 3 else "the loss DLR"
+        found.append(
+            Finding(
+                code="dlr-undefined",
+                message=(
+                    f"With {classifier.classes} classes {which} is undefined: APGD on the margin took its place. "
+                    "Figures of other programs for so few classes may come from other losses."
+                ),
+                severity="info",
+            )
+        )
+    return found
+
+
+def _agreed(checkpoints: Checkpoints, task: Task, parts: Sequence[Part], plan: Plan) -> str:
+    """Returns the precision of the evaluation: that of its first start, where it is resumed and "auto" was asked for.
+
+    Raises:
+        InputError: where the folder holds batches of another model, other data, other settings or an older format.
+    """
+    if checkpoints.folder is None:
+        return task.precision
+    classifier = task.classifier
+    # Not Keras' `variables`, among which are the states of random generators.
+    variables = getattr(classifier.model, "weights", getattr(classifier.model, "variables", ()))
+    arrays = [np.asarray(variable) for variable in variables]
+    if classifier.repeats:  # A function's only mark is what it says.
+        key = tf.constant([0, 6]) if classifier.seedable else None
+        arrays.append(predict(classifier, task.x[:PROBES], batch_size=task.batch_size, key=key))
+    now = {
+        "format": FORMAT,
+        "seed": task.seed,
+        "batch_size": task.batch_size,
+        "passes": plan.passes,
+        "attacks": [f"{part.attack.name} {part.attack.settings()}" for part in parts],
+        "model": zlib.crc32(b"".join(part.tobytes() for part in arrays)),
+        "data": zlib.crc32(task.y.tobytes(), zlib.crc32(task.x.tobytes())),
+    }
+    path = checkpoints.folder / "evaluation.json"
+    before = read_json(path)
+    if before is None:
+        checkpoints.folder.mkdir(parents=True, exist_ok=True)
+        write_json(path, now | {"precision": task.precision})
+        return task.precision
+    anew = "begin anew: by another --name, by --overwrite, or in an empty folder."
+    if before.get("format") != FORMAT:
+        raise InputError(
+            f"Expected an unfinished evaluation of this version in {checkpoints.folder}. Received: one that another "
+            f"version of kerasrobust has begun. Finish it with that version, or {anew}"
+        )
+    chosen = str(before.get("precision", task.precision))
+    other = [name for name in now if before.get(name) != now[name]]
+    other += ["precision"] if plan.precision not in ("auto", chosen) else []
+    if other:
+        raise InputError(
+            f"Expected the evaluation that {checkpoints.folder} was begun with. Received: another in "
+            f"{', '.join(other)}. Resume the same, or {anew}"
+        )
+    return chosen
