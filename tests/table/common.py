@@ -1,0 +1,133 @@
+"""Images, networks and trainings that the forms share: small, and trained for seconds."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import layers as L
+
+import kerasrobust as kr
+from table.measure import Subject, cross_entropy
+
+KINDS = (0, 1, 6, 7)
+"""Of CIFAR-10: aeroplanes, cars, frogs and horses."""
+
+COUNT = 150
+"""Images that are attacked."""
+
+
+@functools.cache
+def photos(classes: int = 4) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Returns images of CIFAR-10, uint8 (N, 32, 32, 3), with labels: those to train on, and those to attack."""
+    found: list[np.ndarray] = []
+    for split, most in (("train[:20%]", 2000), ("test[:20%]", COUNT)):
+        x, y = kr.load_data("cifar10", split=split)
+        kinds = KINDS[:classes] if classes > 2 else (0, 6)
+        few = np.flatnonzero(np.isin(y, kinds))[:most]
+        found += [np.rint(x[few] * 255).astype(np.uint8), np.searchsorted(kinds, y[few])]
+    return found[0], found[1], found[2], found[3]
+
+
+@functools.cache
+def digits() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Returns grey pictures of ten shapes as MNIST has them, uint8 (N, 28, 28), with labels: to train, and to attack."""
+    from kerasrobust.data import shapes
+
+    found: list[np.ndarray] = []
+    for count, seed in ((2000, 1), (COUNT, 2)):
+        x, y = shapes.generate(count, seed)
+        grey = x[:, 2:30, 2:30].mean(axis=-1)
+        # On black, as MNIST's digits are.
+        strokes = abs(grey - np.median(grey, axis=(1, 2), keepdims=True))
+        found += [np.rint(np.clip(2 * strokes, 0, 255)).astype(np.uint8), y.astype(np.uint8)]
+    return found[0], found[1], found[2], found[3]
+
+
+def convnet(classes: int = 4, activation: str | None = None, shape: tuple[int, ...] = (32, 32, 3)) -> keras.Model:
+    """Returns a small network with batch normalisation."""
+    return keras.Sequential(
+        [
+            keras.Input(shape),
+            L.Conv2D(16, 3, strides=2, padding="same", activation="relu"),
+            L.BatchNormalization(),
+            L.Conv2D(32, 3, strides=2, padding="same", activation="relu"),
+            L.BatchNormalization(),
+            L.GlobalAveragePooling2D(),
+            L.Dense(classes, activation=activation),
+        ],
+        name="net",
+    )
+
+
+def trained(model: keras.Model, x: np.ndarray, y: np.ndarray, epochs: int = 6, rate: float = 3e-3, loss: Any = None) -> Any:
+    """Trains a model on images as it takes them; returns it."""
+    for layer in model._flatten_layers():
+        if isinstance(layer, L.BatchNormalization):  # Whose usual 0.99 takes more steps than there are.
+            layer.momentum = 0.8
+    logits = not model.layers or getattr(model.layers[-1], "activation", None) is not keras.activations.softmax
+    model.compile(keras.optimizers.Adam(rate), loss or keras.losses.SparseCategoricalCrossentropy(from_logits=logits))
+    model.fit(x, y, epochs=epochs, batch_size=50, verbose=0)
+    return model
+
+
+def saved_arrays(folder: Path, x: Any, y: Any, **named: Any) -> Path:
+    """Writes an .npz file; returns its path."""
+    path = folder / "data.npz"
+    np.savez(path, **(named or {"x": x, "y": y}))
+    return path
+
+
+def keras_subject(
+    folder: Path,
+    model: keras.Model,
+    images: np.ndarray,
+    labels: np.ndarray,
+    convert: Callable[[Any], Any] = lambda x: x,
+    *,
+    logits: bool = True,
+    file: str = "theirs.keras",
+    more: tuple[str, ...] = (),
+    settings: dict[str, Any] | None = None,
+    **changes: Any,
+) -> Subject:
+    """Returns the subject of a Keras model in a file, and of uint8 images.
+
+    Args:
+        convert: images in [0, 1], NumPy or TensorFlow, to what the model takes; by hand.
+        logits: whether the model gives logits, not probabilities.
+        more: options of the command line.
+        settings: the same as arguments of `kr.as_classifier`.
+    """
+    if file:
+        model.save(folder / file)
+    x = images.astype(np.float32) / 255
+    x = x[..., None] if x.ndim == 3 else x
+    subject: Any = model if settings is None else None
+    told = changes.pop("said", "")
+    words = ["--model", folder / file, "--data", saved_arrays(folder, images, labels)]
+
+    def evaluate(**attack: Any) -> Any:
+        return kr.evaluate(subject or kr.as_classifier(model, **(settings or {})), images, labels, **attack)
+
+    base = Subject(
+        x=x,
+        y=np.asarray(labels).astype(int),
+        predict=lambda now: model.predict(np.asarray(convert(now)), verbose=0, batch_size=256),
+        loss=cross_entropy(lambda now: model(convert(now), training=False), logits),
+        words=[*words, *more],
+        evaluate=evaluate,
+        said=told,
+    )
+    for name, value in changes.items():
+        setattr(base, name, value)
+    return base
+
+
+def tensor(x: Any) -> tf.Tensor:
+    return tf.convert_to_tensor(x)
