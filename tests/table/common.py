@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,49 +86,54 @@ def saved_arrays(folder: Path, x: Any, y: Any, **named: Any) -> Path:
 
 def keras_subject(
     folder: Path,
-    model: keras.Model,
+    model: Any,
     images: np.ndarray,
     labels: np.ndarray,
     convert: Callable[[Any], Any] = lambda x: x,
     *,
     logits: bool = True,
-    file: str = "theirs.keras",
-    more: tuple[str, ...] = (),
+    path: Path | None = None,
+    data: Path | None = None,
+    more: Sequence[str | Path] = (),
     settings: dict[str, Any] | None = None,
+    then: Sequence[str | Path] | None = None,
+    then_settings: dict[str, Any] | None = None,
     **changes: Any,
 ) -> Subject:
-    """Returns the subject of a Keras model in a file, and of uint8 images.
+    """Returns the subject of a Keras model, and of uint8 images.
 
     Args:
         convert: images in [0, 1], NumPy or TensorFlow, to what the model takes; by hand.
         logits: whether the model gives logits, not probabilities.
-        more: options of the command line.
-        settings: the same as arguments of `kr.as_classifier`.
+        path: another form of the model, which is what is attacked, from Python as well; without it a `.keras` file.
+        data: what is given as --data; a file of the images and labels without it.
+        more: options of the command line; `settings` are the same as arguments of `kr.as_classifier`.
+        then: the options that a line of refusal leads to; `then_settings` the same.
+        changes: attributes of the subject that differ.
     """
-    if file:
-        model.save(folder / file)
+    if path is None:
+        model.save(folder / "theirs.keras")
     x = images.astype(np.float32) / 255
     x = x[..., None] if x.ndim == 3 else x
-    subject: Any = model if settings is None else None
-    told = changes.pop("said", "")
-    words = ["--model", folder / file, "--data", saved_arrays(folder, images, labels)]
+    words = ["--model", path or folder / "theirs.keras", "--data", data or saved_arrays(folder, images, labels)]
 
-    def evaluate(**attack: Any) -> Any:
-        return kr.evaluate(subject or kr.as_classifier(model, **(settings or {})), images, labels, **attack)
+    def call(how: dict[str, Any] | None) -> Any:
+        how = dict(how or {})
+        code = how.pop("code", None)
 
-    base = Subject(
+        def evaluate(**attack: Any) -> Any:
+            subject = model if path is None else kr.load_model(path, code=code)
+            return kr.evaluate(kr.as_classifier(subject, **how) if how else subject, images, labels, **attack)
+
+        return evaluate
+
+    subject = Subject(
         x=x,
         y=np.asarray(labels).astype(int),
         predict=lambda now: model.predict(np.asarray(convert(now)), verbose=0, batch_size=256),
         loss=cross_entropy(lambda now: model(convert(now), training=False), logits),
         words=[*words, *more],
-        evaluate=evaluate,
-        said=told,
+        evaluate=call(settings),
+        then=(None if then is None else [*words, *then], None if then_settings is None else call(then_settings)),
     )
-    for name, value in changes.items():
-        setattr(base, name, value)
-    return base
-
-
-def tensor(x: Any) -> tf.Tensor:
-    return tf.convert_to_tensor(x)
+    return replace(subject, **changes)

@@ -7,7 +7,7 @@ import math
 import re
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -261,8 +261,3 @@ def _asked(subject: Subject, ask: Any, first: Any, second: Any, left: np.ndarray
             return "WRONG", figure, [*lines, *wrongs]
         return ("right" if request is first else "one line"), figure, lines
     raise AssertionError("unreachable")
-
-
-def with_images(subject: Subject, **changes: Any) -> Subject:
-    """Returns a subject with other attributes."""
-    return replace(subject, **changes)

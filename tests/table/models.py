@@ -12,7 +12,7 @@ from keras import layers as L
 from keras.src.applications import convnext, densenet, efficientnet, resnet
 
 from table.common import convnet, digits, keras_subject, photos, trained
-from table.measure import Subject, form
+from table.measure import EPSILON, Subject, form
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -46,13 +46,19 @@ def mnist_255(folder: Path) -> Subject:
     return _tutorial(folder, 255.0, 1e-4)
 
 
-def _family(folder: Path, module: Any, mode: str, backbone: keras.Model, **how: Any) -> Subject:
+def _family(
+    folder: Path, module: Any, mode: str, backbone: keras.Model, epsilon: float = EPSILON, **how: Any
+) -> Subject:
     """A family of `keras.applications` with its own preprocessing, trained on photos in 0..255."""
     x, y, images, labels = photos()
     prepared = module.preprocess_input(x.astype("float32"))
     model = keras.Sequential([keras.Input(x.shape[1:]), backbone, L.Dense(4, activation="softmax")])
     trained(model, prepared, y, **how)
-    return keras_subject(folder, model, images, labels, BY_HAND[mode], logits=False)
+    said = {"none": "0,255", "tf": "-1,1", "torch": "imagenet", "caffe": "caffe"}[mode]
+    return keras_subject(
+        folder, model, images, labels, BY_HAND[mode], logits=False, epsilon=epsilon,
+        said="fit equally well", then=["--input-range", said], then_settings={"input_range": said},
+    )  # fmt: skip
 
 
 @form("ResNet, preprocess_input (caffe)")
@@ -76,7 +82,7 @@ def resnet_v2(folder: Path) -> Subject:
 @form("MobileNet, preprocess_input (-1..1)")
 def mobilenet(folder: Path) -> Subject:
     family = keras.applications.mobilenet
-    return _family(folder, family, "tf", family.MobileNet(alpha=0.25, **SMALL), epochs=10)
+    return _family(folder, family, "tf", family.MobileNet(alpha=0.25, **SMALL), epsilon=0.5 / 255, epochs=10)
 
 
 @form("DenseNet, preprocess_input (torch)")
@@ -87,7 +93,7 @@ def dense_net(folder: Path) -> Subject:
 @form("EfficientNet, preprocessing inside (0..255)")
 def efficient_net(folder: Path) -> Subject:
     backbone = efficientnet.EfficientNet(0.25, 0.2, 32, weights_name="", **SMALL)
-    return _family(folder, keras.applications.efficientnet, "none", backbone, epochs=10)
+    return _family(folder, keras.applications.efficientnet, "none", backbone, epsilon=0.5 / 255, epochs=10)
 
 
 @form("ConvNeXt, preprocessing inside (0..255)")
