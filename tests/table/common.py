@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +83,60 @@ def saved_arrays(folder: Path, x: Any, y: Any, **named: Any) -> Path:
     return path
 
 
+def file_subject(
+    folder: Path,
+    path: Path,
+    images: np.ndarray,
+    labels: np.ndarray,
+    forward: Callable[[tf.Tensor], tf.Tensor] | None,
+    *,
+    logits: bool = True,
+    data: Path | None = None,
+    more: Sequence[str | Path] = (),
+    settings: dict[str, Any] | None = None,
+    then: Sequence[str | Path] = (),
+    then_settings: dict[str, Any] | None = None,
+    instead: Path | None = None,
+    **changes: Any,
+) -> Subject:
+    """Returns the subject of a model in a file, and of uint8 images.
+
+    Args:
+        forward: images in [0, 1] to outputs, differentiable, by hand; None for a black box.
+        logits: whether these are logits, not probabilities.
+        data: what is given as --data; a file of the images and labels without it.
+        more: options of the command line; `settings` are the same as arguments of `kr.as_classifier`, and `code`.
+        then: the options that a line of refusal leads to; `then_settings` the same; `instead` another model.
+        changes: attributes of the subject that differ; `predict` has to be there.
+    """
+    data = data or saved_arrays(folder, images, labels)
+    x = images.astype(np.float32) / 255
+
+    def call(path: Path, how: dict[str, Any] | None) -> Any:
+        how = dict(how or {})
+        code = how.pop("code", None)
+
+        def evaluate(**attack: Any) -> Any:
+            subject = kr.load_model(path, code=code)
+            return kr.evaluate(kr.as_classifier(subject, **how) if how else subject, images, labels, **attack)
+
+        return evaluate
+
+    second: tuple[Any, Any] = (None, None)
+    if then or instead:
+        words = ["--model", instead or path, "--data", data, *more, *then]
+        second = words, call(instead or path, then_settings or settings)
+    base: dict[str, Any] = {
+        "x": x[..., None] if x.ndim == 3 else x,
+        "y": np.asarray(labels).astype(int),
+        "loss": forward and cross_entropy(forward, logits),
+        "words": ["--model", path, "--data", data, *more],
+        "evaluate": call(path, settings),
+        "then": second,
+    }
+    return Subject(**(base | changes))
+
+
 def keras_subject(
     folder: Path,
     model: Any,
@@ -91,49 +144,18 @@ def keras_subject(
     labels: np.ndarray,
     convert: Callable[[Any], Any] = lambda x: x,
     *,
-    logits: bool = True,
     path: Path | None = None,
-    data: Path | None = None,
-    more: Sequence[str | Path] = (),
-    settings: dict[str, Any] | None = None,
-    then: Sequence[str | Path] | None = None,
-    then_settings: dict[str, Any] | None = None,
     **changes: Any,
 ) -> Subject:
-    """Returns the subject of a Keras model, and of uint8 images.
+    """Returns the subject of a Keras model: all else as of `file_subject`.
 
     Args:
         convert: images in [0, 1], NumPy or TensorFlow, to what the model takes; by hand.
-        logits: whether the model gives logits, not probabilities.
-        path: another form of the model, which is what is attacked, from Python as well; without it a `.keras` file.
-        data: what is given as --data; a file of the images and labels without it.
-        more: options of the command line; `settings` are the same as arguments of `kr.as_classifier`.
-        then: the options that a line of refusal leads to; `then_settings` the same.
-        changes: attributes of the subject that differ.
+        path: another form of the model, which is what is attacked; without it a `.keras` file.
     """
     if path is None:
         model.save(folder / "theirs.keras")
-    x = images.astype(np.float32) / 255
-    x = x[..., None] if x.ndim == 3 else x
-    words = ["--model", path or folder / "theirs.keras", "--data", data or saved_arrays(folder, images, labels)]
-
-    def call(how: dict[str, Any] | None) -> Any:
-        how = dict(how or {})
-        code = how.pop("code", None)
-
-        def evaluate(**attack: Any) -> Any:
-            subject = model if path is None else kr.load_model(path, code=code)
-            return kr.evaluate(kr.as_classifier(subject, **how) if how else subject, images, labels, **attack)
-
-        return evaluate
-
-    subject = Subject(
-        x=x,
-        y=np.asarray(labels).astype(int),
-        predict=lambda now: model.predict(np.asarray(convert(now)), verbose=0, batch_size=256),
-        loss=cross_entropy(lambda now: model(convert(now), training=False), logits),
-        words=[*words, *more],
-        evaluate=call(settings),
-        then=(None if then is None else [*words, *then], None if then_settings is None else call(then_settings)),
+    changes.setdefault("predict", lambda now: model.predict(np.asarray(convert(now)), verbose=0, batch_size=256))
+    return file_subject(
+        folder, path or folder / "theirs.keras", images, labels, lambda now: model(convert(now), training=False), **changes
     )
-    return replace(subject, **changes)

@@ -43,6 +43,7 @@ class Subject:
         slack: how many images may be on the other side by rounding.
         epsilon: of the ball.
         queries: of Square, for a black box.
+        passes: over which a model with noise is averaged.
     """
 
     x: np.ndarray
@@ -57,9 +58,11 @@ class Subject:
     slack: int = 1
     epsilon: float = EPSILON
     queries: int = 300
+    passes: int = 1
 
     def right(self, x: np.ndarray) -> np.ndarray:
-        return self.decide(np.asarray(self.predict(x))) == self.y
+        """Returns how often each image is right, (N,)."""
+        return np.mean([self.decide(np.asarray(self.predict(x))) == self.y for _ in range(self.passes)], axis=0)
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,7 @@ def cross_entropy(forward: Callable[[tf.Tensor], tf.Tensor], logits: bool) -> Ca
 
 
 def plain_pgd(subject: Subject) -> np.ndarray:
-    """Returns which images an independent PGD leaves right (N,)."""
+    """Returns which images an independent PGD leaves right, or how often, (N,)."""
     draw = np.random.default_rng(0)
     x, radius = subject.x, np.float32(subject.epsilon)
     now = np.clip(x + draw.uniform(-radius, radius, x.shape), 0, 1).astype(np.float32)
@@ -126,11 +129,12 @@ def plain_pgd(subject: Subject) -> np.ndarray:
         slope = tape.gradient(loss, seen).numpy()
         now = np.clip(now + 2.5 * radius / STEPS * np.sign(slope), x - radius, x + radius)
         now = np.clip(now, 0, 1).astype(np.float32)
-        left &= subject.right(now)
+        # Of noisy figures the least would be luck.
+        left = subject.right(now) if subject.passes > 1 else np.minimum(left, subject.right(now))
     return left
 
 
-def wilson(right: int, count: int) -> tuple[float, float]:
+def wilson(right: float, count: int) -> tuple[float, float]:
     """Returns the 95 % interval of a share."""
     z, share = 1.96, right / count
     middle = (share + z * z / (2 * count)) / (1 + z * z / count)
@@ -187,8 +191,8 @@ def _in_python(subject: Subject, evaluate: Evaluate) -> Figure:
 def _wrongs(subject: Subject, figure: Figure, left: np.ndarray) -> list[str]:
     """Returns what of a figure isn't so by the model's own `predict` and the plain PGD."""
     count, found = len(subject.x), []
-    clean = int(subject.right(subject.x).sum())
-    if abs(round(figure.clean * count) - clean) > subject.slack:
+    clean = subject.right(subject.x).sum()
+    if abs(figure.clean * count - clean) > subject.slack + 1e-6:
         found.append(f"clean {figure.clean:.1%}, predict {clean / count:.1%}")
     adversarial = figure.x_adv
     if adversarial.shape != subject.x.shape:
@@ -196,11 +200,11 @@ def _wrongs(subject: Subject, figure: Figure, left: np.ndarray) -> list[str]:
     size = abs(adversarial - subject.x).max()
     if size > subject.epsilon + 1e-5 or adversarial.min() < 0 or adversarial.max() > 1:
         found.append(f"images outside the ball: {size * 255:.2f}/255")
-    again = int(subject.right(adversarial).sum())
-    if abs(round(figure.robust * count) - again) > subject.slack:
+    again = subject.right(adversarial).sum()
+    if abs(figure.robust * count - again) > subject.slack + 1e-6:
         found.append(f"robust {figure.robust:.1%}, predict on the same images {again / count:.1%}")
     if subject.loss is not None:
-        low, high = wilson(int(left.sum()), count)
+        low, high = wilson(left.sum(), count)
         if not low <= figure.robust <= high:
             found.append(f"robust {figure.robust:.1%} outside [{low:.1%}, {high:.1%}] of the plain PGD")
     elif not figure.robust < figure.clean:
@@ -220,7 +224,7 @@ def measured(form: Form, folder: Path, process: bool) -> Row:
     left = subject.right(subject.x)
     if subject.loss is not None:
         left = plain_pgd(subject)
-        low, high = wilson(int(left.sum()), count)
+        low, high = wilson(left.sum(), count)
         row.plain = f"{left.mean():.1%} [{100 * low:.0f}-{100 * high:.0f}]"
         if not 0 < left.sum() < clean * count:
             row.verdict = "SAYS NOTHING"
