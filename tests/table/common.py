@@ -65,7 +65,9 @@ def convnet(classes: int = 4, activation: str | None = None, shape: tuple[int, .
     )
 
 
-def trained(model: keras.Model, x: np.ndarray, y: np.ndarray, epochs: int = 6, rate: float = 3e-3, loss: Any = None) -> Any:
+def trained(
+    model: keras.Model, x: np.ndarray, y: np.ndarray, epochs: int = 6, rate: float = 3e-3, loss: Any = None
+) -> Any:
     """Trains a model on images as it takes them; returns it."""
     for layer in model._flatten_layers():
         if isinstance(layer, L.BatchNormalization):  # Whose usual 0.99 takes more steps than there are.
@@ -157,5 +159,10 @@ def keras_subject(
         model.save(folder / "theirs.keras")
     changes.setdefault("predict", lambda now: model.predict(np.asarray(convert(now)), verbose=0, batch_size=256))
     return file_subject(
-        folder, path or folder / "theirs.keras", images, labels, lambda now: model(convert(now), training=False), **changes
+        folder,
+        path or folder / "theirs.keras",
+        images,
+        labels,
+        lambda now: model(convert(now), training=False),
+        **changes,
     )

@@ -152,7 +152,13 @@ def mixed_bfloat16(folder: Path) -> Subject:
 def _quantized(folder: Path, mode: str) -> Subject:
     x, y, images, labels = digits()
     model = keras.Sequential(
-        [keras.Input((28, 28)), L.Flatten(), L.Dense(128, activation="relu"), L.Dense(64, activation="relu"), L.Dense(10)]
+        [
+            keras.Input((28, 28)),
+            L.Flatten(),
+            L.Dense(128, activation="relu"),
+            L.Dense(64, activation="relu"),
+            L.Dense(10),
+        ]
     )
     trained(model, x / 255.0, y, epochs=15, rate=1e-3)
     before = keras.models.clone_model(model)
@@ -189,7 +195,9 @@ def several_outputs(folder: Path) -> Subject:
     x, y, images, labels = photos()
     net = convnet()
     features = net.layers[-2].output
-    model = keras.Model(net.inputs, {"kind": L.Dense(4, name="kind")(features), "box": L.Dense(4, name="box")(features)})
+    model = keras.Model(
+        net.inputs, {"kind": L.Dense(4, name="kind")(features), "box": L.Dense(4, name="box")(features)}
+    )
     trained(keras.Model(model.inputs, model.output["kind"]), x / 255.0, y)
     return keras_subject(
         folder, model, images, labels,
@@ -225,7 +233,9 @@ def dropout_on(folder: Path) -> Subject:
 def bgr(folder: Path) -> Subject:
     x, y, images, labels = photos()
     model = trained(convnet(), x[..., ::-1] / 255.0, y)
-    return keras_subject(folder, model, images, labels, lambda now: now[..., ::-1], more=["--colors", "bgr"], settings={"colors": "bgr"})
+    return keras_subject(
+        folder, model, images, labels, lambda now: now[..., ::-1], more=["--colors", "bgr"], settings={"colors": "bgr"}
+    )
 
 
 @form("BGR, found out")

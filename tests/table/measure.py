@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import math
 import re
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,8 @@ STEPS = 10
 GOOD = ("right", "one line")
 
 Evaluate = Callable[..., Any]
-"""What a person writes in Python: takes the attack's settings, and returns the evaluation."""
+"""What a person writes in Python: takes the attack's settings, and returns the evaluation, perhaps with the images and
+labels that were read."""
 
 
 @dataclass(kw_only=True)
@@ -106,9 +109,21 @@ class Figure:
     clean: float
     robust: float
     x_adv: np.ndarray
+    x: np.ndarray | None = None
+    y: np.ndarray | None = None
+
+    def in_order_of(self, subject: Subject) -> Figure:
+        """Returns the figure with its images in the subject's order, as those of folders are in another one."""
+        if self.x is None or self.x.shape != subject.x.shape:
+            return self
+        far = [abs(subject.x - image).reshape(len(subject.x), -1).max(axis=1) for image in self.x]
+        order = np.argmin(far, axis=0)
+        return replace(self, x=self.x[order], y=self.y[order], x_adv=self.x_adv[order])
 
 
-def cross_entropy(forward: Callable[[tf.Tensor], tf.Tensor], logits: bool) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+def cross_entropy(
+    forward: Callable[[tf.Tensor], tf.Tensor], logits: bool
+) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
     """Returns the loss of a pass from images in [0, 1] to logits or probabilities."""
     return lambda x, y: tf.keras.losses.sparse_categorical_crossentropy(
         y, tf.cast(forward(x), tf.float32), from_logits=logits
@@ -174,7 +189,7 @@ def _on_command_line(subject: Subject, words: Sequence[str | Path], folder: Path
         raise Broken(f"status {outcome.status}: {outcome.err}")
     result = json.loads((runs / "run" / "result.json").read_text())
     with h5py.File(runs / "run" / "examples.h5") as file:
-        return Figure(result["clean_accuracy"], result["robust_accuracy"], file["x_adv"][:])
+        return Figure(result["clean_accuracy"], result["robust_accuracy"], file["x_adv"][:], file["x"][:], file["y"][:])
 
 
 def _in_python(subject: Subject, evaluate: Evaluate) -> Figure:
@@ -185,7 +200,8 @@ def _in_python(subject: Subject, evaluate: Evaluate) -> Figure:
         if "\n" in line or not line.startswith("Expected "):
             raise Broken(f"not one line: {line}") from error
         raise Refused(line) from error
-    return Figure(found.clean_accuracy, found.robust_accuracy, found.worst.x_adv)
+    found, *images = found if isinstance(found, tuple) else (found,)
+    return Figure(found.clean_accuracy, found.robust_accuracy, found.worst.x_adv, *images)
 
 
 def _wrongs(subject: Subject, figure: Figure, left: np.ndarray) -> list[str]:
@@ -197,7 +213,14 @@ def _wrongs(subject: Subject, figure: Figure, left: np.ndarray) -> list[str]:
     adversarial = figure.x_adv
     if adversarial.shape != subject.x.shape:
         return [*found, f"images {adversarial.shape}, not {subject.x.shape}"]
-    size = abs(adversarial - subject.x).max()
+    figure = figure.in_order_of(subject)
+    adversarial = figure.x_adv
+    x = subject.x if figure.x is None else figure.x
+    if (apart := abs(x - subject.x).max()) > 1.01 / 255:
+        found.append(f"images that differ from what is stored by {apart * 255:.2f}/255")
+    if figure.y is not None and (figure.y != subject.y).any():
+        found.append(f"{(figure.y != subject.y).sum()} other labels")
+    size = abs(adversarial - x).max()
     if size > subject.epsilon + 1e-5 or adversarial.min() < 0 or adversarial.max() > 1:
         found.append(f"images outside the ball: {size * 255:.2f}/255")
     again = subject.right(adversarial).sum()
@@ -215,7 +238,8 @@ def _wrongs(subject: Subject, figure: Figure, left: np.ndarray) -> list[str]:
 def measured(form: Form, folder: Path, process: bool) -> Row:
     """Makes a form and measures it in all ways."""
     try:
-        subject = form.make(folder)
+        with contextlib.redirect_stdout(io.StringIO()):  # Keras' own export tells what it wrote.
+            subject = form.make(folder)
     except Exception:  # A fault of the table itself.
         return Row(verdict="NOT MADE", lines=traceback.format_exc().splitlines()[-8:])
     count, row = len(subject.x), Row()
@@ -232,11 +256,14 @@ def measured(form: Form, folder: Path, process: bool) -> Row:
         row.plain = "black box"
     ways: dict[str, tuple[Any, Any]] = {}
     if subject.words is not None:
-        ways["cli"] = (lambda words: _on_command_line(subject, words, folder, process)), (subject.words, subject.then[0])
+        ways["cli"] = (
+            (lambda words: _on_command_line(subject, words, folder, process)),
+            (subject.words, subject.then[0]),
+        )
     if subject.evaluate is not None:
         ways["python"] = (lambda call: _in_python(subject, call)), (subject.evaluate, subject.then[1])
     for way, (ask, (first, second)) in ways.items():
-        verdict, figure, lines = _asked(subject, ask, first, second, left)
+        verdict, figure, lines = _asked(subject, folder, ask, first, second, left)
         row.lines += [f"{way}: {line}" for line in lines]
         setattr(row, way, f"{figure.robust:.1%}" if figure else "-")
         if verdict not in GOOD or row.verdict in GOOD and verdict == "one line":
@@ -244,7 +271,9 @@ def measured(form: Form, folder: Path, process: bool) -> Row:
     return row
 
 
-def _asked(subject: Subject, ask: Any, first: Any, second: Any, left: np.ndarray) -> tuple[str, Figure | None, list[str]]:
+def _asked(
+    subject: Subject, folder: Path, ask: Any, first: Any, second: Any, left: np.ndarray
+) -> tuple[str, Figure | None, list[str]]:
     """Asks once, and once more as the one line says; returns the verdict, the figure and what there is to tell."""
     lines: list[str] = []
     for request in (first, second):
@@ -252,7 +281,7 @@ def _asked(subject: Subject, ask: Any, first: Any, second: Any, left: np.ndarray
             figure = ask(request)
         except Refused as error:
             line = str(error)
-            lines.append(line)
+            lines.append(line.replace(str(folder), "."))
             if request is second or second is None or not re.search(subject.said or "$^", line):
                 return "REFUSED", None, [*lines, f"expected: {subject.said or 'the figure'}"]
             continue

@@ -6,11 +6,13 @@ import functools
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
+import tensorflow as tf
 
 import kerasrobust as kr
-from table.common import photos
-from table.measure import Subject, form
+from table.common import convnet, file_subject, photos, trained
+from table.measure import Subject, cross_entropy, form
 
 
 @functools.cache
@@ -23,7 +25,7 @@ def torch_net() -> Any:
     torch.set_num_threads(2)
     net = torch.nn.Sequential(
         torch.nn.Conv2d(3, 16, 3, 2), torch.nn.ReLU(), torch.nn.Conv2d(16, 32, 3, 2), torch.nn.ReLU(),
-        torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten(), torch.nn.Linear(128, 4),
+        torch.nn.AvgPool2d(7), torch.nn.Flatten(), torch.nn.Linear(32, 4),
     )  # fmt: skip
     images = torch.tensor(x.transpose(0, 3, 1, 2) / 255.0, dtype=torch.float32)
     labels = torch.tensor(y.astype(np.int64))
@@ -34,3 +36,146 @@ def torch_net() -> Any:
             torch.nn.functional.cross_entropy(net(images[some]), labels[some]).backward()
             steps.step()
     return net.eval()
+
+
+def _black_box(subject: Any, predict: Any, images: np.ndarray, labels: np.ndarray, **changes: Any) -> Subject:
+    x = images.astype(np.float32) / 255
+    base: dict[str, Any] = {
+        "x": x, "y": np.asarray(labels).astype(int), "predict": predict, "loss": None, "epsilon": 8 / 255,
+        "evaluate": lambda **attack: kr.evaluate(subject, images, labels, **attack),
+    }  # fmt: skip
+    return Subject(**(base | changes))
+
+
+@form("PyTorch network, by function", needs=("torch",))
+def torch_function(folder: Path) -> Subject:
+    import torch
+
+    net = torch_net()
+
+    def logits(x: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            return net(torch.tensor(x.transpose(0, 3, 1, 2))).numpy()
+
+    return _black_box(kr.as_classifier(logits, image_shape=(32, 32, 3)), logits, *photos()[2:])
+
+
+@form("PyTorch network itself", needs=("torch",))
+def torch_object(folder: Path) -> Subject:
+    import torch
+
+    net = torch_net()
+
+    def logits(x: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            return net(torch.tensor(x.transpose(0, 3, 1, 2))).numpy()
+
+    images, labels = photos()[2:]
+
+    def followed(**attack: Any) -> Any:
+        return kr.evaluate(kr.as_classifier(logits, image_shape=(32, 32, 3)), images, labels, **attack)
+
+    return _black_box(net, logits, images, labels, said="as_classifier|function", then=(None, followed))
+
+
+def _forest() -> Any:
+    from sklearn.datasets import load_digits
+    from sklearn.ensemble import RandomForestClassifier
+
+    x, y = load_digits(return_X_y=True)
+    return RandomForestClassifier(50, random_state=0).fit(x[:1500] / 16, y[:1500]), x[1500:1650] / 16, y[1500:1650]
+
+
+@form("random forest, by function", needs=("sklearn",))
+def forest(folder: Path) -> Subject:
+    model, x, y = _forest()
+    images = x.reshape(-1, 8, 8, 1).astype(np.float32)
+
+    def shares(now: np.ndarray) -> np.ndarray:
+        return model.predict_proba(now.reshape(len(now), -1))
+
+    subject = kr.as_classifier(shares, image_shape=(8, 8, 1))
+    return _black_box(
+        subject, shares, images, y, x=images, epsilon=0.1,
+        evaluate=lambda **attack: kr.evaluate(subject, images, y, **attack),
+    )  # fmt: skip
+
+
+@form("random forest itself", needs=("sklearn",))
+def forest_itself(folder: Path) -> Subject:
+    subject = forest(folder)
+    model, _, y = _forest()
+    subject.then = (None, subject.evaluate)
+    subject.evaluate = lambda **attack: kr.evaluate(model, subject.x, y, **attack)
+    subject.said = "predict_proba"
+    return subject
+
+
+def _streams(kind: str) -> Subject:
+    x, y, images, labels = photos()
+    model = trained(convnet(), x / 255.0, y)
+
+    class Batches(keras.utils.PyDataset):
+        def __len__(self) -> int:
+            return 3
+
+        def __getitem__(self, place: int) -> tuple[np.ndarray, np.ndarray]:
+            part = slice(50 * place, 50 * place + 50)
+            return images[part] / np.float32(255), keras.utils.to_categorical(labels[part], 4)
+
+    made = {
+        "tf.data": lambda: tf.data.Dataset.from_tensor_slices((images, labels)).batch(32),
+        "PyDataset": lambda: Batches(),
+        "generator": lambda: ((images[at : at + 40], labels[at : at + 40]) for at in range(0, len(images), 40)),
+    }[kind]
+    return Subject(
+        x=images.astype(np.float32) / 255, y=labels.astype(int), predict=lambda now: model.predict(now, verbose=0),
+        loss=cross_entropy(lambda now: model(now, training=False), True),
+        evaluate=lambda **attack: kr.evaluate(model, made(), **attack),
+    )  # fmt: skip
+
+
+@form("tf.data.Dataset")
+def tf_data(folder: Path) -> Subject:
+    return _streams("tf.data")
+
+
+@form("PyDataset, one-hot")
+def py_dataset(folder: Path) -> Subject:
+    return _streams("PyDataset")
+
+
+@form("generator of batches")
+def generator(folder: Path) -> Subject:
+    return _streams("generator")
+
+
+@form("KerasHub classifier", needs=("keras_hub",))
+def keras_hub(folder: Path) -> Subject:
+    """With its preprocessor: `predict` takes pixels in 0..255 and prepares them, `model(x)` doesn't."""
+    import keras_hub
+
+    x, y, images, labels = photos()
+    backbone = keras_hub.models.ResNetBackbone(
+        input_conv_filters=[8], input_conv_kernel_sizes=[3], stackwise_num_filters=[64], stackwise_num_blocks=[1],
+        stackwise_num_strides=[2], block_type="basic_block", image_shape=(32, 32, 3),
+    )  # fmt: skip
+    prepare = keras_hub.layers.ResNetImageConverter(
+        image_size=(32, 32), scale=[1 / 255 / s for s in (0.229, 0.224, 0.225)],
+        offset=[-m / s for m, s in zip((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), strict=True)],
+    )  # fmt: skip
+    model = keras_hub.models.ResNetImageClassifier(
+        backbone=backbone, num_classes=4, preprocessor=keras_hub.models.ResNetImageClassifierPreprocessor(prepare),
+        activation="softmax",
+    )  # fmt: skip
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.8
+    model.compile(keras.optimizers.Adam(3e-3), "sparse_categorical_crossentropy")
+    model.fit(x.astype(np.float32), y, epochs=6, batch_size=50, verbose=0)
+    model.save(folder / "theirs.keras")
+    mean, deviation = tf.constant([0.485, 0.456, 0.406]), tf.constant([0.229, 0.224, 0.225])
+    return file_subject(
+        folder, folder / "theirs.keras", images, labels, lambda now: model((now - mean) / deviation, training=False),
+        logits=False, predict=lambda now: model.predict(now * 255.0, verbose=0, batch_size=200),
+    )  # fmt: skip
