@@ -174,8 +174,10 @@ def from_one(folder: Path) -> Subject:
 def words(folder: Path) -> Subject:
     _, _, images, labels = photos()
     named = np.array(sorted(NAMES))[labels]
-    subject = _subject(folder, _net(), images, named, y=labels, said="np.unique")
-    model = kr.load_model(folder / "theirs.keras")
+    model = _net()
+    subject = _subject(folder, model, images, labels, said="np.unique")
+    saved_arrays(folder, images, named)
+    subject.evaluate = lambda **attack: kr.evaluate(model, images, named, **attack)
     followed = np.unique(named, return_inverse=True)[1]
     subject.then = None, lambda **attack: kr.evaluate(model, images, followed, **attack)
     return subject
@@ -187,7 +189,9 @@ def column(folder: Path) -> Subject:
     return _subject(folder, _net(), images, labels[:, None].astype(np.uint8), y=labels)
 
 
-def _mended(folder: Path, shown: np.ndarray, whole: np.ndarray, model: keras.Model, labels: Any, said: str, **named: Any) -> Subject:
+def _mended(
+    folder: Path, shown: np.ndarray, whole: np.ndarray, model: keras.Model, labels: Any, said: str, **named: Any
+) -> Subject:
     """Returns the subject of images that are refused, and of those that the line leads to; `whole` in [0, 255]."""
     subject = _subject(folder, model, whole, labels, said=said, **named)
     np.savez(folder / "theirs.npz", x=shown, y=labels)

@@ -155,14 +155,16 @@ def keras_hub(folder: Path) -> Subject:
     """With its preprocessor: `predict` takes pixels in 0..255 and prepares them, `model(x)` doesn't."""
     import keras_hub
 
+    mean, deviation = np.float32([0.6, 0.5, 0.4]), np.float32([0.1, 0.15, 0.2])
+
     x, y, images, labels = photos()
     backbone = keras_hub.models.ResNetBackbone(
-        input_conv_filters=[8], input_conv_kernel_sizes=[3], stackwise_num_filters=[64], stackwise_num_blocks=[1],
-        stackwise_num_strides=[2], block_type="basic_block", image_shape=(32, 32, 3),
+        input_conv_filters=[64], input_conv_kernel_sizes=[3], stackwise_num_filters=[64], stackwise_num_blocks=[1],
+        stackwise_num_strides=[1], block_type="basic_block", image_shape=(32, 32, 3),
     )  # fmt: skip
     prepare = keras_hub.layers.ResNetImageConverter(
-        image_size=(32, 32), scale=[1 / 255 / s for s in (0.229, 0.224, 0.225)],
-        offset=[-m / s for m, s in zip((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), strict=True)],
+        image_size=(32, 32), scale=list(1 / 255 / deviation),
+        offset=list(-mean / deviation),
     )  # fmt: skip
     model = keras_hub.models.ResNetImageClassifier(
         backbone=backbone, num_classes=4, preprocessor=keras_hub.models.ResNetImageClassifierPreprocessor(prepare),
@@ -174,7 +176,6 @@ def keras_hub(folder: Path) -> Subject:
     model.compile(keras.optimizers.Adam(3e-3), "sparse_categorical_crossentropy")
     model.fit(x.astype(np.float32), y, epochs=6, batch_size=50, verbose=0)
     model.save(folder / "theirs.keras")
-    mean, deviation = tf.constant([0.485, 0.456, 0.406]), tf.constant([0.229, 0.224, 0.225])
     return file_subject(
         folder, folder / "theirs.keras", images, labels, lambda now: model((now - mean) / deviation, training=False),
         logits=False, predict=lambda now: model.predict(now * 255.0, verbose=0, batch_size=200),
