@@ -4,8 +4,9 @@
 
 Not a part of the suite, as it takes some minutes. It makes the models in a temporary folder, and prints a row for each
 form: what the command line and Python said, what an independent PGD on the model's own `predict` says, and the verdict:
-"right", "one line" (one line of advice, which was followed and led to the right figure), WRONG, or TRACEBACK. A row whose
-package isn't installed says so and doesn't count as right. The exit status is 1 if a row is wrong.
+"right"; "one line", of advice, which was followed and led to the right figure; WRONG; REFUSED, by a line that leads
+nowhere; or TRACEBACK. A row whose package isn't installed says so and doesn't count as right. The exit status is 1 if a
+row is none of these.
 """
 
 from __future__ import annotations

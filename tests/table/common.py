@@ -36,7 +36,7 @@ def photos(classes: int = 4) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nda
 
 @functools.cache
 def digits() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Returns grey pictures of ten shapes as MNIST has them, uint8 (N, 28, 28), with labels: to train, and to attack."""
+    """Returns pictures of ten shapes as MNIST has them, uint8 (N, 28, 28), with labels: to train on, and to attack."""
     from kerasrobust.data import shapes
 
     found: list[np.ndarray] = []

@@ -14,7 +14,7 @@ from keras import layers as L
 
 import kerasrobust as kr
 from table.common import convnet, file_subject, photos, saved_arrays, trained
-from table.measure import Subject, form
+from table.measure import Subject, cross_entropy, form
 
 NAMES = ("plane", "car", "frog", "horse")
 
@@ -261,9 +261,8 @@ def resized(folder: Path) -> Subject:
         return tf.image.resize(now, (48, 48), antialias=True)
 
     model = trained(convnet(shape=(48, 48, 3)), larger(x / 255.0), y)
-    subject = _subject(
+    return _subject(
         folder, model, images, labels, said="--resize", then=["--resize"], then_settings={"resize": True},
         predict=lambda now: model.predict(larger(now), verbose=0),
-        loss=lambda now, truth: keras.losses.sparse_categorical_crossentropy(truth, model(larger(now)), from_logits=True),
+        loss=cross_entropy(lambda now: model(larger(now)), True),
     )  # fmt: skip
-    return subject

@@ -96,7 +96,7 @@ def lambda_layer(folder: Path) -> Subject:
 
 @form("multi-label sigmoids")
 def multi_label(folder: Path) -> Subject:
-    """Three labels an image: not an animal, a car, grown on four legs; refused, unless several labels are understood."""
+    """Three labels an image: a machine, a car, a horse."""
     x, y, images, labels = photos()
 
     def marks(y: np.ndarray) -> np.ndarray:

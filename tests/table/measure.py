@@ -266,7 +266,7 @@ def measured(form: Form, folder: Path, process: bool) -> Row:
         verdict, figure, lines = _asked(subject, folder, ask, first, second, left)
         row.lines += [f"{way}: {line}" for line in lines]
         setattr(row, way, f"{figure.robust:.1%}" if figure else "-")
-        if verdict not in GOOD or row.verdict in GOOD and verdict == "one line":
+        if verdict not in GOOD or (row.verdict in GOOD and verdict == "one line"):
             row.verdict = verdict
     return row
 

@@ -117,7 +117,7 @@ def vgg(folder: Path) -> Subject:
 
 @form("transfer learning, augmentation inside (0..255)", process=True)
 def transfer(folder: Path) -> Subject:
-    """As TensorFlow's tutorial has it; the backbone is trained first, as pretrained weights would come from elsewhere."""
+    """As TensorFlow's tutorial has it; the backbone is trained first, as no pretrained weights are at hand."""
     x, y, images, labels = photos()
     backbone = keras.applications.MobileNetV2(alpha=0.35, **SMALL)
     first = keras.Sequential([keras.Input(x.shape[1:]), backbone, L.Dense(4, activation="softmax")])
