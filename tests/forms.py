@@ -25,7 +25,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import keras
-from table import data, files, layers, models, objects  # noqa: F401
+from table import data, files, layers, models, objects, outputs  # noqa: F401
 from table.measure import FORMS, GOOD, Row, measured
 
 

@@ -13,15 +13,10 @@ import tensorflow as tf
 from keras import layers as L
 
 import kerasrobust as kr
-from table.common import convnet, file_subject, photos, saved_arrays, trained
+from table.common import convnet, file_subject, photo_net, photos, saved_arrays, trained
 from table.measure import Subject, cross_entropy, form
 
 NAMES = ("plane", "car", "frog", "horse")
-
-
-def _net(classes: int = 4) -> keras.Model:
-    x, y, _, _ = photos(classes)
-    return trained(convnet(classes), x / 255.0, y)
 
 
 def _subject(folder: Path, model: keras.Model, images: np.ndarray, labels: np.ndarray, **changes: Any) -> Subject:
@@ -93,7 +88,7 @@ def rgba(folder: Path) -> Subject:
     _, _, images, labels = photos()
     clear = np.full((*images.shape[:3], 1), 255, np.uint8)
     _written(folder / "images", np.concatenate([images, clear], axis=-1), labels, tf.io.encode_png, ".png")
-    return _in_folder(folder, _net(), images, labels)
+    return _in_folder(folder, photo_net(), images, labels)
 
 
 @form("16-bit PNG folder")
@@ -101,7 +96,7 @@ def sixteen_bits(folder: Path) -> Subject:
     _, _, images, labels = photos()
     fine = np.clip(images.astype(np.int64) * 257 + np.random.default_rng(0).integers(-99, 99, images.shape), 0, 65535)
     _written(folder / "images", fine.astype(np.uint16), labels, tf.io.encode_png, ".png")
-    return _in_folder(folder, _net(), fine / 257.0, labels)
+    return _in_folder(folder, photo_net(), fine / 257.0, labels)
 
 
 @form("grey folder for a colour model")
@@ -138,7 +133,7 @@ def tiny_imagenet(folder: Path) -> Subject:
         lines.append(f"val_{place}.JPEG\t{names[label]}\t0\t0\t62\t62\n")
     (val / "val_annotations.txt").write_text("".join(lines))
     (folder / "images" / "wnids.txt").write_text("\n".join(names))
-    return _in_folder(folder, _net(), images, labels)
+    return _in_folder(folder, photo_net(), images, labels)
 
 
 @form(".h5 under other names, --keys")
@@ -147,7 +142,7 @@ def other_names(folder: Path) -> Subject:
     with h5py.File(folder / "data.h5", "w") as file:
         file["features/pixels"], file["targets"] = images, labels.astype(np.float32)
     words = ["--keys", "features/pixels,targets"]
-    return _subject(folder, _net(), images, labels, data=folder / "data.h5", said="--keys", then=words)
+    return _subject(folder, photo_net(), images, labels, data=folder / "data.h5", said="--keys", then=words)
 
 
 @form("one-hot labels")
@@ -155,14 +150,14 @@ def one_hot(folder: Path) -> Subject:
     _, _, images, labels = photos()
     rows = np.eye(4)[labels]
     data = saved_arrays(folder, images, rows)
-    subject = _subject(folder, _net(), images, rows, data=data, y=labels)
+    subject = _subject(folder, photo_net(), images, rows, data=data, y=labels)
     return subject
 
 
 @form("labels from 1 on")
 def from_one(folder: Path) -> Subject:
     _, _, images, labels = photos()
-    subject = _subject(folder, _net(), images, labels + 1, y=labels, said="Subtract 1")
+    subject = _subject(folder, photo_net(), images, labels + 1, y=labels, said="Subtract 1")
     np.savez(folder / "mended.npz", x=images, y=labels)
     words = ["--model", folder / "theirs.keras", "--data", folder / "mended.npz"]
     model = kr.load_model(folder / "theirs.keras")
@@ -174,7 +169,7 @@ def from_one(folder: Path) -> Subject:
 def words(folder: Path) -> Subject:
     _, _, images, labels = photos()
     named = np.array(sorted(NAMES))[labels]
-    model = _net()
+    model = photo_net()
     subject = _subject(folder, model, images, labels, said="np.unique")
     saved_arrays(folder, images, named)
     subject.evaluate = lambda **attack: kr.evaluate(model, images, named, **attack)
@@ -186,7 +181,7 @@ def words(folder: Path) -> Subject:
 @form("(N, 1) labels, as keras.datasets has them")
 def column(folder: Path) -> Subject:
     _, _, images, labels = photos()
-    return _subject(folder, _net(), images, labels[:, None].astype(np.uint8), y=labels)
+    return _subject(folder, photo_net(), images, labels[:, None].astype(np.uint8), y=labels)
 
 
 def _mended(
@@ -209,7 +204,7 @@ def _mended(
 @form("float64 images in 0..255")
 def float_255(folder: Path) -> Subject:
     _, _, images, labels = photos()
-    return _mended(folder, images.astype(np.float64), images, _net(), labels, "Divide by 255")
+    return _mended(folder, images.astype(np.float64), images, photo_net(), labels, "Divide by 255")
 
 
 @form("8x8 digits in 0..16, npz", needs=("sklearn",))
@@ -229,7 +224,7 @@ def digits_16(folder: Path) -> Subject:
 @form("images (N, C, H, W), npz")
 def turned(folder: Path) -> Subject:
     _, _, images, labels = photos()
-    subject = _mended(folder, images.transpose(0, 3, 1, 2), images, _net(), labels, r"transpose\(0, 2, 3, 1\)")
+    subject = _mended(folder, images.transpose(0, 3, 1, 2), images, photo_net(), labels, r"transpose\(0, 2, 3, 1\)")
     np.savez(folder / "mended.npz", x=images, y=labels)
     return subject
 

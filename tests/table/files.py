@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
+from cli import call
 
-from table.common import convnet, file_subject, keras_subject, photos, trained
+from table.common import convnet, file_subject, keras_subject, photo_net, photos, trained
 from table.measure import Subject, form
 
 
@@ -63,21 +63,16 @@ def tf_keras_saved(folder: Path) -> Subject:
     return _keras_2(folder, "theirs")
 
 
-def _photo_net(scale: float = 1.0, activation: str | None = "softmax") -> keras.Model:
-    x, y, _, _ = photos()
-    return trained(convnet(activation=activation), x * (scale / 255), y)
-
-
 @form("SavedModel by model.export")
 def exported(folder: Path) -> Subject:
-    model = _photo_net()
+    model = photo_net("softmax")
     model.export(folder / "theirs", verbose=False)
     return keras_subject(folder, model, *photos()[2:], logits=False, path=folder / "theirs")
 
 
 @form("SavedModel of batches of one")
 def batch_one(folder: Path) -> Subject:
-    model = _photo_net()
+    model = photo_net("softmax")
     module = tf.Module()
     module.net = model
     module.serve = tf.function(lambda x: model(x, training=False), input_signature=[tf.TensorSpec((1, 32, 32, 3))])
@@ -87,7 +82,7 @@ def batch_one(folder: Path) -> Subject:
 
 @form("SavedModel of uint8 images")
 def uint8_input(folder: Path) -> Subject:
-    model = _photo_net()
+    model = photo_net("softmax")
     module = tf.Module()
     module.net = model
     module.serve = tf.function(
@@ -105,7 +100,7 @@ def uint8_input(folder: Path) -> Subject:
 def frozen(folder: Path) -> Subject:
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-    model = _photo_net()
+    model = photo_net("softmax")
     function = tf.function(lambda x: model(x, training=False), input_signature=[tf.TensorSpec((None, 32, 32, 3))])
     graph = convert_variables_to_constants_v2(function.get_concrete_function())
     tf.io.write_graph(graph.graph, str(folder), "theirs.pb", as_text=False)
@@ -133,7 +128,7 @@ def tflite_int8(folder: Path) -> Subject:
 def _tflite(folder: Path, dtype: tf.DType | None) -> Subject:
     from ai_edge_litert.interpreter import Interpreter
 
-    model = _photo_net()
+    model = photo_net("softmax")
     model.export(folder / "exported", verbose=False)
     converter = tf.lite.TFLiteConverter.from_saved_model(str(folder / "exported"))
     if dtype is not None:
@@ -180,3 +175,32 @@ def onnx(folder: Path) -> Subject:
         folder, path, *photos()[2:], None, epsilon=8 / 255,
         predict=lambda now: session.run(None, {"image": now.transpose(0, 3, 1, 2)})[0],
     )  # fmt: skip
+
+
+@form("SavedModel with keep_prob")
+def keep_prob(folder: Path) -> Subject:
+    """As TensorFlow 1 had dropout: a number beside the images, which is 1 in prediction."""
+    model = photo_net()
+    features = keras.Model(model.inputs, model.layers[-2].output)
+    module = tf.Module()
+    module.net = model
+    module.serve = tf.function(
+        lambda image, keep_prob: {"logits": model.layers[-1](tf.nn.dropout(features(image), 1.0 - keep_prob))},
+        input_signature=[tf.TensorSpec((None, 32, 32, 3), name="image"), tf.TensorSpec((), name="keep_prob")],
+    )
+    tf.saved_model.save(module, folder / "theirs", signatures=module.serve)
+    return keras_subject(folder, model, *photos()[2:], path=folder / "theirs")
+
+
+@form("imported once, then attacked by its name", process=True)
+def imported(folder: Path) -> Subject:
+    x, y, images, labels = photos()
+    model = trained(convnet(), x * (2 / 255) - 1, y)
+    subject = keras_subject(folder, model, images, labels, lambda now: 2.0 * now - 1.0)
+    places = ["--runs-dir", folder / "runs", "--models-dir", folder / "saved_models"]
+    outcome = call(
+        "import", "--model", folder / "theirs.keras", "--name", "net", "--data", folder / "data.npz", *places
+    )
+    assert outcome.status == 0, outcome
+    subject.words = ["--model", "net", "--data", folder / "data.npz"]
+    return subject

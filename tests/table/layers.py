@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers as L
 
-from table.common import convnet, digits, keras_subject, photos, trained
+from table.common import convnet, digits, keras_subject, photo_net, photos, trained
 from table.measure import Subject, form
 
 CODE = """
@@ -208,10 +208,9 @@ def several_outputs(folder: Path) -> Subject:
 
 
 def _dropout(folder: Path, noise: str, **changes: Any) -> Subject:
-    x, y, images, labels = photos()
-    net = convnet()
+    images, labels = photos()[2:]
+    net = photo_net()
     model = keras.Model(net.inputs, net.layers[-1](L.Dropout(0.2)(net.layers[-2].output, training=True)))
-    trained(model, x / 255.0, y)
     more, settings = (["--noise", noise], {"noise": noise}) if noise == "on" else ([], None)
     return keras_subject(folder, model, images, labels, more=more, settings=settings, **changes)
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras import layers as L
 from keras.src.applications import convnext, densenet, efficientnet, resnet
 
-from table.common import convnet, digits, keras_subject, photos, trained
+from table.common import digits, keras_subject, photos, trained
 from table.measure import EPSILON, Subject, form
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -174,14 +174,3 @@ def depthwise(folder: Path) -> Subject:
         return L.ReLU(6.0)(L.BatchNormalization()(L.Conv2D(32, 1, use_bias=False)(x)))
 
     return _blocks(folder, block)
-
-
-@form("one sigmoid, npz")
-def one_sigmoid(folder: Path) -> Subject:
-    x, y, images, labels = photos(2)
-    model = trained(convnet(1, "sigmoid"), x / 255.0, y, loss="binary_crossentropy")
-    return keras_subject(
-        folder, model, images, labels,
-        loss=lambda now, truth: tf.keras.losses.binary_crossentropy(truth[:, None], model(now, training=False)),
-        decide=lambda outputs: (outputs[:, 0] > 0.5).astype(int),
-    )  # fmt: skip

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 import kerasrobust as kr
-from table.common import convnet, file_subject, photos, trained
+from table.common import file_subject, photo_net, photos
 from table.measure import Subject, cross_entropy, form
 
 
@@ -112,8 +112,8 @@ def forest_itself(folder: Path) -> Subject:
 
 
 def _streams(kind: str) -> Subject:
-    x, y, images, labels = photos()
-    model = trained(convnet(), x / 255.0, y)
+    images, labels = photos()[2:]
+    model = photo_net()
 
     class Batches(keras.utils.PyDataset):
         def __len__(self) -> int:
@@ -128,10 +128,77 @@ def _streams(kind: str) -> Subject:
         "PyDataset": lambda: Batches(),
         "generator": lambda: ((images[at : at + 40], labels[at : at + 40]) for at in range(0, len(images), 40)),
     }[kind]
-    return Subject(
-        x=images.astype(np.float32) / 255, y=labels.astype(int), predict=lambda now: model.predict(now, verbose=0),
+    return _photo_subject(lambda **attack: kr.evaluate(model, made(), **attack))
+
+
+def _photo_subject(evaluate: Any, **changes: Any) -> Subject:
+    """Returns the subject of the network for photos, called from Python."""
+    images, labels = photos()[2:]
+    model = photo_net()
+    base: dict[str, Any] = {
+        "x": images.astype(np.float32) / 255, "y": labels.astype(int), "evaluate": evaluate,
+        "predict": lambda now: model.predict(now, verbose=0),
+        "loss": cross_entropy(lambda now: model(now, training=False), True),
+    }  # fmt: skip
+    return Subject(**(base | changes))
+
+
+@form("image_dataset_from_directory (0..255)")
+def from_directory(folder: Path) -> Subject:
+    images, labels = photos()[2:]
+    for place, (image, label) in enumerate(zip(images, labels, strict=True)):
+        below = folder / "images" / f"kind{label}"
+        below.mkdir(parents=True, exist_ok=True)
+        (below / f"{place:04}.png").write_bytes(tf.io.encode_png(image).numpy())
+    read = keras.utils.image_dataset_from_directory(folder / "images", image_size=(32, 32), shuffle=False)
+    model = photo_net()
+
+    def scaled(**attack: Any) -> Any:
+        pairs = read.map(lambda x, y: (x / 255.0, y))
+        x, y = (np.concatenate(parts) for parts in zip(*pairs.as_numpy_iterator(), strict=True))
+        return kr.evaluate(model, pairs, **attack), x, y
+
+    return _photo_subject(
+        lambda **attack: kr.evaluate(model, read, **attack), said="Divide by 255", then=(None, scaled)
+    )
+
+
+@form("torch tensors", needs=("torch",))
+def torch_tensors(folder: Path) -> Subject:
+    import torch
+
+    images, labels = photos()[2:]
+    x, y = torch.tensor(images / np.float32(255)), torch.tensor(labels.astype(np.int64))
+    model = photo_net()
+    return _photo_subject(lambda **attack: kr.evaluate(model, x, y, **attack))
+
+
+@form("TFSMLayer")
+def tfsm_layer(folder: Path) -> Subject:
+    images, labels = photos()[2:]
+    photo_net().export(folder / "theirs", verbose=False)
+    layer = keras.layers.TFSMLayer(folder / "theirs", call_endpoint="serve")
+    model = keras.Sequential([keras.Input((32, 32, 3)), layer])
+    return _photo_subject(lambda **attack: kr.evaluate(model, images, labels, **attack))
+
+
+@form("tf_keras model in Python", needs=("tf_keras",))
+def tf_keras_object(folder: Path) -> Subject:
+    import tf_keras
+
+    x, y, images, labels = photos()
+    K = tf_keras.layers
+    tf_keras.utils.set_random_seed(1)
+    model = tf_keras.Sequential(
+        [K.InputLayer((32, 32, 3)), K.Conv2D(16, 5, 3, activation="relu"), K.Flatten(), K.Dense(4)]
+    )
+    loss = tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(tf_keras.optimizers.Adam(3e-3), loss)
+    model.fit(x / 255.0, y, epochs=6, batch_size=50, verbose=0)
+    return _photo_subject(
+        lambda **attack: kr.evaluate(model, images, labels, **attack),
+        predict=lambda now: model.predict(now, verbose=0),
         loss=cross_entropy(lambda now: model(now, training=False), True),
-        evaluate=lambda **attack: kr.evaluate(model, made(), **attack),
     )  # fmt: skip
 
 
