@@ -19,6 +19,7 @@ from keras import layers as L
 
 from kerasrobust.attacks.verdict import predict
 from kerasrobust.errors import InputError
+from kerasrobust.evaluation.evaluate import evaluate
 from kerasrobust.networks.classifier import MANY, Classifier, has_gradient
 from kerasrobust.networks.cloning import with_precision
 from kerasrobust.networks.making import as_classifier, classifier_of
@@ -248,6 +249,30 @@ def test_gradients_are_found_where_there_are_any() -> None:
     assert has_gradient(as_classifier(noisy(RandomDropout(0.5))))
     assert not has_gradient(as_classifier(lambda x: tf.round(x)[:, 0, :, 0], image_shape=SHAPE))
     assert not has_gradient(as_classifier(lambda x: tf.stop_gradient(x)[:, 0, :, 0], image_shape=SHAPE))
+
+
+@pytest.mark.parametrize("layer", [L.Dense(4), L.EinsumDense("ab,bc->ac", 4), L.Dense(4, activation="softmax")])
+def test_gradients_that_keras_has_in_graphs_alone_are_found(layer: keras.Layer) -> None:
+    """Those of layers in float8: without a graph TensorFlow fails in them."""
+    model = keras.Sequential([keras.Input(SHAPE), L.Flatten(), layer])
+    logits = layer.activation is not keras.activations.softmax
+    layer.quantize("float8")
+    x = np.random.default_rng(5).random((30, *SHAPE), np.float32)
+    y = model.predict(x, verbose=0).argmax(axis=1)
+
+    @tf.function
+    def slope(images: tf.Tensor) -> tf.Tensor:
+        losses = keras.losses.sparse_categorical_crossentropy(y, model(images), from_logits=logits)
+        return tf.gradients(losses, images)[0]
+
+    with pytest.raises(ValueError, match="unpack"), tf.GradientTape() as tape:
+        tape.watch(images := tf.constant(x))
+        tape.gradient(model(images), images)
+    assert has_gradient(as_classifier(model))
+    moved = np.clip(x + 0.02 * np.sign(slope(tf.constant(x))), 0, 1)
+    expected = (model.predict(moved, verbose=0).argmax(axis=1) == y).mean()
+    found = evaluate(model, x, y, attacks="fgsm", epsilon=0.02, audit=False)
+    assert 0 < expected < 1 and abs(found.robust_accuracy - expected) < 0.05
 
 
 def with_two_inputs() -> keras.Model:

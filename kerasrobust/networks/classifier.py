@@ -257,6 +257,14 @@ def _of_arrays(function: Callable[[np.ndarray], Any], adapter: Adapter, width: i
     return lambda x: tf.ensure_shape(tf.numpy_function(rows, [x], tf.float32), (x.shape[0], width))
 
 
+def _quickly(gradient: Callable[[], Any]) -> Any:
+    """Calls a gradient of Keras' own layers without a graph; some, as those in float8, have it in graphs alone."""
+    try:
+        return gradient()
+    except ValueError:
+        return tf.function(gradient, autograph=False)()
+
+
 def has_gradient(classifier: Classifier, images: np.ndarray | None = None) -> bool:
     """Returns whether gradients reach the images: False if they are missing, NaN or zero everywhere.
 
@@ -296,7 +304,7 @@ def slope_of(classifier: Classifier, images: np.ndarray | None = None) -> np.nda
         return tape.gradient(loss, some)
 
     try:
-        value = gradient() if is_traceable(classifier.network) else tf.function(gradient, autograph=False)()
+        value = _quickly(gradient) if is_traceable(classifier.network) else tf.function(gradient, autograph=False)()
     except LookupError:  # An operation has no gradient registered.
         return None
     except (tf.errors.InvalidArgumentError, tf.errors.UnknownError, tf.errors.UnimplementedError):

@@ -92,14 +92,15 @@ def choice_of(
     near = [name for name in logits if not _lower(calibrated[best], calibrated[name], GAIN)]
     hits = {name: logits[name].argmax(axis=1) == y for name in logits}
     odd = {name: max(scales[name] ** 1.5, 1 / scales[name]) for name in near}
-    if default in near and scales[default] <= ODD:
+    more = _more(hits[best], hits[default]) if default in logits else True
+    if default in near and scales[default] <= ODD and not more:
         clear, best, near = best[0] == default[0], default, []
     elif default in logits and hits[best].sum() <= hits[default].sum():  # Surer, but no more often right.
         clear, best, near = False, default, []
-    elif default in near and not _more(hits[best], hits[default]):
+    elif default in near and not more:
         clear = False
     else:
-        near = [name for name in near if odd[name] <= ODD * min(odd.values())]
+        near = [name for name in near if name != default and odd[name] <= ODD * min(odd.values())]
         best = min(near, key=lambda name: calibrated[name].mean())
         clear = all(name[0] == best[0] for name in near)
     if (best[0], "rgb") in near:
