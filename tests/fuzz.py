@@ -32,6 +32,7 @@ from kerasrobust.networks.adapters.adapter import Adapter, Conventions, applied,
 
 COUNT = 24
 OUTCOMES: collections.Counter[str] = collections.Counter()
+REFUSALS: collections.Counter[str] = collections.Counter()
 
 ACTIVATIONS = ["relu", "elu", "gelu", "tanh", "silu", "mish", "hard_sigmoid", "softplus", "selu", "relu6", None]
 # Each takes and gives maps (N, H, W, C).
@@ -274,7 +275,8 @@ def held(recipe: Recipe) -> str:
         )  # fmt: skip
     except InputError as error:
         assert "\n" not in str(error) and len(str(error)) < 900, f"no single line: {error}"
-        return f"refused: {str(error)[:60]}"
+        REFUSALS[str(error).split(" Received:")[0]] += 1
+        return "refused"
     said = Conventions(**evaluation.conventions)
     # Noise may be inside that reaches the outputs of some images only.
     hidden = "random dropout" in recipe.maps or (recipe.form == "subclass" and {*recipe.maps} & AUGMENTING)
@@ -342,7 +344,7 @@ def main() -> None:
             if time.monotonic() > end + 60:
                 return
             try:
-                OUTCOMES[held(recipe).split(":")[0]] += 1
+                OUTCOMES[held(recipe)] += 1
             except BaseException:
                 OUTCOMES["found"] += 1
                 print("found", recipe, flush=True)
@@ -357,6 +359,8 @@ def main() -> None:
         keras.backend.clear_session()
         number += 1
         print(f"{time.strftime('%H:%M:%S')} {dict(OUTCOMES)}, {finds} rounds with finds", flush=True)
+    for expected, count in REFUSALS.most_common():
+        print(f"{count:5d} {expected}")
 
 
 if __name__ == "__main__":
