@@ -170,7 +170,7 @@ def _with(images: np.ndarray, value: float) -> np.ndarray:
         (IMAGES, LABELS - 1, "Received: -1 to 2"),
         (IMAGES, LABELS * 100_000, "Number the classes"),
         (IMAGES, LABELS + 0.5, "aren't whole numbers"),
-        (IMAGES, np.tile([1, 1, 0], (20, 1)), "several labels an image"),
+        (IMAGES, np.tile([1, 1, -1], (20, 1)), "of 0 and 1"),
         (IMAGES, np.full((20, 4), 0.25), "argmax"),
         (IMAGES[:0], LABELS[:0], "at least one example"),
         (np.uint8(3), LABELS, "Expected"),
