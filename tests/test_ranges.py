@@ -179,3 +179,14 @@ def test_the_range_of_caffe_is_one_of_bgr(data: Data, network: keras.Model) -> N
     found = understood(said, x, y)
     np.testing.assert_allclose(found.run(x[:9]), network(x[:9]), rtol=1e-3, atol=1e-3)
     assert found.adapter.bgr
+
+
+@pytest.mark.parametrize("count", [6, 12, 40])
+def test_few_images_choose_only_what_is_clearly_more_often_right(count: int) -> None:
+    """Losses of a few images lie close together by chance, in one range as in another."""
+    y = np.arange(count) % 2
+    sure = np.stack([1.0 - 2 * y, 2.0 * y - 1], axis=1)
+    plain = sure * np.where(np.arange(count) < 2, -0.1, 0.1)[:, None]  # Two wrong, and unsure of all.
+    assert choice_of({("0,1", "rgb"): plain, ("-1,1", "bgr"): sure}, y).best == ("0,1", "rgb")
+    wrong = {("0,1", "rgb"): -plain, ("-1,1", "bgr"): sure}
+    assert (choice_of(wrong, y).best == ("-1,1", "bgr")) == (count > 10)

@@ -43,6 +43,9 @@ CLEAR = 3.0
 GAIN = 0.03
 """Nats by which it has to be lower, too: so little may come from the scale alone."""
 
+FEWEST = 50
+"""Images below which more of them have to be right by clearly more than chance."""
+
 ODD = 8.0
 """How odd the best scale of the logits may be. Networks that were trained are too sure of themselves, not eight times
 too unsure: logits that have to grow so much are those of pixels that are too small."""
@@ -95,7 +98,8 @@ def choice_of(
     more = _more(hits[best], hits[default]) if default in logits else True
     if default in near and scales[default] <= ODD and not more:
         clear, best, near = best[0] == default[0], default, []
-    elif default in logits and hits[best].sum() <= hits[default].sum():  # Surer, but no more often right.
+    elif default in logits and (hits[best].sum() <= hits[default].sum() or (len(y) < FEWEST and not more)):
+        # Surer, but no more often right, or on so few images that it may be chance.
         clear, best, near = False, default, []
     elif default in near and not more:
         clear = False
