@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from kerasrobust.errors import InputError
 from kerasrobust.networks.adapters.adapter import Conventions, applied, notes_of, range_text
 from kerasrobust.networks.adapters.inputs import intake_of, layout_of, network_of
+from kerasrobust.networks.adapters.predictions import Prediction
 from kerasrobust.networks.architectures import is_graph
 from kerasrobust.networks.classifier import Classifier
 from kerasrobust.networks.logits import logits_of, noise_left_out, shows_logits
@@ -21,8 +24,9 @@ _ATTRIBUTE = "_kerasrobust_classifier"
 
 
 def as_classifier(
-    model: Any,
+    model: Any = None,
     *,
+    predict: Callable[[np.ndarray], Any] | None = None,
     image_shape: Sequence[int | None] | None = None,
     classes: int | None = None,
     input_range: str | Sequence[float] = "auto",
@@ -52,6 +56,10 @@ def as_classifier(
             `load_model` returns, a `Classifier`, or a callable that maps images to outputs (N, K): made of TensorFlow
             operations, or any Python on NumPy arrays, which has no gradients. It is tried on random images, and the
             attacks call it with batches of one size.
+        predict: instead of a model, a function of another library's object, such as `forest.predict_proba`: from an
+            array in the object's own range, layout and `dtype` to scores or probabilities (N, classes), or numbers of
+            classes (N,), of which attacks see the decision alone; as arrays or tensors of PyTorch. It has no gradients.
+            Rows of numbers instead of images are found out.
         image_shape: height, width and channels of the images to come, for a model that doesn't state them.
         classes: the number of classes, if the caller knows it; checked.
         input_range: the pixels that the model takes: "auto", "0,1", "0,255", "-1,1", "imagenet", "caffe", two numbers
@@ -63,7 +71,8 @@ def as_classifier(
         noise: "on" attacks layers that were called with `training=True` with their noise, as `model(x)` has it; "off"
             without, as `predict` has it.
         resize: whether images of another size are resized to the model's, as a part of the model.
-        dtype: that of the pixels that a function takes, as "uint8"; they are rounded then.
+        dtype: that of the pixels that a function takes, as "uint8" or "float64"; for integers they are rounded. A
+            function of TensorFlow operations gets integers as floating numbers; as `predict` it gets them as they are.
 
     Returns:
         The classifier. A model that ends in softmax or sigmoid is attacked through its logits.
@@ -76,9 +85,17 @@ def as_classifier(
         >>> as_classifier(build_model("convnet")).classes
         10
         >>> as_classifier(model, input_range=(0, 255), outputs="sigmoid", channels="first")
-        >>> as_classifier(lambda x: forest.predict_proba(x.reshape(len(x), -1)), image_shape=(8, 8, 1)).classes
+        >>> as_classifier(predict=forest.predict_proba, image_shape=(8, 8, 1), input_range=(0, 16)).classes
         10
     """
+    if (model is None) == (predict is None):
+        raise InputError(
+            f"Expected a model or predict=. Received: {'neither' if model is None else 'both'}. Give one of them."
+        )
+    if predict is not None:
+        if not callable(predict):
+            raise _unknown_kind(predict, image_shape)
+        model = Prediction(predict, classes)
     said = Conventions(
         input_range=range_text(input_range), colors=colors, channels=channels, outputs=outputs, output=output,
         noise=noise, resize=resize, dtype=dtype,
@@ -154,11 +171,8 @@ def _fitting(classifier: Classifier, image_shape: Sequence[int | None] | None, c
 
 
 def _make(model: Any, image_shape: Sequence[int | None] | None, said: Conventions) -> Classifier:
-    if not callable(model):
-        raise InputError(
-            "Expected a Keras model or a callable that gives logits. "
-            f"Received: {type(model).__name__}. {_way_in(model)}"
-        )
+    if not callable(model) or _is_of(model, "torch"):
+        raise _unknown_kind(model, image_shape)
     inner: Forward = model
     network, outputs = model, said.outputs
     if isinstance(model, keras.Model):
@@ -170,6 +184,8 @@ def _make(model: Any, image_shape: Sequence[int | None] | None, said: Convention
     else:
         name = str(getattr(model, "name", None) or getattr(model, "__name__", None) or type(model).__name__)
         own = getattr(model, "image_shape", None) or (None, None, None)
+        if isinstance(model, Prediction):
+            own = _rows_of(model, image_shape, said) or own
         # What a file's own reader does isn't done twice.
         if getattr(model, "transposes", False):
             said = dataclasses.replace(said, channels="last")
@@ -187,6 +203,12 @@ def _make(model: Any, image_shape: Sequence[int | None] | None, said: Convention
         conventions=said,
     )  # fmt: skip
     classifier.notes = notes_of(name, adapter, said, probed)
+    if isinstance(model, Prediction) and model.labels:
+        message = (
+            f"{name!r} gives numbers of classes, so only its decisions are seen: attack it by hopskipjump. The figures "
+            "of attacks that follow scores, as square, are too high. Give a function that gives scores, if it has one."
+        )
+        classifier.warnings.append(("decisions-only", message))
     left_out = noise_left_out(network) if is_graph(network) and said.noise == "off" else []
     if left_out:
         message = (
@@ -197,8 +219,35 @@ def _make(model: Any, image_shape: Sequence[int | None] | None, said: Convention
     return classifier
 
 
-def _way_in(model: Any) -> str:
-    """Returns how an object that isn't callable can be attacked."""
-    if hasattr(model, "predict_proba"):
-        return "Give lambda x: model.predict_proba(x.reshape(len(x), -1)), a function of NumPy images in [0, 1]."
-    return "Load a file with kerasrobust.load_model first."
+def _rows_of(model: Prediction, stated: Sequence[int | None] | None, said: Conventions) -> tuple[int] | None:
+    """Returns the length of the rows of numbers that a function takes instead of images, or None."""
+    if model.width is not None:
+        return (model.width,)
+    if stated is None or None in stated:
+        return None
+    height, width, channels = (int(side or 0) for side in stated)
+    image = (channels, height, width) if said.channels == "first" else (height, width, channels)
+    row = (math.prod(image),)
+    dtype = said.dtype or "float32"
+    return row if not model.takes(image, dtype) and model.takes(row, dtype) else None
+
+
+def _is_of(model: Any, library: str) -> bool:
+    return any(base.__module__.partition(".")[0] == library for base in type(model).__mro__)
+
+
+def _unknown_kind(model: Any, stated: Sequence[int | None] | None) -> InputError:
+    """Returns the error for an object that isn't a model for Keras, with the call that attacks it."""
+    shape = "(HEIGHT, WIDTH, CHANNELS)" if stated is None else str(tuple(stated))
+    common = f"image_shape={shape}, input_range=(LOW, HIGH))"
+    methods = [name for name in ("predict_proba", "decision_function", "predict") if hasattr(model, name)]
+    if _is_of(model, "torch"):
+        function = "lambda x: model.eval()(torch.from_numpy(x))"
+        advice = f"Give kerasrobust.as_classifier(predict={function}, channels='first', {common}."
+    elif methods:
+        advice = f"Give kerasrobust.as_classifier(predict=model.{methods[0]}, {common}."
+    else:
+        advice = "Load a file with kerasrobust.load_model first."
+    return InputError(
+        f"Expected a Keras model or a callable that gives logits. Received: {type(model).__name__}. {advice}"
+    )
