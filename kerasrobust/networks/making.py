@@ -4,29 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from kerasrobust.errors import InputError
-from kerasrobust.networks.adapters.adapter import Adapter, Conventions, applied, notes_of, range_text
+from kerasrobust.networks.adapters.adapter import Conventions, applied, notes_of, range_text
 from kerasrobust.networks.adapters.inputs import intake_of, layout_of, network_of, of_floats
 from kerasrobust.networks.adapters.labels import Labels, check_count
-from kerasrobust.networks.architectures import is_graph, predicting
+from kerasrobust.networks.adapters.predictions import Prediction, is_of, unknown_kind
+from kerasrobust.networks.architectures import is_graph
 from kerasrobust.networks.classifier import Classifier
-from kerasrobust.networks.logits import ending, logits_of, noise_left_out, shows_logits, through_integers
-from kerasrobust.networks.noise import is_noisy, noise_off
-from kerasrobust.networks.probe import TRACED, Forward, Probed, apart, is_compiled, one_output, probe, trial
+from kerasrobust.networks.logits import ending, logits_of, shows_logits, through_integers
+from kerasrobust.networks.probe import Forward, Probed, is_compiled, probe
+from kerasrobust.networks.remarks import about_noise, differ, integer_layers
 
 _ATTRIBUTE = "_kerasrobust_classifier"
 
 
 def as_classifier(
-    model: Any,
+    model: Any = None,
     *,
+    predict: Callable[[np.ndarray], Any] | None = None,
     image_shape: Sequence[int | None] | None = None,
     classes: int | None = None,
     input_range: str | Sequence[float] = "auto",
@@ -56,6 +58,10 @@ def as_classifier(
             `load_model` returns, a `Classifier`, or a callable that maps images to outputs (N, K): made of TensorFlow
             operations, or any Python on NumPy arrays, which has no gradients. It is tried on random images, and the
             attacks call it with batches of one size.
+        predict: instead of a model, a function of another library's object, such as `forest.predict_proba`: from an
+            array in the object's own range, layout and `dtype` to scores or probabilities (N, classes), or numbers of
+            classes (N,), of which attacks see the decision alone; as arrays or tensors of PyTorch. It has no gradients.
+            Rows of numbers instead of images are found out.
         image_shape: height, width and channels of the images to come, for a model that doesn't state them.
         classes: the number of classes, or of labels, if the caller knows it; checked.
         input_range: the pixels that the model takes: "auto", "0,1", "0,255", "-1,1", "imagenet", "caffe", two numbers
@@ -69,7 +75,8 @@ def as_classifier(
         noise: "on" attacks layers that were called with `training=True` with their noise, as `model(x)` has it; "off"
             without, as `predict` has it.
         resize: whether images of another size are resized to the model's, as a part of the model.
-        dtype: that of the pixels that a function takes, as "uint8"; they are rounded then.
+        dtype: that of the pixels that a function takes, as "uint8" or "float64"; for integers they are rounded. A
+            function of TensorFlow operations gets integers as floating numbers; as `predict` it gets them as they are.
 
     Returns:
         The classifier. A model that ends in softmax or sigmoid is attacked through its logits.
@@ -82,9 +89,17 @@ def as_classifier(
         >>> as_classifier(build_model("convnet")).classes
         10
         >>> as_classifier(model, input_range=(0, 255), outputs="sigmoid", channels="first")
-        >>> as_classifier(lambda x: forest.predict_proba(x.reshape(len(x), -1)), image_shape=(8, 8, 1)).classes
+        >>> as_classifier(predict=forest.predict_proba, image_shape=(8, 8, 1), input_range=(0, 16)).classes
         10
     """
+    if (model is None) == (predict is None):
+        raise InputError(
+            f"Expected a model or predict=. Received: {'neither' if model is None else 'both'}. Give one of them."
+        )
+    if predict is not None:
+        if not callable(predict):
+            raise unknown_kind(predict, image_shape)
+        model = Prediction(predict, classes)
     said = Conventions(
         input_range=range_text(input_range), colors=colors, channels=channels, outputs=outputs, output=output,
         noise=noise, resize=resize, dtype=dtype,
@@ -238,11 +253,8 @@ def _fitting(classifier: Classifier, image_shape: Sequence[int | None] | None, c
 
 
 def _make(model: Any, image_shape: Sequence[int | None] | None, said: Conventions) -> Classifier:
-    if not callable(model):
-        raise InputError(
-            "Expected a Keras model or a callable that gives logits. "
-            f"Received: {type(model).__name__}. {_way_in(model)}"
-        )
+    if not callable(model) or is_of(model, "torch"):
+        raise unknown_kind(model, image_shape)
     inner: Forward = model
     several = said.outputs == "multi-label"
     chosen = network = model
@@ -262,6 +274,8 @@ def _make(model: Any, image_shape: Sequence[int | None] | None, said: Convention
     else:
         name = str(getattr(model, "name", None) or getattr(model, "__name__", None) or type(model).__name__)
         own = getattr(model, "image_shape", None) or (None, None, None)
+        if isinstance(model, Prediction):
+            own = _rows_of(model, image_shape, said) or own
         # What a file's own reader does isn't done twice.
         if getattr(model, "transposes", False):
             said = dataclasses.replace(said, channels="last")
@@ -274,7 +288,7 @@ def _make(model: Any, image_shape: Sequence[int | None] | None, said: Convention
     known = tuple(own or stated for own, stated in zip(shape, image_shape or (None,) * 3, strict=True))
     probed = probe(network, inner, known, name, adapter, outputs)
     exact = inner if network is chosen else through_integers(chosen, network, said.noise)
-    rounds = network is not chosen and _differ(adapter.around(inner), adapter.around(exact), probed.shape, name)
+    rounds = network is not chosen and differ(adapter.around(inner), adapter.around(exact), probed.shape, name)
     if rounds:
         inner, probed = exact, probe(network, exact, probed.shape, name, adapter, probed.outputs)
     if several:
@@ -288,54 +302,21 @@ def _make(model: Any, image_shape: Sequence[int | None] | None, said: Convention
     )  # fmt: skip
     classifier.notes = notes_of(name, adapter, said, probed)
     if rounds:
-        message = (
-            f"Layers of {name!r} compute in {adapter.dtype}, as normalization and resizing do with whole numbers. "
-            "Answers are those of the model, gradients those of the same layers in float32. With Rescaling(1.0) as its "
-            "first layer a model is trained in float32."
-        )
-        classifier.warnings.append(("integer-layers", message))
-    classifier.warnings += _about_noise(network, inner, probed, name, adapter, said)
+        classifier.warnings.append(integer_layers(name, adapter))
+    if isinstance(model, Prediction) and model.labels:
+        classifier.warnings.append(model.decisions_only())
+    classifier.warnings += about_noise(network, inner, probed, name, adapter, said)
     return classifier
 
 
-def _about_noise(
-    network: Any, inner: Forward, probed: Probed, name: str, adapter: Adapter, said: Conventions
-) -> list[tuple[str, str]]:
-    """Returns what there is to say of layers that draw noise in `model(x)` alone, or in `predict`."""
-    found = []
-    left_out = noise_left_out(network) if is_graph(network) and said.noise == "off" else []
-    if left_out:  # Layers that only resize are among them.
-        kept = adapter.around(logits_of(network, "on"))
-        left_out = left_out if any(_differ(adapter.around(inner), kept, probed.shape, name) for _ in range(3)) else []
-    if left_out:
-        message = (
-            f"{', '.join(left_out)} of {name!r} is at work in model(x), but not in predict. It is attacked without, as "
-            "predict has it. Give --noise on, or noise='on' to as_classifier, to attack it with that."
-        )
-        found.append(("training-noise", message))
-    if isinstance(network, keras.Model) and probed.randomized and not (is_noisy(network) or predicting(network)):
-        message = (
-            f"{name!r} draws noise in predict: its call takes no `training`, and Keras leaves layers that augment "
-            "images on then. It is attacked so. Pass `training` on to them to switch them off."
-        )
-        found.append(("training-noise", message))
-    return found
-
-
-def _differ(one: Forward, other: Forward, shape: tuple[int, ...], name: str) -> bool:
-    """Returns whether two passes without `RandomDropout` give different outputs, in graphs as in predict."""
-
-    def outputs(run: Forward) -> np.ndarray:
-        # Keras 3.15 resizes uint8 to uint8 outside of graphs, and to float32 inside.
-        graph = tf.function(lambda x: one_output(run(x), name), autograph=False)
-        return trial(lambda x: graph(tf.constant(x)).numpy(), shape, name)
-
-    with noise_off():
-        return apart(outputs(one), outputs(other)) > TRACED
-
-
-def _way_in(model: Any) -> str:
-    """Returns how an object that isn't callable can be attacked."""
-    if hasattr(model, "predict_proba"):
-        return "Give lambda x: model.predict_proba(x.reshape(len(x), -1)), a function of NumPy images in [0, 1]."
-    return "Load a file with kerasrobust.load_model first."
+def _rows_of(model: Prediction, stated: Sequence[int | None] | None, said: Conventions) -> tuple[int] | None:
+    """Returns the length of the rows of numbers that a function takes instead of images, or None."""
+    if model.width is not None:
+        return (model.width,)
+    if stated is None or None in stated:
+        return None
+    height, width, channels = (int(side or 0) for side in stated)
+    image = (channels, height, width) if said.channels == "first" else (height, width, channels)
+    row = (math.prod(image),)
+    dtype = said.dtype or "float32"
+    return row if not model.takes(image, dtype) and model.takes(row, dtype) else None

@@ -14,6 +14,7 @@ import tensorflow as tf
 from kerasrobust.errors import InputError, reason_of
 from kerasrobust.networks.adapters.adapter import Adapter
 from kerasrobust.networks.adapters.labels import Labels
+from kerasrobust.networks.adapters.predictions import Prediction
 from kerasrobust.networks.architectures import is_graph
 from kerasrobust.networks.files.foreign import ForeignNetwork
 from kerasrobust.networks.files.savedmodel import SavedModelNetwork
@@ -240,6 +241,9 @@ def _first_pass(
     Returns the outputs, the pass that gave them, whether it takes arrays, and why it can't be traced. It gets arrays if
     it isn't TensorFlow code: it may be anything, another library's model, a remote service.
     """
+    if isinstance(model, Prediction):
+        run = on_arrays(inner, adapter)
+        return trial(run, shape, name), run, True, ""
     forward = adapter.around(inner)
     run = _pass_of(model, forward, name)
     plain = _untraced_pass(forward, name)

@@ -38,7 +38,7 @@ def input_conventions(case: Case) -> list[Finding]:
     adapter = case.classifier.adapter
     x = x[..., :3] if adapter.channels == 3 else x
     others: dict[str, dict[str, np.ndarray]] = {"input-range": {}, "input-layout": {}}
-    if case.classifier.conventions.fixed and adapter.dtype is None:
+    if case.classifier.conventions.fixed and not adapter.whole:
         for (name, order), other in candidates(x.shape[-1]).items():
             if (other.scale, other.offset, other.bgr) != (adapter.scale, adapter.offset, adapter.bgr):
                 others["input-range"][f"{range_words(name)}, {order.upper()}"] = undone(adapter, converted(other, x))

@@ -21,6 +21,9 @@ from kerasrobust.networks.adapters.labels import Labels
 from kerasrobust.ops.intake import in_pieces, rounded
 from kerasrobust.ops.losses import from_probabilities
 
+DTYPES = ("uint8", "uint16", "int8", "int16", "int32", "int64", "float16", "float32", "float64")
+"""What a function may take pixels as."""
+
 LUMA = (0.2989, 0.5870, 0.1140)
 """Weights of red, green and blue in a grey image (ITU-R BT.601), as `tf.image.rgb_to_grayscale` has them."""
 
@@ -38,7 +41,7 @@ class Conventions:
         output: the name of the output that is meant, where there are several.
         noise: whether layers that were called with `training=True` keep their noise: "on", or "off" as in `predict`.
         resize: whether images of another size are resized to the model's.
-        dtype: of the pixels that a function takes, as "uint8"; None for float32.
+        dtype: of the pixels that a function takes, one of `DTYPES`; None for float32.
 
     Raises:
         InputError: for an unknown word or a range that can't be read.
@@ -59,6 +62,10 @@ class Conventions:
 
     def __post_init__(self) -> None:
         scaling(self.input_range)
+        if self.dtype is not None and self.dtype not in DTYPES:
+            raise InputError(
+                f"Expected dtype to be one of {', '.join(DTYPES)}. Received: {self.dtype!r}. Choose one, as a word."
+            )
         words = {"colors": Colors, "channels": Channels, "outputs": Outputs, "noise": Noise}
         for name, known in words.items():
             if getattr(self, name) not in get_args(known):
@@ -116,7 +123,8 @@ class Adapter:
         channels: how many the model takes; None for those of the images. One is repeated, three become
             grey, a fourth (alpha) is left out.
         side: height and width that images are resized to; None to leave them.
-        dtype: of integers that the model takes; rounding lets the gradient through as if it weren't there.
+        dtype: of what the model takes; None for float32. Where these are integers, rounding lets the gradient through
+            as if it weren't there.
         batch: how many images the model takes at once; None for any number.
     """
 
@@ -130,8 +138,13 @@ class Adapter:
     dtype: str | None = None
     batch: int | None = None
 
+    @property
+    def whole(self) -> bool:
+        """Whether the model takes integers."""
+        return self.dtype is not None and np.dtype(self.dtype).kind != "f"
+
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
-        """Returns what the model takes, for float32 (N, H, W, C) in [0, 1]."""
+        """Returns what the model takes, integers as floating numbers, for float32 (N, H, W, C) in [0, 1]."""
         given = x.shape[-1]
         if self.channels == 3 and given == 1:
             x = tf.tile(x, (1, 1, 1, 3))
@@ -149,7 +162,9 @@ class Adapter:
         x = tf.transpose(x, (0, 3, 1, 2)) if self.first else x
         if self.shape is not None and len(self.shape) != 3:
             x = tf.reshape(x, (-1, *(size or own for size, own in zip(self.shape, x.shape[1:], strict=False))))
-        return x if self.dtype is None else rounded(x)
+        if self.dtype is None:
+            return x
+        return rounded(x) if self.whole else tf.cast(x, self.dtype)
 
     def around(self, forward: Callable[[tf.Tensor], Any]) -> Callable[[tf.Tensor], Any]:
         """Returns a pass over images as attacks see them, in batches of the size that the model takes."""
@@ -199,7 +214,7 @@ def candidates(channels: int) -> dict[tuple[str, str], Adapter]:
 
 def applied(adapter: Adapter, said: Conventions) -> Adapter:
     """Returns an adapter with a range and an order of colours; "auto" is [0, 1] and RGB, or [0, 255] for integers."""
-    scale, offset = scaling(said.input_range) or RANGES["0,255" if adapter.dtype else "0,1"]
+    scale, offset = scaling(said.input_range) or RANGES["0,255" if adapter.whole else "0,1"]
     # Caffe's networks take BGR, unless it is said otherwise.
     bgr = said.colors == "bgr" or (said.colors == "auto" and said.input_range == "caffe")
     return dataclasses.replace(adapter, scale=scale, offset=offset, bgr=bgr)
@@ -210,7 +225,9 @@ def notes_of(name: str, adapter: Adapter, said: Conventions, probed: Any) -> lis
     parts = []
     if said.input_range not in ("auto", "0,1"):
         parts.append(f"takes pixels in {range_words(said.input_range)}")
-    elif adapter.dtype:
+        if adapter.whole:
+            parts.append(f"takes them as {adapter.dtype}, rounded")
+    elif adapter.whole and said.input_range == "auto":
         parts.append(f"takes {adapter.dtype} pixels from 0 to 255, rounded, with gradients as if they weren't")
     if adapter.bgr:
         parts.append("takes colours in the order BGR")

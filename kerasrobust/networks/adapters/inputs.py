@@ -188,9 +188,9 @@ def adapted(model: keras.Model, adapter: Adapter, shape: tuple[int, ...]) -> ker
     side = adapter.side if adapter.side != shape[:2] else None
     turned = adapter.first or adapter.bgr or adapter.channels not in (None, shape[2]) or side is not None
     scaled = (adapter.scale, adapter.offset) != ((1.0,), (0.0,))
-    if len(adapter.shape or shape) == 3 and not (turned or scaled or adapter.dtype):
+    if len(adapter.shape or shape) == 3 and not (turned or scaled or adapter.whole):
         return model
-    if adapter.dtype is not None or adapter.batch is not None:
+    if adapter.whole or adapter.batch is not None:
         raise InputError(
             f"Expected a model of floating images, in batches of any size, to train on. Received: {model.name!r}. "
             "Rebuild it with keras.Input(shape)."

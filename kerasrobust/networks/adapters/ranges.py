@@ -177,7 +177,7 @@ def understood(classifier: Classifier, x: np.ndarray, y: np.ndarray) -> Classifi
     """
     said = classifier.conventions
     # Noise that can't be switched off is drowned by large pixels, so that any range may look better.
-    if said.fixed or classifier.adapter.dtype is not None or classifier in _SETTLED or not classifier.repeats:
+    if said.fixed or classifier.adapter.whole or classifier in _SETTLED or not classifier.repeats:
         return classifier
     plain = (
         _PLAIN[0] if said.input_range == "auto" else said.input_range,

@@ -1,0 +1,107 @@
+"""Objects of other libraries, by their own function of NumPy arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from kerasrobust.errors import InputError
+
+
+class Prediction:
+    """A function of arrays with one row of scores for each image, whatever it gives: tensors, or numbers of classes.
+
+    Args:
+        predict: takes a batch as an array, in the model's own range and layout. It gives scores or probabilities
+            (N, classes) or (N,), or numbers or names of classes (N,), as arrays or as what converts to them.
+        classes: how many there are, needed where it gives their numbers.
+
+    Attributes:
+        name: what reports call it.
+        width: how many numbers its object takes for an image, as estimators of scikit-learn say it; None for any.
+        labels: whether it has given numbers or names of classes, so that nothing is known but its decisions.
+
+    Example:
+        >>> Prediction(lambda x: x.argmax(axis=1), classes=3)(np.eye(3, dtype=np.float32))
+        array([[1., 0., 0.],
+               [0., 1., 0.],
+               [0., 0., 1.]], dtype=float32)
+    """
+
+    def __init__(self, predict: Callable[[np.ndarray], Any], classes: int | None = None) -> None:
+        self.predict, self._classes = predict, classes
+        self.labels = False
+        owner = getattr(predict, "__self__", None)
+        self.name = str(getattr(predict, "__name__", None) or type(predict).__name__)
+        if owner is not None:
+            self.name = f"{type(owner).__name__}.{self.name}"
+        self.width: int | None = getattr(owner, "n_features_in_", None)
+        self._names = getattr(owner, "classes_", None)
+
+    def takes(self, shape: tuple[int, ...], dtype: str) -> bool:
+        """Returns whether it works on arrays (N, *shape) of a dtype."""
+        try:
+            return len(np.shape(self(np.zeros((2, *shape), dtype)))) in (1, 2)
+        except Exception:  # Somebody's own code may raise anything: the other layout gets its chance.
+            return False
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """Returns float32 (N, classes), or (N,) for one score each; raises InputError for labels of no known class."""
+        outputs = self.predict(x)
+        for step in ("detach", "cpu", "numpy"):  # As tensors of PyTorch have them.
+            outputs = getattr(outputs, step)() if hasattr(outputs, step) else outputs
+        found = np.asarray(outputs)
+        if found.ndim != 1 or found.dtype.kind == "f":
+            return found.astype(np.float32)
+        self.labels = True
+        return self._decisions(found)
+
+    def _decisions(self, found: np.ndarray) -> np.ndarray:
+        """Returns rows that are 1 at the class, for its numbers or names (N,)."""
+        known = self._names if self._names is not None else np.arange(self._classes or 0)
+        if not len(known):
+            raise InputError(
+                f"Expected scores (N, classes), or class numbers and how many there are. Received: {self.name!r} "
+                "gives class numbers alone. Give classes= to as_classifier, or a function that gives scores."
+            )
+        rows = found[:, None] == np.asarray(known)
+        if not rows.any(axis=1).all():
+            other = found[~rows.any(axis=1)][0]
+            raise InputError(
+                f"Expected classes from {known[0]} to {known[-1]} of {self.name!r}. Received: {other}. "
+                "Give a function that gives scores."
+            )
+        return rows.astype(np.float32)
+
+    def decisions_only(self) -> tuple[str, str]:
+        """Returns the warning of a function that gives numbers or names of classes."""
+        return (
+            "decisions-only",
+            f"{self.name!r} gives numbers of classes, so only its decisions are seen: attack it by hopskipjump. The "
+            "figures of attacks that follow scores, as square, are too high. Give a function that gives scores, if it "
+            "has one.",
+        )
+
+
+def is_of(model: Any, library: str) -> bool:
+    """Returns whether an object is of a library's class, or of one that is made of it."""
+    return any(base.__module__.partition(".")[0] == library for base in type(model).__mro__)
+
+
+def unknown_kind(model: Any, stated: Sequence[int | None] | None) -> InputError:
+    """Returns the error for an object that isn't a model for Keras, with the call that attacks it."""
+    shape = "(HEIGHT, WIDTH, CHANNELS)" if stated is None else str(tuple(stated))
+    common = f"image_shape={shape}, input_range=(LOW, HIGH))"
+    methods = [name for name in ("predict_proba", "decision_function", "predict") if hasattr(model, name)]
+    if is_of(model, "torch"):
+        function = "lambda x: model.eval()(torch.from_numpy(x))"
+        advice = f"Give kerasrobust.as_classifier(predict={function}, channels='first', {common}."
+    elif methods:
+        advice = f"Give kerasrobust.as_classifier(predict=model.{methods[0]}, {common}."
+    else:
+        advice = "Load a file with kerasrobust.load_model first."
+    return InputError(
+        f"Expected a Keras model or a callable that gives logits. Received: {type(model).__name__}. {advice}"
+    )

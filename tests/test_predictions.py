@@ -1,0 +1,175 @@
+"""Objects of other libraries by `as_classifier(predict=...)`: their range, layout, dtype, and what they give."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kerasrobust.attacks.square import Square
+from kerasrobust.errors import InputError
+from kerasrobust.networks.making import as_classifier
+
+SHAPE = (4, 4, 1)
+MATRIX = np.random.default_rng(1).normal(size=(16, 3))
+X = np.random.default_rng(2).random((6, *SHAPE), np.float32)
+
+
+def scores(rows: np.ndarray) -> np.ndarray:
+    return np.asarray(rows, np.float64) @ MATRIX
+
+
+class Forest:
+    """As an estimator of scikit-learn: rows of numbers in 0..16, with names of classes."""
+
+    n_features_in_ = 16
+    classes_ = np.array(["cat", "dog", "owl"])
+
+    def predict_proba(self, x: np.ndarray) -> np.ndarray:
+        if x.ndim != 2:
+            raise ValueError(f"Found array with dim {x.ndim}. Forest expected 2.")
+        powers = np.exp(scores(x))
+        return powers / powers.sum(axis=1, keepdims=True)
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        return self.classes_[self.predict_proba(x).argmax(axis=1)]
+
+
+class Tensor:
+    """As a tensor of PyTorch that has a gradient: it becomes an array after `detach` only."""
+
+    def __init__(self, values: np.ndarray, attached: bool = True) -> None:
+        self.values, self.attached = values, attached
+
+    def __array__(self, *args: Any) -> np.ndarray:
+        raise RuntimeError("Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead.")
+
+    def detach(self) -> Tensor:
+        return Tensor(self.values, False)
+
+    def cpu(self) -> Tensor:
+        return self
+
+    def numpy(self) -> np.ndarray:
+        return self.__array__() if self.attached else self.values
+
+
+def test_an_estimators_rows_and_range() -> None:
+    classifier = as_classifier(predict=Forest().predict_proba, input_range=(0, 16))
+    assert (classifier.image_shape, classifier.classes, classifier.arrays) == (SHAPE, 3, True)
+    assert classifier.notes == ["'Forest.predict_proba' takes pixels in [0, 16], takes images as 16."]
+    logits = scores(16 * X.reshape(6, -1))
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    expected = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    # Probabilities below what float32 holds give no difference.
+    seen = expected > -30
+    np.testing.assert_allclose(classifier.run(X)[seen], expected[seen], rtol=1e-4, atol=1e-4)
+
+
+def test_rows_are_found_out_for_a_function_too() -> None:
+    forest = Forest()
+    classifier = as_classifier(predict=lambda x: forest.predict_proba(x), image_shape=SHAPE)
+    np.testing.assert_allclose(np.exp(classifier.run(X)), forest.predict_proba(X.reshape(6, -1)), rtol=1e-4)
+
+
+def test_rows_with_channels_first() -> None:
+    x = np.random.default_rng(3).random((2, 2, 2, 3), np.float32)
+    matrix = np.random.default_rng(4).normal(size=(12, 3))
+
+    def rows(x: np.ndarray) -> np.ndarray:
+        if x.ndim != 2:
+            raise ValueError("rows")
+        return x @ matrix
+
+    classifier = as_classifier(predict=rows, image_shape=(2, 2, 3), channels="first")
+    np.testing.assert_allclose(classifier.run(x), x.transpose(0, 3, 1, 2).reshape(2, -1) @ matrix, rtol=1e-4, atol=1e-5)
+
+
+def test_tensors_with_channels_first() -> None:
+    shapes = set()
+
+    def predict(x: np.ndarray) -> Tensor:
+        shapes.add(x.shape[1:])
+        return Tensor(x[:, :, 0, 0] - x[:, :, 1, 1])
+
+    classifier = as_classifier(predict=predict, image_shape=(5, 6, 3), channels="first", input_range="-1,1")
+    x = np.random.default_rng(3).random((2, 5, 6, 3), np.float32)
+    np.testing.assert_allclose(classifier.run(x), 2 * (x[:, 0, 0] - x[:, 1, 1]), atol=1e-5)
+    assert shapes == {(3, 5, 6)}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "largest"), [("uint8", 255), ("int32", 255), ("float64", 1), ("float32", 1), (None, 1)]
+)
+def test_the_dtype_is_what_was_said(dtype: str | None, largest: int) -> None:
+    seen: list[np.ndarray] = []
+
+    def predict(x: np.ndarray) -> np.ndarray:
+        seen.append(x)
+        return scores(x.reshape(len(x), -1))
+
+    classifier = as_classifier(predict=predict, image_shape=SHAPE, dtype=dtype)
+    found = classifier.run(X)
+    assert {x.dtype for x in seen} == {np.dtype(dtype or "float32")}
+    expected = X if largest == 1 else np.rint(X * np.float32(255))
+    np.testing.assert_allclose(seen[-1], expected, rtol=1e-6)
+    np.testing.assert_allclose(found, scores(expected.reshape(6, -1)), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("count", [None, 3])
+def test_class_numbers_are_decisions(count: int | None) -> None:
+    forest = Forest()
+    # Names of classes are known to the object; numbers need their count.
+    predict = forest.predict if count is None else lambda x: scores(x).argmax(axis=1)
+    classifier = as_classifier(predict=predict, image_shape=SHAPE, classes=count)
+    assert classifier.classes == 3
+    np.testing.assert_array_equal(classifier.run(X).argmax(axis=1), scores(X.reshape(6, -1)).argmax(axis=1))
+    ((code, message),) = classifier.warnings
+    assert code == "decisions-only"
+    assert "hopskipjump" in message
+
+
+def test_class_numbers_alone_are_refused() -> None:
+    with pytest.raises(InputError, match="Give classes= to as_classifier"):
+        as_classifier(predict=lambda x: x.reshape(len(x), -1).argmax(axis=1), image_shape=SHAPE)
+    with pytest.raises(InputError, match="Expected classes from 0 to 1"):
+        as_classifier(predict=lambda x: x.reshape(len(x), -1).argmax(axis=1), image_shape=SHAPE, classes=2)
+
+
+@pytest.mark.parametrize("dtype", ["uint9", "bool", "complex64"])
+def test_an_unknown_dtype_is_refused(dtype: str) -> None:
+    with pytest.raises(InputError, match="Expected dtype to be one of uint8"):
+        as_classifier(predict=scores, image_shape=SHAPE, dtype=dtype)
+
+
+def test_objects_are_answered_with_the_call_to_make() -> None:
+    forest = Forest()
+    with pytest.raises(InputError) as caught:
+        as_classifier(forest, image_shape=SHAPE)
+    call = "as_classifier(predict=model.predict_proba, image_shape=(4, 4, 1), input_range=(LOW, HIGH))"
+    assert call in str(caught.value)
+    names = {"as_classifier": as_classifier, "model": forest, "LOW": 0, "HIGH": 16}
+    assert eval(call, names).classes == 3
+
+    # As torch.nn.Module: callable, and told by its module.
+    module = type("Module", (), {"__module__": "torch.nn.modules.module", "__call__": lambda self, x: x})()
+    with pytest.raises(InputError, match=r"model\.eval\(\)\(torch\.from_numpy\(x\)\), channels='first'"):
+        as_classifier(module, image_shape=SHAPE)
+
+
+def test_one_of_model_and_predict_is_needed() -> None:
+    with pytest.raises(InputError, match="Received: neither"):
+        as_classifier()
+    with pytest.raises(InputError, match="Received: both"):
+        as_classifier(scores, predict=scores)
+
+
+def test_square_attacks_it() -> None:
+    classifier = as_classifier(predict=Forest().predict_proba)
+    y = Forest().predict_proba(X.reshape(6, -1)).argmax(axis=1)
+    result = Square(epsilon=0.4, queries=100)(classifier, X, y, seed=0)
+    again = scores(result.x_adv.reshape(6, -1)).argmax(axis=1) == y
+    np.testing.assert_array_equal(~result.success, again)
+    assert abs(result.x_adv - X).max() <= 0.4 + 1e-6
+    assert not again.all()
