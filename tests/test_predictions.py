@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kerasrobust.attacks import FGSM, PGD, Attack
+from kerasrobust.attacks.deepfool import DeepFool
 from kerasrobust.attacks.square import Square
 from kerasrobust.errors import InputError
 from kerasrobust.networks.making import as_classifier
@@ -173,3 +175,12 @@ def test_square_attacks_it() -> None:
     np.testing.assert_array_equal(~result.success, again)
     assert abs(result.x_adv - X).max() <= 0.4 + 1e-6
     assert not again.all()
+
+
+@pytest.mark.parametrize("attack", [PGD(epsilon=0.1), DeepFool(), FGSM(epsilon=0.1)])
+def test_attacks_on_gradients_say_that_there_are_none(attack: Attack[Any]) -> None:
+    """Silently they would find nothing, and the model would look robust."""
+    classifier = as_classifier(predict=lambda x: x.reshape(len(x), -1)[:, :3], image_shape=(8, 8, 3))
+    with pytest.raises(InputError, match=f"gradients for {attack.name}.*square or hopskipjump") as caught:
+        attack(classifier, np.full((4, 8, 8, 3), 0.5, np.float32), np.zeros(4, np.int64))
+    assert "\n" not in str(caught.value)

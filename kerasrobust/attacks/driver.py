@@ -76,7 +76,7 @@ class Attack(Algorithm[S]):
             only: bool (N,), the examples to attack; the others stay as they are. All without it.
 
         Raises:
-            InputError: for images or labels that don't fit the model.
+            InputError: for images or labels that don't fit the model, and for an attack on the gradients of NumPy code.
             Cancelled: when `should_stop` says so.
 
         Example:
@@ -87,6 +87,11 @@ class Attack(Algorithm[S]):
             model, x, y, precision=precision, seed=seed, batch_size=batch_size, passes=passes,
             emit=as_emit(progress), should_stop=should_stop,
         ).settled([self])  # fmt: skip
+        if task.classifier.arrays and not self.gradient_free:
+            raise InputError(
+                f"Expected a model with gradients for {self.name}. Received: {task.classifier.name!r}, a function of "
+                "arrays. Attack it by square or hopskipjump, which kerasrobust.evaluate does by itself."
+            )
         with task.classifier.unchanged():
             return drive(self, task, early_stop=early_stop, target=target, clean=clean, only=only)
 
