@@ -240,14 +240,14 @@ def measured(form: Form, folder: Path, process: bool) -> Row:
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # Keras' own export tells what it wrote.
             subject = form.make(folder)
+        left = subject.right(subject.x)
+        clean = left.mean()
+        if subject.loss is not None:
+            left = plain_pgd(subject)
     except Exception:  # A fault of the table itself.
         return Row(verdict="NOT MADE", lines=traceback.format_exc().splitlines()[-8:])
-    count, row = len(subject.x), Row()
-    clean = subject.right(subject.x).sum() / count
-    row.clean = f"{clean:.1%}"
-    left = subject.right(subject.x)
+    count, row = len(subject.x), Row(clean=f"{clean:.1%}")
     if subject.loss is not None:
-        left = plain_pgd(subject)
         low, high = wilson(left.sum(), count)
         row.plain = f"{left.mean():.1%} [{100 * low:.0f}-{100 * high:.0f}]"
         if not 0 < left.sum() < clean * count:
