@@ -113,6 +113,25 @@ def test_being_right_clearly_more_often_is_enough(default: str, right: int, bett
     assert (choice.best, choice.rivals) == (("imagenet" if better else default, "rgb"), ())
 
 
+@pytest.mark.parametrize("other", ["0,255", "caffe"])
+def test_a_network_whose_logits_are_far_too_small_is_doubted(other: str) -> None:
+    """As one without biases is, which is right as often in [0, 255]; it is attacked as it is."""
+    y = np.arange(300) % 6
+    good = np.eye(6)[np.where(np.random.default_rng(2).permutation(300) < 200, y, (y + 1) % 6)]
+    choice = choice_of({("0,1", "rgb"): 0.02 * good, (other, "bgr"): 2 * good}, y)
+    assert (choice.best, choice.rivals, choice.clear) == ((other, "bgr"), (("0,1", "rgb"),), False)
+    shown = choice_of({("0,255", "rgb"): 0.02 * good, ("0,1", "rgb"): 2 * good}, y, ("0,255", "rgb"))
+    assert (shown.best, shown.rivals) == (("0,255", "rgb"), ())
+
+
+def test_the_doubt_is_a_note(monkeypatch: pytest.MonkeyPatch, data: Data, network: keras.Model) -> None:
+    x, y = data
+    choice = Choice(("0,255", "rgb"), (("0,1", "rgb"),), (0.4, 0.41), clear=False)
+    monkeypatch.setattr("kerasrobust.networks.adapters.ranges.choice_of", lambda *_: choice)
+    found = understood(as_classifier(network), x, y)
+    assert found.conventions.said() == {} and "--input-range" in found.notes[-1] and "isn't clear" in found.notes[-1]
+
+
 def test_asking_is_one_line(monkeypatch: pytest.MonkeyPatch, data: Data, network: keras.Model) -> None:
     x, y = data
     choice = Choice(("-1,1", "rgb"), (("imagenet", "rgb"),), (0.9, 0.2), clear=False)

@@ -111,6 +111,7 @@ class Figure:
     x_adv: np.ndarray
     x: np.ndarray | None = None
     y: np.ndarray | None = None
+    notes: Sequence[str] = ()
 
     def in_order_of(self, subject: Subject) -> Figure:
         """Returns the figure with its images in the subject's order, as those of folders are in another one."""
@@ -189,7 +190,9 @@ def _on_command_line(subject: Subject, words: Sequence[str | Path], folder: Path
         raise Broken(f"status {outcome.status}: {outcome.err}")
     result = json.loads((runs / "run" / "result.json").read_text())
     with h5py.File(runs / "run" / "examples.h5") as file:
-        return Figure(result["clean_accuracy"], result["robust_accuracy"], file["x_adv"][:], file["x"][:], file["y"][:])
+        arrays = [file[name][:] for name in ("x_adv", "x", "y")]
+    notes = [item["message"] for item in result["warnings"]]
+    return Figure(result["clean_accuracy"], result["robust_accuracy"], *arrays, notes=notes)
 
 
 def _in_python(subject: Subject, evaluate: Evaluate) -> Figure:
@@ -201,7 +204,8 @@ def _in_python(subject: Subject, evaluate: Evaluate) -> Figure:
             raise Broken(f"not one line: {line}") from error
         raise Refused(line) from error
     found, *images = found if isinstance(found, tuple) else (found,)
-    return Figure(found.clean_accuracy, found.robust_accuracy, found.worst.x_adv, *images)
+    notes = [message for _, message in found.warnings]
+    return Figure(found.clean_accuracy, found.robust_accuracy, found.worst.x_adv, *images, notes=notes)
 
 
 def _wrongs(subject: Subject, figure: Figure, left: np.ndarray) -> list[str]:
@@ -240,14 +244,14 @@ def measured(form: Form, folder: Path, process: bool) -> Row:
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # Keras' own export tells what it wrote.
             subject = form.make(folder)
+        left = subject.right(subject.x)
+        clean = left.mean()
+        if subject.loss is not None:
+            left = plain_pgd(subject)
     except Exception:  # A fault of the table itself.
         return Row(verdict="NOT MADE", lines=traceback.format_exc().splitlines()[-8:])
-    count, row = len(subject.x), Row()
-    clean = subject.right(subject.x).sum() / count
-    row.clean = f"{clean:.1%}"
-    left = subject.right(subject.x)
+    count, row = len(subject.x), Row(clean=f"{clean:.1%}")
     if subject.loss is not None:
-        left = plain_pgd(subject)
         low, high = wilson(left.sum(), count)
         row.plain = f"{left.mean():.1%} [{100 * low:.0f}-{100 * high:.0f}]"
         if not 0 < left.sum() < clean * count:
@@ -290,6 +294,10 @@ def _asked(
         except Exception:  # What anything of somebody else's raises is what the table looks for.
             return "TRACEBACK", None, [*lines, *traceback.format_exc().splitlines()]
         wrongs = _wrongs(subject, figure, left)
+        told = [note for note in figure.notes if subject.said and re.search(subject.said, note)]
+        if wrongs and told and request is first and second is not None:
+            lines += told
+            continue
         if wrongs:
             return "WRONG", figure, [*lines, *wrongs]
         return ("right" if request is first else "one line"), figure, lines

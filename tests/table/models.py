@@ -33,7 +33,11 @@ def _tutorial(folder: Path, scale: float, rate: float) -> Subject:
         [keras.Input((28, 28)), L.Flatten(), L.Dense(128, activation="relu"), L.Dropout(0.2), L.Dense(10)]
     )
     trained(model, x * (scale / 255), y, epochs=20, rate=rate)
-    return keras_subject(folder, model, images, labels, lambda now: now[..., 0] * scale)
+    said = f"0,{scale:g}"
+    return keras_subject(
+        folder, model, images, labels, lambda now: now[..., 0] * scale,
+        said="isn't clear", then=["--input-range", said], then_settings={"input_range": said},
+    )  # fmt: skip
 
 
 @form("MNIST tutorial, (28, 28), 0..1", process=True)

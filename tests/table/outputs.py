@@ -93,11 +93,11 @@ def augmented(folder: Path) -> Subject:
     _, _, images, labels = photos()
     model = keras.Sequential([keras.Input((32, 32, 3)), L.RandomTranslation(0.1, 0.1), photo_net()])
     model.export(folder / "theirs", verbose=False)
-    serve = tf.saved_model.load(str(folder / "theirs")).serve
+    loaded = tf.saved_model.load(str(folder / "theirs"))
     return keras_subject(
         folder, model, images, labels, path=folder / "theirs", slack=6, passes=20,
-        predict=lambda now: serve(now.astype(np.float32)).numpy(),
-        loss=lambda now, y: keras.losses.sparse_categorical_crossentropy(y, serve(now), from_logits=True),
+        predict=lambda now: loaded.serve(now.astype(np.float32)).numpy(),
+        loss=lambda now, y: keras.losses.sparse_categorical_crossentropy(y, loaded.serve(now), from_logits=True),
     )  # fmt: skip
 
 
