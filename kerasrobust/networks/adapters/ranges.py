@@ -98,13 +98,13 @@ def choice_of(
     more = _more(hits[best], hits[default]) if default in logits else True
     if default in near and scales[default] <= ODD and not more:
         clear, best, near = best[0] == default[0], default, []
+    elif default in logits and len(y) < FEWEST and not more:
+        clear, best, near = False, default, []
     elif default in logits and hits[best].sum() <= hits[default].sum():  # Surer, but no more often right.
         others = [name for name in near if name[0] != default[0] and odd[name] < odd.get(default, 0.0)]
         clear, best, near = False, default, []
         if others and default == plain:  # Its logits are far too small, as if the pixels were.
             best, near = min(others, key=odd.__getitem__), [default]
-    elif default in logits and len(y) < FEWEST and not more:
-        clear, best, near = False, default, []
     elif default in near and not more:
         clear = False
     else:
