@@ -379,6 +379,8 @@ class StudyConfig(RunConfig):
     retrain: Annotated[
         bool, Option("Train all networks, also those that --models-dir holds, trained with the very same settings.")
     ] = False
+    keys: Keys = None
+    size: Size = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

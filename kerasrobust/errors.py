@@ -47,5 +47,8 @@ def reason_of(error: BaseException, length: int = 160) -> str:
         >>> reason_of(ValueError("bad   shape"))
         'ValueError: bad shape'
     """
-    text = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split())[:length]  # Keras writes in bold.
+    text = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split())  # Keras writes in bold.
+    # What TensorFlow and Keras add is about their own code.
+    text = re.split(r" (?:You can attempt|Arguments received by|Call arguments received by) ", text)[0]
+    text = text if len(text) <= length else f"{text[: length - 1].rstrip()}…"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

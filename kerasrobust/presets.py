@@ -81,6 +81,8 @@ def study_recipes(config: StudyConfig) -> dict[str, TrainConfig]:
         "data": config.data,
         "split": config.split,
         "test_split": config.test_split,
+        "keys": config.keys,
+        "size": config.size,
         "seed": config.seed,
         "data_dir": config.data_dir,
         "precision": config.precision,

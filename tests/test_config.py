@@ -65,6 +65,8 @@ STUDY: dict[str, st.SearchStrategy[Any]] = {
     "steps": COUNTS,
     "eot": st.integers(2, 100),
     "retrain": st.booleans(),
+    "keys": st.none() | WORDS,
+    "size": st.none() | WORDS,
 }
 MODEL: dict[str, st.SearchStrategy[Any]] = {
     "input_range": st.sampled_from(["auto", *RANGES, "0,16", "0.5,0.5,0.5/0.2,0.2,0.2"]),

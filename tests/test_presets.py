@@ -88,3 +88,10 @@ def test_a_study_on_cifar10_takes_the_networks_of_the_presets() -> None:
     # The saved models are trained with the presets, and taken only where nothing differs but what they are measured on.
     for name, recipe in presets.study_recipes(StudyConfig(data="cifar10")).items():
         assert dataclasses.replace(recipe, test_split="test") == presets.get(name)
+
+
+def test_a_study_reads_its_data_as_a_training_does() -> None:
+    config = StudyConfig(data="own/set.h5", keys="images,labels", size="16")
+    assert {(recipe.keys, recipe.size) for recipe in presets.study_recipes(config).values()} == {
+        ("images,labels", "16")
+    }

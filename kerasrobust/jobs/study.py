@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import keras
@@ -67,11 +66,12 @@ class StudyJob(Job[StudyConfig]):
             "rows": rows,
             "warnings": context.findings,
         }
+        recipes = {name: train.recipe_of(recipe) for name, recipe in self.recipes.items()}
         context.publish(
             result,
             examples=shown,
             title=f"Robustness of five networks on {test.name}",
-            settings=to_dict(config) | {"recipes": {name: _recipe(recipe) for name, recipe in self.recipes.items()}},
+            settings=to_dict(config) | {"recipes": recipes},
         )
         context.emit(Log(level="info", message=f"The report is {context.run.path / 'report.html'}."))
         return result
@@ -87,7 +87,7 @@ class StudyJob(Job[StudyConfig]):
             return saving.load_model(target if target.exists() else done["path"])
         path = self.config.models_dir / name
         saved = read_card(path)
-        if saved is not None and saved.get("training") == _recipe(recipe) and not self.config.retrain:
+        if saved is not None and saved.get("training") == train.recipe_of(recipe) and not self.config.retrain:
             network = saving.load_model(path)
             context.skip(stage, f"{title}: taken from {path}, trained with the same settings")
             context.keep(stage, {"path": str(path.resolve())})
@@ -96,7 +96,7 @@ class StudyJob(Job[StudyConfig]):
             network = train.make_network(recipe, self.data.train)
             train.fit(context, recipe, self.data, network, context.run.path / "training" / name)
             # The accuracies come into the card after the attacks; saved now, the training is safe.
-            card = {"name": name, "command": context.command, "seed": recipe.seed, "training": _recipe(recipe)}
+            card = {"name": name, "command": context.command, "seed": recipe.seed, "training": train.recipe_of(recipe)}
             saving.save_model(network, target, card, overwrite=True)
             context.keep(stage, {"path": str(target)})
         return saving.load_model(target)
@@ -195,11 +195,6 @@ class StudyJob(Job[StudyConfig]):
         }
         write_json(folder / "card.json", card)
         self.context.emit(ModelSaved(name=name, path=str(folder), card=card))
-
-
-def _recipe(recipe: TrainConfig) -> dict[str, Any]:
-    """Returns the settings of a training that decide which network comes out of it."""
-    return {key: value for key, value in json.loads(json.dumps(to_dict(recipe))).items() if key in train.RECIPE}
 
 
 def _plain(row: Row) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -275,7 +276,7 @@ def make_card(
         "name": name,
         "data": {"name": data.train.name, "split": config.split, "test_split": config.test_split,
                  "examples": len(data.test), "synthetic": data.test.synthetic, "classes": list(data.test.class_names)},
-        "training": {key: value for key, value in to_dict(config).items() if key in RECIPE},
+        "training": recipe_of(config),
         "precision": evaluation.precision,
         "randomized": evaluation.randomized,
         "command": context.command,
@@ -286,6 +287,14 @@ def make_card(
         "robust_interval": list(evaluation.interval),
         "warnings": context.findings,
     }  # fmt: skip
+
+
+def recipe_of(config: TrainConfig) -> dict[str, Any]:
+    """Returns the settings of a training that decide which network comes out of it, as JSON has them."""
+    settings = json.loads(json.dumps(to_dict(config)))
+    # How own data are read is left out where nothing is said of it, as cards of earlier trainings have it.
+    data = {key: settings[key] for key in ("keys", "size") if settings[key] is not None}
+    return {key: settings[key] for key in RECIPE} | data
 
 
 RECIPE = (
