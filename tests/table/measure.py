@@ -222,7 +222,7 @@ def _wrongs(subject: Subject, figure: Figure, left: np.ndarray) -> list[str]:
     x = subject.x if figure.x is None else figure.x
     if (apart := abs(x - subject.x).max()) > 1.01 / 255:
         found.append(f"images that differ from what is stored by {apart * 255:.2f}/255")
-    if figure.y is not None and (figure.y != subject.y).any():
+    if figure.y is not None and figure.y.ndim == 1 and (figure.y != subject.y).any():
         found.append(f"{(figure.y != subject.y).sum()} other labels")
     size = abs(adversarial - x).max()
     if size > subject.epsilon + 1e-5 or adversarial.min() < 0 or adversarial.max() > 1:
