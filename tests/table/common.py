@@ -123,7 +123,8 @@ def file_subject(
         forward: images in [0, 1] to outputs, differentiable, by hand; None for a black box.
         logits: whether these are logits, not probabilities.
         data: what is given as --data; a file of the images and labels without it.
-        more: options of the command line; `settings` are the same as arguments of `kr.as_classifier`, and `code`.
+        more: options of the command line; `settings` are the same as arguments of `kr.as_classifier`, and
+            of `kr.load_model`.
         then: the options that a line of refusal leads to; `then_settings` the same; `instead` another model.
         changes: attributes of the subject that differ; `predict` has to be there.
     """
@@ -132,10 +133,10 @@ def file_subject(
 
     def call(path: Path, how: dict[str, Any] | None) -> Any:
         how = dict(how or {})
-        code = how.pop("code", None)
+        loading = {name: how.pop(name) for name in ("code", "output") if name in how}
 
         def evaluate(**attack: Any) -> Any:
-            subject = kr.load_model(path, code=code)
+            subject = kr.load_model(path, **loading)
             return kr.evaluate(kr.as_classifier(subject, **how) if how else subject, images, labels, **attack)
 
         return evaluate

@@ -105,7 +105,7 @@ def multi_label(folder: Path) -> Subject:
     model = trained(convnet(3, "sigmoid"), x / 255.0, marks(y), loss="binary_crossentropy")
     return keras_subject(
         folder, model, images, marks(labels),
-        y=np.ones(len(labels), int),
+        y=np.ones(len(labels), int), indices=False,
         decide=lambda outputs: ((outputs > 0.5) == marks(labels)).all(axis=1).astype(int),
         loss=lambda now, _: tf.reduce_sum(keras.ops.binary_crossentropy(marks(labels), model(now)), -1),
     )  # fmt: skip

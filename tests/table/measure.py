@@ -47,6 +47,7 @@ class Subject:
         epsilon: of the ball.
         queries: of Square, for a black box.
         passes: over which a model with noise is averaged.
+        indices: whether the labels are class indices.
     """
 
     x: np.ndarray
@@ -62,6 +63,7 @@ class Subject:
     epsilon: float = EPSILON
     queries: int = 300
     passes: int = 1
+    indices: bool = True
 
     def right(self, x: np.ndarray) -> np.ndarray:
         """Returns how often each image is right, (N,)."""
@@ -222,7 +224,7 @@ def _wrongs(subject: Subject, figure: Figure, left: np.ndarray) -> list[str]:
     x = subject.x if figure.x is None else figure.x
     if (apart := abs(x - subject.x).max()) > 1.01 / 255:
         found.append(f"images that differ from what is stored by {apart * 255:.2f}/255")
-    if figure.y is not None and (figure.y != subject.y).any():
+    if subject.indices and figure.y is not None and (figure.y != subject.y).any():
         found.append(f"{(figure.y != subject.y).sum()} other labels")
     size = abs(adversarial - x).max()
     if size > subject.epsilon + 1e-5 or adversarial.min() < 0 or adversarial.max() > 1:
