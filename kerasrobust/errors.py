@@ -40,6 +40,14 @@ def unknown_name(what: str, name: str, choices: Iterable[str], extra: str = "") 
     )
 
 
+def folder_meant(name: str) -> InputError:
+    """Returns the error for the name of a folder that is written like that of a data set."""
+    return InputError(
+        "Expected a folder to be written with a slash, as a name without one is that of a data set. "
+        f"Received: {name!r}. Give ./{name}."
+    )
+
+
 def reason_of(error: BaseException, length: int = 160) -> str:
     """Returns an error's kind and message in one line: what a library said, for the middle of an `InputError`.
 

@@ -291,7 +291,7 @@ BAD = {
     "two inputs": (with_two_inputs, "one input"),
     "two outputs": (with_two_outputs, "one output"),
     "two outputs of a function": (lambda: lambda x: (x[:, 0, 0], x[:, 0, 0]), "one output"),
-    "labels alone": (lambda: lambda x: tf.argmax(x[:, 0, 0], axis=-1), "rows that are 1 at the label"),
+    "labels alone": (lambda: lambda x: tf.argmax(x[:, 0, 0], axis=-1), "predict=function, classes=K"),
     "feature map": (lambda: keras.Sequential([keras.Input(SHAPE), L.Conv2D(4, 3)]), r"\(N, classes\)"),
     "vectors": (lambda: keras.Sequential([keras.Input((8,)), L.Dense(4)]), "images"),
     "NaN": (lambda: lambda x: x[:, 0, 0] * np.nan, "NaN"),

@@ -202,3 +202,12 @@ def test_grey_files_among_coloured_ones_are_coloured(tmp_path: Path) -> None:
     messages, images = said(tmp_path / "set")
     assert messages == [] and images.shape == (3, 4, 5, 3)
     assert sorted(images[:, 0, 0].tolist()) == [[7, 7, 7], [9, 9, 9], [200, 200, 200]]
+
+
+def test_a_folder_written_like_a_data_set_is_named_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "pets/ant/a.png", 7)
+    monkeypatch.chdir(tmp_path)
+    for options in ({}, {"size": "4"}):
+        with pytest.raises(InputError, match=r"'pets'. Give \./pets\.$"):
+            load_dataset("pets", "all", **options)  # type: ignore[arg-type]
+    assert len(load_dataset("./pets", "all")) == 1

@@ -71,6 +71,7 @@ def test_grey_images_get_their_axis() -> None:
     ("x", "y", "message"),
     [
         (X * 255, Y, r"values from 0 to 255.*Divide by 255\."),
+        (X / 255, Y, r"up to 0\.0039.*divided by 255 twice\. Multiply them by 255\."),
         (X * 200 + 0.5, Y, r"Divide by 255\."),
         (np.arange(COUNT * 192).reshape(X.shape) % 17.0, Y, r"0 to 16.*Divide by 16, their largest value\."),
         (np.arange(COUNT * 192).reshape(X.shape) % 17, Y, r"int64 from 0 to 16.*Divide by 16, their largest value\."),

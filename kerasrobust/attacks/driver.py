@@ -160,7 +160,7 @@ def drive(
     asked = (distance > 0) | classifier.randomized | (not classifier.any_batch)
     after = task.judge_again(before, asked, x_adv, 2)
     success = after.prediction == goal if attack.targeted else after.wrong
-    tally.run, tally.done, tally.survivors = tally.runs - 1, len(x), int(np.sum(~success))
+    tally.run, tally.done, tally.survivors = tally.runs - 1, len(x), int(np.sum(chosen & ~success))
     tally.forwards += int(asked.sum()) * task.passes
     tally.progress(attack.step_count(), attack.step_count())
     return AttackResult(

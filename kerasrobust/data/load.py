@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from kerasrobust.data.dataset import Dataset
-from kerasrobust.errors import InputError
+from kerasrobust.errors import InputError, folder_meant
 from kerasrobust.events import Emit
 from kerasrobust.names import SOURCES
 
@@ -67,6 +67,8 @@ def load_dataset(
     given = {"keys": keys, "size": size}
     for option, value in given.items():
         if value is not None and option not in source.options:
+            if "/" not in name and Path(name).is_dir():
+                raise folder_meant(name)
             raise InputError(
                 f"Expected --{option} with {OPTIONS[option]} only. Received: it with {name!r}. Leave it out."
             )

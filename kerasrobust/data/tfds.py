@@ -20,7 +20,7 @@ import numpy as np
 from kerasrobust.data.dataset import Dataset, Source, checked, first_line
 from kerasrobust.data.pipeline import unwatched
 from kerasrobust.data.split import default_split, empty_split
-from kerasrobust.errors import InputError, unknown_name
+from kerasrobust.errors import InputError, folder_meant, unknown_name
 from kerasrobust.events import Emit, Log, Progress
 
 PROBE_SECONDS = 8.0  # TFDS tries for minutes where there is no network.
@@ -94,6 +94,8 @@ def _builder(tfds: Any, name: str, data_dir: str | Path | None) -> Any:
                 f"Try {match[1]!r} without version and configuration, or another data directory."
             ) from error
     # Not all of the hundreds of names: the well-known and the nearest.
+    if Path(name).is_dir():
+        raise folder_meant(name)
     near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.6)
     others = ", any TFDS image set, an .npz or .h5 file, a folder of images as ./folder"
     raise unknown_name("data set", name, {"shapes", "cifar10", "mnist", *near}, others)

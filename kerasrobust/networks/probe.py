@@ -167,7 +167,7 @@ def trial(run: Callable[..., np.ndarray], shape: tuple[int, ...], name: str, *ke
         outputs = outputs[:, None]
     if outputs.ndim != 2 or len(outputs) != PROBES or outputs.shape[1] < 1:
         advice = (
-            "Give one that only returns labels rows that are 1 at the label."
+            "What gives class numbers is attacked by as_classifier(predict=function, classes=K, image_shape=...)."
             if outputs.ndim == 1
             else "A model that answers for each pixel or box isn't one: attacks here are for one answer an image."
         )
@@ -217,7 +217,7 @@ def not_callable(name: str, shape: Shape, error: Exception) -> InputError:
     return InputError(
         "Expected a model that maps float32 images to logits, by TensorFlow operations or from a NumPy array to one. "
         f"Received: {name!r}, which fails on a batch of {shape} images ({reason_of(error, 200)}). "
-        "State the right image_shape."
+        "State the right image_shape, or what it takes: dtype=, input_range= and channels= of as_classifier."
     )
 
 

@@ -12,6 +12,9 @@ from kerasrobust.errors import InputError
 ROUNDING = 1e-6
 """How far outside [0, 1] a pixel may be that was only rounded there."""
 
+TWICE = 1.0001 / 255
+"""The largest pixel of images that were divided by 255 twice: all are black to the eye."""
+
 FEW_LEVELS = 16
 """Whole numbers up to this one aren't 8-bit pixels: binary pictures, or the digits of scikit-learn."""
 
@@ -69,6 +72,11 @@ def unit_pixels(x: np.ndarray, where: str = "", first: int = 0) -> np.ndarray:
         whole = bool((x[image] == np.floor(x[image])).all())
         place = f", first in image {first + image}{where.replace(' in', ' of', 1)}"
         raise _outside("values", low, high, advice_for(low, high, whole), place)
+    if 0 < high <= TWICE:
+        raise InputError(
+            f"Expected images in [0, 1]. Received: values up to {high:.4g}{where}, as if 8-bit pixels had been divided "
+            "by 255 twice. Multiply them by 255."
+        )
     return np.clip(x, 0, 1) if low < 0 or high > 1 else x
 
 

@@ -64,7 +64,8 @@ def gradients(case: Case) -> list[Finding]:
             "saturated-loss",
             f"For {percent(saturated)} of {case.count} images the cross-entropy has no gradient, though the logits "
             "have: they are so large that softmax rounds to 0 and 1. Attack with a loss that scaling doesn't change: "
-            "AutoAttack, or apgd-t.",
+            "AutoAttack, or apgd-t. Or the pixels that it gets are far larger than those that it was trained on: check "
+            "the range.",
             "error",
             share=saturated,
         )
@@ -169,7 +170,7 @@ def large_radius(case: Case) -> list[Finding]:
         "radius-not-fatal",
         f"At epsilon {radius:.3g}, where every image can be made grey, PGD with {MANY} steps leaves "
         f"{percent(left.mean())} of {case.count} images right. It should leave none: the attack fails, the model "
-        "doesn't defend. Use AutoAttack.",
+        "doesn't defend. Use AutoAttack, and check the range of pixels that the model takes.",
         "error",
         accuracy=left.mean(), epsilon=radius,
     )  # fmt: skip

@@ -73,7 +73,10 @@ def _better(case: Case, said: np.ndarray) -> str:
     y, classes = case.y, case.classifier.classes
     if len(np.unique(said)) == 1:
         constant = _words(case, said[0])
-        return f"It says {constant} of every image: it was trained on images in another range or layout, or not."
+        return (
+            f"It says {constant} of every image: it was trained on images in another range or layout, or not at all. "
+            "Say what it takes by --input-range and --channels (input_range=, channels= of as_classifier)."
+        )
     if (labels := case.classifier.labels) is not None:
         if labels.chosen is not None:
             return "Compare the order of the labels with that of the model's outputs."
