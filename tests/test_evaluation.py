@@ -231,6 +231,21 @@ def test_events_and_progress_say_how_each_attack_goes(small: keras.Model) -> Non
     assert list(dict.fromkeys(seen)) == ["fgsm", "bim"]
 
 
+def test_survivors_of_a_chain_are_those_that_all_its_attacks_have_left(small: keras.Model) -> None:
+    """Images that an attack before has broken aren't attacked, and don't survive."""
+    seen: list[int] = []
+
+    def emit(event: Event) -> None:
+        if isinstance(event, AttackProgress):
+            seen.append(event.survivors)
+
+    y = labels_of(small, X, 5)
+    parts = AutoAttack(epsilon=0.01, attacks=("fgsm", "bim"))
+    found = evaluate(small, X, y, attacks=parts, emit=emit, audit=False)
+    assert seen == sorted(seen, reverse=True)
+    assert seen[-1] == int(found.per_example.sum()) < int(found.attacks[0].rates.sum())
+
+
 def test_warnings_of_the_model_are_passed_on(linear: keras.Model) -> None:
     def softmax(x: Any) -> Any:
         return keras.ops.softmax(linear(x, training=False))
