@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from kerasrobust.attacks import BIM, FGSM, MIFGSM, PGD, Attack, AttackResult, DeepFool, Step, make_attack
 from kerasrobust.errors import Cancelled, InputError
+from kerasrobust.evaluation.autoattack import AutoAttack
 from kerasrobust.evaluation.evaluate import evaluate
 from kerasrobust.evaluation.outcome import report, surviving
 from kerasrobust.events import AttackFinished, AttackProgress, AttackStarted, Event
