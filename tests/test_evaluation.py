@@ -287,3 +287,10 @@ def test_bad_input_is_refused_in_one_line(call: Any, part: str) -> None:
     with pytest.raises(InputError, match=part) as caught:
         call()
     assert "\n" not in str(caught.value)
+
+
+def test_an_evaluation_is_printed_as_its_figures(small: keras.Model) -> None:
+    found = evaluate(small, X, labels_of(small, X, 5), attacks=["fgsm", "bim"], audit=False)
+    text = repr(found)
+    assert f"robust accuracy {100 * found.robust_accuracy:.1f} % (" in text and "fgsm, bim; examples" in text
+    assert "array" not in text and "\n" not in text and len(text) < 300

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pkgutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +27,7 @@ def load_dataset(
     data_dir: str | Path | None = None,
     seed: int = 0,
     keys: str | None = None,
-    size: str | None = None,
+    size: str | int | None = None,
     most: int = 1000,
     emit: Emit | None = None,
 ) -> Dataset:
@@ -46,7 +47,7 @@ def load_dataset(
         data_dir: where TFDS keeps its sets; by default, the variable TFDS_DATA_DIR or TFDS's own folder.
         seed: of generated pictures; stored ones are the same for every seed.
         keys: "IMAGES,LABELS", the names of the arrays in a file instead of `x` and `y`.
-        size: "N" or "HEIGHTxWIDTH": the images of a folder are resized to cover that, and cropped at the centre.
+        size: N or "HEIGHTxWIDTH": the images of a folder are resized to cover that, and cropped at the centre.
         most: images of the split that is taken where none is said.
         emit: gets a download's progress events.
 
@@ -76,13 +77,14 @@ def load_dataset(
     return dataset
 
 
-def load_data(name: str, split: str = "test", *, data_dir: str | Path | None = None) -> tuple[np.ndarray, np.ndarray]:
+def load_data(name: str, split: str = "test", **options: Any) -> tuple[np.ndarray, np.ndarray]:
     """Returns images (float32 in [0, 1], (N, H, W, C)) and labels (int64, (N,) or, for several an image, (N, L)).
 
-    All else is as of `load_dataset`.
+    All else is as of `load_dataset`, which takes the same options.
 
     Example:
         >>> x, y = load_data("cifar10", split="test[:1000]")
+        >>> x, y = load_data("./pets", "all", size=48)
     """
-    dataset = load_dataset(name, split, data_dir=data_dir)
+    dataset = load_dataset(name, split, **options)
     return dataset.x, dataset.y

@@ -72,6 +72,22 @@ class Evaluation:
     audit: Audit | None
     labels: list[LabelReport] = field(default_factory=list)
 
+    def __repr__(self) -> str:
+        """Returns the figures; the arrays would fill screens."""
+
+        def share(accuracy: float, interval: tuple[float, float]) -> str:
+            low, high = (100 * end for end in interval)
+            return f"{100 * accuracy:.1f} % ({low:.1f}-{high:.1f} %)"
+
+        parts = [
+            f"clean accuracy {share(self.clean_accuracy, self.clean_interval)}",
+            f"robust accuracy {share(self.robust_accuracy, self.interval)}",
+            f"attacks {', '.join(dict.fromkeys(item.attack.name for item in self.attacks))}",
+            f"examples {len(self.per_example)}",
+            f"findings {', '.join(dict.fromkeys(finding.code for finding in self.findings)) or 'none'}",
+        ]
+        return f"Evaluation({'; '.join(parts)})"
+
     @property
     def warnings(self) -> list[tuple[str, str]]:
         """The findings as (code, message) pairs."""
