@@ -58,7 +58,8 @@ def as_classifier(
         model: a Keras model (functional, Sequential or subclassed; an `AdversarialModel` stands for its network), what
             `load_model` returns, a `Classifier`, or a callable that maps images to outputs (N, K): made of TensorFlow
             operations, or any Python on NumPy arrays, which has no gradients. It is tried on random images, and the
-            attacks call it with batches of one size.
+            attacks call it with batches of one size. A Keras model that preprocesses in its own `predict`, as those of
+            KerasHub do, is attacked with its `preprocessor.image_converter` in front (`adapters.preprocessors`).
         predict: instead of a model, a function of another library's object, such as `forest.predict_proba`: from an
             array in the object's own range, layout and `dtype` to scores or probabilities (N, classes), or numbers of
             classes (N,), of which attacks see the decision alone; as arrays or tensors of PyTorch. It has no gradients.
