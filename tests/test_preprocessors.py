@@ -46,7 +46,7 @@ class Preprocessor:
         self.image_converter, self.more = converter, more
 
     def __call__(self, x: Any) -> Any:
-        return self.image_converter(x) + self.more
+        return (x if self.image_converter is None else self.image_converter(x)) + self.more
 
 
 def preprocessed(self: Any, x: Any, **kwargs: Any) -> Any:
@@ -180,9 +180,10 @@ def test_a_classifier_is_kept_as_long_as_the_preprocessor_is_the_same() -> None:
     model.preprocessor = Preprocessor(Converter(scale=1 / 127.5, offset=-1.0))
     x = X[:, :8, :8]
     assert classifier_of(model).run(x) == pytest.approx(model.predict(x * 255), abs=1e-5)
-    model.preprocessor = None
-    assert classifier_of(model).model is model
-    assert classifier_of(model).run(x) == pytest.approx(model(x).numpy(), abs=1e-5)
+    for nothing in (None, Preprocessor()):
+        model.preprocessor = nothing
+        assert classifier_of(model).model is model
+        assert classifier_of(model).run(x) == pytest.approx(model(x).numpy(), abs=1e-5)
 
 
 def test_a_preprocessor_that_predict_leaves_alone_is_a_part_like_others() -> None:
@@ -211,7 +212,8 @@ class WithoutGradient(Converter):
 @pytest.mark.parametrize(
     ("preprocessor", "received"),
     [
-        (Preprocessor(), "without an image_converter"),
+        (lambda x: x / 255, "without an image_converter"),
+        (Preprocessor(more=1.0), "does more than its image_converter"),
         (Preprocessor(lambda x: x / 255), "without an image_converter that is a layer"),
         (Preprocessor(Converter(scale=1 / 255), more=1.0), "does more than its image_converter"),
         (Preprocessor(WithoutGradient()), "has no gradients"),

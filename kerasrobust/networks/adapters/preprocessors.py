@@ -29,10 +29,11 @@ def with_preprocessor(model: Any) -> Any:
 
     Args:
         model: of any kind. It has a preprocessor if it is a Keras model with a `predict` of its own and an attribute
-            `preprocessor`, whose `image_converter` is a Keras layer from images (N, H, W, C) to what the model takes.
+            `preprocessor`, whose `image_converter` is a Keras layer from images (N, H, W, C) to what the model takes,
+            or None for nothing.
 
     Raises:
-        InputError: for a preprocessor that does more than its converter, and one without gradients.
+        InputError: for a preprocessor that does more than its converter or has no gradients, and a model that isn't built.
 
     Example:
         >>> whole = with_preprocessor(task)
@@ -47,7 +48,7 @@ def with_preprocessor(model: Any) -> Any:
     kept = getattr(model, _WHOLE, None)
     if kept is not None and front_of(kept) is front:
         return kept
-    if not isinstance(front, keras.Layer):
+    if not hasattr(preprocessor, "image_converter") or not isinstance(front, (keras.Layer, type(None))):
         raise _not_in_front(model, "without an image_converter that is a layer")
     if not model.built:
         raise InputError(
@@ -55,6 +56,8 @@ def with_preprocessor(model: Any) -> Any:
         )
     shape = _shape_of(model, front)
     _check(model, preprocessor, front, shape)
+    if front is None:
+        return model
     images = keras.Input(shape)
     try:
         whole = keras.Model(images, model(front(images), **predicting(model)), name=model.name)
@@ -92,7 +95,7 @@ def front_words(front: keras.Layer) -> str:
     return f"takes them through its preprocessor ({front.name}{resized}), as in predict"
 
 
-def _shape_of(model: keras.Model, front: keras.Layer) -> tuple[int | None, ...]:
+def _shape_of(model: keras.Model, front: Any) -> tuple[int | None, ...]:
     """Returns the shape of the images that a converter takes, without the batch: any size where it resizes."""
     whole = model.inputs[0].shape if is_graph(model) else (model.get_build_config() or {}).get("input_shape")
     whole = tuple(whole or (None,) * 4)
@@ -103,13 +106,13 @@ def _shape_of(model: keras.Model, front: keras.Layer) -> tuple[int | None, ...]:
     return (channels, *sides) if first else (*sides, channels)
 
 
-def _check(model: keras.Model, preprocessor: Any, front: keras.Layer, shape: tuple[int | None, ...]) -> None:
+def _check(model: keras.Model, preprocessor: Any, front: Any, shape: tuple[int | None, ...]) -> None:
     """Raises InputError unless a preprocessor is nothing but its converter, and that has gradients."""
     x = tf.constant(np.random.default_rng(0).uniform(0, 255, (2, *_tried(shape))), tf.float32)
     try:
         with tf.GradientTape() as tape:
             tape.watch(x)
-            converted = front(x)
+            converted = x if front is None else front(x)
         found = keras.tree.flatten(preprocessor(x))
     except FAILURES as error:
         raise _not_in_front(model, f"which fails on images {tuple(x.shape)} ({reason_of(error)})") from error
