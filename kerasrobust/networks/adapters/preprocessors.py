@@ -33,7 +33,7 @@ def with_preprocessor(model: Any) -> Any:
             or None for nothing.
 
     Raises:
-        InputError: for a preprocessor that does more than its converter or has no gradients, and a model that isn't built.
+        InputError: for an unbuilt model, and for a preprocessor that does more than its converter or has no gradients.
 
     Example:
         >>> whole = with_preprocessor(task)
