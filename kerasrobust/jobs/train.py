@@ -175,7 +175,7 @@ def make_network(config: TrainConfig, data: Dataset, emit: Emit | None = None) -
         classifier = understood(classifier, some.x, some.y)
         if emit is not None and classifier.notes:
             emit(Log(level="info", message=" ".join(classifier.notes)))
-        network = adapted(trainable(loaded), classifier.adapter, data.images.shape[1:])
+        network = adapted(trainable(classifier.model), classifier.adapter, data.images.shape[1:])
         if emit is not None and data.classes < known:
             emit(Log(level="info", message=f"The data have {data.classes} of the model's {known} classes."))
     else:

@@ -16,6 +16,7 @@ from kerasrobust.networks.adapters.adapter import Conventions, applied, notes_of
 from kerasrobust.networks.adapters.inputs import intake_of, layout_of, network_of, of_floats
 from kerasrobust.networks.adapters.labels import Labels, check_count
 from kerasrobust.networks.adapters.predictions import Prediction, is_of, unknown_kind
+from kerasrobust.networks.adapters.preprocessors import front_of, front_words, range_of, with_preprocessor
 from kerasrobust.networks.architectures import is_graph
 from kerasrobust.networks.classifier import Classifier
 from kerasrobust.networks.logits import ending, logits_of, shows_logits, through_integers
@@ -57,7 +58,8 @@ def as_classifier(
         model: a Keras model (functional, Sequential or subclassed; an `AdversarialModel` stands for its network), what
             `load_model` returns, a `Classifier`, or a callable that maps images to outputs (N, K): made of TensorFlow
             operations, or any Python on NumPy arrays, which has no gradients. It is tried on random images, and the
-            attacks call it with batches of one size.
+            attacks call it with batches of one size. A Keras model that preprocesses in its own `predict`, as those of
+            KerasHub do, is attacked with its `preprocessor.image_converter` in front (`adapters.preprocessors`).
         predict: instead of a model, a function of another library's object, such as `forest.predict_proba`: from an
             array in the object's own range, layout and `dtype` to scores or probabilities (N, classes), or numbers of
             classes (N,), of which attacks see the decision alone; as arrays or tensors of PyTorch. It has no gradients.
@@ -226,12 +228,14 @@ def _with_labels(name: str, probed: Probed) -> Probed:
 
 
 def _network_of(model: Any) -> Any:
+    wrapped = model
     # By module: another person's model may hold a `network` that is only a part of it.
     while hasattr(model, "network") and any(
         t.__module__ == "kerasrobust.training.adversarial" for t in type(model).__mro__
     ):
         model = model.network
-    return model
+    # Adversarial training calls its network, and so without a preprocessor.
+    return with_preprocessor(model) if model is wrapped else model
 
 
 def _check_stated(image_shape: Sequence[int | None] | None) -> None:
@@ -259,6 +263,9 @@ def _make(model: Any, image_shape: Sequence[int | None] | None, said: Convention
     several = said.outputs == "multi-label"
     chosen = network = model
     outputs = "auto" if several else said.outputs
+    front = front_of(model)
+    if front is not None and said.input_range == "auto":
+        said = dataclasses.replace(said, input_range=range_of(model))
     if isinstance(model, keras.Model):
         chosen = network_of(model, said, image_shape)
         network = of_floats(chosen)
@@ -300,7 +307,7 @@ def _make(model: Any, image_shape: Sequence[int | None] | None, said: Convention
         model, inner, probed, name=name, image_shape=shape, any_batch=any_batch, network=network, adapter=adapter,
         conventions=said,
     )  # fmt: skip
-    classifier.notes = notes_of(name, adapter, said, probed)
+    classifier.notes = notes_of(name, adapter, said, probed, "" if front is None else front_words(front))
     if rounds:
         classifier.warnings.append(integer_layers(name, adapter))
     if isinstance(model, Prediction) and model.labels:

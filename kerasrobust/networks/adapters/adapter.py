@@ -220,8 +220,11 @@ def applied(adapter: Adapter, said: Conventions) -> Adapter:
     return dataclasses.replace(adapter, scale=scale, offset=offset, bgr=bgr)
 
 
-def notes_of(name: str, adapter: Adapter, said: Conventions, probed: Any) -> list[str]:
-    """Returns one sentence on what was understood of a model, or none for images in [0, 1] to logits."""
+def notes_of(name: str, adapter: Adapter, said: Conventions, probed: Any, front: str = "") -> list[str]:
+    """Returns one sentence on what was understood of a model, or none for images in [0, 1] to logits.
+
+    `front` says what stands between the adapter and the model, if anything does.
+    """
     parts = []
     if said.input_range not in ("auto", "0,1"):
         parts.append(f"takes pixels in {range_words(said.input_range)}")
@@ -229,6 +232,8 @@ def notes_of(name: str, adapter: Adapter, said: Conventions, probed: Any) -> lis
             parts.append(f"takes them as {adapter.dtype}, rounded")
     elif adapter.whole and said.input_range == "auto":
         parts.append(f"takes {adapter.dtype} pixels from 0 to 255, rounded, with gradients as if they weren't")
+    if front:
+        parts.append(front)
     if adapter.bgr:
         parts.append("takes colours in the order BGR")
     if adapter.first:

@@ -16,8 +16,9 @@ from kerasrobust.networks.adapters.adapter import LUMA, Adapter, Conventions
 from kerasrobust.networks.architectures import is_graph, predicting
 from kerasrobust.networks.probe import Shape, not_callable
 
-# What a model's own code and TensorFlow raise for inputs that it doesn't take.
-_FAILURES = (TypeError, ValueError, LookupError, AttributeError, NotImplementedError, tf.errors.OpError)
+FAILURES = (TypeError, ValueError, LookupError, AttributeError, NotImplementedError, tf.errors.OpError)
+"""What a model's own code and TensorFlow raise for inputs that it doesn't take."""
+
 _CHANNELS = (1, 3, 4)
 
 
@@ -69,7 +70,7 @@ def _build(model: keras.Model, stated: Sequence[int | None] | None) -> None:
             model.build((None, *stated))
         else:
             model(tf.zeros((1, *stated)), **predicting(model))
-    except _FAILURES as error:
+    except FAILURES as error:
         raise not_callable(model.name, tuple(stated), error) from error
 
 
@@ -109,7 +110,7 @@ def _takes_more(network: keras.Model, shape: Sequence[int | None]) -> bool:
     images = tf.zeros((shape[0] + 1, *shape[1:]))
     try:
         return len(tf.nest.flatten(network(images, **predicting(network)))[0]) == len(images)
-    except _FAILURES:
+    except FAILURES:
         return False
 
 
