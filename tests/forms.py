@@ -5,8 +5,8 @@
 Not a part of the suite, as it takes some minutes. It makes the models in a temporary folder, and prints a row for each
 form: what the command line and Python said, what an independent PGD on the model's own `predict` says, and the verdict:
 "right"; "one line", of advice, which was followed and led to the right figure; WRONG; REFUSED, by a line that leads
-nowhere; or TRACEBACK. A row whose package isn't installed says so and doesn't count as right. The exit status is 1 if a
-row is none of these.
+nowhere; or TRACEBACK. A row whose package isn't installed says so and doesn't count as right. The exit status is 1 for
+WRONG, REFUSED and TRACEBACK, and where no form has such a name.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def main() -> int:
         for line in found.lines:
             print(f"    {line}", flush=True)
     print(f"{len(names)} forms: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common()))
-    return int(any(verdict not in GOOD and not verdict.startswith("needs ") for verdict in counts))
+    return int(not names or any(verdict not in GOOD and not verdict.startswith("needs ") for verdict in counts))
 
 
 if __name__ == "__main__":

@@ -391,3 +391,15 @@ def test_a_model_to_train_on_takes_images_as_attacks_see_them(name: str, tmp_pat
     np.testing.assert_allclose(keras.models.load_model(tmp_path / "whole.keras")(given), whole(given), rtol=1e-5)
     plain = net(L.Dense(4))
     assert adapted(plain, as_classifier(plain).adapter, SHAPE) is plain
+
+
+def test_making_a_classifier_moves_no_weights() -> None:
+    """What is at work in `model(x)` alone is looked for by a pass in training mode, which moves means and seeds."""
+    seen = keras.Input(SHAPE)
+    hidden = L.BatchNormalization(momentum=0.5)(seen, training=True)
+    model = keras.Model(seen, L.Dense(4)(L.Flatten()(L.RandomFlip()(hidden))))
+    before, answers = [np.array(variable) for variable in model.variables], model.predict(X, verbose=0)
+    assert "training-noise" in dict(as_classifier(model).warnings)
+    for variable, value in zip(model.variables, before, strict=True):
+        np.testing.assert_array_equal(variable, value)
+    np.testing.assert_array_equal(model.predict(X, verbose=0), answers)

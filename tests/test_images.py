@@ -203,6 +203,21 @@ def test_data_sets_that_give_something_else_are_refused(data: Any, message: str)
     assert "\n" not in str(caught.value)
 
 
+def test_labels_kept_by_a_data_set_of_ones_own_are_classes() -> None:
+    class Kept(keras.utils.PyDataset):
+        def __init__(self) -> None:
+            super().__init__()
+            self.labels = np.eye(4, dtype=np.int64)[Y % 4]
+
+        def __len__(self) -> int:
+            return 1
+
+        def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+            return X, self.labels
+
+    np.testing.assert_array_equal(read_images(Kept())[1], Y % 4)
+
+
 def test_an_evaluation_takes_all_of_them(linear: keras.Model) -> None:
     x = images(COUNT)
     y = linear.predict(x, verbose=0).argmax(axis=1)

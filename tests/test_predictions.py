@@ -11,6 +11,7 @@ from kerasrobust.attacks import FGSM, PGD, Attack
 from kerasrobust.attacks.deepfool import DeepFool
 from kerasrobust.attacks.square import Square
 from kerasrobust.errors import InputError
+from kerasrobust.evaluation.evaluate import evaluate
 from kerasrobust.networks.making import as_classifier
 
 SHAPE = (4, 4, 1)
@@ -184,3 +185,29 @@ def test_attacks_on_gradients_say_that_there_are_none(attack: Attack[Any]) -> No
     with pytest.raises(InputError, match=f"gradients for {attack.name}.*square or hopskipjump") as caught:
         attack(classifier, np.full((4, 8, 8, 3), 0.5, np.float32), np.zeros(4, np.int64))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("sorted_by_class", [True, False])
+def test_decisions_alike_for_the_first_images_are_no_network_without_a_gradient(sorted_by_class: bool) -> None:
+    """Gradient attacks would find nothing on such data, which are sorted by class as folders are."""
+    y = np.repeat(np.arange(3), 20)
+    x = np.full((60, *SHAPE), 0.1, np.float32) + y[:, None, None, None] / 4
+    if not sorted_by_class:
+        x, y = x[::7], y[::7]
+    classifier = as_classifier(
+        predict=lambda given: np.clip((given.mean(axis=(1, 2, 3)) * 4).astype(int), 0, 2), classes=3, image_shape=SHAPE
+    )
+    found = evaluate(classifier, x, y, attacks=PGD(epsilon=0.3), audit=False)
+    assert "black-box-only" in [finding.code for finding in found.findings]
+
+
+def test_whole_floats_of_several_classes_are_decisions() -> None:
+    classifier = as_classifier(
+        predict=lambda x: scores(x.reshape(len(x), -1)).argmax(axis=1) * 1.0, classes=3, image_shape=SHAPE
+    )
+    assert "decisions-only" in dict(classifier.warnings)
+    rows = as_classifier(
+        predict=lambda x: np.eye(3, dtype=int)[scores(x.reshape(len(x), -1)).argmax(axis=1)], image_shape=SHAPE
+    )
+    assert "decisions-only" in dict(rows.warnings)
+    np.testing.assert_array_equal(rows.run(X), classifier.run(X))

@@ -209,3 +209,16 @@ def test_few_images_choose_only_what_is_clearly_more_often_right(count: int) -> 
     assert choice_of({("0,1", "rgb"): plain, ("-1,1", "bgr"): sure}, y).best == ("0,1", "rgb")
     wrong = {("0,1", "rgb"): -plain, ("-1,1", "bgr"): sure}
     assert (choice_of(wrong, y).best == ("-1,1", "bgr")) == (count > 10)
+
+
+def test_the_only_better_range_may_have_an_odd_scale() -> None:
+    """Its logits are ten times too large, those of [0, 1] are not, and clearly more images are right."""
+    draw = np.random.default_rng(0)
+    y = draw.integers(0, 2, 300)
+
+    def logits(right: float, scale: float) -> np.ndarray:
+        hit = draw.random(300) < right
+        return scale * np.stack([np.where((y == 0) == hit, 1.0, -1.0), np.where((y == 1) == hit, 1.0, -1.0)], axis=1)
+
+    seen = [choice_of({("0,1", "rgb"): logits(0.69, 0.4), ("0,255", "rgb"): logits(0.9, s)}, y) for s in (1, 10, 30)]
+    assert {choice.best for choice in seen} == {("0,255", "rgb")}

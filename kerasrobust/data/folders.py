@@ -155,7 +155,9 @@ def _decoded(file: Path, shape: tuple[int, int] | None) -> np.ndarray:
 
     try:
         content = file.read_bytes()
-        image = tf.io.decode_image(content, expand_animations=False)
+        # Of a BMP with a palette the decoder gives the places in it unless three channels are asked for.
+        channels = 3 if content[:2] == b"BM" else 0
+        image = tf.io.decode_image(content, channels=channels, expand_animations=False)
         image = image[..., : 1 if image.shape[2] < 3 else 3]  # Without alpha.
     except (OSError, tf.errors.InvalidArgumentError) as error:
         raise InputError(

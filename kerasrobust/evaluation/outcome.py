@@ -158,13 +158,14 @@ def combine(reports: Sequence[AttackReport], x: np.ndarray) -> tuple[AttackResul
 
 
 def strongest(found: Sequence[AttackResult], nearest: bool = False) -> AttackResult:
-    """Returns per example which of several results did worst to the model; of equals the first, or the nearest.
+    """Returns per example which of several results did worst to the model, of equals the first.
 
-    Costs are those of all together.
+    Of examples that are sought as near as can be, the nearest that most passes get wrong. Costs are those of all
+    together.
     """
     rates = np.array([item.correct_rate for item in found])
-    order = np.array([item.distance if nearest else np.zeros(len(item.distance)) for item in found])
-    return _picked(found, np.lexsort((order, rates), axis=0)[0])
+    keys = (rates, np.array([item.distance for item in found]), rates > 0.5) if nearest else (rates,)
+    return _picked(found, np.lexsort(keys, axis=0)[0])
 
 
 def _picked(found: Sequence[AttackResult], which: np.ndarray) -> AttackResult:

@@ -19,6 +19,11 @@ class RandomnessJob(Job[RandomnessConfig]):
 
     def check(self) -> None:
         self.classifier, self.data = load_subject(self.context, self.config)
+        if self.classifier.labels is not None:
+            raise InputError(
+                f"Expected one label an image for this command. Received: {self.classifier.labels.count}. "
+                "Use the command attack, which takes several."
+            )
         if not self.classifier.randomized:
             raise InputError(
                 f"Expected a randomized network. Received: {self.config.model}, which gives the same answer each time. "

@@ -46,7 +46,8 @@ def read_images(x: Any, y: Any = None, several: bool = False) -> tuple[np.ndarra
         InputError: for another rank, dtype or length, other values, no images, and data without an end.
     """
     if y is None:
-        several = several or np.ndim(getattr(x, "labels", 0)) == 2  # What `load_dataset` has read as such.
+        # What `load_dataset` has read as such; other objects may keep one-hot rows under that name.
+        several = several or (hasattr(x, "class_names") and np.ndim(getattr(x, "labels", 0)) == 2)
         x, y = collected(x)
     x, y = _array(x, "images of one size"), _array(y, "labels of one shape")
     if x.ndim == 3 and len(x) == len(np.atleast_1d(y)):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -33,7 +35,9 @@ def about_noise(
     left_out = noise_left_out(network) if is_graph(network) and said.noise == "off" else []
     if left_out:  # Layers that only resize are among them.
         kept = adapter.around(logits_of(network, "on"))
-        left_out = left_out if any(differ(adapter.around(inner), kept, probed.shape, name) for _ in range(3)) else []
+        with _unmoved(network):
+            changes = differ(adapter.around(inner), kept, probed.shape, name, tries=3, traced=not probed.untraced)
+        left_out = left_out if changes else []
     if left_out:
         message = (
             f"{', '.join(left_out)} of {name!r} is at work in model(x), but not in predict. It is attacked without, as "
@@ -49,13 +53,39 @@ def about_noise(
     return found
 
 
-def differ(one: Forward, other: Forward, shape: tuple[int, ...], name: str) -> bool:
-    """Returns whether two passes without `RandomDropout` give different outputs, in graphs as in predict."""
+@contextlib.contextmanager
+def _unmoved(network: keras.Model) -> Iterator[None]:
+    """Puts back what a pass in training mode moves: means of BatchNormalization, states of random generators."""
+    before = [(variable, np.array(variable)) for variable in network.non_trainable_variables]
+    try:
+        yield
+    finally:
+        for variable, value in before:
+            variable.assign(value)
 
-    def outputs(run: Forward) -> np.ndarray:
+
+def differ(
+    one: Forward, other: Forward, shape: tuple[int, ...], name: str, tries: int = 1, traced: bool = True
+) -> bool:
+    """Returns whether two passes without `RandomDropout` give different outputs, in graphs as in predict.
+
+    Args:
+        one: images to outputs.
+        other: likewise; it may draw noise.
+        shape: of the images.
+        name: what error messages call the model.
+        tries: how often the other pass is made.
+        traced: whether both can be.
+    """
+
+    def outputs(run: Forward) -> Callable[[], np.ndarray]:
         # Keras 3.15 resizes uint8 to uint8 outside of graphs, and to float32 inside.
-        graph = tf.function(lambda x: one_output(run(x), name), autograph=False)
-        return trial(lambda x: graph(tf.constant(x)).numpy(), shape, name)
+        def plain(x: tf.Tensor) -> tf.Tensor:
+            return one_output(run(x), name)
+
+        graph = tf.function(plain, autograph=False) if traced else plain
+        return lambda: trial(lambda x: graph(tf.constant(x)).numpy(), shape, name)
 
     with noise_off():
-        return apart(outputs(one), outputs(other)) > TRACED
+        first, again = outputs(one)(), outputs(other)
+        return any(apart(first, again()) > TRACED for _ in range(tries))

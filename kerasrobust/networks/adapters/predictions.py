@@ -44,6 +44,8 @@ class Prediction:
         """Returns whether it works on arrays (N, *shape) of a dtype."""
         try:
             return len(np.shape(self(np.zeros((2, *shape), dtype)))) in (1, 2)
+        except InputError:  # It has given class numbers.
+            return True
         except Exception:  # Somebody's own code may raise anything: the other layout gets its chance.
             return False
 
@@ -53,10 +55,11 @@ class Prediction:
         for step in ("detach", "cpu", "numpy"):  # As tensors of PyTorch have them.
             outputs = getattr(outputs, step)() if hasattr(outputs, step) else outputs
         found = np.asarray(outputs)
-        if found.ndim != 1 or found.dtype.kind == "f":
-            return found.astype(np.float32)
-        self.labels = True
-        return self._decisions(found)
+        count = self._classes or (0 if self._names is None else len(self._names))
+        # Of more than two classes, numbers that are whole are those of classes, also as floating ones.
+        named = found.ndim == 1 and (found.dtype.kind != "f" or (count > 2 and (found == np.round(found)).all()))
+        self.labels = self.labels or named or found.dtype.kind in "biu"
+        return self._decisions(found) if named else found.astype(np.float32)
 
     def _decisions(self, found: np.ndarray) -> np.ndarray:
         """Returns rows that are 1 at the class, for its numbers or names (N,)."""
@@ -79,9 +82,9 @@ class Prediction:
         """Returns the warning of a function that gives numbers or names of classes."""
         return (
             "decisions-only",
-            f"{self.name!r} gives numbers of classes, so only its decisions are seen: attack it by hopskipjump. The "
-            "figures of attacks that follow scores, as square, are too high. Give a function that gives scores, if it "
-            "has one.",
+            f"{self.name!r} gives classes without scores, so only its decisions are seen: attack it by hopskipjump. "
+            "The figures of attacks that follow scores, as square, are too high. Give a function that gives scores, "
+            "if it has one.",
         )
 
 

@@ -54,6 +54,7 @@ _SETTLED: weakref.WeakSet[Classifier] = weakref.WeakSet()
 """Those that were found to take [0, 1], so that it isn't asked again."""
 
 _PLAIN = ("0,1", "rgb")
+_WHETHER = "Whether "
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,8 @@ def choice_of(
     elif default in near and not more:
         clear = False
     else:
-        near = [name for name in near if name != default and odd[name] <= ODD * min(odd.values())]
+        others = [name for name in near if name != default]
+        near = [name for name in others if odd[name] <= ODD * min(odd[other] for other in others)]
         best = min(near, key=lambda name: calibrated[name].mean())
         clear = all(name[0] == best[0] for name in near)
     if (best[0], "rgb") in near:
@@ -195,9 +197,10 @@ def understood(classifier: Classifier, x: np.ndarray, y: np.ndarray) -> Classifi
     default = (shown or plain[0], plain[1])
     choice, seen = _looked(classifier, x, y, default, plain)
     if plain in choice.rivals:
-        classifier.notes = [*classifier.notes, _unclear(classifier.name, choice, seen)]
+        kept = [note for note in classifier.notes if not note.startswith(_WHETHER)]
+        classifier.notes = [*kept, _unclear(classifier.name, choice, seen)]
     if choice.best == plain or plain in choice.rivals:
-        if choice.rivals or seen >= COUNTS[0]:
+        if seen >= COUNTS[-1 if choice.rivals else 0]:  # More images may tell what these don't.
             _SETTLED.add(classifier)
         return classifier
     if choice.rivals:
@@ -238,8 +241,8 @@ def _looked(
 def _unclear(name: str, choice: Choice, seen: int) -> str:
     better, plain = (f"{100 * share:.1f} %" for share in choice.accuracy)
     return (
-        f"Whether {name!r} takes pixels in [0, 1] isn't clear: {plain} of {seen} images are right so, and {better} in "
-        f"{range_words(choice.best[0])}. It was taken to; say so by --input-range, or try more images."
+        f"{_WHETHER}{name!r} takes pixels in [0, 1] isn't clear: {plain} of {seen} images are right so, and {better} "
+        f"in {range_words(choice.best[0])}. It was taken to; say so by --input-range, or try more images."
     )
 
 
