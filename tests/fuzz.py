@@ -262,13 +262,13 @@ def held(recipe: Recipe) -> str:
     y = y.astype(recipe.labels)
     subject: Any = model
     shape = x.shape[1:]
-    if recipe.form == "function":
-        subject = kr.as_classifier(lambda t: one(model(as_taken(recipe, t), training=False)), image_shape=shape)
-    elif recipe.form == "arrays":
-        subject = kr.as_classifier(
-            lambda a: np.asarray(one(model(taken(recipe, a, Conventions()), training=False))), image_shape=shape
-        )
     try:
+        if recipe.form == "function":
+            subject = kr.as_classifier(lambda t: one(model(as_taken(recipe, t), training=False)), image_shape=shape)
+        elif recipe.form == "arrays":
+            subject = kr.as_classifier(
+                lambda a: np.asarray(one(model(taken(recipe, a, Conventions()), training=False))), image_shape=shape
+            )
         evaluation = kr.evaluate(
             subject, x, y, attacks=recipe.search(), epsilon=recipe.epsilon, precision=recipe.precision,
             batch_size=recipe.batch_size, passes=5, audit=recipe.weights % 4 == 0,

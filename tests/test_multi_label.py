@@ -13,10 +13,11 @@ from conftest import SHAPE, images
 from keras import layers as L
 
 import kerasrobust as kr
-from kerasrobust.attacks import BIM, PGD, DeepFool, Square
+from kerasrobust.attacks import BIM, PGD, AttackResult, DeepFool, Square
 from kerasrobust.errors import Cancelled, InputError
 from kerasrobust.evaluation.autoattack import AutoAttack
 from kerasrobust.evaluation.evaluate import Evaluation, evaluate
+from kerasrobust.evaluation.outcome import strongest
 from kerasrobust.events import AttackProgress, Event, LabelFinished, StageFinished, StageStarted
 from kerasrobust.networks.adapters.labels import Labels
 from kerasrobust.networks.making import as_classifier
@@ -405,3 +406,20 @@ def test_it_resumes_within_a_label(network: keras.Model, found: Evaluation, tmp_
         np.testing.assert_array_equal(one.per_example, other.per_example)
     with pytest.raises(InputError, match="another in data"):
         evaluate(network, X, 1 - Y, **settings)
+
+
+def test_the_nearest_of_what_most_passes_get_wrong_is_kept() -> None:
+    """A farther example that a noisy network gets wrong more often would lie outside the radius."""
+
+    def result(rates: list[float], distances: list[float]) -> AttackResult:
+        count = len(rates)
+        numbers = {name: np.zeros(count) for name in ("prediction", "prediction_adv", "confidence", "confidence_adv")}
+        return AttackResult(
+            x_adv=np.zeros((count, 1, 1, 1)), success=np.array(rates) <= 0.5, clean_rate=np.ones(count),
+            correct_rate=np.array(rates), distance=np.array(distances), gradients=0, forwards=0, seconds=0.0,
+            precision="float32", passes=np.zeros((2, count)), shared=0.0, **numbers,
+        )  # fmt: skip
+
+    found = [result([0.1, 0.0, 1.0], [0.3, 0.9, 0.0]), result([0.0, 0.1, 0.2], [0.9, 0.3, 2.0])]
+    np.testing.assert_array_equal(strongest(found, nearest=True).distance, [0.3, 0.3, 2.0])
+    np.testing.assert_array_equal(strongest(found).correct_rate, [0.0, 0.0, 0.2])

@@ -112,7 +112,7 @@ def test_other_commands_refuse_them_in_one_line(folder: Path, tmp_path: Path) ->
     words = ("--model", folder / "sigmoids.keras", "--outputs", "multi-label", "--data", folder / "classes.npz")
     parts = ("--split", "all[:30]", "--test-split", "all[30:]", "--validation-share", "0.2")
     assert "with labels by themselves" in call("train", *words, *parts, *places).message
-    assert "gives the same answer each time" in call("randomness", "--model", folder / "sigmoids.keras", *own).message
+    assert "attack, which takes several" in call("randomness", "--model", folder / "sigmoids.keras", *own).message
 
 
 def test_patterns_are_named_by_the_labels_that_they_hold() -> None:
