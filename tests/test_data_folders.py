@@ -6,6 +6,7 @@ import base64
 import json
 from pathlib import Path
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -173,35 +174,9 @@ def test_grey_files_for_a_model_of_one_channel_and_odd_sizes_on_the_command_line
     x = np.stack([np.full((8, 8, 1), 25 * number / 255, np.float32) for number in range(10)])
     right = (model.predict(x, verbose=0).argmax(axis=1) == np.arange(10) % 2).mean()
     assert (result["data"]["examples"], result["clean_accuracy"]) == (10, right)
-
-
-@pytest.mark.parametrize("kind", ["png", "with alpha", "16 bits", "jpg"])
-def test_a_folder_of_grey_files_has_one_channel(tmp_path: Path, kind: str) -> None:
-    """As three they would be attacked in directions that no grey image has."""
-    pixels = np.random.default_rng(0).integers(0, 256, (4, 5, 1), dtype=np.uint8)
-    contents = {
-        "png": tf.io.encode_png(pixels),
-        "with alpha": tf.io.encode_png(np.concatenate([pixels, 0 * pixels], axis=2)),
-        "16 bits": tf.io.encode_png(pixels.astype(np.uint16) * 257),
-        "jpg": tf.io.encode_jpeg(0 * pixels + 90, quality=100),
-    }
-    for name in ("ant", "bee"):
-        (tmp_path / "set" / name).mkdir(parents=True)
-        (tmp_path / "set" / name / "a.png").write_bytes(contents[kind].numpy())
-    messages, images = said(tmp_path / "set")
-    assert messages == ["All images are grey: they are read as one channel."]
-    expected = 0 * pixels + 90 if kind == "jpg" else pixels
-    assert images.shape == (2, 4, 5, 1)
-    np.testing.assert_allclose(images, np.stack([expected, expected]), atol=1)
-
-
-def test_grey_files_among_coloured_ones_are_coloured(tmp_path: Path) -> None:
-    write(tmp_path / "set/ant/a.png", 7, channels=1)
-    write(tmp_path / "set/ant/b.png", 9, channels=2)
-    write(tmp_path / "set/bee/c.png", 200, channels=4)
-    messages, images = said(tmp_path / "set")
-    assert messages == [] and images.shape == (3, 4, 5, 3)
-    assert sorted(images[:, 0, 0].tolist()) == [[7, 7, 7], [9, 9, 9], [200, 200, 200]]
+    assert "one channel is taken" in done.out + done.err
+    with h5py.File(tmp_path / "runs/g/examples.h5") as file:
+        assert file["x"].shape[1:] == (8, 8, 1)
 
 
 def test_a_folder_written_like_a_data_set_is_named_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,19 +44,15 @@ def load_folder(
     with ThreadPoolExecutor() as pool:  # TensorFlow's decoders let other threads run.
         images = list(pool.map(lambda pair: _decoded(pair[0], shape), chosen))
     for (file, _), image in zip(chosen, images, strict=True):
-        if image.shape[:2] != images[0].shape[:2]:
+        if image.shape != images[0].shape:
             raise InputError(
                 f"Expected images of one size. Received: {images[0].shape[:2]} ({chosen[0][0]}) and {image.shape[:2]} "
                 f"({file}). Give --size, or size=, such as {min(image.shape[:2])}, to resize and crop them."
             )
-    grey = all(image.shape[2] == 1 for image in images)
-    if grey and emit is not None:
-        emit(Log(level="info", message="All images are grey: they are read as one channel."))
     return Dataset(
         name=name,
         split=split,
-        # Grey ones among others are coloured ones.
-        images=np.stack(images if grey else [np.repeat(part, 3 // part.shape[2], axis=2) for part in images]),
+        images=np.stack(images),
         labels=np.array([names.index(label) for _, label in chosen], dtype=np.int64),
         class_names=tuple(names),
     )
@@ -150,15 +146,14 @@ def _found(root: Path) -> tuple[Found, set[str]]:
 
 
 def _decoded(file: Path, shape: tuple[int, int] | None) -> np.ndarray:
-    """Returns an image, uint8 (H, W, 3) or grey (H, W, 1), resized to cover a height and width and cropped there."""
+    """Returns an image, uint8 (H, W, 3), resized to cover a height and width and cropped at its centre."""
     import tensorflow as tf
 
     try:
         content = file.read_bytes()
-        # Of a BMP with a palette the decoder gives the places in it unless three channels are asked for.
-        channels = 3 if content[:2] == b"BM" else 0
-        image = tf.io.decode_image(content, channels=channels, expand_animations=False)
-        image = image[..., : 1 if image.shape[2] < 3 else 3]  # Without alpha.
+        # Of WebP the decoder leaves no alpha out.
+        channels = 0 if content[8:12] == b"WEBP" else 3
+        image = tf.io.decode_image(content, channels=channels, expand_animations=False)[..., :3]
     except (OSError, tf.errors.InvalidArgumentError) as error:
         raise InputError(
             f"Expected an image that can be decoded. Received: {str(file)!r} ({type(error).__name__}). "

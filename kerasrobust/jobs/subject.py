@@ -49,7 +49,18 @@ def load_subject(context: Context, config: AttackConfig | BallConfig) -> tuple[C
         emit=context.emit,
     )
     data = _by_name(context, config, data)
-    return fitting(classifier_of(model, image_shape=data.images.shape[1:]), data)
+    classifier = classifier_of(model, image_shape=data.images.shape[1:])
+    if classifier.adapter.channels == 1 and _is_grey(data.images):
+        # As three channels they would be attacked in directions that the model doesn't see.
+        context.emit(Log(level="info", message="All images are grey: one channel is taken, as the model does."))
+        data = dataclasses.replace(data, images=data.images[..., :1])
+        classifier = classifier_of(model, image_shape=data.images.shape[1:])
+    return fitting(classifier, data)
+
+
+def _is_grey(images: np.ndarray) -> bool:
+    """Returns whether all channels of all images are the same."""
+    return images.shape[3] == 3 and all((part == part[..., :1]).all() for part in images)
 
 
 def fitting(classifier: Classifier, data: Dataset) -> tuple[Classifier, Dataset]:
