@@ -153,7 +153,7 @@ class Service:
 
 
 BAD = {
-    "labels": (lambda x: x.reshape(len(x), -1).argmax(axis=1), r"\(N, classes\).*\(8,\) for 8 images.*at the label"),
+    "labels": (lambda x: x.reshape(len(x), -1).argmax(axis=1), r"\(N, classes\).*\(8,\) for 8 images.*classes=K"),
     "one row": (lambda x: x.reshape(len(x), -1)[0, :5], r"\(N, classes\)"),
     "fewer rows": (lambda x: x.reshape(len(x), -1)[:3], r"\(3, 192\) for 8 images"),
     "NaN": (lambda x: x.reshape(len(x), -1)[:, :4] * np.nan, "NaN"),
