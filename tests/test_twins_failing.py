@@ -22,6 +22,7 @@ from kerasrobust.training import FGSM as Objective
 from kerasrobust.training import AdversarialModel
 from kerasrobust.training.adversarial import training_precision
 from kerasrobust.twins import precision
+from kerasrobust.twins.margins import margin_gaps
 
 X = images(12)
 
@@ -184,7 +185,7 @@ def test_a_masked_class_makes_no_margin_uncertain(value: float) -> None:
 
 def test_a_class_that_only_the_twin_masks_is_another_network() -> None:
     own = np.array([[1.0, 2.0, 0.0]], np.float32)
-    gaps, median = precision._margin_gaps(own, np.array([[1.0, -np.inf, 0.0]], np.float32))
+    gaps, median = margin_gaps(own, np.array([[1.0, -np.inf, 0.0]], np.float32))
     assert np.isinf(gaps).any() and median == 1.0
 
 

@@ -14,7 +14,7 @@ from kerasrobust.attacks.verdict import Verdict, check_sizes, judge, judge_again
 from kerasrobust.events import Emit
 from kerasrobust.networks.adapters.ranges import understood
 from kerasrobust.networks.classifier import Classifier
-from kerasrobust.networks.images import check_fits, read_images
+from kerasrobust.networks.images import channels_of, check_fits, read_images
 from kerasrobust.networks.making import classifier_of, is_of_labels, of_labels
 from kerasrobust.ops.stored import patterns
 
@@ -35,7 +35,7 @@ class Task:
 
     Attributes:
         classifier: the model, in float32: what gives the verdicts.
-        x: float32 (N, H, W, C) in [0, 1].
+        x: float32 (N, H, W, C) in [0, 1]; grey images have one channel if the model takes one.
         y: int64 (N,), the true classes; for several labels an image the number of their pattern (`stored.patterns`).
         precision: of gradients, as `twins.chosen_precision` takes it; "auto" before `settled`.
         seed: of everything random.
@@ -76,6 +76,7 @@ class Task:
         x, y = read_images(x, y, is_of_labels(model))
         # A plain callable has no known input shape: take that of the images.
         classifier = classifier_of(model, image_shape=x.shape[1:])
+        x = channels_of(classifier, x)
         if y.ndim == 2:
             classifier, y = of_labels(classifier, y.shape[1]), patterns(y)
         check_fits(classifier, x.shape[1:], y)

@@ -93,9 +93,9 @@ def _builder(tfds: Any, name: str, data_dir: str | Path | None) -> Any:
                 f"Expected a set that TFDS can open. Received: {name!r} ({first_line(error)}). "
                 f"Try {match[1]!r} without version and configuration, or another data directory."
             ) from error
-    # Not all of the hundreds of names: the well-known and the nearest.
     if Path(name).is_dir():
         raise folder_meant(name)
+    # Not all of the hundreds of names: the well-known and the nearest.
     near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.6)
     others = ", any TFDS image set, an .npz or .h5 file, a folder of images as ./folder"
     raise unknown_name("data set", name, {"shapes", "cifar10", "mnist", *near}, others)

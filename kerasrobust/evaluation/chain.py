@@ -15,7 +15,7 @@ from kerasrobust.attacks.task import Task
 from kerasrobust.attacks.verdict import Verdict, predict
 from kerasrobust.evaluation.outcome import AttackReport, combine, judged, report, strongest
 from kerasrobust.events import AttackFinished, AttackProgress, AttackStarted, Event, Finding
-from kerasrobust.networks.classifier import has_gradient, slope_of
+from kerasrobust.networks.classifier import reaches, slope_of
 from kerasrobust.networks.probe import same
 
 PROBES = 16
@@ -166,11 +166,13 @@ def without_gradients(parts: Sequence[Part], task: Task) -> tuple[list[Part], li
     In their place Square and HopSkipJump run, where they weren't asked for anyway.
     """
     some = task.x[:PROBES]
-    if all(part.attack.gradient_free for part in parts) or has_gradient(task.classifier, some):
+    if all(part.attack.gradient_free for part in parts):
+        return list(parts), []
+    slope = slope_of(task.classifier, some)
+    if reaches(slope):
         return list(parts), []
     logits = predict(task.classifier, some)
-    alike = len(some) > 1 and same(logits, np.broadcast_to(logits[0], logits.shape))
-    if alike and not task.classifier.arrays and slope_of(task.classifier, some) is not None:
+    if slope is not None and len(some) > 1 and same(logits, np.broadcast_to(logits[0], logits.shape)):
         # A network that says the same of every image hides no gradient: it has none, and no attack can change its mind.
         return list(parts), []
     blind = next(part for part in parts if not part.attack.gradient_free)

@@ -23,6 +23,7 @@ from kerasrobust.evaluation.outcome import AttackReport, Share
 from kerasrobust.events import AttackProgress, Emit, Finding, Log
 from kerasrobust.names import norm_of
 from kerasrobust.networks.classifier import Classifier
+from kerasrobust.show.figures import format_accuracy, format_interval
 from kerasrobust.stats import accuracy_interval, pass_error
 from kerasrobust.twins import meaning_of
 
@@ -76,8 +77,7 @@ class Evaluation:
         """Returns the figures; the arrays would fill screens."""
 
         def share(accuracy: float, interval: tuple[float, float]) -> str:
-            low, high = (100 * end for end in interval)
-            return f"{100 * accuracy:.1f} % ({low:.1f}-{high:.1f} %)"
+            return f"{format_accuracy(accuracy)} ({format_interval(interval)} %)"
 
         parts = [
             f"clean accuracy {share(self.clean_accuracy, self.clean_interval)}",

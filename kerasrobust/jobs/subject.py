@@ -16,7 +16,7 @@ from kerasrobust.jobs.context import Context
 from kerasrobust.networks import saving
 from kerasrobust.networks.adapters.adapter import conventions_of
 from kerasrobust.networks.classifier import Classifier
-from kerasrobust.networks.images import check_fits
+from kerasrobust.networks.images import channels_of, check_fits
 from kerasrobust.networks.making import classifier_of, of_labels
 from kerasrobust.records import Data
 from kerasrobust.runs import card_of, data_of
@@ -50,17 +50,10 @@ def load_subject(context: Context, config: AttackConfig | BallConfig) -> tuple[C
     )
     data = _by_name(context, config, data)
     classifier = classifier_of(model, image_shape=data.images.shape[1:])
-    if classifier.adapter.channels == 1 and _is_grey(data.images):
-        # As three channels they would be attacked in directions that the model doesn't see.
+    images = channels_of(classifier, data.images)
+    if images.shape != data.images.shape:
         context.emit(Log(level="info", message="All images are grey: one channel is taken, as the model does."))
-        data = dataclasses.replace(data, images=data.images[..., :1])
-        classifier = classifier_of(model, image_shape=data.images.shape[1:])
-    return fitting(classifier, data)
-
-
-def _is_grey(images: np.ndarray) -> bool:
-    """Returns whether all channels of all images are the same."""
-    return images.shape[3] == 3 and all((part == part[..., :1]).all() for part in images)
+    return fitting(classifier, dataclasses.replace(data, images=images))
 
 
 def fitting(classifier: Classifier, data: Dataset) -> tuple[Classifier, Dataset]:

@@ -277,19 +277,22 @@ def has_gradient(classifier: Classifier, images: np.ndarray | None = None) -> bo
         >>> has_gradient(as_classifier(lambda x: tf.round(x)[:, 0, :, 0], image_shape=(8, 8, 3)))
         False
     """
-    found = slope_of(classifier, images)
-    # Attacks take non-finite entries as 0.
-    return found is not None and bool((np.isfinite(found) & (found != 0)).any())
+    return reaches(slope_of(classifier, images))
+
+
+def reaches(slope: np.ndarray | None) -> bool:
+    """Returns whether a gradient is there, and finite and not zero somewhere; attacks take other entries as 0."""
+    return slope is not None and bool((np.isfinite(slope) & (slope != 0)).any())
 
 
 def slope_of(classifier: Classifier, images: np.ndarray | None = None) -> np.ndarray | None:
-    """Returns a gradient of the logits by some images, zeros where none reaches them; None if asking for it fails.
+    """Returns a gradient of the logits by some images, zeros where none reaches them; None if there is none to ask for.
 
     Example:
         >>> slope_of(as_classifier(lambda x: tf.image.resize(x, (1, 3), "area")[:, 0, :, 0], image_shape=(8, 8, 3)))
     """
     if classifier.arrays:
-        return np.zeros((PROBES, *classifier.probed.shape), np.float32)
+        return None
     if images is None:
         images = probe_images(classifier.probed.shape)
     some = tf.constant(np.resize(images, (PROBES, *images.shape[1:])))

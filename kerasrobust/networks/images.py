@@ -28,6 +28,15 @@ def check_fits(classifier: Classifier, shape: tuple[int, ...], y: np.ndarray) ->
     classifier.check_shape(shape)
 
 
+def channels_of(classifier: Classifier, x: np.ndarray) -> np.ndarray:
+    """Returns images (N, H, W, C) in the channels that a model sees: one, of three equal ones, if it takes one.
+
+    As three they would be attacked in directions that the model doesn't see.
+    """
+    grey = classifier.adapter.channels == 1 and x.shape[3] == 3 and all((part == part[..., :1]).all() for part in x)
+    return x[..., :1] if grey else x
+
+
 def read_images(x: Any, y: Any = None, several: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Returns images and labels as float32 and int64 arrays.
 

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from kerasrobust.networks.architectures import is_graph, predicting
 from kerasrobust.networks.cloning import quantization
+from kerasrobust.ops.intake import straight_through
 
 
 def logits_of(model: keras.Model, noise: str = "off") -> Callable[[tf.Tensor], tf.Tensor]:
@@ -39,10 +40,11 @@ def through_integers(model: keras.Model, network: keras.Model, noise: str = "off
     """
     exact, smooth, dtype = logits_of(model, noise), logits_of(network, noise), model.inputs[0].dtype
 
-    def with_gradient(value: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
-        return like + tf.stop_gradient(tf.cast(value, like.dtype) - like)
+    def run(x: tf.Tensor) -> Any:
+        values, others = exact(tf.cast(x, dtype)), smooth(x)
+        return tf.nest.map_structure(lambda a, b: straight_through(tf.cast(a, b.dtype), b), values, others)
 
-    return lambda x: tf.nest.map_structure(with_gradient, exact(tf.cast(x, dtype)), smooth(x))
+    return run
 
 
 def noise_left_out(model: Any) -> list[str]:

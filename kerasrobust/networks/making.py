@@ -295,7 +295,7 @@ def _make(model: Any, image_shape: Sequence[int | None] | None, said: Convention
     known = tuple(own or stated for own, stated in zip(shape, image_shape or (None,) * 3, strict=True))
     probed = probe(network, inner, known, name, adapter, outputs)
     exact = inner if network is chosen else through_integers(chosen, network, said.noise)
-    rounds = network is not chosen and differ(adapter.around(inner), adapter.around(exact), probed.shape, name)
+    rounds = network is not chosen and differ(adapter.around(inner), adapter.around(exact), probed, name)
     if rounds:
         inner, probed = exact, probe(network, exact, probed.shape, name, adapter, probed.outputs)
     if several:

@@ -36,7 +36,8 @@ def about_noise(
     if left_out:  # Layers that only resize are among them.
         kept = adapter.around(logits_of(network, "on"))
         with _unmoved(network):
-            changes = differ(adapter.around(inner), kept, probed.shape, name, tries=3, traced=not probed.untraced)
+            # Three times, as an image may be left as it is by chance.
+            changes = differ(adapter.around(inner), kept, probed, name, tries=3)
         left_out = left_out if changes else []
     if left_out:
         message = (
@@ -64,18 +65,15 @@ def _unmoved(network: keras.Model) -> Iterator[None]:
             variable.assign(value)
 
 
-def differ(
-    one: Forward, other: Forward, shape: tuple[int, ...], name: str, tries: int = 1, traced: bool = True
-) -> bool:
+def differ(one: Forward, other: Forward, probed: Probed, name: str, tries: int = 1) -> bool:
     """Returns whether two passes without `RandomDropout` give different outputs, in graphs as in predict.
 
     Args:
         one: images to outputs.
         other: likewise; it may draw noise.
-        shape: of the images.
-        name: what error messages call the model.
+        probed: what is known of the model.
+        name: what error messages call it.
         tries: how often the other pass is made.
-        traced: whether both can be.
     """
 
     def outputs(run: Forward) -> Callable[[], np.ndarray]:
@@ -83,8 +81,8 @@ def differ(
         def plain(x: tf.Tensor) -> tf.Tensor:
             return one_output(run(x), name)
 
-        graph = tf.function(plain, autograph=False) if traced else plain
-        return lambda: trial(lambda x: graph(tf.constant(x)).numpy(), shape, name)
+        graph = plain if probed.untraced else tf.function(plain, autograph=False)
+        return lambda: trial(lambda x: graph(tf.constant(x)).numpy(), probed.shape, name)
 
     with noise_off():
         first, again = outputs(one)(), outputs(other)

@@ -9,15 +9,27 @@ import tensorflow as tf
 
 
 @tf.custom_gradient
-def rounded(values: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
-    """Returns whole numbers, with the gradient of what isn't rounded (Bengio et al. 2013, straight-through).
+def straight_through(values: tf.Tensor, smooth: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], Any]]:
+    """Returns values as they are, with the gradient of others (Bengio et al. 2013).
+
+    Not as `smooth + stop_gradient(values - smooth)`: that may be 62.999996, which a cast to integers makes 62, and is
+    NaN where both are infinite.
+
+    Example:
+        >>> straight_through(tf.constant([2.0]), tf.constant([1.6])).numpy()
+        array([2.], dtype=float32)
+    """
+    return tf.identity(values), lambda slope: (None, slope)
+
+
+def rounded(values: tf.Tensor) -> tf.Tensor:
+    """Returns whole numbers, with the gradient of what isn't rounded.
 
     Example:
         >>> rounded(tf.constant([0.4, 1.6])).numpy()
         array([0., 2.], dtype=float32)
     """
-    # Not the values and what rounding adds: their sum may be 62.999996, which a cast to integers makes 62.
-    return tf.round(values), lambda slope: slope
+    return straight_through(tf.round(values), values)
 
 
 def in_pieces(run: Callable[[tf.Tensor], Any], x: tf.Tensor, size: int) -> tf.Tensor:

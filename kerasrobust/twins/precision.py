@@ -24,6 +24,7 @@ from kerasrobust.networks.probe import is_compiled, probe_images
 from kerasrobust.ops import half, losses
 from kerasrobust.ops.tracing import Traced, on_gpu
 from kerasrobust.twins.folding import Twin, make_twin
+from kerasrobust.twins.margins import margin_gaps
 
 PROBES = 128  # Images that the probe takes gradients of; fewer if they are large.
 COMPARED = 64  # Images on which margins are compared in each call: a hundredth of what an attack costs.
@@ -139,7 +140,7 @@ def of(classifier: Classifier, precision: str, x: np.ndarray) -> Classifier:
     twin = _twin(classifier, chosen)
     images = x[:COMPARED]
     key = _key(classifier)
-    gaps, _ = _margin_gaps(classifier.run(images, *key), twin.run(images, *key)) if len(images) else (np.zeros(1), None)
+    gaps, _ = margin_gaps(classifier.run(images, *key), twin.run(images, *key)) if len(images) else (np.zeros(1), None)
     twin.classifier.slack = float(np.max(gaps))
     return twin.classifier
 
@@ -307,36 +308,10 @@ def _key(classifier: Classifier) -> tuple[tf.Tensor, ...]:
     return (tf.constant([0, 3]),) if classifier.randomized and classifier.seedable else ()
 
 
-def _margins(logits: np.ndarray) -> np.ndarray:
-    """Returns the lead of each class over the best other one, (N, K)."""
-    top = np.sort(logits, axis=1)[:, -2:]
-    return logits - np.where(logits == top[:, 1:], top[:, :1], top[:, 1:])
-
-
-def _margin_gaps(own: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, float]:
-    """Returns how far the margins of two networks' logits (N, K) are apart, and the median of the first one's.
-
-    A class that is masked, by -1e9 or -inf, neither wins nor is it compared: what rounding does to it is nothing.
-    """
-    own, other = own[:, _in_play(own)], other[:, _in_play(own)]
-    if own.shape[1] < 2:
-        return np.zeros(1), 1.0
-    one, two = _margins(own), _margins(other)
-    gaps = np.abs(np.subtract(two, one, out=np.zeros_like(one), where=one != two))
-    return np.nan_to_num(gaps, nan=np.inf, posinf=np.inf), float(np.median(np.abs(one[np.isfinite(one)])))
-
-
-def _in_play(logits: np.ndarray) -> np.ndarray:
-    """Returns which classes aren't masked, bool (K,): those that are of the size that most are."""
-    largest = np.abs(logits).max(axis=0, initial=0.0, where=np.isfinite(logits))
-    usual = np.sort(largest)[(len(largest) - 1) // 2]
-    return np.isfinite(logits).any(axis=0) & (largest <= 1e4 * max(usual, 1.0))
-
-
 def _margin_error(classifier: Classifier, twin: _Made, images: np.ndarray) -> float:
     """Returns how far the margins of a twin are from the model's at most, as a share of their median."""
     key = _key(classifier)
-    gaps, median = _margin_gaps(classifier.run(images, *key), twin.run(images, *key))
+    gaps, median = margin_gaps(classifier.run(images, *key), twin.run(images, *key))
     return float(np.max(gaps) / max(median, 1e-30))
 
 

@@ -53,8 +53,10 @@ too unsure: logits that have to grow so much are those of pixels that are too sm
 _SETTLED: weakref.WeakSet[Classifier] = weakref.WeakSet()
 """Those that were found to take [0, 1], so that it isn't asked again."""
 
+_UNDOUBTED: weakref.WeakKeyDictionary[Classifier, list[str]] = weakref.WeakKeyDictionary()
+"""What there is to say of those whose range isn't clear, but for that."""
+
 _PLAIN = ("0,1", "rgb")
-_WHETHER = "Whether "
 
 
 @dataclass(frozen=True)
@@ -197,8 +199,8 @@ def understood(classifier: Classifier, x: np.ndarray, y: np.ndarray) -> Classifi
     default = (shown or plain[0], plain[1])
     choice, seen = _looked(classifier, x, y, default, plain)
     if plain in choice.rivals:
-        kept = [note for note in classifier.notes if not note.startswith(_WHETHER)]
-        classifier.notes = [*kept, _unclear(classifier.name, choice, seen)]
+        notes = _UNDOUBTED.setdefault(classifier, classifier.notes)
+        classifier.notes = [*notes, _unclear(classifier.name, choice, seen)]
     if choice.best == plain or plain in choice.rivals:
         if seen >= COUNTS[-1 if choice.rivals else 0]:  # More images may tell what these don't.
             _SETTLED.add(classifier)
@@ -241,7 +243,7 @@ def _looked(
 def _unclear(name: str, choice: Choice, seen: int) -> str:
     better, plain = (f"{100 * share:.1f} %" for share in choice.accuracy)
     return (
-        f"{_WHETHER}{name!r} takes pixels in [0, 1] isn't clear: {plain} of {seen} images are right so, and {better} "
+        f"Whether {name!r} takes pixels in [0, 1] isn't clear: {plain} of {seen} images are right so, and {better} "
         f"in {range_words(choice.best[0])}. It was taken to; say so by --input-range, or try more images."
     )
 
