@@ -18,7 +18,7 @@ EPSILONS = {"linf": "8/255", "l2": "0.5", "l1": "12"}
 """The usual radius of each norm on colour images."""
 
 Precision = Literal["auto", "float32", "folded", "bfloat16", "folded-xla", "bfloat16-xla"]
-Training = Literal["standard", "fgsm", "pgd"]
+Training = Literal["standard", "fgsm", "nfgsm", "pgd", "trades", "mart", "alp", "adr", "gaussian"]
 Version = Literal["auto", "standard", "plus", "rand"]
 
 Outputs = Literal["auto", "logits", "softmax", "sigmoid", "multi-label"]

@@ -63,7 +63,7 @@ def moving(network: keras.Model) -> list[np.ndarray]:
 
 
 def test_objectives_are_registered() -> None:
-    assert set(OBJECTIVES) == {"standard", "fgsm", "pgd"}
+    assert set(OBJECTIVES) == {"standard", "fgsm", "nfgsm", "pgd", "trades", "mart", "alp", "adr", "gaussian"}
     assert PGD(epsilon=0.1).attack() == PGDAttack(epsilon=0.1, steps=7, keep_best=False)
     assert Standard().attack() is None
 

@@ -3,6 +3,21 @@
 from __future__ import annotations
 
 from kerasrobust.training.adversarial import AdversarialModel
-from kerasrobust.training.objectives import FGSM, OBJECTIVES, PGD, Objective, Standard
+from kerasrobust.training.objectives import (
+    ADR,
+    ALP,
+    FGSM,
+    MART,
+    NFGSM,
+    OBJECTIVES,
+    PGD,
+    TRADES,
+    Gaussian,
+    Objective,
+    Standard,
+)
 
-__all__ = ["FGSM", "OBJECTIVES", "PGD", "AdversarialModel", "Objective", "Standard"]
+__all__ = [
+    "ADR", "ALP", "FGSM", "MART", "NFGSM", "OBJECTIVES", "PGD", "TRADES", "AdversarialModel", "Gaussian", "Objective",
+    "Standard",
+]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import keras
@@ -11,7 +12,7 @@ import tensorflow as tf
 from kerasrobust.attacks.algorithm import Images
 from kerasrobust.attacks.gradient import GradientAttack
 from kerasrobust.attacks.loop import advance, noise_key
-from kerasrobust.attacks.network import Network
+from kerasrobust.attacks.network import Forward, Network
 from kerasrobust.errors import InputError
 from kerasrobust.events import Emit
 from kerasrobust.networks.architectures import is_graph
@@ -19,9 +20,11 @@ from kerasrobust.networks.making import classifier_of
 from kerasrobust.networks.noise import is_noisy, keyed_noise
 from kerasrobust.networks.probe import one_output
 from kerasrobust.ops import draws
+from kerasrobust.training.awp import moved_against
 from kerasrobust.training.labels import unpacked
+from kerasrobust.training.step import Aim, Step
 from kerasrobust.training.wrapper import Wrapper
-from kerasrobust.twins import checked_precision, chosen_precision, of_model, try_out
+from kerasrobust.twins import Twin, checked_precision, chosen_precision, of_model, try_out
 
 
 @keras.saving.register_keras_serializable("kerasrobust")
@@ -40,6 +43,8 @@ class AdversarialModel(Wrapper):
         seed: of the random starts.
         precision: of the attack's gradients, as attacks take it: "auto" for what a probe finds fastest, "float32" for
             the network itself, "bfloat16". `fit` raises InputError where it is impossible for the network.
+        average: how much of the moving average of the weights is kept from step to step, such as 0.999; 0 for none.
+            Where there is one, `averaged` is validated, predicts and is saved in the network's place.
 
     Example:
         >>> network = AdversarialModel(build_model("convnet"), objective=PGD(epsilon=8 / 255))
@@ -51,14 +56,14 @@ class AdversarialModel(Wrapper):
     """
 
     def make_train_function(self, force: bool = False) -> Any:
-        self._choose_twin()
+        self._choose_twins()
         return super().make_train_function(force)
 
     def make_test_function(self, force: bool = False) -> Any:
-        self._choose_twin()
+        self._choose_twins()
         return super().make_test_function(force)
 
-    def _choose_twin(self) -> None:
+    def _choose_twins(self) -> None:
         """Chooses what the attack sees. Here, as probes can't be made while a step is traced."""
         if self._chosen:
             return
@@ -66,6 +71,8 @@ class AdversarialModel(Wrapper):
         if chosen != "float32":
             # Whether XLA compiles the step, `compile` decides.
             self._twin = of_model(self.network, chosen)
+            if self.averaged is not None:
+                self._twin_of_average = of_model(self.averaged, chosen)
             # What a layer adds to the loss by itself, it would add on the twin's side.
             parts = self.network._flatten_layers()
             if not any(getattr(layer, "activity_regularizer", None) or layer._losses for layer in parts):
@@ -76,27 +83,36 @@ class AdversarialModel(Wrapper):
         """Returns the logits that the attack sees."""
         return self._reading.logits(_outputs(self.network if self._twin is None else self._twin.model, x, key))
 
+    def _averaged(self, x: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
+        """Returns the logits of the moving average, or where there is none of the network itself."""
+        if self.averaged is None:
+            return self._attacked(x, key)
+        model = self.averaged if self._twin_of_average is None else self._twin_of_average.model
+        return self._reading.logits(_outputs(model, x, key))
+
+    def _refresh(self, *twins: Twin | None) -> None:
+        for twin in twins:
+            if twin is not None:
+                twin.refresh()
+
     def _craft(
-        self, attack: GradientAttack, x: tf.Tensor, y: tf.Tensor, key: tf.Tensor, share: tf.Tensor | float
+        self, forward: Forward, attack: GradientAttack, x: tf.Tensor, aim: Aim, key: tf.Tensor, share: tf.Tensor | float
     ) -> tf.Tensor:
         """Returns attacked images; `share` scales the budget and the step with it."""
         algorithm = attack.resolved(is_noisy(self.network))
         numbers = {name: tf.constant(value) for name, value in algorithm.numbers().items()}
         numbers |= {name: numbers[name] * share for name in ("epsilon", "step_size")}
         numbers |= {"early_stop": tf.constant(False), "slack": tf.constant(0.0)}
-        if self._twin is not None:
-            self._twin.refresh()
         # Attacks are for four axes; images without channels, or in a row, get the missing ones.
         inside = tf.concat([[-1], tf.shape(x)[1:]], axis=0)
         flat = x.shape.rank != 4
         shaped = tf.reshape(x, [tf.shape(x)[0], -1, 1, 1]) if flat else x
 
-        def forward(images: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
-            return self._attacked(tf.ensure_shape(tf.reshape(images, inside), x.shape) if flat else images, key)
+        def seen(images: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
+            return forward(tf.ensure_shape(tf.reshape(images, inside), x.shape) if flat else images, key)
 
-        reading = self._reading
-        network = Network(forward, noise_key(key), loss=reading.loss, margin=reading.margin)
-        images = Images(shaped, y, key)
+        network = Network(seen, noise_key(key), loss=aim.loss, margin=aim.margin)
+        images = Images(shaped, aim.y, key)
         state = algorithm.begin(network, images, numbers)
         steps = tf.constant(0), tf.constant(algorithm.step_count())
         state, step = advance(algorithm, network, images, state, steps, tf.shape(x)[0], numbers)
@@ -114,48 +130,64 @@ class AdversarialModel(Wrapper):
         """Returns a key of the random start that changes with every training step."""
         return tf.stack([tf.constant(self.seed, tf.int32), tf.cast(self.steps_done, tf.int32)])
 
+    def _step(self, x: tf.Tensor, y: tf.Tensor, weights: tf.Tensor | None) -> Step:
+        """Returns the training step as the objective sees it."""
+        key, share = self._key(), self._share()
+        network = self.network if self._learner is None else self._learner.model
+        return Step(
+            x=x,
+            y=y,
+            weights=weights,
+            key=key,
+            share=share,
+            progress=tf.convert_to_tensor(self.progress),
+            reading=self._reading,
+            attacked=self._attacked,
+            averaged=lambda images: self._averaged(images, draws.fold(key, 5)),
+            outputs=lambda images, number: _outputs(network, images, draws.fold(key, number), training=True),
+            compiled=lambda images, y, outputs: self.compute_loss(
+                x=images, y=y, y_pred=outputs, sample_weight=weights, training=True
+            ),
+            craft=lambda attack, images, aim: self._craft(self._attacked, attack, images, aim, key, share),
+        )
+
     def train_step(self, data: Any) -> dict[str, Any]:
         x, y, weights = unpacked(data)
-        attack, right = self.objective.attack(), self._reading.right
-        size = tf.shape(x)[0]
-        if attack is None:
-            clean, mixed = size, x
-        else:
-            clean = tf.cast(tf.round(self.objective.clean_share * tf.cast(size, tf.float32)), tf.int32)
-            x_adv = self._craft(attack, x[clean:], y[clean:], self._key(), self._share())
-            mixed = x_adv if self.objective.clean_share == 0 else tf.concat([x[:clean], x_adv], axis=0)
-        network = self.network if self._learner is None else self._learner.model
-        if self._learner is not None:
-            self._learner.refresh()
-        with tf.GradientTape() as tape:
-            outputs = _outputs(network, mixed, draws.fold(self._key(), 1), training=True)
-            loss = self.compute_loss(x=mixed, y=y, y_pred=outputs, sample_weight=weights, training=True)
-            scaled = self.optimizer.scale_loss(loss)
-        logits = self._reading.logits(outputs)
+        objective, right = self.objective, self._reading.right
+        self._refresh(self._twin, self._learner, self._twin_of_average if objective.wants_average else None)
+        step = self._step(x, y, weights)
+        labels = objective.labels(step)
+        images, clean = objective.examples(step, labels)
         variables = self.network.trainable_variables
-        if self._learner is None:
-            slopes = tape.gradient(scaled, variables)
-        else:
-            # The network's own variables enter by their regularizers alone.
-            slopes, own = tape.gradient(scaled, [self._learner.of(variables), variables])
+        learned = variables if self._learner is None else self._learner.of(variables)
+        network = self.network if self._learner is None else self._learner.model
+        with moved_against(network, objective, step, images, labels) if objective.awp else nullcontext():
+            with tf.GradientTape() as tape:
+                outcome = objective.loss(step, images, labels)
+                scaled = self.optimizer.scale_loss(outcome.loss)
+            # With a learner, the network's own variables enter by their regularizers alone.
+            slopes, own = tape.gradient(scaled, [learned, variables])
+        if self._learner is not None:
             slopes = [one if other is None else one + other for one, other in zip(slopes, own, strict=True)]
             self._learner.give_back()
         self.optimizer.apply_gradients(zip(slopes, variables, strict=True))
-        self._loss_tracker.update_state(loss, sample_weight=size)
-        if attack is None:
-            self.clean_metric.update_state(right(logits, y))
-        else:
+        self._update_average()
+        self._loss_tracker.update_state(outcome.loss, sample_weight=tf.shape(x)[0])
+        logits = self._reading.logits(outcome.outputs)
+        attacks = objective.attack() is not None
+        if attacks:
             self.robust_metric.update_state(right(logits[clean:], y[clean:]))
-            if self.objective.clean_share:
-                self.clean_metric.update_state(right(logits[:clean], y[:clean]))
-            else:
-                part = size // 4 + 1
-                if self._twin is not None:
-                    self._twin.refresh()  # The weights have moved.
-                logits_clean = self._attacked(x[:part], draws.fold(self._key(), 2))
-                self.clean_metric.update_state(right(logits_clean, y[:part]))
-        results = self.compute_metrics(mixed, y, outputs, sample_weight=weights)
-        if attack is None:  # Nothing was attacked: an accuracy of 0 would be a lie.
+        if not attacks or objective.clean_share:
+            self.clean_metric.update_state(right(logits[:clean], y[:clean]))
+        elif outcome.clean is not None:
+            self.clean_metric.update_state(right(self._reading.logits(outcome.clean), y))
+        else:
+            part = tf.shape(x)[0] // 4 + 1
+            self._refresh(self._twin)  # The weights have moved.
+            logits_clean = self._attacked(x[:part], draws.fold(step.key, 2))
+            self.clean_metric.update_state(right(logits_clean, y[:part]))
+        results = self.compute_metrics(images, y, outcome.outputs, sample_weight=weights)
+        if not attacks:  # Nothing was attacked: an accuracy of 0 would be a lie.
             results.pop("robust_accuracy")
         return results
 
@@ -163,15 +195,17 @@ class AdversarialModel(Wrapper):
         x, y, weights = unpacked(data)
         # A batch's own content makes the key, so that validation repeats from epoch to epoch without a counter.
         key = tf.stack([tf.constant(self.seed, tf.int32), tf.cast(tf.reduce_sum(tf.cast(y, tf.int32)), tf.int32)])
-        x_adv = self._craft(self.objective.validation_attack(), x, y, key, 1.0)
+        self._refresh(self._twin if self.averaged is None else self._twin_of_average)
+        aim = Aim(y, self._reading.loss, self._reading.margin)
+        x_adv = self._craft(self._averaged, self.objective.validation_attack(), x, aim, key, 1.0)
         # After the attack, whose loop would leave the losses that layers add by themselves out of reach.
-        outputs = _outputs(self.network, x, draws.fold(key, 1))
+        outputs = _outputs(self.evaluated, x, draws.fold(key, 1))
         self._loss_tracker.update_state(
             self.compute_loss(x=x, y=y, y_pred=outputs, sample_weight=weights, training=False),
             sample_weight=tf.shape(x)[0],
         )
         self.clean_metric.update_state(self._reading.right(self._reading.logits(outputs), y))
-        attacked = self._reading.logits(_outputs(self.network, x_adv, draws.fold(key, 2)))
+        attacked = self._reading.logits(_outputs(self.evaluated, x_adv, draws.fold(key, 2)))
         self.robust_metric.update_state(self._reading.right(attacked, y))
         return self.compute_metrics(x, y, outputs, sample_weight=weights)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import asdict
 from typing import Any
 
@@ -9,7 +10,9 @@ import keras
 import tensorflow as tf
 from keras.src.trainers.compile_utils import MetricsList  # The only metrics but the compiled whose direction it reads.
 
+from kerasrobust.errors import InputError
 from kerasrobust.networks.logits import ending
+from kerasrobust.training.averaging import average_of, update_average
 from kerasrobust.training.labels import (
     CrossEntropy,
     check_array,
@@ -35,6 +38,13 @@ class Shares(MetricsList):
         return self.get_result()
 
 
+class Clock(keras.callbacks.Callback):
+    """Tells the model which share of its training is done, at the beginning of each epoch."""
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.model.progress.assign(epoch / max(1, self.params["epochs"]))
+
+
 class Wrapper(keras.Model):
     """What `AdversarialModel` is but for its steps; the arguments are those."""
 
@@ -44,20 +54,44 @@ class Wrapper(keras.Model):
         objective: Objective | None = None,
         seed: int = 0,
         precision: str = "auto",
+        average: float = 0.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        if not 0 <= average < 1:
+            raise InputError(f"Expected average in [0, 1). Received: {average}. Try 0.999.")
         self.precision = checked_precision(precision)
         self._chosen = ""
         self._twin: Twin | None = None
         self._learner: Twin | None = None
+        self._twin_of_average: Twin | None = None
         self.network = network
         self.objective = PGD() if objective is None else objective
+        self.average = average
+        self.averaged: keras.Model | None = None
+        if self.objective.wants_average and not average:
+            raise InputError(f"Expected an average for {self.objective.name!r}. Received: 0. Try average=0.995.")
+        # Not weights of Keras: each epoch sets them, so nothing is to be kept.
+        self.progress = tf.Variable(0.0, trainable=False, name="progress")
         self.clean_metric = Share(name="accuracy")
         self.robust_metric = Share(name="robust_accuracy")
         self.seed = seed
         # The training step calls the network, never this model, so nothing else would say so; saving weights asks.
         self.built = network.built
+        self._start_average()
+
+    def _start_average(self) -> None:
+        if self.average and self.network.built and self.averaged is None:
+            self.averaged = average_of(self.network)
+
+    def _update_average(self) -> None:
+        if self.averaged is not None:
+            update_average(self.averaged, self.network, self.average, self.steps_done)
+
+    @property
+    def evaluated(self) -> keras.Model:
+        """The network that is evaluated and saved: the moving average where there is one."""
+        return self.network if self.averaged is None else self.averaged
 
     def compile(self, optimizer: Any = "sgd", loss: Any = None, **kwargs: Any) -> None:
         """Configures training as `keras.Model.compile` does; without a loss, the cross-entropy that fits the labels."""
@@ -66,14 +100,25 @@ class Wrapper(keras.Model):
         if loss is None:
             loss = CrossEntropy(binary=ending(self.network) == "sigmoid")
         self._reading = reading_of(loss)
+        self._check_labels(loss)
         scaling = keras.optimizers.LossScaleOptimizer
         if self.network.dtype_policy.name == "mixed_float16" != self.dtype_policy.name:
             # As Keras does where the model that is compiled is of that policy.
             optimizer = keras.optimizers.get(optimizer)
             optimizer = optimizer if isinstance(optimizer, scaling) else scaling(optimizer)
         # Made anew, as layers may have been frozen since.
-        self._chosen, self._twin, self._learner = "", None, None
+        self._chosen, self._twin, self._learner, self._twin_of_average = "", None, None, None
         super().compile(optimizer=optimizer, loss=loss, **kwargs)
+
+    def _check_labels(self, loss: Any) -> None:
+        name = self.objective.name
+        if (self.objective.paired or self.objective.soft_labels) and self._reading.binary:
+            raise InputError(f"Expected one class an image for {name!r}. Received: a binary loss. Train with pgd.")
+        if self.objective.soft_labels and "sparse" in (loss if isinstance(loss, str) else type(loss).__name__).lower():
+            raise InputError(
+                f"Expected a loss that takes probabilities for {name!r}. Received: a sparse one. "
+                "Compile without a loss, or with CategoricalCrossentropy."
+            )
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         # Keras doesn't call a `compile` of one's own.
@@ -91,9 +136,10 @@ class Wrapper(keras.Model):
         if not self.network.built:
             self.network.build(input_shape)
         self.built = True
+        self._start_average()
 
     def call(self, x: tf.Tensor, training: bool | None = None) -> Any:
-        return self.network(scaled(x), training=training)
+        return self.evaluated(scaled(x), training=training)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -102,6 +148,7 @@ class Wrapper(keras.Model):
             "objective": {"name": self.objective.name, **asdict(self.objective)},
             "seed": self.seed,
             "precision": self.precision,
+            "average": self.average,
         }
 
     @classmethod
@@ -112,19 +159,25 @@ class Wrapper(keras.Model):
         return cls(**{**config, "network": network, "objective": objective})
 
     def save(self, filepath: Any, overwrite: bool = True, **kwargs: Any) -> None:
-        """Saves the inner network, without the training around it (`.keras`, `.h5`).
+        """Saves the inner network, or its moving average where there is one (`.keras`, `.h5`).
 
         `keras.saving.save_model(model, path)` saves all of it, with the optimizer, for `keras.saving.load_model` after
         `from kerasrobust import AdversarialModel`; `save_weights` saves all that changes in training.
         """
-        self.network.save(filepath, overwrite=overwrite, **kwargs)
+        self.evaluated.save(filepath, overwrite=overwrite, **kwargs)
 
     def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
-        validation = kwargs.get("validation_data")
+        given = inspect.signature(super().fit).bind(x, *args, **kwargs).arguments
+        validation = given.get("validation_data")
         check_array(x)
         check_array(validation[0] if isinstance(validation, (tuple, list)) else None)
+        own = given.get("callbacks")
+        if isinstance(own, keras.callbacks.CallbackList):
+            own.append(Clock())
+        else:
+            given["callbacks"] = [*tf.nest.flatten(own or []), Clock()]
         with in_one_line():
-            return super().fit(x, *args, **kwargs)
+            return super().fit(**given)
 
     def evaluate(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
         check_array(x)
