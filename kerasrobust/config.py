@@ -17,6 +17,8 @@ from kerasrobust.errors import InputError, unknown_name
 from kerasrobust.fields import (
     RADII,
     AttackedSplit,
+    Average,
+    Beta,
     CardData,
     ChannelPlace,
     Code,
@@ -26,17 +28,26 @@ from kerasrobust.fields import (
     InputRange,
     Keys,
     LayerNoise,
+    OptimizerName,
     Option,
     Output,
     OutputKind,
     Passes,
+    RateSchedule,
     Resize,
     SavedModel,
+    Sigma,
     Size,
+    Smoothing,
     SomeSplit,
     Split,
+    StepsByEpoch,
     StudyEot,
+    Teacher,
+    TrainingAttackLoss,
+    TrainingObjective,
     TrainSplit,
+    WeightPerturbation,
     fields,
     scaling,
     written,
@@ -48,7 +59,6 @@ from kerasrobust.names import (
     Norm,
     NormOrAuto,
     Precision,
-    Training,
     Version,
     norm_of,
 )
@@ -175,7 +185,7 @@ class TrainConfig(ModelConfig):
     data: Data = "shapes"
     split: Annotated[str, Option("Part of the data to train on, in TFDS's syntax.")] = "train"
     test_split: Annotated[str, Option("Part of the data that the accuracies in the card are measured on.")] = "test"
-    training: Annotated[Training, Option("Objective: clean images, FGSM from a random start, or PGD.")] = "standard"
+    training: TrainingObjective = "standard"
     randomize: Annotated[float | None, Option("Rate of always-on dropout put into the network; none without it.")] = (
         None
     )
@@ -188,14 +198,18 @@ class TrainConfig(ModelConfig):
     warmup_epochs: Annotated[
         float, Option("Epochs over which epsilon grows from 0.", "number of warm-up epochs", 0)
     ] = 0.0
-    learning_rate: Annotated[
-        float,
-        Option(
-            "Peak learning rate of SGD with momentum 0.9; it rises for a tenth of the training and falls to 0 as a "
-            "cosine."
-        ),
-    ] = 0.1
-    weight_decay: Annotated[float, Option("Decay of the weights, times the learning rate, at each step.", least=0)] = (
+    steps_by_epoch: StepsByEpoch = None
+    attack_loss: TrainingAttackLoss = "cross-entropy"
+    beta: Beta = None
+    awp: WeightPerturbation = 0.0
+    sigma: Sigma = 0.25
+    average: Average = 0.0
+    teacher: Teacher = None
+    label_smoothing: Smoothing = 0.0
+    optimizer: OptimizerName = "sgd"
+    schedule: RateSchedule = "cosine"
+    learning_rate: Annotated[float, Option("Largest learning rate.")] = 0.1
+    weight_decay: Annotated[float, Option("Decay of the kernels, times the learning rate, at each step.", least=0)] = (
         5e-4
     )
     augment: Annotated[
@@ -214,7 +228,8 @@ class TrainConfig(ModelConfig):
             raise InputError(f"Expected widths of at least 1. Received: {self.widths}. Try 32 64 128.")
         if not self.learning_rate > 0 or not math.isfinite(self.learning_rate):
             raise InputError(f"Expected a learning rate above 0. Received: {self.learning_rate}. Try 0.1.")
-        for what, value in (("clean share", self.clean_share), ("validation share", self.validation_share)):
+        shares = "clean_share", "validation_share", "average", "label_smoothing", "awp"
+        for what, value in ((name.replace("_", " "), getattr(self, name)) for name in shares):
             if not 0 <= value < 1:
                 raise InputError(f"Expected a {what} in [0, 1). Received: {value}. Choose a smaller one.")
         if self.randomize is not None and not 0 < self.randomize < 1:

@@ -15,7 +15,19 @@ from types import NoneType
 from typing import Annotated, Any, Literal, cast, get_args, get_origin, get_type_hints
 
 from kerasrobust.errors import InputError, unknown_name
-from kerasrobust.names import EPSILONS, RANGES, SOURCES, Channels, Colors, Noise, Outputs
+from kerasrobust.names import (
+    EPSILONS,
+    RANGES,
+    SOURCES,
+    AttackLoss,
+    Channels,
+    Colors,
+    Noise,
+    Optimizer,
+    Outputs,
+    Schedule,
+    Training,
+)
 
 Group = Literal["own", "model", "common", "output", "outside"]
 
@@ -299,4 +311,44 @@ AttackedSplit = Annotated[str, Option("Part of the data that is attacked.")]
 StudyEot = Annotated[int, Option("Passes of the attacks with EOT on randomized networks.", "number of EOT passes", 2)]
 Passes = Annotated[
     int, Option("Fresh passes that judge each example of a randomized network.", "number of fresh passes", 1)
+]
+TrainingObjective = Annotated[
+    Training,
+    Option(
+        "Objective: clean images (standard, gaussian with noise), one attack step (fgsm, nfgsm), PGD (pgd), PGD with "
+        "labels from the network's own average (adr), or attacked and clean images together (trades, mart, alp)."
+    ),
+]
+Beta = Annotated[
+    float | None, Option("Weight of the clean images beside the attacked ones in trades, mart and alp.", least=0)
+]
+WeightPerturbation = Annotated[
+    float,
+    Option("Adversarial weight perturbation (AWP), relative to the weights; 0 for none, 0.005 is usual.", least=0),
+]
+Sigma = Annotated[float, Option("Deviation of the noise that `gaussian` trains with.")]
+Average = Annotated[
+    float,
+    Option(
+        "How much of the moving average of the weights is kept from step to step, such as 0.999; the average is then "
+        "evaluated and saved. 0 for none.",
+        least=0,
+    ),
+]
+Smoothing = Annotated[float, Option("Share of each label that is spread over all classes.", least=0)]
+TrainingAttackLoss = Annotated[AttackLoss, Option("What the training attack of pgd and adr maximises.")]
+StepsByEpoch = Annotated[
+    tuple[str, ...] | None,
+    Option("EPOCH:STEPS, with which PGD takes other numbers of steps from an epoch on: 0:1 5:2 45:5."),
+]
+OptimizerName = Annotated[Optimizer, Option("SGD with Nesterov momentum 0.9, AdamW or Muon.")]
+RateSchedule = Annotated[
+    Schedule,
+    Option(
+        "Course of the learning rate: `cosine` rises for a tenth of the training and falls to 0; `one-cycle` does so "
+        "linearly; `piecewise` falls to a tenth after a half and after three quarters."
+    ),
+]
+Teacher = Annotated[
+    str | None, Option("Saved model whose predictions on clean images are the labels (robust distillation).")
 ]

@@ -19,6 +19,9 @@ EPSILONS = {"linf": "8/255", "l2": "0.5", "l1": "12"}
 
 Precision = Literal["auto", "float32", "folded", "bfloat16", "folded-xla", "bfloat16-xla"]
 Training = Literal["standard", "fgsm", "nfgsm", "pgd", "trades", "mart", "alp", "adr", "gaussian"]
+AttackLoss = Literal["cross-entropy", "margin"]
+Optimizer = Literal["sgd", "adamw", "muon"]
+Schedule = Literal["cosine", "one-cycle", "piecewise", "constant"]
 Version = Literal["auto", "standard", "plus", "rand"]
 
 Outputs = Literal["auto", "logits", "softmax", "sigmoid", "multi-label"]

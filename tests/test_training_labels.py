@@ -14,7 +14,9 @@ from conftest import PIXELS, SHAPE, images
 from keras import layers as L
 
 from kerasrobust.errors import InputError
+from kerasrobust.ops import losses
 from kerasrobust.training import FGSM, PGD, AdversarialModel, Objective, Standard
+from kerasrobust.training.step import Aim
 
 EPSILON = 0.02
 X = images(32, seed=3)
@@ -235,9 +237,9 @@ def test_keys_and_warm_up_count_training_steps(accumulated: int | None) -> None:
     seen: list[tuple[list[int], float]] = []
     craft = model._craft
 
-    def watched(attack: Any, x: Any, y: Any, key: Any, share: Any) -> Any:
+    def watched(forward: Any, attack: Any, x: Any, aim: Any, key: Any, share: Any, steps: Any) -> Any:
         seen.append((key.numpy().tolist(), float(share)))
-        return craft(attack, x, y, key, share)
+        return craft(forward, attack, x, aim, key, share, steps)
 
     model._craft = watched
     model.fit(X, Y, batch_size=4, verbose=0)
@@ -269,7 +271,8 @@ def test_images_without_channels_or_in_a_row(norm: Any, shape: tuple[int, ...]) 
         model = around(network, None, PGD(epsilon=0.2, norm=norm, steps=2))
         x = tf.reshape(grey, [-1, *form])
         found.append(model.train_on_batch(x, Y))
-        x_adv = model._craft(model.objective.attack(), x, tf.constant(Y), tf.constant([0, 1]), 1.0)
+        aim = Aim(tf.constant(Y), losses.cross_entropy, losses.margin)
+        x_adv = model._craft(model._attacked, model.objective.attack(), x, aim, tf.constant([0, 1]))
         assert x_adv.shape == x.shape
         far = (x_adv - x).numpy().reshape(len(X), -1)
         size = np.abs(far).max(axis=1) if norm == "linf" else np.linalg.norm(far, axis=1)

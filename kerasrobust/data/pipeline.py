@@ -19,7 +19,9 @@ CROP_PADDING = 4  # Pixels a training image is moved by at most, as in He 2016 f
 UNFLIPPED = frozenset({"mnist", "emnist", "kmnist", "qmnist", "mnist_corrupted", "svhn_cropped", "omniglot"})
 
 
-def train_pipeline(dataset: Dataset, batch_size: int, *, seed: int, augment: bool = True) -> tf.data.Dataset:
+def train_pipeline(
+    dataset: Dataset, batch_size: int, *, seed: int, augment: bool = True, epoch: tf.Variable | None = None
+) -> tf.data.Dataset:
     """Returns the images in batches for `fit`: shuffled anew each epoch, augmented, prefetched.
 
     The images stay in memory as they are stored; shuffling moves indices only, and one gather per batch picks, moves
@@ -29,7 +31,9 @@ def train_pipeline(dataset: Dataset, batch_size: int, *, seed: int, augment: boo
         dataset: what to train on.
         batch_size: images per batch. The rest at the end of an epoch is dropped, so that all batches have one shape;
             after shuffling it is other images each epoch. A set smaller than one batch is one batch.
-        seed: equal seeds give equal batches, epoch by epoch, counted from the pipeline's creation.
+        seed: equal seeds give equal batches, epoch by epoch.
+        epoch: int64 scalar with the number of the next epoch, which whoever sets it can begin anywhere; without it they
+            are counted from the pipeline's creation.
         augment: as in He 2016: a flip with probability 1/2, but for digits and letters, and a crop from the image
             padded by 4 pixels (by reflection).
 
@@ -69,10 +73,23 @@ def train_pipeline(dataset: Dataset, batch_size: int, *, seed: int, augment: boo
             images /= 255.0
         return images, tf.gather(labels, indices)
 
-    indices = tf.data.Dataset.range(count).shuffle(count, seed=seed, reshuffle_each_iteration=True)
-    # The noise of a batch comes from two numbers that travel with it: repeatable however many batches are made at once.
-    noise = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).batch(2, drop_remainder=True)
-    batches = tf.data.Dataset.zip(indices.batch(batch_size, drop_remainder=True), noise)
+    counted = epoch is None
+    number = tf.Variable(0, dtype=tf.int64, trainable=False) if epoch is None else epoch
+
+    def order(_: tf.Tensor) -> tf.data.Dataset:
+        key = tf.stack([tf.constant(seed, tf.int64), number.read_value()])
+        if counted:
+            number.assign_add(1)
+        shuffled = tf.argsort(tf.random.stateless_uniform([count], key, maxval=None, minval=None, dtype=tf.int64))
+        whole = count // batch_size
+        rows = tf.reshape(shuffled[: whole * batch_size], [whole, batch_size])
+        # The noise of a batch comes from numbers that travel with it: repeatable however many are made at once.
+        noise = tf.random.stateless_uniform([whole, 2], key + 1, maxval=None, minval=None, dtype=tf.int64)
+        return tf.data.Dataset.from_tensor_slices((tf.cast(rows, tf.int64), noise))
+
+    # Made anew at the beginning of each epoch, as that reads the number.
+    batches = tf.data.Dataset.range(1).flat_map(order)
+    batches = batches.apply(tf.data.experimental.assert_cardinality(count // batch_size))
     return unwatched(batches.map(batch, num_parallel_calls=os.cpu_count() or 1, deterministic=True).prefetch(4))
 
 

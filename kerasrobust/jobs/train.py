@@ -32,12 +32,16 @@ from kerasrobust.networks.adapters.ranges import COUNTS, understood
 from kerasrobust.networks.architectures import build_model
 from kerasrobust.networks.cloning import trainable
 from kerasrobust.networks.images import check_fits
+from kerasrobust.networks.logits import ending
 from kerasrobust.networks.making import classifier_of
 from kerasrobust.networks.randomizing import randomize
 from kerasrobust.runs import read_json, write_json
 from kerasrobust.training import OBJECTIVES, AdversarialModel, Objective
 from kerasrobust.training.adversarial import training_precision
-from kerasrobust.training.callbacks import BestEpoch, EventCallback, OverfittingAlarm
+from kerasrobust.training.callbacks import BestEpoch, DataOrder, EventCallback, OverfittingAlarm
+from kerasrobust.training.labels import CrossEntropy
+from kerasrobust.training.optimizers import learning_rate, optimizer_for
+from kerasrobust.training.schedules import StepsSchedule
 from kerasrobust.twins import MEANING
 
 CARD_STEPS, CARD_RESTARTS, CARD_EOT = 20, 5, 20
@@ -185,14 +189,24 @@ def make_network(config: TrainConfig, data: Dataset, emit: Emit | None = None) -
 
 def make_objective(config: TrainConfig, steps_per_epoch: int) -> Objective:
     """Returns the training objective that a config describes."""
-    settings: dict[str, Any] = {"epsilon": float(config.epsilon), "norm": config.norm}
-    if config.training != "standard":
-        settings["clean_share"] = config.clean_share
-        settings["warmup_steps"] = round(config.warmup_epochs * steps_per_epoch)
-    if config.training == "pgd":
-        settings["steps"] = config.steps
-        settings["step_size"] = None if config.step_size is None else float(config.step_size)
-    return OBJECTIVES[config.training](**settings)
+    kind = OBJECTIVES[config.training]
+    settings: dict[str, Any] = {
+        "epsilon": float(config.epsilon),
+        "norm": config.norm,
+        "clean_share": config.clean_share,
+        "warmup_steps": round(config.warmup_epochs * steps_per_epoch),
+        "awp": config.awp,
+        "steps": config.steps,
+        "step_size": None if config.step_size is None else float(config.step_size),
+        "attack_loss": config.attack_loss,
+        "sigma": config.sigma,
+    }
+    if config.beta is not None:
+        settings["beta"] = config.beta
+    taken = {field.name for field in dataclasses.fields(kind)}
+    if config.training == "standard":  # Its epsilon is for validation only, and there is no attack to be kept from.
+        taken -= {"clean_share", "warmup_steps"}
+    return kind(**{name: value for name, value in settings.items() if name in taken})
 
 
 def fit(context: Context, config: TrainConfig, data: TrainData, network: keras.Model, folder: Path) -> str:
@@ -210,23 +224,33 @@ def fit(context: Context, config: TrainConfig, data: TrainData, network: keras.M
     batch_size = min(config.batch_size, len(data.train))
     steps_per_epoch = len(data.train) // batch_size
     steps = steps_per_epoch * config.epochs
-    model = AdversarialModel(network, make_objective(config, steps_per_epoch), seed=config.seed, precision=precision)
-    warmup = steps // 10
-    rate = keras.optimizers.schedules.CosineDecay(
-        0.0, max(1, steps - warmup), warmup_target=config.learning_rate, warmup_steps=warmup
+    model = AdversarialModel(
+        network,
+        make_objective(config, steps_per_epoch),
+        seed=config.seed,
+        precision=precision,
+        average=config.average,
+        teacher=None if config.teacher is None else load_teacher(config.teacher, context, config, data.train),
     )
-    model.compile(keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, weight_decay=config.weight_decay))
+    rate = learning_rate(config.schedule, config.learning_rate, steps)
+    model.compile(
+        optimizer_for(network, config.optimizer, rate, config.weight_decay),
+        CrossEntropy(ending(network) == "sigmoid", config.label_smoothing),
+    )
     model.build(data.train.images.shape)
     # In clean training robust accuracy is near 0 from the first epoch to the last: nothing to choose by.
     monitor = "val_accuracy" if config.training == "standard" else "val_robust_accuracy"
     best = BestEpoch(monitor, folder)
+    epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
     model.fit(
-        train_pipeline(data.train, batch_size, seed=config.seed, augment=config.augment),
+        train_pipeline(data.train, batch_size, seed=config.seed, augment=config.augment, epoch=epoch),
         epochs=config.epochs,
         validation_data=unwatched(
             tf.data.Dataset.from_tensor_slices((data.validation.x, data.validation.y)).batch(batch_size)
         ),
         callbacks=[
+            DataOrder(epoch),
+            *([] if config.steps_by_epoch is None else [StepsSchedule(steps_by_epoch(config))]),
             EventCallback(context.emit, context.should_stop, steps_per_epoch),
             best,
             OverfittingAlarm(context.emit),
@@ -239,6 +263,33 @@ def fit(context: Context, config: TrainConfig, data: TrainData, network: keras.M
     write_json(done, {"summary": summary})
     context.emit(Log(level="info", message=summary))
     return precision
+
+
+def steps_by_epoch(config: TrainConfig) -> dict[int, int]:
+    """Returns the numbers of steps by the epoch from which on they are taken."""
+    try:
+        return {int(epoch): int(steps) for epoch, steps in (part.split(":") for part in config.steps_by_epoch or ())}
+    except ValueError:
+        raise InputError(
+            f"Expected EPOCH:STEPS for --steps-by-epoch. Received: {' '.join(config.steps_by_epoch or ())}. "
+            "Try 0:1 5:2."
+        ) from None
+
+
+def load_teacher(name: str, context: Context, config: TrainConfig, data: Dataset) -> keras.Model:
+    """Returns the network that a training learns from."""
+    loaded = saving.load_model(name, models_dir=config.models_dir, code=config.code, emit=context.emit)
+    if not isinstance(loaded, keras.Model):
+        raise InputError(
+            f"Expected a Keras model as the teacher. Received: {name}. Give the .keras file it was made from."
+        )
+    classifier = classifier_of(loaded, image_shape=data.images.shape[1:])
+    if classifier.classes != data.classes:
+        raise InputError(
+            f"Expected a teacher of {data.classes} classes. Received: {name} with {classifier.classes}. "
+            "Choose one that was trained on the same data."
+        )
+    return loaded
 
 
 def _fixed_precision(context: Context, config: TrainConfig, data: TrainData, network: keras.Model, folder: Path) -> str:
@@ -292,9 +343,10 @@ def make_card(
 def recipe_of(config: TrainConfig) -> dict[str, Any]:
     """Returns the settings of a training that decide which network comes out of it, as JSON has them."""
     settings = json.loads(json.dumps(to_dict(config)))
-    # How own data are read is left out where nothing is said of it, as cards of earlier trainings have it.
-    data = {key: settings[key] for key in ("keys", "size") if settings[key] is not None}
-    return {key: settings[key] for key in RECIPE} | data
+    # What came later is left out where nothing is said of it, as cards of earlier trainings have it.
+    plain = TrainConfig()
+    added = {key: settings[key] for key in ADDED if getattr(config, key) != getattr(plain, key)}
+    return {key: settings[key] for key in RECIPE} | added
 
 
 RECIPE = (
@@ -302,4 +354,8 @@ RECIPE = (
     "warmup_epochs", "learning_rate", "weight_decay", "augment", "validation_share", "widths", "depth", "width",
     "batch_size", "seed", "precision",
 )  # fmt: skip
-"""The settings that decide which network comes out of a training."""
+ADDED = (
+    "keys", "size", "steps_by_epoch", "attack_loss", "beta", "awp", "sigma", "average", "teacher", "label_smoothing",
+    "optimizer", "schedule",
+)  # fmt: skip
+"""The settings that decide which network comes out of a training, and those that came later."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
@@ -45,6 +46,8 @@ class AdversarialModel(Wrapper):
             the network itself, "bfloat16". `fit` raises InputError where it is impossible for the network.
         average: how much of the moving average of the weights is kept from step to step, such as 0.999; 0 for none.
             Where there is one, `averaged` is validated, predicts and is saved in the network's place.
+        teacher: a trained Keras model of the same classes, whose probabilities for the clean images are the labels
+            (robust distillation, as in Zi et al. 2021); None for those of the data.
 
     Example:
         >>> network = AdversarialModel(build_model("convnet"), objective=PGD(epsilon=8 / 255))
@@ -73,6 +76,8 @@ class AdversarialModel(Wrapper):
             self._twin = of_model(self.network, chosen)
             if self.averaged is not None:
                 self._twin_of_average = of_model(self.averaged, chosen)
+            if self._teacher is not None:
+                self._twin_of_teacher = of_model(self._teacher.network, chosen)
             # What a layer adds to the loss by itself, it would add on the twin's side.
             parts = self.network._flatten_layers()
             if not any(getattr(layer, "activity_regularizer", None) or layer._losses for layer in parts):
@@ -90,17 +95,29 @@ class AdversarialModel(Wrapper):
         model = self.averaged if self._twin_of_average is None else self._twin_of_average.model
         return self._reading.logits(_outputs(model, x, key))
 
+    def _taught(self, key: tf.Tensor) -> Callable[[tf.Tensor], tf.Tensor] | None:
+        """Returns what gives the teacher's logits, None without a teacher."""
+        if self._teacher is None:
+            return None
+        network = self._teacher.network if self._twin_of_teacher is None else self._twin_of_teacher.model
+        return lambda images: self._reading.logits(_outputs(network, images, key))
+
     def _refresh(self, *twins: Twin | None) -> None:
         for twin in twins:
             if twin is not None:
                 twin.refresh()
 
     def _craft(
-        self, forward: Forward, attack: GradientAttack, x: tf.Tensor, aim: Aim, key: tf.Tensor, share: tf.Tensor | float
-    ) -> tf.Tensor:
-        """Returns attacked images; `share` scales the budget and the step with it."""
+        self, forward: Forward, attack: GradientAttack, x: tf.Tensor, aim: Aim, key: tf.Tensor,
+        share: tf.Tensor | float = 1.0, steps: Any = None,
+    ) -> tf.Tensor:  # fmt: skip
+        """Returns attacked images; `share` scales the budget and the step with it, `steps` are the attack's if None."""
+        steps = attack.step_count() if steps is None else steps
         algorithm = attack.resolved(is_noisy(self.network))
         numbers = {name: tf.constant(value) for name, value in algorithm.numbers().items()}
+        steps = tf.convert_to_tensor(steps)
+        if getattr(attack, "step_size", 1.0) is None:  # The default, which follows the number of steps.
+            numbers["step_size"] *= float(attack.step_count()) / tf.cast(steps, tf.float32)
         numbers |= {name: numbers[name] * share for name in ("epsilon", "step_size")}
         numbers |= {"early_stop": tf.constant(False), "slack": tf.constant(0.0)}
         # Attacks are for four axes; images without channels, or in a row, get the missing ones.
@@ -114,8 +131,7 @@ class AdversarialModel(Wrapper):
         network = Network(seen, noise_key(key), loss=aim.loss, margin=aim.margin)
         images = Images(shaped, aim.y, key)
         state = algorithm.begin(network, images, numbers)
-        steps = tf.constant(0), tf.constant(algorithm.step_count())
-        state, step = advance(algorithm, network, images, state, steps, tf.shape(x)[0], numbers)
+        state, step = advance(algorithm, network, images, state, (tf.constant(0), steps), tf.shape(x)[0], numbers)
         if algorithm is not attack:  # The best iterate counts, so the last one is looked at too.
             state = algorithm.look(network.at(step), images, state, numbers)
         x_adv, _ = algorithm.found(state, numbers)
@@ -124,7 +140,7 @@ class AdversarialModel(Wrapper):
     def _share(self) -> tf.Tensor:
         """Returns the share of epsilon that is in force at this training step."""
         done = tf.cast(self.steps_done, tf.float32) + 1.0
-        return tf.minimum(1.0, done / float(max(1, self.objective.warmup_steps)))
+        return self.budget * tf.minimum(1.0, done / float(max(1, self.objective.warmup_steps)))
 
     def _key(self) -> tf.Tensor:
         """Returns a key of the random start that changes with every training step."""
@@ -144,11 +160,14 @@ class AdversarialModel(Wrapper):
             reading=self._reading,
             attacked=self._attacked,
             averaged=lambda images: self._averaged(images, draws.fold(key, 5)),
+            taught=self._taught(draws.fold(key, 6)),
             outputs=lambda images, number: _outputs(network, images, draws.fold(key, number), training=True),
             compiled=lambda images, y, outputs: self.compute_loss(
                 x=images, y=y, y_pred=outputs, sample_weight=weights, training=True
             ),
-            craft=lambda attack, images, aim: self._craft(self._attacked, attack, images, aim, key, share),
+            craft=lambda attack, images, aim: self._craft(
+                self._attacked, attack, images, aim, key, share, self.attack_steps
+            ),
         )
 
     def train_step(self, data: Any) -> dict[str, Any]:
@@ -197,7 +216,7 @@ class AdversarialModel(Wrapper):
         key = tf.stack([tf.constant(self.seed, tf.int32), tf.cast(tf.reduce_sum(tf.cast(y, tf.int32)), tf.int32)])
         self._refresh(self._twin if self.averaged is None else self._twin_of_average)
         aim = Aim(y, self._reading.loss, self._reading.margin)
-        x_adv = self._craft(self._averaged, self.objective.validation_attack(), x, aim, key, 1.0)
+        x_adv = self._craft(self._averaged, self.objective.validation_attack(), x, aim, key)
         # After the attack, whose loop would leave the losses that layers add by themselves out of reach.
         outputs = _outputs(self.evaluated, x, draws.fold(key, 1))
         self._loss_tracker.update_state(

@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from kerasrobust.errors import Cancelled
 from kerasrobust.events import Emit, Finding, Metrics, Progress
@@ -75,6 +76,17 @@ def _plain(logs: dict[str, Any]) -> dict[str, float]:
     return {name: float(value) for name, value in logs.items()}
 
 
+class DataOrder(keras.callbacks.Callback):
+    """Tells a `train_pipeline` which epoch begins, so that a training that is resumed sees what it would have seen."""
+
+    def __init__(self, epoch: tf.Variable) -> None:
+        super().__init__()
+        self._epoch = epoch
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._epoch.assign(epoch)
+
+
 class BestEpoch(keras.callbacks.Callback):
     """Keeps the weights of the epoch with the highest validation figure, and puts them back when training ends.
 
@@ -96,7 +108,7 @@ class BestEpoch(keras.callbacks.Callback):
         value = (logs or {}).get(self.monitor)
         if value is not None and value > self.best:
             self.best, self.epoch = float(value), epoch + 1
-            self.model.network.save_weights(self._weights)
+            self.model.evaluated.save_weights(self._weights)
             write_json(self._note, {"value": self.best, "epoch": self.epoch})
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:

@@ -33,15 +33,21 @@ class CrossEntropy(keras.losses.Loss):
 
     Args:
         binary: whether each output is a label by itself.
+        label_smoothing: share of each label that is spread over all classes (or between 0 and 1), in [0, 1).
 
     Example:
         >>> float(CrossEntropy()(tf.constant([1]), tf.constant([[0.0, 0.0]])))
         0.6931472
     """
 
-    def __init__(self, binary: bool = False, name: str = "cross_entropy", **kwargs: Any) -> None:
+    def __init__(
+        self, binary: bool = False, label_smoothing: float = 0.0, name: str = "cross_entropy", **kwargs: Any
+    ) -> None:
         super().__init__(name=name, **kwargs)
+        if not 0 <= label_smoothing < 1:
+            raise InputError(f"Expected label smoothing in [0, 1). Received: {label_smoothing}. Try 0.1.")
         self.binary = binary
+        self.label_smoothing = label_smoothing
 
     def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
         logits = not hasattr(y_pred, "_keras_logits")
@@ -49,13 +55,18 @@ class CrossEntropy(keras.losses.Loss):
             if y_pred.shape[-1] > 1 and not is_one_hot(y_true):  # Class indices, one sigmoid for each class.
                 y_true = tf.one_hot(tf.cast(tf.reshape(y_true, [-1]), tf.int32), y_pred.shape[-1])
             y_true = tf.reshape(y_true, tf.shape(y_pred))
-            return keras.losses.binary_crossentropy(y_true, y_pred, from_logits=logits)
+            smoothing = self.label_smoothing
+            return keras.losses.binary_crossentropy(y_true, y_pred, from_logits=logits, label_smoothing=smoothing)
+        if self.label_smoothing and not is_one_hot(y_true):
+            y_true = tf.one_hot(classes_of(y_true), y_pred.shape[-1])
         if is_one_hot(y_true):
-            return keras.losses.categorical_crossentropy(y_true, y_pred, from_logits=logits)
+            return keras.losses.categorical_crossentropy(
+                y_true, y_pred, from_logits=logits, label_smoothing=self.label_smoothing
+            )
         return keras.losses.sparse_categorical_crossentropy(y_true, y_pred, from_logits=logits)
 
     def get_config(self) -> dict[str, Any]:
-        return super().get_config() | {"binary": self.binary}
+        return super().get_config() | {"binary": self.binary, "label_smoothing": self.label_smoothing}
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,7 @@ class Step:
         reading: how outputs and labels are read.
         attacked: images and a key to the logits that the attack sees, in inference mode.
         averaged: images to the logits of the network's moving average, in inference mode.
+        taught: images to the teacher's logits; None without a teacher.
         outputs: images and the number of the pass to the network's outputs in training mode.
         compiled: images, labels and outputs to the compiled loss, a scalar, with the regularizers'.
         craft: an attack, its images and what it maximises to attacked images.
@@ -69,14 +70,20 @@ class Step:
     reading: Reading
     attacked: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
     averaged: Callable[[tf.Tensor], tf.Tensor]
+    taught: Callable[[tf.Tensor], tf.Tensor] | None
     outputs: Callable[[tf.Tensor, int], tf.Tensor]
     compiled: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
     craft: Callable[[GradientAttack, tf.Tensor, Aim], tf.Tensor]
 
-    @property
-    def aim(self) -> Aim:
-        """The loss of the labels, which most attacks maximise."""
-        return Aim(self.y, self.reading.loss, self.reading.margin)
+    def aim(self, labels: tf.Tensor) -> Aim:
+        """Returns the loss of labels, which most attacks maximise: those of the data, or probabilities (N, K)."""
+        if labels is self.y:
+            return Aim(labels, self.reading.loss, self.reading.margin)
+        return Aim(
+            labels,
+            loss=lambda logits, y: tf.nn.softmax_cross_entropy_with_logits(labels=y, logits=logits),
+            margin=lambda logits, y: self.reading.margin(logits, tf.argmax(y, axis=1)),
+        )
 
     def logits(self, outputs: tf.Tensor) -> tf.Tensor:
         """Returns logits, float32 (N, K), of the network's outputs."""

@@ -45,6 +45,13 @@ class Clock(keras.callbacks.Callback):
         self.model.progress.assign(epoch / max(1, self.params["epochs"]))
 
 
+class Teacher:
+    """Holds a network so that the model around it neither trains nor saves it."""
+
+    def __init__(self, network: keras.Model) -> None:
+        self.network = network
+
+
 class Wrapper(keras.Model):
     """What `AdversarialModel` is but for its steps; the arguments are those."""
 
@@ -55,6 +62,7 @@ class Wrapper(keras.Model):
         seed: int = 0,
         precision: str = "auto",
         average: float = 0.0,
+        teacher: keras.Model | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -67,12 +75,17 @@ class Wrapper(keras.Model):
         self._twin_of_average: Twin | None = None
         self.network = network
         self.objective = PGD() if objective is None else objective
+        self._teacher = None if teacher is None else Teacher(teacher)
+        self._twin_of_teacher: Twin | None = None
         self.average = average
         self.averaged: keras.Model | None = None
         if self.objective.wants_average and not average:
             raise InputError(f"Expected an average for {self.objective.name!r}. Received: 0. Try average=0.995.")
         # Not weights of Keras: each epoch sets them, so nothing is to be kept.
         self.progress = tf.Variable(0.0, trainable=False, name="progress")
+        self.budget = tf.Variable(1.0, trainable=False, name="budget")
+        attack = self.objective.attack()
+        self.attack_steps = tf.Variable(attack.step_count() if attack else 0, trainable=False, name="attack_steps")
         self.clean_metric = Share(name="accuracy")
         self.robust_metric = Share(name="robust_accuracy")
         self.seed = seed
@@ -107,14 +120,16 @@ class Wrapper(keras.Model):
             optimizer = keras.optimizers.get(optimizer)
             optimizer = optimizer if isinstance(optimizer, scaling) else scaling(optimizer)
         # Made anew, as layers may have been frozen since.
-        self._chosen, self._twin, self._learner, self._twin_of_average = "", None, None, None
+        self._chosen, self._twin, self._learner = "", None, None
+        self._twin_of_average = self._twin_of_teacher = None
         super().compile(optimizer=optimizer, loss=loss, **kwargs)
 
     def _check_labels(self, loss: Any) -> None:
-        name = self.objective.name
-        if (self.objective.paired or self.objective.soft_labels) and self._reading.binary:
+        name = self.objective.name if self._teacher is None else "teacher"
+        soft = self.objective.soft_labels or self._teacher is not None
+        if (self.objective.paired or soft) and self._reading.binary:
             raise InputError(f"Expected one class an image for {name!r}. Received: a binary loss. Train with pgd.")
-        if self.objective.soft_labels and "sparse" in (loss if isinstance(loss, str) else type(loss).__name__).lower():
+        if soft and "sparse" in (loss if isinstance(loss, str) else type(loss).__name__).lower():
             raise InputError(
                 f"Expected a loss that takes probabilities for {name!r}. Received: a sparse one. "
                 "Compile without a loss, or with CategoricalCrossentropy."

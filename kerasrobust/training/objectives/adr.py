@@ -11,7 +11,7 @@ import tensorflow as tf
 from kerasrobust.errors import InputError
 from kerasrobust.training.labels import classes_of
 from kerasrobust.training.objectives.pgd import PGD
-from kerasrobust.training.step import Aim, Step
+from kerasrobust.training.step import Step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,16 +47,6 @@ class ADR(PGD):
     def labels(self, step: Step) -> tf.Tensor:
         trust, temperature = annealed(self.trust, step.progress), annealed(self.temperature, step.progress)
         return tf.stop_gradient(rectified(step.averaged(step.x) / temperature, classes_of(step.y), trust))
-
-    def aim(self, step: Step, labels: tf.Tensor) -> Aim:
-        if self.attack_loss == "margin":
-            return super().aim(step, labels)
-        margin = step.reading.margin
-        return Aim(
-            labels,
-            loss=lambda logits, y: tf.nn.softmax_cross_entropy_with_logits(labels=y, logits=logits),
-            margin=lambda logits, y: margin(logits, tf.argmax(y, axis=1)),
-        )
 
 
 def annealed(ends: tuple[float, float], progress: tf.Tensor) -> tf.Tensor:

@@ -78,12 +78,12 @@ class Objective:
         return attacks.PGD(epsilon=self.epsilon, norm=self.norm, steps=self.validation_steps)
 
     def labels(self, step: Step) -> tf.Tensor:
-        """Returns the labels that are trained on: those of the data."""
-        return step.y
+        """Returns the labels that are trained on: those of the data, or a teacher's probabilities for clean images."""
+        return step.y if step.taught is None else tf.stop_gradient(tf.nn.softmax(step.taught(step.x)))
 
     def aim(self, step: Step, labels: tf.Tensor) -> Aim:
-        """Returns what the attack maximises: the loss of the labels of the data."""
-        return step.aim
+        """Returns what the attack maximises: the loss of the labels that are trained on."""
+        return step.aim(labels)
 
     def examples(self, step: Step, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the images that are trained on, (N, H, W, C), and how many of them, the first, are clean."""

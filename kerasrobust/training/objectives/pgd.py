@@ -52,6 +52,5 @@ class PGD(Objective):
         )
 
     def aim(self, step: Step, labels: tf.Tensor) -> Aim:
-        if self.attack_loss == "cross-entropy":
-            return step.aim
-        return step.aim._replace(loss=lambda logits, y: -step.aim.margin(logits, y))
+        aim = step.aim(labels)
+        return aim if self.attack_loss == "cross-entropy" else aim._replace(loss=lambda *both: -aim.margin(*both))
