@@ -21,6 +21,9 @@ Precision = Literal["auto", "float32", "folded", "bfloat16", "folded-xla", "bflo
 Training = Literal["standard", "fgsm", "pgd"]
 Version = Literal["auto", "standard", "plus", "rand"]
 
+Activation = Literal["relu", "elu", "silu", "gelu", "softplus"]
+Pooling = Literal["flatten", "average"]
+
 Outputs = Literal["auto", "logits", "softmax", "sigmoid", "multi-label"]
 Channels = Literal["auto", "last", "first"]
 Colors = Literal["auto", "rgb", "bgr"]

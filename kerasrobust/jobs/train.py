@@ -150,6 +150,10 @@ def make_network(config: TrainConfig, data: Dataset, emit: Emit | None = None) -
             widths=config.widths,
             depth=config.depth,
             width=config.width,
+            convolutions=config.convolutions,
+            pooling=config.pooling,
+            activation=config.activation,
+            stem=config.stem,
         )
     elif Path(config.model).exists() or (config.models_dir / config.model).exists():
         loaded = load_model(config, emit)
@@ -292,9 +296,8 @@ def make_card(
 def recipe_of(config: TrainConfig) -> dict[str, Any]:
     """Returns the settings of a training that decide which network comes out of it, as JSON has them."""
     settings = json.loads(json.dumps(to_dict(config)))
-    # How own data are read is left out where nothing is said of it, as cards of earlier trainings have it.
-    data = {key: settings[key] for key in ("keys", "size") if settings[key] is not None}
-    return {key: settings[key] for key in RECIPE} | data
+    usual = {item.name: item.default for item in dataclasses.fields(config)}
+    return {key: settings[key] for key in RECIPE} | {key: settings[key] for key in LATER if settings[key] != usual[key]}
 
 
 RECIPE = (
@@ -303,3 +306,6 @@ RECIPE = (
     "batch_size", "seed", "precision",
 )  # fmt: skip
 """The settings that decide which network comes out of a training."""
+
+LATER = ("keys", "size", "convolutions", "pooling", "activation", "stem")
+"""More of them, left out where they have their default, as cards of earlier trainings don't have them."""
