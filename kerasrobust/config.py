@@ -55,9 +55,11 @@ from kerasrobust.fields import (
 from kerasrobust.names import (
     ATTACKS,
     EPSILONS,
+    Activation,
     BallNorm,
     Norm,
     NormOrAuto,
+    Pooling,
     Precision,
     Version,
     norm_of,
@@ -219,6 +221,20 @@ class TrainConfig(ModelConfig):
     widths: Annotated[tuple[int, ...], Option("Filters of each block of `convnet`.")] = (32, 64, 128)
     depth: Annotated[int, Option("Blocks in each stage of `resnet`.", least=1)] = 2
     width: Annotated[int, Option("Filters in the first stage of `resnet`.", least=1)] = 16
+    convolutions: Annotated[int, Option("Convolutions in each block of `convnet`.", least=1)] = 1
+    pooling: Annotated[
+        Pooling,
+        Option(
+            "After the last block of `convnet`: `flatten` it for one more dense layer, or take the `average` over the "
+            "image, without that layer."
+        ),
+    ] = "flatten"
+    activation: Annotated[Activation, Option("Of `convnet` and `resnet`; the slope of all but `relu` has no jump.")] = (
+        "relu"
+    )
+    stem: Annotated[
+        int, Option("Strides of the first convolution of `resnet`; 2 halves the sides of the image first.", least=1)
+    ] = 1
     keys: Keys = None
     size: Size = None
 

@@ -24,6 +24,9 @@ Optimizer = Literal["sgd", "adamw", "muon"]
 Schedule = Literal["cosine", "one-cycle", "piecewise", "constant"]
 Version = Literal["auto", "standard", "plus", "rand"]
 
+Activation = Literal["relu", "elu", "silu", "gelu", "softplus"]
+Pooling = Literal["flatten", "average"]
+
 Outputs = Literal["auto", "logits", "softmax", "sigmoid", "multi-label"]
 Channels = Literal["auto", "last", "first"]
 Colors = Literal["auto", "rgb", "bgr"]

@@ -154,6 +154,10 @@ def make_network(config: TrainConfig, data: Dataset, emit: Emit | None = None) -
             widths=config.widths,
             depth=config.depth,
             width=config.width,
+            convolutions=config.convolutions,
+            pooling=config.pooling,
+            activation=config.activation,
+            stem=config.stem,
         )
     elif Path(config.model).exists() or (config.models_dir / config.model).exists():
         loaded = load_model(config, emit)
@@ -343,10 +347,8 @@ def make_card(
 def recipe_of(config: TrainConfig) -> dict[str, Any]:
     """Returns the settings of a training that decide which network comes out of it, as JSON has them."""
     settings = json.loads(json.dumps(to_dict(config)))
-    # What came later is left out where nothing is said of it, as cards of earlier trainings have it.
-    plain = TrainConfig()
-    added = {key: settings[key] for key in ADDED if getattr(config, key) != getattr(plain, key)}
-    return {key: settings[key] for key in RECIPE} | added
+    usual = {item.name: item.default for item in dataclasses.fields(config)}
+    return {key: settings[key] for key in RECIPE} | {key: settings[key] for key in LATER if settings[key] != usual[key]}
 
 
 RECIPE = (
@@ -354,8 +356,10 @@ RECIPE = (
     "warmup_epochs", "learning_rate", "weight_decay", "augment", "validation_share", "widths", "depth", "width",
     "batch_size", "seed", "precision",
 )  # fmt: skip
-ADDED = (
-    "keys", "size", "steps_by_epoch", "attack_loss", "beta", "awp", "sigma", "average", "teacher", "label_smoothing",
-    "optimizer", "schedule",
+"""The settings that decide which network comes out of a training."""
+
+LATER = (
+    "keys", "size", "convolutions", "pooling", "activation", "stem", "steps_by_epoch", "attack_loss", "beta", "awp",
+    "sigma", "average", "teacher", "label_smoothing", "optimizer", "schedule",
 )  # fmt: skip
-"""The settings that decide which network comes out of a training, and those that came later."""
+"""More of them, left out where they have their default, as cards of earlier trainings don't have them."""
