@@ -105,7 +105,7 @@ def judged(name: str, folder: Path) -> Judged | None:
     seconds = sum(
         event["seconds"] for event in events if event["type"] == "StageFinished" and event["stage"] == "train"
     )
-    low, high = found["robust_interval"]
+    low, high = found["interval"]
     return Judged(name, RECIPES[name], found["clean_accuracy"], found["robust_accuracy"], (low, high), seconds / 60)
 
 
