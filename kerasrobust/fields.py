@@ -315,8 +315,9 @@ Passes = Annotated[
 TrainingObjective = Annotated[
     Training,
     Option(
-        "Objective: clean images (standard, gaussian with noise), one attack step (fgsm, nfgsm), PGD (pgd), PGD with "
-        "labels from the network's own average (adr), or attacked and clean images together (trades, mart, alp)."
+        "Objective: clean images (standard, gaussian with noise), one attack step (fgsm, nfgsm, free), PGD (pgd), "
+        "PGD with labels from the network's own average (adr), or attacked and clean images together (trades, mart, "
+        "alp)."
     ),
 ]
 Beta = Annotated[

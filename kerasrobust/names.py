@@ -18,7 +18,7 @@ EPSILONS = {"linf": "8/255", "l2": "0.5", "l1": "12"}
 """The usual radius of each norm on colour images."""
 
 Precision = Literal["auto", "float32", "folded", "bfloat16", "folded-xla", "bfloat16-xla"]
-Training = Literal["standard", "fgsm", "nfgsm", "pgd", "trades", "mart", "alp", "adr", "gaussian"]
+Training = Literal["standard", "fgsm", "nfgsm", "pgd", "trades", "mart", "alp", "adr", "free", "gaussian"]
 AttackLoss = Literal["cross-entropy", "margin"]
 Optimizer = Literal["sgd", "adamw", "muon"]
 Schedule = Literal["cosine", "one-cycle", "piecewise", "constant"]

@@ -14,12 +14,12 @@ from keras import layers as L
 
 from kerasrobust.attacks import PGD as PGDAttack
 from kerasrobust.errors import Cancelled, InputError
-from kerasrobust.events import Event, Finding, Metrics, Progress
+from kerasrobust.events import Event, Metrics, Progress
 from kerasrobust.networks.architectures import build_model
 from kerasrobust.networks.making import as_classifier
 from kerasrobust.networks.randomizing import randomize
 from kerasrobust.training import FGSM, OBJECTIVES, PGD, AdversarialModel, Objective, Standard
-from kerasrobust.training.callbacks import BestEpoch, EventCallback, OverfittingAlarm
+from kerasrobust.training.callbacks import BestEpoch, EventCallback
 
 EPSILON = 0.1
 OBJECTIVE_CASES: dict[str, Objective] = {
@@ -63,7 +63,7 @@ def moving(network: keras.Model) -> list[np.ndarray]:
 
 
 def test_objectives_are_registered() -> None:
-    assert set(OBJECTIVES) == {"standard", "fgsm", "nfgsm", "pgd", "trades", "mart", "alp", "adr", "gaussian"}
+    assert set(OBJECTIVES) == {"standard", "fgsm", "nfgsm", "pgd", "trades", "mart", "alp", "adr", "free", "gaussian"}
     assert PGD(epsilon=0.1).attack() == PGDAttack(epsilon=0.1, steps=7, keep_best=False)
     assert Standard().attack() is None
 
@@ -413,51 +413,3 @@ def test_cancelling_after_a_batch(after: int) -> None:
     with pytest.raises(Cancelled):
         fit_with([EventCallback(lambda event: None, should_stop, steps_per_epoch=3)])
     assert len(asked) == after + 1
-
-
-def findings(trained: list[float], validated: list[float], warmup_steps: int = 0) -> list[Finding]:
-    """Returns what the alarm says to planted figures, one pair an epoch of ten steps."""
-    told: list[Any] = []
-    alarm = OverfittingAlarm(told.append)
-    model = wrapped(FGSM(warmup_steps=warmup_steps))
-    alarm.set_model(model)
-    for epoch, (mine, theirs) in enumerate(zip(trained, validated, strict=True)):
-        model.optimizer.iterations.assign(10 * (epoch + 1))
-        alarm.on_epoch_end(epoch, {"robust_accuracy": mine, "val_robust_accuracy": theirs})
-    return told
-
-
-def test_alarm_at_catastrophic_overfitting_once() -> None:
-    """As in Wong 2020, figure 1: PGD accuracy collapses within an epoch while the training accuracy jumps."""
-    told = findings([0.30, 0.38, 0.42, 0.70, 0.85, 0.9], [0.28, 0.35, 0.38, 0.05, 0.0, 0.0])
-    assert [finding.code for finding in told] == ["catastrophic-overfitting"]
-    assert told[0].evidence == {"trained": 0.70, "validated": 0.05, "best": 0.38}
-    assert "epoch 4" in told[0].message
-
-
-@pytest.mark.parametrize(
-    ("trained", "validated"),
-    [
-        ([0.2, 0.3, 0.35, 0.4], [0.2, 0.28, 0.31, 0.33]),
-        # Robust overfitting (Rice 2020) is slow and mild: another matter.
-        ([0.4, 0.5, 0.6, 0.7], [0.40, 0.42, 0.40, 0.37]),
-        # Both fall together: a learning rate too high, not an attack that was learned.
-        ([0.4, 0.1, 0.12], [0.38, 0.1, 0.11]),
-        # Never learned anything.
-        ([0.1, 0.1, 0.1], [0.02, 0.0, 0.01]),
-    ],
-)
-def test_no_alarm_in_healthy_or_other_trainings(trained: list[float], validated: list[float]) -> None:
-    assert findings(trained, validated) == []
-
-
-def test_no_alarm_in_warm_up_where_the_two_attacks_differ() -> None:
-    assert findings([0.9, 0.8, 0.4], [0.12, 0.02, 0.3], warmup_steps=25) == []
-
-
-def test_alarm_needs_both_figures() -> None:
-    told: list[Any] = []
-    alarm = OverfittingAlarm(told.append)
-    alarm.on_epoch_end(0, {"accuracy": 0.9, "val_robust_accuracy": 0.5})
-    alarm.on_epoch_end(1, {"accuracy": 0.9, "val_robust_accuracy": 0.0})
-    assert told == []

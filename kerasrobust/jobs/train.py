@@ -38,7 +38,8 @@ from kerasrobust.networks.randomizing import randomize
 from kerasrobust.runs import read_json, write_json
 from kerasrobust.training import OBJECTIVES, AdversarialModel, Objective
 from kerasrobust.training.adversarial import training_precision
-from kerasrobust.training.callbacks import BestEpoch, DataOrder, EventCallback, OverfittingAlarm
+from kerasrobust.training.alarms import Alarms
+from kerasrobust.training.callbacks import BestEpoch, DataOrder, EventCallback
 from kerasrobust.training.labels import CrossEntropy
 from kerasrobust.training.optimizers import learning_rate, optimizer_for
 from kerasrobust.training.schedules import StepsSchedule
@@ -227,16 +228,16 @@ def fit(context: Context, config: TrainConfig, data: TrainData, network: keras.M
         return precision
     batch_size = min(config.batch_size, len(data.train))
     steps_per_epoch = len(data.train) // batch_size
-    steps = steps_per_epoch * config.epochs
+    objective = make_objective(config, steps_per_epoch)
     model = AdversarialModel(
         network,
-        make_objective(config, steps_per_epoch),
+        objective,
         seed=config.seed,
         precision=precision,
         average=config.average,
         teacher=None if config.teacher is None else load_teacher(config.teacher, context, config, data.train),
     )
-    rate = learning_rate(config.schedule, config.learning_rate, steps)
+    rate = learning_rate(config.schedule, config.learning_rate, steps_per_epoch * config.epochs * objective.replays)
     model.compile(
         optimizer_for(network, config.optimizer, rate, config.weight_decay),
         CrossEntropy(ending(network) == "sigmoid", config.label_smoothing),
@@ -257,7 +258,7 @@ def fit(context: Context, config: TrainConfig, data: TrainData, network: keras.M
             *([] if config.steps_by_epoch is None else [StepsSchedule(steps_by_epoch(config))]),
             EventCallback(context.emit, context.should_stop, steps_per_epoch),
             best,
-            OverfittingAlarm(context.emit),
+            Alarms(context.emit),
             # Two, as a process may die while it writes one.
             keras.callbacks.BackupAndRestore(folder / "backup", double_checkpoint=True),
         ],

@@ -12,12 +12,13 @@ from kerasrobust.training.objectives import (
     OBJECTIVES,
     PGD,
     TRADES,
+    Free,
     Gaussian,
     Objective,
     Standard,
 )
 
 __all__ = [
-    "ADR", "ALP", "FGSM", "MART", "NFGSM", "OBJECTIVES", "PGD", "TRADES", "AdversarialModel", "Gaussian", "Objective",
-    "Standard",
+    "ADR", "ALP", "FGSM", "MART", "NFGSM", "OBJECTIVES", "PGD", "TRADES", "AdversarialModel", "Free", "Gaussian",
+    "Objective", "Standard",
 ]  # fmt: skip

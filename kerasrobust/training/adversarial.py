@@ -23,7 +23,7 @@ from kerasrobust.networks.probe import one_output
 from kerasrobust.ops import draws
 from kerasrobust.training.awp import moved_against
 from kerasrobust.training.labels import unpacked
-from kerasrobust.training.step import Aim, Step
+from kerasrobust.training.step import Aim, Outcome, Step
 from kerasrobust.training.wrapper import Wrapper
 from kerasrobust.twins import Twin, checked_precision, chosen_precision, of_model, try_out
 
@@ -170,27 +170,38 @@ class AdversarialModel(Wrapper):
             ),
         )
 
-    def train_step(self, data: Any) -> dict[str, Any]:
-        x, y, weights = unpacked(data)
-        objective, right = self.objective, self._reading.right
-        self._refresh(self._twin, self._learner, self._twin_of_average if objective.wants_average else None)
-        step = self._step(x, y, weights)
-        labels = objective.labels(step)
-        images, clean = objective.examples(step, labels)
-        variables = self.network.trainable_variables
-        learned = variables if self._learner is None else self._learner.of(variables)
+    def _learn(self, step: Step, images: tf.Tensor, labels: tf.Tensor) -> tuple[Outcome, tf.Tensor]:
+        """Updates the weights once; returns what the objective made of the images, and the loss's gradient by them."""
+        objective, variables = self.objective, self.network.trainable_variables
+        self._refresh(self._learner)
         network = self.network if self._learner is None else self._learner.model
+        learned = variables if self._learner is None else self._learner.of(variables)
         with moved_against(network, objective, step, images, labels) if objective.awp else nullcontext():
             with tf.GradientTape() as tape:
+                if objective.replays > 1:
+                    tape.watch(images)
                 outcome = objective.loss(step, images, labels)
                 scaled = self.optimizer.scale_loss(outcome.loss)
             # With a learner, the network's own variables enter by their regularizers alone.
-            slopes, own = tape.gradient(scaled, [learned, variables])
+            slopes, own, slope = tape.gradient(scaled, [learned, variables, images])
         if self._learner is not None:
             slopes = [one if other is None else one + other for one, other in zip(slopes, own, strict=True)]
             self._learner.give_back()
         self.optimizer.apply_gradients(zip(slopes, variables, strict=True))
         self._update_average()
+        return outcome, slope
+
+    def train_step(self, data: Any) -> dict[str, Any]:
+        x, y, weights = unpacked(data)
+        objective, right = self.objective, self._reading.right
+        self._refresh(self._twin, self._twin_of_average if objective.wants_average else None)
+        step = self._step(x, y, weights)
+        labels = objective.labels(step)
+        images, clean = objective.examples(step, labels)
+        outcome, slope = self._learn(step, images, labels)
+        for _ in range(objective.replays - 1):
+            images = objective.moved(step, images, slope)
+            outcome, slope = self._learn(step, images, labels)
         self._loss_tracker.update_state(outcome.loss, sample_weight=tf.shape(x)[0])
         logits = self._reading.logits(outcome.outputs)
         attacks = objective.attack() is not None

@@ -1,4 +1,4 @@
-"""Keras callbacks: training becomes events, can be cancelled, keeps its best epoch, and warns of collapse."""
+"""Keras callbacks: training becomes events, can be cancelled and keeps its best epoch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrobust.errors import Cancelled
-from kerasrobust.events import Emit, Finding, Metrics, Progress
+from kerasrobust.events import Emit, Metrics, Progress
 from kerasrobust.runs import read_json, write_json
 
 PROGRESS_SECONDS = 0.2
@@ -114,40 +114,3 @@ class BestEpoch(keras.callbacks.Callback):
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         if self.epoch is not None:
             self.model.network.load_weights(self._weights)
-
-
-class OverfittingAlarm(keras.callbacks.Callback):
-    """Warns once when adversarial training overfits catastrophically: it fools its own attack, and PGD gets through.
-
-    Reference: Wong et al. 2020, section 5.4.
-    """
-
-    def __init__(self, emit: Emit) -> None:
-        super().__init__()
-        self._emit = emit
-        self._best = 0.0
-        self._emitted = False
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        trained, validated = (logs or {}).get("robust_accuracy"), (logs or {}).get("val_robust_accuracy")
-        if trained is None or validated is None or self._emitted:
-            return
-        # During warm-up the training attack is weaker than that of the validation, so the two say nothing together.
-        if int(self.model.steps_done) < self.model.objective.warmup_steps:
-            return
-        self._best = max(self._best, float(validated))
-        # Half of the best so far is far outside of what epochs differ by; the training attack must not agree with it.
-        if self._best >= 0.1 and validated < 0.5 * self._best and trained > 2 * validated:
-            self._emitted = True
-            self._emit(
-                Finding(
-                    code="catastrophic-overfitting",
-                    severity="warning",
-                    message=(
-                        f"Catastrophic overfitting in epoch {epoch + 1}: {trained:.1%} robust against the training "
-                        f"attack, {validated:.1%} against PGD, after {self._best:.1%} before. The best epoch is kept; "
-                        "train with pgd, or with a smaller epsilon."
-                    ),
-                    evidence={"trained": float(trained), "validated": float(validated), "best": self._best},
-                )
-            )

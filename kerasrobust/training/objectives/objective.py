@@ -47,6 +47,9 @@ class Objective:
     wants_average: ClassVar[bool] = False
     """Whether it asks the network's moving average."""
 
+    replays = 1
+    """How often a batch is trained on, each time on images that `moved` makes of those before."""
+
     epsilon: float = 8 / 255
     norm: balls.Norm = "linf"
     clean_share: float = 0.0
@@ -94,6 +97,10 @@ class Objective:
         aim = self.aim(step, labels)
         x_adv = step.craft(attack, step.x[clean:], aim._replace(y=aim.y[clean:]))
         return x_adv if self.clean_share == 0 else tf.concat([step.x[:clean], x_adv], axis=0), clean
+
+    def moved(self, step: Step, images: tf.Tensor, slope: tf.Tensor) -> tf.Tensor:
+        """Returns the images of the next replay, given the loss's gradient by those of this one."""
+        return images
 
     def loss(self, step: Step, images: tf.Tensor, labels: tf.Tensor) -> Outcome:
         """Returns what is minimised: the compiled loss on these images."""

@@ -1,0 +1,114 @@
+"""Warnings while training: what goes wrong, with the figure, and what to do about it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import keras
+
+from kerasrobust.events import Emit, Finding
+
+
+class Alarms(keras.callbacks.Callback):
+    """Warns once each, after an epoch that was validated, of an adversarial training that goes wrong.
+
+    - `catastrophic-overfitting`: it fools its own attack, and PGD gets through (Wong et al. 2020, section 5.4);
+    - `robust-overfitting`: it grows more robust on training images, and less on others (Rice et al. 2020);
+    - `collapse`: it gives one answer for every image;
+    - `ramp-too-fast`: epsilon grows faster than the network follows.
+
+    Args:
+        emit: takes the findings.
+    """
+
+    def __init__(self, emit: Emit) -> None:
+        super().__init__()
+        self._emit = emit
+        self._emitted: set[str] = set()
+        self._seen: list[tuple[float, float]] = []  # Robust accuracy in training and in validation, after the ramp.
+        self._clean = 0.0
+        self._constant = 0
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        logs = logs or {}
+        clean, validated = logs.get("val_accuracy"), logs.get("val_robust_accuracy")
+        if clean is None or validated is None:
+            return
+        self._look_at_answers(epoch + 1, float(clean), float(logs.get("val_loss", 0.0)))
+        trained = logs.get("robust_accuracy")
+        if trained is None:
+            return
+        trained, validated = float(trained), float(validated)
+        if int(self.model.steps_done) < self.model.objective.warmup_steps:
+            # The training attack is still weaker than that of the validation, so the two say nothing together.
+            self._look_at_ramp(epoch + 1, float(clean), trained)
+            return
+        self._seen.append((trained, validated))
+        self._look_at_gap(epoch + 1, trained, validated)
+        self._look_at_course(epoch + 1)
+
+    @property
+    def _chance(self) -> float:
+        return 1.0 / max(2, int(self.model.network.output_shape[-1]))
+
+    def _look_at_answers(self, epoch: int, clean: float, loss: float) -> None:
+        """Two validated epochs at chance, with the loss of guessing."""
+        guessing = loss >= 0.98 * math.log(1.0 / self._chance)
+        self._constant = self._constant + 1 if clean <= 1.2 * self._chance and guessing else 0
+        if self._constant == 2:
+            self._warn(
+                "collapse",
+                f"Collapse: after epoch {epoch} {clean:.1%} of the clean validation images are right, which is chance. "
+                "Start again with a longer --warmup-epochs or a smaller --learning-rate.",
+                {"clean": clean, "epoch": epoch},
+            )
+
+    def _look_at_ramp(self, epoch: int, clean: float, trained: float) -> None:
+        """Clean accuracy breaks down while epsilon still grows: on the way up it falls slowly."""
+        self._clean = max(self._clean, clean)
+        if self._clean > 2 * self._chance and clean < 0.6 * self._clean:
+            self._warn(
+                "ramp-too-fast",
+                f"Epsilon grows too fast: clean accuracy fell from {self._clean:.1%} to {clean:.1%} in epoch {epoch}, "
+                f"with {trained:.1%} robust against the training attack. Double --warmup-epochs.",
+                {"clean": clean, "best": self._clean, "trained": trained, "epoch": epoch},
+            )
+
+    def _look_at_gap(self, epoch: int, trained: float, validated: float) -> None:
+        best = max(value for _, value in self._seen)
+        # Half of the best so far is far outside of what epochs differ by; the training attack must not agree with it.
+        if best >= 0.1 and validated < 0.5 * best and trained > 2 * validated:
+            self._warn(
+                "catastrophic-overfitting",
+                f"Catastrophic overfitting in epoch {epoch}: {trained:.1%} robust against the training attack, "
+                f"{validated:.1%} against PGD, after {best:.1%} before. The best epoch is kept; train with pgd, or "
+                "with a smaller epsilon.",
+                {"trained": trained, "validated": validated, "best": best},
+            )
+
+    def _look_at_course(self, epoch: int) -> None:
+        """Three validations in a row two points below the best of three before, while training goes on getting better.
+
+        Means of three, as single ones differ by a point or two by themselves.
+        """
+        means = [
+            [sum(part) / 3 for part in zip(*self._seen[at : at + 3], strict=True)] for at in range(len(self._seen) - 2)
+        ]
+        if not means:
+            return
+        place = max(range(len(means)), key=lambda at: means[at][1])
+        (trained, validated), (learned, best) = means[-1], means[place]
+        if validated < best - 0.02 and trained > learned + 0.02:
+            self._warn(
+                "robust-overfitting",
+                f"Robust overfitting until epoch {epoch}: {validated:.1%} robust on validation images after {best:.1%} "
+                f"before, while it rose from {learned:.1%} to {trained:.1%} in training. The best epoch is kept; try "
+                "fewer --epochs, more --weight-decay, --average 0.999, --training adr or --awp 0.005.",
+                {"trained": trained, "validated": validated, "best": best, "epoch": epoch},
+            )
+
+    def _warn(self, code: str, message: str, evidence: dict[str, float]) -> None:
+        if code not in self._emitted:
+            self._emitted.add(code)
+            self._emit(Finding(code=code, severity="warning", message=message, evidence=evidence))
