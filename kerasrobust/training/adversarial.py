@@ -10,10 +10,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kerasrobust.attacks.algorithm import Images
 from kerasrobust.attacks.gradient import GradientAttack
-from kerasrobust.attacks.loop import advance, noise_key
-from kerasrobust.attacks.network import Forward, Network
+from kerasrobust.attacks.network import Forward
 from kerasrobust.errors import InputError
 from kerasrobust.events import Emit
 from kerasrobust.networks.architectures import is_graph
@@ -22,6 +20,7 @@ from kerasrobust.networks.noise import is_noisy, keyed_noise
 from kerasrobust.networks.probe import one_output
 from kerasrobust.ops import draws
 from kerasrobust.training.awp import moved_against
+from kerasrobust.training.crafting import crafted
 from kerasrobust.training.labels import unpacked
 from kerasrobust.training.step import Aim, Outcome, Step
 from kerasrobust.training.wrapper import Wrapper
@@ -109,33 +108,11 @@ class AdversarialModel(Wrapper):
 
     def _craft(
         self, forward: Forward, attack: GradientAttack, x: tf.Tensor, aim: Aim, key: tf.Tensor,
-        share: tf.Tensor | float = 1.0, steps: Any = None,
+        share: tf.Tensor | float = 1.0, steps: tf.Tensor | None = None,
     ) -> tf.Tensor:  # fmt: skip
         """Returns attacked images; `share` scales the budget and the step with it, `steps` are the attack's if None."""
-        steps = attack.step_count() if steps is None else steps
         algorithm = attack.resolved(is_noisy(self.network))
-        numbers = {name: tf.constant(value) for name, value in algorithm.numbers().items()}
-        steps = tf.convert_to_tensor(steps)
-        if getattr(attack, "step_size", 1.0) is None:  # The default, which follows the number of steps.
-            numbers["step_size"] *= float(attack.step_count()) / tf.cast(steps, tf.float32)
-        numbers |= {name: numbers[name] * share for name in ("epsilon", "step_size")}
-        numbers |= {"early_stop": tf.constant(False), "slack": tf.constant(0.0)}
-        # Attacks are for four axes; images without channels, or in a row, get the missing ones.
-        inside = tf.concat([[-1], tf.shape(x)[1:]], axis=0)
-        flat = x.shape.rank != 4
-        shaped = tf.reshape(x, [tf.shape(x)[0], -1, 1, 1]) if flat else x
-
-        def seen(images: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
-            return forward(tf.ensure_shape(tf.reshape(images, inside), x.shape) if flat else images, key)
-
-        network = Network(seen, noise_key(key), loss=aim.loss, margin=aim.margin)
-        images = Images(shaped, aim.y, key)
-        state = algorithm.begin(network, images, numbers)
-        state, step = advance(algorithm, network, images, state, (tf.constant(0), steps), tf.shape(x)[0], numbers)
-        if algorithm is not attack:  # The best iterate counts, so the last one is looked at too.
-            state = algorithm.look(network.at(step), images, state, numbers)
-        x_adv, _ = algorithm.found(state, numbers)
-        return tf.stop_gradient(tf.ensure_shape(tf.reshape(x_adv, tf.shape(x)), x.shape) if flat else x_adv)
+        return crafted(forward, attack, algorithm, x, aim, key, share, attack.step_count() if steps is None else steps)
 
     def _share(self) -> tf.Tensor:
         """Returns the share of epsilon that is in force at this training step."""
