@@ -118,6 +118,12 @@ def test_the_readme_lists_every_attack() -> None:
     assert table in (ROOT / "README.md").read_text(), f"Put this table into the README:\n{table}"
 
 
+def test_the_readme_lists_every_objective() -> None:
+    rows = [f"| `{name}` | {inspect.getdoc(kind).splitlines()[0]} |" for name, kind in OBJECTIVES.items()]
+    table = "\n".join(rows)
+    assert table in (ROOT / "README.md").read_text(), f"Put this table into the README:\n{table}"
+
+
 def test_the_readme_lists_every_source_of_data() -> None:
     *first, last = (known.takes for known in names.SOURCES.values())
     assert f"`--data` takes {', '.join(first)}, or {last}" in (ROOT / "README.md").read_text()

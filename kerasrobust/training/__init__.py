@@ -17,8 +17,24 @@ from kerasrobust.training.objectives import (
     Objective,
     Standard,
 )
+from kerasrobust.training.optimizers import OneCycle
+from kerasrobust.training.schedules import EpsilonSchedule, StepsSchedule
 
 __all__ = [
-    "ADR", "ALP", "FGSM", "MART", "NFGSM", "OBJECTIVES", "PGD", "TRADES", "AdversarialModel", "Free", "Gaussian",
-    "Objective", "Standard",
-]  # fmt: skip
+    "ADR",
+    "ALP",
+    "FGSM",
+    "MART",
+    "NFGSM",
+    "OBJECTIVES",
+    "PGD",
+    "TRADES",
+    "AdversarialModel",
+    "EpsilonSchedule",
+    "Free",
+    "Gaussian",
+    "Objective",
+    "OneCycle",
+    "Standard",
+    "StepsSchedule",
+]

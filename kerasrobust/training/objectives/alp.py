@@ -13,7 +13,7 @@ from kerasrobust.training.step import Outcome, Step
 
 @dataclass(frozen=True, kw_only=True)
 class ALP(Paired):
-    """The loss on attacked images, and how far their logits are from those of the clean ones.
+    """Adversarial logit pairing: the loss, and how far the logits are from those of the clean image.
 
         loss(f(x'), y) + beta mean over classes of (z(x') - z(x))^2
 

@@ -17,7 +17,7 @@ from kerasrobust.training.step import Step
 
 @dataclass(frozen=True, kw_only=True)
 class Free(Objective):
-    """Each batch is trained on several times; the backward pass that moves the weights also moves the images.
+    """Free adversarial training: each backward pass moves the weights and the images.
 
         d <- clip(d + epsilon sign(grad_d loss(f(x + d), y)))   and   w <- w - rate grad_w loss(f(x + d), y)
 

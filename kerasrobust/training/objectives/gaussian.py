@@ -15,7 +15,9 @@ from kerasrobust.training.step import Step
 
 @dataclass(frozen=True, kw_only=True)
 class Gaussian(Objective):
-    """Training on images with Gaussian noise: loss(f(x + n), y), n normal with deviation sigma in each pixel.
+    """Training on images with Gaussian noise, for certificates.
+
+        loss(f(x + n), y),  n normal with deviation sigma in each pixel
 
     Noisy images leave [0, 1], as they do when a smoothed network votes. Accuracy is that on noisy images; robust
     accuracy is measured in validation only, with a short attack. 1 pass an image.

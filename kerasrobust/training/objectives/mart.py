@@ -16,7 +16,7 @@ _OFFSET = 1e-4
 
 @dataclass(frozen=True, kw_only=True)
 class MART(Paired):
-    """A boosted cross-entropy on attacked images, and a divergence that counts more where the clean image is wrong.
+    """A boosted cross-entropy, and a divergence that counts more where the clean image is wrong.
 
         -log p_y(x') - log(1 - max over k != y of p_k(x')) + beta KL(p(x) || p(x')) (1 - p_y(x))
 

@@ -10,9 +10,9 @@ from kerasrobust.training.objectives.objective import Objective
 
 @dataclass(frozen=True, kw_only=True)
 class Standard(Objective):
-    """Training on clean images. Robust accuracy is measured in validation only, with a short attack.
+    """Training on clean images.
 
-    1 pass an image.
+    Robust accuracy is measured in validation only, with a short attack. 1 pass an image.
     """
 
     name: ClassVar[str] = "standard"

@@ -59,7 +59,7 @@ class Paired(Objective):
 
 @dataclass(frozen=True, kw_only=True)
 class TRADES(Paired):
-    """The loss on clean images, and how far predictions can be moved within the ball.
+    """The loss on clean images, and how far the prediction can be moved within the ball.
 
         loss(f(x), y) + beta max over x' of KL(p(x) || p(x'))
 
