@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -247,9 +248,11 @@ def fit(context: Context, config: TrainConfig, data: TrainData, network: keras.M
     monitor = "val_accuracy" if config.training == "standard" else "val_robust_accuracy"
     best = BestEpoch(monitor, folder)
     epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
+    every = validation_period(objective, config)
     model.fit(
         train_pipeline(data.train, batch_size, seed=config.seed, augment=config.augment, epoch=epoch),
         epochs=config.epochs,
+        validation_freq=[number for number in range(1, config.epochs + 1) if (config.epochs - number) % every == 0],
         validation_data=unwatched(
             tf.data.Dataset.from_tensor_slices((data.validation.x, data.validation.y)).batch(batch_size)
         ),
@@ -268,6 +271,14 @@ def fit(context: Context, config: TrainConfig, data: TrainData, network: keras.M
     write_json(done, {"summary": summary})
     context.emit(Log(level="info", message=summary))
     return precision
+
+
+def validation_period(objective: Objective, config: TrainConfig) -> int:
+    """Returns after how many epochs each validation comes, so that it costs a tenth of the training at most."""
+    if config.epochs < 10:
+        return 1
+    validated = (objective.validation_steps + 1) * config.validation_share
+    return math.ceil(10 * validated / ((1 - config.validation_share) * objective.passes()))
 
 
 def steps_by_epoch(config: TrainConfig) -> dict[int, int]:
@@ -333,6 +344,7 @@ def make_card(
         "data": {"name": data.train.name, "split": config.split, "test_split": config.test_split,
                  "examples": len(data.test), "synthetic": data.test.synthetic, "classes": list(data.test.class_names)},
         "training": recipe_of(config),
+        "passes": passes_of(config, len(data.train)),
         "precision": evaluation.precision,
         "randomized": evaluation.randomized,
         "command": context.command,
@@ -343,6 +355,14 @@ def make_card(
         "robust_interval": list(evaluation.interval),
         "warnings": context.findings,
     }  # fmt: skip
+
+
+def passes_of(config: TrainConfig, images: int) -> int:
+    """Returns the passes through the network that a training of all its epochs takes, in images."""
+    objective, batch_size = make_objective(config, 1), min(config.batch_size, images)
+    changes = steps_by_epoch(config) if config.steps_by_epoch else {0: None}
+    steps = [changes[max(begin for begin in changes if begin <= epoch)] for epoch in range(config.epochs)]
+    return round(sum(map(objective.passes, steps)) * (images // batch_size) * batch_size)
 
 
 def recipe_of(config: TrainConfig) -> dict[str, Any]:

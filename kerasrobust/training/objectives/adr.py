@@ -44,6 +44,9 @@ class ADR(PGD):
         if len(self.temperature) != 2 or not all(value > 0 for value in self.temperature):
             raise InputError(f"Expected two temperatures above 0. Received: {self.temperature}. Try (2.5, 2.0).")
 
+    def passes(self, steps: int | None = None) -> float:
+        return super().passes(steps) + 1 / 3  # The average's predictions.
+
     def labels(self, step: Step) -> tf.Tensor:
         trust, temperature = annealed(self.trust, step.progress), annealed(self.temperature, step.progress)
         return tf.stop_gradient(rectified(step.averaged(step.x) / temperature, classes_of(step.y), trust))

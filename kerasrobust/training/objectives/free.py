@@ -46,6 +46,9 @@ class Free(Objective):
     def attack(self) -> GradientAttack:
         return attacks.FGSM(epsilon=self.epsilon, norm=self.norm)
 
+    def passes(self, steps: int | None = None) -> float:
+        return float(self.replays)
+
     def examples(self, step: Step, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         start = balls.random_start(draws.fold(step.key, 7), step.x, self.epsilon * step.share, self.norm)
         return start, tf.constant(0)

@@ -76,6 +76,20 @@ class Objective:
         """Returns the attack of the training step, None for clean training."""
         return None
 
+    def passes(self, steps: int | None = None) -> float:
+        """Returns passes through the network an image: 1 forward and back, a third of it forward alone.
+
+        Args:
+            steps: of the attack; its own without it.
+        """
+        attack = self.attack()
+        attacked = 0 if attack is None else attack.step_count() if steps is None else steps
+        return (1 - self.clean_share) * attacked + self.learning_passes() * (2 if self.awp else 1)
+
+    def learning_passes(self) -> float:
+        """Returns those that the loss takes."""
+        return 1.0
+
     def validation_attack(self) -> GradientAttack:
         """Returns the attack of the validation: PGD, which single-step training can't fool."""
         return attacks.PGD(epsilon=self.epsilon, norm=self.norm, steps=self.validation_steps)

@@ -51,6 +51,9 @@ class Paired(Objective):
         if not self.beta >= 0:
             raise InputError(f"Expected beta of at least 0. Received: {self.beta}. The papers take 0.5 to 6.")
 
+    def learning_passes(self) -> float:
+        return 2.0
+
     def attack(self) -> GradientAttack:
         return NearPGD(
             epsilon=self.epsilon, norm=self.norm, steps=self.steps, step_size=self.step_size, keep_best=False
@@ -63,7 +66,7 @@ class TRADES(Paired):
 
         loss(f(x), y) + beta max over x' of KL(p(x) || p(x'))
 
-    The attack maximises the same divergence. steps + 3 passes an image.
+    The attack maximises the same divergence. steps + 2 1/3 passes an image.
 
     Attributes:
         beta: the paper's 1/lambda; more of it is more robust and less accurate.
@@ -74,6 +77,9 @@ class TRADES(Paired):
     name: ClassVar[str] = "trades"
 
     beta: float = 6.0
+
+    def passes(self, steps: int | None = None) -> float:
+        return super().passes(steps) + 1 / 3  # The clean predictions that the attack moves away from.
 
     def aim(self, step: Step, labels: tf.Tensor) -> Aim:
         clean = tf.nn.softmax(step.attacked(step.x, draws.fold(step.key, 3)))
