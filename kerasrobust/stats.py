@@ -74,7 +74,8 @@ def shared_error(right: np.ndarray) -> float:
         return 0.0
     share = right.mean(axis=0)
     own = float(np.sum(share * (1 - share))) * passes / (passes - 1) / count**2
-    between = float(right.mean(axis=1).var(ddof=1))
+    # Of whole numbers: equal shares would differ by rounding.
+    between = float(right.sum(axis=1).var(ddof=1)) / count**2
     free = passes - 1
     # Wilson and Hilferty's quantile of chi-squared at 95 %.
     if between <= own * (1 - 2 / (9 * free) + 1.6448536 * math.sqrt(2 / (9 * free))) ** 3:
@@ -104,7 +105,7 @@ def pass_error(right: np.ndarray, deciding: Callable[[np.ndarray], np.ndarray]) 
         return 0.0
     total = right.sum(axis=0)
     left = np.array([deciding((total - one) / (passes - 1)).mean() for one in right])
-    return _student(passes - 1) * math.sqrt((passes - 1) * float(left.var()))
+    return _student(passes - 1) * math.sqrt((passes - 1) * float((left - left[0]).var()))
 
 
 def _student(free: int) -> float:

@@ -34,7 +34,7 @@ pytest_plugins = ["cli_fixtures"]
 def train_config(folder: Path, **settings: Any) -> TrainConfig:
     defaults: dict[str, Any] = {
         "name": "net", "widths": (4, 8), "epochs": 2, "batch_size": 32, "split": "train[:200]",
-        "test_split": "test[:30]", "validation_share": 0.2, "learning_rate": 0.05,
+        "test_split": "test[:30]", "validation_share": 0.2, "learning_rate": 0.01,
         "runs_dir": folder / "runs", "models_dir": folder / "models",
     }  # fmt: skip
     return TrainConfig(**(defaults | settings))

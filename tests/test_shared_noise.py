@@ -66,6 +66,14 @@ def test_what_passes_share_by_hand() -> None:
     own = 50 * 0.6 * 0.4 * 20 / 19 / 50**2
     assert shared_error(right) == pytest.approx(2.093024 / 1.959964 * np.sqrt((variance - own) / 20), rel=1e-3)
     assert shared_error(right[:1]) == 0  # One pass says nothing.
+
+
+@pytest.mark.parametrize("count", [7, 30, 49])
+def test_passes_that_are_all_alike_share_nothing(count: int) -> None:
+    """A network of one answer: means of equal shares differ by 1e-17, which once was a finding."""
+    for right in range(count + 1):
+        alike = np.tile(np.arange(count) < right, (20, 1))
+        assert shared_error(alike) == pass_error(alike, lambda rates: rates) == 0
     assert shared_error(np.ones((20, 50), bool)) == 0
     assert shared_error(np.zeros((20, 0), bool)) == 0
 
