@@ -45,7 +45,7 @@ CANDIDATES = (
     "resnet width=32 depth=2 stem=2",
     "resnet width=32 depth=2 stem=2 activation=silu",
 )
-"""Convnets of at most 1.2 million parameters and resnets of at most 0.8 million, the sizes of issue 18's records."""
+"""Convnets of at most 1.2 million parameters and resnets of at most 0.8 million."""
 
 BATCH = 128
 

@@ -16,7 +16,7 @@ from keras import layers as L
 from kerasrobust import names
 from kerasrobust.networks.architectures import build_model
 from kerasrobust.networks.noise import RandomDropout, keyed_noise
-from kerasrobust.twins import folding
+from kerasrobust.twins import folding, layouts
 from kerasrobust.twins.folding import make_twin
 
 X = tf.constant(images(12))
@@ -233,6 +233,21 @@ def test_images_are_turned_twice_and_no_more(beside: bool) -> None:
         turns = [layer for layer in twin._flatten_layers() if type(layer).__name__ == "Turned"]
         entering = [layer for layer in twin._flatten_layers() if getattr(layer, "beside", False)]
         assert [len(turns), len(entering)] == ([1, 1] if beside else [0, 0])
+
+
+@both_layouts
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_normalisation_that_cannot_be_folded(policy: str, beside: bool) -> None:
+    """With and without scale and offset, its values and gradients are those of Keras' layer in float32."""
+    x = keras.Input(SHAPE)
+    y = L.BatchNormalization(scale=False)(L.AveragePooling2D(2)(L.Conv2D(4, 3, padding="same")(x)))
+    y = L.BatchNormalization(center=False, epsilon=0.1)(L.Conv2D(4, 3, activation="silu")(y))
+    model = shaken(keras.Model(x, L.Dense(4)(L.GlobalAveragePooling2D()(y))))
+    twin = make_twin(model, lambda layer: "float32" if isinstance(layer, L.Dense) else policy).model
+    assert [type(layer) for layer in twin._flatten_layers()].count(layouts.FixedNorm) == 2
+    for one, other in zip(slopes(model), slopes(twin), strict=True):
+        rounding = 2e-4 if policy == "float32" else 0.05
+        np.testing.assert_allclose(other, one, rtol=rounding, atol=rounding * np.abs(one).max())
 
 
 def test_a_kernel_larger_than_the_image_gets_its_gradient() -> None:
