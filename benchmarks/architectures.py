@@ -33,19 +33,19 @@ CANDIDATES = (
     "convnet 32-64-128 pooling=average",
     "convnet 32-64-128 convolutions=2 pooling=average",
     "convnet 32-64-128 convolutions=2 pooling=average activation=silu",
+    "convnet 32-64-128 convolutions=2 pooling=average activation=elu",
     "convnet 32-64-128 convolutions=3 pooling=average",
-    "convnet 64-128-128 convolutions=1 pooling=average",
+    "convnet 64-128-128 pooling=average",
     "convnet 64-128-128 convolutions=2 pooling=average",
     "convnet 64-128-256 convolutions=2 pooling=average",
-    "convnet 64-128-256 convolutions=2 pooling=average activation=silu",
     "resnet width=16 depth=2",
     "resnet width=16 depth=5",
     "resnet width=24 depth=3",
     "resnet width=32 depth=2",
-    "resnet width=32 depth=2 activation=silu",
     "resnet width=32 depth=2 stem=2",
+    "resnet width=32 depth=2 stem=2 activation=silu",
 )
-"""Convnets of at most 1.2 million parameters, and resnets of at most 0.8 million."""
+"""Convnets of at most 1.2 million parameters and resnets of at most 0.8 million."""
 
 BATCH = 128
 

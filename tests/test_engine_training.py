@@ -25,6 +25,7 @@ from kerasrobust.events import (
     ModelSaved,
 )
 from kerasrobust.jobs import engine, train
+from kerasrobust.networks.architectures import build_model
 from kerasrobust.networks.saving import load_model
 from kerasrobust.show.examples import read_index
 
@@ -52,6 +53,21 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Event]
     seen: list[Event] = []
     result = engine.run(noisy_config(folder), seen.append)
     return folder, seen, result
+
+
+def test_a_card_says_how_a_network_is_built_where_it_is_not_the_usual_one(tmp_path: Path) -> None:
+    """Cards from before those settings are still those of today's recipes, so the study takes their networks."""
+    settings = {"convolutions": 2, "pooling": "average", "activation": "silu"}
+    config = train_config(tmp_path, **settings)
+    later = {*settings, "stem"}
+    assert {key: value for key, value in train.recipe_of(config).items() if key in later} == settings
+    assert not later & train.recipe_of(train_config(tmp_path)).keys()
+    data = load_dataset("shapes", "test[:1]")
+    built = build_model("convnet", classes=data.classes, widths=(4, 8), **settings)
+    made = train.make_network(config, data)
+    assert [type(layer) for layer in made.layers] == [type(layer) for layer in built.layers]
+    assert made.count_params() == built.count_params()
+    assert train.make_network(train_config(tmp_path, model="resnet", stem=2), data).layers[2].output.shape[1] == 16
 
 
 def test_no_image_is_both_trained_and_validated_on(tmp_path: Path) -> None:

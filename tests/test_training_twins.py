@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -40,6 +41,31 @@ def test_training_on_twins_learns_what_the_network_learns(precision: str, jit_co
     cosine = exact @ fast / np.linalg.norm(exact) / np.linalg.norm(fast)
     assert cosine > (0.999 if precision == "folded" else 0.98)
     assert np.linalg.norm(fast) == pytest.approx(np.linalg.norm(exact), rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("precision", "settings"),
+    [
+        ("folded", {"convolutions": 2, "pooling": "average", "activation": "silu"}),
+        ("bfloat16", {"architecture": "resnet", "depth": 1, "width": 8, "activation": "silu"}),
+    ],
+)
+def test_a_training_step_on_twins_of_smooth_networks(precision: str, settings: dict[str, Any]) -> None:
+    """The update of all weights, moving statistics among them, is that of the network itself."""
+    moved = []
+    for kind in ("float32", precision):
+        keras.utils.set_random_seed(0)
+        network = build_model(image_shape=SHAPE, classes=2, **({"widths": (4, 8)} | settings))
+        before = network.get_weights()
+        model = AdversarialModel(network, PGD(epsilon=0.02, steps=2), precision=kind)
+        model.compile(keras.optimizers.SGD(0.05))
+        model.train_on_batch(X[:32], Y[:32])
+        moved.append([new - old for new, old in zip(network.get_weights(), before, strict=True)])
+    for exact, fast in zip(*moved, strict=True):
+        cosine = np.vdot(exact, fast) / np.linalg.norm(exact) / np.linalg.norm(fast)
+        assert cosine > (0.9999 if precision == "folded" else 0.98)
+    one, other = (np.linalg.norm(np.concatenate([part.ravel() for part in parts])) for parts in moved)
+    assert other == pytest.approx(one, rel=0.05)
 
 
 def test_layers_may_be_frozen_between_two_trainings() -> None:

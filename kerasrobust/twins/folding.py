@@ -3,9 +3,9 @@
 In inference mode batch normalisation is a fixed scale and offset per channel. After a convolution or a dense layer,
 both go into that layer's weights, and no pass normalises any more. ReLU and max pooling commute, and so do their
 gradients: in the forward pass ReLU becomes part of the convolution before it, in the backward pass it works on the
-quarter of the entries that pooling leaves. In training mode nothing can be folded, but one operation replaces the dozen
-of Keras' batch normalisation. Between its first convolution and its last pooling a twin works on images that lie beside
-each other (`layouts`), if that pays.
+quarter of the entries that pooling leaves. Other activations that never fall move behind the pooling. Normalisation
+that can't be folded is one operation instead of the dozen of Keras' own; in training mode all of it is. Between its
+first convolution and its last pooling a twin works on images that lie beside each other (`layouts`), if that pays.
 """
 
 from __future__ import annotations
@@ -108,9 +108,9 @@ def make_twin(model: keras.Model, policy: Callable[[Any], str], training: bool =
     """Returns the twin of a functional or Sequential model, each layer under the dtype policy given for it.
 
     A `Conv2D`, `DepthwiseConv2D` or `Dense` layer without activation takes in a `BatchNormalization` over the channels,
-    if only that follows; any of them takes in the factor of a `Rescaling` before it. ReLU moves into or behind a
-    `MaxPooling2D`, if only that follows. Everything else is copied. Values and gradients differ from the model's by
-    float32 rounding.
+    if only that follows; any of them takes in the factor of a `Rescaling` before it. ReLU, ELU and softplus move into
+    or behind a `MaxPooling2D`, if only that follows. Everything else is copied. Values and gradients differ from the
+    model's by float32 rounding.
 
     Args:
         model: a built Keras model whose weights are float32; it is left as it is.
@@ -133,7 +133,11 @@ def make_twin(model: keras.Model, policy: Callable[[Any], str], training: bool =
         if id(layer) in plan.gone:
             made = layouts.Folded(name=layer.name, dtype=policy(layer))
         elif id(layer) in plan.pools:
-            made = (layouts.PooledReLU if training else layouts.ReLUPooling)(layer, policy(layer))
+            activation = plan.pools[id(layer)]
+            if activation is keras.activations.relu and not training:
+                made = layouts.ReLUPooling(layer, policy(layer))
+            else:
+                made = layouts.PooledActivation(layer, policy(layer), activation)
         elif type(layer) is klayers.Rescaling and id(layer) in plan.factors:
             made = layouts.Offset(layer.offset / layer.scale, name=layer.name, dtype=policy(layer))
         else:
@@ -162,7 +166,7 @@ class _Plan:
         norms: the normalisation that goes into a layer's weights.
         factors: of a scaling, and of the layer whose kernel it goes into.
         gone: layers of which nothing is left.
-        pools: poolings that take in the ReLU before them.
+        pools: the activation that a pooling takes in.
         places: those for images beside each other.
         shapes: of the inputs of layers that are called once, on one tensor.
     """
@@ -170,7 +174,7 @@ class _Plan:
     norms: dict[int, Any]
     factors: dict[int, float]
     gone: set[int]
-    pools: set[int]
+    pools: dict[int, Callable[[Any], Any]]
     places: dict[int, _Place]
     shapes: dict[int, tuple[int | None, ...]]
 
@@ -178,7 +182,7 @@ class _Plan:
 def _plan(model: keras.Model, training: bool) -> _Plan:
     shared = _shared(model)
     places = _places(model, shared) if beside_pays(model) else {}
-    plan = _Plan({}, {}, set(), set(), places, dict(_shapes(model, shared)))
+    plan = _Plan({}, {}, set(), {}, places, dict(_shapes(model, shared)))
     for before, layer in _neighbours(model, shared):
         if type(layer) is klayers.BatchNormalization:
             if not training and type(before) in _LINEAR and _foldable(before, layer, plan.shapes[id(layer)]):
@@ -186,9 +190,9 @@ def _plan(model: keras.Model, training: bool) -> _Plan:
                 plan.gone.add(id(layer))
         elif not training and _is_scaling(before) and type(layer) in _LINEAR and _is_plain(layer):
             plan.factors[id(before)] = plan.factors[id(layer)] = before.scale
-        elif type(layer) is klayers.MaxPooling2D and layer.data_format == "channels_last" and _is_relu(before):
+        elif type(layer) is klayers.MaxPooling2D and layer.data_format == "channels_last" and _is_rising(before):
             plan.gone.add(id(before))
-            plan.pools.add(id(layer))
+            plan.pools[id(layer)] = getattr(before, "activation", keras.activations.relu)
     return plan
 
 
@@ -216,8 +220,8 @@ def _copy(
     if place is not None and type(layer) in _POOLING:
         return layouts.Pooling(layer, policy)
     kind = type(layer)
-    if training and kind is klayers.BatchNormalization and shape is not None and _is_fusable(layer, shape):
-        kind = layouts.FusedNorm
+    if kind is klayers.BatchNormalization and shape is not None and _is_fusable(layer, shape):
+        kind = layouts.FusedNorm if training else layouts.FixedNorm
     elif place is not None and kind is RandomDropout:
         kind = layouts.BesideDropout
     return kind.from_config(config)
@@ -251,9 +255,9 @@ def _places(model: keras.Model, shared: set[int]) -> dict[int, _Place]:
         if is_graph(layer):
             found |= _places(layer, shared)
         elif len(calls[id(layer)]) == 1 and id(layer) not in shared:
-            sources = [tensor._keras_history.operation for tensor in calls[id(layer)][0].input_tensors]
-            inside = all(id(source) in found for source in sources)
-            if _is_convolution(layer) or (inside and _takes_any_shape(layer)):
+            tensors = calls[id(layer)][0].input_tensors
+            inside = all(id(tensor._keras_history.operation) in found for tensor in tensors)
+            if _is_convolution(layer, tensors) or (inside and _takes_any_shape(layer)):
                 found[id(layer)] = _Place(enter=not inside)
     outputs = {id(tensor._keras_history.operation) for tensor in model.outputs}
     inner = {id(layer): {id(node.operation) for node in uses[id(layer)]} for layer in model.layers}
@@ -271,10 +275,16 @@ def _places(model: keras.Model, shared: set[int]) -> dict[int, _Place]:
     return {key: place for key, place in found.items() if not (place.enter and place.leave)}
 
 
-def _is_convolution(layer: Any) -> bool:
-    """Returns whether `Convolution` can stand for a layer."""
+def _is_convolution(layer: Any, tensors: list[Any]) -> bool:
+    """Returns whether `Convolution` can stand for a layer that is called on some tensors."""
     return (
         type(layer) is klayers.Conv2D
+        # Where the kernel is larger than the image, oneDNN 3.7 gives gradients of bfloat16 kernels that hold whatever
+        # was in memory.
+        and all(
+            side is not None and side >= size
+            for side, size in zip(tensors[0].shape[1:3], layer.kernel_size, strict=True)
+        )
         and layer.data_format == "channels_last"
         and (layer.groups, layer.dilation_rate) == (1, (1, 1))
         and _is_known(layer.activation)
@@ -391,7 +401,9 @@ def _is_thin(layer: Any, shape: tuple[int | None, ...]) -> bool:
     )
 
 
-def _is_relu(layer: Any) -> bool:
+def _is_rising(layer: Any) -> bool:
+    """Returns whether a layer is ReLU or another activation that never falls: of the largest entry it is largest."""
     if type(layer) is klayers.ReLU:
         return layer.max_value is None and not layer.negative_slope and not layer.threshold
-    return type(layer) is klayers.Activation and layer.activation is keras.activations.relu
+    rising = (keras.activations.relu, keras.activations.elu, keras.activations.softplus)
+    return type(layer) is klayers.Activation and layer.activation in rising

@@ -166,11 +166,15 @@ class Pooling(keras.layers.Layer):
         return tf.reshape(found, tf.shape(x))
 
 
-class PooledReLU(Pooling):
-    """Max pooling, then ReLU: for training, after a normalisation that can't take ReLU in."""
+class PooledActivation(Pooling):
+    """Max pooling, then an activation that never falls, on a quarter of the entries and without ties by rounding."""
+
+    def __init__(self, layer: Any, policy: str, activation: Callable[[Any], Any]) -> None:
+        super().__init__(layer, policy)
+        self.activation = activation
 
     def call(self, inputs: Any) -> Any:
-        return tf.nn.relu(super().call(inputs))
+        return self.activation(super().call(inputs))
 
 
 class ReLUPooling(Pooling):
@@ -213,6 +217,29 @@ class FusedNorm(keras.layers.BatchNormalization):
         count = tf.cast(tf.size(inputs) // inputs.shape[-1], tf.float32)
         for kept, fresh in ((self.moving_mean, mean), (self.moving_variance, variance * (count - 1) / count)):
             kept.assign(kept * self.momentum + fresh * (1 - self.momentum))
+        return tf.expand_dims(outputs, 0) if inputs.shape.rank == 5 else outputs
+
+
+class FixedNorm(keras.layers.BatchNormalization):
+    """Batch normalisation in inference mode as one operation, which TensorFlow fuses with ReLU; its backward pass too.
+
+    Its weights get no gradient.
+    """
+
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        mean, variance = map(tf.convert_to_tensor, (self.moving_mean, self.moving_variance))
+        scale = tf.convert_to_tensor(self.gamma) if self.scale else tf.ones_like(mean)
+        offset = tf.convert_to_tensor(self.beta) if self.center else tf.zeros_like(mean)
+
+        @tf.custom_gradient
+        def normalised(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+            parts = {"scale": scale, "offset": offset, "mean": mean, "variance": variance}
+            fixed = {"epsilon": self.epsilon, "is_training": False}
+            outputs = tf.raw_ops.FusedBatchNormV3(x=x, **parts, **fixed).y
+            factor = scale * tf.math.rsqrt(variance + self.epsilon)
+            return outputs, lambda slope: slope * tf.cast(factor, slope.dtype)
+
+        outputs = normalised(tf.squeeze(inputs, 0) if inputs.shape.rank == 5 else inputs)
         return tf.expand_dims(outputs, 0) if inputs.shape.rank == 5 else outputs
 
 
