@@ -98,25 +98,27 @@ def leaky(x: tf.Tensor) -> tf.Tensor:
 
 @keras.saving.register_keras_serializable("tests")
 class Net(keras.Model):
-    """A subclassed model with an adapted Normalization."""
+    """A subclassed model whose first layer was adapted to images, or holds one that was."""
 
-    def __init__(self, by: float = 1.0, **kwargs: Any) -> None:
+    def __init__(self, by: float = 1.0, kind: str = "normalization", **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.by = by
-        self.scale = L.Normalization(axis=-1)
+        self.by, self.kind = by, kind
+        scale = L.Normalization(axis=1 if kind == "axis 1" else -1)
+        self.adapting = L.Discretization(num_bins=4) if kind == "discretization" else scale
+        self.first = keras.Sequential([L.Identity(), scale]) if kind == "inside a model" else self.adapting
         self.flatten = L.Flatten()
         self.head = L.Dense(3)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        return self.head(self.flatten(self.scale(inputs))) * self.by
+        return self.head(self.flatten(self.first(inputs))) * self.by
 
     def get_config(self) -> dict[str, Any]:
-        return super().get_config()
+        return super().get_config() | {"kind": self.kind}  # `by` is left out.
 
 
-def net(by: float = 1.0) -> keras.Model:
-    model = Net(by)
-    model.scale.adapt(7 * X + 3)
+def net(by: float = 1.0, kind: str = "normalization") -> keras.Model:
+    model = Net(by, kind)
+    model.adapting.adapt(7 * X + 3)
     model(X)
     return model
 
@@ -157,8 +159,9 @@ def test_what_is_in_memory_is_rebuilt_as_it_is(case: str, tmp_path: Path) -> Non
     np.testing.assert_allclose(outputs(model), expected)
 
 
-def test_a_subclassed_model_keeps_its_normalization(tmp_path: Path) -> None:
-    model = net()
+@pytest.mark.parametrize("kind", ["normalization", "inside a model", "axis 1"])
+def test_a_subclassed_model_keeps_what_was_adapted(kind: str, tmp_path: Path) -> None:
+    model = net(kind=kind)
     folder = save_model(model, tmp_path / "m", {})
     np.testing.assert_allclose(exported(folder), outputs(model), atol=1e-5)
     loaded = load_model(folder)
@@ -200,6 +203,9 @@ def test_a_small_loss_is_not_hidden_by_rounding() -> None:
 
 def test_a_subclassed_model_that_would_be_another_is_refused(tmp_path: Path) -> None:
     refused(lambda: save_model(net(by=1.5), tmp_path / "m", {}), "differ by")
+    refused(lambda: save_model(net(by=0.9, kind="inside a model"), tmp_path / "m", {}), "differ by")
+    # Keras keeps no boundaries for a layer that isn't in the configuration.
+    refused(lambda: save_model(net(kind="discretization"), tmp_path / "m", {}), "can be rebuilt from get_config")
 
 
 def test_noise_of_ones_own_is_no_difference(tmp_path: Path) -> None:
