@@ -12,7 +12,9 @@ import pytest
 import tensorflow as tf
 from keras import layers as L
 
+from kerasrobust.attacks import PGD
 from kerasrobust.errors import InputError
+from kerasrobust.evaluation.evaluate import evaluate
 from kerasrobust.networks.cloning import trainable, with_precision
 from kerasrobust.networks.files.formats import SavedModelNetwork
 from kerasrobust.networks.noise import RandomDropout, noise_off
@@ -230,6 +232,20 @@ def test_a_quantized_network(mode: str, tmp_path: Path) -> None:
     assert not np.allclose(random(X), random(X), atol=1e-3)
     assert {layer.compute_dtype for layer in random.layers if isinstance(layer, RandomDropout)} == {"float32"}
     refused(lambda: trainable(model), f"quantized to {mode}")
+
+
+@pytest.mark.parametrize("mode", ["int8", "int4", "float8"])
+def test_a_quantized_network_is_judged_by_what_it_predicts(mode: str) -> None:
+    """The gradients pass the rounding, and what is found is found in the quantized network itself."""
+    model = around(L.Conv2D(4, 3), L.Dense(6))
+    model.quantize(mode)
+    y = model.predict(X, verbose=0).argmax(axis=1)
+    y[0] = (y[0] + 1) % 4
+    found = evaluate(model, X, y, attacks=PGD(epsilon=0.1, steps=4), audit=False)
+    assert [report.attack.name for report in found.attacks] == ["pgd"] and found.clean_accuracy == pytest.approx(5 / 6)
+    after = model.predict(found.worst.x_adv, verbose=0).argmax(axis=1)
+    np.testing.assert_array_equal(found.per_example, after == y)
+    assert found.robust_accuracy < found.clean_accuracy
 
 
 def test_a_network_quantized_from_mixed_precision_has_mixed_noise() -> None:
