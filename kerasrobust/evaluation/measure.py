@@ -145,7 +145,8 @@ def _about_version(classifier: Classifier, attack: AutoAttack) -> list[Finding]:
                 severity="warning",
             )
         )
-    if classifier.classes <= 3 and not attack.attacks:
+    # The version for randomized networks has no targeted loss.
+    if not attack.attacks and classifier.classes <= (2 if attack.chosen(classifier) == "rand" else 3):
         which = "the targeted loss DLR" if classifier.classes == 3 else "the loss DLR"
         found.append(
             Finding(
