@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from kerasrobust.networks.adapters.inputs import adapted
 from kerasrobust.networks.classifier import has_gradient
 from kerasrobust.networks.making import as_classifier
 from kerasrobust.networks.probe import apart
+from kerasrobust.networks.saving import load_model
 
 X = images(12, seed=4)
 KERNEL = np.random.default_rng(0).normal(size=(192, 4)).astype(np.float32)
@@ -129,12 +131,45 @@ def test_one_output_stands_for_two_classes(activation: str | None) -> None:
     np.testing.assert_allclose(classifier.run(X), np.stack([0 * logit, logit], axis=1), rtol=1e-4, atol=1e-5)
 
 
+class Opaque(keras.Model):
+    """A model in whose code nobody sees the sigmoid."""
+
+    def __init__(self, inner: keras.Model) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        return tf.sigmoid(self.inner(x))
+
+
+def opaque(inner: keras.Model) -> keras.Model:
+    model = Opaque(inner)
+    model(X)
+    return model
+
+
+def exported(model: keras.Model, folder: Path) -> Any:
+    model.export(folder / "m", verbose=False)
+    return load_model(folder / "m")
+
+
+FORMS: dict[str, Callable[[keras.Model, Path], Any]] = {
+    "function": lambda inner, folder: lambda x: tf.sigmoid(inner(x)),
+    "graph": lambda inner, folder: tf.function(lambda x: 1 / (1 + tf.exp(-inner(x)))),
+    "subclass": lambda inner, folder: opaque(inner),
+    "SavedModel": lambda inner, folder: exported(keras.Sequential([inner, L.Activation("sigmoid")]), folder),
+    "SavedModel of a subclass": lambda inner, folder: exported(opaque(inner), folder),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("units", [1, 4])
-def test_sigmoids_of_a_function_are_found_by_probing(units: int) -> None:
-    model = net(L.Dense(units))
-    classifier = as_classifier(lambda x: tf.sigmoid(model(x)), image_shape=SHAPE)
+def test_sigmoids_are_found_by_probing_whatever_the_model_is(units: int, form: str, tmp_path: Path) -> None:
+    inner = net(L.Dense(units))
+    model = FORMS[form](inner, tmp_path)
+    classifier = as_classifier(model, image_shape=SHAPE, input_range=(0, 1), colors="rgb")
     assert [code for code, _ in classifier.warnings] == ["sigmoid-output"]
-    expected = model(X).numpy()
+    expected = inner(X).numpy()
     expected = np.concatenate([0 * expected, expected], axis=1) if units == 1 else expected
     np.testing.assert_allclose(classifier.run(X), expected, rtol=1e-3, atol=1e-4)
 
@@ -245,30 +280,65 @@ def test_another_size_is_resized_where_it_is_asked_for() -> None:
     assert result.x_adv.shape == larger.shape
 
 
-def test_randomness_of_numpy_is_not_frozen() -> None:
-    kernels = [tf.constant(KERNEL), tf.constant(-KERNEL)]
-    draw = np.random.default_rng(0)
-    flat = tf.constant(X)
+KERNELS = [tf.constant(KERNEL), tf.constant(-KERNEL)]
 
-    def either(x: tf.Tensor) -> tf.Tensor:
-        return tf.reshape(x, (-1, 192)) @ kernels[draw.integers(2)]
 
-    classifier = as_classifier(either, image_shape=SHAPE)
+class Either(keras.Model):
+    """An ensemble as people write it: a network of several, drawn anew in each call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.draw = np.random.default_rng(0)
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        return tf.reshape(x, (-1, 192)) @ KERNELS[self.draw.integers(2)]
+
+
+def either(kind: str) -> Callable[[tf.Tensor], tf.Tensor]:
+    if kind == "a subclass":
+        model = Either()
+        model(X)
+        return model
+    draw, python = np.random.default_rng(0), random.Random(0)
+    choose = {"NumPy": lambda: draw.integers(2), "Python": lambda: python.choice([0, 1])}
+    if kind == "a sign of NumPy":
+        return lambda x: tf.reshape(x, (-1, 192)) @ KERNEL * draw.choice([-1.0, 1.0])
+    return lambda x: tf.reshape(x, (-1, 192)) @ KERNELS[choose[kind]()]
+
+
+@pytest.mark.parametrize("kind", ["NumPy", "Python", "a sign of NumPy", "a subclass"])
+def test_randomness_of_python_is_not_frozen(kind: str) -> None:
+    classifier = as_classifier(either(kind), image_shape=SHAPE)
     assert classifier.randomized and {"untraced", "unseeded-noise"} <= {code for code, _ in classifier.warnings}
     graph = classifier.graph()
+    flat = tf.constant(X)
     seen = [graph(flat).numpy() for _ in range(20)]
     first = X.reshape(12, -1) @ KERNEL
     assert {bool(apart(logits, first) < 1e-4) for logits in seen} == {True, False}
+    y = first.argmax(axis=1)
+    found = evaluate(classifier, X, y, attacks=PGD(epsilon=0.0, steps=1), passes=30, audit=False)
+    assert 0.2 < found.clean_accuracy < 0.8, "all are right by one of the two, and none by the other"
 
 
-def test_code_that_cannot_be_traced_keeps_its_gradients() -> None:
+def if_brighter(x: tf.Tensor) -> tf.Tensor:
+    return x / 255 if tf.reduce_max(x) > 1.5 else x
+
+
+def by_number(x: tf.Tensor) -> tf.Tensor:
+    return x * float(np.ceil(tf.reduce_max(x).numpy()))
+
+
+def one_by_one(x: tf.Tensor) -> tf.Tensor:
+    return tf.stack([image * 1.0 for image in x])
+
+
+@pytest.mark.parametrize(("first", "why"), [(if_brighter, "bool"), (by_number, "numpy"), (one_by_one, "Iterating")])
+def test_code_that_cannot_be_traced_keeps_its_gradients(first: Callable[[tf.Tensor], tf.Tensor], why: str) -> None:
     def eager(x: tf.Tensor) -> tf.Tensor:
-        if tf.reduce_max(x) > 1.5:
-            x = x / 255
-        return tf.reshape(x, (-1, 192)) @ KERNEL
+        return tf.reshape(first(x), (-1, 192)) @ KERNEL
 
     classifier = as_classifier(eager, image_shape=SHAPE)
-    assert not classifier.arrays and "bool" in dict(classifier.warnings)["untraced"]
+    assert not classifier.arrays and why in dict(classifier.warnings)["untraced"]
     y = (X.reshape(12, -1) @ KERNEL).argmax(axis=1)
     mine = evaluate(classifier, X, y, attacks="pgd", epsilon=0.02, audit=False)
     traced = evaluate(lambda x: tf.reshape(x, (-1, 192)) @ KERNEL, X, y, attacks="pgd", epsilon=0.02, audit=False)

@@ -158,6 +158,86 @@ def test_nan_gradients(base: keras.Model, y: np.ndarray) -> None:
     assert "nan-gradient" in codes(found)
 
 
+NO_NUMBERS: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
+    "root": tf.sqrt,
+    "logarithm": tf.math.log,
+    "quotient": lambda room: tf.nn.relu(room) / tf.nn.relu(room),
+}
+
+
+@pytest.mark.parametrize("attack", [PGD(epsilon=0.05, steps=5), Square(epsilon=0.05, queries=60)])
+@pytest.mark.parametrize("kind", NO_NUMBERS)
+def test_what_is_no_number_is_wrong(kind: str, attack: Any) -> None:
+    """Above a mean brightness of 0.7, which images that are nearer to it than epsilon reach; NaN would be class 0."""
+
+    def model(x: tf.Tensor) -> tf.Tensor:
+        room = 0.7 - tf.reduce_mean(x, axis=(1, 2, 3))[:, None]
+        nothing = 0 * NO_NUMBERS[kind](room)
+        return tf.concat([1 + 10 * room, nothing, nothing], axis=1)
+
+    x = X[:40] - X[:40].mean(axis=(1, 2, 3), keepdims=True) + np.linspace(0.6, 0.72, 40)[:, None, None, None]
+    x = x.astype(np.float32)
+    found = evaluate(as_said(model), x, np.zeros(40, int), attacks=attack)
+    brightness = x.mean(axis=(1, 2, 3))
+    assert found.clean_accuracy == (brightness < 0.7).mean() < 1
+    lost = found.worst.x_adv.mean(axis=(1, 2, 3)) >= 0.7
+    np.testing.assert_array_equal(found.per_example, ~lost)
+    assert lost.sum() > (brightness >= 0.7).sum() + 2
+    if attack.name == "pgd":
+        np.testing.assert_array_equal(lost, brightness >= 0.65)
+    (finding,) = [item for item in found.findings if item.code == "nan-logits"]
+    assert finding.severity == "error"
+    assert finding.evidence == pytest.approx({"clean": (brightness >= 0.7).mean(), "share": lost.mean()})
+
+
+def turned(by: Callable[[tf.Tensor], tf.Tensor]) -> Callable[[keras.Model], Callable[[tf.Tensor], tf.Tensor]]:
+    """Returns what makes a network whose gradients are none of its own, as if an operation had a wrong one."""
+
+    @tf.custom_gradient
+    def same(x: tf.Tensor) -> Any:
+        return tf.identity(x), by
+
+    return lambda base: lambda x: base(same(x), training=False)
+
+
+WRONG = {
+    "reversed": turned(tf.negative),
+    "of another place": turned(lambda up: tf.roll(up, [3, 2], [1, 2])),
+    "of noise": turned(lambda up: tf.reduce_max(abs(up)) * tf.random.stateless_normal(tf.shape(up), [1, 2])),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_gradients_of_another_function_are_found(kind: str, base: keras.Model, y: np.ndarray) -> None:
+    found = evaluate(WRONG[kind](base), X, y, attacks=PGD(epsilon=0.01, steps=3), thorough=True)
+    (finding,) = [item for item in found.findings if item.code == "wrong-gradient"]
+    assert finding.severity == "error" and finding.evidence["agreement"] < 0.15
+
+
+IN_FLOAT8: dict[str, Callable[[], keras.Layer]] = {
+    "linear": keras.layers.Identity,
+    "dense": lambda: keras.layers.Dense(32, activation="relu"),
+    "convolution": lambda: keras.layers.Conv2D(4, 3, activation="relu"),
+}
+
+
+@pytest.mark.parametrize("kind", IN_FLOAT8)
+def test_gradients_of_a_network_trained_in_float8_are_found(kind: str) -> None:
+    """They are cut off at the largest one of the training, which is of a mean over the batch."""
+    keras.utils.set_random_seed(0)
+    middle = [IN_FLOAT8[kind](), keras.layers.Flatten(), keras.layers.Dense(4)]
+    model = keras.Sequential([keras.Input(SHAPE), keras.layers.Rescaling(6.0, offset=-3.0), *middle])
+    labels = model.predict(X, verbose=0).argmax(axis=1)
+    model.quantize("float8")
+    model.compile(keras.optimizers.Adam(1e-3), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.fit(X, labels, epochs=6, verbose=0)
+    found = evaluate(model, X, labels, attacks=DeepFool(norm="linf"), epsilon=0.03)
+    true = evaluate(model, X, labels, attacks=Square(epsilon=0.03, queries=100), audit=False)
+    assert found.robust_accuracy > true.robust_accuracy + 0.3, "there is something to find"
+    (finding,) = [item for item in found.findings if item.code == "wrong-gradient"]
+    assert finding.severity == "error" and finding.evidence["agreement"] > 7
+
+
 def test_rounding_to_8_bits(base: keras.Model) -> None:
     """Perturbations of 0.4/255 are rounded away on images that are 8-bit ones; those of 8/255 are not."""
     x = (np.round(X * 255) / 255).astype(np.float32)

@@ -45,16 +45,34 @@ def test_versions_are_those_of_the_paper(small: keras.Model, randomized: keras.M
     assert {part.eot for part in AutoAttack(eot=7).parts(classifier_of(randomized))} == {7}
 
 
-def test_few_classes_get_the_margin_in_place_of_dlr() -> None:
-    kernel = np.random.default_rng(0).normal(size=(PIXELS, 2)).astype(np.float32)
+FEW: dict[tuple[int, str], tuple[list[str], str]] = {
+    (2, "standard"): (["apgd-ce", "apgd-margin", "fab-t", "square"], "With 2 classes the loss DLR is"),
+    (3, "standard"): (["apgd-ce", "apgd-margin", "fab-t", "square"], "With 3 classes the targeted loss DLR is"),
+    (4, "standard"): (["apgd-ce", "apgd-t", "fab-t", "square"], ""),
+    (2, "rand"): (["apgd-ce", "apgd-margin"], "With 2 classes the loss DLR is"),
+    (3, "rand"): (["apgd-ce", "apgd-dlr"], ""),
+    (2, "plus"): (["apgd-ce", "apgd-margin", "fab", "square", "fab-t"], "With 2 classes the loss DLR is"),
+    (3, "plus"): (
+        ["apgd-ce", "apgd-dlr", "fab", "square", "apgd-margin", "fab-t"], "With 3 classes the targeted loss DLR is",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("classes", "version"), FEW)
+def test_few_classes_get_the_margin_in_place_of_dlr(classes: int, version: Any) -> None:
+    """DLR divides by the distance of the first from the third logit, the targeted one by that from the fourth."""
+    kernel = np.random.default_rng(0).normal(size=(PIXELS, classes)).astype(np.float32)
     model = linear_model(kernel, -kernel.sum(axis=0) / 2)
-    assert names(AutoAttack(), model) == ["apgd-ce", "apgd-margin", "fab-t", "square"]
+    parts, said = FEW[classes, version]
+    attack = AutoAttack(epsilon=0.5, version=version)
+    assert names(attack, model) == parts
     y = labels_of(model, X, 0)
-    found = evaluate(model, X, y, attacks=AutoAttack(epsilon=0.001, attacks=("apgd-ce",)), audit=False)
-    assert found.findings == []
-    found = evaluate(model, X, y, attacks=AutoAttack(epsilon=0.5), audit=False)
-    assert [code for code, _ in found.warnings] == ["dlr-undefined"]
+    found = evaluate(model, X, y, attacks=attack, audit=False)
+    assert [code for code, _ in found.warnings] == (["dlr-undefined"] if said else [])
+    assert not said or found.warnings[0][1].startswith(said)
     assert found.robust_accuracy == 0
+    one = evaluate(model, X, y, attacks=AutoAttack(epsilon=0.001, attacks=("apgd-ce",)), audit=False)
+    assert one.findings == []
 
 
 def test_each_part_runs_on_what_is_left(small: keras.Model) -> None:

@@ -295,8 +295,11 @@ BAD = {
     "feature map": (lambda: keras.Sequential([keras.Input(SHAPE), L.Conv2D(4, 3)]), r"\(N, classes\)"),
     "vectors": (lambda: keras.Sequential([keras.Input((8,)), L.Dense(4)]), "images"),
     "NaN": (lambda: lambda x: x[:, 0, 0] * np.nan, "NaN"),
+    "what Keras can't call": (
+        lambda: keras.Sequential([keras.Input(SHAPE), L.Discretization([0.5]), L.Conv2D(2, 3), L.Flatten()]), "Conv2D",
+    ),
     "another's mistake": (lambda: lambda x: x.no_such_thing, "no_such_thing"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -304,7 +307,7 @@ def test_what_cannot_be_attacked_is_refused_in_one_line(name: str) -> None:
     make, part = BAD[name]
     with pytest.raises(InputError, match=part) as caught:
         as_classifier(make(), image_shape=None if name == "vectors" else SHAPE)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(caught.value) and "\x1b" not in str(caught.value)
 
 
 def test_stated_shape_and_classes_are_checked() -> None:

@@ -57,6 +57,19 @@ def test_words_are_classes_in_their_alphabetical_order(path: Path, dtype: str, c
     assert [dataset.class_names[label] for label in dataset.y] == [WORDS[label] for label in LABELS[5:]]
 
 
+@pytest.mark.parametrize("labels", [LABELS, np.eye(4)[LABELS], np.eye(4, dtype=int)[LABELS] | np.eye(4, dtype=int)[0]])
+def test_classes_are_named_by_an_array_beside_the_labels(path: Path, labels: np.ndarray) -> None:
+    named = {"x": IMAGES, "y": labels, "classes": np.array(WORDS, "S")}
+    dataset = load_dataset(_write(path, **named), "test[:5]")
+    assert dataset.class_names == WORDS
+    plain = load_dataset(_write(path, x=IMAGES, y=labels, classes=np.arange(4)), "test[:5]")  # Which are no names.
+    assert plain.class_names == ("0", "1", "2", "3")
+    np.testing.assert_array_equal(dataset.labels, plain.labels)
+    with pytest.raises(InputError, match=r"a name for each of 4 classes\. Received: 3 in 'classes'") as caught:
+        load_dataset(_write(path, **named | {"classes": np.array(WORDS[:3], "S")}))
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("dtype", [np.int32, np.int64, np.uint16, np.int16, np.uint32])
 def test_whole_numbers_up_to_255_are_eight_bits(path: Path, dtype: Any) -> None:
     dataset = load_dataset(_write(path, x=IMAGES.astype(dtype), y=LABELS), "test[:3]")

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -112,6 +113,42 @@ def test_a_saved_model_is_copied_as_it_is(
     assert (attack.status, attack.err) == (0, "")
     lines = json.loads(call("compare", "theirs", "one", "--json", *places).out)
     assert [(line["name"], line["attack"]) for line in lines] == [("theirs", None), ("one", "fgsm")]
+
+
+def first(kind: str) -> keras.Model:
+    """A network of channels-first images: by its convolutions, without any, or around one that takes them last."""
+    seen = keras.Input((3, 8, 8))
+    inner = keras.Sequential([keras.Input((8, 8, 3)), L.Conv2D(2, 3), L.Flatten()])
+    hidden = {
+        "convolution": lambda: L.Flatten()(L.Conv2D(2, 3, data_format="channels_first")(seen)),
+        "dense": lambda: L.Flatten()(seen),
+        "turned": lambda: inner(L.Permute((2, 3, 1))(seen)),
+    }
+    return keras.Model(seen, L.Dense(4)(hidden[kind]()))
+
+
+@pytest.mark.parametrize("kind", ["convolution", "dense", "turned"])
+@pytest.mark.parametrize("form", ["m.keras", "m"])
+def test_channels_first_models_are_imported_and_attacked(
+    kind: str, form: str, adopt: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    keras.utils.set_random_seed(0)
+    model, x = first(kind), np.random.default_rng(0).integers(0, 256, (12, 8, 8, 3), dtype=np.uint8)
+    model.save(tmp_path / form) if form == "m.keras" else model.export(tmp_path / form, verbose=False)
+    y = model.predict(x.transpose(0, 3, 1, 2) / np.float32(255), verbose=0).argmax(axis=1)
+    y[:3] = (y[:3] + 1) % 4
+    np.savez(tmp_path / "own.npz", x=x, y=y)
+    assert adopt("--model", tmp_path / form, "--name", "theirs").status == 0
+    assert card_of(tmp_path / "models/theirs")["image_shape"] == [8, 8, 3]
+    places = ("--runs-dir", tmp_path / "runs", "--models-dir", tmp_path / "models", "--name", "one")
+    words = ("--data", tmp_path / "own.npz", "--attack", "fgsm", "--epsilon", "8/255")
+    outcome = call("attack", "--model", "theirs", *words, *places)
+    assert (outcome.status, outcome.err) == (0, "")
+    result = json.loads((tmp_path / "runs/one/result.json").read_text())
+    assert result["clean_accuracy"] == 0.75
+    with h5py.File(tmp_path / "runs/one/examples.h5") as file:
+        after = model.predict(file["x_adv"][()].transpose(0, 3, 1, 2), verbose=0).argmax(axis=1)
+    assert result["robust_accuracy"] == (after == y).mean()
 
 
 def test_noise_is_found(adopt: Callable[..., Outcome], tmp_path: Path) -> None:

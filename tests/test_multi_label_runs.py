@@ -15,6 +15,7 @@ from keras import layers as L
 
 from kerasrobust.data.dataset import Dataset
 from kerasrobust.events import LabelFinished
+from kerasrobust.networks.saving import save_model
 from kerasrobust.records import Result
 from kerasrobust.show.figures import summarize
 
@@ -103,6 +104,37 @@ def test_an_import_with_such_data_keeps_what_it_found_out(folder: Path, tmp_path
     assert card["conventions"]["outputs"] == "multi-label" and card["classes"] == 3
     outcome = call("attack", "--model", "theirs", "--data", folder / "rows.npz", "--attack", "fgsm", *places)
     assert outcome.status == 0 and "label 2: clean accuracy" in outcome.out
+
+
+@pytest.mark.parametrize("where", ["own.npz", "own.h5", "the card", "the card, in another order"])
+def test_labels_have_the_names_of_the_classes(where: str, folder: Path, tmp_path: Path) -> None:
+    """From an array `classes` beside the labels, or from the model's card, whose order counts."""
+    names, with_names = ("owl", "ant", "bee"), {}
+    pixels, y = PIXELS, np.load(folder / "own.npz")["y"]
+    model: Path | str = folder / "sigmoids.keras"
+    if where.startswith("the card"):
+        save_model(keras.models.load_model(model), tmp_path / "models/named", {"data": {"classes": list(names)}})
+        model = "named"
+    if where == "the card, in another order":
+        y, with_names = y[:, [1, 2, 0]], {"classes": np.array(["ant", "bee", "owl"])}
+    elif where != "the card":
+        with_names = {"classes": np.array(names, dtype="S")}
+    if where == "own.h5":
+        with h5py.File(tmp_path / "own.h5", "w") as file:
+            file["x"], file["y"], file["classes"] = pixels, y, with_names["classes"]
+    else:
+        np.savez(tmp_path / "own.npz", x=pixels, y=y, **with_names)
+    data = tmp_path / ("own.h5" if where == "own.h5" else "own.npz")
+    outcome = attack(
+        folder, tmp_path, "--model", str(model), "--data", str(data), "--models-dir", str(tmp_path / "models")
+    )
+    assert outcome.status == 0, outcome.err
+    result = result_of(tmp_path)
+    assert [label["name"] for label in result["labels"]] == list(names)
+    assert [label["clean_accuracy"] for label in result["labels"]] == [1, 35 / 40, 1]
+    assert "label ant: clean accuracy" in outcome.out
+    with h5py.File(tmp_path / "one" / "examples.h5") as file:
+        assert [str(name) for name in file.attrs["class_names"]][:4] == ["none", "owl", "ant", "owl, ant"]
 
 
 def test_other_commands_refuse_them_in_one_line(folder: Path, tmp_path: Path) -> None:

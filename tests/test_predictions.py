@@ -146,16 +146,40 @@ def test_an_unknown_dtype_is_refused(dtype: str) -> None:
         as_classifier(predict=scores, image_shape=SHAPE, dtype=dtype)
 
 
-def test_objects_are_answered_with_the_call_to_make() -> None:
-    forest = Forest()
-    with pytest.raises(InputError) as caught:
-        as_classifier(forest, image_shape=SHAPE)
-    call = "as_classifier(predict=model.predict_proba, image_shape=(4, 4, 1), input_range=(LOW, HIGH))"
-    assert call in str(caught.value)
-    names = {"as_classifier": as_classifier, "model": forest, "LOW": 0, "HIGH": 16}
-    assert eval(call, names).classes == 3
+class Machine:
+    """As a support vector machine: scores without probabilities."""
 
-    # As torch.nn.Module: callable, and told by its module.
+    n_features_in_ = 16
+
+    def decision_function(self, x: np.ndarray) -> np.ndarray:
+        return scores(x)
+
+
+class Neighbours:
+    """As an estimator that says class numbers alone."""
+
+    n_features_in_ = 16
+    classes_ = np.arange(3)
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        return scores(x).argmax(axis=1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "method"), [(Forest, "predict_proba"), (Machine, "decision_function"), (Neighbours, "predict")]
+)
+def test_objects_are_answered_with_the_call_to_make(kind: Any, method: str) -> None:
+    with pytest.raises(InputError) as caught:
+        as_classifier(kind(), image_shape=SHAPE)
+    call = f"as_classifier(predict=model.{method}, image_shape=(4, 4, 1), input_range=(LOW, HIGH))"
+    assert call in str(caught.value) and "\n" not in str(caught.value)
+    found = eval(call, {"as_classifier": as_classifier, "model": kind(), "LOW": 0, "HIGH": 16})
+    assert found.classes == 3
+    np.testing.assert_array_equal(found.run(X).argmax(axis=1), scores(16 * X.reshape(6, -1)).argmax(axis=1))
+
+
+def test_modules_of_pytorch_are_answered_with_the_call_to_make() -> None:
+    """They are callable, and told by their module."""
     module = type("Module", (), {"__module__": "torch.nn.modules.module", "__call__": lambda self, x: x})()
     with pytest.raises(InputError, match=r"model\.eval\(\)\(torch\.from_numpy\(x\)\), channels='first'"):
         as_classifier(module, image_shape=SHAPE)

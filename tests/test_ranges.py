@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from keras import layers as L
 from kerasrobust.data.load import load_data
 from kerasrobust.errors import InputError
 from kerasrobust.evaluation.evaluate import evaluate
+from kerasrobust.networks.adapters.adapter import range_words
 from kerasrobust.networks.adapters.ranges import Choice, choice_of, hint_of, understood
 from kerasrobust.networks.making import as_classifier
 
@@ -39,17 +42,30 @@ def network(data: Data) -> keras.Model:
     return model
 
 
+BACK: dict[str, tuple[Any, Any]] = {
+    "0,1": (1, 0),
+    "0,255": (1 / 255, 0),
+    "-1,1": (0.5, 0.5),
+    "imagenet": (np.float32([0.229, 0.224, 0.225]), np.float32([0.485, 0.456, 0.406])),
+    "caffe": (1 / 255, np.float32([103.939, 116.779, 123.68]) / 255),
+}
+"""What undoes the preprocessing of `keras.applications.imagenet_utils`, in the order of colours that it gives."""
+
+
 def taking(network: keras.Model, input_range: str, colors: str) -> keras.Model:
     """The same network for images of other conventions."""
-    scale, offset = {"0,255": (1 / 255, 0), "-1,1": (0.5, 0.5)}.get(input_range, (1, 0))
+    scale, offset = BACK[input_range]
     seen = keras.Input((8, 8, 3))
     # Not a Rescaling, which would show it.
-    turned = seen[..., ::-1] if colors == "bgr" else seen
-    return keras.Model(seen, network(turned * scale + offset))
+    restored = seen * scale + offset
+    return keras.Model(seen, network(restored[..., ::-1] if colors == "bgr" else restored))
 
 
-@pytest.mark.parametrize("colors", ["rgb", "bgr"])
-@pytest.mark.parametrize("input_range", ["0,1", "0,255", "-1,1"])
+CONVENTIONS = [*((name, order) for name in ("0,1", "0,255", "-1,1") for order in ("rgb", "bgr")), ("imagenet", "rgb"),
+               ("caffe", "bgr")]  # fmt: skip
+
+
+@pytest.mark.parametrize(("input_range", "colors"), CONVENTIONS)
 def test_what_a_model_was_trained_on_is_found(input_range: str, colors: str, data: Data, network: keras.Model) -> None:
     x, y = data
     found = understood(as_classifier(taking(network, input_range, colors)), x, y)
@@ -73,12 +89,21 @@ def test_it_is_told_once_and_kept_with_the_model(data: Data, network: keras.Mode
     assert evaluation.robust_accuracy == plain.robust_accuracy
 
 
-def test_what_was_said_is_not_doubted_but_checked(data: Data, network: keras.Model) -> None:
-    x, y = data
-    model = as_classifier(taking(network, "0,255", "rgb"), input_range=(0, 1), colors="rgb")
-    evaluation = evaluate(model, x[:200], y[:200], attacks="fgsm", epsilon=1 / 255)
+@pytest.mark.parametrize(("input_range", "colors"), [pair for pair in CONVENTIONS if pair != ("0,1", "rgb")])
+def test_what_was_said_is_not_doubted_but_checked(
+    input_range: str, colors: str, data: Data, network: keras.Model
+) -> None:
+    """Who then says what the finding names measures the network that the model is."""
+    x, y = data[0][:200], data[1][:200]
+    model = taking(network, input_range, colors)
+    evaluation = evaluate(as_classifier(model, input_range=(0, 1), colors="rgb"), x, y, attacks="fgsm", epsilon=1 / 255)
     (finding,) = [item for item in evaluation.findings if item.code == "input-range"]
-    assert "[0, 255], RGB" in finding.message and finding.severity == "error"
+    assert f"with {range_words(input_range)}, {colors.upper()}, and on" in finding.message
+    assert finding.severity == "error"
+    told = as_classifier(model, input_range=input_range, colors=colors)
+    np.testing.assert_allclose(told.run(x), network(x), rtol=1e-3, atol=2e-3)
+    right = (network.predict(x, verbose=0).argmax(axis=1) == y).mean()
+    assert finding.evidence["accuracy_otherwise"] == pytest.approx(right)
 
 
 def test_untrained_and_constant_models_are_left_alone(data: Data) -> None:

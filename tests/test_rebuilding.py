@@ -12,7 +12,9 @@ import pytest
 import tensorflow as tf
 from keras import layers as L
 
+from kerasrobust.attacks import PGD
 from kerasrobust.errors import InputError
+from kerasrobust.evaluation.evaluate import evaluate
 from kerasrobust.networks.cloning import trainable, with_precision
 from kerasrobust.networks.files.formats import SavedModelNetwork
 from kerasrobust.networks.noise import RandomDropout, noise_off
@@ -98,25 +100,27 @@ def leaky(x: tf.Tensor) -> tf.Tensor:
 
 @keras.saving.register_keras_serializable("tests")
 class Net(keras.Model):
-    """A subclassed model with an adapted Normalization."""
+    """A subclassed model whose first layer was adapted to images, or holds one that was."""
 
-    def __init__(self, by: float = 1.0, **kwargs: Any) -> None:
+    def __init__(self, by: float = 1.0, kind: str = "normalization", **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.by = by
-        self.scale = L.Normalization(axis=-1)
+        self.by, self.kind = by, kind
+        scale = L.Normalization(axis=1 if kind == "axis 1" else -1)
+        self.adapting = L.Discretization(num_bins=4) if kind == "discretization" else scale
+        self.first = keras.Sequential([L.Identity(), scale]) if kind == "inside a model" else self.adapting
         self.flatten = L.Flatten()
         self.head = L.Dense(3)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        return self.head(self.flatten(self.scale(inputs))) * self.by
+        return self.head(self.flatten(self.first(inputs))) * self.by
 
     def get_config(self) -> dict[str, Any]:
-        return super().get_config()
+        return super().get_config() | {"kind": self.kind}  # `by` is left out.
 
 
-def net(by: float = 1.0) -> keras.Model:
-    model = Net(by)
-    model.scale.adapt(7 * X + 3)
+def net(by: float = 1.0, kind: str = "normalization") -> keras.Model:
+    model = Net(by, kind)
+    model.adapting.adapt(7 * X + 3)
     model(X)
     return model
 
@@ -157,8 +161,9 @@ def test_what_is_in_memory_is_rebuilt_as_it_is(case: str, tmp_path: Path) -> Non
     np.testing.assert_allclose(outputs(model), expected)
 
 
-def test_a_subclassed_model_keeps_its_normalization(tmp_path: Path) -> None:
-    model = net()
+@pytest.mark.parametrize("kind", ["normalization", "inside a model", "axis 1"])
+def test_a_subclassed_model_keeps_what_was_adapted(kind: str, tmp_path: Path) -> None:
+    model = net(kind=kind)
     folder = save_model(model, tmp_path / "m", {})
     np.testing.assert_allclose(exported(folder), outputs(model), atol=1e-5)
     loaded = load_model(folder)
@@ -200,6 +205,9 @@ def test_a_small_loss_is_not_hidden_by_rounding() -> None:
 
 def test_a_subclassed_model_that_would_be_another_is_refused(tmp_path: Path) -> None:
     refused(lambda: save_model(net(by=1.5), tmp_path / "m", {}), "differ by")
+    refused(lambda: save_model(net(by=0.9, kind="inside a model"), tmp_path / "m", {}), "differ by")
+    # Keras keeps no boundaries for a layer that isn't in the configuration.
+    refused(lambda: save_model(net(kind="discretization"), tmp_path / "m", {}), "can be rebuilt from get_config")
 
 
 def test_noise_of_ones_own_is_no_difference(tmp_path: Path) -> None:
@@ -224,6 +232,20 @@ def test_a_quantized_network(mode: str, tmp_path: Path) -> None:
     assert not np.allclose(random(X), random(X), atol=1e-3)
     assert {layer.compute_dtype for layer in random.layers if isinstance(layer, RandomDropout)} == {"float32"}
     refused(lambda: trainable(model), f"quantized to {mode}")
+
+
+@pytest.mark.parametrize("mode", ["int8", "int4", "float8"])
+def test_a_quantized_network_is_judged_by_what_it_predicts(mode: str) -> None:
+    """The gradients pass the rounding, and what is found is found in the quantized network itself."""
+    model = around(L.Conv2D(4, 3), L.Dense(6))
+    model.quantize(mode)
+    y = model.predict(X, verbose=0).argmax(axis=1)
+    y[0] = (y[0] + 1) % 4
+    found = evaluate(model, X, y, attacks=PGD(epsilon=0.1, steps=4), audit=False)
+    assert [report.attack.name for report in found.attacks] == ["pgd"] and found.clean_accuracy == pytest.approx(5 / 6)
+    after = model.predict(found.worst.x_adv, verbose=0).argmax(axis=1)
+    np.testing.assert_array_equal(found.per_example, after == y)
+    assert found.robust_accuracy < found.clean_accuracy
 
 
 def test_a_network_quantized_from_mixed_precision_has_mixed_noise() -> None:

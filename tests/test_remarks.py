@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from cli import call
 from conftest import SHAPE, images
 from keras import layers as L
 
@@ -17,6 +20,7 @@ from kerasrobust.evaluation.evaluate import evaluate
 from kerasrobust.networks.classifier import has_gradient
 from kerasrobust.networks.making import as_classifier
 from kerasrobust.networks.probe import apart
+from kerasrobust.networks.saving import SavedModelNetwork, load_model, save_model
 from kerasrobust.ops.intake import straight_through
 
 X = images(12, seed=4)
@@ -64,15 +68,78 @@ def test_values_keep_what_they_are_with_the_gradient_of_others(value: float) -> 
     assert float(slope) == 3.0
 
 
-def test_layers_called_with_training_true_are_named_and_can_be_kept() -> None:
+STAYING_ON: dict[str, Callable[[], L.Layer]] = {
+    "GaussianNoise": lambda: L.GaussianNoise(0.5, name="grain"),
+    "Dropout": lambda: L.Dropout(0.5, name="grain"),
+    "SpatialDropout2D": lambda: L.SpatialDropout2D(0.5, name="grain"),
+}
+
+
+def staying_on(layer: str, nested: bool = False) -> keras.Model:
+    """The layer called with training=True, as people do who want its noise in `predict`."""
+    keras.utils.set_random_seed(4)
     seen = keras.Input(SHAPE)
-    noisy = L.GaussianNoise(0.5, name="grain")(seen, training=True)
-    model = keras.Model(seen, L.Dense(4)(L.Flatten()(noisy)))
+    noisy = STAYING_ON[layer]()(seen, training=True)
+    inner = keras.Model(seen, L.Dense(4)(L.Flatten()(noisy)))
+    return keras.Sequential([keras.Input(SHAPE), inner]) if nested else inner
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("layer", STAYING_ON)
+def test_layers_called_with_training_true_are_named_and_can_be_kept(layer: str, nested: bool) -> None:
+    model = staying_on(layer, nested)
     off = as_classifier(model)
     assert not off.randomized and dict(off.warnings)["training-noise"].startswith("grain of ")
     np.testing.assert_allclose(off.run(X), model.predict(X, verbose=0), rtol=1e-4, atol=1e-5)
     on = as_classifier(model, noise="on")
     assert on.randomized and apart(on.run(X), on.run(X)) > 1e-3
+    # The noise is that of the layer itself, whose mean is what it gets.
+    many = np.tile(X, (60, 1, 1, 1))
+    drawn = on.run(many).reshape(60, 12, 4)
+    error = 6 * drawn.std(axis=0) / np.sqrt(60) + 1e-4
+    assert (abs(drawn.mean(axis=0) - off.run(X)) <= error).all()
+
+
+class Calling(keras.Model):
+    """Calls its layer with training=True itself, which Keras doesn't switch off."""
+
+    def __init__(self, layer: L.Layer) -> None:
+        super().__init__()
+        self.noise, self.head = layer, keras.Sequential([L.Flatten(), L.Dense(4)])
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        return self.head(self.noise(x, training=True))
+
+
+@pytest.mark.parametrize("layer", STAYING_ON)
+@pytest.mark.parametrize("form", ["subclass", "SavedModel", "SavedModel of kerasrobust"])
+def test_noise_that_predict_has_is_attacked_in_every_form(form: str, layer: str, tmp_path: Path) -> None:
+    model = Calling(STAYING_ON[layer]()) if form == "subclass" else staying_on(layer)
+    model(X)
+    if form == "SavedModel":
+        model.export(tmp_path / "m", verbose=False)
+        loaded = load_model(tmp_path / "m")
+        twice = [np.asarray(loaded(X)) for _ in range(2)]
+        assert as_classifier(loaded).randomized == (apart(*twice) > 1e-3)
+    elif form == "subclass":
+        assert apart(*(model.predict(X, verbose=0) for _ in range(2))) > 1e-3
+        assert as_classifier(model, image_shape=SHAPE).randomized
+    else:
+        saved = SavedModelNetwork(save_model(model, tmp_path / "m", {}))
+        np.testing.assert_allclose(saved(X), model.predict(X, verbose=0), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("noise", ["on", "off"])
+def test_the_command_line_says_which_network_is_meant(noise: str, tmp_path: Path) -> None:
+    model = staying_on("GaussianNoise")
+    model.save(tmp_path / "m.keras")
+    np.savez(tmp_path / "own.npz", x=X, y=model.predict(X, verbose=0).argmax(axis=1))
+    words = ("--model", tmp_path / "m.keras", "--data", tmp_path / "own.npz", "--attack", "fgsm", "--epsilon", "0")
+    outcome = call("attack", *words, "--noise", noise, "--runs-dir", tmp_path / "runs", "--name", noise)
+    assert outcome.status == 0, outcome.err
+    result = json.loads((tmp_path / "runs" / noise / "result.json").read_text())
+    assert result["randomized"] == (noise == "on")
+    assert (result["clean_accuracy"] == 1) == (noise == "off")
 
 
 def test_only_layers_that_change_something_are_named() -> None:

@@ -113,6 +113,19 @@ def test_another_evaluation_is_refused(other: dict[str, Any], named: str, small:
         judged(small, tmp_path, **({"attacks": PGD(epsilon=0.01, steps=1)} | other))
 
 
+@pytest.mark.parametrize(("first", "asked"), [("folded", "float32"), ("float32", "bfloat16"), ("bfloat16", "folded")])
+def test_a_precision_that_was_asked_for_is_never_ignored(
+    first: str, asked: str, small: keras.Model, tmp_path: Path
+) -> None:
+    attack = PGD(epsilon=0.01, steps=1)
+    assert judged(small, tmp_path, attacks=attack, precision=first).precision == first
+    with pytest.raises(InputError, match=r"another in precision\.") as caught:
+        judged(small, tmp_path, attacks=attack, precision=asked)
+    assert "\n" not in str(caught.value)
+    assert judged(small, tmp_path, attacks=attack, precision=first).precision == first
+    assert judged(small, tmp_path / "anew", attacks=attack, precision=asked).precision == asked
+
+
 @pytest.mark.parametrize("first", ["folded", "float32"])
 def test_auto_takes_the_precision_of_the_first_start(first: str, small: keras.Model, tmp_path: Path) -> None:
     one = judged(small, tmp_path, attacks=PGD(epsilon=0.01, steps=1), precision=first)

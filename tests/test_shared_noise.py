@@ -12,6 +12,7 @@ from conftest import PIXELS, images, linear_model
 
 from kerasrobust.attacks import FGSM
 from kerasrobust.evaluation.evaluate import evaluate
+from kerasrobust.networks.making import as_classifier
 from kerasrobust.stats import accuracy_interval, bootstrap, pass_error, shared_error, wilson
 
 
@@ -147,3 +148,37 @@ def test_noise_of_a_batch_widens_every_interval_and_is_found() -> None:
     assert own.clean_interval == bootstrap(own.attacks[0].result.clean_rate)
     codes = {kind: [finding.code for finding in item.findings] for kind, item in found.items()}
     assert "shared-noise" in codes["batch"] and "shared-noise" not in codes["own"]
+
+
+def resized(x: tf.Tensor) -> tf.Tensor:
+    """Random resizing and padding (Xie et al. 2018), with one size and place for the whole batch."""
+    side = tf.random.uniform([], 5, 9, tf.int32)
+    top, left = (tf.random.uniform([], 0, 9 - side, tf.int32) for _ in range(2))
+    smaller = tf.image.resize(x, [side, side])
+    room = 8 - side
+    return tf.ensure_shape(tf.pad(smaller, [[0, 0], [top, room - top], [left, room - left], [0, 0]]), x.shape)
+
+
+def rolled(x: tf.Tensor) -> tf.Tensor:
+    return tf.roll(x, tf.random.uniform([], -3, 4, tf.int32), axis=2)
+
+
+def dimmed(x: tf.Tensor) -> tf.Tensor:
+    return x * tf.random.uniform([], 0.6, 1.4)
+
+
+@pytest.mark.parametrize("moved", [resized, rolled, dimmed])
+def test_transformations_of_a_whole_batch_widen_the_interval(moved: Callable[[tf.Tensor], tf.Tensor]) -> None:
+    """The network tells bright images from dark ones, or those that get brighter to the right."""
+    ramp = np.linspace(-1, 1, 8)[:, None]
+    x = (images(60) + 0.2 * ramp).astype(np.float32)
+    kernel = np.tile(ramp * np.ones(3), (8, 1, 1)).reshape(-1, 1) if moved is rolled else np.ones((PIXELS, 1))
+    threshold = {resized: 64, rolled: 0, dimmed: 96}[moved]
+    linear = linear_model(kernel * [1.0, -1.0], threshold * np.array([-1.0, 1.0]))
+    model = as_classifier(lambda x: linear(moved(x)), input_range=(0, 1), colors="rgb", image_shape=x.shape[1:])
+    settings: dict[str, Any] = {"attacks": FGSM(epsilon=1e-4), "epsilon": 1e-4, "batch_size": 60, "passes": 20}
+    found = evaluate(model, x, np.zeros(60, int), **settings)
+    width, alone = found.clean_interval, bootstrap(found.attacks[0].result.clean_rate)
+    assert width[1] - width[0] > 1.5 * (alone[1] - alone[0])
+    assert 0.2 < found.clean_accuracy < 0.8 and width[0] < 0.5 < width[1], "20 coins"
+    assert "shared-noise" in [finding.code for finding in found.findings]

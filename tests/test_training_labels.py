@@ -157,14 +157,22 @@ def test_a_sure_softmax_is_attacked_through_its_logits(kind: str) -> None:
     assert found == (wanted if kind != "operation" else pytest.approx(wanted, abs=0.25))
 
 
-def test_8_bit_images_are_divided_by_255(plain_labels: list[float]) -> None:
-    eight = np.round(X * 255).astype(np.uint8)
-    found = [around(linear()).train_on_batch(images, Y) for images in (eight, eight.astype(np.float32) / 255)]
-    assert found[0] == pytest.approx(found[1], rel=1e-5)
-    model = around(linear())
-    np.testing.assert_allclose(
-        model.predict(eight, verbose=0), model.predict(eight.astype(np.float32) / 255, verbose=0), rtol=1e-5, atol=1e-5
-    )
+EIGHT = np.round(X * 255).astype(np.uint8)
+ON_IMAGES: dict[str, Callable[[Any, np.ndarray], Any]] = {
+    "train_on_batch": lambda model, x: model.train_on_batch(x, Y),
+    "fit": lambda model, x: list(model.fit(x, Y, batch_size=8, shuffle=False, verbose=0).history.values()),
+    "fit on a dataset": lambda model, x: list(model.fit(dataset(x), verbose=0).history.values()),
+    "evaluate": lambda model, x: model.evaluate(x, Y, verbose=0),
+    "evaluate on a dataset": lambda model, x: model.evaluate(dataset(x), verbose=0),
+    "predict": lambda model, x: model.predict(x, verbose=0),
+    "predict on a dataset": lambda model, x: model.predict(dataset(x), verbose=0),
+}
+
+
+@pytest.mark.parametrize("kind", ON_IMAGES)
+def test_8_bit_images_are_divided_by_255(kind: str) -> None:
+    found = [ON_IMAGES[kind](around(linear()), x) for x in (EIGHT, EIGHT / np.float32(255))]
+    np.testing.assert_allclose(*found, rtol=1e-5, atol=1e-5)
 
 
 def dataset(x: np.ndarray) -> tf.data.Dataset:
@@ -230,7 +238,7 @@ def test_callbacks_know_that_higher_is_better(tmp_path: Path) -> None:
     assert (tmp_path / "best.keras").exists()
 
 
-@pytest.mark.parametrize("accumulated", [None, 4])
+@pytest.mark.parametrize("accumulated", [None, 2, 4])
 def test_keys_and_warm_up_count_training_steps(accumulated: int | None) -> None:
     model = AdversarialModel(linear(), FGSM(epsilon=EPSILON, warmup_steps=8), precision="float32")
     model.compile(keras.optimizers.SGD(0.1, gradient_accumulation_steps=accumulated), run_eagerly=True)

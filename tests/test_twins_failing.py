@@ -147,10 +147,24 @@ class ByPython(L.Layer):
         return outputs
 
 
-@pytest.mark.parametrize("own", [ByPython, lambda: L.Resizing(4, 4, interpolation="area")], ids=["py_function", "area"])
-def test_a_network_without_gradients_meets_black_boxes(own: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+class ByNumPy(L.Layer):
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        return tf.ensure_shape(tf.numpy_function(lambda v: np.round(v * 7) / v.dtype.type(7), [x], x.dtype), x.shape)
+
+
+BLIND: dict[str, Callable[[], list[L.Layer]]] = {
+    "py_function": lambda: [ByPython()],
+    "numpy_function": lambda: [ByNumPy()],
+    "area": lambda: [L.Resizing(4, 4, interpolation="area")],
+    "levels": lambda: [L.Discretization([0.4, 0.5, 0.6]), L.Rescaling(0.25), L.Conv2D(2, 3)],
+    "one-hot levels": lambda: [L.Discretization([0.4, 0.5], output_mode="one_hot"), L.Reshape((8, 8, 9))],
+}
+
+
+@pytest.mark.parametrize("kind", BLIND)
+def test_a_network_without_gradients_meets_black_boxes(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kerasrobust.attacks.task.WORTH", 0)
-    model = keras.Sequential([keras.Input(SHAPE), own(), L.Flatten(), L.Dense(4)])
+    model = keras.Sequential([keras.Input(SHAPE), *BLIND[kind](), L.Flatten(), L.Dense(4)])
     asked: dict[str, Any] = {"attacks": FGSM(epsilon=0.02), "audit": False}
     found = evaluate(model, X[:4], labels(model)[:4], **asked)
     assert [part.attack.name for part in found.attacks] == ["square", "hopskipjump"]

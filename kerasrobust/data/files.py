@@ -14,6 +14,8 @@ from kerasrobust.data.split import PARTS, default_split, parts_of
 from kerasrobust.errors import InputError
 
 ARRAY_FILES = (".npz", ".h5", ".hdf5")
+NAMES = "classes"
+"""The array of words that names the classes which labels count, or those that the columns of labels are of."""
 
 
 def load_arrays(name: str, split: str | None, *, keys: str | None = None, most: int, **unused: Any) -> Dataset:
@@ -77,6 +79,8 @@ def _from_arrays(name: str, arrays: Any, pairs: dict[str, tuple[str, str]], spli
     # Of all parts, so that a class is the same number in each.
     merged = np.concatenate(list(stored.values()))
     labels, class_names = checked_labels(name, merged, len(merged))
+    if merged.dtype.kind not in "SUO" and NAMES in arrays:
+        class_names = _named(name, arrays[NAMES], class_names, exactly=labels.ndim == 2)
     ends = np.cumsum([len(own) for own in stored.values()])
     own = dict(zip(stored, np.split(labels, ends[:-1]), strict=True))
     images, chosen = [], []
@@ -95,6 +99,19 @@ def _from_arrays(name: str, arrays: Any, pairs: dict[str, tuple[str, str]], spli
     return Dataset(
         name=name, split=split, images=np.concatenate(images), labels=np.concatenate(chosen), class_names=class_names
     )
+
+
+def _named(name: str, found: Any, counted: tuple[str, ...], exactly: bool) -> tuple[str, ...]:
+    """Returns the names that a file gives to classes that labels count; their numbers where it gives no words."""
+    if getattr(found, "ndim", 0) != 1 or found.dtype.kind not in "SUO":
+        return counted
+    names = tuple(word.decode("utf-8", "replace") if isinstance(word, bytes) else str(word) for word in found[()])
+    if len(names) < len(counted) or (exactly and len(names) > len(counted)):
+        raise InputError(
+            f"Expected a name for each of {len(counted)} classes. Received: {len(names)} in {NAMES!r} of {name!r}. "
+            "Name all of them, or leave that array out."
+        )
+    return names
 
 
 def names_arrays(name: str) -> bool:

@@ -90,7 +90,7 @@ class AutoAttack:
             return [make(attack) if isinstance(attack, str) else self._within(attack) for attack in self.attacks]
         rivals = classifier.classes - 1
         targets = min(9, rivals)
-        dlr = "apgd-dlr" if rivals > 2 else "apgd-margin"
+        dlr = "apgd-dlr" if rivals > 1 else "apgd-margin"
         targeted = [make("apgd-t", targets=targets)] if rivals > 2 else [make("apgd-margin")]
         fab = self.norm != "l1"
         if version == "rand":
@@ -101,7 +101,7 @@ class AutoAttack:
             ]  # fmt: skip
         return [
             make("apgd-ce", restarts=5), make(dlr, restarts=5), *([make("fab", restarts=5)] if fab else []),
-            make("square"), *(targeted if rivals > 2 else []), *([make("fab-t", targets=targets)] if fab else []),
+            make("square"), *(targeted if rivals > 1 else []), *([make("fab-t", targets=targets)] if fab else []),
         ]  # fmt: skip
 
     def _within(self, attack: Attack[Any]) -> Attack[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -33,12 +33,14 @@ class Case:
     Attributes:
         task: what was attacked.
         found: what the attacks found.
+        early: what there was to say before they began.
         thorough: whether to spend what every check needs, whatever the attacks have spent.
         count: images that a check with gradients may look at.
     """
 
     task: Task
     found: Chained
+    early: list[Finding] = field(default_factory=list)
     thorough: bool = False
     count: int = 0
 

@@ -65,6 +65,7 @@ def run_chain(
     parts: Sequence[Part],
     task: Task,
     *,
+    clean: Verdict | None = None,
     checkpoints: Checkpoints | None = None,
     progress: Callable[[Attack[Any], AttackProgress], None] | None = None,
     known: Mapping[Attack[Any] | None, AttackResult] | None = None,
@@ -74,6 +75,7 @@ def run_chain(
     Args:
         parts: the attacks.
         task: what they run on.
+        clean: the verdict on its unchanged images, where that is known.
         checkpoints: where finished batches are saved and found again.
         progress: called with the attack and its progress a few times a second.
         known: what an attack has found against another reading of the same network's outputs, for those that run by
@@ -85,7 +87,7 @@ def run_chain(
     """
     randomized = task.classifier.randomized
     before = _assigned(known or {}, parts)
-    clean = task.judge(task.x, 1)
+    clean = clean or task.judge(task.x, 1)
     reports: list[AttackReport] = []
     left = clean.correct_rate
     for number, (attack, chained, radius) in enumerate(parts):

@@ -141,7 +141,8 @@ def evaluate(
         thorough: let the audit spend what each of its checks needs instead.
         resume_dir: a folder where finished batches are saved: an evaluation that was killed and is called again with
             the same arguments resumes where it was, and ends with the same result. One evaluation at a time.
-        emit: takes events: each attack's start, progress and result, then findings, and what there is to say of them.
+        emit: takes events: whether the model is right by chance alone; each attack's start, progress and result; then
+            the other findings, and what there is to say of them.
         progress: called with the attack and an `AttackProgress` a few times a second.
         should_stop: asked about every half second.
 
@@ -168,13 +169,13 @@ def evaluate(
     )  # fmt: skip
     checkpoints = Checkpoints(None if resume_dir is None else Path(resume_dir))
     with checkpoints.held():
-        whole = Measurement.prepared(task, plan, checkpoints)
+        whole = Measurement.prepared(task, plan, checkpoints).begun(emit)
         labels = OfLabels() if classifier.labels is None else measure_labels(whole, _names(x, classifier.labels.count))
         measured = labels.together(whole)
     found, audited = measured.found, measured.audit
     findings = _about_model(classifier) + measured.findings
     if emit is not None:
-        _conclude(emit, classifier, found.reports, findings, audited)
+        _conclude(emit, classifier, found.reports, [item for item in findings if item not in whole.early], audited)
     return Evaluation(
         clean_accuracy=found.clean.accuracy,
         clean_interval=accuracy_interval(found.clean.correct_rate, randomized, found.clean.shared),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,13 +13,14 @@ import tensorflow as tf
 from kerasrobust.attacks import Attack, AttackResult
 from kerasrobust.attacks.checkpoint import Checkpoints
 from kerasrobust.attacks.task import Task
-from kerasrobust.attacks.verdict import predict
+from kerasrobust.attacks.verdict import Verdict, predict
 from kerasrobust.config import radius
 from kerasrobust.errors import InputError
 from kerasrobust.evaluation.audit import Audit, Case, run_audit
 from kerasrobust.evaluation.autoattack import AutoAttack
 from kerasrobust.evaluation.chain import PROBES, Chained, Part, part_of, run_chain, without_gradients
-from kerasrobust.events import AttackProgress, Finding
+from kerasrobust.evaluation.checks.labels import at_chance
+from kerasrobust.events import AttackProgress, Emit, Finding
 from kerasrobust.networks.classifier import Classifier
 from kerasrobust.runs import read_json, write_json
 
@@ -63,6 +64,8 @@ class Measurement:
         parts: the attacks that can run.
         findings: what there is to say of them.
         checkpoints: where an unfinished measurement is kept.
+        clean: the verdict on the unchanged images, once they have been judged.
+        early: what that is enough to say.
     """
 
     task: Task
@@ -70,6 +73,8 @@ class Measurement:
     parts: list[Part]
     findings: list[Finding]
     checkpoints: Checkpoints
+    clean: Verdict | None = None
+    early: list[Finding] = field(default_factory=list)
 
     @staticmethod
     def prepared(task: Task, plan: Plan, checkpoints: Checkpoints) -> Measurement:
@@ -85,6 +90,19 @@ class Measurement:
         task = replace(task, precision=_agreed(checkpoints, task, parts, plan))
         return Measurement(task, plan, parts, findings, checkpoints)
 
+    def begun(self, emit: Emit | None = None) -> Measurement:
+        """Judges the unchanged images, and emits what that is enough to say: that a model is right by chance alone.
+
+        Raises:
+            Cancelled: when the task's `should_stop` says so.
+        """
+        clean = self.task.judge(self.task.x, 1)
+        early = at_chance(self.task, clean) if self.plan.audit else []
+        if emit is not None:
+            for finding in early:
+                emit(finding)
+        return replace(self, clean=clean, early=early)
+
     def run(self, known: Mapping[Attack[Any] | None, AttackResult] | None = None) -> Measured:
         """Runs the attacks and the audit; `known` is that of `run_chain`.
 
@@ -93,8 +111,12 @@ class Measurement:
         """
         task, plan = self.task, self.plan
         with task.classifier.unchanged():
-            found = run_chain(self.parts, task, checkpoints=self.checkpoints, progress=plan.progress, known=known)
-            audit = run_audit(Case(task=task, found=found, thorough=plan.thorough)) if plan.audit else None
+            now = self if self.clean is not None else self.begun()
+            found = run_chain(
+                self.parts, task, clean=now.clean, checkpoints=self.checkpoints, progress=plan.progress, known=known
+            )
+            case = Case(task=task, found=found, early=now.early, thorough=plan.thorough)
+            audit = run_audit(case) if plan.audit else None
         return Measured(found=found, findings=self.findings + (audit.findings if audit else []), audit=audit)
 
 
@@ -123,7 +145,8 @@ def _about_version(classifier: Classifier, attack: AutoAttack) -> list[Finding]:
                 severity="warning",
             )
         )
-    if classifier.classes <= 3 and not attack.attacks:
+    # The version for randomized networks has no targeted loss.
+    if not attack.attacks and classifier.classes <= (2 if attack.chosen(classifier) == "rand" else 3):
         which = "the targeted loss DLR" if classifier.classes == 3 else "the loss DLR"
         found.append(
             Finding(

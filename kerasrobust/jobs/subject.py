@@ -71,8 +71,13 @@ def fitting(classifier: Classifier, data: Dataset) -> tuple[Classifier, Dataset]
 
 
 def _by_name(context: Context, config: AttackConfig | BallConfig, data: Dataset) -> Dataset:
-    """Returns the data with the classes numbered as on the model's card, where that names all of them otherwise."""
+    """Returns the data with the classes numbered as on the model's card, where that names all of them otherwise.
+
+    Columns of labels without names are those of the model's outputs, and get the names of its classes.
+    """
     classes = Data.parse(card_of(config.model, config.models_dir)).classes
+    if data.labels.ndim == 2 and data.class_names == tuple(map(str, range(len(classes)))):
+        return dataclasses.replace(data, class_names=classes)
     if data.class_names == classes[: data.classes] or not set(data.class_names) <= set(classes):
         return data
     message = f"The classes of {data.name} are numbered by their names, as on the model's card."

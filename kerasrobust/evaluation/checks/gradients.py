@@ -16,7 +16,7 @@ from kerasrobust.stats import mcnemar
 LENGTHS = (0.5 / 255, 2 / 255, 8 / 255)
 """Linf lengths of the steps along a gradient that differences are taken over."""
 AGREEMENT = 0.15
-"""Share of what a gradient says that has to be seen at the best of them."""
+"""Share of what a gradient says that has to be seen at the best of them, and that it has to say of what is seen."""
 
 
 def gradients(case: Case) -> list[Finding]:
@@ -75,7 +75,8 @@ def gradients(case: Case) -> list[Finding]:
 def differences(case: Case) -> list[Finding]:
     """Whether the margin falls along its gradient by what the gradient says, for the best of several step lengths.
 
-    Rounding inside a model whose gradient is passed on as if it weren't there shows at longer steps only.
+    Rounding inside a model whose gradient is passed on as if it weren't there shows at longer steps only. A gradient in
+    float8 is cut off at the largest one of the training, and far too small.
     """
     classifier, chosen = case.classifier, case.chosen
     if not classifier.repeats:
@@ -104,14 +105,17 @@ def differences(case: Case) -> list[Finding]:
             margins.append(losses.margin(tf.constant(logits), y).numpy())
         with np.errstate(invalid="ignore"):
             shares.append((margins[0] - margins[1])[steep > 0] / (2 * length * steep[steep > 0]))
-    agreement = float(max(np.nanmedian(share) for share in shares))
-    if agreement >= AGREEMENT:
+    medians = [float(np.nanmedian(share)) for share in shares if not np.isnan(share).all()]
+    agreement = max(medians, key=lambda share: min(share, 1 / share) if share > 0 else share, default=1.0)
+    if AGREEMENT <= agreement <= 1 / AGREEMENT:
         return []
+    changes = f"by {percent(max(0.0, agreement))} of what" if agreement < 1 else f"{agreement:.0f} times as much as"
+    blind = "that follow them" if agreement < 1 else "that reckon distances by them, as DeepFool and FAB do,"
     return finding(
         "wrong-gradient",
-        f"Along its gradient the margin changes by {percent(max(0.0, agreement))} of what the gradient says, for the "
-        f"median of {len(x)} images: the gradients are none of this model. Attacks that follow them are blind; trust "
-        "black-box attacks, or attack the model before it was quantized and transfer.",
+        f"Along its gradient the margin changes {changes} the gradient says, for the median of {len(x)} images: "
+        f"the gradients are none of this model. Attacks {blind} are blind; trust black-box attacks, or attack the "
+        "model before it was quantized and transfer.",
         "error",
         agreement=agreement,
     )

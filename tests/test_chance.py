@@ -1,0 +1,133 @@
+"""A model that is right by chance alone, as it is asked wrongly: it is told before the attacks, with what would fit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from cli import call, events
+from conftest import PIXELS, images, linear_model
+from keras import layers as L
+
+from kerasrobust.attacks import FGSM, Square
+from kerasrobust.evaluation.evaluate import Evaluation, evaluate
+from kerasrobust.events import AttackStarted, Event, Finding
+from kerasrobust.networks.making import as_classifier
+
+X = images(96, seed=6)
+DRAW = np.random.default_rng(3)
+ORDER = np.array([2, 3, 0, 1])
+
+
+def linear(classes: int = 4, *between: L.Layer) -> keras.Model:
+    """A network that says all of its classes about equally often."""
+    kernel = np.random.default_rng(1).normal(size=(PIXELS, classes))
+    return linear_model(kernel, -kernel.sum(axis=0) / 2, *between)
+
+
+MODEL = linear()
+SAID = MODEL.predict(X, verbose=0).argmax(axis=1)
+SPOILT = np.where(np.arange(96) % 8 == 0, (ORDER[SAID] + 1) % 4, ORDER[SAID])
+
+
+def always(number: int) -> keras.Model:
+    kernel = np.random.default_rng(1).normal(size=(PIXELS, 4)) * 1e-4
+    return linear_model(kernel, np.eye(4)[number])
+
+
+def audited(model: keras.Model, x: np.ndarray, y: np.ndarray, **settings: Any) -> Evaluation:
+    said = as_classifier(model, input_range=(0, 1), colors="rgb")
+    return evaluate(said, x, y, attacks=FGSM(epsilon=0.01), **settings)
+
+
+def of(found: Evaluation) -> list[Finding]:
+    return [item for item in found.findings if item.code == "at-chance"]
+
+
+def unit() -> keras.Model:
+    return keras.Sequential([keras.Input((8, 8, 3)), L.Flatten(), L.Dense(16), L.UnitNormalization()])
+
+
+ASKED_WRONGLY: dict[str, tuple[Callable[[], keras.Model], np.ndarray, np.ndarray, str]] = {
+    "labels from 1 on": (linear, SAID < 3, SAID + 1, "With 1 taken from each label it is right on 100.0 %"),
+    "a class for the background": (linear, SAID > 0, SAID - 1, "With 1 added to each label it is right on 100.0 %"),
+    "another order": (linear, SAID < 4, ORDER[SAID], "classes in another order it is right on 100.0 %"),
+    "another order, some wrong": (
+        linear, SAID < 4, SPOILT,
+        f"another order it is right on {100 * (ORDER[SAID] == SPOILT)[48:].mean():.1f} %",
+    ),
+    "two classes in another order": (
+        lambda: linear(2), SAID < 4, 1 - linear(2).predict(X, verbose=0).argmax(axis=1),
+        "classes in another order it is right on 100.0 %",
+    ),
+    "two folders of four classes": (linear, np.isin(SAID, [2, 3]), SAID - 2, "compare the names of the classes"),
+    "one answer": (lambda: always(2), SAID < 4, SAID, "It says class 2 of every image"),
+    "one answer, the commonest": (lambda: always(1), SAID < 4, np.where(SAID < 3, 1, 0), "as often as who always says"),
+    "an embedding": (unit, SAID < 4, DRAW.integers(0, 16, 96), "vectors of length 1: an embedding"),
+    "an embedding of other data": (unit, SAID < 4, DRAW.integers(0, 8, 96), "vectors of length 1: an embedding"),
+    "other folders": (lambda: linear(12), SAID < 4, DRAW.integers(0, 3, 96), "The data have 3 of its 12 classes"),
+    "other data": (linear, SAID < 4, DRAW.integers(0, 4, 96), "Give the data that it was trained for"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ASKED_WRONGLY)
+def test_what_would_fit_better_is_said_before_the_attack(kind: str) -> None:
+    make, taken, y, part = ASKED_WRONGLY[kind]
+    model, told = make(), list[Event]()
+    found = audited(model, X[taken], y[taken], emit=told.append)
+    right = (model.predict(X[taken], verbose=0).argmax(axis=1) == y[taken]).mean()
+    (finding,) = of(found)
+    assert part in finding.message and f"right on {100 * right:.1f} % of {taken.sum()} unchanged" in finding.message
+    assert (finding.severity, finding.evidence["accuracy"]) == ("error", pytest.approx(right))
+    assert found.audit is not None and "at-chance" in found.audit.checked and finding in found.audit.findings
+    kinds = [event.code if isinstance(event, Finding) else type(event) for event in told]
+    assert kinds.count("at-chance") == 1 and kinds.index("at-chance") < kinds.index(AttackStarted)
+
+
+def test_few_images_show_less_and_sound_models_nothing() -> None:
+    y = np.where(np.arange(96) % 3 < 2, (SAID + 1) % 4, SAID)  # A third is right, of four classes.
+    (finding,) = of(audited(MODEL, X[:24], y[:24]))
+    assert finding.severity == "warning" and finding.message.endswith("Take more images.")
+    assert of(audited(MODEL, X[:12], ORDER[SAID][:12])) == []
+    assert of(audited(MODEL, X, np.where(np.arange(96) % 2, SAID, ORDER[SAID]))) == []
+    assert of(audited(MODEL, X, ORDER[SAID], audit=False)) == []
+
+
+def test_class_numbers_are_no_embedding() -> None:
+    kernel, bias = MODEL.get_weights()
+    numbers = as_classifier(
+        predict=lambda x: (x.reshape(len(x), -1) @ kernel + bias).argmax(axis=1), classes=4, image_shape=(8, 8, 3),
+        input_range="0,1",
+    )  # fmt: skip
+    found = evaluate(numbers, X, ORDER[SAID], attacks=Square(epsilon=0.01, queries=2))
+    assert "classes in another order it is right on 100.0 %" in of(found)[0].message
+    constant = as_classifier(predict=lambda x: np.ones(len(x), int), classes=4, image_shape=(8, 8, 3))
+    found = evaluate(constant, X, SAID, attacks=Square(epsilon=0.01, queries=2))
+    assert "It says class 1 of every image" in of(found)[0].message
+
+
+@pytest.mark.parametrize("labels", [1, 3])
+def test_a_run_says_it_once(labels: int, tmp_path: Path) -> None:
+    """Of several labels an image too: of all of them together, before the first is attacked."""
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
+    activation = None if labels == 1 else "sigmoid"
+    model = keras.Sequential([keras.Input((8, 8, 3)), L.Flatten(), L.Dense(max(labels, 2), activation=activation)])
+    weights = model.layers[-1].get_weights()
+    model.layers[-1].set_weights([weights[0] * 1e-4, weights[1] + 1.0 + np.arange(max(labels, 2))])
+    model.save(tmp_path / "m.keras")
+    y = DRAW.integers(0, 2, (40, labels))
+    np.savez(tmp_path / "own.npz", x=pixels, y=y[:, 0] if labels == 1 else y)
+    words = ("--model", tmp_path / "m.keras", "--data", tmp_path / "own.npz", "--input-range", "0,1", "--steps", "2")
+    outcome = call("attack", *words, "--runs-dir", tmp_path / "runs", "--name", "one")
+    assert outcome.status == 0, outcome.err
+    told = events(tmp_path / "runs/one")
+    places = [place for place, event in enumerate(told) if isinstance(event, Finding) and event.code == "at-chance"]
+    starts = [place for place, event in enumerate(told) if isinstance(event, AttackStarted)]
+    assert len(places) == 1 and places[0] < starts[0]
+    warnings = json.loads((tmp_path / "runs/one/result.json").read_text())["warnings"]
+    assert [item["code"] for item in warnings].count("at-chance") == 1
