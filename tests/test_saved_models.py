@@ -177,15 +177,29 @@ def test_another_array_beside_the_images_is_refused(tmp_path: Path) -> None:
         load_model(save(tmp_path, "boxes"))
 
 
-def test_a_module_without_signatures_is_called(tmp_path: Path) -> None:
-    class Hub(Module):
-        @tf.function
-        def __call__(self, x: tf.Tensor, training: bool = False) -> Any:
-            return {"logits": self.logits(x) * (0.0 if training else 1.0), "pooled": x[:, 0]}
+class Hub(Module):
+    @tf.function
+    def __call__(self, x: tf.Tensor, training: bool = False) -> Any:
+        return {"logits": self.logits(x) * (0.0 if training else 1.0), "pooled": x[:, 0]}
 
-    module = Hub()
-    for training in (True, False):
-        module.__call__.get_concrete_function(tf.TensorSpec((None, *SHAPE)), training)
+
+class Plain(Module):
+    @tf.function
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        return self.logits(x)
+
+
+class Listing(Module):
+    @tf.function
+    def __call__(self, x: tf.Tensor) -> list[tf.Tensor]:
+        return [self.logits(x)]
+
+
+@pytest.mark.parametrize("kind", [Hub, Plain, Listing])
+def test_a_module_without_signatures_is_called(kind: type[Module], tmp_path: Path) -> None:
+    module: Any = kind()
+    for more in [(True,), (False,)] if kind is Hub else [()]:
+        module.__call__.get_concrete_function(tf.TensorSpec((None, *SHAPE)), *more)
     tf.saved_model.save(module, str(tmp_path / "hub"))
     network = SavedModelNetwork(tmp_path / "hub")
     np.testing.assert_allclose(network(X), logits(X), atol=1e-5)
