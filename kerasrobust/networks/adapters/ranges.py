@@ -50,8 +50,8 @@ ODD = 8.0
 """How odd the best scale of the logits may be. Networks that were trained are too sure of themselves, not eight times
 too unsure: logits that have to grow so much are those of pixels that are too small."""
 
-DECIDED, DOUBTED = 1.5, 6.0
-"""Nats of evidence by which one conversion has to be ahead of another; and if its logits are `UNSURE`."""
+DECIDED, DOUBTED, HARDLY = 1.5, 6.0, 20.0
+"""Nats of evidence by which one conversion has to be ahead of another; if its logits are `UNSURE`; and if `ODD`."""
 
 UNSURE = 4.0
 """The best scale of the logits from which on the pixels may well be too small."""
@@ -126,11 +126,8 @@ def choice_of(
     else:
         likely = {name: _evidence(calibrated[name] - calibrated[best], scales[name]) for name in logits}
         best = max((name for name in logits if name != default), key=likely.__getitem__)
-        ahead = DECIDED if scales[best] <= UNSURE else DOUBTED
+        ahead = DECIDED if scales[best] <= UNSURE else DOUBTED if scales[best] <= ODD else HARDLY
         near = [name for name in logits if name != default and likely[name] > likely[best] - ahead]
-        if scales[best] > ODD:  # As no network that was trained on them is.
-            near += [name for name in logits if scales[name] <= ODD and _lower(calibrated[name], guessing)]
-            near = [name for name in dict.fromkeys(near) if name != default]
         clear = all(name[0] == best[0] for name in near)
     if (best[0], "rgb") in near:
         best = best[0], "rgb"
