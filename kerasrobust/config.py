@@ -16,6 +16,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from kerasrobust.errors import InputError, unknown_name
 from kerasrobust.fields import (
     RADII,
+    ActivationName,
     AttackedSplit,
     Average,
     Beta,
@@ -27,6 +28,7 @@ from kerasrobust.fields import (
     Epsilon,
     InputRange,
     Keys,
+    LastPooling,
     LayerNoise,
     OptimizerName,
     Option,
@@ -41,6 +43,7 @@ from kerasrobust.fields import (
     Smoothing,
     SomeSplit,
     Split,
+    Stem,
     StepsByEpoch,
     StudyEot,
     Teacher,
@@ -55,11 +58,10 @@ from kerasrobust.fields import (
 from kerasrobust.names import (
     ATTACKS,
     EPSILONS,
-    Activation,
+    OBJECTIVES_WITH,
     BallNorm,
     Norm,
     NormOrAuto,
-    Pooling,
     Precision,
     Version,
     norm_of,
@@ -205,7 +207,7 @@ class TrainConfig(ModelConfig):
     beta: Beta = None
     awp: WeightPerturbation = 0.0
     sigma: Sigma = 0.25
-    average: Average = 0.0
+    average: Average = None
     teacher: Teacher = None
     label_smoothing: Smoothing = 0.0
     optimizer: OptimizerName = "sgd"
@@ -222,19 +224,9 @@ class TrainConfig(ModelConfig):
     depth: Annotated[int, Option("Blocks in each stage of `resnet`.", least=1)] = 2
     width: Annotated[int, Option("Filters in the first stage of `resnet`.", least=1)] = 16
     convolutions: Annotated[int, Option("Convolutions in each block of `convnet`.", least=1)] = 1
-    pooling: Annotated[
-        Pooling,
-        Option(
-            "After the last block of `convnet`: `flatten` it for one more dense layer, or take the `average` over the "
-            "image, without that layer."
-        ),
-    ] = "flatten"
-    activation: Annotated[Activation, Option("Of `convnet` and `resnet`; the slope of all but `relu` has no jump.")] = (
-        "relu"
-    )
-    stem: Annotated[
-        int, Option("Strides of the first convolution of `resnet`; 2 halves the sides of the image first.", least=1)
-    ] = 1
+    pooling: LastPooling = "flatten"
+    activation: ActivationName = "relu"
+    stem: Stem = 1
     keys: Keys = None
     size: Size = None
 
@@ -246,11 +238,18 @@ class TrainConfig(ModelConfig):
             raise InputError(f"Expected a learning rate above 0. Received: {self.learning_rate}. Try 0.1.")
         shares = "clean_share", "validation_share", "average", "label_smoothing", "awp"
         for what, value in ((name.replace("_", " "), getattr(self, name)) for name in shares):
-            if not 0 <= value < 1:
+            if value is not None and not 0 <= value < 1:
                 raise InputError(f"Expected a {what} in [0, 1). Received: {value}. Choose a smaller one.")
         if self.randomize is not None and not 0 < self.randomize < 1:
             raise InputError(f"Expected a dropout rate between 0 and 1. Received: {self.randomize}. Try 0.15.")
         check_epsilon(self.epsilon, self.norm)
+        for item in fields(type(self)):
+            kinds = OBJECTIVES_WITH.get(item.name, (self.training,))
+            if self.training not in kinds and getattr(self, item.name) != getattr(type(self), item.name):
+                raise InputError(
+                    f"Expected --training {' or '.join(kinds)} for --{item.name.replace('_', '-')}. "
+                    f"Received: {self.training}. Leave it out, or choose another --training."
+                )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,12 +19,14 @@ from kerasrobust.names import (
     EPSILONS,
     RANGES,
     SOURCES,
+    Activation,
     AttackLoss,
     Channels,
     Colors,
     Noise,
     Optimizer,
     Outputs,
+    Pooling,
     Schedule,
     Training,
 )
@@ -329,10 +331,10 @@ WeightPerturbation = Annotated[
 ]
 Sigma = Annotated[float, Option("Deviation of the noise that `gaussian` trains with.")]
 Average = Annotated[
-    float,
+    float | None,
     Option(
         "How much of the moving average of the weights is kept from step to step, such as 0.999; the average is then "
-        "evaluated and saved. 0 for none.",
+        "evaluated and saved. Without it none, but for adr 0.995.",
         least=0,
     ),
 ]
@@ -352,4 +354,15 @@ RateSchedule = Annotated[
 ]
 Teacher = Annotated[
     str | None, Option("Saved model whose predictions on clean images are the labels (robust distillation).")
+]
+LastPooling = Annotated[
+    Pooling,
+    Option(
+        "After the last block of `convnet`: `flatten` it for one more dense layer, or take the `average` over the "
+        "image, without that layer."
+    ),
+]
+ActivationName = Annotated[Activation, Option("Of `convnet` and `resnet`; the slope of all but `relu` has no jump.")]
+Stem = Annotated[
+    int, Option("Strides of the first convolution of `resnet`; 2 halves the sides of the image first.", least=1)
 ]

@@ -19,6 +19,15 @@ EPSILONS = {"linf": "8/255", "l2": "0.5", "l1": "12"}
 
 Precision = Literal["auto", "float32", "folded", "bfloat16", "folded-xla", "bfloat16-xla"]
 Training = Literal["standard", "fgsm", "nfgsm", "pgd", "trades", "mart", "alp", "adr", "free", "gaussian"]
+OBJECTIVES_WITH: dict[str, tuple[str, ...]] = {
+    "beta": ("trades", "mart", "alp"),
+    "sigma": ("gaussian",),
+    "attack_loss": ("pgd", "adr"),
+    "steps_by_epoch": ("pgd", "adr", "trades", "mart", "alp"),
+    "awp": ("pgd", "adr", "trades", "mart", "alp", "fgsm", "nfgsm"),
+}
+"""The objectives that a setting of `train` is for, where it isn't for all."""
+
 AttackLoss = Literal["cross-entropy", "margin"]
 Optimizer = Literal["sgd", "adamw", "muon"]
 Schedule = Literal["cosine", "one-cycle", "piecewise", "constant"]

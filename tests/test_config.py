@@ -104,6 +104,17 @@ FIELDS: dict[type[RunConfig], dict[str, st.SearchStrategy[Any]]] = {
         "pooling": st.sampled_from(get_args(names.Pooling)),
         "activation": st.sampled_from(get_args(names.Activation)),
         "stem": COUNTS,
+        "average": st.none() | SHARES,
+        "teacher": st.none() | WORDS,
+        "label_smoothing": SHARES,
+        "optimizer": st.sampled_from(get_args(names.Optimizer)),
+        "schedule": st.sampled_from(get_args(names.Schedule)),
+        # Others are for some objectives only.
+        "beta": st.none(),
+        "sigma": st.just(0.25),
+        "attack_loss": st.just("cross-entropy"),
+        "steps_by_epoch": st.none(),
+        "awp": st.just(0.0),
         "keys": st.none() | WORDS,
         "size": st.none() | WORDS,
     },
@@ -319,3 +330,29 @@ def test_what_is_no_config_is_refused_in_one_line(record: dict[str, Any], part: 
     with pytest.raises(InputError) as caught:
         from_dict(record)
     assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("training", "settings", "kinds"),
+    [
+        ("pgd", {"beta": 3.0}, "trades or mart or alp"),
+        ("standard", {"awp": 0.01}, "pgd or adr"),
+        ("free", {"awp": 0.01}, "pgd or adr"),
+        ("fgsm", {"attack_loss": "margin"}, "pgd or adr"),
+        ("nfgsm", {"steps_by_epoch": ("0:1",)}, "pgd or adr or trades"),
+        ("trades", {"sigma": 0.5}, "gaussian"),
+    ],
+)
+def test_settings_of_another_objective_are_refused(training: Any, settings: dict[str, Any], kinds: str) -> None:
+    option = next(iter(settings)).replace("_", "-")
+    with pytest.raises(InputError, match=rf"--training {kinds}.*--{option}.*Received: {training}") as caught:
+        TrainConfig(training=training, **settings)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["average", "label_smoothing", "awp"])
+@pytest.mark.parametrize("value", [1.0, 2.0])
+def test_shares_are_below_one(name: str, value: float) -> None:
+    settings: dict[str, Any] = {name: value}
+    with pytest.raises(InputError, match=name.replace("_", " ")):
+        TrainConfig(training="pgd", **settings)

@@ -49,6 +49,9 @@ from kerasrobust.twins import MEANING
 CARD_STEPS, CARD_RESTARTS, CARD_EOT = 20, 5, 20
 """The card's attack: PGD-20 at the training's epsilon, 5 restarts; for a randomized network EOT over 20 passes."""
 
+ADR_AVERAGE = 0.995
+"""As its authors have it at batches of 128."""
+
 EXAMPLES = 500
 """The first test images, in `examples.h5`: enough to look at and to compare trainings by, at 12 MB for CIFAR-10."""
 
@@ -69,6 +72,7 @@ class TrainJob(Job[TrainConfig]):
         self.name = self.config.name or self.context.run.name
         self.target = self.config.models_dir / self.name
         check_free(self.target, self.config.overwrite)
+        steps_by_epoch(self.config)
         self.data = load_train_data(self.config, self.context)
         self.network = make_network(self.config, self.data.train, self.context.emit)
 
@@ -235,7 +239,7 @@ def fit(context: Context, config: TrainConfig, data: TrainData, network: keras.M
         objective,
         seed=config.seed,
         precision=precision,
-        average=config.average,
+        average=average_of(config),
         teacher=None if config.teacher is None else load_teacher(config.teacher, context, config, data.train),
     )
     rate = learning_rate(config.schedule, config.learning_rate, steps_per_epoch * config.epochs * objective.replays)
@@ -273,6 +277,13 @@ def fit(context: Context, config: TrainConfig, data: TrainData, network: keras.M
     return precision
 
 
+def average_of(config: TrainConfig) -> float:
+    """Returns how much of the moving average is kept: what was said, or what the objective needs."""
+    if config.average is not None:
+        return config.average
+    return ADR_AVERAGE if OBJECTIVES[config.training].wants_average else 0.0
+
+
 def validation_period(objective: Objective, config: TrainConfig) -> int:
     """Returns after how many epochs each validation comes, so that it costs a tenth of the training at most."""
     if config.epochs < 10:
@@ -282,9 +293,16 @@ def validation_period(objective: Objective, config: TrainConfig) -> int:
 
 
 def steps_by_epoch(config: TrainConfig) -> dict[int, int]:
-    """Returns the numbers of steps by the epoch from which on they are taken."""
+    """Returns the numbers of steps by the epoch from which on they are taken; none where nothing is said.
+
+    Raises:
+        InputError: unless they are given as EPOCH:STEPS, from epoch 0 on.
+    """
     try:
-        return {int(epoch): int(steps) for epoch, steps in (part.split(":") for part in config.steps_by_epoch or ())}
+        steps = {int(epoch): int(count) for epoch, count in (part.split(":") for part in config.steps_by_epoch or ())}
+        if steps:
+            StepsSchedule(steps)  # Checks them.
+        return steps
     except ValueError:
         raise InputError(
             f"Expected EPOCH:STEPS for --steps-by-epoch. Received: {' '.join(config.steps_by_epoch or ())}. "
