@@ -202,7 +202,7 @@ class TrainConfig(ModelConfig):
     warmup_epochs: Annotated[
         float, Option("Epochs over which epsilon grows from 0.", "number of warm-up epochs", 0)
     ] = 0.0
-    steps_by_epoch: StepsByEpoch = None
+    steps_by_epoch: StepsByEpoch = ()
     attack_loss: TrainingAttackLoss = "cross-entropy"
     beta: Beta = None
     awp: WeightPerturbation = 0.0

@@ -323,7 +323,11 @@ TrainingObjective = Annotated[
     ),
 ]
 Beta = Annotated[
-    float | None, Option("Weight of the clean images beside the attacked ones in trades, mart and alp.", least=0)
+    float | None,
+    Option(
+        "Weight of the change between clean and attacked image in trades, mart and alp; without it 6, 5 and 0.5.",
+        least=0,
+    ),
 ]
 WeightPerturbation = Annotated[
     float,
@@ -341,10 +345,12 @@ Average = Annotated[
 Smoothing = Annotated[float, Option("Share of each label that is spread over all classes.", least=0)]
 TrainingAttackLoss = Annotated[AttackLoss, Option("What the training attack of pgd and adr maximises.")]
 StepsByEpoch = Annotated[
-    tuple[str, ...] | None,
+    tuple[str, ...],
     Option("EPOCH:STEPS, with which PGD takes other numbers of steps from an epoch on: 0:1 5:2 45:5."),
 ]
-OptimizerName = Annotated[Optimizer, Option("SGD with Nesterov momentum 0.9, AdamW or Muon.")]
+OptimizerName = Annotated[
+    Optimizer, Option("SGD with Nesterov momentum 0.9, AdamW, or Muon for dense kernels and AdamW for all others.")
+]
 RateSchedule = Annotated[
     Schedule,
     Option(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,9 +25,11 @@ def findings(
 ) -> list[Finding]:
     """Returns what the alarms say to planted figures, one an epoch of ten steps."""
     told: list[Any] = []
-    alarms = Alarms(told.append)
     count = len(validated)
+    folder = tempfile.TemporaryDirectory()
     for epoch in range(count):
+        # Made anew in each epoch, as where a training is resumed after each.
+        alarms = Alarms(told.append, Path(folder.name) / "alarms.json")
         network = SimpleNamespace(output_shape=(None, classes))
         objective = SimpleNamespace(warmup_steps=warmup_steps)
         alarms.set_model(SimpleNamespace(steps_done=10 * (epoch + 1), objective=objective, network=network))
@@ -97,9 +101,9 @@ def test_a_ramp_that_is_slow_enough() -> None:
     assert findings([0.9, 0.8, 0.4], [0.12, 0.02, 0.3], [0.7, 0.62, 0.55], warmup_steps=25) == []
 
 
-def test_alarms_need_the_figures() -> None:
+def test_alarms_need_the_figures(tmp_path: Path) -> None:
     told: list[Any] = []
-    alarms = Alarms(told.append)
+    alarms = Alarms(told.append, tmp_path / "alarms.json")
     alarms.on_epoch_end(0, {"accuracy": 0.9, "val_robust_accuracy": 0.5})
     alarms.on_epoch_end(1, {"accuracy": 0.9, "val_robust_accuracy": 0.0})
     assert told == []

@@ -113,7 +113,7 @@ FIELDS: dict[type[RunConfig], dict[str, st.SearchStrategy[Any]]] = {
         "beta": st.none(),
         "sigma": st.just(0.25),
         "attack_loss": st.just("cross-entropy"),
-        "steps_by_epoch": st.none(),
+        "steps_by_epoch": st.just(()),
         "awp": st.just(0.0),
         "keys": st.none() | WORDS,
         "size": st.none() | WORDS,

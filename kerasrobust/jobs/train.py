@@ -262,10 +262,10 @@ def fit(context: Context, config: TrainConfig, data: TrainData, network: keras.M
         ),
         callbacks=[
             DataOrder(epoch),
-            *([] if config.steps_by_epoch is None else [StepsSchedule(steps_by_epoch(config))]),
+            *([StepsSchedule(steps_by_epoch(config))] if config.steps_by_epoch else []),
             EventCallback(context.emit, context.should_stop, steps_per_epoch),
             best,
-            Alarms(context.emit),
+            Alarms(context.emit, folder / "alarms.json"),
             # Two, as a process may die while it writes one.
             keras.callbacks.BackupAndRestore(folder / "backup", double_checkpoint=True),
         ],
@@ -285,7 +285,7 @@ def average_of(config: TrainConfig) -> float:
 
 
 def validation_period(objective: Objective, config: TrainConfig) -> int:
-    """Returns after how many epochs each validation comes, so that it costs a tenth of the training at most."""
+    """Returns after how many epochs each validation comes, so that it costs about a tenth of a long training."""
     if config.epochs < 10:
         return 1
     validated = (objective.validation_steps + 1) * config.validation_share
@@ -299,14 +299,13 @@ def steps_by_epoch(config: TrainConfig) -> dict[int, int]:
         InputError: unless they are given as EPOCH:STEPS, from epoch 0 on.
     """
     try:
-        steps = {int(epoch): int(count) for epoch, count in (part.split(":") for part in config.steps_by_epoch or ())}
+        steps = {int(epoch): int(count) for epoch, count in (part.split(":") for part in config.steps_by_epoch)}
         if steps:
             StepsSchedule(steps)  # Checks them.
         return steps
     except ValueError:
         raise InputError(
-            f"Expected EPOCH:STEPS for --steps-by-epoch. Received: {' '.join(config.steps_by_epoch or ())}. "
-            "Try 0:1 5:2."
+            f"Expected EPOCH:STEPS for --steps-by-epoch. Received: {' '.join(config.steps_by_epoch)}. Try 0:1 5:2."
         ) from None
 
 
@@ -323,7 +322,7 @@ def load_teacher(name: str, context: Context, config: TrainConfig, data: Dataset
             f"Expected a teacher of {data.classes} classes. Received: {name} with {classifier.classes}. "
             "Choose one that was trained on the same data."
         )
-    return loaded
+    return adapted(trainable(classifier.model), classifier.adapter, data.images.shape[1:])
 
 
 def _fixed_precision(context: Context, config: TrainConfig, data: TrainData, network: keras.Model, folder: Path) -> str:

@@ -75,7 +75,7 @@ class AdversarialModel(Wrapper):
             self._twin = of_model(self.network, chosen)
             if self.averaged is not None:
                 self._twin_of_average = of_model(self.averaged, chosen)
-            if self._teacher is not None:
+            if self._teacher is not None and is_graph(self._teacher.network):
                 self._twin_of_teacher = of_model(self._teacher.network, chosen)
             # What a layer adds to the loss by itself, it would add on the twin's side.
             parts = self.network._flatten_layers()
@@ -98,8 +98,9 @@ class AdversarialModel(Wrapper):
         """Returns what gives the teacher's logits, None without a teacher."""
         if self._teacher is None:
             return None
+        reading = self._teacher.reading
         network = self._teacher.network if self._twin_of_teacher is None else self._twin_of_teacher.model
-        return lambda images: self._reading.logits(_outputs(network, images, key))
+        return lambda images: reading.logits(_outputs(network, images, key))
 
     def _refresh(self, *twins: Twin | None) -> None:
         for twin in twins:
@@ -117,7 +118,7 @@ class AdversarialModel(Wrapper):
     def _share(self) -> tf.Tensor:
         """Returns the share of epsilon that is in force at this training step."""
         done = tf.cast(self.steps_done, tf.float32) + 1.0
-        return self.budget * tf.minimum(1.0, done / float(max(1, self.objective.warmup_steps)))
+        return self.budget * tf.minimum(1.0, done / float(max(1, self.objective.warmup_steps * self.objective.replays)))
 
     def _key(self) -> tf.Tensor:
         """Returns a key of the random start that changes with every training step."""
@@ -151,6 +152,7 @@ class AdversarialModel(Wrapper):
         """Updates the weights once; returns what the objective made of the images, and the loss's gradient by them."""
         objective, variables = self.objective, self.network.trainable_variables
         self._refresh(self._learner)
+        self._clear_losses()  # What layers have added to the loss while they were attacked.
         network = self.network if self._learner is None else self._learner.model
         learned = variables if self._learner is None else self._learner.of(variables)
         with moved_against(network, objective, step, images, labels) if objective.awp else nullcontext():
@@ -206,6 +208,7 @@ class AdversarialModel(Wrapper):
         aim = Aim(y, self._reading.loss, self._reading.margin)
         x_adv = self._craft(self._averaged, self.objective.validation_attack(), x, aim, key)
         # After the attack, whose loop would leave the losses that layers add by themselves out of reach.
+        self._clear_losses()
         outputs = _outputs(self.evaluated, x, draws.fold(key, 1))
         self._loss_tracker.update_state(
             self.compute_loss(x=x, y=y, y_pred=outputs, sample_weight=weights, training=False),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import keras
 
 from kerasrobust.events import Emit, Finding
+from kerasrobust.runs import read_json, write_json
 
 
 class Alarms(keras.callbacks.Callback):
@@ -20,17 +22,26 @@ class Alarms(keras.callbacks.Callback):
 
     Args:
         emit: takes the findings.
+        file: where they keep what they have seen, so that a training that is resumed goes on from there.
     """
 
-    def __init__(self, emit: Emit) -> None:
+    def __init__(self, emit: Emit, file: Path) -> None:
         super().__init__()
         self._emit = emit
-        self._emitted: set[str] = set()
-        self._seen: list[tuple[float, float]] = []  # Robust accuracy in training and in validation, after the ramp.
-        self._clean = 0.0
-        self._constant = 0
+        self._file = file
+        before = read_json(file) or {}
+        self._emitted: list[str] = before.get("emitted", [])
+        # Robust accuracy in training and in validation, after the ramp.
+        self._seen: list[tuple[float, float]] = [(one, other) for one, other in before.get("seen", [])]
+        self._clean: float = before.get("clean", 0.0)
+        self._constant: int = before.get("constant", 0)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._look(epoch, logs)
+        kept = {"emitted": self._emitted, "seen": self._seen, "clean": self._clean, "constant": self._constant}
+        write_json(self._file, kept)
+
+    def _look(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         logs = logs or {}
         clean, validated = logs.get("val_accuracy"), logs.get("val_robust_accuracy")
         if clean is None or validated is None:
@@ -110,5 +121,5 @@ class Alarms(keras.callbacks.Callback):
 
     def _warn(self, code: str, message: str, evidence: dict[str, float]) -> None:
         if code not in self._emitted:
-            self._emitted.add(code)
+            self._emitted.append(code)
             self._emit(Finding(code=code, severity="warning", message=message, evidence=evidence))

@@ -24,9 +24,14 @@ def average_of(network: keras.Model) -> keras.Model:
             "Train it without averaging."
         )
     copy = clone(network, lambda layer: layer.dtype_policy.name)
-    for variable in copy.weights:
-        variable.trainable = False
+    freeze(copy)
     return copy
+
+
+def freeze(average: keras.Model) -> None:
+    """Keeps optimizers and regularizers from an average, variable by variable: its layers stay as they are saved."""
+    for variable in average.weights:
+        variable.trainable = False
 
 
 def update_average(average: keras.Model, network: keras.Model, decay: float, steps: Any) -> None:
@@ -41,7 +46,7 @@ def update_average(average: keras.Model, network: keras.Model, decay: float, ste
         average: from `average_of`.
         network: the one that is trained.
         decay: how much of the average is kept from step to step, in [0, 1).
-        steps: training steps so far, a scalar.
+        steps: updates of the average so far, a scalar.
     """
     done = tf.cast(steps, tf.float32)
     gain = 1.0 - tf.minimum(decay, (1.0 + done) / (10.0 + done))

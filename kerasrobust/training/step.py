@@ -90,5 +90,9 @@ class Step:
         return self.reading.logits(outputs)
 
     def mean(self, values: tf.Tensor) -> tf.Tensor:
-        """Returns the mean of what each example costs, float32 (N,), weighted as Keras weighs its losses."""
-        return tf.reduce_mean(values if self.weights is None else values * tf.reshape(self.weights, [-1]))
+        """Returns the mean of what each example costs, float32 (N,), weighted as Keras weighs its losses.
+
+        Of several replicas each has its part of it, as their gradients are added.
+        """
+        mean = tf.reduce_mean(values if self.weights is None else values * tf.reshape(self.weights, [-1]))
+        return mean / tf.distribute.get_strategy().num_replicas_in_sync

@@ -7,14 +7,17 @@ from dataclasses import asdict
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras.src.trainers.compile_utils import MetricsList  # The only metrics but the compiled whose direction it reads.
 
 from kerasrobust.errors import InputError
+from kerasrobust.networks.architectures import is_graph
 from kerasrobust.networks.logits import ending
-from kerasrobust.training.averaging import average_of, update_average
+from kerasrobust.training.averaging import average_of, freeze, update_average
 from kerasrobust.training.labels import (
     CrossEntropy,
+    Reading,
     check_array,
     checked,
     in_one_line,
@@ -41,8 +44,19 @@ class Shares(MetricsList):
 class Clock(keras.callbacks.Callback):
     """Tells the model which share of its training is done, at the beginning of each epoch."""
 
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        # What the schedules of an earlier training have left.
+        self.model.budget.assign(1.0)
+        self.model.attack_steps.assign(attack_steps(self.model.objective))
+
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.model.progress.assign(epoch / max(1, self.params["epochs"]))
+
+
+def attack_steps(objective: Objective) -> int:
+    """Returns the steps of an objective's attack, 0 without one."""
+    attack = objective.attack()
+    return attack.step_count() if attack else 0
 
 
 class Teacher:
@@ -50,6 +64,11 @@ class Teacher:
 
     def __init__(self, network: keras.Model) -> None:
         self.network = network
+        # Read by what it gives, which the loss of the network that it teaches says nothing of.
+        some = np.random.default_rng(0).random((8, *network.input_shape[1:]), np.float32)
+        outputs = keras.ops.convert_to_numpy(network(some, training=False))
+        shares = outputs.min() >= 0 and np.allclose(outputs.sum(axis=-1), 1, atol=1e-2)
+        self.reading = Reading(probabilities=bool(shares))
 
 
 class Wrapper(keras.Model):
@@ -79,27 +98,32 @@ class Wrapper(keras.Model):
         self._twin_of_teacher: Twin | None = None
         self.average = average
         self.averaged: keras.Model | None = None
+        if average and not network.built:
+            raise InputError(
+                f"Expected a built network to average. Received: {network.name!r}. Begin it with keras.Input."
+            )
+        if teacher is not None and self.objective.wants_average:
+            raise InputError(f"Expected no teacher for {self.objective.name!r}, which teaches itself. Leave it out.")
         if self.objective.wants_average and not average:
             raise InputError(f"Expected an average for {self.objective.name!r}. Received: 0. Try average=0.995.")
         # Not weights of Keras: each epoch sets them, so nothing is to be kept.
         self.progress = tf.Variable(0.0, trainable=False, name="progress")
         self.budget = tf.Variable(1.0, trainable=False, name="budget")
-        attack = self.objective.attack()
-        self.attack_steps = tf.Variable(attack.step_count() if attack else 0, trainable=False, name="attack_steps")
+        self.attack_steps = tf.Variable(attack_steps(self.objective), trainable=False, name="attack_steps")
         self.clean_metric = Share(name="accuracy")
         self.robust_metric = Share(name="robust_accuracy")
         self.seed = seed
         # The training step calls the network, never this model, so nothing else would say so; saving weights asks.
         self.built = network.built
-        self._start_average()
-
-    def _start_average(self) -> None:
-        if self.average and self.network.built and self.averaged is None:
-            self.averaged = average_of(self.network)
+        if average:
+            self.averaged = average_of(network)
+            # Of its own, as compiling anew counts the training steps from 0.
+            self.averaged_steps = self.add_weight(shape=(), dtype="int64", trainable=False, name="averaged_steps")
 
     def _update_average(self) -> None:
         if self.averaged is not None:
-            update_average(self.averaged, self.network, self.average, self.steps_done)
+            update_average(self.averaged, self.network, self.average, self.averaged_steps)
+            self.averaged_steps.assign_add(1)
 
     @property
     def evaluated(self) -> keras.Model:
@@ -119,6 +143,8 @@ class Wrapper(keras.Model):
             # As Keras does where the model that is compiled is of that policy.
             optimizer = keras.optimizers.get(optimizer)
             optimizer = optimizer if isinstance(optimizer, scaling) else scaling(optimizer)
+        if self.averaged is not None:
+            freeze(self.averaged)  # As setting `trainable` would change it.
         # Made anew, as layers may have been frozen since.
         self._chosen, self._twin, self._learner = "", None, None
         self._twin_of_average = self._twin_of_teacher = None
@@ -127,9 +153,16 @@ class Wrapper(keras.Model):
     def _check_labels(self, loss: Any) -> None:
         name = self.objective.name if self._teacher is None else "teacher"
         soft = self.objective.soft_labels or self._teacher is not None
-        if (self.objective.paired or soft) and self._reading.binary:
-            raise InputError(f"Expected one class an image for {name!r}. Received: a binary loss. Train with pgd.")
-        if soft and "sparse" in (loss if isinstance(loss, str) else type(loss).__name__).lower():
+        one = self.network.built and is_graph(self.network) and self.network.output_shape[-1] == 1
+        if (self.objective.paired or soft) and (self._reading.binary or one):
+            raise InputError(
+                f"Expected an output for each class for {name!r}. Received: a binary loss or one output. "
+                "Train with pgd."
+            )
+        if (
+            soft
+            and "sparse" in (loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)).lower()
+        ):
             raise InputError(
                 f"Expected a loss that takes probabilities for {name!r}. Received: a sparse one. "
                 "Compile without a loss, or with CategoricalCrossentropy."
@@ -151,12 +184,16 @@ class Wrapper(keras.Model):
         if not self.network.built:
             self.network.build(input_shape)
         self.built = True
-        self._start_average()
 
     def call(self, x: tf.Tensor, training: bool | None = None) -> Any:
         return self.evaluated(scaled(x), training=training)
 
     def get_config(self) -> dict[str, Any]:
+        if self._teacher is not None:
+            raise InputError(
+                "Expected no teacher in what is saved whole. Received: one. Save the network by its `save`, "
+                "or what training changes by `save_weights`."
+            )
         return {
             "name": self.name,
             "network": keras.saving.serialize_keras_object(self.network),
@@ -188,7 +225,10 @@ class Wrapper(keras.Model):
         check_array(validation[0] if isinstance(validation, (tuple, list)) else None)
         own = given.get("callbacks")
         if isinstance(own, keras.callbacks.CallbackList):
-            own.append(Clock())
+            clock = Clock()
+            clock.set_model(self)
+            clock.set_params(own.params)
+            own.callbacks.append(clock)
         else:
             given["callbacks"] = [*tf.nest.flatten(own or []), Clock()]
         with in_one_line():

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from kerasrobust import attacks
 from kerasrobust.attacks.gradient import GradientAttack
+from kerasrobust.attacks.network import finite
 from kerasrobust.errors import InputError
 from kerasrobust.ops import balls, draws
 from kerasrobust.training.objectives.objective import Objective
@@ -55,4 +56,5 @@ class Free(Objective):
 
     def moved(self, step: Step, images: tf.Tensor, slope: tf.Tensor) -> tf.Tensor:
         radius = self.epsilon * step.share
-        return balls.project(images + radius * balls.steepest(slope, self.norm), step.x, radius, self.norm)
+        # Half precision may have overflowed, in a step that its optimizer then leaves out.
+        return balls.project(images + radius * balls.steepest(finite(slope), self.norm), step.x, radius, self.norm)

@@ -40,6 +40,6 @@ class MART(Paired):
         # The offset keeps the logarithm finite where a wrong class is certain.
         boost = -tf.math.log(1.0 + _OFFSET - rival)
         doubt = 1.0 - tf.reduce_sum(natural * own, axis=1)
-        moved = divergence(natural, step.logits(outputs)) * doubt
+        moved = divergence(step.logits(clean), step.logits(outputs)) * doubt
         loss = step.compiled(images, labels, outputs) + step.mean(boost + self.beta * moved)
         return Outcome(loss, outputs, clean)

@@ -82,26 +82,26 @@ class TRADES(Paired):
         return super().passes(steps) + 1 / 3  # The clean predictions that the attack moves away from.
 
     def aim(self, step: Step, labels: tf.Tensor) -> Aim:
-        clean = tf.nn.softmax(step.attacked(step.x, draws.fold(step.key, 3)))
         margin = step.reading.margin
         return Aim(
-            tf.stop_gradient(clean),
-            loss=lambda logits, probabilities: divergence(probabilities, logits),
-            margin=lambda logits, probabilities: margin(logits, tf.argmax(probabilities, axis=1)),
+            tf.stop_gradient(step.attacked(step.x, draws.fold(step.key, 3))),
+            loss=lambda logits, clean: divergence(clean, logits),
+            margin=lambda logits, clean: margin(logits, tf.argmax(clean, axis=1)),
         )
 
     def loss(self, step: Step, images: tf.Tensor, labels: tf.Tensor) -> Outcome:
         clean, outputs = step.outputs(step.x, 2), step.outputs(images, 1)
-        moved = divergence(tf.nn.softmax(step.logits(clean)), step.logits(outputs))
+        moved = divergence(step.logits(clean), step.logits(outputs))
         return Outcome(step.compiled(step.x, labels, clean) + self.beta * step.mean(moved), outputs, clean)
 
 
-def divergence(probabilities: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-    """Returns KL(p || softmax(logits)) of each example, in nats, float32 (N,), of (N, K) and (N, K).
+def divergence(clean: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """Returns KL(softmax(clean) || softmax(logits)) of each example, in nats, float32 (N,), of logits (N, K).
+
+    Of logits, as the gradient of a probability's logarithm is infinite where it rounds to 0.
 
     Example:
-        >>> divergence(tf.constant([[0.5, 0.5]]), tf.constant([[0.0, 0.0]])).numpy()
+        >>> divergence(tf.constant([[0.0, 0.0]]), tf.constant([[1.0, 1.0]])).numpy()
         array([0.], dtype=float32)
     """
-    own = tf.math.multiply_no_nan(tf.math.log(probabilities), probabilities)
-    return tf.reduce_sum(own - probabilities * tf.nn.log_softmax(logits), axis=1)
+    return tf.reduce_sum(tf.nn.softmax(clean) * (tf.nn.log_softmax(clean) - tf.nn.log_softmax(logits)), axis=1)
