@@ -50,16 +50,20 @@ from kerasrobust.fields import (
     WeightPerturbation,
     fields,
     scaling,
+    steps_by_epoch,
     written,
 )
 from kerasrobust.names import (
+    ADR_AVERAGE,
     ATTACKS,
     EPSILONS,
+    TAKEN_BY,
     BallNorm,
     Norm,
     NormOrAuto,
     Precision,
     Version,
+    listed,
     norm_of,
 )
 
@@ -198,7 +202,7 @@ class TrainConfig(ModelConfig):
     warmup_epochs: Annotated[
         float, Option("Epochs over which epsilon grows from 0.", "number of warm-up epochs", 0)
     ] = 0.0
-    steps_by_epoch: StepsByEpoch = None
+    steps_by_epoch: StepsByEpoch = ()
     attack_loss: TrainingAttackLoss = "cross-entropy"
     beta: Beta = None
     awp: WeightPerturbation = 0.0
@@ -234,7 +238,18 @@ class TrainConfig(ModelConfig):
                 raise InputError(f"Expected a {what} in [0, 1). Received: {value}. Choose a smaller one.")
         if self.randomize is not None and not 0 < self.randomize < 1:
             raise InputError(f"Expected a dropout rate between 0 and 1. Received: {self.randomize}. Try 0.15.")
+        if not self.sigma > 0:
+            raise InputError(f"Expected a sigma above 0. Received: {self.sigma}. Try 0.25.")
         check_epsilon(self.epsilon, self.norm)
+        for name, kinds in TAKEN_BY.items():
+            if self.training not in kinds and getattr(self, name) != getattr(type(self), name):
+                raise InputError(
+                    f"Expected --{name.replace('_', '-')} with {listed(kinds)} only. "
+                    f"Received: it with {self.training}. Leave it out."
+                )
+        steps_by_epoch(self.steps_by_epoch)
+        if self.training == "adr" and not self.average:
+            object.__setattr__(self, "average", ADR_AVERAGE)
 
 
 @dataclass(frozen=True, kw_only=True)

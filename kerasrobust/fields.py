@@ -331,14 +331,14 @@ Average = Annotated[
     float,
     Option(
         "How much of the moving average of the weights is kept from step to step, such as 0.999; the average is then "
-        "evaluated and saved. 0 for none.",
+        "evaluated and saved. 0 for none; `adr` then takes 0.995.",
         least=0,
     ),
 ]
 Smoothing = Annotated[float, Option("Share of each label that is spread over all classes.", least=0)]
 TrainingAttackLoss = Annotated[AttackLoss, Option("What the training attack of pgd and adr maximises.")]
 StepsByEpoch = Annotated[
-    tuple[str, ...] | None,
+    tuple[str, ...],
     Option("EPOCH:STEPS, with which PGD takes other numbers of steps from an epoch on: 0:1 5:2 45:5."),
 ]
 OptimizerName = Annotated[Optimizer, Option("SGD with Nesterov momentum 0.9, AdamW or Muon.")]
@@ -352,3 +352,25 @@ RateSchedule = Annotated[
 Teacher = Annotated[
     str | None, Option("Saved model whose predictions on clean images are the labels (robust distillation).")
 ]
+
+
+def steps_by_epoch(parts: tuple[str, ...]) -> dict[int, int]:
+    """Returns the numbers of steps by the epoch from which on they are taken.
+
+    Raises:
+        InputError: for what isn't EPOCH:STEPS, or doesn't begin at epoch 0, or has less than 1 step.
+
+    Example:
+        >>> steps_by_epoch(("0:1", "5:2"))
+        {0: 1, 5: 2}
+    """
+    try:
+        found = {int(epoch): int(steps) for epoch, steps in (part.split(":") for part in parts)}
+    except ValueError:
+        found = {}
+    if parts and (min(found, default=-1) != 0 or min(found.values()) < 1):
+        raise InputError(
+            "Expected EPOCH:STEPS for --steps-by-epoch, from epoch 0 on, of at least 1 step. "
+            f"Received: {' '.join(parts)}. Try 0:1 5:2."
+        )
+    return found

@@ -19,6 +19,15 @@ EPSILONS = {"linf": "8/255", "l2": "0.5", "l1": "12"}
 
 Precision = Literal["auto", "float32", "folded", "bfloat16", "folded-xla", "bfloat16-xla"]
 Training = Literal["standard", "fgsm", "nfgsm", "pgd", "trades", "mart", "alp", "adr", "gaussian"]
+TAKEN_BY = {
+    "beta": ("trades", "mart", "alp"),
+    "attack_loss": ("pgd", "adr"),
+    "sigma": ("gaussian",),
+    "steps_by_epoch": ("pgd", "trades", "mart", "alp", "adr"),
+}
+"""The options of `train` that only some objectives take."""
+ADR_AVERAGE = 0.995
+"""Without an average ADR has no labels: the paper's."""
 AttackLoss = Literal["cross-entropy", "margin"]
 Optimizer = Literal["sgd", "adamw", "muon"]
 Schedule = Literal["cosine", "one-cycle", "piecewise", "constant"]
@@ -30,6 +39,17 @@ Colors = Literal["auto", "rgb", "bgr"]
 Noise = Literal["off", "on"]
 
 ARCHITECTURES = ("lenet", "convnet", "resnet")
+
+
+def listed(words: Iterable[str]) -> str:
+    """Returns words with commas and "or" between them.
+
+    Example:
+        >>> listed(["trades", "mart", "alp"])
+        'trades, mart or alp'
+    """
+    *most, last = words
+    return f"{', '.join(most)} or {last}" if most else last
 
 
 @dataclass(frozen=True)

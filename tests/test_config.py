@@ -93,6 +93,17 @@ FIELDS: dict[type[RunConfig], dict[str, st.SearchStrategy[Any]]] = {
         "step_size": st.none() | RADII,
         "clean_share": SHARES,
         "warmup_epochs": st.floats(0, 100),
+        # What fits one objective only has cases of its own below.
+        "steps_by_epoch": st.just(()),
+        "beta": st.none(),
+        "attack_loss": st.just("cross-entropy"),
+        "awp": SHARES,
+        "sigma": st.just(0.25),
+        "average": SHARES,
+        "teacher": st.none() | WORDS,
+        "label_smoothing": SHARES,
+        "optimizer": st.sampled_from(get_args(names.Optimizer)),
+        "schedule": st.sampled_from(get_args(names.Schedule)),
         "learning_rate": st.floats(0, 10, exclude_min=True),
         "weight_decay": st.floats(0, 1),
         "augment": st.booleans(),
@@ -265,6 +276,14 @@ def test_a_radius_in_levels_is_not_taken_for_one_in_shares(epsilon: float) -> No
         (TrainConfig, {"randomize": 1.0}, "between 0 and 1"),
         (TrainConfig, {"randomize": math.nan}, "between 0 and 1"),
         (TrainConfig, {"clean_share": 1.0}, "clean share in [0, 1)"),
+        (TrainConfig, {"awp": 2.0}, "awp in [0, 1)"),
+        (TrainConfig, {"training": "pgd", "beta": 6.0}, "--beta with trades, mart or alp only"),
+        (TrainConfig, {"training": "fgsm", "attack_loss": "margin"}, "--attack-loss with pgd or adr only"),
+        (TrainConfig, {"training": "pgd", "sigma": 0.5}, "--sigma with gaussian only"),
+        (TrainConfig, {"training": "gaussian", "sigma": 0.0}, "sigma above 0"),
+        (TrainConfig, {"training": "standard", "steps_by_epoch": ("0:1",)}, "--steps-by-epoch with pgd, trades"),
+        (TrainConfig, {"training": "pgd", "steps_by_epoch": ("0:1", "5")}, "EPOCH:STEPS"),
+        (TrainConfig, {"training": "pgd", "steps_by_epoch": ("1:1",)}, "EPOCH:STEPS"),
         (TrainConfig, {"validation_share": math.nan}, "validation share in [0, 1)"),
         (TrainConfig, {"learning_rate": 0.0}, "learning rate above 0"),
         (TrainConfig, {"learning_rate": math.inf}, "learning rate above 0"),
@@ -287,6 +306,14 @@ def test_values_out_of_range_are_refused_in_one_line(kind: type[RunConfig], valu
     text = str(caught.value)
     assert text.startswith("Expected ") and "Received: " in text and part in text
     assert len(text.splitlines()) == 1
+
+
+def test_adr_has_an_average_of_its_own() -> None:
+    assert TrainConfig(training="adr").average == 0.995
+    assert TrainConfig(training="adr", average=0.9).average == 0.9
+    assert TrainConfig(training="pgd").average == 0.0
+    config = TrainConfig(training="adr", steps_by_epoch=("0:1", "3:2"))
+    assert parse(shlex.split(command_line(config))[3:]) == config == from_dict(to_dict(config))
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", ".hidden", "a/b", "/a", "-a", "a/"])

@@ -21,6 +21,7 @@ from kerasrobust.data.pipeline import train_pipeline, unwatched
 from kerasrobust.errors import InputError, unknown_name
 from kerasrobust.evaluation.evaluate import Evaluation
 from kerasrobust.events import Emit, Finding, Log, ModelSaved
+from kerasrobust.fields import steps_by_epoch
 from kerasrobust.jobs.attack import evaluate_with_events, save_examples
 from kerasrobust.jobs.context import Context
 from kerasrobust.jobs.job import Job
@@ -250,7 +251,7 @@ def fit(context: Context, config: TrainConfig, data: TrainData, network: keras.M
         ),
         callbacks=[
             DataOrder(epoch),
-            *([] if config.steps_by_epoch is None else [StepsSchedule(steps_by_epoch(config))]),
+            *([StepsSchedule(steps_by_epoch(config.steps_by_epoch))] if config.steps_by_epoch else []),
             EventCallback(context.emit, context.should_stop, steps_per_epoch),
             best,
             OverfittingAlarm(context.emit),
@@ -263,17 +264,6 @@ def fit(context: Context, config: TrainConfig, data: TrainData, network: keras.M
     write_json(done, {"summary": summary})
     context.emit(Log(level="info", message=summary))
     return precision
-
-
-def steps_by_epoch(config: TrainConfig) -> dict[int, int]:
-    """Returns the numbers of steps by the epoch from which on they are taken."""
-    try:
-        return {int(epoch): int(steps) for epoch, steps in (part.split(":") for part in config.steps_by_epoch or ())}
-    except ValueError:
-        raise InputError(
-            f"Expected EPOCH:STEPS for --steps-by-epoch. Received: {' '.join(config.steps_by_epoch or ())}. "
-            "Try 0:1 5:2."
-        ) from None
 
 
 def load_teacher(name: str, context: Context, config: TrainConfig, data: Dataset) -> keras.Model:
