@@ -242,6 +242,8 @@ class TrainConfig(ModelConfig):
                 raise InputError(f"Expected a {what} in [0, 1). Received: {value}. Choose a smaller one.")
         if self.randomize is not None and not 0 < self.randomize < 1:
             raise InputError(f"Expected a dropout rate between 0 and 1. Received: {self.randomize}. Try 0.15.")
+        if not self.sigma > 0:
+            raise InputError(f"Expected a sigma above 0. Received: {self.sigma}. Try 0.25.")
         check_epsilon(self.epsilon, self.norm)
         for item in fields(type(self)):
             kinds = OBJECTIVES_WITH.get(item.name, (self.training,))

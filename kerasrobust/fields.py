@@ -349,7 +349,7 @@ StepsByEpoch = Annotated[
     Option("EPOCH:STEPS, with which PGD takes other numbers of steps from an epoch on: 0:1 5:2 45:5."),
 ]
 OptimizerName = Annotated[
-    Optimizer, Option("SGD with Nesterov momentum 0.9, AdamW, or Muon for dense kernels and AdamW for all others.")
+    Optimizer, Option("SGD with Nesterov momentum; AdamW; Muon for dense kernels, AdamW for others.")
 ]
 RateSchedule = Annotated[
     Schedule,

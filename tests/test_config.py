@@ -280,6 +280,7 @@ def test_a_radius_in_levels_is_not_taken_for_one_in_shares(epsilon: float) -> No
         (TrainConfig, {"randomize": 1.0}, "between 0 and 1"),
         (TrainConfig, {"randomize": math.nan}, "between 0 and 1"),
         (TrainConfig, {"clean_share": 1.0}, "clean share in [0, 1)"),
+        (TrainConfig, {"training": "gaussian", "sigma": 0.0}, "sigma above 0"),
         (TrainConfig, {"validation_share": math.nan}, "validation share in [0, 1)"),
         (TrainConfig, {"learning_rate": 0.0}, "learning rate above 0"),
         (TrainConfig, {"learning_rate": math.inf}, "learning rate above 0"),
@@ -348,6 +349,13 @@ def test_settings_of_another_objective_are_refused(training: Any, settings: dict
     with pytest.raises(InputError, match=rf"--training {kinds}.*--{option}.*Received: {training}") as caught:
         TrainConfig(training=training, **settings)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("words", [["0:1", "5:2"], ["0:3"]])
+def test_steps_by_epoch_are_several_words(words: list[str]) -> None:
+    config = parse(["train", "--training", "adr", "--steps-by-epoch", *words])
+    assert isinstance(config, TrainConfig) and config.steps_by_epoch == tuple(words)
+    assert parse(shlex.split(command_line(config))[3:]) == config == from_dict(to_dict(config))
 
 
 @pytest.mark.parametrize("name", ["average", "label_smoothing", "awp"])

@@ -115,12 +115,17 @@ class Reading:
 
 def reading_of(loss: Any) -> Reading:
     """Returns how outputs and labels are read with a loss of Keras: its name, its function or an object."""
-    name = loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)
+    name = name_of(loss)
     known = isinstance(loss, str) or getattr(loss, "__module__", "").startswith("keras.")
     return Reading(
         binary=getattr(loss, "binary", "binary" in name.lower()),
         probabilities=known and "crossentropy" in name.lower().replace("_", "") and not _from_logits(loss),
     )
+
+
+def name_of(loss: Any) -> str:
+    """Returns the name of a loss of Keras: of its function, or of its class."""
+    return loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)
 
 
 def _from_logits(loss: Any) -> bool:

@@ -21,6 +21,7 @@ from kerasrobust.training.labels import (
     check_array,
     checked,
     in_one_line,
+    name_of,
     reading_of,
     scaled,
 )
@@ -159,10 +160,7 @@ class Wrapper(keras.Model):
                 f"Expected an output for each class for {name!r}. Received: a binary loss or one output. "
                 "Train with pgd."
             )
-        if (
-            soft
-            and "sparse" in (loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)).lower()
-        ):
+        if soft and "sparse" in name_of(loss).lower():
             raise InputError(
                 f"Expected a loss that takes probabilities for {name!r}. Received: a sparse one. "
                 "Compile without a loss, or with CategoricalCrossentropy."
