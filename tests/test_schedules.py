@@ -25,8 +25,21 @@ def test_labels_of_adr_by_hand() -> None:
 
 
 def test_divergence_by_hand() -> None:
-    found = divergence(tf.constant([[0.5, 0.5], [1.0, 0.0]]), tf.math.log(tf.constant([[0.25, 0.75], [0.5, 0.5]])))
+    clean = tf.constant([[0.0, 0.0], [40.0, 0.0]])
+    found = divergence(clean, tf.math.log(tf.constant([[0.25, 0.75], [0.5, 0.5]])))
     np.testing.assert_allclose(found, [0.5 * np.log(2) + 0.5 * np.log(2 / 3), np.log(2)], rtol=1e-5)
+
+
+@pytest.mark.parametrize("gap", [20.0, 88.0, 200.0])
+def test_divergence_of_sure_networks_has_gradients(gap: float) -> None:
+    """Where a probability rounds to 0, its logarithm had an infinite slope, and the weights became NaN."""
+    clean, moved = tf.constant([[0.0, gap], [gap, 0.0]]), tf.constant([[0.0, 1.0], [0.0, 1.0]])
+    with tf.GradientTape() as tape:
+        tape.watch([clean, moved])
+        loss = divergence(clean, moved)
+    np.testing.assert_allclose(loss, [np.log1p(np.exp(-1)), np.log1p(np.e)], rtol=1e-4)
+    for slope in tape.gradient(loss, [clean, moved]):
+        assert np.isfinite(slope).all()
 
 
 def test_learning_rates_by_hand() -> None:

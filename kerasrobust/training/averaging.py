@@ -46,7 +46,7 @@ def update_average(average: keras.Model, network: keras.Model, decay: float, ste
         average: from `average_of`.
         network: the one that is trained.
         decay: how much of the average is kept from step to step, in [0, 1).
-        steps: updates of the average so far, a scalar.
+        steps: updates of the average, with this one, a scalar.
     """
     done = tf.cast(steps, tf.float32)
     gain = 1.0 - tf.minimum(decay, (1.0 + done) / (10.0 + done))

@@ -123,8 +123,8 @@ class Wrapper(keras.Model):
 
     def _update_average(self) -> None:
         if self.averaged is not None:
-            update_average(self.averaged, self.network, self.average, self.averaged_steps)
             self.averaged_steps.assign_add(1)
+            update_average(self.averaged, self.network, self.average, self.averaged_steps)
 
     @property
     def evaluated(self) -> keras.Model:
