@@ -380,3 +380,19 @@ def test_a_model_to_train_on_takes_images_as_attacks_see_them(name: str, tmp_pat
     np.testing.assert_allclose(keras.models.load_model(tmp_path / "whole.keras")(given), whole(given), rtol=1e-5)
     plain = net(L.Dense(4))
     assert adapted(plain, as_classifier(plain).adapter, SHAPE) is plain
+
+
+@pytest.mark.parametrize("outputs", ["sigmoid", "softmax"])
+@pytest.mark.parametrize("form", ["model", "function"])
+def test_what_was_said_of_outputs_holds_or_is_refused(outputs: Any, form: str) -> None:
+    """A last layer without an activation gives what it was trained for: shares, or numbers that are none."""
+    keras.utils.set_random_seed(0)
+    linear = keras.Sequential([keras.Input((8, 8, 3)), L.Flatten(), L.Dense(2, use_bias=False)])
+    far = linear if form == "model" else lambda x: linear(x)
+    with pytest.raises(InputError, match=rf"outputs in \[0, 1\], as {outputs} says") as caught:
+        as_classifier(far, image_shape=(8, 8, 3), outputs=outputs)
+    assert "\n" not in str(caught.value)
+    linear.layers[-1].set_weights([np.tile(np.float32([[1 / 384, 3 / 384]]), (192, 1))])  # A quarter and the rest.
+    x = np.full((2, 8, 8, 3), 0.5, np.float32)
+    right = [np.log([0.25, 0.75])] * 2 if outputs == "softmax" else [np.log([1 / 3, 3])] * 2
+    np.testing.assert_allclose(as_classifier(far, image_shape=(8, 8, 3), outputs=outputs).run(x), right, rtol=1e-4)

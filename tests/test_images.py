@@ -101,6 +101,19 @@ def test_what_can_not_be_told_is_refused_with_a_way_on(x: Any, y: Any, message: 
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("largest", [1, 4, 16])
+def test_8_bit_images_of_few_levels_are_no_8_bit_pixels(largest: int) -> None:
+    """The digits of scikit-learn, binary pictures: divided by 255 they would all be black. Dark images are taken."""
+    few = np.arange(16 * 64).reshape(16, 8, 8, 1).astype(np.uint8) % (largest + 1)
+    with pytest.raises(InputError, match=rf"uint8 from 0 to {largest}\. Divide by {largest}, their largest") as caught:
+        read_images(few, np.zeros(16, int))
+    assert "\n" not in str(caught.value)
+    assert read_images(few[:4], np.zeros(4, int))[0].max() == pytest.approx(largest / 255)
+    bright = few.copy()
+    bright[3, 2, 1] = 17
+    assert read_images(bright, np.zeros(16, int))[0].max() == pytest.approx(17 / 255)
+
+
 def test_the_way_on_is_one_that_works() -> None:
     """What the messages say to do gives the images themselves."""
     for changed, back in ((X * 255, lambda x: x / 255), (X * 2 - 1, lambda x: (x + 1) / 2)):

@@ -292,3 +292,10 @@ def test_clean_training_takes_them_too() -> None:
     model = around(linear(), objective=Standard(validation_steps=1))
     logs = model.train_on_batch(np.round(X * 255).astype(np.uint8), np.eye(3)[Y], return_dict=True)
     assert set(logs) == {"loss", "accuracy"}
+
+
+@pytest.mark.parametrize("wrong", [Y + 1, (Y - 1).astype(np.int8), (Y + 5).astype(np.uint8)[:, None]])
+def test_classes_without_an_output_are_refused_in_one_line(wrong: np.ndarray) -> None:
+    with pytest.raises(InputError, match="Expected classes from 0 to 2") as caught:
+        around(linear()).fit(X, wrong, verbose=0)
+    assert "\n" not in str(caught.value)

@@ -271,7 +271,7 @@ def _make(model: Any, image_shape: Sequence[int | None] | None, said: Convention
         network = of_floats(chosen)
         shape, adapter = intake_of(model, network, said, image_shape)
         name, inner = model.name, logits_of(network, said.noise)
-        if shows_logits(network):
+        if shows_logits(network) and not (ending(network) == "linear" and outputs in ("softmax", "sigmoid")):
             outputs = "logits"
         if several and ending(network) == "softmax":
             raise InputError(

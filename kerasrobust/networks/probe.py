@@ -67,6 +67,10 @@ class Probed:
     warnings: tuple[tuple[str, str], ...] = ()
 
 
+SHARE = 1e-3
+"""How far outside [0, 1] a probability may be."""
+
+
 def probe(
     model: Any, inner: Forward, shape: Shape, name: str, adapter: Adapter | None = None, outputs: str = "auto"
 ) -> Probed:
@@ -116,6 +120,11 @@ def probe(
             "Its gradients are exact."
         )
         warnings.append(("untraced", message))
+    if outputs in ("sigmoid", "softmax") and not (first.min() >= -SHARE and first.max() <= 1 + SHARE):
+        raise InputError(
+            f"Expected outputs in [0, 1], as {outputs} says. Received: {name!r} with values from {first.min():.3g} to "
+            f"{first.max():.3g}. Leave --outputs (outputs=) out, or put what makes them probabilities into the model."
+        )
     kind = _kind_of(first, run, tried) if outputs == "auto" else outputs
     if kind != "logits" and not arrays:  # NumPy code has no gradients to lose.
         by = "their logarithm, whose" if kind == "softmax" else "their log-odds, whose"

@@ -18,6 +18,9 @@ TWICE = 1.0001 / 255
 FEW_LEVELS = 16
 """Whole numbers up to this one aren't 8-bit pixels: binary pictures, or the digits of scikit-learn."""
 
+FEW_IMAGES = 8
+"""Images from which on 8-bit ones that are all so dark aren't believed to be 8-bit."""
+
 TRANSPOSE = "Put the channels last: x.transpose(0, 2, 3, 1)."
 
 
@@ -35,8 +38,9 @@ def unit_pixels(x: np.ndarray, where: str = "", first: int = 0) -> np.ndarray:
     """Returns images as uint8 (0 to 255), or as float32 in [0, 1].
 
     Args:
-        x: (N, ...): uint8, or other whole numbers from 0 to 255, which are taken as 8-bit; uint16 beyond that, which is
-            divided by 65535; booleans; or floating numbers in [0, 1], clipped if outside by rounding alone.
+        x: (N, ...): uint8, or other whole numbers from 0 to 255, which are taken as 8-bit, but for those up to 16 only;
+            uint16 beyond that, which is divided by 65535; booleans; or floating numbers in [0, 1], clipped if outside
+            by rounding alone.
         where: what the message says of where they are, as " in 'data.npz'".
         first: the number of the first image.
 
@@ -48,6 +52,9 @@ def unit_pixels(x: np.ndarray, where: str = "", first: int = 0) -> np.ndarray:
         (array([[  0, 255]], dtype=uint8), array([[0.5, 1. ]], dtype=float32))
     """
     if x.dtype == np.uint8:
+        largest = int(x.max()) if len(x) >= FEW_IMAGES else 0
+        if 0 < largest <= FEW_LEVELS:
+            raise _outside("uint8", float(x.min()), float(largest), advice_for(0.0, float(largest), True), where)
         return x
     if x.dtype == bool:
         return x.astype(np.float32)

@@ -66,7 +66,7 @@ class Alarms(keras.callbacks.Callback):
     def _look_at_answers(self, epoch: int, clean: float, loss: float) -> None:
         """Two validated epochs at chance, with the loss of guessing."""
         guessing = loss >= 0.98 * math.log(1.0 / self._chance)
-        self._constant = self._constant + 1 if clean <= 1.2 * self._chance and guessing else 0
+        self._constant = self._constant + 1 if clean <= self._chance + min(0.1, self._chance) and guessing else 0
         if self._constant == 2:
             self._warn(
                 "collapse",

@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrobust.errors import InputError
+from kerasrobust.networks.architectures import is_graph
 from kerasrobust.ops import losses
 
 ROUNDING = 1e-3
@@ -190,6 +191,21 @@ def check_array(x: Any) -> None:
     low, high = float(x[:FIRST].min()), float(x[:FIRST].max())
     if not (low >= -ROUNDING and high <= 1 + ROUNDING):
         raise _outside(low, high)
+
+
+def check_classes(y: Any, network: keras.Model) -> None:
+    """Raises InputError for an array of class indices that a network has no output for; others are left alone."""
+    if not (isinstance(y, np.ndarray) and np.issubdtype(y.dtype, np.integer) and y.size and network.built):
+        return
+    shape = network.output_shape if is_graph(network) else None
+    if y.ndim > 2 or (y.ndim == 2 and y.shape[1] != 1) or not isinstance(shape, tuple) or shape[-1] in (None, 1):
+        return
+    low, high = int(y.min()), int(y.max())
+    if low < 0 or high >= shape[-1]:
+        raise InputError(
+            f"Expected classes from 0 to {shape[-1] - 1}, as many as {network.name!r} has outputs. "
+            f"Received: labels from {low} to {high}. Give the model an output for each class, and count from 0."
+        )
 
 
 @contextlib.contextmanager

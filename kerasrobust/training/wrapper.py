@@ -19,6 +19,7 @@ from kerasrobust.training.labels import (
     CrossEntropy,
     Reading,
     check_array,
+    check_classes,
     checked,
     in_one_line,
     name_of,
@@ -221,6 +222,7 @@ class Wrapper(keras.Model):
         validation = given.get("validation_data")
         check_array(x)
         check_array(validation[0] if isinstance(validation, (tuple, list)) else None)
+        check_classes(given.get("y"), self.network)
         own = given.get("callbacks")
         if isinstance(own, keras.callbacks.CallbackList):
             clock = Clock()

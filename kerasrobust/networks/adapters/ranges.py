@@ -53,6 +53,9 @@ too unsure: logits that have to grow so much are those of pixels that are too sm
 DECIDED, DOUBTED, HARDLY = 1.25, 6.0, 20.0
 """Nats of evidence by which one conversion has to be ahead of another; if its logits are `UNSURE`; and if `ODD`."""
 
+CAUTION = 2.5
+"""How much more of it that is in the first look, and with fewer images."""
+
 UNSURE = 4.0
 """The best scale of the logits from which on the pixels may well be too small."""
 
@@ -127,6 +130,7 @@ def choice_of(
         likely = {name: _evidence(calibrated[name] - calibrated[best], scales[name]) for name in logits}
         best = max((name for name in logits if name != default), key=likely.__getitem__)
         ahead = DECIDED if scales[best] <= UNSURE else DOUBTED if scales[best] <= ODD else HARDLY
+        ahead *= CAUTION if len(y) <= COUNTS[0] else 1.0
         near = [name for name in logits if name != default and likely[name] > likely[best] - ahead]
         clear = all(name[0] == best[0] for name in near)
     if (best[0], "rgb") in near:
