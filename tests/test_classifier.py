@@ -254,6 +254,7 @@ def test_gradients_are_found_where_there_are_any() -> None:
 @pytest.mark.parametrize("layer", [L.Dense(4), L.EinsumDense("ab,bc->ac", 4), L.Dense(4, activation="softmax")])
 def test_gradients_that_keras_has_in_graphs_alone_are_found(layer: keras.Layer) -> None:
     """Those of layers in float8: without a graph TensorFlow fails in them."""
+    keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input(SHAPE), L.Flatten(), layer])
     logits = layer.activation is not keras.activations.softmax
     layer.quantize("float8")

@@ -274,7 +274,7 @@ async def test_the_mouse_starts_and_resets(tmp_path: Path) -> None:
 async def test_a_wide_terminal_shows_more(tmp_path: Path) -> None:
     async with opened(tmp_path, size=(160, 48)) as (app, _):
         shown = [item for item in app.screen.query(FieldRow) if app.screen.region.contains_region(item.region)]
-        assert len(shown) == len(app.screen.query(FieldRow)) and all(item.region.height for item in shown)
+        assert len(shown) > 40 and all(item.region.height for item in shown)  # Of `train`, which has most.
         assert "convnet-random-pgd: The randomized Model B" in words(app, "#about")
         assert app.screen.query_one("#help").region.x > row(app, "model").region.right - 1
 
