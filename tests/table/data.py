@@ -36,7 +36,8 @@ def _in_folder(folder: Path, model: keras.Model, images: np.ndarray, labels: np.
     def reading(**how: Any) -> Callable[..., Any]:
         def evaluate(**attack: Any) -> Any:
             data = kr.load_dataset(str(folder / "images"), None, **how)
-            return kr.evaluate(model, data, **attack), data.x, data.y
+            # A folder of grey images has three equal channels until a model of one is attacked.
+            return kr.evaluate(model, data, **attack), data.x[..., : images.shape[-1]], data.y
 
         return evaluate
 
