@@ -26,9 +26,10 @@ import termios
 import time
 from pathlib import Path
 
-from kerasrobust.config import DemoConfig, to_dict
+from kerasrobust.config import DemoConfig
 from kerasrobust.events import Event, Metrics, Progress, RunFinished, RunStarted, StageFinished, StageStarted, to_json
 from kerasrobust.runs import write_json
+from kerasrobust.settings import to_dict
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZE = (30, 100)  # Rows and columns: the charts are drawn all three.

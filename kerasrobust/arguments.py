@@ -16,9 +16,9 @@ from typing import Any
 
 from kerasrobust import presets
 from kerasrobust.commands import config_class, summaries
-from kerasrobust.config import RunConfig
 from kerasrobust.errors import InputError
 from kerasrobust.fields import Field, fields
+from kerasrobust.settings import RunConfig
 
 PROGRAM = "kerasrobust"
 

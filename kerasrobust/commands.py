@@ -10,9 +10,9 @@ import pkgutil
 from dataclasses import dataclass
 from typing import Any
 
-from kerasrobust.config import RunConfig
 from kerasrobust.errors import InputError, unknown_name
 from kerasrobust.fields import fields
+from kerasrobust.settings import RunConfig
 
 
 @dataclass(frozen=True)

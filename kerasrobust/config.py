@@ -1,17 +1,10 @@
-"""What a run is: frozen dataclasses, one per command, validated, to JSON and back. No TensorFlow here.
-
-Command line and form are made from these classes by `fields.fields`. What can be known without data and model is
-checked here.
-"""
+"""What each command takes, one frozen dataclass for each; `settings` has what they share. No TensorFlow here."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
-import shlex
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 from kerasrobust.errors import InputError, unknown_name
 from kerasrobust.fields import (
@@ -21,23 +14,14 @@ from kerasrobust.fields import (
     Average,
     Beta,
     CardData,
-    ChannelPlace,
-    Code,
-    ColorOrder,
     Data,
     Epsilon,
-    InputRange,
     Keys,
     LastPooling,
-    LayerNoise,
     OptimizerName,
     Option,
-    Output,
-    OutputKind,
     Passes,
     RateSchedule,
-    Resize,
-    SavedModel,
     Sigma,
     Size,
     Smoothing,
@@ -52,126 +36,17 @@ from kerasrobust.fields import (
     TrainSplit,
     WeightPerturbation,
     fields,
-    scaling,
-    written,
 )
 from kerasrobust.names import (
     ATTACKS,
-    EPSILONS,
     OBJECTIVES_WITH,
     BallNorm,
     Norm,
     NormOrAuto,
-    Precision,
     Version,
     norm_of,
 )
-
-EPSILON = Epsilon("8/255")
-"""The usual radius on colour images."""
-
-
-def radius(epsilon: float | None, norm: str) -> float:
-    """Returns a radius, or where none is said the usual one of the norm: 8/255 in Linf, 0.5 in L2, 12 in L1."""
-    return float(Epsilon(EPSILONS.get(norm, EPSILON)) if epsilon is None else epsilon)
-
-
-def check_epsilon(epsilon: float, norm: str) -> None:
-    """Raises InputError for a radius that is negative or non-finite, and for an Linf radius above 1."""
-    Epsilon(epsilon)
-    if norm == "linf" and epsilon > 1:
-        raise InputError(
-            f"Expected an Linf epsilon of at most 1, as images lie in [0, 1]. Received: {epsilon:g}. "
-            f"Did you mean {epsilon:g}/255?"
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunConfig:
-    """What every command takes.
-
-    Attributes of a class:
-        kind: the command's name.
-        resumes_unnamed: whether the same command resumes an unfinished run also without `--name`.
-        resumes_finished: whether a finished run may be started again: its stages are done, so that it ends at once.
-    """
-
-    kind: ClassVar[str]
-    resumes_unnamed: ClassVar[bool] = False
-    resumes_finished: ClassVar[bool] = False
-
-    name: Annotated[
-        str | None,
-        Option(
-            "Name of the run's folder, and of the saved model in `train`. Without it one is made from the command and "
-            "time.",
-            group="output",
-        ),
-    ] = None
-    seed: Annotated[
-        int, Option("Of everything random: data order, weights, attacks, noise.", least=0, group="common")
-    ] = 0
-    batch_size: Annotated[int, Option("Images computed at once.", least=1, group="common")] = 256
-    precision: Annotated[
-        Precision,
-        Option(
-            "Of gradients, in training and attacks; `auto` measures what is fastest. Weights and verdicts are float32. "
-            "`folded` is float32 too, on a twin of the network whose batch normalisation is in the layers before it. "
-            "With `-xla` the twin is compiled by XLA, which `auto` tries on a GPU only.",
-            group="common",
-        ),
-    ] = "auto"
-    device: Annotated[
-        Literal["auto", "cpu", "gpu"],
-        Option("Where to compute; `auto` takes a GPU where there is one.", group="common"),
-    ] = "auto"
-    runs_dir: Annotated[Path, Option("Folder of all runs.", group="outside")] = Path("runs")
-    models_dir: Annotated[Path, Option("Folder of saved models.", group="outside")] = Path("saved_models")
-    data_dir: Annotated[
-        Path | None, Option("Folder of the TensorFlow data sets; TFDS's own default without it.", group="common")
-    ] = None
-    overwrite: Annotated[bool, Option("Replace a finished run or a saved model of this name.", group="output")] = False
-    quiet: Annotated[bool, Option("Print the result only.", group="outside")] = False
-    json: Annotated[
-        bool, Option("Print the events on standard output, one JSON object a line, and nothing else.", group="outside")
-    ] = False
-
-    def __post_init__(self) -> None:
-        for item in fields(type(self)):
-            item.check(getattr(self, item.name))
-        if self.seed >= 2**31:  # Where seeds end in Keras and TensorFlow.
-            raise InputError(f"Expected a seed below 2147483648. Received: {self.seed}. Give a smaller one.")
-        if self.name is not None and (
-            not self.name or Path(self.name).name != self.name or self.name.startswith((".", "-"))
-        ):
-            raise InputError(
-                f"Expected a plain name for --name. Received: {self.name!r}. Leave out slashes and leading dots; "
-                "the folder is set by --runs-dir and --models-dir."
-            )
-
-    def again(self, name: str) -> str:
-        """Returns how to resume a cancelled run of this name."""
-        named = "" if self.resumes_unnamed and self.name is None else f" with --name {name}"
-        return f"the same command{named} resumes it."
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig(RunConfig):
-    """What the commands take that examine a model as somebody has it."""
-
-    model: SavedModel
-    code: Code = None
-    input_range: InputRange = "auto"
-    colors: ColorOrder = "auto"
-    channels: ChannelPlace = "auto"
-    outputs: OutputKind = "auto"
-    output: Output = None
-    noise: LayerNoise = "off"
-    resize: Resize = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        scaling(self.input_range)  # Refuses what can't be read.
+from kerasrobust.settings import EPSILON, ModelConfig, RunConfig, check_epsilon, radius
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -469,31 +344,3 @@ class ModelsConfig(RunConfig):
     """List the saved models with what is known of them."""
 
     kind: ClassVar[str] = "models"
-
-
-def to_dict(config: RunConfig) -> dict[str, Any]:
-    """Returns the config as JSON has it, with its `kind`."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, Path):
-            return str(value)
-        if isinstance(value, Epsilon):
-            return float(value)
-        return [plain(item) for item in value] if isinstance(value, tuple) else value
-
-    return {"kind": config.kind, **{name: plain(value) for name, value in vars(config).items()}}
-
-
-def command_line(config: RunConfig) -> str:
-    """Returns the command that repeats a run: the options that differ from their defaults."""
-    words = ["python", "-m", "kerasrobust.run", config.kind]
-    for item, setting in zip(fields(type(config)), dataclasses.fields(config), strict=True):
-        value = getattr(config, item.name)
-        if value == setting.default or item.name in ("quiet", "json", "overwrite"):
-            continue
-        if item.is_switch:
-            words.append(item.option if value else f"--no-{item.option.removeprefix('--')}")
-        else:
-            parts = value if item.is_list else (value,)
-            words += [*([] if item.positional else [item.option]), *map(written, parts)]
-    return shlex.join(words)

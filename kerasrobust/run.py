@@ -16,9 +16,9 @@ from typing import IO, Any
 from kerasrobust import require_tensorflow
 from kerasrobust.arguments import PROGRAM, parse
 from kerasrobust.commands import COMMANDS, load
-from kerasrobust.config import RunConfig
 from kerasrobust.errors import Cancelled, InputError
 from kerasrobust.events import Event, RunStarted, to_json
+from kerasrobust.settings import RunConfig
 
 GRACE_SECONDS = 1.0
 """How long the work may take to notice a request to stop before it is interrupted wherever it is."""

@@ -18,10 +18,10 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import IO, Any
 
-from kerasrobust.config import RunConfig, to_dict
 from kerasrobust.errors import InputError, unknown_name
 from kerasrobust.events import Event, RunFinished, finite, printable, to_json
 from kerasrobust.records import Data
+from kerasrobust.settings import RunConfig, to_dict
 from kerasrobust.tail import last_events
 
 # Settings that may differ when a run is resumed: they change where and how it is shown, not its result.

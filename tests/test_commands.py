@@ -24,7 +24,8 @@ TOY = '''
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
-from kerasrobust.config import Data, RunConfig, Split
+from kerasrobust.config import Data, Split
+from kerasrobust.settings import RunConfig
 from kerasrobust.errors import InputError
 from kerasrobust.fields import Option
 from kerasrobust.jobs.job import Job

@@ -25,16 +25,13 @@ from kerasrobust.config import (
     ImportConfig,
     ModelsConfig,
     RandomnessConfig,
-    RunConfig,
     StudyConfig,
     TrainConfig,
-    check_epsilon,
-    command_line,
-    to_dict,
 )
 from kerasrobust.errors import InputError
 from kerasrobust.names import RANGES
 from kerasrobust.run import parse
+from kerasrobust.settings import RunConfig, check_epsilon, command_line, to_dict
 
 # Whatever people call things, but for what a shell's parser takes for an option, and what stands for no value at all.
 WORDS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=20).filter(

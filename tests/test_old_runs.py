@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from kerasrobust.commands import from_dict
-from kerasrobust.config import RunConfig
 from kerasrobust.errors import InputError
 from kerasrobust.events import RunFinished, RunStarted
 from kerasrobust.runs import list_runs, open_run, read_json, state
+from kerasrobust.settings import RunConfig
 from kerasrobust.show.compare import figures
 from kerasrobust.tail import Tail
 

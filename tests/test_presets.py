@@ -9,9 +9,10 @@ import pytest
 
 from kerasrobust import presets
 from kerasrobust.commands import from_dict
-from kerasrobust.config import DemoConfig, Epsilon, StudyConfig, TrainConfig, command_line, to_dict
+from kerasrobust.config import DemoConfig, Epsilon, StudyConfig, TrainConfig
 from kerasrobust.errors import InputError
 from kerasrobust.run import parse
+from kerasrobust.settings import command_line, to_dict
 
 # What the study of 2023 is about: its networks, how they were trained, and which of them are random.
 NETWORKS = {

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from kerasrobust.config import RunConfig
 from kerasrobust.errors import InputError
+from kerasrobust.settings import RunConfig
 
 PROGRAM = "kerasrobust-tui"
 PORT = 8000

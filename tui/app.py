@@ -15,8 +15,8 @@ from textual.binding import Binding, BindingType
 from textual.events import Event, InputEvent
 from textual.screen import Screen
 
-from kerasrobust.config import RunConfig
 from kerasrobust.errors import InputError
+from kerasrobust.settings import RunConfig
 from tui.messages import Edit, Go, Open, Start
 from tui.runner import Runner
 from tui.screens.base import PLACES

@@ -8,12 +8,13 @@ from typing import Any
 
 from kerasrobust import presets
 from kerasrobust.commands import COMMANDS, config_class
-from kerasrobust.config import RunConfig, StudyConfig, TrainConfig, command_line
+from kerasrobust.config import StudyConfig, TrainConfig
 from kerasrobust.errors import InputError
 from kerasrobust.fields import Field, Group, text
 from kerasrobust.fields import fields as table
 from kerasrobust.names import ARCHITECTURES, ATTACKS
 from kerasrobust.runs import is_locked
+from kerasrobust.settings import RunConfig, command_line
 
 _SAVING = ("train", "import")
 """Commands whose `name` is the saved model's as well."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from textual.message import Message
 
-from kerasrobust.config import RunConfig
+from kerasrobust.settings import RunConfig
 from tui.read.state import RunState
 
 

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from kerasrobust.config import RunConfig, command_line
 from kerasrobust.errors import InputError
 from kerasrobust.events import printable
 from kerasrobust.runs import is_locked, owner
+from kerasrobust.settings import RunConfig, command_line
 
 GRACE_SECONDS = 10.0
 """Grace period before the next stronger signal: SIGINT, SIGTERM, SIGKILL."""

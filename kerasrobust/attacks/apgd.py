@@ -11,9 +11,9 @@ from kerasrobust.attacks.algorithm import Algorithm, Images, Numbers
 from kerasrobust.attacks.best import best_of
 from kerasrobust.attacks.driver import Attack
 from kerasrobust.attacks.network import Loss, Network, nth_rival
-from kerasrobust.config import check_epsilon
 from kerasrobust.errors import InputError
 from kerasrobust.ops import balls, draws, losses
+from kerasrobust.settings import check_epsilon
 
 MOMENTUM = 0.75
 RISES = 0.75

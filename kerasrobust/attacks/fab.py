@@ -10,10 +10,10 @@ import tensorflow as tf
 from kerasrobust.attacks.algorithm import Images, Numbers
 from kerasrobust.attacks.driver import Attack
 from kerasrobust.attacks.network import Network, nth_rival, rivals_of
-from kerasrobust.config import check_epsilon
 from kerasrobust.errors import InputError
 from kerasrobust.ops import balls, draws, losses
 from kerasrobust.ops.tracing import one_piece
+from kerasrobust.settings import check_epsilon
 
 REACH = {"linf": 0.3, "l2": 1.0}
 """How far random restarts look around where no epsilon is given, as in the authors' program."""

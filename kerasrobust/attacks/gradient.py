@@ -12,9 +12,9 @@ from kerasrobust.attacks.algorithm import Algorithm, Images, Numbers
 from kerasrobust.attacks.best import best_of
 from kerasrobust.attacks.driver import Attack
 from kerasrobust.attacks.network import Network
-from kerasrobust.config import check_epsilon
 from kerasrobust.errors import InputError
 from kerasrobust.ops import balls, draws
+from kerasrobust.settings import check_epsilon
 
 
 class Walk(NamedTuple):

@@ -12,9 +12,9 @@ import tensorflow as tf
 from kerasrobust.attacks.algorithm import Algorithm, Images, Numbers
 from kerasrobust.attacks.driver import Attack
 from kerasrobust.attacks.network import Network
-from kerasrobust.config import check_epsilon
 from kerasrobust.errors import InputError
 from kerasrobust.ops import balls, draws
+from kerasrobust.settings import check_epsilon
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """Queries after which the share of pixels in a window is halved, of 10,000."""

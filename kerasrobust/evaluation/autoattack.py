@@ -13,12 +13,12 @@ from kerasrobust.attacks.driver import as_emit
 from kerasrobust.attacks.fab import FAB
 from kerasrobust.attacks.registry import make_attack
 from kerasrobust.attacks.task import Task
-from kerasrobust.config import check_epsilon
 from kerasrobust.errors import InputError, unknown_name
 from kerasrobust.evaluation.chain import Part, part_of, run_chain, without_gradients
 from kerasrobust.names import Version
 from kerasrobust.networks.classifier import Classifier
 from kerasrobust.ops import balls
+from kerasrobust.settings import check_epsilon
 
 EOT = 20
 """Passes of each gradient in the version for randomized networks."""

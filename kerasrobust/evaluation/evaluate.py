@@ -12,7 +12,6 @@ import numpy as np
 from kerasrobust.attacks import Attack, AttackResult, make_attack
 from kerasrobust.attacks.checkpoint import Checkpoints
 from kerasrobust.attacks.task import PASSES, Task
-from kerasrobust.config import radius
 from kerasrobust.errors import InputError
 from kerasrobust.evaluation.audit import Audit
 from kerasrobust.evaluation.autoattack import AutoAttack
@@ -23,6 +22,7 @@ from kerasrobust.evaluation.outcome import AttackReport, Share
 from kerasrobust.events import AttackProgress, Emit, Finding, Log
 from kerasrobust.names import norm_of
 from kerasrobust.networks.classifier import Classifier
+from kerasrobust.settings import radius
 from kerasrobust.show.figures import format_accuracy, format_interval
 from kerasrobust.stats import accuracy_interval, pass_error
 from kerasrobust.twins import meaning_of

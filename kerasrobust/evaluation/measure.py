@@ -14,7 +14,6 @@ from kerasrobust.attacks import Attack, AttackResult
 from kerasrobust.attacks.checkpoint import Checkpoints
 from kerasrobust.attacks.task import Task
 from kerasrobust.attacks.verdict import Verdict, predict
-from kerasrobust.config import radius
 from kerasrobust.errors import InputError
 from kerasrobust.evaluation.audit import Audit, Case, run_audit
 from kerasrobust.evaluation.autoattack import AutoAttack
@@ -23,6 +22,7 @@ from kerasrobust.evaluation.checks.labels import at_chance
 from kerasrobust.events import AttackProgress, Emit, Finding
 from kerasrobust.networks.classifier import Classifier
 from kerasrobust.runs import read_json, write_json
+from kerasrobust.settings import radius
 
 FORMAT = 2
 """Of the files of an unfinished evaluation."""

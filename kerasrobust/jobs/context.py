@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from kerasrobust.config import RunConfig, command_line
 from kerasrobust.errors import Cancelled
 from kerasrobust.events import Emit, Event, Finding, StageFinished, StageStarted, finite, staged
 from kerasrobust.runs import Run, read_json, write_json
+from kerasrobust.settings import RunConfig, command_line
 from kerasrobust.show.report import write_report
 
 

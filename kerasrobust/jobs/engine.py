@@ -12,12 +12,12 @@ from typing import Any
 
 from kerasrobust import __version__
 from kerasrobust.commands import COMMANDS, load
-from kerasrobust.config import RunConfig, to_dict
 from kerasrobust.errors import Cancelled, InputError
 from kerasrobust.events import Emit, Log, RunFinished, RunStarted, Status
 from kerasrobust.jobs.context import Context
 from kerasrobust.jobs.job import Job
 from kerasrobust.runs import open_run
+from kerasrobust.settings import RunConfig, to_dict
 
 
 def versions() -> dict[str, str]:

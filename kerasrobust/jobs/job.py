@@ -5,8 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any, Generic, TypeVar
 
-from kerasrobust.config import RunConfig
 from kerasrobust.jobs.context import Context
+from kerasrobust.settings import RunConfig
 
 C = TypeVar("C", bound=RunConfig)
 

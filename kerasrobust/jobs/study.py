@@ -8,7 +8,7 @@ import keras
 
 from kerasrobust import presets
 from kerasrobust.attacks import FGSM, PGD, Attack, DeepFool
-from kerasrobust.config import StudyConfig, TrainConfig, to_dict
+from kerasrobust.config import StudyConfig, TrainConfig
 from kerasrobust.evaluation.evaluate import Evaluation
 from kerasrobust.evaluation.outcome import surviving
 from kerasrobust.events import Log, ModelSaved, Row, as_dict
@@ -18,6 +18,7 @@ from kerasrobust.jobs.job import Job
 from kerasrobust.jobs.subject import describe_data
 from kerasrobust.networks import saving
 from kerasrobust.runs import read_card, write_json
+from kerasrobust.settings import to_dict
 from kerasrobust.show.report import ExampleStrip
 from kerasrobust.stats import accuracy_interval
 

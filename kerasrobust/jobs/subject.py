@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from kerasrobust.config import AttackConfig, BallConfig, ModelConfig, to_dict
+from kerasrobust.config import AttackConfig, BallConfig
 from kerasrobust.data.dataset import Dataset
 from kerasrobust.data.load import load_dataset
 from kerasrobust.events import Emit, Log
@@ -20,6 +20,7 @@ from kerasrobust.networks.images import channels_of, check_fits
 from kerasrobust.networks.making import classifier_of, of_labels
 from kerasrobust.records import Data
 from kerasrobust.runs import card_of, data_of
+from kerasrobust.settings import ModelConfig, to_dict
 
 
 def load_model(config: ModelConfig, emit: Emit | None, path: Path | None = None) -> Any:

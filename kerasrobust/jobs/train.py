@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrobust.attacks import PGD
-from kerasrobust.config import TrainConfig, to_dict
+from kerasrobust.config import TrainConfig
 from kerasrobust.data.dataset import Dataset
 from kerasrobust.data.load import load_dataset
 from kerasrobust.data.pipeline import train_pipeline, unwatched
@@ -37,6 +37,7 @@ from kerasrobust.networks.logits import ending
 from kerasrobust.networks.making import classifier_of
 from kerasrobust.networks.randomizing import randomize
 from kerasrobust.runs import read_json, write_json
+from kerasrobust.settings import to_dict
 from kerasrobust.training import OBJECTIVES, AdversarialModel, Objective
 from kerasrobust.training.adversarial import training_precision
 from kerasrobust.training.alarms import Alarms

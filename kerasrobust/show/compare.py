@@ -12,11 +12,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from kerasrobust.config import CompareConfig, ModelsConfig, RunConfig
+from kerasrobust.config import CompareConfig, ModelsConfig
 from kerasrobust.errors import InputError
 from kerasrobust.events import finite
 from kerasrobust.records import Card, Data, Result, Row, text
 from kerasrobust.runs import find, list_models, read_card, read_json
+from kerasrobust.settings import RunConfig
 from kerasrobust.show.examples import read_index, same_images
 from kerasrobust.show.figures import format_accuracy, format_epsilon, format_interval
 from kerasrobust.show.tables import make_table

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from fake_engine import ENGINE, leave_files, recorded
 
-from kerasrobust.config import AttackConfig, DemoConfig, RunConfig, TrainConfig, to_dict
+from kerasrobust.config import AttackConfig, DemoConfig, TrainConfig
 from kerasrobust.events import to_json
 from kerasrobust.runs import write_json
+from kerasrobust.settings import RunConfig, to_dict
 from tui.app import Lab
 
 CONFIGS: dict[str, RunConfig] = {

@@ -17,11 +17,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from kerasrobust.config import to_dict
 from kerasrobust.errors import InputError
 from kerasrobust.events import Event, RunFinished, RunStarted, from_json
 from kerasrobust.run import parse
 from kerasrobust.runs import open_run
+from kerasrobust.settings import to_dict
 
 RECORDINGS = Path(__file__).parent / "recordings"
 ENGINE = (sys.executable, __file__)

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from kerasrobust import config as settings
 from kerasrobust import presets
-from kerasrobust.config import AttackConfig, DemoConfig, Epsilon, RunConfig, StudyConfig, TrainConfig
+from kerasrobust.config import AttackConfig, DemoConfig, Epsilon, StudyConfig, TrainConfig
+from kerasrobust.settings import RunConfig
 from tui import form
 
 HIDDEN = {"quiet", "json", "runs_dir", "models_dir"}

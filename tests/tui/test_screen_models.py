@@ -19,9 +19,10 @@ from textual.pilot import Pilot
 from textual.widgets import DataTable, Input, Static
 
 import tui.app
-from kerasrobust.config import AttackConfig, Epsilon, ImportConfig, RunConfig, TrainConfig
+from kerasrobust.config import AttackConfig, Epsilon, ImportConfig, TrainConfig
 from kerasrobust.errors import InputError
 from kerasrobust.records import Card
+from kerasrobust.settings import RunConfig
 from tui import form
 from tui.app import Lab
 from tui.read.cards import SavedModel, read_models

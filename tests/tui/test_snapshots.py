@@ -27,9 +27,10 @@ from textual.app import App
 from textual.pilot import Pilot
 from textual.widgets import Input
 
-from kerasrobust.config import AttackConfig, Epsilon, to_dict
+from kerasrobust.config import AttackConfig, Epsilon
 from kerasrobust.events import Event, Finding, RunFinished, to_json
 from kerasrobust.runs import write_json
+from kerasrobust.settings import to_dict
 from tui.app import Lab
 from tui.panes.choose import ChoosePane
 from tui.screens.monitor import MonitorScreen

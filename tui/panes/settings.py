@@ -12,10 +12,10 @@ from textual.containers import VerticalScroll
 from textual.widgets import Static
 
 from kerasrobust.commands import from_dict
-from kerasrobust.config import command_line
 from kerasrobust.errors import InputError
 from kerasrobust.events import RunStarted
 from kerasrobust.runs import read_json
+from kerasrobust.settings import command_line
 from tui.read.settings import settings
 from tui.read.state import RunState
 

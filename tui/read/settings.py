@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from kerasrobust.commands import from_dict
-from kerasrobust.config import written
 from kerasrobust.errors import InputError
+from kerasrobust.fields import written
 
 _HIDDEN = ("kind", "quiet", "json", "overwrite", "runs_dir", "models_dir", "data_dir", "name")
 

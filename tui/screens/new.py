@@ -16,8 +16,8 @@ from textual.widgets import Button, Collapsible, Label, Select, Static
 
 from kerasrobust import presets
 from kerasrobust.commands import config_class
-from kerasrobust.config import RunConfig
 from kerasrobust.runs import list_models
+from kerasrobust.settings import RunConfig
 from tui import form
 from tui.messages import Start
 from tui.screens.base import MainScreen

@@ -13,9 +13,10 @@ from textual.events import Resize
 from textual.widgets import DataTable, Input, Static
 
 from kerasrobust.commands import from_dict
-from kerasrobust.config import DemoConfig, RunConfig
+from kerasrobust.config import DemoConfig
 from kerasrobust.errors import InputError
 from kerasrobust.runs import delete, read_json
+from kerasrobust.settings import RunConfig
 from tui.messages import Edit, Go, Open, Start
 from tui.panes.runs import ORDERS, RunDetails, RunsTable, RunStory
 from tui.read.overview import Overview, Overviews

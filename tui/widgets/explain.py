@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.text import Text
 
 from kerasrobust import presets
-from kerasrobust.config import RunConfig
+from kerasrobust.settings import RunConfig
 from tui import form
 from tui.widgets.fields import FieldRow
 

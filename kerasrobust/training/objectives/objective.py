@@ -19,9 +19,9 @@ import tensorflow as tf
 
 from kerasrobust import attacks
 from kerasrobust.attacks.gradient import GradientAttack
-from kerasrobust.config import check_epsilon
 from kerasrobust.errors import InputError
 from kerasrobust.ops import balls
+from kerasrobust.settings import check_epsilon
 from kerasrobust.training.step import Aim, Outcome, Step
 
 
