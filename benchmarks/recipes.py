@@ -69,6 +69,7 @@ class Judged:
     clean: float
     robust: float
     interval: tuple[float, float]
+    passes: int
     minutes: float
 
 
@@ -106,7 +107,9 @@ def judged(name: str, folder: Path) -> Judged | None:
         event["seconds"] for event in events if event["type"] == "StageFinished" and event["stage"] == "train"
     )
     low, high = found["interval"]
-    return Judged(name, RECIPES[name], found["clean_accuracy"], found["robust_accuracy"], (low, high), seconds / 60)
+    passes = json.loads((folder / "models" / name / "card.json").read_text())["passes"]
+    right = found["clean_accuracy"], found["robust_accuracy"]
+    return Judged(name, RECIPES[name], *right, (low, high), passes, seconds / 60)
 
 
 def table(folder: Path) -> str:
@@ -114,10 +117,10 @@ def table(folder: Path) -> str:
     done = sorted(filter(None, (judged(name, folder) for name in RECIPES)), key=lambda item: -item.robust)
     rows = [
         f"| {item.name} | `{item.options or BASE}` | {item.clean:.1%} | {item.robust:.1%} "
-        f"({item.interval[0]:.1%} to {item.interval[1]:.1%}) | {item.minutes:.0f} |"
+        f"({item.interval[0]:.1%} to {item.interval[1]:.1%}) | {item.passes / 1e6:.1f} M | {item.minutes:.0f} |"
         for item in done
     ]
-    head = ["| recipe | changes | clean | apgd-ce,apgd-t | minutes |", "|---|---|---|---|---|"]
+    head = ["| recipe | changes | clean | apgd-ce,apgd-t | passes | minutes |", "|---|---|---|---|---|---|"]
     return "\n".join([*head, *rows])
 
 

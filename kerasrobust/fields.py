@@ -346,7 +346,7 @@ Smoothing = Annotated[float, Option("Share of each label that is spread over all
 TrainingAttackLoss = Annotated[AttackLoss, Option("What the training attack of pgd and adr maximises.")]
 StepsByEpoch = Annotated[
     tuple[str, ...],
-    Option("EPOCH:STEPS, with which PGD takes other numbers of steps from an epoch on: 0:1 5:2 45:5."),
+    Option("PGD steps by epoch, as EPOCH:STEPS: `0:1 5:2` takes 1 step, and 2 from epoch 5 on."),
 ]
 OptimizerName = Annotated[
     Optimizer, Option("SGD with Nesterov momentum; AdamW; Muon for dense kernels, AdamW for others.")

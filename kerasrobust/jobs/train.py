@@ -73,7 +73,8 @@ class TrainJob(Job[TrainConfig]):
         self.name = self.config.name or self.context.run.name
         self.target = self.config.models_dir / self.name
         check_free(self.target, self.config.overwrite)
-        steps_by_epoch(self.config)
+        make_objective(self.config, 1)  # Refuses what doesn't fit before anything is loaded.
+        steps_schedule(self.config)
         self.data = load_train_data(self.config, self.context)
         self.network = make_network(self.config, self.data.train, self.context.emit)
 
@@ -253,7 +254,7 @@ def fit(context: Context, config: TrainConfig, data: TrainData, network: keras.M
     monitor = "val_accuracy" if config.training == "standard" else "val_robust_accuracy"
     best = BestEpoch(monitor, folder)
     epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
-    every = validation_period(objective, config)
+    every, schedule = validation_period(objective, config), steps_schedule(config)
     model.fit(
         train_pipeline(data.train, batch_size, seed=config.seed, augment=config.augment, epoch=epoch),
         epochs=config.epochs,
@@ -263,7 +264,7 @@ def fit(context: Context, config: TrainConfig, data: TrainData, network: keras.M
         ),
         callbacks=[
             DataOrder(epoch),
-            *([StepsSchedule(steps_by_epoch(config))] if config.steps_by_epoch else []),
+            *([] if schedule is None else [schedule]),
             EventCallback(context.emit, context.should_stop, steps_per_epoch),
             best,
             Alarms(context.emit, folder / "alarms.json"),
@@ -293,21 +294,19 @@ def validation_period(objective: Objective, config: TrainConfig) -> int:
     return math.ceil(10 * validated / ((1 - config.validation_share) * objective.passes()))
 
 
-def steps_by_epoch(config: TrainConfig) -> dict[int, int]:
-    """Returns the numbers of steps by the epoch from which on they are taken; none where nothing is said.
+def steps_schedule(config: TrainConfig) -> StepsSchedule | None:
+    """Returns the schedule of the attack's steps, None where nothing is said.
 
     Raises:
         InputError: unless they are given as EPOCH:STEPS, from epoch 0 on.
     """
     try:
         steps = {int(epoch): int(count) for epoch, count in (part.split(":") for part in config.steps_by_epoch)}
-        if steps:
-            StepsSchedule(steps)  # Checks them.
-        return steps
     except ValueError:
         raise InputError(
             f"Expected EPOCH:STEPS for --steps-by-epoch. Received: {' '.join(config.steps_by_epoch)}. Try 0:1 5:2."
         ) from None
+    return StepsSchedule(steps) if steps else None
 
 
 def load_teacher(name: str, context: Context, config: TrainConfig, data: Dataset) -> keras.Model:
@@ -376,11 +375,11 @@ def make_card(
 
 
 def passes_of(config: TrainConfig, images: int) -> int:
-    """Returns the passes through the network that a training of all its epochs takes, in images."""
-    objective, batch_size = make_objective(config, 1), min(config.batch_size, images)
-    changes = steps_by_epoch(config) if config.steps_by_epoch else {0: None}
-    steps = [changes[max(begin for begin in changes if begin <= epoch)] for epoch in range(config.epochs)]
-    return round(sum(map(objective.passes, steps)) * (images // batch_size) * batch_size)
+    """Returns the passes of single images through the network that a training of all its epochs takes."""
+    objective, schedule = make_objective(config, 1), steps_schedule(config)
+    batch_size = min(config.batch_size, images)
+    passes = [objective.passes(None if schedule is None else schedule.at(epoch)) for epoch in range(config.epochs)]
+    return round(sum(passes) * (images // batch_size) * batch_size)
 
 
 def recipe_of(config: TrainConfig) -> dict[str, Any]:

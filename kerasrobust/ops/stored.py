@@ -19,7 +19,7 @@ FEW_LEVELS = 16
 """Whole numbers up to this one aren't 8-bit pixels: binary pictures, or the digits of scikit-learn."""
 
 FEW_IMAGES = 8
-"""Images from which on 8-bit ones that are all so dark aren't believed to be 8-bit."""
+"""From this many images on, all so dark, uint8 numbers aren't taken for 8-bit pixels."""
 
 TRANSPOSE = "Put the channels last: x.transpose(0, 2, 3, 1)."
 

@@ -2,39 +2,11 @@
 
 from __future__ import annotations
 
+from kerasrobust.training import objectives
 from kerasrobust.training.adversarial import AdversarialModel
-from kerasrobust.training.objectives import (
-    ADR,
-    ALP,
-    FGSM,
-    MART,
-    NFGSM,
-    OBJECTIVES,
-    PGD,
-    TRADES,
-    Free,
-    Gaussian,
-    Objective,
-    Standard,
-)
+from kerasrobust.training.objectives import *  # noqa: F403  One list of their names is enough.
 from kerasrobust.training.optimizers import OneCycle
 from kerasrobust.training.schedules import EpsilonSchedule, StepsSchedule
 
-__all__ = [
-    "ADR",
-    "ALP",
-    "FGSM",
-    "MART",
-    "NFGSM",
-    "OBJECTIVES",
-    "PGD",
-    "TRADES",
-    "AdversarialModel",
-    "EpsilonSchedule",
-    "Free",
-    "Gaussian",
-    "Objective",
-    "OneCycle",
-    "Standard",
-    "StepsSchedule",
-]
+__all__ = ["AdversarialModel", "EpsilonSchedule", "OneCycle", "StepsSchedule"]
+__all__ += objectives.__all__

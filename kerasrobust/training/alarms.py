@@ -13,7 +13,7 @@ from kerasrobust.runs import read_json, write_json
 
 
 class Alarms(keras.callbacks.Callback):
-    """Warns once each, after an epoch that was validated, of an adversarial training that goes wrong.
+    """Warns when adversarial training goes wrong, of each fault once, after a validated epoch.
 
     - `catastrophic-overfitting`: it fools its own attack, and PGD gets through (Wong et al. 2020, section 5.4);
     - `robust-overfitting`: it grows more robust on training images, and less on others (Rice et al. 2020);
@@ -22,7 +22,7 @@ class Alarms(keras.callbacks.Callback):
 
     Args:
         emit: takes the findings.
-        file: where they keep what they have seen, so that a training that is resumed goes on from there.
+        file: where what they have seen is kept, so that a resumed training continues from there.
     """
 
     def __init__(self, emit: Emit, file: Path) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import keras
 import tensorflow as tf
 
 from kerasrobust.errors import unknown_name
+from kerasrobust.names import Optimizer, Schedule
 
 
 @keras.saving.register_keras_serializable("kerasrobust")
@@ -60,7 +61,7 @@ def learning_rate(schedule: str, peak: float, steps: int) -> Any:
         )
     if schedule == "constant":
         return peak
-    raise unknown_name("schedule", schedule, SCHEDULES)
+    raise unknown_name("schedule", schedule, get_args(Schedule))
 
 
 def optimizer_for(network: keras.Model, name: str, rate: Any, weight_decay: float = 0.0) -> keras.optimizers.Optimizer:
@@ -93,11 +94,7 @@ def optimizer_for(network: keras.Model, name: str, rate: Any, weight_decay: floa
             rate, weight_decay=weight_decay, adam_weight_decay=weight_decay, exclude_layers=[f"(^|/){last}/"]
         )
     else:
-        raise unknown_name("optimizer", name, OPTIMIZERS)
+        raise unknown_name("optimizer", name, get_args(Optimizer))
     flat = [variable for variable in network.trainable_variables if len(variable.shape) < 2]
     made.exclude_from_weight_decay(var_list=flat)
     return made
-
-
-OPTIMIZERS = ("sgd", "adamw", "muon")
-SCHEDULES = ("cosine", "one-cycle", "piecewise", "constant")

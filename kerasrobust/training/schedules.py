@@ -54,7 +54,23 @@ class StepsSchedule(keras.callbacks.Callback):
                 f"Expected numbers of steps, at least 1, by the epoch from which on they are taken, from 0. "
                 f"Received: {dict(steps)}. Try {{0: 1, 3: 2}}."
             )
-        self._steps = dict(sorted(steps.items()))
+        self._steps = dict(steps)
+
+    def at(self, epoch: int) -> int:
+        """Returns how many steps the attack takes in an epoch."""
+        return self._steps[max(begin for begin in self._steps if begin <= epoch)]
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self.model.attack_steps.assign([count for begin, count in self._steps.items() if begin <= epoch][-1])
+        self.model.attack_steps.assign(self.at(epoch))
+
+
+class Clock(keras.callbacks.Callback):
+    """Tells the model which share of its training is done, at the beginning of each epoch."""
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        # What the schedules of an earlier training have left.
+        self.model.budget.assign(1.0)
+        self.model.attack_steps.assign(self.model.objective.attack_steps())
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.model.progress.assign(epoch / max(1, self.params["epochs"]))

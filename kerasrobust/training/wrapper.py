@@ -27,6 +27,7 @@ from kerasrobust.training.labels import (
     scaled,
 )
 from kerasrobust.training.objectives import OBJECTIVES, PGD, Objective
+from kerasrobust.training.schedules import Clock
 from kerasrobust.twins import Twin, checked_precision
 
 
@@ -41,24 +42,6 @@ class Shares(MetricsList):
 
     def result(self) -> dict[str, Any]:
         return self.get_result()
-
-
-class Clock(keras.callbacks.Callback):
-    """Tells the model which share of its training is done, at the beginning of each epoch."""
-
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        # What the schedules of an earlier training have left.
-        self.model.budget.assign(1.0)
-        self.model.attack_steps.assign(attack_steps(self.model.objective))
-
-    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self.model.progress.assign(epoch / max(1, self.params["epochs"]))
-
-
-def attack_steps(objective: Objective) -> int:
-    """Returns the steps of an objective's attack, 0 without one."""
-    attack = objective.attack()
-    return attack.step_count() if attack else 0
 
 
 class Teacher:
@@ -111,7 +94,7 @@ class Wrapper(keras.Model):
         # Not weights of Keras: each epoch sets them, so nothing is to be kept.
         self.progress = tf.Variable(0.0, trainable=False, name="progress")
         self.budget = tf.Variable(1.0, trainable=False, name="budget")
-        self.attack_steps = tf.Variable(attack_steps(self.objective), trainable=False, name="attack_steps")
+        self.attack_steps = tf.Variable(self.objective.attack_steps(), trainable=False, name="attack_steps")
         self.clean_metric = Share(name="accuracy")
         self.robust_metric = Share(name="robust_accuracy")
         self.seed = seed

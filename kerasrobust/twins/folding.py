@@ -10,11 +10,9 @@ first convolution and its last pooling a twin works on images that lie beside ea
 
 from __future__ import annotations
 
-import collections
 import inspect
-import itertools
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +24,7 @@ from kerasrobust.networks.cloning import finalize_normalization
 from kerasrobust.networks.noise import RandomDropout
 from kerasrobust.ops.tracing import has_onednn, on_gpu
 from kerasrobust.twins import layouts
+from kerasrobust.twins.wiring import calls_of, input_shapes, neighbours, shared_layers
 
 _LINEAR = (klayers.Conv2D, klayers.DepthwiseConv2D, klayers.Dense)
 
@@ -180,10 +179,10 @@ class _Plan:
 
 
 def _plan(model: keras.Model, training: bool) -> _Plan:
-    shared = _shared(model)
+    shared = shared_layers(model)
     places = _places(model, shared) if beside_pays(model) else {}
-    plan = _Plan({}, {}, set(), {}, places, dict(_shapes(model, shared)))
-    for before, layer in _neighbours(model, shared):
+    plan = _Plan({}, {}, set(), {}, places, dict(input_shapes(model, shared)))
+    for before, layer in neighbours(model, shared):
         if type(layer) is klayers.BatchNormalization:
             if not training and type(before) in _LINEAR and _foldable(before, layer, plan.shapes[id(layer)]):
                 plan.norms[id(before)] = layer
@@ -250,7 +249,7 @@ def beside_pays(model: keras.Model) -> bool:
 def _places(model: keras.Model, shared: set[int]) -> dict[int, _Place]:
     """Returns which layers' copies work on images beside each other, by their ids."""
     found: dict[int, _Place] = {}
-    calls, uses = _calls(model)
+    calls, uses = calls_of(model)
     for layer in model.layers:
         if is_graph(layer):
             found |= _places(layer, shared)
@@ -317,56 +316,6 @@ def _is_scaling(layer: Any) -> bool:
 def _is_plain(linear: Any) -> bool:
     """Returns whether a layer multiplies by its kernel as it is."""
     return getattr(linear, "quantization_mode", None) is None and not getattr(linear, "lora_enabled", False)
-
-
-def _neighbours(model: keras.Model, shared: set[int]) -> Iterator[tuple[Any, Any]]:
-    """Yields pairs of layers of which the second is called once, and nothing else sees the first one's outputs."""
-    outputs = {id(tensor) for tensor in model.outputs}
-    calls, uses = _calls(model)
-    for layer in model.layers:
-        if is_graph(layer):
-            yield from _neighbours(layer, shared)
-        node = calls[id(layer)][0]
-        if len(calls[id(layer)]) != 1 or len(node.input_tensors) != 1 or id(node.input_tensors[0]) in outputs:
-            continue
-        before, _, _ = node.input_tensors[0]._keras_history
-        # Arguments such as training=True change what a layer does.
-        plain = all(value is None for value in node.arguments.kwargs.values())
-        alone = len(calls[id(before)]) == len(uses[id(before)]) == 1 and not {id(before), id(layer)} & shared
-        if plain and alone:
-            yield before, layer
-
-
-def _calls(model: Any) -> tuple[dict[int, list[Any]], dict[int, list[Any]]]:
-    """Returns the calls of each layer in a model's own graph, and the calls that take its outputs, by the layer's id.
-
-    A layer also lists its calls in other models, and those of a Sequential before its next layer was added.
-    """
-    graph = getattr(model, "_functional", None) or model
-    calls: dict[int, list[Any]] = {id(operation): [] for operation in graph._operations}
-    uses: dict[int, list[Any]] = {id(operation): [] for operation in graph._operations}
-    for node in itertools.chain.from_iterable(graph._nodes_by_depth.values()):
-        calls[id(node.operation)].append(node)
-        for source in {id(tensor._keras_history.operation) for tensor in node.input_tensors}:
-            uses[source].append(node)
-    return calls, uses
-
-
-def _shared(model: keras.Model) -> set[int]:
-    """Returns the ids of the layers that stand in several of a model's graphs: its own and those of nested models."""
-    graphs = [part for part in model._flatten_layers() if is_graph(part)]
-    count = collections.Counter(id(layer) for graph in graphs for layer in graph.layers)
-    return {key for key, number in count.items() if number > 1}
-
-
-def _shapes(model: keras.Model, shared: set[int]) -> Iterator[tuple[int, tuple[int | None, ...]]]:
-    """Yields the ids of the layers that are called once, on one tensor, and its shape."""
-    calls, _ = _calls(model)
-    for layer in model.layers:
-        if is_graph(layer):
-            yield from _shapes(layer, shared)
-        elif id(layer) not in shared and len(calls[id(layer)]) == 1 and len(calls[id(layer)][0].input_tensors) == 1:
-            yield id(layer), calls[id(layer)][0].input_tensors[0].shape
 
 
 def _foldable(linear: Any, norm: Any, shape: tuple[int | None, ...]) -> bool:

@@ -110,7 +110,7 @@ def differences(case: Case) -> list[Finding]:
     if AGREEMENT <= agreement <= 1 / AGREEMENT:
         return []
     changes = f"by {percent(max(0.0, agreement))} of what" if agreement < 1 else f"{agreement:.0f} times as much as"
-    blind = "that follow them" if agreement < 1 else "that reckon distances by them, as DeepFool and FAB do,"
+    blind = "that follow them" if agreement < 1 else "that estimate distances from them, such as DeepFool and FAB,"
     return finding(
         "wrong-gradient",
         f"Along its gradient the margin changes {changes} the gradient says, for the median of {len(x)} images: "

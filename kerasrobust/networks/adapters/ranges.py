@@ -50,17 +50,15 @@ ODD = 8.0
 """How odd the best scale of the logits may be. Networks that were trained are too sure of themselves, not eight times
 too unsure: logits that have to grow so much are those of pixels that are too small."""
 
-DECIDED, DOUBTED, HARDLY = 1.25, 6.0, 20.0
-"""Nats of evidence by which one conversion has to be ahead of another; if its logits are `UNSURE`; and if `ODD`."""
+AHEAD = {4.0: 1.25, ODD: 6.0, np.inf: 20.0}
+"""Nats of evidence by which a conversion has to lead the next one, for scales of its logits up to each of these: a
+large one means that the pixels may be too small."""
 
 CAUTION = 2.5
-"""How much more of it that is in the first look, and with fewer images."""
-
-UNSURE = 4.0
-"""The best scale of the logits from which on the pixels may well be too small."""
+"""By how much that lead has to be larger among the first images, which are few."""
 
 FINEST = 0.01
-"""Nats of a mean loss that say nothing: what the rounding of the scale gives."""
+"""Nats by which mean losses differ through the rounding of the scale alone."""
 
 USUAL, SPREAD = 1.1, (0.25, 0.2)
 """The best scale of the logits of trained networks, and the spread of its logarithm above and below that, with long
@@ -129,7 +127,7 @@ def choice_of(
     else:
         likely = {name: _evidence(calibrated[name] - calibrated[best], scales[name]) for name in logits}
         best = max((name for name in logits if name != default), key=likely.__getitem__)
-        ahead = DECIDED if scales[best] <= UNSURE else DOUBTED if scales[best] <= ODD else HARDLY
+        ahead = next(nats for largest, nats in AHEAD.items() if scales[best] <= largest)
         ahead *= CAUTION if len(y) <= COUNTS[0] else 1.0
         near = [name for name in logits if name != default and likely[name] > likely[best] - ahead]
         clear = all(name[0] == best[0] for name in near)

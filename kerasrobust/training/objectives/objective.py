@@ -76,18 +76,22 @@ class Objective:
         """Returns the attack of the training step, None for clean training."""
         return None
 
+    def attack_steps(self) -> int:
+        """Returns how many steps that attack takes, 0 without one."""
+        attack = self.attack()
+        return 0 if attack is None else attack.step_count()
+
     def passes(self, steps: int | None = None) -> float:
-        """Returns passes through the network an image: 1 forward and back, a third of it forward alone.
+        """Returns the passes through the network per image: forward and back count 1, forward alone a third.
 
         Args:
             steps: of the attack; its own without it.
         """
-        attack = self.attack()
-        attacked = 0 if attack is None else attack.step_count() if steps is None else steps
+        attacked = self.attack_steps() if steps is None else steps
         return (1 - self.clean_share) * attacked + self.learning_passes() * (2 if self.awp else 1)
 
     def learning_passes(self) -> float:
-        """Returns those that the loss takes."""
+        """Returns the passes per image that the loss takes, without the attack."""
         return 1.0
 
     def validation_attack(self) -> GradientAttack:
