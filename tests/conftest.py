@@ -29,7 +29,7 @@ GROUPS = {
     ),
     # They start runs of the models of `cli_fixtures`.
     "runs": ("test_engine", "test_engine_training", "test_study", "test_cancel", "test_cli", "test_resume"),
-    "training": ("test_training", "test_training_twins"),
+    "training": ("test_training", "test_training_twins", "test_training_callbacks"),
     "twins": ("test_precision", "test_folding"),
 }  # fmt: skip
 """Files that share models and graphs, so that one worker runs them; any other file is a group of its own. What takes

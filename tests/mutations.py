@@ -70,7 +70,7 @@ MUTATIONS = (
     Mutation("checkpoint-loses-its-last-part", "kerasrobust/attacks/checkpoint.py", "test_resume.py",
              'parts = int(saved.pop("parts"))', 'parts = max(int(saved.pop("parts")) - 1, 0)'),
     Mutation("survivors-are-lost", "kerasrobust/evaluation/chain.py", "test_autoattack.py",
-             "only = left > 0 if chained", "only = left < 0 if chained"),
+             "attacked = left > 0 if chained", "attacked = left < 0 if chained"),
     Mutation("interval-of-90-percent", "kerasrobust/stats.py", "test_evaluation.py",
              "_Z = 1.959963984540054", "_Z = 1.6448536269514722"),
     Mutation("verdict-from-a-stale-graph", "kerasrobust/networks/classifier.py", "test_changes.py",

@@ -24,7 +24,7 @@ TOY = '''
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
-from kerasrobust.config import Data, Split
+from kerasrobust.fields import Data, Split
 from kerasrobust.settings import RunConfig
 from kerasrobust.errors import InputError
 from kerasrobust.fields import Option

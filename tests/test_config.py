@@ -21,7 +21,6 @@ from kerasrobust.config import (
     AuditConfig,
     CompareConfig,
     DemoConfig,
-    Epsilon,
     ImportConfig,
     ModelsConfig,
     RandomnessConfig,
@@ -29,6 +28,7 @@ from kerasrobust.config import (
     TrainConfig,
 )
 from kerasrobust.errors import InputError
+from kerasrobust.fields import Epsilon
 from kerasrobust.names import RANGES
 from kerasrobust.run import parse
 from kerasrobust.settings import RunConfig, check_epsilon, command_line, to_dict

@@ -17,7 +17,7 @@ from whole_runs import ENTRY, EXAMPLES, RESULT, nothing_half_written, share, unh
 from kerasrobust import runs
 from kerasrobust.attacks.verdict import predict
 from kerasrobust.commands import from_dict
-from kerasrobust.config import AttackConfig, Epsilon, RandomnessConfig
+from kerasrobust.config import AttackConfig, RandomnessConfig
 from kerasrobust.data.load import load_dataset
 from kerasrobust.errors import Cancelled, InputError
 from kerasrobust.events import (
@@ -33,6 +33,7 @@ from kerasrobust.events import (
     StageStarted,
     as_dict,
 )
+from kerasrobust.fields import Epsilon
 from kerasrobust.jobs import engine
 from kerasrobust.networks.making import as_classifier
 from kerasrobust.networks.saving import load_model

@@ -174,3 +174,20 @@ def test_equal_seeds_train_equal_networks(randomize: float | None, tmp_path: Pat
     assert one.keys() == two.keys() and len(one) > 8
     for key, values in one.items():
         np.testing.assert_allclose(values, two[key], rtol=1e-5, atol=1e-6, err_msg=key)
+
+
+@pytest.mark.parametrize(
+    ("settings", "part"),
+    [
+        ({"training": "trades", "clean_share": 0.5}, "clean share for 'trades'"),
+        ({"training": "nfgsm", "norm": "l2"}, "norm 'linf' for 'nfgsm'"),
+        ({"training": "pgd", "steps_by_epoch": ("1:2",)}, "from 0"),
+        ({"training": "pgd", "steps_by_epoch": ("0:1", "5")}, "EPOCH:STEPS"),
+    ],
+)
+def test_a_recipe_that_does_not_fit_is_refused_before_data_are_read(
+    settings: dict[str, Any], part: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=part) as caught:
+        engine.run(train_config(tmp_path, data="nowhere", **settings), lambda event: None)
+    assert "\n" not in str(caught.value)

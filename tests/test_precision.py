@@ -12,9 +12,9 @@ import tensorflow as tf
 from conftest import FASTEST, SHAPE, images, labels_of, linear_model
 
 from kerasrobust.attacks import FAB, PGD, DeepFool
-from kerasrobust.config import Precision
 from kerasrobust.errors import InputError
 from kerasrobust.evaluation.evaluate import evaluate
+from kerasrobust.names import Precision
 from kerasrobust.networks.architectures import build_model
 from kerasrobust.networks.cloning import with_precision
 from kerasrobust.networks.making import as_classifier

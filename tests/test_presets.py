@@ -9,8 +9,9 @@ import pytest
 
 from kerasrobust import presets
 from kerasrobust.commands import from_dict
-from kerasrobust.config import DemoConfig, Epsilon, StudyConfig, TrainConfig
+from kerasrobust.config import DemoConfig, StudyConfig, TrainConfig
 from kerasrobust.errors import InputError
+from kerasrobust.fields import Epsilon
 from kerasrobust.run import parse
 from kerasrobust.settings import command_line, to_dict
 

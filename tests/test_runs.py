@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 
 from kerasrobust import runs
 from kerasrobust.commands import from_dict
-from kerasrobust.config import AttackConfig, Epsilon, ModelsConfig, StudyConfig, TrainConfig
+from kerasrobust.config import AttackConfig, ModelsConfig, StudyConfig, TrainConfig
 from kerasrobust.errors import InputError
 from kerasrobust.events import Log, RunFinished, Status, from_json, to_json
+from kerasrobust.fields import Epsilon
 from kerasrobust.runs import (
     Run,
     is_locked,

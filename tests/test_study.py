@@ -16,7 +16,7 @@ from cli import events
 from whole_runs import ROW, nothing_half_written, share, stages_of, unheard
 
 from kerasrobust import presets, runs
-from kerasrobust.config import DemoConfig, Epsilon, TrainConfig
+from kerasrobust.config import DemoConfig, TrainConfig
 from kerasrobust.data.load import load_dataset
 from kerasrobust.errors import Cancelled
 from kerasrobust.events import (
@@ -29,6 +29,7 @@ from kerasrobust.events import (
     StageStarted,
     as_dict,
 )
+from kerasrobust.fields import Epsilon
 from kerasrobust.jobs import engine, study
 from kerasrobust.networks.saving import load_model
 from kerasrobust.show.examples import list_examples, read_index, read_pair

@@ -52,7 +52,7 @@ class StepsSchedule(keras.callbacks.Callback):
         if 0 not in steps or min(steps.values()) < 1:
             raise InputError(
                 f"Expected numbers of steps, at least 1, by the epoch from which on they are taken, from 0. "
-                f"Received: {dict(steps)}. Try {{0: 1, 3: 2}}."
+                f"Received: {dict(steps)}. Try {{0: 1, 3: 2}}, or 0:1 3:2 on the command line."
             )
         self._steps = dict(steps)
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kerasrobust import config as settings
-from kerasrobust import presets
-from kerasrobust.config import AttackConfig, DemoConfig, Epsilon, StudyConfig, TrainConfig
+from kerasrobust import names, presets
+from kerasrobust.config import AttackConfig, DemoConfig, StudyConfig, TrainConfig
+from kerasrobust.fields import Epsilon
 from kerasrobust.settings import RunConfig
 from tui import form
 
@@ -59,7 +59,7 @@ WORDS = st.text(st.characters(codec="utf-8"), min_size=1).filter(lambda word: wo
 VALUES: dict[str, st.SearchStrategy[Any]] = {
     "name": st.none() | st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True).filter(lambda n: n != "None"),
     "seed": st.integers(0, 2**31 - 1),
-    "precision": st.sampled_from(get_args(settings.Precision)),
+    "precision": st.sampled_from(get_args(names.Precision)),
     "data_dir": st.none() | WORDS.map(Path),
     "model": WORDS,
     "data": WORDS,
@@ -72,8 +72,8 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "widths": st.lists(COUNTS, min_size=1, max_size=4).map(tuple),
     "epsilons": st.lists(RADII, min_size=1, max_size=4).map(tuple),
     "steps": COUNTS,
-    "attack": st.sampled_from(list(settings.ATTACKS)),
-    "norm": st.sampled_from(get_args(settings.BallNorm)),
+    "attack": st.sampled_from(list(names.ATTACKS)),
+    "norm": st.sampled_from(get_args(names.BallNorm)),
 }
 
 

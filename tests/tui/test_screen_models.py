@@ -19,8 +19,9 @@ from textual.pilot import Pilot
 from textual.widgets import DataTable, Input, Static
 
 import tui.app
-from kerasrobust.config import AttackConfig, Epsilon, ImportConfig, TrainConfig
+from kerasrobust.config import AttackConfig, ImportConfig, TrainConfig
 from kerasrobust.errors import InputError
+from kerasrobust.fields import Epsilon
 from kerasrobust.records import Card
 from kerasrobust.settings import RunConfig
 from tui import form

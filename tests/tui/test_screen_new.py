@@ -13,7 +13,8 @@ from textual.widgets import Collapsible, Input, Label, Select, Static
 
 import tui.app
 from kerasrobust import presets
-from kerasrobust.config import AttackConfig, DemoConfig, Epsilon, StudyConfig, TrainConfig
+from kerasrobust.config import AttackConfig, DemoConfig, StudyConfig, TrainConfig
+from kerasrobust.fields import Epsilon
 from kerasrobust.settings import RunConfig
 from tui.app import Lab
 from tui.screens.new import NewRunScreen

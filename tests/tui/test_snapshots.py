@@ -27,8 +27,9 @@ from textual.app import App
 from textual.pilot import Pilot
 from textual.widgets import Input
 
-from kerasrobust.config import AttackConfig, Epsilon
+from kerasrobust.config import AttackConfig
 from kerasrobust.events import Event, Finding, RunFinished, to_json
+from kerasrobust.fields import Epsilon
 from kerasrobust.runs import write_json
 from kerasrobust.settings import to_dict
 from tui.app import Lab
