@@ -272,8 +272,9 @@ ChannelPlace = Annotated[
 OutputKind = Annotated[
     Outputs,
     Option(
-        "What the model gives; `auto` finds it out. One output stands for two classes; `multi-label`: each output is a "
-        "label by itself, as it is where images have several labels.",
+        "What the model gives; `auto` finds it out. One output stands for two classes; `regression`: it was trained "
+        "towards 0 and 1, with the threshold 0.5; `multi-label`: each output is a label by itself, as it is where "
+        "images have several labels.",
         group="model",
     ),
 ]

@@ -36,7 +36,7 @@ Version = Literal["auto", "standard", "plus", "rand"]
 Activation = Literal["relu", "elu", "silu", "gelu", "softplus"]
 Pooling = Literal["flatten", "average"]
 
-Outputs = Literal["auto", "logits", "softmax", "sigmoid", "multi-label"]
+Outputs = Literal["auto", "logits", "softmax", "sigmoid", "regression", "multi-label"]
 Channels = Literal["auto", "last", "first"]
 Colors = Literal["auto", "rgb", "bgr"]
 Noise = Literal["off", "on"]

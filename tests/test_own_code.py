@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from cli import call, events
 from keras import layers as L
 
@@ -139,6 +141,36 @@ def test_code_that_lacks_the_class_is_refused(files: Path, tmp_path: Path) -> No
     for path in (files / "layer.keras", files / "saved_models" / "layer"):
         message = refused(path, code=tmp_path / "other.py")
         assert "Expected code that defines" in message and "Twice" in message
+
+
+def reversed_rows() -> L.Layer:
+    return L.Lambda(lambda x: tf.reverse(x, [1]))
+
+
+def nested() -> L.Layer:
+    return L.Lambda(lambda x: tf.concat([tf.reverse(part, [1]) for part in tf.split(x, 2, 1)], 1))
+
+
+def shaped() -> L.Layer:
+    return L.Lambda(lambda x: np.float32(0.5) * x, output_shape=SHAPE)
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+@pytest.mark.parametrize("made", [reversed_rows, nested, shaped])
+def test_a_lambda_finds_the_names_of_the_file(made: Callable[[], L.Layer], suffix: str, tmp_path: Path) -> None:
+    """Keras 3.15 loads it without `tf`, and then calls it a model without inputs or asks for its output's shape."""
+    own = vars(keras.layers.Lambda)["from_config"]
+    model = head(made())
+    path = tmp_path / f"model{suffix}"
+    model.save(path)
+    code = tmp_path / "code.py"
+    code.write_text("import keras\n")
+    lacking = "np" if made is shaped else "tf"
+    assert f"Received: none for {lacking}. Import or define it there" in refused(path, code=code)
+    code.write_text("import numpy as np\nimport tensorflow as tf\n")
+    loaded = load_model(path, code=code)
+    np.testing.assert_allclose(loaded.predict(X, verbose=0), model.predict(X, verbose=0), atol=1e-5)
+    assert vars(keras.layers.Lambda)["from_config"] is own
 
 
 @pytest.mark.parametrize(

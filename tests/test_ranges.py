@@ -247,3 +247,24 @@ def test_the_only_better_range_may_have_an_odd_scale() -> None:
 
     seen = [choice_of({("0,1", "rgb"): logits(0.69, 0.4), ("0,255", "rgb"): logits(0.9, s)}, y) for s in (1, 10, 30)]
     assert {choice.best for choice in seen} == {("0,255", "rgb")}
+
+
+@pytest.mark.parametrize("scale", [1, 255])
+@pytest.mark.parametrize("grey", [False, True])
+def test_images_less_their_own_mean_are_asked_about(scale: float, grey: bool, data: Data, network: keras.Model) -> None:
+    """As in tutorials for CIFAR-10. What the message names is what the network takes."""
+    x, y = data
+    x = x.mean(axis=-1, keepdims=True) if grey else x
+    seen = keras.Input(x.shape[1:])
+    restored = seen / scale + x.mean(axis=(0, 1, 2))
+    if grey:
+        levels = np.float32([x[y == k].mean() for k in range(6)])  # The nearest of the classes' brightnesses.
+        model = keras.Model(seen, -1e3 * (keras.ops.mean(restored, axis=(1, 2)) - levels) ** 2)
+    else:
+        model = keras.Model(seen, network(restored))
+    with pytest.raises(InputError, match="less their mean") as caught:
+        understood(as_classifier(model), x, y)
+    told = as_classifier(model, input_range=str(caught.value).rpartition(" ")[2])
+    right = (model.predict((x - x.mean(axis=(0, 1, 2))) * scale, verbose=0).argmax(axis=1) == y).mean()
+    assert right > 0.45
+    assert (told.run(x).argmax(axis=1) == y).mean() == pytest.approx(right, abs=0.02)

@@ -189,6 +189,11 @@ def make_network(config: TrainConfig, data: Dataset, emit: Emit | None = None) -
         check_fits(classifier, data.images.shape[1:], data.y)
         some = data[: COUNTS[-1]]
         classifier = understood(classifier, some.x, some.y)
+        if classifier.probed.outputs == "regression":
+            raise InputError(
+                f"Expected a model of logits, softmax or sigmoid to train on from. Received: {config.model}, which "
+                "gives a number near 0 or 1. Put keras.layers.Rescaling(4, offset=-2) behind it, which makes a logit."
+            )
         if emit is not None and classifier.notes:
             emit(Log(level="info", message=" ".join(classifier.notes)))
         network = adapted(trainable(classifier.model), classifier.adapter, data.images.shape[1:])

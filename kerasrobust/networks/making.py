@@ -70,9 +70,10 @@ def as_classifier(
             (LOW, HIGH), or "MEAN/STD" of images in [0, 1].
         colors: "rgb", "bgr" or "auto".
         channels: "last", "first" or "auto".
-        outputs: "logits", "softmax", "sigmoid" or "auto". One output stands for two classes, with the logits (0, z).
-            "multi-label" where each output is a label by itself (a logit or a sigmoid); labels with several ones an
-            image say so of sigmoids. The classes are the patterns of all labels then.
+        outputs: "logits", "softmax", "sigmoid" or "auto". One output stands for two classes, with the logits (0, z);
+            "regression" where it was trained towards the numbers 0 and 1, so that its threshold is 0.5, which images
+            with labels show. "multi-label" where each output is a label by itself (a logit or a sigmoid); labels with
+            several ones an image say so of sigmoids. The classes are the patterns of all labels then.
         output: the name of the output that is meant, for a model with several.
         noise: "on" attacks layers that were called with `training=True` with their noise, as `model(x)` has it; "off"
             without, as `predict` has it.
@@ -271,7 +272,7 @@ def _make(model: Any, image_shape: Sequence[int | None] | None, said: Convention
         network = of_floats(chosen)
         shape, adapter = intake_of(model, network, said, image_shape)
         name, inner = model.name, logits_of(network, said.noise)
-        if shows_logits(network) and not (ending(network) == "linear" and outputs in ("softmax", "sigmoid")):
+        if shows_logits(network) and not (ending(network) == "linear" and outputs not in ("auto", "logits")):
             outputs = "logits"
         if several and ending(network) == "softmax":
             raise InputError(

@@ -47,7 +47,8 @@ class Probed:
         shape: height, width and channels of the images that it was probed with.
         randomized: whether two passes over the same images differ.
         seedable: whether that noise follows a key (`noise.keyed_noise`), so that a run can be repeated.
-        outputs: what they are: "logits", "softmax" or "sigmoid", where they can't be traced back to logits.
+        outputs: what they are: "logits"; "softmax" or "sigmoid", where they can't be traced back to logits; or
+            "regression".
         width: how many outputs it has for an image; one stands for two classes.
         labels: how outputs are read of which each is a label by itself; None where an image has one class.
         arrays: whether it takes NumPy arrays, as it isn't TensorFlow code.
@@ -82,7 +83,7 @@ def probe(
         shape: height, width and channels; where an entry is None, the usual sizes are tried.
         name: what error messages call the model.
         adapter: takes images to what the model takes; nothing without it.
-        outputs: what they are, where that is known: "logits", "softmax" or "sigmoid".
+        outputs: what they are, where that is known: "logits", "softmax", "sigmoid" or "regression".
 
     Raises:
         InputError: for a model that fails on all of them, or whose outputs can't be those of a classifier.
@@ -120,13 +121,9 @@ def probe(
             "Its gradients are exact."
         )
         warnings.append(("untraced", message))
-    if outputs in ("sigmoid", "softmax") and not (first.min() >= -SHARE and first.max() <= 1 + SHARE):
-        raise InputError(
-            f"Expected outputs in [0, 1], as {outputs} says. Received: {name!r} with values from {first.min():.3g} to "
-            f"{first.max():.3g}. Leave --outputs (outputs=) out, or put what makes them probabilities into the model."
-        )
+    _check_said(first, outputs, name)
     kind = _kind_of(first, run, tried) if outputs == "auto" else outputs
-    if kind != "logits" and not arrays:  # NumPy code has no gradients to lose.
+    if kind in ("softmax", "sigmoid") and not arrays:  # NumPy code has no gradients to lose.
         by = "their logarithm, whose" if kind == "softmax" else "their log-odds, whose"
         message = (
             f"{name!r} gives probabilities: it is attacked through {by} gradients vanish where a "
@@ -144,6 +141,20 @@ def probe(
         untraced=untraced,
         warnings=tuple(warnings),
     )
+
+
+def _check_said(first: np.ndarray, outputs: str, name: str) -> None:
+    """Raises InputError where outputs (N, K) can't be of the kind that was said."""
+    if outputs in ("sigmoid", "softmax") and not (first.min() >= -SHARE and first.max() <= 1 + SHARE):
+        raise InputError(
+            f"Expected outputs in [0, 1], as {outputs} says. Received: {name!r} with values from {first.min():.3g} to "
+            f"{first.max():.3g}. Leave --outputs (outputs=) out, or put what makes them probabilities into the model."
+        )
+    if outputs == "regression" and first.shape[1] != 1:
+        raise InputError(
+            f"Expected one output, as regression to 0 and 1 has. Received: {name!r} with {first.shape[1]}, of which "
+            "the largest is the class. Leave --outputs (outputs=) out."
+        )
 
 
 def _kind_of(outputs: np.ndarray, run: Callable[..., np.ndarray], shape: tuple[int, ...]) -> str:

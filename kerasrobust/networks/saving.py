@@ -28,7 +28,7 @@ from kerasrobust.networks.cloning import clone, rebuilt_from_config
 from kerasrobust.networks.files import formats
 from kerasrobust.networks.files.foreign import Loading, quiet
 from kerasrobust.networks.files.formats import KERAS_FILE
-from kerasrobust.networks.files.keras_files import run_code
+from kerasrobust.networks.files.keras_files import defined_by, run_code
 from kerasrobust.networks.files.savedmodel import SavedModelNetwork
 from kerasrobust.networks.making import classifier_of, classifier_with
 
@@ -165,18 +165,16 @@ def load_model(
         else:
             emit(Log(level="info", message=message))
 
-    objects = None
-    if code is not None:
-        objects = run_code(Path(code))
-        if emit is not None:
-            say(f"Ran {code}, which defines {', '.join(sorted(objects)) or 'nothing'}.")
+    own = None if code is None else run_code(Path(code))
+    if own is not None and emit is not None:
+        say(f"Ran {code}, which defines {', '.join(sorted(defined_by(own))) or 'nothing'}.")
     card = _card_beside(path)
     # A Keras file beside it has that output alone.
     kept = None if (path / KERAS_FILE).exists() else card.get("output")
     said = said or Conventions()
     output = output or said.output
     chosen = output or (kept if isinstance(kept, str) else None)
-    model = formats.load(path, Loading(say=say, objects=objects, output=chosen))
+    model = formats.load(path, Loading(say=say, code=own, output=chosen))
     if output is not None and isinstance(model, keras.Model):
         model = keras.Model(model.inputs, output_of(model, output), name=model.name)
     # Refuses what can't be attacked.

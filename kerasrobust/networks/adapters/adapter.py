@@ -37,7 +37,8 @@ class Conventions:
             "0.49,0.48,0.45/0.25,0.24,0.26".
         colors: "rgb", "bgr" or "auto".
         channels: "last", "first" or "auto".
-        outputs: "logits", "softmax", "sigmoid", "multi-label" (each a label by itself) or "auto".
+        outputs: "logits", "softmax", "sigmoid", "regression" (one number near 0 or 1), "multi-label" (each a label by
+            itself) or "auto".
         output: the name of the output that is meant, where there are several.
         noise: whether layers that were called with `training=True` keep their noise: "on", or "off" as in `predict`.
         resize: whether images of another size are resized to the model's.
@@ -183,7 +184,8 @@ def logits_from(outputs: tf.Tensor, kind: str, labels: Labels | None = None) -> 
 
     Args:
         outputs: float32 (N, K), (N, 1) or (N,).
-        kind: "logits"; "softmax", whose logarithm is taken; "sigmoid", whose log-odds are.
+        kind: "logits"; "softmax", whose logarithm is taken; "sigmoid", whose log-odds are; "regression", of which the
+            tangent of the log-odds at 0.5 is.
         labels: how they are read where each is a label by itself.
 
     Example:
@@ -192,7 +194,9 @@ def logits_from(outputs: tf.Tensor, kind: str, labels: Labels | None = None) -> 
     """
     if outputs.shape.rank == 1:
         outputs = outputs[:, None]
-    if kind != "logits":
+    if kind == "regression":
+        outputs = 4 * (outputs - 0.5)
+    elif kind != "logits":
         outputs = from_probabilities(outputs, sigmoid=kind == "sigmoid")
     if labels is not None:
         return labels.logits(outputs)
@@ -244,6 +248,8 @@ def notes_of(name: str, adapter: Adapter, said: Conventions, probed: Any, front:
         parts.append(f"takes {adapter.batch} at once")
     if probed.width == 1:
         parts.append("gives one output, which stands for two classes")
+    if probed.outputs == "regression":
+        parts[-1] = "gives one number, near 0 or 1 for the two classes, with the threshold 0.5"
     if probed.labels is not None:
         parts.append(f"gives {probed.labels.count} labels, each by itself")
     if probed.outputs == "sigmoid":

@@ -14,31 +14,23 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from kerasrobust.errors import InputError
-from kerasrobust.networks.adapters.adapter import (
-    Adapter,
-    Conventions,
-    applied,
-    candidates,
-    converted,
-    range_words,
-    undone,
+from kerasrobust.networks.adapters.adapter import Adapter, applied, range_words
+from kerasrobust.networks.adapters.regression import as_regression
+from kerasrobust.networks.adapters.trials import (
+    calibrated_loss,
+    clearly_lower,
+    clearly_more,
+    conversions_left,
+    logits_by,
 )
 from kerasrobust.networks.architectures import is_graph
 from kerasrobust.networks.classifier import Classifier
 from kerasrobust.networks.making import classifier_with, of_labels
-from kerasrobust.networks.noise import noise_off
-from kerasrobust.stats import mcnemar
 
 COUNTS = (100, 300, 1000)
 """Images that are tried, the more the longer it stays open."""
-
-BATCH = 100
-
-CLEAR = 3.0
-"""Standard errors by which a mean loss has to be lower."""
 
 GAIN = 0.03
 """Nats by which it has to be lower, too: so little may come from the scale alone."""
@@ -104,15 +96,15 @@ def choice_of(
         return Choice(default)
     calibrated, scales = {}, {}
     for name, found in logits.items():
-        calibrated[name], scales[name] = _calibrated(found, y)
+        calibrated[name], scales[name] = calibrated_loss(found, y)
     best = min(calibrated, key=lambda name: calibrated[name].mean())
     guessing = np.full(len(y), np.log(next(iter(logits.values())).shape[1]))
-    if not _lower(calibrated[best], guessing):  # It knows nothing, whatever it is given.
+    if not clearly_lower(calibrated[best], guessing):  # It knows nothing, whatever it is given.
         return Choice(default, clear=False)
-    near = [name for name in logits if not _lower(calibrated[best], calibrated[name], GAIN)]
+    near = [name for name in logits if not clearly_lower(calibrated[best], calibrated[name], GAIN)]
     hits = {name: logits[name].argmax(axis=1) == y for name in logits}
     odd = {name: max(scales[name] ** 1.5, 1 / scales[name]) for name in near}
-    more = _more(hits[best], hits[default]) if default in logits else True
+    more = clearly_more(hits[best], hits[default]) if default in logits else True
     if default in near and scales[default] <= ODD and not more:
         clear, best, near = best[0] == default[0], default, []
     elif default in logits and len(y) < FEWEST and not more:
@@ -142,34 +134,6 @@ def _evidence(gaps: np.ndarray, scale: float) -> float:
     far = gaps.mean() / np.sqrt(gaps.var() / len(gaps) + FINEST**2)
     odd = np.log(scale / USUAL) / SPREAD[0 if scale > USUAL else 1]
     return float(-(far**2) / 2 - np.log1p(odd**2))
-
-
-def _loss(logits: np.ndarray, y: np.ndarray, scale: float = 1.0) -> np.ndarray:
-    """Returns the cross-entropy of each example, float64 (N,)."""
-    values = (logits.astype(np.float64) - logits.max(axis=1, keepdims=True)) * scale
-    return np.log(np.exp(values).sum(axis=1)) - values[np.arange(len(y)), y]
-
-
-def _calibrated(logits: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, float]:
-    """Returns the cross-entropies (N,) at the best scale of the logits, and that scale."""
-    scales = np.geomspace(1e-4, 1e4, 33)
-    for _ in range(4):  # Each time between the neighbours of the best one.
-        losses = [_loss(logits, y, scale) for scale in scales]
-        place = int(np.argmin([loss.mean() for loss in losses]))
-        found, scale = losses[place], float(scales[place])
-        scales = np.geomspace(scales[max(place - 1, 0)], scales[min(place + 1, len(scales) - 1)], 9)
-    return found, scale
-
-
-def _lower(a: np.ndarray, b: np.ndarray, least: float = 0.0) -> bool:
-    """Returns whether losses are clearly lower than others of the same images, by so much at least."""
-    gaps = b - a
-    return bool(gaps.mean() > max(least, CLEAR * gaps.std() / np.sqrt(len(gaps)) + 1e-9))
-
-
-def _more(a: np.ndarray, b: np.ndarray) -> bool:
-    """Returns whether clearly more images are right, of bool (N,) and (N,)."""
-    return a.sum() > b.sum() and mcnemar(int((a & ~b).sum()), int((b & ~a).sum())) < 0.01
 
 
 def hint_of(network: Any) -> str:
@@ -209,6 +173,7 @@ def understood(classifier: Classifier, x: np.ndarray, y: np.ndarray) -> Classifi
         >>> understood(as_classifier(model), x, y).conventions.input_range
         '-1,1'
     """
+    classifier = as_regression(classifier, x, y)
     said = classifier.conventions
     # Noise that can't be switched off is drowned by large pixels, so that any range may look better.
     if said.fixed or classifier.adapter.whole or classifier in _SETTLED or not classifier.repeats:
@@ -227,6 +192,8 @@ def understood(classifier: Classifier, x: np.ndarray, y: np.ndarray) -> Classifi
     if plain in choice.rivals:
         notes = _UNDOUBTED.setdefault(classifier, classifier.notes)
         classifier.notes = [*notes, _unclear(classifier.name, choice, seen)]
+    if seen and said.input_range == "auto" and not choice.rivals:
+        _check_centred(classifier, x[: COUNTS[1]], y[: COUNTS[1]], choice.best)
     if choice.best == plain or plain in choice.rivals:
         if seen >= COUNTS[-1 if choice.rivals else 0]:  # More images may tell what these don't.
             _SETTLED.add(classifier)
@@ -258,12 +225,43 @@ def _looked(
     choice, seen = Choice(default), 0
     few = classifier.classes if classifier.labels is None else min(classifier.classes, COUNTS[0])
     if len(x) >= few:
-        tried = _tried(classifier.conventions, x.shape[-1])
+        tried = conversions_left(classifier.conventions, x.shape[-1])
         for seen in dict.fromkeys(min(count, len(x)) for count in COUNTS):
-            choice = choice_of(_logits(classifier, tried, x[:seen]), y[:seen], default, plain)
+            choice = choice_of(logits_by(classifier, tried, x[:seen]), y[:seen], default, plain)
             if choice.clear:
                 break
     return choice, seen
+
+
+def _check_centred(classifier: Classifier, x: np.ndarray, y: np.ndarray, best: tuple[str, str]) -> None:
+    """Raises InputError where a model fits images better whose own mean was taken from them, or deviation too.
+
+    Those of its training images aren't known, so that these can only be asked for.
+    """
+    said, dims = classifier.conventions, (0, 1, 2)
+    mean, deviation, ones = x.mean(axis=dims), x.std(axis=dims), np.ones(x.shape[-1])
+    if not deviation.all():
+        return
+    ranges = [
+        "/".join(",".join(f"{v:.3g}" for v in part) for part in (mean, by)) for by in (ones, ones / 255, deviation)
+    ]
+    wanted = {(name, "rgb"): name for name in ranges} | {best: best[0]}
+    tried = {
+        key: applied(Adapter(), dataclasses.replace(said, input_range=name, colors=key[1]))
+        for key, name in wanted.items()
+    }
+    found = logits_by(classifier, tried, x)
+    if best not in found:
+        return
+    losses = {key: calibrated_loss(logits, y)[0] for key, logits in found.items()}
+    centred = min(losses, key=lambda key: losses[key].mean())
+    if clearly_lower(losses[centred], losses[best], GAIN):
+        better, before = (f"{100 * (found[key].argmax(axis=1) == y).mean():.1f} %" for key in (centred, best))
+        raise InputError(
+            f"Expected the range of pixels that {classifier.name!r} takes. Received: none, and of {len(x)} images "
+            f"{better} are right less their mean, and {before} with {range_words(best[0])}. Say by --input-range, or "
+            f"input_range= of as_classifier, the MEAN/STD of its training images; that of these is {centred[0]}"
+        )
 
 
 def _unclear(name: str, choice: Choice, seen: int) -> str:
@@ -272,33 +270,3 @@ def _unclear(name: str, choice: Choice, seen: int) -> str:
         f"Whether {name!r} takes pixels in [0, 1] isn't clear: {plain} of {seen} images are right so, and {better} "
         f"in {range_words(choice.best[0])}. It was taken to; say so by --input-range, or try more images."
     )
-
-
-def _tried(said: Conventions, channels: int) -> dict[tuple[str, str], Adapter]:
-    """Returns the conversions that what is said of a model leaves open."""
-    if said.input_range != "auto":
-        orders = ("rgb", "bgr") if channels == 3 else ("rgb",)
-        return {
-            (said.input_range, order): applied(Adapter(), dataclasses.replace(said, colors=order)) for order in orders
-        }
-    return {name: found for name, found in candidates(channels).items() if said.colors in ("auto", name[1])}
-
-
-def _logits(
-    classifier: Classifier, tried: dict[tuple[str, str], Adapter], x: np.ndarray
-) -> dict[tuple[str, str], np.ndarray]:
-    """Returns the logits of each conversion that a model takes."""
-    found = {}
-    for name, adapter in tried.items():
-        # What the classifier's own adapter makes this conversion of.
-        changed = undone(classifier.adapter, converted(adapter, x))
-        try:
-            # Without its noise, which large pixels would drown. Not by a graph, which would keep that.
-            with noise_off():
-                parts = [classifier.passed(changed[at : at + BATCH]) for at in range(0, len(x), BATCH)]
-        except (tf.errors.OpError, InputError):  # A model may refuse such values, and then it wasn't trained on them.
-            continue
-        logits = np.concatenate(parts)
-        if np.isfinite(logits).all():
-            found[name] = logits
-    return found

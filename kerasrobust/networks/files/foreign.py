@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import logging
+import types
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -64,12 +65,12 @@ class Loading:
 
     Attributes:
         say: gets lines for the log.
-        objects: classes and functions of the model's own code by their names; None if there is no consent to run code.
+        code: the module of the model's own code; None if there is no consent to run any.
         output: the name of the output that holds the logits; None if there is no choice.
     """
 
     say: Callable[[str], None]
-    objects: dict[str, Any] | None = None
+    code: types.ModuleType | None = None
     output: str | None = None
 
 

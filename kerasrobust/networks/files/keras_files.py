@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import builtins
 import contextlib
+import dis
 import importlib
 import importlib.util
 import json
@@ -21,6 +23,7 @@ import keras
 from kerasrobust.errors import InputError, reason_of
 from kerasrobust.networks.files.foreign import Loading, NeedsCodeError, quiet, reading
 
+_LAMBDAS = ("a Lambda layer", "a lambda")
 _HUBS = ("keras_hub", "keras_cv", "keras_nlp")
 _NAMESPACES = (
     keras.layers, keras.models, keras.initializers, keras.regularizers, keras.constraints, keras.activations,
@@ -28,16 +31,13 @@ _NAMESPACES = (
 )  # fmt: skip
 
 
-def run_code(path: Path) -> dict[str, Any]:
-    """Runs a Python file in a namespace of its own; returns its classes and functions, as Keras may ask for them.
+def run_code(path: Path) -> types.ModuleType:
+    """Runs a Python file as a module of its own, and returns it with what it defines.
 
     Modules in the file's folder can be imported by it.
 
     Args:
         path: the file, which can do whatever the person who started this program can do.
-
-    Returns:
-        Classes and functions by their names in the file, their own names and those that they were registered under.
 
     Raises:
         InputError: if there is no such file, or it raises; with the line.
@@ -65,11 +65,62 @@ def run_code(path: Path) -> dict[str, Any]:
         ) from error
     finally:
         sys.path.remove(folder)
+    return module
+
+
+def defined_by(code: types.ModuleType) -> dict[str, Any]:
+    """Returns classes and functions by their names in a file, their own names and those they were registered under."""
     found: dict[str, Any] = {}
-    for name, value in vars(module).items():
+    for name, value in vars(code).items():
         if isinstance(value, (type, types.FunctionType)):
             found |= dict.fromkeys((value.__name__, keras.saving.get_registered_name(value), name), value)
     return found
+
+
+@contextlib.contextmanager
+def _with_code(code: types.ModuleType | None) -> Iterator[None]:
+    """Has Keras find what a file defines, for lambdas too.
+
+    A model's file holds the code of a lambda without what stood around it. Keras 3.15 lets it run among the names of a
+    module of its own, where `tf` is none, and then says that the shape of the output can't be inferred, or nothing.
+    """
+    if code is None:
+        yield
+        return
+    kept = vars(keras.layers.Lambda)["from_config"]
+    made = keras.layers.Lambda.from_config
+
+    def from_config(config: dict[str, Any], *arguments: Any, **options: Any) -> keras.layers.Lambda:
+        layer = made(config, *arguments, **options)
+        if layer.function.__name__ == "<lambda>":
+            layer.function = _placed(layer.function, code)
+        return layer
+
+    keras.layers.Lambda.from_config = from_config  # Only registered classes can be replaced by a custom object.
+    try:
+        with keras.saving.custom_object_scope(defined_by(code)):
+            yield
+    finally:
+        keras.layers.Lambda.from_config = kept
+
+
+def _placed(function: types.FunctionType, code: types.ModuleType) -> types.FunctionType:
+    """Returns a function with a file's names around it; raises InputError for one that it uses and that isn't there."""
+    names = vars(code)
+    lacking = [name for name in _globals_of(function.__code__) if name not in names and not hasattr(builtins, name)]
+    if lacking:
+        raise InputError(
+            f"Expected the names in {code.__file__} that the model's lambda uses. Received: none for "
+            f"{' and '.join(lacking)}. Import or define it there, as where the model was made."
+        )
+    return types.FunctionType(function.__code__, names, function.__name__, function.__defaults__, function.__closure__)
+
+
+def _globals_of(code: types.CodeType) -> list[str]:
+    """Returns the names that code looks up outside of itself."""
+    own = [item.argval for item in dis.get_instructions(code) if item.opname in ("LOAD_GLOBAL", "LOAD_NAME")]
+    inner = [name for part in code.co_consts if isinstance(part, types.CodeType) for name in _globals_of(part)]
+    return list(dict.fromkeys([*own, *inner]))
 
 
 def load_keras(path: Path, loading: Loading) -> keras.Model:
@@ -86,23 +137,28 @@ def load_keras(path: Path, loading: Loading) -> keras.Model:
     if path.is_dir() or zipfile.is_zipfile(path):
         _refuse_keras_2(path, version)
     try:
-        with quiet(), _as_called(path) as file, keras.saving.custom_object_scope(loading.objects or {}):
-            model = keras.saving.load_model(file, compile=False, safe_mode=loading.objects is None)
+        with quiet(), _as_called(path) as file, _with_code(loading.code):
+            model = keras.saving.load_model(file, compile=False, safe_mode=loading.code is None)
+    except InputError:
+        raise
     # See `reading`.
     except Exception as error:
-        if loading.objects is None and "a Lambda layer" not in needed:
+        if loading.code is None and "a Lambda layer" not in needed:
             _refuse_keras_2(path, version, error)
         if not needed:
             with reading(path):
                 raise
-        if loading.objects is None:
+        if loading.code is None:
             raise NeedsCodeError(
                 f"Expected a model of known layers. Received: {path} with {', '.join(needed)}. Name the Python file "
                 'that defines them by --code FILE.py (load_model(..., code="FILE.py")), which runs it; or call '
                 'model.export("folder") where the model was made, and give that folder.'
             ) from error
+        known = defined_by(loading.code)
+        lacking = [name for name in needed if name not in known and name not in _LAMBDAS]
         raise InputError(
-            f"Expected code that defines what the model is made of. Received: {path} with {', '.join(needed)} "
+            f"Expected code that defines what the model is made of. Received: {path} with "
+            f"{', '.join(lacking or needed)} "
             f"({reason_of(error)}). Put all of its classes and functions into the file of --code; or call "
             'model.export("folder") where it was made, and give that folder.'
         ) from error
@@ -151,7 +207,7 @@ def _own_names(config: Any) -> Iterator[str]:
     kind = config.get("class_name")
     if isinstance(kind, str):
         if kind in ("Lambda", "__lambda__"):
-            yield "a Lambda layer" if kind == "Lambda" else "a lambda"
+            yield _LAMBDAS[kind == "__lambda__"]
         elif kind == "function":
             name = str(config.get("config"))
             if not str(config.get("module")).startswith("keras") and not hasattr(keras.activations, name):

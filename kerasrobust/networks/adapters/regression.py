@@ -1,0 +1,73 @@
+"""One output that was trained towards the numbers 0 and 1, as by the mean squared error: its threshold is 0.5."""
+
+from __future__ import annotations
+
+import dataclasses
+import weakref
+
+import numpy as np
+
+from kerasrobust.networks.adapters.trials import (
+    calibrated_loss,
+    clearly_lower,
+    clearly_more,
+    conversions_left,
+    logits_by,
+)
+from kerasrobust.networks.classifier import Classifier
+from kerasrobust.networks.making import classifier_with
+
+SEEN = 300
+"""Images with labels that are looked at."""
+
+_LOGITS: weakref.WeakSet[Classifier] = weakref.WeakSet()
+"""Those whose output was found to be a logit, so that it isn't asked again."""
+
+
+def as_regression(classifier: Classifier, x: np.ndarray, y: np.ndarray) -> Classifier:
+    """Returns the classifier with its one output read as a number near 0 or 1, where images with labels show that.
+
+    They do if, in one of the ranges of pixels that it may take, the output itself is clearly nearer to the labels than
+    their mean is, and clearly more of them are right at 0.5 than at 0. A logit in any range must not explain them
+    clearly better.
+
+    Args:
+        classifier: the model. Nothing changes if it has several outputs, or its kind of output was said.
+        x: float32 (N, H, W, C) in [0, 1].
+        y: int64 (N,), their classes.
+
+    Example:
+        >>> as_regression(as_classifier(model), x, y).conventions.outputs
+        'regression'
+    """
+    said, probed = classifier.conventions, classifier.probed
+    if (probed.width, probed.outputs, said.outputs) != (1, "logits", "auto") or classifier.labels is not None:
+        return classifier
+    if classifier in _LOGITS or not classifier.repeats or len(np.unique(y)) < 2:
+        return classifier
+    x, y = x[:SEEN], y[:SEEN]
+    if classifier.adapter.channels == 3:
+        x = x[..., :3]
+    # Integers have one range. What isn't said of others may be any.
+    own = {(said.input_range, said.colors): classifier.adapter}
+    found = logits_by(classifier, own if classifier.adapter.whole else conversions_left(said, x.shape[-1]), x)
+    guesses = (y - y.mean()) ** 2
+    fitting = [
+        logits
+        for logits in found.values()
+        if clearly_lower((logits[:, 1] - y) ** 2, guesses)
+        and clearly_more((logits[:, 1] > 0.5) == y, (logits[:, 1] > 0) == y)
+    ]
+    if fitting:
+        centred = [logits - [0, 0.5] for logits in fitting]
+        numbers = min((calibrated_loss(logits, y)[0] for logits in centred), key=np.mean)
+        if not any(clearly_lower(calibrated_loss(logits, y)[0], numbers) for logits in found.values()):
+            now = classifier_with(
+                classifier.model, dataclasses.replace(said, outputs="regression"), image_shape=x.shape[1:]
+            )
+            better, before = (f"{100 * np.mean((fitting[0][:, 1] > limit) == y):.1f} %" for limit in (0.5, 0))
+            now.notes.append(f"Found out on {len(x)} images: {better} are right so, and {before} as a logit.")
+            return now
+    if len(x) == SEEN:
+        _LOGITS.add(classifier)
+    return classifier

@@ -1,0 +1,77 @@
+"""What a model says of images with labels under each conversion, and how far two readings of it are apart."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+
+from kerasrobust.errors import InputError
+from kerasrobust.networks.adapters.adapter import Adapter, Conventions, applied, candidates, converted, undone
+from kerasrobust.networks.classifier import Classifier
+from kerasrobust.networks.noise import noise_off
+from kerasrobust.stats import mcnemar
+
+BATCH = 100
+
+CLEAR = 3.0
+"""Standard errors by which a mean loss has to be lower."""
+
+
+def conversions_left(said: Conventions, channels: int) -> dict[tuple[str, str], Adapter]:
+    """Returns the conversions that what is said of a model leaves open."""
+    if said.input_range != "auto":
+        orders = ("rgb", "bgr") if channels == 3 else ("rgb",)
+        return {
+            (said.input_range, order): applied(Adapter(), dataclasses.replace(said, colors=order)) for order in orders
+        }
+    return {name: found for name, found in candidates(channels).items() if said.colors in ("auto", name[1])}
+
+
+def logits_by(
+    classifier: Classifier, tried: dict[tuple[str, str], Adapter], x: np.ndarray
+) -> dict[tuple[str, str], np.ndarray]:
+    """Returns the logits of each conversion that a model takes."""
+    found = {}
+    for name, adapter in tried.items():
+        # What the classifier's own adapter makes this conversion of.
+        changed = undone(classifier.adapter, converted(adapter, x))
+        try:
+            # Without its noise, which large pixels would drown. Not by a graph, which would keep that.
+            with noise_off():
+                parts = [classifier.passed(changed[at : at + BATCH]) for at in range(0, len(x), BATCH)]
+        except (tf.errors.OpError, InputError):  # A model may refuse such values, and then it wasn't trained on them.
+            continue
+        logits = np.concatenate(parts)
+        if np.isfinite(logits).all():
+            found[name] = logits
+    return found
+
+
+def _loss(logits: np.ndarray, y: np.ndarray, scale: float = 1.0) -> np.ndarray:
+    """Returns the cross-entropy of each example, float64 (N,)."""
+    values = (logits.astype(np.float64) - logits.max(axis=1, keepdims=True)) * scale
+    return np.log(np.exp(values).sum(axis=1)) - values[np.arange(len(y)), y]
+
+
+def calibrated_loss(logits: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, float]:
+    """Returns the cross-entropies (N,) at the best scale of the logits, and that scale."""
+    scales = np.geomspace(1e-4, 1e4, 33)
+    for _ in range(4):  # Each time between the neighbours of the best one.
+        losses = [_loss(logits, y, scale) for scale in scales]
+        place = int(np.argmin([loss.mean() for loss in losses]))
+        found, scale = losses[place], float(scales[place])
+        scales = np.geomspace(scales[max(place - 1, 0)], scales[min(place + 1, len(scales) - 1)], 9)
+    return found, scale
+
+
+def clearly_lower(a: np.ndarray, b: np.ndarray, least: float = 0.0) -> bool:
+    """Returns whether losses are clearly lower than others of the same images, by so much at least."""
+    gaps = b - a
+    return bool(gaps.mean() > max(least, CLEAR * gaps.std() / np.sqrt(len(gaps)) + 1e-9))
+
+
+def clearly_more(a: np.ndarray, b: np.ndarray) -> bool:
+    """Returns whether clearly more images are right, of bool (N,) and (N,)."""
+    return a.sum() > b.sum() and mcnemar(int((a & ~b).sum()), int((b & ~a).sum())) < 0.01

@@ -1,0 +1,112 @@
+"""One output that was trained towards the numbers 0 and 1, held to the network's own threshold of 0.5."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from cli import call
+from keras import layers as L
+
+import kerasrobust as kr
+from kerasrobust.attacks import FGSM
+from kerasrobust.errors import InputError
+from kerasrobust.networks.adapters.ranges import understood
+from kerasrobust.networks.making import as_classifier
+
+SHAPE = (8, 8, 1)
+EPSILON = 0.06
+
+
+def drawn(count: int, spread: float = 0.06) -> tuple[np.ndarray, np.ndarray]:
+    """Returns images of two classes, which differ in brightness: 0.4 and 0.6 in the mean."""
+    draw = np.random.default_rng(0)
+    y = draw.integers(0, 2, count)
+    bright = 0.4 + 0.2 * y + draw.normal(0, spread, count)
+    x = bright[:, None, None, None] + draw.normal(0, 0.02, (count, *SHAPE))
+    return np.clip(x, 0, 1).astype(np.float32), y
+
+
+X, Y = drawn(300)
+
+
+def linear(slope: float, at: float, *before: L.Layer, low: float = 0.0, high: float = 1.0) -> keras.Model:
+    """Returns slope * (brightness - 0.5) + at, for pixels from `low` to `high`."""
+    last = L.Dense(1)
+    model = keras.Sequential([keras.Input(SHAPE), *before, L.Flatten(), last])
+    size = np.prod(SHAPE)
+    wide = high - low
+    last.set_weights([np.full((size, 1), slope / size / wide), np.array([at - slope * (0.5 + low / wide)])])
+    return model
+
+
+def robust(x: np.ndarray, y: np.ndarray, epsilon: float) -> float:
+    """Returns the share of images that stay right if each pixel moves by epsilon: exact for a monotone network."""
+    bright = x.mean(axis=(1, 2, 3), dtype=np.float64)
+    return float(np.where(y == 1, bright - epsilon > 0.5, bright + epsilon <= 0.5).mean())
+
+
+@pytest.mark.parametrize(
+    ("before", "low", "high"),
+    [((), 0, 1), ((), -1, 1), ((), 0, 255), ((L.Rescaling(1 / 255),), 0, 255)],
+    ids=["0,1", "-1,1", "0,255", "rescaling"],
+)
+def test_its_threshold_is_found_in_every_range(before: tuple[L.Layer, ...], low: float, high: float) -> None:
+    # A Rescaling inside takes the pixels to [0, 1] itself.
+    inside = (0.0, 1.0) if before else (low, high)
+    model = linear(3.0, 0.5, *before, low=inside[0], high=inside[1])
+    found = kr.evaluate(model, X, Y, attacks=FGSM(epsilon=EPSILON), audit=False)
+    own = model.predict(X * (high - low) + low, verbose=0)[:, 0] > 0.5
+    assert found.clean_accuracy == (own == Y).mean() > 0.9
+    assert found.robust_accuracy == pytest.approx(robust(X, Y, EPSILON))
+    assert found.conventions["outputs"] == "regression"
+    assert "one number, near 0 or 1" in found.findings[0].message
+
+
+def test_callables_are_read_alike() -> None:
+    model = linear(3.0, 0.5)
+    for function in (tf.function(lambda x: model(x)), lambda x: model(x)[:, 0]):
+        found = understood(as_classifier(function, image_shape=SHAPE), X, Y)
+        assert found.conventions.outputs == "regression"
+        np.testing.assert_array_equal(found.run(X).argmax(axis=1), model(X).numpy()[:, 0] > 0.5)
+
+
+@pytest.mark.parametrize(
+    ("slope", "at"),
+    [(40.0, 0.0), (4.0, 0.0), (10.0, 0.0), (1.0, 0.0), (0.0, 0.5)],
+    ids=["logit", "weak logit", "hinge", "weaker logit", "constant"],
+)
+def test_a_logit_stays_one(slope: float, at: float) -> None:
+    """Also where few of its values are beyond 1: what counts is at which threshold it is right."""
+    found = understood(as_classifier(linear(slope, at), input_range="0,1"), X, Y)
+    assert found.conventions.outputs == "auto"
+
+
+def test_one_class_alone_shows_nothing() -> None:
+    ones = Y == 1
+    assert understood(as_classifier(linear(3.0, 0.5)), X[ones], Y[ones]).conventions.outputs == "auto"
+
+
+def test_what_was_said_is_taken() -> None:
+    model = linear(3.0, 0.5)
+    x, y = X[:5], Y[:5]
+    said = as_classifier(model, outputs="regression")
+    np.testing.assert_array_equal(understood(said, x, y).run(x).argmax(axis=1), model(x).numpy()[:, 0] > 0.5)
+    assert understood(as_classifier(model, outputs="logits", input_range="0,1"), X, Y).conventions.outputs == "logits"
+    three = keras.Sequential([keras.Input(SHAPE), L.Flatten(), L.Dense(3)])
+    with pytest.raises(InputError, match=r"Expected one output, as regression.*with 3"):
+        as_classifier(three, outputs="regression")
+
+
+def test_the_command_line_finds_it_and_training_on_asks(tmp_path: Path) -> None:
+    file = tmp_path / "tall.keras"
+    linear(3.0, 0.5).save(file)
+    np.savez(tmp_path / "own.npz", x=X, y=Y)
+    common = ["--model", file, "--data", tmp_path / "own.npz", "--runs-dir", tmp_path / "runs"]
+    done = call("attack", *common, "--attack", "fgsm", "--epsilon", str(EPSILON))
+    assert done.status == 0 and "gives one number, near 0 or 1" in " ".join(done.out.split())
+    refused = call("train", *common, "--split", "all[:200]", "--test-split", "all[200:]", "--epochs", "1")
+    assert "Rescaling(4, offset=-2)" in refused.message
