@@ -131,3 +131,34 @@ def test_a_run_says_it_once(labels: int, tmp_path: Path) -> None:
     assert len(places) == 1 and places[0] < starts[0]
     warnings = json.loads((tmp_path / "runs/one/result.json").read_text())["warnings"]
     assert [item["code"] for item in warnings].count("at-chance") == 1
+
+
+PARTLY: dict[str, np.ndarray] = {
+    "two of four": np.array([1, 0, 2, 3]),
+    "three in a round": np.array([1, 2, 0, 3]),
+    "two, and some wrong": np.array([0, 1, 3, 2]),
+}
+
+
+@pytest.mark.parametrize("kind", PARTLY)
+def test_some_classes_in_another_order_are_found_far_above_chance(kind: str) -> None:
+    y = PARTLY[kind][SAID]
+    if "wrong" in kind:
+        y = np.where(np.arange(96) % 8 == 0, (y + 1) % 4, y)
+    found = audited(MODEL, X, y)
+    (finding,) = [item for item in found.findings if item.code in ("class-order", "at-chance")]
+    plain, otherwise = (y == SAID).mean(), (PARTLY[kind][SAID] == y).mean()
+    assert (finding.code, finding.severity) == ("class-order", "error")
+    assert finding.evidence == {"accuracy": pytest.approx(plain), "accuracy_otherwise": pytest.approx(otherwise)}
+    pairs = [f"{answer} for {label}" for answer, label in enumerate(PARTLY[kind]) if answer != label]
+    assert f"it says {', '.join(pairs)}." in finding.message
+
+
+def test_classes_in_their_order_are_left_alone() -> None:
+    """Also where many are taken for others, as long as none is taken for another more often than for itself."""
+    draw = np.random.default_rng(5)
+    for wrong in (0.0, 0.3, 0.6):
+        y = np.where(draw.random(96) < wrong, draw.integers(0, 4, 96), SAID)
+        assert "class-order" not in [item.code for item in audited(MODEL, X, y).findings]
+    confused = np.where((SAID == 1) & (np.arange(96) % 5 < 2), 2, SAID)
+    assert "class-order" not in [item.code for item in audited(MODEL, X, confused).findings]

@@ -9,10 +9,14 @@ from kerasrobust.attacks.verdict import Verdict, predict
 from kerasrobust.evaluation.case import finding, percent
 from kerasrobust.events import Finding
 from kerasrobust.networks.classifier import Classifier
-from kerasrobust.stats import wilson
+from kerasrobust.stats import mcnemar, wilson
 
 LEAST = 20
 """Images below which guessing can't be told from knowing."""
+SURE = 1e-3
+"""How likely it may be by chance that another order of the classes is right more often."""
+SHOWN = 3
+"""Exchanged classes that are named."""
 FEW = 5
 """Images of other classes that have to be there before it means something that a model always says the same."""
 
@@ -40,6 +44,8 @@ def at_chance(task: Task, clean: Verdict) -> list[Finding]:
             accuracy=share,
             chance=share,
         )
+    if exchanged := _exchanged(task, said):
+        return exchanged
     if wilson(right, len(y))[0] > 1 / classes:
         return []
     guessed = percent(1 / classes)
@@ -57,6 +63,48 @@ def at_chance(task: Task, clean: Verdict) -> list[Finding]:
         accuracy=share,
         chance=1 / classes,
     )
+
+
+def _exchanged(task: Task, said: np.ndarray) -> list[Finding]:
+    """Whether a model is right on some, and clearly more often with some of its classes exchanged for others."""
+    y, classes = task.y, task.classifier.classes
+    plain = said == y
+    if task.classifier.labels is not None or wilson(float(plain.sum()), len(y))[1] < 1 / classes:
+        return []
+    # Each half is judged by the order that the other one shows.
+    halves = np.arange(len(y)) % 2 == 0
+    hits = np.zeros(len(y), bool)
+    for half in (halves, ~halves):
+        hits[half] = _order(said[~half], y[~half], classes)[said[half]] == y[half]
+    if hits.sum() <= plain.sum() or mcnemar(int((hits & ~plain).sum()), int((plain & ~hits).sum())) > SURE:
+        return []
+    order = _order(said, y, classes)
+    moved = [place for place in np.flatnonzero(order != np.arange(classes)) if (said == place).any()]
+    pairs = ", ".join(f"{place} for {order[place]}" for place in moved[:SHOWN]) + (", ..." if moved[SHOWN:] else "")
+    return finding(
+        "class-order",
+        f"The model is right on {percent(plain.mean())} of {len(y)} unchanged images, and on {percent(hits.mean())} "
+        f"with some of its classes exchanged: it says {pairs}. Compare the names of the classes with the model's.",
+        "error",
+        accuracy=float(plain.mean()),
+        accuracy_otherwise=float(hits.mean()),
+    )
+
+
+def _order(said: np.ndarray, y: np.ndarray, classes: int) -> np.ndarray:
+    """Returns which label each answer stands for, int (classes,), no two for the same: the most frequent pairs first.
+
+    Answers that weren't given stand for themselves, where that label is left.
+    """
+    table = np.eye(classes, dtype=np.int64)  # Between equals, an answer stands for itself.
+    np.add.at(table, (said, y), 2)
+    pairs = np.argwhere(table)
+    order = np.full(classes, -1)
+    for answer, label in pairs[np.argsort(-table[tuple(pairs.T)], kind="stable")]:
+        if order[answer] < 0 and label not in order:
+            order[answer] = label
+    order[order < 0] = np.setdiff1d(np.arange(classes), order)
+    return order
 
 
 def _of_patterns(classifier: Classifier) -> bool:
