@@ -71,7 +71,7 @@ class TrainConfig(ModelConfig):
     epochs: Annotated[int, Option("Passes over the training data.", "number of epochs", 1)] = 30
     epsilon: Annotated[Epsilon, Option("Radius of the ball that the training attack searches.")] = EPSILON
     norm: Annotated[BallNorm, Option("Norm of that ball.")] = "linf"
-    steps: Annotated[int, Option("PGD steps in each training step.", "number of steps", 1)] = 7
+    steps: Annotated[int, Option("PGD steps in each training step; the replays of `free`.", "number of steps", 1)] = 7
     step_size: Annotated[Epsilon | None, Option("Length of a PGD step; 2.5 epsilon / steps without it.")] = None
     clean_share: Annotated[float, Option("Share of each batch that stays clean in adversarial training.")] = 0.0
     warmup_epochs: Annotated[

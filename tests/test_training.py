@@ -13,7 +13,9 @@ from conftest import PIXELS, SHAPE, linear_model
 from keras import layers as L
 
 from kerasrobust.attacks import PGD as PGDAttack
+from kerasrobust.config import TrainConfig
 from kerasrobust.errors import InputError
+from kerasrobust.jobs.train import make_objective
 from kerasrobust.networks.architectures import build_model
 from kerasrobust.networks.making import as_classifier
 from kerasrobust.networks.randomizing import randomize
@@ -64,6 +66,13 @@ def test_objectives_are_registered() -> None:
     assert set(OBJECTIVES) == {"standard", "fgsm", "nfgsm", "pgd", "trades", "mart", "alp", "adr", "free", "gaussian"}
     assert PGD(epsilon=0.1).attack() == PGDAttack(epsilon=0.1, steps=7, keep_best=False)
     assert Standard().attack() is None
+
+
+def test_steps_are_the_replays_of_free_training() -> None:
+    objective = make_objective(TrainConfig(training="free", steps=3), 1)
+    assert (objective.replays, objective.passes()) == (3, 3.0)
+    with pytest.raises(InputError, match="at least 2 replays"):
+        make_objective(TrainConfig(training="free", steps=1), 1)
 
 
 @pytest.mark.parametrize(

@@ -214,6 +214,7 @@ def make_objective(config: TrainConfig, steps_per_epoch: int) -> Objective:
         "warmup_steps": round(config.warmup_epochs * steps_per_epoch),
         "awp": config.awp,
         "steps": config.steps,
+        "replays": config.steps,
         "step_size": None if config.step_size is None else float(config.step_size),
         "attack_loss": config.attack_loss,
         "sigma": config.sigma,

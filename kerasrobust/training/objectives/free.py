@@ -40,7 +40,9 @@ class Free(Objective):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.replays < 2:
-            raise InputError(f"Expected at least 2 replays. Received: {self.replays}. Try 8.")
+            raise InputError(
+                f"Expected at least 2 replays (--steps on the command line). Received: {self.replays}. Try 8."
+            )
         if self.awp:
             raise InputError(f"Expected no weight perturbation for 'free'. Received: {self.awp}. Leave it out.")
 
