@@ -38,6 +38,7 @@ CANDIDATES = (
     "convnet 64-128-128 pooling=average",
     "convnet 64-128-128 convolutions=2 pooling=average",
     "convnet 64-128-256 convolutions=2 pooling=average",
+    "convnet 64-128-256 convolutions=2 pooling=average stem=2",
     "resnet width=16 depth=2",
     "resnet width=16 depth=5",
     "resnet width=24 depth=3",

@@ -370,6 +370,4 @@ LastPooling = Annotated[
     ),
 ]
 ActivationName = Annotated[Activation, Option("Of `convnet` and `resnet`; the slope of all but `relu` has no jump.")]
-Stem = Annotated[
-    int, Option("Strides of the first convolution of `resnet`; 2 halves the sides of the image first.", least=1)
-]
+Stem = Annotated[int, Option("Strides of the first convolution; 2 halves the sides of the image first.", least=1)]

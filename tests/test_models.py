@@ -71,9 +71,10 @@ def test_activations(architecture: str, activation: str) -> None:
         np.testing.assert_allclose(function(x), wanted(x), atol=1e-5)
 
 
+@pytest.mark.parametrize("architecture", ["convnet", "resnet"])
 @pytest.mark.parametrize(("stem", "side"), [(2, 16), (4, 8)])
-def test_a_stem_makes_the_image_smaller_and_sees_every_pixel(stem: int, side: int) -> None:
-    model = build_model("resnet", depth=1, width=4, stem=stem)
+def test_a_stem_makes_the_image_smaller_and_sees_every_pixel(architecture: str, stem: int, side: int) -> None:
+    model = build_model(architecture, depth=1, width=4, widths=(4, 8), stem=stem)
     first = next(layer for layer in model.layers if isinstance(layer, L.Conv2D))
     assert first.output.shape == (None, side, side, 4)
     x = tf.constant(X)
@@ -133,6 +134,7 @@ def test_mixed_precision_gives_float32_logits_and_leaves_the_global_policy() -> 
         ({"widths": (4, 4, 4, 4), "image_shape": (8, 8, 3)}, "16x16"),
         ({"architecture": "resnet", "image_shape": (4, 4, 3)}, "8x8"),
         ({"architecture": "resnet", "image_shape": (8, 8, 3), "stem": 2}, "16x16"),
+        ({"widths": (4, 4), "image_shape": (4, 8, 3), "stem": 2}, "8x8"),
         ({"pooling": "avg"}, "pooling that exists"),
         ({"activation": "swish"}, "activation that exists"),
         ({"convolutions": 0}, "convolutions of at least 1. Received: 0"),

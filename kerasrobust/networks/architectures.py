@@ -45,7 +45,8 @@ def build_model(
             has filters, or `average`, global average pooling without that layer (Lin et al. 2014).
         activation: of `convnet` and `resnet`: "relu", or "elu", "silu", "gelu" or "softplus", whose slope has no jump,
             so that attacks in training follow better gradients (Xie et al. 2020). On a processor `elu` costs least.
-        stem: strides of the first convolution of `resnet`; 2 halves the sides of the image first.
+        stem: strides of the first convolution of `convnet` and `resnet`; 2 halves the sides of the image first, which
+            spends a quarter of the multiplications.
         dtype: dtype policy; `mixed_bfloat16` computes in bfloat16 with float32 weights and float32 logits.
 
     Returns:
@@ -72,7 +73,7 @@ def build_model(
             raise InputError(f"Expected {what} of at least 1. Received: {number}. Give a larger number.")
     if classes < 2:
         raise InputError(f"Expected at least 2 classes. Received: {classes}. Check the labels of the data.")
-    smallest = {"lenet": 16, "convnet": 2 ** len(widths), "resnet": 8 * stem}[architecture]
+    smallest = {"lenet": 16, "convnet": 2 ** len(widths) * stem, "resnet": 8 * stem}[architecture]
     if min(image_shape[:2]) < smallest:
         raise InputError(
             f"Expected images of at least {smallest}x{smallest} pixels for {architecture!r}. "
@@ -87,7 +88,7 @@ def build_model(
         if architecture == "lenet":
             hidden = _lenet(hidden)
         elif architecture == "convnet":
-            hidden = _convnet(hidden, widths, convolutions, pooling, activation)
+            hidden = _convnet(hidden, widths, convolutions, pooling, activation, stem)
         else:
             hidden = _resnet(hidden, depth, width, activation, stem)
         # The last layer stays in float32: logits rounded to bfloat16 tie and hide small margins.
@@ -117,12 +118,19 @@ def _activated(hidden: keras.KerasTensor, activation: str) -> keras.KerasTensor:
     return (layers.ReLU() if activation == "relu" else layers.Activation(activation))(hidden)
 
 
+def _convolution(hidden: keras.KerasTensor, filters: int, strides: int) -> keras.KerasTensor:
+    # With longer strides than its kernel it would leave pixels out.
+    return layers.Conv2D(filters, max(3, strides), strides, padding="same", use_bias=False)(hidden)
+
+
 def _convnet(
-    hidden: keras.KerasTensor, widths: Sequence[int], convolutions: int, pooling: str, activation: str
+    hidden: keras.KerasTensor, widths: Sequence[int], convolutions: int, pooling: str, activation: str, stem: int
 ) -> keras.KerasTensor:
+    strides = stem
     for filters in widths:
         for _ in range(convolutions):
-            hidden = layers.Conv2D(filters, 3, padding="same", use_bias=False)(hidden)
+            hidden = _convolution(hidden, filters, strides)
+            strides = 1
             hidden = _activated(hidden, activation)
         hidden = layers.MaxPooling2D()(hidden)
     if pooling == "average":
@@ -132,8 +140,7 @@ def _convnet(
 
 
 def _resnet(hidden: keras.KerasTensor, depth: int, width: int, activation: str, stem: int) -> keras.KerasTensor:
-    # With longer strides than its kernel it would leave pixels out.
-    hidden = layers.Conv2D(width, max(3, stem), stem, padding="same", use_bias=False)(hidden)
+    hidden = _convolution(hidden, width, stem)
     for stage in range(3):
         filters = width * 2**stage
         for block in range(depth):
