@@ -55,6 +55,10 @@ RECIPES = {
     "trades-3": "--training trades --beta 3",
     "alp": "--training alp --beta 1 --epochs 15 --warmup-epochs 6",
     "mart": "--training mart --epochs 15 --warmup-epochs 6",
+    "lenet": "--model lenet --learning-rate 0.05 --weight-decay 0 --epochs 30 --warmup-epochs 12",
+    "lenet-decay": "--model lenet --learning-rate 0.05 --weight-decay 5e-4 --epochs 30 --warmup-epochs 12",
+    "lenet-margin": "--model lenet --learning-rate 0.05 --weight-decay 0 --epochs 30 --warmup-epochs 12 "
+    "--attack-loss margin",
     "awp": "--awp 0.005 --epochs 15 --warmup-epochs 6",
 }
 """Names and what each changes of `BASE`. Those with dearer steps have fewer epochs, for about equal time."""
