@@ -40,6 +40,7 @@ from kerasrobust.fields import (
 from kerasrobust.names import (
     ATTACKS,
     OBJECTIVES_WITH,
+    TARGETS,
     BallNorm,
     Norm,
     NormOrAuto,
@@ -146,6 +147,13 @@ class AttackConfig(ModelConfig):
     version: Annotated[
         Version, Option("AutoAttack's version; `auto` is `rand` for a randomized network, else `standard`.")
     ] = "auto"
+    target: Annotated[
+        str | None,
+        Option(
+            f"Class that images are driven to, for a targeted attack: {', '.join(TARGETS)}, or a class by its name or "
+            "number."
+        ),
+    ] = None
     data: CardData = None
     split: SomeSplit = None
     norm: Annotated[
@@ -201,6 +209,10 @@ class AttackConfig(ModelConfig):
             )
         if self.version != "auto" and self.attack != "autoattack":
             raise InputError(f"Expected --version with autoattack only. Received: it with {self.attack}. Leave it out.")
+        if self.target is not None and ("," in self.attack or self.attack == "autoattack"):
+            raise InputError(
+                f"Expected one attack for --target. Received: {self.attack}. Name one that takes targets, such as pgd."
+            )
         norm, epsilon = self.ball
         check_epsilon(epsilon, norm)
 

@@ -137,6 +137,8 @@ class AttackFinished(Event):
     forwards: int
     attacked: int | None = None
     curve: list[list[float]] | None = None
+    reached: float | None = None
+    reached_interval: list[float] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

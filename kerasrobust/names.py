@@ -41,6 +41,9 @@ Channels = Literal["auto", "last", "first"]
 Colors = Literal["auto", "rgb", "bgr"]
 Noise = Literal["off", "on"]
 
+TARGETS = ("next", "random", "least-likely")
+"""Words for the classes that images are driven to."""
+
 ARCHITECTURES = ("lenet", "convnet", "resnet")
 
 

@@ -127,6 +127,8 @@ class AttackEntry:
     seconds: float | None
     gradients: int | None
     forwards: int | None
+    reached: float | None
+    reached_interval: Interval | None
     settings: dict[str, Any]
     curve: tuple[tuple[float, float, float, float], ...]
 
@@ -281,6 +283,7 @@ class Result(Card):
     Attributes:
         model: the network that was measured, by name or path.
         attack: the attack that was asked for.
+        target: what it drove images to, if it was targeted.
         rows: of a study; None for any other run.
         verdict: of a run that looked into randomness.
         labels: each alone, where an image has several; the other figures are of all of them together.
@@ -289,6 +292,7 @@ class Result(Card):
     kind: str = ""
     model: str = ""
     attack: str = ""
+    target: str = ""
     rows: tuple[Row, ...] | None = None
     verdict: str = ""
     verdicts: Verdicts | None = None

@@ -219,7 +219,7 @@ def test_an_undefined_loss_is_refused_in_one_line() -> None:
     for kind, least in ((APGDDLR, 3), (APGDT, 4)):
         with pytest.raises(InputError, match=rf"at least {least} classes.*2"):
             kind()(as_classifier(two), x, y)
-    with pytest.raises(InputError, match="targeted=False"):
+    with pytest.raises(InputError, match="takes targets"):
         APGDCE(targeted=True)
     with pytest.raises(InputError, match="norm"):
         APGDCE(norm="l7")  # type: ignore[arg-type]

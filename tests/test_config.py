@@ -129,7 +129,9 @@ FIELDS: dict[type[RunConfig], dict[str, st.SearchStrategy[Any]]] = {
         "restarts": COUNTS,
         "eot": st.none() | COUNTS,
         "passes": COUNTS,
-        "version": st.just("auto"),  # Others are for one attack only.
+        # Others are for some attacks only.
+        "version": st.just("auto"),
+        "target": st.none(),
         "keys": st.none() | WORDS,
         "size": st.none() | WORDS,
     },

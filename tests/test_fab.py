@@ -85,7 +85,10 @@ def test_projection_is_the_shortest_way_in_the_box(norm: Any, points: list[tuple
     assert (x + way <= 1 + 1e-6).all()
     assert way @ w == pytest.approx(rise, rel=1e-5, abs=1e-5 * np.abs(w).sum())
     length = np.linalg.norm(way, ord=ORDER[norm])
-    assert length <= np.linalg.norm(z.astype(np.float64) - x, ord=ORDER[norm]) * (1 + 1e-4) + 1e-5
+    # Where the largest weights have done what they can, their rounding is left to the smallest one.
+    sizes = np.abs(w[w != 0])
+    rounding = np.finfo(np.float32).eps * sizes.sum() / sizes.min() if len(sizes) else 0.0
+    assert length <= np.linalg.norm(z.astype(np.float64) - x, ord=ORDER[norm]) * (1 + 1e-4) + 1e-5 + rounding
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -343,7 +346,7 @@ def test_eot_averages_what_a_randomized_network_says(attack: Attack, randomized:
         ({"beta": 0.0}, "beta"),
         ({"epsilon": -0.1}, "epsilon"),
         ({"norm": "l1"}, "linf, l2"),
-        ({"targeted": True}, "targeted=False"),
+        ({"targeted": True}, "takes targets"),
         ({"targets": 0}, "target class"),
     ],
 )

@@ -176,7 +176,7 @@ def test_decisions_of_a_randomized_network_are_means(randomized: keras.Model) ->
         ({"gamma": 0.0}, "gamma"),
         ({"initial_queries": 0}, "queries"),
         ({"norm": "l1"}, "linf, l2"),
-        ({"targeted": True}, "targeted=False"),
+        ({"targeted": True}, "takes targets"),
         ({"eot": 0}, "EOT"),
     ],
 )

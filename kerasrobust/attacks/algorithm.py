@@ -83,7 +83,9 @@ class Algorithm(ABC, Generic[S]):
         if self.eot < 1:
             raise InputError(f"Expected at least 1 EOT pass. Received: eot={self.eot}. Use 1 for no averaging.")
         if self.targeted and not self.takes_targets:
-            raise InputError(f"Expected targeted=False for {self.name}. Use PGD or BIM for targets of your own.")
+            raise InputError(
+                f"Expected an attack that takes targets. Received: {self.name}. Use pgd, or leave the target out."
+            )
 
     # What a paper's algorithm is.
 

@@ -22,6 +22,7 @@ from kerasrobust.attacks.batch import Batch, Tally
 from kerasrobust.attacks.checkpoint import Checkpoints, RunCheckpoint
 from kerasrobust.attacks.loop import Graphs, make_graphs
 from kerasrobust.attacks.result import AttackResult
+from kerasrobust.attacks.targets import NOWHERE
 from kerasrobust.attacks.task import PASSES, Task
 from kerasrobust.attacks.verdict import Verdict
 from kerasrobust.errors import InputError
@@ -137,11 +138,12 @@ def drive(
             "Its loss is undefined for fewer: use apgd-margin."
         )
     goal = _goal(attack, task, target)
+    chosen = np.ones(len(x), bool) if only is None else np.asarray(only, bool)
+    chosen &= goal != NOWHERE
     before = clean or task.judge(x, 1)
     reached = before.prediction == goal if attack.targeted else before.wrong
     # A randomized network is judged by its mean over passes: an image that is right now and then can still fall.
     idle = before.correct_rate == 0 if classifier.randomized and not attack.targeted else reached
-    chosen = np.ones(len(x), bool) if only is None else np.asarray(only, bool)
     active = np.flatnonzero(chosen & ~idle if early_stop else chosen)
     tally = Tally(
         attack.name, len(x), attack.run_count(), task.emit,
@@ -283,6 +285,8 @@ def is_nearest(attack: Attack[Any]) -> bool:
 
 def _goal(attack: Attack[Any], task: Task, target: np.ndarray | None) -> np.ndarray:
     """Returns the classes that the loss is about: the targets of a targeted attack, the labels otherwise."""
+    if attack.targeted and target is None and task.target is not None:
+        return task.target
     if attack.targeted != (target is not None):
         expected = "target classes for a targeted attack" if attack.targeted else "no targets for an untargeted one"
         raise InputError(f"Expected {expected}. Set targeted=True and give target=..., or neither.")

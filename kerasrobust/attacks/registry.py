@@ -19,7 +19,13 @@ ATTACKS: dict[str, type[Attack[Any]]] = {
 
 
 def make_attack(
-    name: str, *, epsilon: float | None = None, norm: str = "linf", eot: int = 1, **settings: Any
+    name: str,
+    *,
+    epsilon: float | None = None,
+    norm: str = "linf",
+    eot: int = 1,
+    targeted: bool = False,
+    **settings: Any,
 ) -> Attack[Any]:
     """Returns an attack by its registered name; settings that are None are left at the attack's own default.
 
@@ -42,4 +48,4 @@ def make_attack(
     for key in settings:
         if key not in known:
             raise InputError(f"Expected settings that {name!r} has. Received: {key}. Leave it out, or use pgd.")
-    return kind(norm=norm, eot=eot, **settings)  # type: ignore[arg-type]
+    return kind(norm=norm, eot=eot, targeted=targeted, **settings)  # type: ignore[arg-type]

@@ -41,6 +41,7 @@ class Task:
         seed: of everything random.
         batch_size: images at once.
         passes: fresh passes that judge each example; 1 where nothing is random.
+        target: int64 (N,), the classes that targeted attacks drive to, `targets.NOWHERE` where nothing is attacked.
         emit: takes the events, or None.
         should_stop: asked about every half second.
     """
@@ -52,6 +53,7 @@ class Task:
     seed: int = 0
     batch_size: int = 256
     passes: int = 1
+    target: np.ndarray | None = None
     emit: Emit | None = None
     should_stop: Callable[[], bool] = _never
 

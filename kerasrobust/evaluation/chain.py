@@ -110,7 +110,8 @@ def run_chain(
             result = strongest([other, result], is_nearest(attack))
             # As below: the lower of two noisy rates is biased.
             result = judged(result, task.judge(result.x_adv, 6)) if randomized else result
-        found = report(attack, result, radius, randomized, attacked, left)
+        target = task.target if attack.targeted else None
+        found = report(attack, result, radius, randomized, attacked, left, target)
         left = np.minimum(left, found.rates) if chained else left
         reports.append(found)
         emit(AttackFinished(attack=attack.name, **found.entry()))
@@ -181,8 +182,11 @@ def without_gradients(parts: Sequence[Part], task: Task) -> tuple[list[Part], li
     able = [part for part in parts if part.attack.gradient_free]
     there, norm = [part.attack.name for part in able], blind.attack.norm
     for name in ("square", "hopskipjump"):
-        if name not in there and norm in ATTACKS[name].norms:
-            attack = make_attack(name, norm=norm, epsilon=blind.radius, eot=blind.attack.eot)
+        takes = ATTACKS[name].takes_targets or not blind.attack.targeted
+        if name not in there and norm in ATTACKS[name].norms and takes:
+            attack = make_attack(
+                name, norm=norm, epsilon=blind.radius, eot=blind.attack.eot, targeted=blind.attack.targeted
+            )
             able.append(part_of(attack, blind.radius, chained=True))
     names = ", ".join(part.attack.name for part in able)
     finding = Finding(

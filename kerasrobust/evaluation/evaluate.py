@@ -11,6 +11,7 @@ import numpy as np
 
 from kerasrobust.attacks import Attack, AttackResult, make_attack
 from kerasrobust.attacks.checkpoint import Checkpoints
+from kerasrobust.attacks.targets import aimed
 from kerasrobust.attacks.task import PASSES, Task
 from kerasrobust.errors import InputError
 from kerasrobust.evaluation.audit import Audit
@@ -103,6 +104,7 @@ def evaluate(
     norm: str | None = None,
     epsilon: float | None = None,
     eot: int | None = None,
+    target: str | int | np.ndarray | None = None,
     seed: int = 0,
     precision: str = "auto",
     batch_size: int = 256,
@@ -133,6 +135,10 @@ def evaluate(
         epsilon: of attacks that are given by name; the radius at which minimum-norm attacks are read off. Without it
             the usual one of the norm: 8/255 in Linf, 0.5 in L2, 12 in L1.
         eot: of attacks that are given by name; without it 1, and 20 for AutoAttack's version for randomized networks.
+        target: makes the attacks targeted: the class that images are driven to instead of away from their own: "next"
+            (the number after their own), "random" (any other), "least-likely" (of the lowest logit), a class for all
+            but its own images, or one for each, integers (N,). `attacks[0].reached` says how many got there; there is
+            no audit.
         seed: of everything random; equal seeds give equal results.
         precision: of the attacks' gradients.
         batch_size: images at once.
@@ -155,17 +161,17 @@ def evaluate(
         >>> evaluation.robust_accuracy, evaluation.interval, evaluation.warnings
         >>> evaluate(model, tf.data.Dataset.from_tensor_slices((x, y))).clean_accuracy
     """
-    task = Task.checked(
+    task = aimed(Task.checked(
         model, x, y, precision=precision, seed=seed, batch_size=batch_size, passes=passes, emit=emit,
         should_stop=should_stop,
-    )  # fmt: skip
+    ), target)  # fmt: skip
     chosen = [attacks] if isinstance(attacks, str | Attack | AutoAttack) else list(attacks)
     if not chosen:
         raise InputError("Expected at least one attack. Received: none. Try 'pgd'.")
     classifier, randomized = task.classifier, task.classifier.randomized
     plan = Plan(
-        attacks=_made(chosen, norm, epsilon, eot), epsilon=epsilon, precision=precision, passes=passes, audit=audit,
-        thorough=thorough, progress=progress,
+        attacks=_made(chosen, norm, epsilon, eot, target is not None), epsilon=epsilon, precision=precision,
+        passes=passes, audit=audit, thorough=thorough, progress=progress,
     )  # fmt: skip
     checkpoints = Checkpoints(None if resume_dir is None else Path(resume_dir))
     with checkpoints.held():
@@ -214,7 +220,11 @@ def _share(found: Chained, y: np.ndarray, deciding: Callable[[np.ndarray], np.nd
 
 
 def _made(
-    chosen: Sequence[str | Attack[Any] | AutoAttack], norm: str | None, epsilon: float | None, eot: int | None
+    chosen: Sequence[str | Attack[Any] | AutoAttack],
+    norm: str | None,
+    epsilon: float | None,
+    eot: int | None,
+    targeted: bool,
 ) -> list[Attack[Any] | AutoAttack]:
     """Returns attacks, made where they are given by name."""
     norm = norm or norm_of(item for item in chosen if isinstance(item, str))
@@ -223,9 +233,17 @@ def _made(
     def make(name: str) -> Attack[Any] | AutoAttack:
         if name == AutoAttack.name:
             return AutoAttack(norm=norm, epsilon=size, eot=eot)  # type: ignore[arg-type]
-        return make_attack(name, epsilon=size, norm=norm, eot=eot or 1)
+        return make_attack(name, epsilon=size, norm=norm, eot=eot or 1, targeted=targeted)
 
-    return [make(item) if isinstance(item, str) else item for item in chosen]
+    made = [make(item) if isinstance(item, str) else item for item in chosen]
+    for item in made:
+        if (isinstance(item, Attack) and item.targeted) != targeted:
+            expected = "targeted attacks for a target" if targeted else "a target for targeted attacks"
+            raise InputError(
+                f"Expected {expected}. Received: {item.name}{'' if targeted else ' and no target'}. Set targeted=True "
+                "of attacks such as PGD and give target=, or neither."
+            )
+    return made
 
 
 def _about_model(classifier: Classifier) -> list[Finding]:

@@ -116,8 +116,9 @@ class Measurement:
                 self.parts, task, clean=now.clean, checkpoints=self.checkpoints, progress=plan.progress, known=known
             )
             case = Case(task=task, found=found, early=now.early, thorough=plan.thorough)
-            audit = run_audit(case) if plan.audit else None
-        return Measured(found=found, findings=self.findings + (audit.findings if audit else []), audit=audit)
+            # Its checks compare with what untargeted attacks find.
+            audit = run_audit(case) if plan.audit and task.target is None else None
+        return Measured(found=found, findings=self.findings + (audit.findings if audit else now.early), audit=audit)
 
 
 def _parts(plan: Plan, classifier: Classifier) -> list[Part]:
@@ -185,6 +186,8 @@ def _agreed(checkpoints: Checkpoints, task: Task, parts: Sequence[Part], plan: P
         "model": zlib.crc32(b"".join(part.tobytes() for part in arrays)),
         "data": zlib.crc32(task.y.tobytes(), zlib.crc32(task.x.tobytes())),
     }
+    if task.target is not None:
+        now["target"] = zlib.crc32(task.target.tobytes())
     path = checkpoints.folder / "evaluation.json"
     before = read_json(path)
     if before is None:

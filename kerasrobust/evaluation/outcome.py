@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kerasrobust.attacks import Attack, AttackResult
+from kerasrobust.attacks.targets import NOWHERE
 from kerasrobust.attacks.verdict import Verdict
 from kerasrobust.stats import accuracy_interval
 
@@ -45,6 +46,7 @@ class AttackReport:
         robust_accuracy: their mean.
         interval: its 95 % interval.
         result: what the attack found.
+        reached: of a targeted attack, the share of the images that it attacked which are taken for their target.
     """
 
     attack: Attack[Any]
@@ -54,6 +56,7 @@ class AttackReport:
     robust_accuracy: float
     interval: tuple[float, float]
     result: AttackResult
+    reached: Share | None = None
 
     def entry(self) -> dict[str, Any]:
         """Returns the attack's entry in `result.json`."""
@@ -70,6 +73,8 @@ class AttackReport:
             "gradients": self.result.gradients,
             "forwards": self.result.forwards,
         }
+        if self.reached is not None:
+            entry |= {"reached": self.reached.accuracy, "reached_interval": list(self.reached.interval)}
         if not everything:
             entry["attacked"] = int(self.attacked.sum())
         # One that stops inside a radius doesn't look for the nearest example.
@@ -117,6 +122,7 @@ def report(
     randomized: bool,
     attacked: np.ndarray | None = None,
     before: np.ndarray | None = None,
+    target: np.ndarray | None = None,
 ) -> AttackReport:
     """Returns what an attack's result says about robust accuracy at a radius.
 
@@ -127,6 +133,7 @@ def report(
         randomized: whether the network is.
         attacked: bool (N,), what it ran on; all without it.
         before: float64 (N,), the rates of the examples that it didn't run on.
+        target: int64 (N,), the classes that a targeted attack drives to.
     """
     rates = surviving(attack, result, epsilon)
     if attacked is None or before is None:
@@ -141,7 +148,15 @@ def report(
         robust_accuracy=float(rates.mean()),
         interval=accuracy_interval(rates, randomized, result.shared),
         result=result,
+        reached=None if target is None else _reached(attack, result, epsilon, target),
     )
+
+
+def _reached(attack: Attack[Any], result: AttackResult, epsilon: float, target: np.ndarray) -> Share:
+    """Returns how many of the images that had a target are taken for it, within the radius."""
+    inside = result.distance <= epsilon if attack.minimum_norm else np.ones(len(target), bool)
+    there = (result.success & inside)[target != NOWHERE].astype(np.float64)
+    return Share(float(there.mean()), accuracy_interval(there, False)) if len(there) else Share(0.0, (0.0, 1.0))
 
 
 def combine(reports: Sequence[AttackReport], x: np.ndarray) -> tuple[AttackResult, np.ndarray]:

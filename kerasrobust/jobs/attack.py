@@ -13,7 +13,7 @@ import numpy as np
 from kerasrobust.attacks import ATTACKS, PGD, Attack, AttackResult, make_attack
 from kerasrobust.config import AttackConfig
 from kerasrobust.data.dataset import Dataset
-from kerasrobust.errors import InputError
+from kerasrobust.errors import InputError, unknown_name
 from kerasrobust.evaluation.autoattack import AutoAttack
 from kerasrobust.evaluation.evaluate import Evaluation, evaluate
 from kerasrobust.evaluation.outcome import AttackReport, Share
@@ -21,6 +21,7 @@ from kerasrobust.events import ExamplesSaved, Log
 from kerasrobust.jobs.context import Context
 from kerasrobust.jobs.job import Job
 from kerasrobust.jobs.subject import describe_data, load_subject, settings_of
+from kerasrobust.names import TARGETS
 from kerasrobust.show.examples import read_index, read_pair, write_examples
 from kerasrobust.show.figures import summary
 from kerasrobust.show.report import ExampleStrip
@@ -37,9 +38,21 @@ class AttackJob(Job[Any]):
     def check(self) -> None:
         self.attack = self.make_attack()
         self.classifier, self.data = load_subject(self.context, self.config)
+        self.target = self.find_target()
 
     def make_attack(self) -> Attack[Any] | AutoAttack:
         return _attack(self.config)
+
+    def find_target(self) -> str | int | None:
+        """Returns what images are driven to: a word, or the number of a class that was named."""
+        target, names = self.config.target, list(self.data.class_names)
+        if target is None or target in TARGETS:
+            return target
+        if target in names:
+            return names.index(target)
+        if target.isdecimal():
+            return int(target)
+        raise unknown_name("target", target, [*TARGETS, *names], ", or the number of a class")
 
     def titles(self) -> tuple[str, str, str]:
         model, names = self.config.model, self.config.attack.replace(",", ", ")
@@ -54,6 +67,7 @@ class AttackJob(Job[Any]):
                 self.data,
                 [self.attack],
                 epsilon=self.config.ball[1],
+                target=self.target,
                 passes=self.config.passes,
                 resume_dir=self.context.run.path / "batches",
                 thorough=self.thorough,
@@ -69,6 +83,7 @@ class AttackJob(Job[Any]):
             **context.header(),
             "model": config.model,
             "attack": name,
+            **({} if self.target is None else {"target": self.config.target}),
             "data": describe_data(self.data),
             "precision": evaluation.precision,
             "randomized": self.classifier.randomized,
@@ -94,6 +109,9 @@ class AuditJob(AttackJob):
     """Looks for reasons to doubt a model's robust accuracy."""
 
     thorough = True
+
+    def find_target(self) -> None:
+        return None
 
     def make_attack(self) -> Attack[Any]:
         config = self.config
@@ -121,7 +139,7 @@ def _attack(config: AttackConfig) -> Attack[Any] | AutoAttack:
                 "Leave it out, or take --version plus."
             )
         return AutoAttack(norm=norm, epsilon=radius, version=config.version, eot=config.eot)
-    settings = {
+    settings: dict[str, Any] = {
         "steps": config.steps,
         "step_size": None if config.step_size is None else float(config.step_size),
         "queries": config.queries,
@@ -139,6 +157,7 @@ def _attack(config: AttackConfig) -> Attack[Any] | AutoAttack:
             norm=norm,
             epsilon=radius,
             eot=config.eot or 1,
+            targeted=config.target is not None,
             # In a list each takes what it has.
             **{setting: value for setting, value in settings.items() if setting in known[name]},
         )

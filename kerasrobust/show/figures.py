@@ -179,6 +179,9 @@ def _attack_summary(result: Result, attacks: Sequence[AttackEntry]) -> Iterable[
     if len(attacks) == 1:
         found = _with_interval(worst.robust_accuracy, worst.interval)
         yield f"Robust accuracy under {attack_name(worst.name)}{at}: {found}."
+        if worst.reached is not None:
+            target = f" ({result.target})" if result.target else ""
+            yield f"Taken for their target{target}: {_with_interval(worst.reached, worst.reached_interval)}."
         return
     ensemble = result.attack or ","
     under = "all of its attacks together" if "," in ensemble else attack_name(ensemble)

@@ -50,6 +50,8 @@ def narrate(event: events.Event, title: str = "") -> str | None:
 def _attack(event: events.AttackFinished) -> str:
     interval = figures.format_interval(event.interval)
     found = f"robust accuracy {figures.format_accuracy(event.robust_accuracy)}{f' ({interval} %)' if interval else ''}"
+    if event.reached is not None:
+        found += f", target reached by {figures.format_accuracy(event.reached)}"
     if event.epsilon is None:
         found += f", median distance {figures.format_distance(event.median_distance) or 'infinite'}"
     budget = figures.format_budget(event.epsilon, event.norm) or figures.format_norm(event.norm)

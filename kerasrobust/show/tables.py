@@ -55,7 +55,9 @@ def attack_table(attacks: Sequence[AttackFinished], *, synthetic: bool) -> Table
     table = make_table(synthetic)
     table.add_column("attack", overflow="fold")
     table.add_column("norm", no_wrap=True)
-    for header in ("epsilon", "robust\naccuracy", "95 %\ninterval", "median\ndistance", "time", "gradients"):
+    targeted = any(attack.reached is not None for attack in attacks)
+    reached = ("target\nreached",) if targeted else ()
+    for header in ("epsilon", "robust\naccuracy", "95 %\ninterval", *reached, "median\ndistance", "time", "gradients"):
         table.add_column(header, justify="right", no_wrap=True)
     for attack in attacks:
         table.add_row(
@@ -64,6 +66,7 @@ def attack_table(attacks: Sequence[AttackFinished], *, synthetic: bool) -> Table
             figures.format_epsilon(attack.epsilon),
             figures.format_accuracy(attack.robust_accuracy),
             figures.format_interval(attack.interval),
+            *((figures.format_accuracy(attack.reached),) if targeted else ()),
             figures.format_distance(attack.median_distance),
             figures.format_seconds(attack.seconds),
             f"{attack.gradients:,}",
