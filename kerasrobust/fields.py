@@ -80,7 +80,8 @@ def scaling(input_range: str) -> tuple[tuple[float, ...], tuple[float, ...]] | N
             means = means * (len(deviations) // len(means))
             pairs = list(zip(means, deviations, strict=True))
             return tuple(1 / d for _, d in pairs), tuple(-m / d for m, d in pairs)
-        if not slash and len(means) == 2 and means[0] < means[1] and all(map(math.isfinite, means)):
+        # From a larger to a smaller number where black and white are exchanged.
+        if not slash and len(means) == 2 and means[0] != means[1] and all(map(math.isfinite, means)):
             return (means[1] - means[0],), (means[0],)
     except ValueError:
         pass
@@ -296,7 +297,8 @@ Keys = Annotated[
 Size = Annotated[
     str | None,
     Option(
-        "N or HEIGHTxWIDTH: the images of a folder are resized to cover that, and cropped at the centre.",
+        "N or HEIGHTxWIDTH: the images of a folder are resized to cover that, and cropped at the centre; "
+        "`stretch:N` stretches them, as the loaders of Keras do.",
         group="common",
     ),
 ]

@@ -45,6 +45,8 @@ RANGES = {
     "imagenet": lambda: preprocessed("torch"),
     "caffe": lambda: preprocessed("caffe"),
     "0,16": lambda: X * 16,
+    "1,0": lambda: 1 - X,
+    "255,0": lambda: 255 * (1 - X),
     "0.4/0.2": lambda: (X - 0.4) / 0.2,
     "0.4,0.5,0.6/0.1,0.2,0.3": lambda: (X - [0.4, 0.5, 0.6]) / [0.1, 0.2, 0.3],
 }
@@ -63,10 +65,16 @@ def test_order_of_colours_and_numbers_for_the_range() -> None:
     np.testing.assert_allclose(seen, model(X[..., ::-1] * 255), rtol=1e-5)
 
 
-@pytest.mark.parametrize("wrong", ["0..255", "255", "1,0", "0.5/0", "a/b", "1,2,3"])
+@pytest.mark.parametrize("wrong", ["0..255", "255", "1,1", "0.5/0", "a/b", "1,2,3"])
 def test_a_range_that_cannot_be_read_is_refused(wrong: str) -> None:
     with pytest.raises(InputError, match="Expected a range of pixels"):
         Conventions(input_range=wrong)
+
+
+@pytest.mark.parametrize("last", [L.Conv2D(4, 8), L.GlobalAveragePooling2D(keepdims=True)])
+def test_outputs_of_one_pixel_are_those_of_a_classifier(last: L.Layer) -> None:
+    model = keras.Sequential([keras.Input((8, 8, 3)), L.Conv2D(4, 1), last])
+    np.testing.assert_allclose(as_classifier(model, input_range="0,1").run(X), model(X)[:, 0, 0], rtol=1e-5)
 
 
 def test_missing_channel_axis() -> None:

@@ -32,6 +32,7 @@ def linear(classes: int = 4, *between: L.Layer) -> keras.Model:
 
 MODEL = linear()
 SAID = MODEL.predict(X, verbose=0).argmax(axis=1)
+TWO = linear(2).predict(X, verbose=0).argmax(axis=1)
 SPOILT = np.where(np.arange(96) % 8 == 0, (ORDER[SAID] + 1) % 4, ORDER[SAID])
 
 
@@ -64,6 +65,9 @@ ASKED_WRONGLY: dict[str, tuple[Callable[[], keras.Model], np.ndarray, np.ndarray
     "two classes in another order": (
         lambda: linear(2), SAID < 4, 1 - linear(2).predict(X, verbose=0).argmax(axis=1),
         "classes in another order it is right on 100.0 %",
+    ),
+    "an inverted sigmoid of a weak network": (
+        lambda: linear(2), SAID < 4, np.where(np.arange(96) % 10 < 7, 1 - TWO, TWO), "in another order it is right on",
     ),
     "two folders of four classes": (linear, np.isin(SAID, [2, 3]), SAID - 2, "compare the names of the classes"),
     "one answer": (lambda: always(2), SAID < 4, SAID, "It says class 2 of every image"),

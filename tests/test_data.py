@@ -232,6 +232,24 @@ def test_paths_that_are_not_there_are_not_taken_for_names(name: str) -> None:
         load_dataset(name)
 
 
+@pytest.mark.parametrize(
+    ("file", "part"),
+    [
+        ("own.npy", r"np\.savez\('data\.npz', x=np\.load\('own\.npy'\)"),
+        ("set.tar.gz", "Unpack it"),
+        ("a.csv", "Convert"),
+    ],
+)
+def test_other_files_lead_to_what_can_be_read(
+    file: str, part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / file).write_bytes(b"?")
+    monkeypatch.chdir(tmp_path)
+    for name in (str(tmp_path / file), file):
+        with pytest.raises(InputError, match=rf"another kind of file\. .*{part}"):
+            load_dataset(name)
+
+
 # Folders
 
 

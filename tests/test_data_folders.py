@@ -80,7 +80,10 @@ def test_sizes_are_made_one_by_covering_and_cropping(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"one size.*Give --size, or size=, such as"):
         load_dataset(str(tmp_path / "set"), "all")
     messages, images = said(tmp_path / "set", size="8")
-    assert messages == ["Images were resized to cover 8x8 pixels, and cropped at the centre."]
+    assert len(messages) == 1
+    assert messages[0].startswith(
+        "Images were resized to cover 8x8 pixels, and cropped at the centre. --size stretch:8x8"
+    )
     assert images.dtype == np.uint8 and (images == 200).all()
     assert said(tmp_path / "set", size="6x10")[1].shape == (3, 6, 10, 3)
     assert (said(tmp_path / "set", size="4")[1][:, 1:3, 1:3] == 200).all()
@@ -93,6 +96,54 @@ def test_large_images_are_averaged_not_sampled(tmp_path: Path) -> None:
     (tmp_path / "set/a").mkdir(parents=True)
     (tmp_path / "set/a/a.png").write_bytes(tf.io.encode_png(np.tile(block, (4, 4, 1))).numpy())
     assert said(tmp_path / "set", size="4")[1].min() > 128
+
+
+@pytest.mark.parametrize("size", ["5", "6x10", "7x3"])
+def test_stretched_images_are_those_of_the_loader_of_keras(tmp_path: Path, size: str) -> None:
+    draw = np.random.default_rng(0)
+    for label in ("a", "b"):
+        for number, shape in enumerate([(9, 14, 3), (20, 8, 3), (5, 5, 3)]):
+            pixels = draw.integers(0, 256, shape, dtype=np.uint8)
+            (tmp_path / "set" / label).mkdir(parents=True, exist_ok=True)
+            (tmp_path / "set" / label / f"{number}.png").write_bytes(tf.io.encode_png(pixels).numpy())
+    messages, ours = said(tmp_path / "set", size=f"stretch:{size}")
+    assert messages[0].startswith("Images were stretched to ")
+    sides = tuple(int(side) for side in size.split("x"))
+    loader = keras.utils.image_dataset_from_directory(
+        tmp_path / "set",
+        image_size=sides if len(sides) == 2 else sides * 2,
+        batch_size=None,
+        shuffle=False,
+        verbose=False,
+    )
+    theirs = [np.rint(image.numpy()) for image, _ in loader]
+    assert sorted(image.sum() for image in theirs) == sorted(image.sum() for image in ours.astype(np.float32))
+
+
+def jpeg(orientation: int | None, order: str) -> bytes:
+    """A JPEG file with an EXIF directory of two entries, written by hand, or without one."""
+    plain = tf.io.encode_jpeg(np.full((4, 6, 3), 90, np.uint8)).numpy()
+    if orientation is None:
+        return plain
+    entries = [(0x010F, 2, 4, b"ab\0\0"), (0x0112, 3, 1, orientation.to_bytes(2, order) + b"\0\0")]
+    tiff = (b"II*\0" if order == "little" else b"MM\0*") + (8).to_bytes(4, order) + (2).to_bytes(2, order)
+    for tag, kind, count, value in entries:
+        tiff += tag.to_bytes(2, order) + kind.to_bytes(2, order) + count.to_bytes(4, order) + value
+    body = b"Exif\0\0" + tiff + (0).to_bytes(4, order)
+    return plain[:2] + b"\xff\xe1" + (len(body) + 2).to_bytes(2, "big") + body + plain[2:]
+
+
+@pytest.mark.parametrize("order", ["little", "big"])
+def test_turned_photographs_are_told(tmp_path: Path, order: str) -> None:
+    for label in ("a", "b"):
+        (tmp_path / "set" / label).mkdir(parents=True)
+    for number, turned in enumerate([None, 1, 3, 6, 8]):
+        (tmp_path / "set" / "a" / f"{number}.jpg").write_bytes(jpeg(turned, order))
+    (tmp_path / "set" / "b" / "0.jpg").write_bytes(jpeg(None, order))
+    messages, images = said(tmp_path / "set")
+    assert len(messages) == 1 and "3 of 6 images" in messages[0] and images.shape == (6, 4, 6, 3)
+    with pytest.warns(UserWarning, match="marked as turned"):
+        load_data(str(tmp_path / "set"), "all")
 
 
 @pytest.mark.parametrize("size", ["0", "x", "8x", "3 2", "-4", "8x8x3"])

@@ -77,6 +77,9 @@ def test_grey_images_get_their_axis() -> None:
         (np.arange(COUNT * 192).reshape(X.shape) % 17, Y, r"int64 from 0 to 16.*Divide by 16, their largest value\."),
         (np.arange(COUNT * 192).reshape(X.shape) % 2, Y, r"Divide by 1, their largest value\."),
         (X * 65535, Y, r"Divide by 65535\."),
+        ((X * 4000).astype(np.uint16), Y, r"uint16 from \d+ to \d+.*Divide by 4095 if"),
+        ((X * 1000).astype(np.uint16), Y, "Divide by 1023 if"),
+        (X * 1.0004 / X.max(), Y, r"to 1\.0004"),
         (X * 2 - 1, Y, r"from -1 to 1.*\(x \+ 1\) / 2"),
         ((X - 0.45) / 0.22, Y, r"Undo.*--input-range, or input_range="),
         (X + 1e-3, Y, "Clip them"),
@@ -130,6 +133,8 @@ def test_labels_from_one_on_and_channels_first_are_told(linear: keras.Model) -> 
     classifier = kr.as_classifier(linear)
     with pytest.raises(InputError, match=r"from 0 to 3\. Received: 1 to 4\. Subtract 1\."):
         check_images(classifier, X, Y + 1)
+    with pytest.raises(InputError, match=r"Received: -1 to 1\. Give \(y \+ 1\) // 2\."):
+        check_images(classifier, X, np.where(Y > 1, 1, -1))
     with pytest.raises(InputError, match=r"Received: 4 to 7\. Choose the data"):
         check_images(classifier, X, Y + 4)
     for call in (kr.evaluate, FGSM()):
@@ -205,7 +210,7 @@ def test_what_has_no_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         ([], "Received: none"),
         (tf.data.Dataset.from_tensor_slices(X), "Received: EagerTensor"),
         ([(X, Y, Y, Y)], "Received: 4 parts"),
-        ([({"a": X}, Y)], "pairs"),
+        ([({"a": X, "b": X}, Y)], "Choose one of 'a', 'b': dataset.map"),
         ([(X, Y), (X[:, :4], Y)], "of one size"),
         (lambda: X, "Received: function alone"),
     ],

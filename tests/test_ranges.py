@@ -264,7 +264,27 @@ def test_images_less_their_own_mean_are_asked_about(scale: float, grey: bool, da
         model = keras.Model(seen, network(restored))
     with pytest.raises(InputError, match="less their mean") as caught:
         understood(as_classifier(model), x, y)
-    told = as_classifier(model, input_range=str(caught.value).rpartition(" ")[2])
+    told = as_classifier(model, input_range=str(caught.value).rpartition(" ")[2][:-1])
     right = (model.predict((x - x.mean(axis=(0, 1, 2))) * scale, verbose=0).argmax(axis=1) == y).mean()
     assert right > 0.45
     assert (told.run(x).argmax(axis=1) == y).mean() == pytest.approx(right, abs=0.02)
+
+
+def test_images_standardised_one_by_one_are_asked_about() -> None:
+    """Classes are told by a tint, or none, relative to the contrast of an image, which is any."""
+    draw = np.random.default_rng(7)
+    y = draw.integers(0, 4, 300)
+    colours = np.array([[1.0, -0.5, -0.5], [-0.5, 1.0, -0.5], [-0.5, -0.5, 1.0], [0.0, 0.0, 0.0]])
+    spread = draw.uniform(0.02, 0.2, (300, 1, 1, 1))
+    x = draw.uniform(0.3, 0.7, (300, 1, 1, 1)) + spread * (
+        colours[y][:, None, None] + draw.normal(0, 0.7, (300, 8, 8, 3))
+    )
+    x = np.clip(x, 0, 1).astype(np.float32)
+    seen = keras.Input((8, 8, 3))
+    pooled = keras.ops.mean(seen, axis=(1, 2))
+    # Right only where the images have mean 0 and deviation 1.
+    model = keras.Model(seen, -20 * keras.ops.sum((pooled[:, None] - 0.8 * colours.astype(np.float32)) ** 2, axis=-1))
+    own = model.predict(tf.image.per_image_standardization(x).numpy(), verbose=0).argmax(axis=1)
+    assert (own == y).mean() > 0.95
+    with pytest.raises(InputError, match=r"standardised one by one.*per_image_standardization"):
+        understood(as_classifier(model), x, y)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,7 +27,7 @@ def load_folder(
     name: str, split: str | None, *, most: int, size: str | None = None, emit: Emit | None = None, **unused: Any
 ) -> Dataset:
     """Reads a split of a folder of images; see `load.load_dataset`."""
-    shape = None if size is None else _shape(size)
+    wanted = None if size is None else _wanted(size)
     found, names = _readable(name, emit)
     sizes = {part: len(files) for part, files in found.items()}
     if "all" in sizes:
@@ -38,11 +39,11 @@ def load_folder(
         # In the order of the classes, a slice would hold one class only.
         order = np.random.default_rng(0).permutation(len(files))
         chosen += [files[place] for place in order[first:end]]
-    if shape is not None and emit is not None:
-        pixels = f"{shape[0]}x{shape[1]}"
-        emit(Log(level="info", message=f"Images were resized to cover {pixels} pixels, and cropped at the centre."))
+    if wanted is not None and emit is not None:
+        emit(Log(level="info", message=_brought_to(wanted)))
     with ThreadPoolExecutor() as pool:  # TensorFlow's decoders let other threads run.
-        images = list(pool.map(lambda pair: _decoded(pair[0], shape), chosen))
+        images = list(pool.map(lambda pair: _decoded(pair[0], wanted), chosen))
+    _say_turned(name, [file for file, _ in chosen], emit)
     for (file, _), image in zip(chosen, images, strict=True):
         if image.shape != images[0].shape:
             raise InputError(
@@ -84,12 +85,69 @@ def _readable(name: str, emit: Emit | None) -> tuple[Found, list[str]]:
     return found, sorted(names)
 
 
-def _shape(size: str) -> tuple[int, int]:
-    """Returns height and width of "32" or "32x48"."""
-    match = re.fullmatch(r"\s*([1-9]\d{0,4})(?:\s*x\s*([1-9]\d{0,4}))?\s*", str(size))
+class Wanted(NamedTuple):
+    """The size that images are brought to: stretched, or else resized to cover it and cropped at the centre."""
+
+    high: int
+    wide: int
+    stretched: bool
+
+
+def _wanted(size: str) -> Wanted:
+    """Returns what "32", "32x48" or "stretch:32x48" says."""
+    match = re.fullmatch(r"\s*(stretch:)?\s*([1-9]\d{0,4})(?:\s*x\s*([1-9]\d{0,4}))?\s*", str(size))
     if match is None:
-        raise InputError(f"Expected a size in pixels, N or HEIGHTxWIDTH. Received: {size!r}. Give for instance 32.")
-    return int(match[1]), int(match[2] or match[1])
+        raise InputError(
+            f"Expected a size in pixels, N or HEIGHTxWIDTH, or stretch:SIZE. Received: {size!r}. Give for instance 32."
+        )
+    return Wanted(int(match[2]), int(match[3] or match[2]), match[1] is not None)
+
+
+def _brought_to(wanted: Wanted) -> str:
+    pixels = f"{wanted.high}x{wanted.wide}"
+    if wanted.stretched:
+        return f"Images were stretched to {pixels} pixels, as the loaders of Keras do."
+    return (
+        f"Images were resized to cover {pixels} pixels, and cropped at the centre. --size stretch:{pixels} stretches "
+        "them, as the loaders of Keras do."
+    )
+
+
+def _say_turned(name: str, files: list[Path], emit: Emit | None) -> None:
+    """Warns of photographs that their cameras marked as turned, which the decoders of TensorFlow don't turn back."""
+    turned = sum(orientation(file) != 1 for file in files)
+    if turned:
+        message = (
+            f"{turned} of {len(files)} images of {name} are marked as turned (EXIF), and were read as they are stored, "
+            "as the loaders of Keras do. Turn the files upright if the model was trained on upright ones."
+        )
+        if emit is None:
+            warnings.warn(message, stacklevel=4)
+        else:
+            emit(Log(level="warning", message=message))
+
+
+def orientation(file: Path) -> int:
+    """Returns the EXIF orientation of a JPEG file, from 1 (upright) to 8; 1 for other files and without one.
+
+    Reference: Exif 2.32, section 4.6: tag 0x0112 of the first directory.
+    """
+    with file.open("rb") as opened:
+        head = opened.read(2**16)
+    start = head.find(b"Exif\0\0") + 6
+    order = {b"II*\0": "little", b"MM\0*": "big"}.get(head[start : start + 4])
+    if not head.startswith(b"\xff\xd8") or start < 6 or order is None:
+        return 1
+
+    def number(place: int, size: int) -> int:
+        return int.from_bytes(head[start + place : start + place + size], order)  # type: ignore[arg-type]
+
+    first = number(4, 4)
+    for entry in range(first + 2, first + 2 + 12 * number(first, 2), 12):
+        if number(entry, 2) == 0x0112:
+            found = number(entry + 8, 2)
+            return found if 1 <= found <= 8 else 1
+    return 1
 
 
 def _is_image(file: Path) -> bool:
@@ -145,8 +203,8 @@ def _found(root: Path) -> tuple[Found, set[str]]:
     return found, names
 
 
-def _decoded(file: Path, shape: tuple[int, int] | None) -> np.ndarray:
-    """Returns an image, uint8 (H, W, 3), resized to cover a height and width and cropped at its centre."""
+def _decoded(file: Path, wanted: Wanted | None) -> np.ndarray:
+    """Returns an image, uint8 (H, W, 3), brought to the size that is wanted."""
     import tensorflow as tf
 
     try:
@@ -159,10 +217,12 @@ def _decoded(file: Path, shape: tuple[int, int] | None) -> np.ndarray:
             f"Expected an image that can be decoded. Received: {str(file)!r} ({type(error).__name__}). "
             "Replace it or take it away."
         ) from error
-    if shape is None or tuple(image.shape[:2]) == shape:
+    if wanted is None or tuple(image.shape[:2]) == wanted[:2]:
         found: np.ndarray = image.numpy()
         return found
-    high, wide = shape
+    high, wide, stretched = wanted
+    if stretched:  # Without antialiasing, as `image_dataset_from_directory` does.
+        return np.clip(np.rint(tf.image.resize(image, (high, wide)).numpy()), 0, 255).astype(np.uint8)
     factor = max(high / image.shape[0], wide / image.shape[1])
     cover = max(high, round(image.shape[0] * factor)), max(wide, round(image.shape[1] * factor))
     resized = tf.image.resize(image, cover, antialias=True).numpy()

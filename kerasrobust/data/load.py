@@ -47,7 +47,8 @@ def load_dataset(
         data_dir: where TFDS keeps its sets; by default, the variable TFDS_DATA_DIR or TFDS's own folder.
         seed: of generated pictures; stored ones are the same for every seed.
         keys: "IMAGES,LABELS", the names of the arrays in a file instead of `x` and `y`.
-        size: N or "HEIGHTxWIDTH": the images of a folder are resized to cover that, and cropped at the centre.
+        size: N or "HEIGHTxWIDTH": the images of a folder are resized to cover that, and cropped at the centre; or
+            "stretch:HEIGHTxWIDTH", which stretches them as `keras.utils.image_dataset_from_directory` does.
         most: images of the split that is taken where none is said.
         emit: gets a download's progress events.
 

@@ -27,15 +27,26 @@ PROBE_SECONDS = 8.0  # TFDS tries for minutes where there is no network.
 READING_BATCH = 1024
 
 
+def _advice(path: Path) -> str:
+    """Returns what makes data of a file of another kind."""
+    if not path.exists():
+        return "Check the path."
+    if path.suffix.lower() == ".npy":
+        return f"Put images and labels into one file: np.savez('data.npz', x=np.load('{path.name}'), y=labels)."
+    if {suffix.lower() for suffix in path.suffixes} & {".zip", ".tar", ".tgz", ".gz"}:
+        return "Unpack it, and give the folder."
+    return "Convert it: np.savez('data.npz', x=images, y=labels)."
+
+
 def load(
     name: str, split: str | None, *, most: int, data_dir: str | Path | None, emit: Emit | None = None, **unused: Any
 ) -> Dataset:
     """Reads a split of a TFDS set, downloading the set first where it isn't in `data_dir`; see `load.load_dataset`."""
-    if name.startswith(("/", "~", "./", "../")):
+    path = Path(name).expanduser()
+    if name.startswith(("/", "~", "./", "../")) or path.is_file():
         raise InputError(
             "Expected an .npz or .h5 file, or a folder with a sub-folder of images for each class. Received: "
-            f"{name!r}, which is {'another kind of file' if Path(name).expanduser().exists() else 'not there'}. "
-            "Check the path."
+            f"{name!r}, which is {'another kind of file' if path.exists() else 'not there'}. {_advice(path)}"
         )
     with _quiet_tfds() as tfds:
         import tensorflow as tf

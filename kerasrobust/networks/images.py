@@ -20,10 +20,13 @@ _ENDLESS = "Take a part of it: dataset.take(100) of a tf.data.Dataset, itertools
 def check_fits(classifier: Classifier, shape: tuple[int, ...], y: np.ndarray) -> None:
     """Raises InputError for classes (N,) that a model doesn't have, and for images of another shape than its own."""
     if y.min() < 0 or y.max() >= classifier.classes:
-        from_one = y.min() == 1 and y.max() == classifier.classes
+        advice = "Choose the data that the model was trained on."
+        if y.min() == 1 and y.max() == classifier.classes:
+            advice = "Subtract 1."
+        elif set(y.tolist()) == {-1, 1}:  # As the hinge loss takes them.
+            advice = "Give (y + 1) // 2."
         raise InputError(
-            f"Expected labels from 0 to {classifier.classes - 1}. Received: {y.min()} to {y.max()}. "
-            f"{'Subtract 1.' if from_one else 'Choose the data that the model was trained on.'}"
+            f"Expected labels from 0 to {classifier.classes - 1}. Received: {y.min()} to {y.max()}. {advice}"
         )
     classifier.check_shape(shape)
 
@@ -148,13 +151,22 @@ def _pair(item: Any) -> tuple[np.ndarray, np.ndarray]:
     """Returns an image and a label, or a batch of them, as arrays; sample weights after them are left out."""
     if isinstance(item, dict) and {"image", "label"} <= set(item):  # As TFDS gives them.
         item = item["image"], item["label"]
+    if isinstance(item, tuple | list) and len(item) in (2, 3):  # As a model of named inputs and outputs takes them.
+        item = tuple(next(iter(part.values())) if isinstance(part, dict) and len(part) == 1 else part for part in item)
     if not isinstance(item, tuple | list) or len(item) not in (2, 3) or any(isinstance(part, dict) for part in item):
         got = f"{len(item)} parts" if isinstance(item, tuple | list | dict) else type(item).__name__
-        raise InputError(
-            f"Expected a data set of pairs (image, label). Received: {got}. "
-            "Map it, as in dataset.map(lambda item: (item['image'], item['label']))."
-        )
+        raise InputError(f"Expected a data set of pairs (image, label). Received: {got}. {_map(item)}")
     return _array(item[0], "images of one size"), _array(item[1], "labels of one shape")
+
+
+def _map(item: Any) -> str:
+    """Returns how pairs are made of what a data set gives."""
+    if isinstance(item, dict):
+        return "Map it, as in dataset.map(lambda item: (item['image'], item['label']))."
+    names = [f"'{name}'" for part in item[:1] if isinstance(part, dict) for name in part]
+    if names:
+        return f"Choose one of {', '.join(names)}: dataset.map(lambda x, y: (x[{names[0]}], y))."
+    return "Map it to pairs, by dataset.map."
 
 
 def _is_batch(image: np.ndarray, label: np.ndarray) -> bool:

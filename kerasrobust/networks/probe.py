@@ -211,7 +211,9 @@ def one_output(outputs: Any, name: str) -> tf.Tensor:
             f"Expected a classifier with one output. Received: {name!r} with {len(flat)} outputs. "
             "Wrap it in a function that returns the logits alone."
         )
-    return tf.cast(flat[0], tf.float32)
+    found = tf.cast(flat[0], tf.float32)
+    # As fully convolutional networks and poolings that keep the sides give it.
+    return tf.squeeze(found, (1, 2)) if found.shape.rank == 4 and tuple(found.shape[1:3]) == (1, 1) else found
 
 
 def is_compiled(model: Any) -> bool:

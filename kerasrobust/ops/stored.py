@@ -15,6 +15,8 @@ ROUNDING = 1e-6
 TWICE = 1.0001 / 255
 """The largest pixel of images that were divided by 255 twice: all are black to the eye."""
 
+FEW_BITS = 2**14 - 1
+"""The largest pixel up to which uint16 is taken to be of fewer bits: as 16 of them, all images would be dark."""
 FEW_LEVELS = 16
 """Whole numbers up to this one aren't 8-bit pixels: binary pictures, or the digits of scikit-learn."""
 
@@ -39,8 +41,8 @@ def unit_pixels(x: np.ndarray, where: str = "", first: int = 0) -> np.ndarray:
 
     Args:
         x: (N, ...): uint8, or other whole numbers from 0 to 255, which are taken as 8-bit, but for those up to 16 only;
-            uint16 beyond that, which is divided by 65535; booleans; or floating numbers in [0, 1], clipped if outside
-            by rounding alone.
+            uint16 beyond that, which is divided by 65535, but for those of 14 bits or fewer; booleans; or floating
+            numbers in [0, 1], clipped if outside by rounding alone.
         where: what the message says of where they are, as " in 'data.npz'".
         first: the number of the first image.
 
@@ -63,6 +65,8 @@ def unit_pixels(x: np.ndarray, where: str = "", first: int = 0) -> np.ndarray:
         if FEW_LEVELS < high <= 255 and low >= 0:
             return x.astype(np.uint8)
         if x.dtype == np.uint16 and high > 255:
+            if high <= FEW_BITS and len(x) >= FEW_IMAGES:
+                raise _outside("uint16", low, high, f"Divide by {_full_scale(high)} if that is their white.", where)
             return x / np.float32(65535)
         raise _outside(x.dtype.name, low, high, advice_for(low, high, True), where)
     if not np.issubdtype(x.dtype, np.floating) and x.dtype.name != "bfloat16":  # NumPy knows that one by name only.
@@ -85,6 +89,11 @@ def unit_pixels(x: np.ndarray, where: str = "", first: int = 0) -> np.ndarray:
             "by 255 twice. Multiply them by 255."
         )
     return np.clip(x, 0, 1) if low < 0 or high > 1 else x
+
+
+def _full_scale(high: float) -> int:
+    """Returns the largest number of as few bits as hold `high`, of those that cameras and scanners have."""
+    return next(2**bits - 1 for bits in (10, 12, 14) if high < 2**bits)
 
 
 def advice_for(low: float, high: float, whole: bool) -> str:
@@ -112,7 +121,7 @@ def advice_for(low: float, high: float, whole: bool) -> str:
 
 def _outside(what: str, low: float, high: float, advice: str, where: str) -> InputError:
     return InputError(
-        f"Expected images in [0, 1] without NaN, or 8-bit ones. Received: {what} from {low:.4g} to {high:.4g}{where}. "
+        f"Expected images in [0, 1] without NaN, or 8-bit ones. Received: {what} from {low:.6g} to {high:.6g}{where}. "
         f"{advice}"
     )
 

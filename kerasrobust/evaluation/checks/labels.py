@@ -71,12 +71,8 @@ def _exchanged(task: Task, said: np.ndarray) -> list[Finding]:
     plain = said == y
     if task.classifier.labels is not None or wilson(float(plain.sum()), len(y))[1] < 1 / classes:
         return []
-    # Each half is judged by the order that the other one shows.
-    halves = np.arange(len(y)) % 2 == 0
-    hits = np.zeros(len(y), bool)
-    for half in (halves, ~halves):
-        hits[half] = _order(said[~half], y[~half], classes)[said[half]] == y[half]
-    if hits.sum() <= plain.sum() or mcnemar(int((hits & ~plain).sum()), int((plain & ~hits).sum())) > SURE:
+    hits = _otherwise(said, y, classes)
+    if not hits.any():
         return []
     order = _order(said, y, classes)
     moved = [place for place in np.flatnonzero(order != np.arange(classes)) if (said == place).any()]
@@ -89,6 +85,17 @@ def _exchanged(task: Task, said: np.ndarray) -> list[Finding]:
         accuracy=float(plain.mean()),
         accuracy_otherwise=float(hits.mean()),
     )
+
+
+def _otherwise(said: np.ndarray, y: np.ndarray, classes: int) -> np.ndarray:
+    """Returns which images are right with the classes in another order, bool (N,); none if it isn't clearly better."""
+    # Each half is judged by the order that the other one shows.
+    halves, plain, hits = np.arange(len(y)) % 2 == 0, said == y, np.zeros(len(y), bool)
+    for half in (halves, ~halves):
+        hits[half] = _order(said[~half], y[~half], classes)[said[half]] == y[half]
+    better = hits.sum() > plain.sum()
+    sure = mcnemar(int((hits & ~plain).sum()), int((plain & ~hits).sum())) <= SURE
+    return hits if better and sure else np.zeros(len(y), bool)
 
 
 def _order(said: np.ndarray, y: np.ndarray, classes: int) -> np.ndarray:
@@ -158,6 +165,9 @@ def _better(task: Task, said: np.ndarray) -> str:
     np.add.at(table, (said[:half], y[:half]), 1)
     share = float((table.argmax(axis=1)[said[half:]] == y[half:]).mean())
     if wilson(share * (len(y) - half), len(y) - half)[0] > enough:
+        return f"With its classes in another order it is right on {percent(share)}: compare the names of the classes."
+    if (hits := _otherwise(said, y, classes)).any():
+        share = float(hits.mean())
         return f"With its classes in another order it is right on {percent(share)}: compare the names of the classes."
     if classes > (there := len(np.unique(y))):
         return f"The data have {there} of its {classes} classes: compare their names with the model's."

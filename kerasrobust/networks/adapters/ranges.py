@@ -16,7 +16,7 @@ import keras
 import numpy as np
 
 from kerasrobust.errors import InputError
-from kerasrobust.networks.adapters.adapter import Adapter, applied, range_words
+from kerasrobust.networks.adapters.adapter import Adapter, applied, converted, range_words
 from kerasrobust.networks.adapters.regression import as_regression
 from kerasrobust.networks.adapters.trials import (
     calibrated_loss,
@@ -24,6 +24,7 @@ from kerasrobust.networks.adapters.trials import (
     clearly_more,
     conversions_left,
     logits_by,
+    logits_for,
 )
 from kerasrobust.networks.architectures import is_graph
 from kerasrobust.networks.classifier import Classifier
@@ -63,6 +64,7 @@ _UNDOUBTED: weakref.WeakKeyDictionary[Classifier, list[str]] = weakref.WeakKeyDi
 """What there is to say of those whose range isn't clear, but for that."""
 
 _PLAIN = ("0,1", "rgb")
+_EACH = ("each", "rgb")
 
 
 @dataclass(frozen=True)
@@ -193,7 +195,7 @@ def understood(classifier: Classifier, x: np.ndarray, y: np.ndarray) -> Classifi
         notes = _UNDOUBTED.setdefault(classifier, classifier.notes)
         classifier.notes = [*notes, _unclear(classifier.name, choice, seen)]
     if seen and said.input_range == "auto" and not choice.rivals:
-        _check_centred(classifier, x[: COUNTS[1]], y[: COUNTS[1]], choice.best)
+        _check_own(classifier, x[: COUNTS[1]], y[: COUNTS[1]], choice.best)
     if choice.best == plain or plain in choice.rivals:
         if seen >= COUNTS[-1 if choice.rivals else 0]:  # More images may tell what these don't.
             _SETTLED.add(classifier)
@@ -233,35 +235,47 @@ def _looked(
     return choice, seen
 
 
-def _check_centred(classifier: Classifier, x: np.ndarray, y: np.ndarray, best: tuple[str, str]) -> None:
-    """Raises InputError where a model fits images better whose own mean was taken from them, or deviation too.
+def _check_own(classifier: Classifier, x: np.ndarray, y: np.ndarray, best: tuple[str, str]) -> None:
+    """Raises InputError where a model fits images better that were changed by their own mean, or deviation too.
 
-    Those of its training images aren't known, so that these can only be asked for.
+    Those of its training images aren't known, so that they can only be asked for.
     """
     said, dims = classifier.conventions, (0, 1, 2)
     mean, deviation, ones = x.mean(axis=dims), x.std(axis=dims), np.ones(x.shape[-1])
     if not deviation.all():
         return
-    ranges = [
-        "/".join(",".join(f"{v:.3g}" for v in part) for part in (mean, by)) for by in (ones, ones / 255, deviation)
-    ]
-    wanted = {(name, "rgb"): name for name in ranges} | {best: best[0]}
-    tried = {
-        key: applied(Adapter(), dataclasses.replace(said, input_range=name, colors=key[1]))
-        for key, name in wanted.items()
-    }
-    found = logits_by(classifier, tried, x)
+    pairs = ((mean, ones), (mean, ones / 255), (mean, deviation), (x.mean() * ones, x.std() * ones))
+    ranges = ["/".join(",".join(f"{v:.3g}" for v in part) for part in pair) for pair in pairs]
+    words = {(name, "rgb"): name for name in ranges} | {best: best[0]}
+    pixels = {
+        key: converted(applied(Adapter(), dataclasses.replace(said, input_range=name, colors=key[1])), x)
+        for key, name in words.items()
+    } | {_EACH: _standardized(x)}
+    found = {key: logits for key, some in pixels.items() if (logits := logits_for(classifier, some)) is not None}
     if best not in found:
         return
     losses = {key: calibrated_loss(logits, y)[0] for key, logits in found.items()}
-    centred = min(losses, key=lambda key: losses[key].mean())
-    if clearly_lower(losses[centred], losses[best], GAIN):
-        better, before = (f"{100 * (found[key].argmax(axis=1) == y).mean():.1f} %" for key in (centred, best))
+    own = min(losses, key=lambda key: losses[key].mean())
+    if clearly_lower(losses[own], losses[best], GAIN):
+        better, before = (f"{100 * (found[key].argmax(axis=1) == y).mean():.1f} %" for key in (own, best))
+        how = "standardised one by one" if own == _EACH else "less their mean"
+        advice = (
+            "Put tf.image.per_image_standardization, or what was done to its training images, into the model."
+            if own == _EACH
+            else "Say by --input-range, or input_range= of as_classifier, the MEAN/STD of its training images; "
+            f"these have {own[0]}."
+        )
         raise InputError(
             f"Expected the range of pixels that {classifier.name!r} takes. Received: none, and of {len(x)} images "
-            f"{better} are right less their mean, and {before} with {range_words(best[0])}. Say by --input-range, or "
-            f"input_range= of as_classifier, the MEAN/STD of its training images; that of these is {centred[0]}"
+            f"{better} are right {how}, and {before} with {range_words(best[0])}. {advice}"
         )
+
+
+def _standardized(x: np.ndarray) -> np.ndarray:
+    """Returns images as `tf.image.per_image_standardization` gives them."""
+    axes = (1, 2, 3)
+    least = 1 / np.sqrt(x[0].size)
+    return (x - x.mean(axis=axes, keepdims=True)) / np.maximum(x.std(axis=axes, keepdims=True), least)
 
 
 def _unclear(name: str, choice: Choice, seen: int) -> str:

@@ -10,7 +10,6 @@ import numpy as np
 from kerasrobust.networks.adapters.trials import (
     calibrated_loss,
     clearly_lower,
-    clearly_more,
     conversions_left,
     logits_by,
 )
@@ -28,8 +27,8 @@ def as_regression(classifier: Classifier, x: np.ndarray, y: np.ndarray) -> Class
     """Returns the classifier with its one output read as a number near 0 or 1, where images with labels show that.
 
     They do if, in one of the ranges of pixels that it may take, the output itself is clearly nearer to the labels than
-    their mean is, and clearly more of them are right at 0.5 than at 0. A logit in any range must not explain them
-    clearly better.
+    their mean is, and no fewer of them are right at 0.5 than at 0. A logit in any range must not explain them clearly
+    better.
 
     Args:
         classifier: the model. Nothing changes if it has several outputs, or its kind of output was said.
@@ -55,8 +54,9 @@ def as_regression(classifier: Classifier, x: np.ndarray, y: np.ndarray) -> Class
     fitting = [
         logits
         for logits in found.values()
+        # A logit can't be: one that is this near to the labels would not be about 0 where both classes are as likely.
         if clearly_lower((logits[:, 1] - y) ** 2, guesses)
-        and clearly_more((logits[:, 1] > 0.5) == y, (logits[:, 1] > 0) == y)
+        and ((logits[:, 1] > 0.5) == y).sum() >= ((logits[:, 1] > 0) == y).sum()
     ]
     if fitting:
         centred = [logits - [0, 0.5] for logits in fitting]

@@ -33,20 +33,22 @@ def logits_by(
     classifier: Classifier, tried: dict[tuple[str, str], Adapter], x: np.ndarray
 ) -> dict[tuple[str, str], np.ndarray]:
     """Returns the logits of each conversion that a model takes."""
-    found = {}
-    for name, adapter in tried.items():
-        # What the classifier's own adapter makes this conversion of.
-        changed = undone(classifier.adapter, converted(adapter, x))
-        try:
-            # Without its noise, which large pixels would drown. Not by a graph, which would keep that.
-            with noise_off():
-                parts = [classifier.passed(changed[at : at + BATCH]) for at in range(0, len(x), BATCH)]
-        except (tf.errors.OpError, InputError):  # A model may refuse such values, and then it wasn't trained on them.
-            continue
-        logits = np.concatenate(parts)
-        if np.isfinite(logits).all():
-            found[name] = logits
-    return found
+    found = {name: logits_for(classifier, converted(adapter, x)) for name, adapter in tried.items()}
+    return {name: logits for name, logits in found.items() if logits is not None}
+
+
+def logits_for(classifier: Classifier, pixels: np.ndarray) -> np.ndarray | None:
+    """Returns the logits of pixels as the model itself takes them; None where it refuses them, or gives no numbers."""
+    # What the classifier's own adapter makes them of.
+    changed = undone(classifier.adapter, pixels)
+    try:
+        # Without its noise, which large pixels would drown. Not by a graph, which would keep that.
+        with noise_off():
+            parts = [classifier.passed(changed[at : at + BATCH]) for at in range(0, len(changed), BATCH)]
+    except (tf.errors.OpError, InputError):  # A model may refuse such values, and then it wasn't trained on them.
+        return None
+    logits = np.concatenate(parts)
+    return logits if np.isfinite(logits).all() else None
 
 
 def _loss(logits: np.ndarray, y: np.ndarray, scale: float = 1.0) -> np.ndarray:
