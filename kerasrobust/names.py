@@ -69,6 +69,7 @@ ATTACKS = {
     "fab": KnownAttack("kerasrobust.attacks.fab:FAB", "FAB"),
     "fab-t": KnownAttack("kerasrobust.attacks.fab:FABT", "FAB-T"),
     "cw": KnownAttack("kerasrobust.attacks.cw:CW", "CW", "l2"),
+    "ddn": KnownAttack("kerasrobust.attacks.ddn:DDN", "DDN", "l2"),
     "square": KnownAttack("kerasrobust.attacks.square:Square", "Square"),
     "hopskipjump": KnownAttack("kerasrobust.attacks.hopskipjump:HopSkipJump", "HopSkipJump"),
 }

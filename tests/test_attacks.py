@@ -20,6 +20,7 @@ from kerasrobust.attacks import (
     ATTACKS,
     BIM,
     CW,
+    DDN,
     FAB,
     FABT,
     FGSM,
@@ -90,15 +91,20 @@ TABLE = {
         "square": case(Square, norm, queries=12, random=True, gradients=0),
         "hopskipjump": case(HopSkipJump, norm, queries=150, initial_queries=10, random=True),
     }.items()
-} | {"cw-l2": case(CW, "l2", steps=10, binary_steps=3)}
+} | {
+    "cw-l2": case(CW, "l2", steps=10, binary_steps=3),
+    "ddn-l2": case(DDN, "l2", steps=12),
+}
 NOISY = [
     f"{name}-{norm}"
     for norm, names in {
         "linf": ("fgsm", "fgsm-rs", "pgd", "mifgsm", "apgd-ce", "apgd-t", "fab", "square"),
-        "l2": ("rfgsm", "bim", "pgd restarts", "deepfool", "apgd-dlr", "apgd-margin", "fab-t", "hopskipjump", "cw"),
+        "l2": (
+            "rfgsm", "bim", "pgd restarts", "deepfool", "apgd-dlr", "apgd-margin", "fab-t", "hopskipjump", "cw", "ddn",
+        ),
     }.items()
     for name in names
-]
+]  # fmt: skip
 """Attacks that are tried on a randomized network: each once, and each family in both norms."""
 
 
@@ -222,7 +228,7 @@ def counted(weights: tuple[np.ndarray, np.ndarray]) -> tuple[Counting, Any, np.n
     return counter, as_classifier(model, input_range=(0, 1), colors="rgb"), labels_of(model, X, 0)
 
 
-ASKING = [name for name in TABLE if name.endswith("linf") or name == "cw-l2"]
+ASKING = [name for name, made in TABLE.items() if name.endswith(made.make().norms[0])]
 
 
 @pytest.mark.parametrize(
@@ -349,7 +355,7 @@ def test_clean_verdict_given_is_not_computed_again(small: keras.Model, labels: d
 # Around the attack.
 
 
-@pytest.mark.parametrize("name", ["pgd restarts-linf", "mifgsm-l2", "deepfool-linf"])
+@pytest.mark.parametrize("name", ["pgd restarts-linf", "mifgsm-l2", "deepfool-linf", "ddn-l2"])
 @pytest.mark.parametrize("early_stop", [True, False])
 def test_progress_moves_forward_and_ends_at_the_total(
     name: str, early_stop: bool, small: keras.Model, labels: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch

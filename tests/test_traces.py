@@ -18,6 +18,7 @@ from kerasrobust.attacks import ATTACKS, CW, FAB, FGSM, PGD, Attack, DeepFool, H
 from kerasrobust.attacks.apgd import APGD
 from kerasrobust.attacks.driver import KEPT
 from kerasrobust.attacks.loop import Graphs
+from kerasrobust.attacks.nearest import NearestExample
 from kerasrobust.networks.architectures import build_model
 from kerasrobust.networks.classifier import Classifier
 from kerasrobust.networks.making import classifier_of
@@ -66,6 +67,8 @@ def variants(name: str, norm: Any) -> list[Attack]:
         return [made(steps=3), made(steps=5, overshoot=0.1), made(steps=1)]
     if kind is HopSkipJump:
         return [made(queries=40, initial_queries=5), made(queries=60, initial_queries=8)]
+    if issubclass(kind, NearestExample):
+        return [made(steps=2), made(steps=3, gamma=0.1)]
     if kind is CW:
         return [made(steps=3, binary_steps=2), made(steps=2, binary_steps=3, confidence=0.1, learning_rate=0.1)]
     if kind is Square:

@@ -8,6 +8,7 @@ from typing import Any
 from kerasrobust import names
 from kerasrobust.attacks.apgd import APGDCE, APGDDLR, APGDT, APGDMargin
 from kerasrobust.attacks.cw import CW
+from kerasrobust.attacks.ddn import DDN
 from kerasrobust.attacks.deepfool import DeepFool
 from kerasrobust.attacks.driver import Attack
 from kerasrobust.attacks.fab import FAB, FABT
@@ -25,6 +26,7 @@ __all__ = [
     "ATTACKS",
     "BIM",
     "CW",
+    "DDN",
     "FAB",
     "FABT",
     "FGSM",
