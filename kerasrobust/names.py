@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 BallNorm = Literal["linf", "l2"]
-Norm = Literal["linf", "l2", "l1"]
-NormOrAuto = Literal["auto", "linf", "l2", "l1"]
-EPSILONS = {"linf": "8/255", "l2": "0.5", "l1": "12"}
+Norm = Literal["linf", "l2", "l1", "l0"]
+NormOrAuto = Literal["auto", "linf", "l2", "l1", "l0"]
+EPSILONS = {"linf": "8/255", "l2": "0.5", "l1": "12", "l0": "24"}
 """The usual radius of each norm on colour images."""
 
 Precision = Literal["auto", "float32", "folded", "bfloat16", "folded-xla", "bfloat16-xla"]
@@ -70,6 +70,7 @@ ATTACKS = {
     "fab-t": KnownAttack("kerasrobust.attacks.fab:FABT", "FAB-T"),
     "cw": KnownAttack("kerasrobust.attacks.cw:CW", "CW", "l2"),
     "ddn": KnownAttack("kerasrobust.attacks.ddn:DDN", "DDN", "l2"),
+    "fmn": KnownAttack("kerasrobust.attacks.fmn:FMN", "FMN"),
     "square": KnownAttack("kerasrobust.attacks.square:Square", "Square"),
     "hopskipjump": KnownAttack("kerasrobust.attacks.hopskipjump:HopSkipJump", "HopSkipJump"),
 }

@@ -25,6 +25,7 @@ from kerasrobust.attacks import (
     FABT,
     FGSM,
     FGSMRS,
+    FMN,
     MIFGSM,
     PGD,
     RFGSM,
@@ -43,7 +44,7 @@ from kerasrobust.networks.making import as_classifier, classifier_of
 
 N, WRONG, BATCH = 22, 4, 8
 X = np.random.default_rng(5).random((N, *SHAPE)).astype(np.float32)
-ORDER = {"linf": np.inf, "l2": 2}
+ORDER = {"linf": np.inf, "l2": 2, "l1": 1, "l0": 0}
 EPSILON = {"linf": 0.05, "l2": 0.5}
 
 
@@ -88,17 +89,20 @@ TABLE = {
         "apgd-t": case(APGDT, norm, steps=3, targets=2, random=True, gradients=6),
         "fab": case(FAB, norm, steps=6),
         "fab-t": case(FABT, norm, steps=5, targets=2),
+        "fmn": case(FMN, norm, steps=12),
         "square": case(Square, norm, queries=12, random=True, gradients=0),
         "hopskipjump": case(HopSkipJump, norm, queries=150, initial_queries=10, random=True),
     }.items()
 } | {
     "cw-l2": case(CW, "l2", steps=10, binary_steps=3),
     "ddn-l2": case(DDN, "l2", steps=12),
+    "fmn-l1": case(FMN, "l1", steps=12),
+    "fmn-l0": case(FMN, "l0", steps=12),
 }
 NOISY = [
     f"{name}-{norm}"
     for norm, names in {
-        "linf": ("fgsm", "fgsm-rs", "pgd", "mifgsm", "apgd-ce", "apgd-t", "fab", "square"),
+        "linf": ("fgsm", "fgsm-rs", "pgd", "mifgsm", "apgd-ce", "apgd-t", "fab", "fmn", "square"),
         "l2": (
             "rfgsm", "bim", "pgd restarts", "deepfool", "apgd-dlr", "apgd-margin", "fab-t", "hopskipjump", "cw", "ddn",
         ),

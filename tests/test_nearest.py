@@ -12,27 +12,54 @@ import tensorflow as tf
 from conftest import PIXELS, SHAPE, images, labels_of, linear_model, soft
 from keras import layers as L
 
-from kerasrobust.attacks import CW, DDN, Attack, DeepFool
+from kerasrobust.attacks import APGDCE, CW, DDN, FMN, Attack, DeepFool
 from kerasrobust.attacks.nearest import annealed
 from kerasrobust.errors import InputError
+from kerasrobust.evaluation.evaluate import evaluate
 from kerasrobust.networks.classifier import Classifier
 from kerasrobust.networks.making import as_classifier
+from kerasrobust.ops import balls
 
 X = images(20)
-ORDER = {"linf": np.inf, "l2": 2, "l1": 1}
-DUAL = {"linf": 1, "l2": 2, "l1": np.inf}
+DUAL = {"linf": 1, "l2": 2}
 ATTACKS: dict[str, Callable[..., Attack[Any]]] = {
     "ddn-l2": DDN,
+    "fmn-linf": FMN,
+    "fmn-l2": FMN,
+    "fmn-l1": FMN,
+    "fmn-l0": FMN,
 }
 TARGETED = list(ATTACKS)
 
 
+def farther(w: np.ndarray, rise: float, x: np.ndarray, norm: str) -> float:
+    """Returns the distance to the hyperplane where <w, z> has grown by `rise`, inside the box in L1 and L0.
+
+    There the best is to drive values to the edge of the box one after another: in L1 those of the largest weights
+    first, in L0 those that bring most.
+    """
+    if norm in DUAL:
+        return rise / float(np.linalg.norm(w, ord=DUAL[norm]))
+    room = np.where(w > 0, 1 - x, x)
+    order = np.argsort(-np.abs(w) * (room if norm == "l0" else 1))
+    reached = np.cumsum((np.abs(w) * room)[order])
+    last = int(np.searchsorted(reached, rise))
+    if norm == "l0":
+        return last + 1
+    before = reached[last - 1] if last else 0.0
+    return float(room[order[:last]].sum() + (rise - before) / np.abs(w[order[last]]))
+
+
 def boundaries(kernel: np.ndarray, bias: np.ndarray, x: np.ndarray, y: np.ndarray, norm: str) -> np.ndarray:
     """Returns the distance at which each class wins over the label, float64 (N, K), infinite for the label."""
-    logits = x.reshape(len(x), -1).astype(np.float64) @ kernel + bias
-    gaps = np.abs(logits - logits[np.arange(len(x)), y][:, None])
-    speeds = np.linalg.norm(kernel.T[None].astype(np.float64) - kernel.T[y][:, None], ord=DUAL[norm], axis=2)
-    return np.where(speeds > 0, gaps / np.maximum(speeds, 1e-30), np.inf)
+    kernel, flat = kernel.astype(np.float64), x.reshape(len(x), -1).astype(np.float64)
+    logits = flat @ kernel + bias
+    found = np.full(logits.shape, np.inf)
+    for row, label in enumerate(y):
+        for other in set(range(logits.shape[1])) - {label}:
+            rise = abs(logits[row, label] - logits[row, other])
+            found[row, other] = farther(kernel[:, other] - kernel[:, label], rise, flat[row], norm)
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +97,24 @@ def test_linear_boundaries_are_found(name: str, linear: keras.Model, weights: tu
     exact[:4] = 0  # Wrong from the start.
     assert result.success.all()
     assert (result.distance >= exact * 0.9999).all()
-    assert (result.distance <= exact * 1.05).all()
+    assert (result.distance <= exact * 1.05 + (norm == "l0")).all()
     assert float(np.median(result.distance[4:] / exact[4:])) <= 1.01
+
+
+@pytest.mark.parametrize("name", [name for name in ATTACKS if name.endswith(("l1", "l0"))])
+def test_value_after_value_is_driven_to_the_edge(name: str, weights: tuple[np.ndarray, np.ndarray]) -> None:
+    """Of a far boundary the way in L1 and L0 goes through many values, as far as the box lets each of them."""
+    norm = name.split("-")[-1]
+    kernel = weights[0][:, :2]
+    bias = np.array([0, -kernel.sum(axis=0) @ [-0.5, 0.5] - 25], np.float32)
+    model = linear_model(kernel, bias)
+    y = np.zeros(20, np.int64)
+    result = ATTACKS[name](norm=norm)(model, X, y)
+    exact = boundaries(kernel, bias, X, y, norm).min(axis=1)
+    assert exact.min() > 3
+    assert result.success.all()
+    assert (result.distance >= exact * 0.9999).all()
+    assert float(np.median(result.distance / exact)) <= 1.1
 
 
 @pytest.mark.parametrize("name", ATTACKS)
@@ -81,6 +124,13 @@ def test_distances_are_not_above_those_of_deepfool_and_cw(
     norm = name.split("-")[-1]
     result = ATTACKS[name](norm=norm)(*trained)
     assert result.success.all()
+    if norm == "l1":
+        # What a strong attack inside a ball of that radius breaks is about half of the images, too.
+        inside = APGDCE(norm="l1", epsilon=result.median_distance)(*trained)
+        assert inside.success.mean() <= 0.6
+    if norm == "l0":
+        dense = FMN(norm="l1")(*trained).x_adv
+        assert result.median_distance <= np.median((dense != trained[1]).sum(axis=(1, 2, 3)))
     others = {"linf": [DeepFool(norm="linf")], "l2": [DeepFool(norm="l2"), CW(steps=50, binary_steps=6)]}
     for other in others.get(norm, []):
         found = other(*trained)
@@ -191,9 +241,71 @@ def test_ddn_by_hand() -> None:
         assert result.gradients == steps
 
 
+@pytest.mark.parametrize(
+    ("norm", "distances"),
+    [
+        # 0.9 / |(3, 4)|_q and a tenth more; then 0.0505 less, the middle of 0.1 and 0.001.
+        ("linf", (0.9 / 7 * 1.1, 0.9 / 7 * 1.1 * 0.9495)),
+        ("l2", (0.9 / 5 * 1.1, 0.9 / 5 * 1.1 * 0.9495)),
+        # (0.6, 0.8) projected: (0.02375, 0.22375), enough as 3 * 0.02375 + 4 * 0.22375 > 0.9.
+        ("l1", (0.9 / 4 * 1.1, 0.9 / 4 * 1.1 * 0.9495)),
+        # 1 and 1 more is both pixels; one less is the second one, whose 0.5 bring 2.
+        ("l0", (2, 1)),
+    ],
+)
+def test_fmn_by_hand(norm: Any, distances: tuple[float, float]) -> None:
+    """f = 3a + 4b - 4.4 is -0.9 at (0.5, 0.5)."""
+    x, y = np.full((1, 2, 1, 1), 0.5, np.float32), np.zeros(1, np.int64)
+    for steps, distance in enumerate(distances, 1):
+        result = FMN(norm=norm, gamma=0.1, steps=steps)(pixels(3, 4, bias=-4.4), x, y)
+        assert result.success.all()
+        assert result.distance[0] == pytest.approx(distance, rel=1e-5)
+
+
+@pytest.mark.parametrize("attack", [DDN(steps=60), *(FMN(norm=norm, steps=60) for norm in ("linf", "l2", "l1", "l0"))])
+def test_values_at_the_edge_do_not_stop_an_attack(attack: Attack[Any]) -> None:
+    """Of a pixel that is white already nothing comes, whatever its weight: f = 9a + b - 9.2 with a = 1, b = 0.1."""
+    x, y = np.array([1, 0.1], np.float32).reshape(1, 2, 1, 1), np.zeros(1, np.int64)
+    result = attack(pixels(9, 1, bias=-9.2), x, y)
+    assert result.success.all()
+    assert result.distance[0] == pytest.approx(1 if attack.norm == "l0" else 0.1, rel=0.03)
+
+
 def test_steps_shrink_along_half_a_cosine() -> None:
     found = [float(annealed(1.0, 0.01, tf.constant(step), tf.constant(4))) for step in range(5)]
     np.testing.assert_allclose(found, [1, 0.505 + 0.495 * 0.5**0.5, 0.505, 0.505 - 0.495 * 0.5**0.5, 0.01], rtol=1e-5)
+
+
+def test_l0_counts_the_values_that_change_and_keeps_the_largest_changes() -> None:
+    draw = np.random.default_rng(0)
+    x = draw.random((3, 2, 2, 3)).astype(np.float32)
+    x_adv = x.copy()
+    x_adv[1, 0, 0, :2] += 0.5
+    x_adv[2] += draw.normal(size=(2, 2, 3)).astype(np.float32)
+    np.testing.assert_array_equal(balls.distance(tf.constant(x_adv - x), "l0"), [0, 2, 12])
+    for count in (0, 1, 5, 12, 40):
+        found = balls.project(tf.constant(x_adv), tf.constant(x), tf.constant([1.0, 1.0, count]), "l0").numpy()
+        order = np.argsort(-np.abs(x_adv[2] - x[2]).ravel())[:count]
+        expected = x[2].ravel().copy()
+        expected[order] = np.clip(x_adv[2].ravel()[order], 0, 1)
+        np.testing.assert_allclose(found[2].ravel(), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "norm", "epsilon"), [("apgd-ce", "l1", 12), ("fmn", "l1", 12), ("fmn", "l0", 24), ("ddn", "l2", 0.5)]
+)
+def test_evaluations_and_their_audit_take_every_norm(
+    name: str, norm: str, epsilon: float, trained: tuple[Classifier, np.ndarray, np.ndarray]
+) -> None:
+    found = evaluate(*trained, attacks=name, norm=norm, thorough=True)
+    report = found.attacks[0]
+    assert report.epsilon == epsilon
+    # The checks' own attacks run in a norm that they have, and at its radius.
+    assert found.audit is not None and {"one-step-wins", "black-box-wins"} <= set(found.audit.checked)
+    if report.attack.minimum_norm:
+        assert found.robust_accuracy == (report.result.distance > epsilon).mean()
+        curve = np.array(report.entry()["curve"])
+        np.testing.assert_allclose(curve[:, 1], [(report.result.distance > at).mean() for at in curve[:, 0]])
 
 
 @pytest.mark.parametrize(
@@ -203,6 +315,8 @@ def test_steps_shrink_along_half_a_cosine() -> None:
         (DDN, {"gamma": 0.0}, "gamma"),
         (DDN, {"first_radius": 0.0}, "first_radius"),
         (DDN, {"norm": "linf"}, "l2"),
+        (FMN, {"gamma": 1.0}, "gamma"),
+        (FMN, {"step_size": 0.0}, "step_size"),
     ],
 )
 def test_bad_settings_are_told(kind: Any, settings: dict[str, Any], message: str) -> None:

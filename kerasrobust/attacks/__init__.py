@@ -12,6 +12,7 @@ from kerasrobust.attacks.ddn import DDN
 from kerasrobust.attacks.deepfool import DeepFool
 from kerasrobust.attacks.driver import Attack
 from kerasrobust.attacks.fab import FAB, FABT
+from kerasrobust.attacks.fmn import FMN
 from kerasrobust.attacks.gradient import BIM, FGSM, FGSMRS, MIFGSM, PGD, RFGSM
 from kerasrobust.attacks.hopskipjump import HopSkipJump
 from kerasrobust.attacks.registry import ATTACKS, make_attack
@@ -31,6 +32,7 @@ __all__ = [
     "FABT",
     "FGSM",
     "FGSMRS",
+    "FMN",
     "MIFGSM",
     "PGD",
     "RFGSM",

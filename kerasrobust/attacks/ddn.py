@@ -8,7 +8,7 @@ from typing import ClassVar, NamedTuple
 import tensorflow as tf
 
 from kerasrobust.attacks.algorithm import Images, Numbers
-from kerasrobust.attacks.nearest import Met, NearestExample, annealed, farthest
+from kerasrobust.attacks.nearest import Met, NearestExample, annealed, farthest, free
 from kerasrobust.attacks.network import Network
 from kerasrobust.errors import InputError
 from kerasrobust.ops import balls, losses
@@ -37,7 +37,7 @@ class DDN(NearestExample[Decoupled]):
 
     with g the gradient of the cross-entropy at x_k, and steps a_k that fall from 1 to 0.01 along half a cosine. The
     nearest adversarial example met on the way counts. One gradient a step, and one forward pass at the end. Unlike in
-    the paper nothing is rounded to 256 levels.
+    the paper nothing is rounded to 256 levels, and g leaves out what the box blocks.
 
     Attributes:
         norm: "l2".
@@ -83,7 +83,7 @@ class DDN(NearestExample[Decoupled]):
         slope, _, score = network.gradient(x_adv, images.y, targeted=self.targeted, loss=losses.odds_against)
         fooled = score < -numbers["slack"]
         size = annealed(1.0, 0.01, network.step, numbers["search_steps"])
-        way = x_adv - x + size * balls.steepest(slope, "l2")
+        way = x_adv - x + size * balls.steepest(free(slope, x_adv), "l2")
         radius = state.radius * tf.where(fooled, 1 - numbers["gamma"], 1 + numbers["gamma"])
         radius = tf.minimum(radius, numbers["farthest"])
         return Decoupled(

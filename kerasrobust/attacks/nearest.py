@@ -82,6 +82,11 @@ def annealed(first: tf.Tensor | float, last: tf.Tensor | float, step: tf.Tensor,
     return last + (first - last) * (1 + tf.cos(pi * share)) / 2
 
 
+def free(slope: tf.Tensor, x_adv: tf.Tensor) -> tf.Tensor:
+    """Returns a gradient with 0 where it leads out of the box [0, 1] at once: what is left can be followed."""
+    return tf.where(((slope > 0) & (x_adv >= 1)) | ((slope < 0) & (x_adv <= 0)), 0.0, slope)
+
+
 def farthest(x: tf.Tensor, norm: balls.Norm) -> tf.Tensor:
     """Returns the distance of the corner of the box [0, 1] that is farthest from each image, (N,)."""
     return balls.distance(tf.maximum(x, 1.0 - x), norm)
