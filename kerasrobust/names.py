@@ -66,6 +66,7 @@ ATTACKS = {
     "apgd-t": KnownAttack("kerasrobust.attacks.apgd:APGDT", "APGD-T"),
     "apgd-margin": KnownAttack("kerasrobust.attacks.apgd:APGDMargin", "APGD-Margin"),
     "deepfool": KnownAttack("kerasrobust.attacks.deepfool:DeepFool", "DeepFool"),
+    "superdeepfool": KnownAttack("kerasrobust.attacks.superdeepfool:SuperDeepFool", "SuperDeepFool", "l2"),
     "fab": KnownAttack("kerasrobust.attacks.fab:FAB", "FAB"),
     "fab-t": KnownAttack("kerasrobust.attacks.fab:FABT", "FAB-T"),
     "cw": KnownAttack("kerasrobust.attacks.cw:CW", "CW", "l2"),

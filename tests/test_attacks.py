@@ -36,6 +36,7 @@ from kerasrobust.attacks import (
     HopSkipJump,
     Square,
     Step,
+    SuperDeepFool,
     batch,
 )
 from kerasrobust.attacks.apgd import APGD
@@ -96,6 +97,7 @@ TABLE = {
 } | {
     "cw-l2": case(CW, "l2", steps=10, binary_steps=3),
     "ddn-l2": case(DDN, "l2", steps=12),
+    "superdeepfool-l2": case(SuperDeepFool, "l2", steps=12),
     "fmn-l1": case(FMN, "l1", steps=12),
     "fmn-l0": case(FMN, "l0", steps=12),
 }
@@ -105,6 +107,7 @@ NOISY = [
         "linf": ("fgsm", "fgsm-rs", "pgd", "mifgsm", "apgd-ce", "apgd-t", "fab", "fmn", "square"),
         "l2": (
             "rfgsm", "bim", "pgd restarts", "deepfool", "apgd-dlr", "apgd-margin", "fab-t", "hopskipjump", "cw", "ddn",
+            "superdeepfool",
         ),
     }.items()
     for name in names
@@ -246,7 +249,7 @@ def test_the_cost_is_what_the_network_sees(name: str, eot: int, counted: tuple[C
     attack = TABLE[name].make(eot=eot)
     counter.forth = counter.back = 0
     result = attack(classifier, X, y, early_stop=False, batch_size=BATCH, precision="float32")
-    at_once = 3 if name.split("-")[0] in ("deepfool", "fab") and "-t-" not in name else 1
+    at_once = 3 if name.split("-")[0] in ("deepfool", "superdeepfool", "fab") and "-t-" not in name else 1
     assert counter.back == result.gradients
     assert counter.forth == result.forwards + result.gradients / at_once
     if eot > 1 and not attack.minimum_norm:

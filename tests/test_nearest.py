@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -12,7 +11,7 @@ import tensorflow as tf
 from conftest import PIXELS, SHAPE, images, labels_of, linear_model, soft
 from keras import layers as L
 
-from kerasrobust.attacks import APGDCE, CW, DDN, FMN, Attack, DeepFool
+from kerasrobust.attacks import APGDCE, CW, DDN, FMN, Attack, DeepFool, SuperDeepFool
 from kerasrobust.attacks.nearest import annealed
 from kerasrobust.errors import InputError
 from kerasrobust.evaluation.evaluate import evaluate
@@ -22,14 +21,15 @@ from kerasrobust.ops import balls
 
 X = images(20)
 DUAL = {"linf": 1, "l2": 2}
-ATTACKS: dict[str, Callable[..., Attack[Any]]] = {
+ATTACKS: dict[str, type[Attack[Any]]] = {
     "ddn-l2": DDN,
+    "superdeepfool-l2": SuperDeepFool,
     "fmn-linf": FMN,
     "fmn-l2": FMN,
     "fmn-l1": FMN,
     "fmn-l0": FMN,
 }
-TARGETED = list(ATTACKS)
+TARGETED = [name for name, kind in ATTACKS.items() if kind.takes_targets]
 
 
 def farther(w: np.ndarray, rise: float, x: np.ndarray, norm: str) -> float:
@@ -276,6 +276,23 @@ def test_steps_shrink_along_half_a_cosine() -> None:
     np.testing.assert_allclose(found, [1, 0.505 + 0.495 * 0.5**0.5, 0.505, 0.505 - 0.495 * 0.5**0.5, 0.01], rtol=1e-5)
 
 
+def test_superdeepfool_straightens_what_deepfool_leaves_crooked() -> None:
+    """The boundary a + 2 b^2 + b = 0.12 of deviations from grey; its nearest point by a search along it."""
+
+    def bent(x: tf.Tensor) -> tf.Tensor:
+        a, b = tf.unstack(tf.reshape(x, [-1, 2]) - 0.5, axis=1)
+        lead = a + 2 * b**2 + b - 0.12
+        return tf.stack([tf.zeros_like(lead), lead], axis=1)
+
+    along = np.linspace(-0.5, 0.5, 100_001)
+    exact = np.sqrt(along**2 + (0.12 - along - 2 * along**2) ** 2).min()
+    x, y = np.full((1, 2, 1, 1), 0.5, np.float32), np.zeros(1, np.int64)
+    rough, straight = DeepFool()(bent, x, y), SuperDeepFool()(bent, x, y)
+    assert rough.distance[0] > 1.05 * exact
+    assert exact <= straight.distance[0] <= 1.006 * exact
+    assert straight.gradients <= 12
+
+
 def test_l0_counts_the_values_that_change_and_keeps_the_largest_changes() -> None:
     draw = np.random.default_rng(0)
     x = draw.random((3, 2, 2, 3)).astype(np.float32)
@@ -315,6 +332,8 @@ def test_evaluations_and_their_audit_take_every_norm(
         (DDN, {"gamma": 0.0}, "gamma"),
         (DDN, {"first_radius": 0.0}, "first_radius"),
         (DDN, {"norm": "linf"}, "l2"),
+        (SuperDeepFool, {"candidates": 0}, "candidate"),
+        (SuperDeepFool, {"targeted": True}, "targeted=False"),
         (FMN, {"gamma": 1.0}, "gamma"),
         (FMN, {"step_size": 0.0}, "step_size"),
     ],

@@ -14,7 +14,7 @@ from conftest import SHAPE, images, labels_of
 from test_attacks import NOISY
 
 from kerasrobust import twins
-from kerasrobust.attacks import ATTACKS, CW, FAB, FGSM, PGD, Attack, DeepFool, HopSkipJump, Square
+from kerasrobust.attacks import ATTACKS, CW, FAB, FGSM, PGD, Attack, DeepFool, HopSkipJump, Square, SuperDeepFool
 from kerasrobust.attacks.apgd import APGD
 from kerasrobust.attacks.driver import KEPT
 from kerasrobust.attacks.loop import Graphs
@@ -63,12 +63,12 @@ def variants(name: str, norm: Any) -> list[Attack]:
     def made(**settings: Any) -> Attack:
         return kind(norm=norm, **settings)
 
-    if kind is DeepFool:
+    if kind in (DeepFool, SuperDeepFool):
         return [made(steps=3), made(steps=5, overshoot=0.1), made(steps=1)]
-    if kind is HopSkipJump:
-        return [made(queries=40, initial_queries=5), made(queries=60, initial_queries=8)]
     if issubclass(kind, NearestExample):
         return [made(steps=2), made(steps=3, gamma=0.1)]
+    if kind is HopSkipJump:
+        return [made(queries=40, initial_queries=5), made(queries=60, initial_queries=8)]
     if kind is CW:
         return [made(steps=3, binary_steps=2), made(steps=2, binary_steps=3, confidence=0.1, learning_rate=0.1)]
     if kind is Square:

@@ -18,6 +18,7 @@ from kerasrobust.attacks.hopskipjump import HopSkipJump
 from kerasrobust.attacks.registry import ATTACKS, make_attack
 from kerasrobust.attacks.result import AttackResult
 from kerasrobust.attacks.square import Square
+from kerasrobust.attacks.superdeepfool import SuperDeepFool
 from kerasrobust.events import AttackProgress as Step
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "HopSkipJump",
     "Square",
     "Step",
+    "SuperDeepFool",
     "make_attack",
 ]
 
