@@ -34,6 +34,7 @@ from kerasrobust.attacks import (
     AttackResult,
     DeepFool,
     HopSkipJump,
+    SigmaZero,
     Square,
     Step,
     SuperDeepFool,
@@ -99,6 +100,7 @@ TABLE = {
     "ddn-l2": case(DDN, "l2", steps=12),
     "superdeepfool-l2": case(SuperDeepFool, "l2", steps=12),
     "fmn-l1": case(FMN, "l1", steps=12),
+    "sigma-zero-l0": case(SigmaZero, "l0", steps=12),
     "fmn-l0": case(FMN, "l0", steps=12),
 }
 NOISY = [
@@ -109,6 +111,7 @@ NOISY = [
             "rfgsm", "bim", "pgd restarts", "deepfool", "apgd-dlr", "apgd-margin", "fab-t", "hopskipjump", "cw", "ddn",
             "superdeepfool",
         ),
+        "l0": ("sigma-zero",),
     }.items()
     for name in names
 ]  # fmt: skip

@@ -11,7 +11,7 @@ import tensorflow as tf
 from conftest import PIXELS, SHAPE, images, labels_of, linear_model, soft
 from keras import layers as L
 
-from kerasrobust.attacks import APGDCE, CW, DDN, FMN, Attack, DeepFool, SuperDeepFool
+from kerasrobust.attacks import APGDCE, CW, DDN, FMN, Attack, DeepFool, SigmaZero, SuperDeepFool
 from kerasrobust.attacks.nearest import annealed
 from kerasrobust.errors import InputError
 from kerasrobust.evaluation.evaluate import evaluate
@@ -28,6 +28,7 @@ ATTACKS: dict[str, type[Attack[Any]]] = {
     "fmn-l2": FMN,
     "fmn-l1": FMN,
     "fmn-l0": FMN,
+    "sigma-zero-l0": SigmaZero,
 }
 TARGETED = [name for name, kind in ATTACKS.items() if kind.takes_targets]
 
@@ -262,7 +263,23 @@ def test_fmn_by_hand(norm: Any, distances: tuple[float, float]) -> None:
         assert result.distance[0] == pytest.approx(distance, rel=1e-5)
 
 
-@pytest.mark.parametrize("attack", [DDN(steps=60), *(FMN(norm=norm, steps=60) for norm in ("linf", "l2", "l1", "l0"))])
+def test_sigma_zero_by_hand() -> None:
+    """f as before. Adam's first step is the step size, 1, for both: to the corner, (0.5, 0.5), the threshold 0.39.
+
+    There the count alone has a gradient, the same for both: 1 after the division by the largest. The moments before
+    were those of (-3/4, -1): the moves are (0.1 - 0.0675) / 0.19 / sqrt((0.000561938 + 0.001) / 0.001999) = 0.193515
+    and (0.1 - 0.09) / 0.19 = 0.052632, the step is 0.55, the threshold 0.3955: the first change is dropped.
+    """
+    x, y = np.full((1, 2, 1, 1), 0.5, np.float32), np.zeros(1, np.int64)
+    for steps, x_adv in ((1, (1, 1)), (2, (0.5, 0.971053))):
+        result = SigmaZero(steps=steps, threshold=0.4)(pixels(3, 4, bias=-4.4), x, y)
+        np.testing.assert_allclose(result.x_adv.ravel(), x_adv, atol=1e-5)
+        assert result.distance[0] == 3 - steps
+
+
+@pytest.mark.parametrize(
+    "attack", [DDN(steps=60), *(FMN(norm=norm, steps=60) for norm in ("linf", "l2", "l1", "l0")), SigmaZero()]
+)
 def test_values_at_the_edge_do_not_stop_an_attack(attack: Attack[Any]) -> None:
     """Of a pixel that is white already nothing comes, whatever its weight: f = 9a + b - 9.2 with a = 1, b = 0.1."""
     x, y = np.array([1, 0.1], np.float32).reshape(1, 2, 1, 1), np.zeros(1, np.int64)
@@ -334,6 +351,9 @@ def test_evaluations_and_their_audit_take_every_norm(
         (DDN, {"norm": "linf"}, "l2"),
         (SuperDeepFool, {"candidates": 0}, "candidate"),
         (SuperDeepFool, {"targeted": True}, "targeted=False"),
+        (SigmaZero, {"sigma": 0.0}, "sigma"),
+        (SigmaZero, {"threshold": 1.5}, "threshold"),
+        (SigmaZero, {"norm": "l2"}, "l0"),
         (FMN, {"gamma": 1.0}, "gamma"),
         (FMN, {"step_size": 0.0}, "step_size"),
     ],

@@ -17,6 +17,7 @@ from kerasrobust.attacks.gradient import BIM, FGSM, FGSMRS, MIFGSM, PGD, RFGSM
 from kerasrobust.attacks.hopskipjump import HopSkipJump
 from kerasrobust.attacks.registry import ATTACKS, make_attack
 from kerasrobust.attacks.result import AttackResult
+from kerasrobust.attacks.sigma_zero import SigmaZero
 from kerasrobust.attacks.square import Square
 from kerasrobust.attacks.superdeepfool import SuperDeepFool
 from kerasrobust.events import AttackProgress as Step
@@ -43,6 +44,7 @@ __all__ = [
     "AutoAttack",
     "DeepFool",
     "HopSkipJump",
+    "SigmaZero",
     "Square",
     "Step",
     "SuperDeepFool",

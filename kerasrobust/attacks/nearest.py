@@ -82,6 +82,23 @@ def annealed(first: tf.Tensor | float, last: tf.Tensor | float, step: tf.Tensor,
     return last + (first - last) * (1 + tf.cos(pi * share)) / 2
 
 
+def adam(
+    slope: tf.Tensor, mean: tf.Tensor, square: tf.Tensor, age: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Returns Adam's move along a gradient, and its moments (Kingma and Ba 2015, algorithm 1).
+
+    Args:
+        slope: the gradient.
+        mean: the first moment before it, 0 at first.
+        square: the second one.
+        age: which gradient it is, float32, from 1.
+    """
+    mean = 0.9 * mean + 0.1 * slope
+    square = 0.999 * square + 0.001 * tf.square(slope)
+    # Corrected for their start at 0.
+    return mean / (1 - 0.9**age) / (tf.sqrt(square / (1 - 0.999**age)) + 1e-8), mean, square
+
+
 def free(slope: tf.Tensor, x_adv: tf.Tensor) -> tf.Tensor:
     """Returns a gradient with 0 where it leads out of the box [0, 1] at once: what is left can be followed."""
     return tf.where(((slope > 0) & (x_adv >= 1)) | ((slope < 0) & (x_adv <= 0)), 0.0, slope)
