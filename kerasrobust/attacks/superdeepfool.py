@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from kerasrobust.attacks.algorithm import Images, Numbers
 from kerasrobust.attacks.deepfool import check_candidates, chosen, way_to_boundary
-from kerasrobust.attacks.nearest import Met, NearestExample
+from kerasrobust.attacks.nearest import Met, NearestExample, free
 from kerasrobust.attacks.network import Network
 from kerasrobust.ops import balls
 
@@ -49,7 +49,7 @@ class SuperDeepFool(NearestExample[Straightening]):
 
     until x_{i+1} is misclassified. A step is one linearisation, of as many gradients as there are other classes, or
     `candidates`: it moves x_i on towards x', or, there, to x_{i+1}. In the place of the authors' bisection at the end
-    one Newton step follows, from x_{i+1} back along the way to x_0.
+    one Newton step follows, from x_{i+1} back along the way to x_0; and gradients leave out what the box blocks.
 
     Attributes:
         norm: "l2".
@@ -99,9 +99,9 @@ class SuperDeepFool(NearestExample[Straightening]):
         lead, slope = (tf.gather(part, leader, batch_dims=1) for part in (gaps, slopes))
         fooled = lead > numbers["slack"]
         gone = x_adv - x
-        normal = balls.steepest(slope, "l2")
+        normal = balls.steepest(free(slope, x), "l2")
         onto = tf.clip_by_value(x + balls.column(_product(gone, normal)) * normal, 0.0, 1.0)
-        path = state.path + way_to_boundary(gaps, slopes, "l2")
+        path = state.path + way_to_boundary(gaps, free(slopes, x_adv[:, None]), "l2")
         moved = tf.clip_by_value(state.base + (1.0 + numbers["overshoot"]) * path, 0.0, 1.0)
         # The lead is to fall to 0 on the way back, at the speed that the gradient says.
         beyond = tf.clip_by_value(tf.math.divide_no_nan(lead, _product(gone, slope)), 0.0, 1.0)
