@@ -151,7 +151,7 @@ class AttackConfig(ModelConfig):
     norm: Annotated[
         NormOrAuto,
         Option(
-            "Norm of the ball; l1 for the attacks apgd-*, fmn and square, l0 (values that change) for fmn and "
+            "Norm of the ball; l1 for the attacks apgd-*, fmn, pdpgd and square, l0 (values that change) for fmn and "
             "sigma-zero; `auto` is linf, or the attack's own where it hasn't got that."
         ),
     ] = "auto"

@@ -72,6 +72,7 @@ ATTACKS = {
     "cw": KnownAttack("kerasrobust.attacks.cw:CW", "CW", "l2"),
     "ddn": KnownAttack("kerasrobust.attacks.ddn:DDN", "DDN", "l2"),
     "fmn": KnownAttack("kerasrobust.attacks.fmn:FMN", "FMN"),
+    "pdpgd": KnownAttack("kerasrobust.attacks.pdpgd:PDPGD", "PDPGD", "l1"),
     "sigma-zero": KnownAttack("kerasrobust.attacks.sigma_zero:SigmaZero", "σ-zero", "l0"),
     "square": KnownAttack("kerasrobust.attacks.square:Square", "Square"),
     "hopskipjump": KnownAttack("kerasrobust.attacks.hopskipjump:HopSkipJump", "HopSkipJump"),

@@ -24,7 +24,7 @@ GROUPS = {
     # They attack the models below with the same settings, so that each attack is traced once.
     "attacks": (
         "test_attacks", "test_attack_input", "test_traces", "test_batch", "test_eot", "test_fab", "test_square",
-        "test_apgd", "test_cw", "test_deepfool", "test_hopskipjump", "test_nearest",
+        "test_apgd", "test_cw", "test_deepfool", "test_hopskipjump",
         "test_autoattack", "test_gradient_free", "test_evaluation",
     ),
     # They start runs of the models of `cli_fixtures`.

@@ -27,6 +27,7 @@ from kerasrobust.attacks import (
     FGSMRS,
     FMN,
     MIFGSM,
+    PDPGD,
     PGD,
     RFGSM,
     APGDMargin,
@@ -100,6 +101,7 @@ TABLE = {
     "ddn-l2": case(DDN, "l2", steps=12),
     "superdeepfool-l2": case(SuperDeepFool, "l2", steps=12),
     "fmn-l1": case(FMN, "l1", steps=12),
+    "pdpgd-l1": case(PDPGD, "l1", steps=12),
     "sigma-zero-l0": case(SigmaZero, "l0", steps=12),
     "fmn-l0": case(FMN, "l0", steps=12),
 }
@@ -111,6 +113,7 @@ NOISY = [
             "rfgsm", "bim", "pgd restarts", "deepfool", "apgd-dlr", "apgd-margin", "fab-t", "hopskipjump", "cw", "ddn",
             "superdeepfool",
         ),
+        "l1": ("pdpgd",),
         "l0": ("sigma-zero",),
     }.items()
     for name in names

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import PIXELS, SHAPE, images, labels_of, linear_model, soft
+from conftest import PIXELS, SHAPE, images, labels_of, linear_model, same, soft
 from keras import layers as L
 
-from kerasrobust.attacks import APGDCE, CW, DDN, FMN, Attack, DeepFool, SigmaZero, SuperDeepFool
+from kerasrobust.attacks import APGDCE, CW, DDN, FMN, PDPGD, Attack, AttackResult, DeepFool, SigmaZero, SuperDeepFool
 from kerasrobust.attacks.nearest import annealed
-from kerasrobust.errors import InputError
+from kerasrobust.errors import Cancelled, InputError
 from kerasrobust.evaluation.evaluate import evaluate
 from kerasrobust.networks.classifier import Classifier
 from kerasrobust.networks.making import as_classifier
@@ -27,6 +28,7 @@ ATTACKS: dict[str, type[Attack[Any]]] = {
     "fmn-linf": FMN,
     "fmn-l2": FMN,
     "fmn-l1": FMN,
+    "pdpgd-l1": PDPGD,
     "fmn-l0": FMN,
     "sigma-zero-l0": SigmaZero,
 }
@@ -89,6 +91,13 @@ def trained() -> tuple[Classifier, np.ndarray, np.ndarray]:
     return as_classifier(model), x[right], y[right]
 
 
+@pytest.fixture(scope="module")
+def others(trained: tuple[Classifier, np.ndarray, np.ndarray]) -> dict[str, float]:
+    """The lowest median distances that DeepFool and CW find."""
+    found = {norm: DeepFool(norm=norm)(*trained).median_distance for norm in DUAL}  # type: ignore[arg-type]
+    return found | {"l2": min(found["l2"], CW(steps=50, binary_steps=6)(*trained).median_distance)}
+
+
 @pytest.mark.parametrize("name", ATTACKS)
 def test_linear_boundaries_are_found(name: str, linear: keras.Model, weights: tuple[np.ndarray, np.ndarray]) -> None:
     norm = name.split("-")[-1]
@@ -119,8 +128,8 @@ def test_value_after_value_is_driven_to_the_edge(name: str, weights: tuple[np.nd
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_distances_are_not_above_those_of_deepfool_and_cw(
-    name: str, trained: tuple[Classifier, np.ndarray, np.ndarray]
+def test_distances_are_not_above_those_of_others(
+    name: str, trained: tuple[Classifier, np.ndarray, np.ndarray], others: dict[str, float]
 ) -> None:
     norm = name.split("-")[-1]
     result = ATTACKS[name](norm=norm)(*trained)
@@ -132,10 +141,7 @@ def test_distances_are_not_above_those_of_deepfool_and_cw(
     if norm == "l0":
         dense = FMN(norm="l1")(*trained).x_adv
         assert result.median_distance <= np.median((dense != trained[1]).sum(axis=(1, 2, 3)))
-    others = {"linf": [DeepFool(norm="linf")], "l2": [DeepFool(norm="l2"), CW(steps=50, binary_steps=6)]}
-    for other in others.get(norm, []):
-        found = other(*trained)
-        assert result.median_distance <= found.median_distance * 1.01
+    assert result.median_distance <= others.get(norm, np.inf) * 1.01
 
 
 @pytest.mark.parametrize("name", TARGETED)
@@ -180,25 +186,6 @@ def test_what_is_wrong_already_has_distance_0(name: str, linear: keras.Model) ->
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_a_boundary_that_is_out_of_reach_leaves_images_alone(name: str) -> None:
-    """f = x_0 - 1.2 has its boundary outside of the box, and a network without gradients shows none."""
-    kernel = np.zeros((PIXELS, 2), np.float32)
-    kernel[0, 1] = 1
-
-    def flat(x: tf.Tensor) -> tf.Tensor:
-        return tf.stop_gradient(tf.reshape(x, (-1, PIXELS))[:, :3])
-
-    for model, y in (
-        (linear_model(kernel, np.array([1.2, 0], np.float32)), np.zeros(20, np.int64)),
-        (flat, X.reshape(20, -1)[:, :3].argmax(axis=1)),
-    ):
-        result = ATTACKS[name](norm=name.split("-")[-1], steps=20)(model, X, y)
-        assert not result.success.any()
-        np.testing.assert_array_equal(result.x_adv, X)
-        assert np.isinf(result.median_distance)
-
-
-@pytest.mark.parametrize("name", ATTACKS)
 def test_repeats_and_does_not_depend_on_the_batch(name: str, linear: keras.Model) -> None:
     y = labels_of(linear, X, 2)
     attack = ATTACKS[name](norm=name.split("-")[-1], steps=15)
@@ -209,12 +196,40 @@ def test_repeats_and_does_not_depend_on_the_batch(name: str, linear: keras.Model
 
 
 @pytest.mark.parametrize("name", ATTACKS)
+def test_it_goes_on_where_it_was_stopped(
+    name: str, linear: keras.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kerasrobust.attacks.batch.CHUNK_SECONDS", 0.0005)
+    y, asked = labels_of(linear, X, 2), 0
+    attack = ATTACKS[name](norm=name.split("-")[-1], steps=12)
+
+    def should_stop() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked == 6
+
+    def found(folder: Path | None, stop: Any = None) -> AttackResult:
+        return evaluate(
+            linear, X, y, attacks=attack, audit=False, batch_size=8, resume_dir=folder, should_stop=stop
+        ).worst
+
+    whole = found(None)
+    with pytest.raises(Cancelled):
+        found(tmp_path, should_stop)
+    again = found(tmp_path)
+    same(whole, again)
+    assert (whole.gradients, whole.forwards) == (again.gradients, again.forwards)
+
+
+@pytest.mark.parametrize("name", ["ddn-l2", "superdeepfool-l2", "fmn-l0"])
 def test_eot_averages_what_a_randomized_network_says(name: str, randomized: keras.Model) -> None:
     y = labels_of(randomized, X, 0)
     attack = ATTACKS[name](norm=name.split("-")[-1], eot=6, steps=40)
-    results = [attack(randomized, X, y, passes=20, early_stop=False, seed=seed) for seed in (0, 1)]
-    assert all(np.isfinite(result.x_adv).all() for result in results)
-    assert np.mean([result.clean_rate.mean() - result.correct_rate.mean() for result in results]) > 0.15
+    result = attack(randomized, X, y, passes=20, early_stop=False)
+    assert np.isfinite(result.x_adv).all()
+    assert result.correct_rate.mean() < result.clean_rate.mean() - 0.15
+    if name in TARGETED:
+        assert result.gradients == 20 * 40 * 6
 
 
 def pixels(*kernel: float, bias: float) -> Any:
@@ -224,7 +239,7 @@ def pixels(*kernel: float, bias: float) -> Any:
         lead = tf.linalg.matvec(tf.reshape(x, [-1, len(kernel)]), tf.constant(kernel, tf.float32)) + bias
         return tf.stack([tf.zeros_like(lead), lead], axis=1)
 
-    return network
+    return as_classifier(network, image_shape=(len(kernel), 1, 1))  # A bare function would be traced anew in each call.
 
 
 def test_ddn_by_hand() -> None:
@@ -234,9 +249,10 @@ def test_ddn_by_hand() -> None:
     0.19602 is enough, and is seen by the look after four steps.
     """
     x, y = np.full((1, 2, 1, 1), 0.5, np.float32), np.zeros(1, np.int64)
+    network = pixels(3, 4, bias=-4.4)
     for steps, distance in ((1, 0.22), (2, 0.198), (3, 0.198), (4, 0.19602)):
         attack = DDN(gamma=0.1, first_radius=0.2, steps=steps)
-        result = attack(pixels(3, 4, bias=-4.4), x, y)
+        result = attack(network, x, y)
         assert result.distance[0] == pytest.approx(distance, abs=1e-6)
         np.testing.assert_allclose((result.x_adv - x).ravel(), distance * np.array([0.6, 0.8]), atol=1e-6)
         assert result.gradients == steps
@@ -257,10 +273,22 @@ def test_ddn_by_hand() -> None:
 def test_fmn_by_hand(norm: Any, distances: tuple[float, float]) -> None:
     """f = 3a + 4b - 4.4 is -0.9 at (0.5, 0.5)."""
     x, y = np.full((1, 2, 1, 1), 0.5, np.float32), np.zeros(1, np.int64)
+    network = pixels(3, 4, bias=-4.4)
     for steps, distance in enumerate(distances, 1):
-        result = FMN(norm=norm, gamma=0.1, steps=steps)(pixels(3, 4, bias=-4.4), x, y)
+        result = FMN(norm=norm, gamma=0.1, steps=steps)(network, x, y)
         assert result.success.all()
         assert result.distance[0] == pytest.approx(distance, rel=1e-5)
+
+
+def test_pdpgd_by_hand() -> None:
+    """f = 3a + 4b - 4 is -0.5 at (0.5, 0.5), where the loss has the slope -(3, 4) sigmoid(0.5) = -(1.86738, 2.48984).
+
+    Adam's first step is 0.1 for both, and the norm, with a hundredth of the margin's weight, takes 0.001 / slope back.
+    """
+    x, y = np.full((1, 2, 1, 1), 0.5, np.float32), np.zeros(1, np.int64)
+    result = PDPGD(steps=1)(pixels(3, 4, bias=-4), x, y)
+    np.testing.assert_allclose(result.x_adv.ravel(), [0.6 - 0.001 / 1.86738, 0.6 - 0.001 / 2.48984], atol=1e-6)
+    assert result.success.all() and result.gradients == 1
 
 
 def test_sigma_zero_by_hand() -> None:
@@ -271,19 +299,42 @@ def test_sigma_zero_by_hand() -> None:
     and (0.1 - 0.09) / 0.19 = 0.052632, the step is 0.55, the threshold 0.3955: the first change is dropped.
     """
     x, y = np.full((1, 2, 1, 1), 0.5, np.float32), np.zeros(1, np.int64)
+    network = pixels(3, 4, bias=-4.4)
     for steps, x_adv in ((1, (1, 1)), (2, (0.5, 0.971053))):
-        result = SigmaZero(steps=steps, threshold=0.4)(pixels(3, 4, bias=-4.4), x, y)
+        result = SigmaZero(steps=steps, threshold=0.4)(network, x, y)
         np.testing.assert_allclose(result.x_adv.ravel(), x_adv, atol=1e-5)
         assert result.distance[0] == 3 - steps
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_values_at_the_edge_do_not_stop_an_attack(name: str) -> None:
-    """Of a pixel that is white already nothing comes, whatever its weight: f = 9a + b - 9.2 with a = 1, b = 0.1."""
-    x, y = np.array([1, 0.1], np.float32).reshape(1, 2, 1, 1), np.zeros(1, np.int64)
-    result = ATTACKS[name](norm=name.split("-")[-1])(pixels(9, 1, bias=-9.2), x, y)
-    assert result.success.all()
+def test_values_at_the_edge_do_not_stop_an_attack_and_what_is_out_of_reach_stays(name: str) -> None:
+    """f = 9a + b - 9.2 - 5c with a = 1, of which nothing more comes, and c without a gradient.
+
+    Only the boundary of the first image, whose c is 0, is inside the box: at b = 0.2.
+    """
+
+    def network(x: tf.Tensor) -> tf.Tensor:
+        a, b, c = tf.unstack(tf.reshape(x, [-1, 3]), axis=1)
+        lead = 9 * a + b - 9.2 - 5 * tf.stop_gradient(c)
+        return tf.stack([tf.zeros_like(lead), lead], axis=1)
+
+    x = np.array([[1, 0.1, 0], [1, 0.1, 1], [1, 0.9, 0.6]], np.float32).reshape(3, 3, 1, 1)
+    result = ATTACKS[name](norm=name.split("-")[-1])(network, x, np.zeros(3, np.int64))
+    np.testing.assert_array_equal(result.success, [True, False, False])
     assert result.distance[0] == pytest.approx(1 if name.endswith("l0") else 0.1, rel=0.03)
+    np.testing.assert_array_equal(result.x_adv[1:], x[1:])
+    assert np.isinf(result.median_distance)
+
+
+def test_a_flat_network_is_left_alone() -> None:
+    def flat(x: tf.Tensor) -> tf.Tensor:
+        return tf.stop_gradient(tf.reshape(x, (-1, PIXELS))[:, :3])
+
+    y = X.reshape(20, -1)[:, :3].argmax(axis=1)
+    for attack in (DDN(steps=5), FMN(norm="l0", steps=5), SuperDeepFool(), PDPGD(steps=5)):
+        result = attack(flat, X, y)
+        assert not result.success.any()
+        np.testing.assert_array_equal(result.x_adv, X)
 
 
 def test_steps_shrink_along_half_a_cosine() -> None:
@@ -323,9 +374,7 @@ def test_l0_counts_the_values_that_change_and_keeps_the_largest_changes() -> Non
         np.testing.assert_allclose(found[2].ravel(), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("name", "norm", "epsilon"), [("apgd-ce", "l1", 12), ("fmn", "l1", 12), ("fmn", "l0", 24), ("ddn", "l2", 0.5)]
-)
+@pytest.mark.parametrize(("name", "norm", "epsilon"), [("apgd-ce", "l1", 12), ("fmn", "l0", 24)])
 def test_evaluations_and_their_audit_take_every_norm(
     name: str, norm: str, epsilon: float, trained: tuple[Classifier, np.ndarray, np.ndarray]
 ) -> None:
@@ -349,6 +398,8 @@ def test_evaluations_and_their_audit_take_every_norm(
         (DDN, {"norm": "linf"}, "l2"),
         (SuperDeepFool, {"candidates": 0}, "candidate"),
         (SuperDeepFool, {"targeted": True}, "targeted=False"),
+        (PDPGD, {"step_size": 0.0}, "step_size"),
+        (PDPGD, {"norm": "l2"}, "l1"),
         (SigmaZero, {"sigma": 0.0}, "sigma"),
         (SigmaZero, {"threshold": 1.5}, "threshold"),
         (SigmaZero, {"norm": "l2"}, "l0"),

@@ -15,6 +15,7 @@ from kerasrobust.attacks.fab import FAB, FABT
 from kerasrobust.attacks.fmn import FMN
 from kerasrobust.attacks.gradient import BIM, FGSM, FGSMRS, MIFGSM, PGD, RFGSM
 from kerasrobust.attacks.hopskipjump import HopSkipJump
+from kerasrobust.attacks.pdpgd import PDPGD
 from kerasrobust.attacks.registry import ATTACKS, make_attack
 from kerasrobust.attacks.result import AttackResult
 from kerasrobust.attacks.sigma_zero import SigmaZero
@@ -36,6 +37,7 @@ __all__ = [
     "FGSMRS",
     "FMN",
     "MIFGSM",
+    "PDPGD",
     "PGD",
     "RFGSM",
     "APGDMargin",

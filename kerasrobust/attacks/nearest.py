@@ -93,10 +93,14 @@ def adam(
         square: the second one.
         age: which gradient it is, float32, from 1.
     """
-    mean = 0.9 * mean + 0.1 * slope
-    square = 0.999 * square + 0.001 * tf.square(slope)
+    mean, square = adam_moments(slope, mean, square)
     # Corrected for their start at 0.
     return mean / (1 - 0.9**age) / (tf.sqrt(square / (1 - 0.999**age)) + 1e-8), mean, square
+
+
+def adam_moments(slope: tf.Tensor, mean: tf.Tensor, square: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns Adam's moments after a gradient, given those before it."""
+    return 0.9 * mean + 0.1 * slope, 0.999 * square + 0.001 * tf.square(slope)
 
 
 def free(slope: tf.Tensor, x_adv: tf.Tensor) -> tf.Tensor:
