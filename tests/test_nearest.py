@@ -337,24 +337,44 @@ def test_a_flat_network_is_left_alone() -> None:
         np.testing.assert_array_equal(result.x_adv, X)
 
 
+def test_soft_probabilities_mislead_ddn_on_the_cross_entropy(weights: tuple[np.ndarray, np.ndarray]) -> None:
+    """Of probabilities that are nearly equal, it climbs away from the label, not towards the class that is nearest."""
+    kernel, bias = weights[0] / 1000, weights[1] / 1000
+    model = linear_model(kernel, bias)
+    y = labels_of(model, X, 0)
+    exact = boundaries(kernel, bias, X, y, "l2")
+    margin, entropy = (DDN(loss=loss)(model, X, y) for loss in ("margin", "cross-entropy"))  # type: ignore[arg-type]
+    assert margin.success.all() and entropy.success.all()
+    assert np.median(margin.distance / exact.min(axis=1)) <= 1.01
+    assert np.median(entropy.distance / exact.min(axis=1)) >= 1.2
+    target = (y + 1) % 4
+    aimed = DDN(loss="cross-entropy", targeted=True)(model, X, y, target=target)
+    np.testing.assert_array_equal(aimed.prediction_adv, target)
+    assert (aimed.distance >= 0.999 * exact[np.arange(20), target]).all()
+
+
 def test_steps_shrink_along_half_a_cosine() -> None:
     found = [float(annealed(1.0, 0.01, tf.constant(step), tf.constant(4))) for step in range(5)]
     np.testing.assert_allclose(found, [1, 0.505 + 0.495 * 0.5**0.5, 0.505, 0.505 - 0.495 * 0.5**0.5, 0.01], rtol=1e-5)
 
 
-def test_superdeepfool_straightens_what_deepfool_leaves_crooked() -> None:
-    """The boundary a + 2 b^2 + b = 0.12 of deviations from grey; its nearest point by a search along it."""
+@pytest.mark.parametrize("bend", [2, -1])
+def test_superdeepfool_straightens_what_deepfool_leaves_crooked(bend: int) -> None:
+    """The boundary a + 2 b^2 + b = 0.12 of deviations from grey; its nearest point by a search along it.
+
+    Of the one that is bent away, a - b^2 + b = 0.12, each projection falls short, and the search ends all the same.
+    """
 
     def bent(x: tf.Tensor) -> tf.Tensor:
         a, b = tf.unstack(tf.reshape(x, [-1, 2]) - 0.5, axis=1)
-        lead = a + 2 * b**2 + b - 0.12
+        lead = a + bend * b**2 + b - 0.12
         return tf.stack([tf.zeros_like(lead), lead], axis=1)
 
     along = np.linspace(-0.5, 0.5, 100_001)
-    exact = np.sqrt(along**2 + (0.12 - along - 2 * along**2) ** 2).min()
+    exact = np.sqrt(along**2 + (0.12 - along - bend * along**2) ** 2).min()
     x, y = np.full((1, 2, 1, 1), 0.5, np.float32), np.zeros(1, np.int64)
     rough, straight = DeepFool()(bent, x, y), SuperDeepFool()(bent, x, y)
-    assert rough.distance[0] > 1.05 * exact
+    assert rough.distance[0] > (1.05 if bend > 0 else 1) * exact
     assert exact <= straight.distance[0] <= 1.006 * exact
     assert straight.gradients <= 12
 
@@ -394,6 +414,7 @@ def test_evaluations_and_their_audit_take_every_norm(
     [
         (DDN, {"steps": 0}, "step"),
         (DDN, {"gamma": 0.0}, "gamma"),
+        (DDN, {"loss": "hinge"}, "loss"),
         (DDN, {"first_radius": 0.0}, "first_radius"),
         (DDN, {"norm": "linf"}, "l2"),
         (SuperDeepFool, {"candidates": 0}, "candidate"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -9,9 +10,16 @@ import tensorflow as tf
 
 from kerasrobust.attacks.algorithm import Images, Numbers
 from kerasrobust.attacks.nearest import Met, NearestExample, annealed, farthest, free
-from kerasrobust.attacks.network import Network
-from kerasrobust.errors import InputError
+from kerasrobust.attacks.network import Loss, Network
+from kerasrobust.errors import InputError, unknown_name
+from kerasrobust.names import AttackLoss
 from kerasrobust.ops import balls, losses
+
+LOSSES: dict[str, Loss] = {
+    "margin": lambda logits, y: -losses.margin(logits, y),
+    # Of the cross-entropy the direction alone is followed, which this has as well, and doesn't vanish.
+    "cross-entropy": losses.odds_against,
+}
 
 
 class Decoupled(NamedTuple):
@@ -35,15 +43,19 @@ class DDN(NearestExample[Decoupled]):
         d_{k+1} = d_k + a_k g / |g|,   r_{k+1} = (1 - gamma) r_k where x_k is misclassified, else (1 + gamma) r_k
         x_{k+1} = clip(x_0 + r_{k+1} d_{k+1} / |d_{k+1}|)
 
-    with g the gradient of the cross-entropy at x_k, and steps a_k that fall from 1 to 0.01 along half a cosine. The
-    nearest adversarial example met on the way counts. One gradient a step, and one forward pass at the end. Unlike in
-    the paper nothing is rounded to 256 levels, and g leaves out what the box blocks.
+    with g the gradient of the margin at x_k, and steps a_k that fall from 1 to 0.01 along half a cosine. The nearest
+    adversarial example met on the way counts. One gradient a step, and one forward pass at the end.
+
+    Unlike in the paper the margin is climbed, not the cross-entropy: of networks whose probabilities are soft, as
+    adversarial training makes them, that is largest elsewhere on a sphere than where the label flips first. Nothing is
+    rounded to 256 levels, and g leaves out what the box blocks.
 
     Attributes:
         norm: "l2".
         steps: how many.
         gamma: by which share the radius grows or shrinks in a step.
         first_radius: where it begins.
+        loss: "margin", or "cross-entropy" as in the paper.
         targeted: look for the nearest example of the class that is given with the call.
 
     Example:
@@ -59,14 +71,20 @@ class DDN(NearestExample[Decoupled]):
     norm: balls.Norm = "l2"
     gamma: float = 0.05
     first_radius: float = 1.0
+    loss: AttackLoss = "margin"
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.loss not in LOSSES:
+            raise unknown_name("loss", self.loss, LOSSES)
         if not (0 < self.gamma < 1 and self.first_radius > 0):
             raise InputError(
                 "Expected gamma between 0 and 1, and a first_radius above 0. "
                 f"Received: {self.gamma} and {self.first_radius}. Leave them out for the defaults."
             )
+
+    def structure(self) -> Hashable:
+        return super().structure(), self.loss
 
     def numbers(self) -> dict[str, float | int]:
         return super().numbers() | {"gamma": float(self.gamma), "first_radius": float(self.first_radius)}
@@ -80,7 +98,7 @@ class DDN(NearestExample[Decoupled]):
 
     def step(self, network: Network, images: Images, state: Decoupled, numbers: Numbers) -> Decoupled:
         x, x_adv = images.x, state.x_adv
-        slope, _, score = network.gradient(x_adv, images.y, targeted=self.targeted, loss=losses.odds_against)
+        slope, _, score = network.gradient(x_adv, images.y, targeted=self.targeted, loss=LOSSES[self.loss])
         fooled = score < -numbers["slack"]
         size = annealed(1.0, 0.01, network.step, numbers["search_steps"])
         way = x_adv - x + size * balls.steepest(free(slope, x_adv), "l2")

@@ -17,6 +17,9 @@ DUAL: dict[str, balls.Norm] = {"linf": "l1", "l2": "l2", "l1": "linf"}
 LEAST = 0.001
 """What gamma has fallen to in the end."""
 
+GROWTH = 1.5
+"""By which factor a radius in L0 grows that nothing has been found in yet."""
+
 
 class Follower(NamedTuple):
     """Where the search of each example is.
@@ -43,8 +46,9 @@ class FMN(NearestExample[Follower]):
 
     with f the margin, g its gradient and q the dual norm. The steps a_k fall to a hundredth along half a cosine, and
     gamma_k to 0.001. One gradient a step, and one forward pass at the end. In L0, the number of values that change,
-    the radius begins at 1 and changes by 1 at least. Unlike in the paper the first radii lie behind the boundary,
-    which a smooth network is never led across otherwise, and g leaves out what the box blocks.
+    the radius begins at 1, grows by half until there is an x*, and changes by 1 at least. Unlike in the paper the first
+    radii lie behind the boundary, which a smooth network is never led across otherwise, and g leaves out what the box
+    blocks.
 
     Attributes:
         norm: "linf", "l2", "l1" or "l0".
@@ -99,7 +103,8 @@ class FMN(NearestExample[Follower]):
         size = annealed(numbers["step_size"], 0.01 * numbers["step_size"], network.step, numbers["search_steps"])
         if self.norm == "l0":
             less = tf.minimum(state.radius - 1, tf.floor((1 - gamma) * state.radius))
-            more = tf.maximum(state.radius + 1, tf.floor((1 + gamma) * state.radius))
+            growth = tf.where(tf.math.is_finite(met.distance), 1 + gamma, GROWTH)
+            more = tf.maximum(state.radius + 1, tf.floor(growth * state.radius))
         else:
             less, more = (1 - gamma) * state.radius, (1 + gamma) * state.radius
             speed = balls.distance(slope, DUAL[self.norm])

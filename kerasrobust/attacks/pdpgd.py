@@ -47,7 +47,7 @@ class PDPGD(NearestExample[Weighed]):
 
     with f the margin at x + v, a Adam's step size, which falls by the factor 100, and h_i what Adam divides entry i by:
     the norm's part of each step is exact. b falls from 0.1 to 0.01. One gradient a step, and one forward pass at the
-    end. Of a few hundred steps at least it is the closest in L1; of fewer, FMN is.
+    end. Of fewer than a few hundred steps FMN comes closer.
 
     Attributes:
         norm: "l1".

@@ -17,6 +17,9 @@ from kerasrobust.ops import balls
 LEFT = 0.05
 """How much of what leads beyond the boundary the last step leaves, as a share."""
 
+NEARER = 0.999
+"""To what share of its distance an example has to come, or the search ends."""
+
 
 class Straightening(NamedTuple):
     """Where the search of each example is.
@@ -47,9 +50,10 @@ class SuperDeepFool(NearestExample[Straightening]):
         x' = DeepFool(x_i),   w = the gradient of f_k - f_y at x', k being the class there
         x_{i+1} = x_0 + <x' - x_0, w> w / |w|^2
 
-    until x_{i+1} is misclassified. A step is one linearisation, of as many gradients as there are other classes, or
-    `candidates`: it moves x_i on towards x', or, there, to x_{i+1}. In the place of the authors' bisection at the end
-    one Newton step follows, from x_{i+1} back along the way to x_0; and gradients leave out what the box blocks.
+    until x_{i+1} is misclassified, or x' comes no nearer. A step is one linearisation, of as many gradients as there
+    are other classes, or `candidates`: it moves x_i on towards x', or, there, to x_{i+1}. In the place of the authors'
+    bisection at the end one Newton step follows, back along the way to x_0; and gradients leave out what the box
+    blocks.
 
     Attributes:
         norm: "l2".
@@ -108,7 +112,9 @@ class SuperDeepFool(NearestExample[Straightening]):
         back = x + balls.column(1.0 - (1.0 - LEFT) * beyond) * gone
 
         ended = state.ended | state.last
-        last = state.last | (fooled & state.straight)
+        # Where the boundary bends away, projections fall short for ever: what comes no nearer has arrived, too.
+        arrived = balls.distance(gone, "l2") > NEARER * state.met.distance
+        last = state.last | (fooled & (state.straight | arrived))
         following = balls.choose(last, back, balls.choose(fooled, onto, moved))
         return Straightening(
             met=self.noted(state.met, x, x_adv, fooled),
