@@ -159,7 +159,8 @@ class AttackConfig(ModelConfig):
     norm: Annotated[
         NormOrAuto,
         Option(
-            "Norm of the ball; l1 for the attacks apgd-* and square; `auto` is linf, and l2 for attacks without it."
+            "Norm of the ball; l1 for the attacks apgd-*, fmn, pdpgd and square, l0 (values that change) for fmn and "
+            "sigma-zero; `auto` is linf, or the attack's own where it hasn't got that."
         ),
     ] = "auto"
     epsilon: Annotated[
@@ -171,7 +172,8 @@ class AttackConfig(ModelConfig):
     steps: Annotated[
         int | None,
         Option(
-            "Steps of an iterative attack; the attack's own number without it (pgd 20, apgd-* and fab 100).",
+            "Steps of an iterative attack; the attack's own number without it (pgd 20; apgd-*, ddn, fab, fmn and "
+            "sigma-zero 100).",
             "number of steps",
             1,
         ),

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 BallNorm = Literal["linf", "l2"]
-Norm = Literal["linf", "l2", "l1"]
-NormOrAuto = Literal["auto", "linf", "l2", "l1"]
-EPSILONS = {"linf": "8/255", "l2": "0.5", "l1": "12"}
+Norm = Literal["linf", "l2", "l1", "l0"]
+NormOrAuto = Literal["auto", "linf", "l2", "l1", "l0"]
+EPSILONS = {"linf": "8/255", "l2": "0.5", "l1": "12", "l0": "24"}
 """The usual radius of each norm on colour images."""
 
 Precision = Literal["auto", "float32", "folded", "bfloat16", "folded-xla", "bfloat16-xla"]
@@ -69,9 +69,14 @@ ATTACKS = {
     "apgd-t": KnownAttack("kerasrobust.attacks.apgd:APGDT", "APGD-T"),
     "apgd-margin": KnownAttack("kerasrobust.attacks.apgd:APGDMargin", "APGD-Margin"),
     "deepfool": KnownAttack("kerasrobust.attacks.deepfool:DeepFool", "DeepFool"),
+    "superdeepfool": KnownAttack("kerasrobust.attacks.superdeepfool:SuperDeepFool", "SuperDeepFool", "l2"),
     "fab": KnownAttack("kerasrobust.attacks.fab:FAB", "FAB"),
     "fab-t": KnownAttack("kerasrobust.attacks.fab:FABT", "FAB-T"),
     "cw": KnownAttack("kerasrobust.attacks.cw:CW", "CW", "l2"),
+    "ddn": KnownAttack("kerasrobust.attacks.ddn:DDN", "DDN", "l2"),
+    "fmn": KnownAttack("kerasrobust.attacks.fmn:FMN", "FMN"),
+    "pdpgd": KnownAttack("kerasrobust.attacks.pdpgd:PDPGD", "PDPGD", "l1"),
+    "sigma-zero": KnownAttack("kerasrobust.attacks.sigma_zero:SigmaZero", "σ-zero", "l0"),
     "square": KnownAttack("kerasrobust.attacks.square:Square", "Square"),
     "hopskipjump": KnownAttack("kerasrobust.attacks.hopskipjump:HopSkipJump", "HopSkipJump"),
 }

@@ -20,11 +20,14 @@ from kerasrobust.attacks import (
     ATTACKS,
     BIM,
     CW,
+    DDN,
     FAB,
     FABT,
     FGSM,
     FGSMRS,
+    FMN,
     MIFGSM,
+    PDPGD,
     PGD,
     RFGSM,
     APGDMargin,
@@ -32,8 +35,10 @@ from kerasrobust.attacks import (
     AttackResult,
     DeepFool,
     HopSkipJump,
+    SigmaZero,
     Square,
     Step,
+    SuperDeepFool,
     batch,
 )
 from kerasrobust.attacks.apgd import APGD
@@ -42,7 +47,7 @@ from kerasrobust.networks.making import as_classifier, classifier_of
 
 N, WRONG, BATCH = 22, 4, 8
 X = np.random.default_rng(5).random((N, *SHAPE)).astype(np.float32)
-ORDER = {"linf": np.inf, "l2": 2}
+ORDER = {"linf": np.inf, "l2": 2, "l1": 1, "l0": 0}
 EPSILON = {"linf": 0.05, "l2": 0.5}
 
 
@@ -87,18 +92,32 @@ TABLE = {
         "apgd-t": case(APGDT, norm, steps=3, targets=2, random=True, gradients=6),
         "fab": case(FAB, norm, steps=6),
         "fab-t": case(FABT, norm, steps=5, targets=2),
+        "fmn": case(FMN, norm, steps=12),
         "square": case(Square, norm, queries=12, random=True, gradients=0),
         "hopskipjump": case(HopSkipJump, norm, queries=150, initial_queries=10, random=True),
     }.items()
-} | {"cw-l2": case(CW, "l2", steps=10, binary_steps=3)}
+} | {
+    "cw-l2": case(CW, "l2", steps=10, binary_steps=3),
+    "ddn-l2": case(DDN, "l2", steps=12),
+    "superdeepfool-l2": case(SuperDeepFool, "l2", steps=12),
+    "fmn-l1": case(FMN, "l1", steps=12),
+    "pdpgd-l1": case(PDPGD, "l1", steps=12),
+    "sigma-zero-l0": case(SigmaZero, "l0", steps=12),
+    "fmn-l0": case(FMN, "l0", steps=12),
+}
 NOISY = [
     f"{name}-{norm}"
     for norm, names in {
-        "linf": ("fgsm", "fgsm-rs", "pgd", "mifgsm", "apgd-ce", "apgd-t", "fab", "square"),
-        "l2": ("rfgsm", "bim", "pgd restarts", "deepfool", "apgd-dlr", "apgd-margin", "fab-t", "hopskipjump", "cw"),
+        "linf": ("fgsm", "fgsm-rs", "pgd", "mifgsm", "apgd-ce", "apgd-t", "fab", "fmn", "square"),
+        "l2": (
+            "rfgsm", "bim", "pgd restarts", "deepfool", "apgd-dlr", "apgd-margin", "fab-t", "hopskipjump", "cw", "ddn",
+            "superdeepfool",
+        ),
+        "l1": ("pdpgd",),
+        "l0": ("sigma-zero",),
     }.items()
     for name in names
-]
+]  # fmt: skip
 """Attacks that are tried on a randomized network: each once, and each family in both norms."""
 
 
@@ -222,7 +241,7 @@ def counted(weights: tuple[np.ndarray, np.ndarray]) -> tuple[Counting, Any, np.n
     return counter, as_classifier(model, input_range=(0, 1), colors="rgb"), labels_of(model, X, 0)
 
 
-ASKING = [name for name in TABLE if name.endswith("linf") or name == "cw-l2"]
+ASKING = [name for name, made in TABLE.items() if name.endswith(made.make().norms[0])]
 
 
 @pytest.mark.parametrize(
@@ -236,7 +255,7 @@ def test_the_cost_is_what_the_network_sees(name: str, eot: int, counted: tuple[C
     attack = TABLE[name].make(eot=eot)
     counter.forth = counter.back = 0
     result = attack(classifier, X, y, early_stop=False, batch_size=BATCH, precision="float32")
-    at_once = 3 if name.split("-")[0] in ("deepfool", "fab") and "-t-" not in name else 1
+    at_once = 3 if name.split("-")[0] in ("deepfool", "superdeepfool", "fab") and "-t-" not in name else 1
     assert counter.back == result.gradients
     assert counter.forth == result.forwards + result.gradients / at_once
     if eot > 1 and not attack.minimum_norm:
@@ -349,7 +368,7 @@ def test_clean_verdict_given_is_not_computed_again(small: keras.Model, labels: d
 # Around the attack.
 
 
-@pytest.mark.parametrize("name", ["pgd restarts-linf", "mifgsm-l2", "deepfool-linf"])
+@pytest.mark.parametrize("name", ["pgd restarts-linf", "mifgsm-l2", "deepfool-linf", "ddn-l2"])
 @pytest.mark.parametrize("early_stop", [True, False])
 def test_progress_moves_forward_and_ends_at_the_total(
     name: str, early_stop: bool, small: keras.Model, labels: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch

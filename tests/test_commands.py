@@ -109,7 +109,7 @@ def test_names_that_are_declared_without_tensorflow_are_those_of_the_code() -> N
 
 
 def test_the_readme_lists_every_attack() -> None:
-    words = {"linf": "Linf", "l2": "L2", "l1": "L1"}
+    words = {"linf": "Linf", "l2": "L2", "l1": "L1", "l0": "L0"}
     rows = []
     for name, known in names.ATTACKS.items():
         kind = commands.load(known.home)

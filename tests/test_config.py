@@ -263,7 +263,7 @@ def test_a_radius_in_levels_is_not_taken_for_one_in_shares(epsilon: float) -> No
     ("kind", "values", "part"),
     [
         (AttackConfig, {"attack": "pdg"}, "Did you mean 'pgd'?"),
-        (AttackConfig, {"norm": "l7"}, "a norm that exists (auto, l1, l2, linf). Received: 'l7'"),
+        (AttackConfig, {"norm": "l7"}, "a norm that exists (auto, l0, l1, l2, linf). Received: 'l7'"),
         (AttackConfig, {"precision": "float23"}, "Did you mean 'float32'?"),
         (AttackConfig, {"device": "tpu"}, "Received: 'tpu'"),
         (AttackConfig, {"steps": 0}, "number of steps"),

@@ -86,6 +86,7 @@ def test_such_a_training_ends_with_a_model(four: Path, tmp_path: Path) -> None:
         ("--attack fab,cw", ("l2", 0.5)),
         ("--norm l2", ("l2", 0.5)),
         ("--norm l1 --attack apgd-ce", ("l1", 12.0)),
+        ("--norm l0 --attack fmn", ("l0", 24.0)),
         ("--attack cw --epsilon 2", ("l2", 2.0)),
         ("--epsilon 4/255", ("linf", 4 / 255)),
         ("--norm linf --attack deepfool", ("linf", 8 / 255)),

@@ -14,10 +14,11 @@ from conftest import SHAPE, images, labels_of
 from test_attacks import NOISY
 
 from kerasrobust import twins
-from kerasrobust.attacks import ATTACKS, CW, FAB, FGSM, PGD, Attack, DeepFool, HopSkipJump, Square
+from kerasrobust.attacks import ATTACKS, CW, FAB, FGSM, PGD, Attack, DeepFool, HopSkipJump, Square, SuperDeepFool
 from kerasrobust.attacks.apgd import APGD
 from kerasrobust.attacks.driver import KEPT
 from kerasrobust.attacks.loop import Graphs
+from kerasrobust.attacks.nearest import NearestExample
 from kerasrobust.networks.architectures import build_model
 from kerasrobust.networks.classifier import Classifier
 from kerasrobust.networks.making import classifier_of
@@ -62,8 +63,10 @@ def variants(name: str, norm: Any) -> list[Attack]:
     def made(**settings: Any) -> Attack:
         return kind(norm=norm, **settings)
 
-    if kind is DeepFool:
+    if kind in (DeepFool, SuperDeepFool):
         return [made(steps=3), made(steps=5, overshoot=0.1), made(steps=1)]
+    if issubclass(kind, NearestExample):
+        return [made(steps=2), made(steps=3), made(steps=1, **({"gamma": 0.1} if hasattr(kind, "gamma") else {}))]
     if kind is HopSkipJump:
         return [made(queries=40, initial_queries=5), made(queries=60, initial_queries=8)]
     if kind is CW:
@@ -88,7 +91,7 @@ def test_numbers_seeds_and_sizes_share_one_trace(name: str, model_name: str, mod
     model = models[model_name]
     y = labels_of(model, X, 2)
     # The norm in which test_attacks has had the attack traced on a randomized network.
-    norm = "linf" if f"{name}-linf" in NOISY or name == "pgd" else "l2"
+    norm = next(norm for norm in ATTACKS[name].norms if name == "pgd" or f"{name}-{norm}" in NOISY)
 
     def run(attack: Attack, seed: int) -> None:
         count = 11 - seed % 4  # More than one batch of 4, the last one padded.

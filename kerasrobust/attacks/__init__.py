@@ -8,14 +8,19 @@ from typing import Any
 from kerasrobust import names
 from kerasrobust.attacks.apgd import APGDCE, APGDDLR, APGDT, APGDMargin
 from kerasrobust.attacks.cw import CW
+from kerasrobust.attacks.ddn import DDN
 from kerasrobust.attacks.deepfool import DeepFool
 from kerasrobust.attacks.driver import Attack
 from kerasrobust.attacks.fab import FAB, FABT
+from kerasrobust.attacks.fmn import FMN
 from kerasrobust.attacks.gradient import BIM, FGSM, FGSMRS, MIFGSM, PGD, RFGSM
 from kerasrobust.attacks.hopskipjump import HopSkipJump
+from kerasrobust.attacks.pdpgd import PDPGD
 from kerasrobust.attacks.registry import ATTACKS, make_attack
 from kerasrobust.attacks.result import AttackResult
+from kerasrobust.attacks.sigma_zero import SigmaZero
 from kerasrobust.attacks.square import Square
+from kerasrobust.attacks.superdeepfool import SuperDeepFool
 from kerasrobust.events import AttackProgress as Step
 
 __all__ = [
@@ -25,11 +30,14 @@ __all__ = [
     "ATTACKS",
     "BIM",
     "CW",
+    "DDN",
     "FAB",
     "FABT",
     "FGSM",
     "FGSMRS",
+    "FMN",
     "MIFGSM",
+    "PDPGD",
     "PGD",
     "RFGSM",
     "APGDMargin",
@@ -38,8 +46,10 @@ __all__ = [
     "AutoAttack",
     "DeepFool",
     "HopSkipJump",
+    "SigmaZero",
     "Square",
     "Step",
+    "SuperDeepFool",
     "make_attack",
 ]
 

@@ -52,7 +52,7 @@ class Algorithm(ABC, Generic[S]):
     """Settings as fields, one paper's algorithm as methods.
 
     Attributes:
-        norm: "linf" or "l2"; some attacks take "l1" too.
+        norm: "linf" or "l2"; some attacks take "l1" or "l0" too.
         eot: passes over which each gradient of a randomized network is averaged (Athalye et al. 2018), at least 1.
         targeted: whether the attack drives images to given classes (`target` of the call) instead of away from theirs.
     """

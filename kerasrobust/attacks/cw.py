@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from kerasrobust.attacks.algorithm import Images, Numbers
 from kerasrobust.attacks.driver import Attack
+from kerasrobust.attacks.nearest import adam
 from kerasrobust.attacks.network import Network, score
 from kerasrobust.errors import InputError
 from kerasrobust.ops import balls
@@ -133,12 +134,9 @@ class CW(Attack[Trade]):
         state = self._noted(images.x, state, x_adv, -gap if self.targeted else gap, taken, numbers)
         slope = 2 * (x_adv - images.x) + balls.column(state.c) * slope
         slope *= (1 - tf.square(tf.tanh(state.w))) / 2
-        # Adam (Kingma and Ba 2015, algorithm 1), its moments corrected for their start at 0.
         age = tf.cast(taken + 1, tf.float32)
-        mean = 0.9 * state.mean + 0.1 * slope
-        square = 0.999 * state.square + 0.001 * tf.square(slope)
+        move, mean, square = adam(slope, state.mean, state.square, age)
         rate = numbers["learning_rate"] * (1 - (age - 1) / tf.cast(numbers["search_steps"], tf.float32))
-        move = mean / (1 - 0.9**age) / (tf.sqrt(square / (1 - 0.999**age)) + 1e-8)
         return state._replace(w=state.w - rate * move, mean=mean, square=square)
 
     def _noted(

@@ -67,8 +67,7 @@ class DeepFool(Attack[Crossing]):
         super().__post_init__()
         if self.steps < 1:
             raise InputError(f"Expected at least 1 step. Received: steps={self.steps}. Try 50.")
-        if self.candidates is not None and self.candidates < 1:
-            raise InputError(f"Expected at least 1 candidate. Received: candidates={self.candidates}. Try 9.")
+        check_candidates(self.candidates)
 
     def structure(self) -> Hashable:
         return super().structure(), self.candidates
@@ -86,44 +85,55 @@ class DeepFool(Attack[Crossing]):
         return state.score < 0
 
     def step(self, network: Network, images: Images, state: Crossing, numbers: Numbers) -> Crossing:
-        gaps, slopes = network.linearise(state.x_adv, images.y, lambda logits: self._choose(logits, images.y))
+        gaps, slopes = network.linearise(
+            state.x_adv, images.y, lambda logits: chosen(logits, images.y, self.candidates)
+        )
         # Not the nearest other class alone: any that leads is a success.
         lead = tf.reduce_max(gaps, axis=1)
         score = tf.where(lead > numbers["slack"], -lead, state.score)
         done = score < 0
-        # The dual norm of each gradient: how fast the gap closes per unit of distance.
-        flat = tf.reshape(slopes, [tf.shape(slopes)[0], tf.shape(slopes)[1], -1])
-        if self.norm == "linf":
-            speeds = tf.reduce_sum(tf.abs(flat), axis=2)
-        else:
-            speeds = tf.sqrt(tf.reduce_sum(tf.square(flat), axis=2))
-        ways = tf.where(speeds > 0, tf.abs(gaps) / tf.maximum(speeds, 1e-12), float("inf"))
-        nearest = tf.argmin(ways, axis=1)
-        way = tf.gather(ways, nearest, batch_dims=1)
-        slope = tf.gather(slopes, nearest, batch_dims=1)
-        # Where the box blocks more of a step than the overshoot adds, steps shrink on the way to the boundary without
-        # end. A nudge far below any distance of interest, as in the authors' program, carries the image across.
-        nudge = 2e-6 if self.norm == "linf" else 1e-4
-        # A flat network offers no way at all: the example stays where it is, and fails.
-        length = tf.where(done | ~tf.math.is_finite(way), 0.0, way + nudge)
-        path = state.path + balls.column(length) * balls.steepest(slope, self.norm)
+        path = state.path + balls.column(tf.where(done, 0.0, 1.0)) * way_to_boundary(gaps, slopes, self.norm)
         # The overshoot stretches the whole path, as in the authors' program: an image that swings between two facets of
         # the boundary is pushed across it.
         moved = tf.clip_by_value(images.x + (1.0 + numbers["overshoot"]) * path, 0.0, 1.0)
         return Crossing(balls.choose(done, state.x_adv, moved), path, score)
-
-    def _choose(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-        """Returns the classes other than the label with the highest logits, int32 (N, K)."""
-        classes = logits.shape[1]
-        if classes is None:
-            raise InputError("Expected a model with a known number of classes. Received: logits of unknown width.")
-        if self.candidates is None:
-            return rivals_of(y, classes)
-        own = tf.one_hot(y, classes, on_value=True, off_value=False)
-        return tf.math.top_k(tf.where(own, float("-inf"), logits), min(self.candidates, classes - 1)).indices
 
     def look(self, network: Network, images: Images, state: Crossing, numbers: Numbers) -> Crossing:
         return state._replace(score=network.score(state.x_adv, images.y))
 
     def found(self, state: Crossing, numbers: Numbers) -> tuple[tf.Tensor, tf.Tensor]:
         return state.x_adv, state.score
+
+
+def check_candidates(count: int | None) -> None:
+    """Raises InputError for fewer candidates than 1."""
+    if count is not None and count < 1:
+        raise InputError(f"Expected at least 1 candidate. Received: candidates={count}. Try 9.")
+
+
+def chosen(logits: tf.Tensor, y: tf.Tensor, count: int | None) -> tf.Tensor:
+    """Returns so many classes other than the label with the highest logits, or all of them, integers (N, K)."""
+    classes = logits.shape[1]
+    if classes is None:
+        raise InputError("Expected a model with a known number of classes. Received: logits of unknown width.")
+    if count is None:
+        return rivals_of(y, classes)
+    own = tf.one_hot(y, classes, on_value=True, off_value=False)
+    return tf.math.top_k(tf.where(own, float("-inf"), logits), min(count, classes - 1)).indices
+
+
+def way_to_boundary(gaps: tf.Tensor, slopes: tf.Tensor, norm: balls.Norm) -> tf.Tensor:
+    """Returns the way to the nearest boundary of a linearisation, (N, H, W, C), of gaps (N, K) and their gradients."""
+    # The dual norm of each gradient: how fast the gap closes per unit of distance.
+    flat = tf.reshape(slopes, [tf.shape(slopes)[0], tf.shape(slopes)[1], -1])
+    speeds = tf.norm(flat, ord=1 if norm == "linf" else 2, axis=2)
+    ways = tf.where(speeds > 0, tf.abs(gaps) / tf.maximum(speeds, 1e-12), float("inf"))
+    nearest = tf.argmin(ways, axis=1)
+    way = tf.gather(ways, nearest, batch_dims=1)
+    slope = tf.gather(slopes, nearest, batch_dims=1)
+    # Where the box blocks more of a step than the overshoot adds, steps shrink on the way to the boundary without
+    # end. A nudge far below any distance of interest, as in the authors' program, carries the image across.
+    nudge = 2e-6 if norm == "linf" else 1e-4
+    # A flat network offers no way at all: the example stays where it is, and fails.
+    length = tf.where(tf.math.is_finite(way), way + nudge, 0.0)
+    return balls.column(length) * balls.steepest(slope, norm)

@@ -320,7 +320,7 @@ def _key(*numbers: int) -> int:
 
 def _distances(x_adv: np.ndarray, x: np.ndarray, norm: balls.Norm) -> np.ndarray:
     """Returns the norms of x_adv - x in float32, computed in float64 slice by slice."""
-    order = {"linf": np.inf, "l2": 2, "l1": 1}[norm]
+    order = {"linf": np.inf, "l2": 2, "l1": 1, "l0": 0}[norm]
     found = np.zeros(len(x), np.float32)
     for first in range(0, len(x), 256):
         part = slice(first, first + 256)

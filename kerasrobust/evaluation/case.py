@@ -15,6 +15,7 @@ from kerasrobust.attacks.task import Task
 from kerasrobust.evaluation.chain import Chained
 from kerasrobust.events import Finding, Severity
 from kerasrobust.networks.classifier import Classifier
+from kerasrobust.settings import radius
 
 SHARE = 0.1
 """Gradient evaluations of the audit, as a share of those of the attacks."""
@@ -64,6 +65,11 @@ class Case:
     def white_norm(self) -> Any:
         """The norm of the checks' own attacks on gradients: the evaluation's, where they have it."""
         return self.norm if self.norm in PGD.norms else "linf"
+
+    @property
+    def white_epsilon(self) -> float:
+        """Their radius: the evaluation's, or the usual one of their own norm."""
+        return self.epsilon if self.norm == self.white_norm else radius(None, self.white_norm)
 
     @property
     def epsilon(self) -> float:

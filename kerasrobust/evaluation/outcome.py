@@ -97,7 +97,7 @@ def curve(result: AttackResult, epsilons: Sequence[float] | None = None) -> list
     """Returns robust accuracy over the radius from one run of a minimum-norm attack, without a run per radius.
 
     Args:
-        result: of DeepFool, FAB, CW or HopSkipJump.
+        result: of one such attack, as DeepFool, FAB or DDN.
         epsilons: the radii; without them 25 from 0 to where nearly nothing is left.
 
     Example:

@@ -1,7 +1,8 @@
 """Norms and balls: steepest step, projection, random start, distance, on batches of images.
 
 All functions take perturbations of shape (N, H, W, C) in float32 and radii that are numbers or scalar tensors, and run
-inside a `tf.function`. `norm` is "linf" or "l2"; functions that take "l1" too say so.
+inside a `tf.function`. `norm` is "linf" or "l2"; functions that take "l1" or "l0", the number of values that
+differ, say so.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from kerasrobust.ops import draws
 
 
 def distance(perturbation: tf.Tensor, norm: Norm) -> tf.Tensor:
-    """Returns the norm of each example's perturbation, float32 (N,). Takes "l1" too."""
+    """Returns the norm of each example's perturbation, float32 (N,). Takes "l1" and "l0" too."""
     flat = tf.reshape(perturbation, [tf.shape(perturbation)[0], -1])
     if norm == "linf":
         return tf.reduce_max(tf.abs(flat), axis=1)
     if norm == "l1":
         return tf.reduce_sum(tf.abs(flat), axis=1)
+    if norm == "l0":
+        return tf.math.count_nonzero(flat, axis=1, dtype=tf.float32)
     return tf.sqrt(tf.reduce_sum(tf.square(flat), axis=1))
 
 
@@ -55,12 +58,14 @@ def bounds(x: tf.Tensor, epsilon: tf.Tensor | float) -> tuple[tf.Tensor, tf.Tens
 def project(x_adv: tf.Tensor, x: tf.Tensor, epsilon: tf.Tensor | float, norm: Norm) -> tf.Tensor:
     """Returns `x_adv` brought back into the ball of radius `epsilon` around `x` and into the box [0, 1].
 
-    Takes "l1" too, and returns the nearest point of ball and box together there.
+    Takes "l1" and "l0" too, and returns the nearest point of ball and box together in "l1".
     """
     if norm == "linf":
         return tf.clip_by_value(x_adv, *bounds(x, epsilon))
     if norm == "l1":
         return _project_l1(x_adv, x, epsilon)
+    if norm == "l0":
+        return tf.clip_by_value(x + _largest(x_adv - x, epsilon), 0.0, 1.0)
     perturbation = x_adv - x
     shrink = tf.minimum(1.0, tf.math.divide_no_nan(epsilon, distance(perturbation, "l2")))
     shrink = tf.where(distance(perturbation, "l2") > 0, shrink, 1.0)
@@ -92,6 +97,15 @@ def _project_l1(x_adv: tf.Tensor, x: tf.Tensor, epsilon: tf.Tensor | float) -> t
     _, _, back = tf.while_loop(lambda number, *_: number < 26, halve, (tf.constant(0), tf.zeros_like(high), high))
     inside = distance(tf.clip_by_value(x_adv, 0.0, 1.0) - x, "l1") <= epsilon
     return pulled(tf.where(inside, 0.0, back))
+
+
+def _largest(perturbation: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
+    """Returns the perturbation with 0 in all but so many, (N,), of its largest values (more where some are equal)."""
+    size = tf.abs(tf.reshape(perturbation, [tf.shape(perturbation)[0], -1]))
+    place = tf.clip_by_value(tf.cast(count, tf.int32) - 1, 0, tf.shape(size)[1] - 1)
+    least = tf.gather(tf.sort(size, axis=1, direction="DESCENDING"), place, batch_dims=1)
+    kept = (tf.abs(perturbation) >= column(least)) & column(count >= 1)
+    return tf.where(kept, perturbation, 0.0)
 
 
 def random_start(keys: tf.Tensor, x: tf.Tensor, epsilon: tf.Tensor | float, norm: Norm) -> tf.Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from kerasrobust.attacks import make_attack
+from kerasrobust.attacks import Square, make_attack
 from kerasrobust.evaluation.case import FEWEST, MANY, Case, finding
 from kerasrobust.events import Finding
 
@@ -21,7 +21,7 @@ def black_box(case: Case) -> list[Finding]:
         before = np.min([report.rates for report in seeing], axis=0) > 0.5
         broken = before & (np.min([report.rates for report in blind], axis=0) <= 0.5)
         name, total, least = blind[0].attack.name, len(case.y), max(3, 0.01 * len(case.y))
-    elif case.thorough and len(case.right) >= FEWEST:
+    elif case.thorough and len(case.right) >= FEWEST and case.norm in Square.norms:
         square = make_attack("square", norm=case.norm, epsilon=case.epsilon, queries=QUERIES)
         result = case.attack(square)
         before = np.min([report.rates for report in seeing], axis=0)[case.chosen] > 0.5

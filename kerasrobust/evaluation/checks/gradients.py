@@ -123,8 +123,8 @@ def differences(case: Case) -> list[Finding]:
 
 def steps(case: Case) -> list[Finding]:
     """One step against many; the loss after few steps and after many."""
-    one = case.attack(FGSM(norm=case.white_norm, epsilon=case.epsilon))
-    few, many = (case.pgd(case.epsilon, steps) for steps in (FEW, MANY))
+    one = case.attack(FGSM(norm=case.white_norm, epsilon=case.white_epsilon))
+    few, many = (case.pgd(case.white_epsilon, steps) for steps in (FEW, MANY))
     found = []
     only_one, only_many = int((one.success & ~many.success).sum()), int((many.success & ~one.success).sum())
     if only_one - only_many >= 3 and mcnemar(only_one, only_many) < 0.01:
