@@ -121,7 +121,7 @@ def overview(
         path=path,
         kind=kind,
         state=word,
-        model=str(config.get("model", "five networks" if study else "")),
+        model=str(config.get("model", {"study": "several networks", "demo": "five networks"}.get(kind, ""))),
         data=data_of(config),
         clean=clean,
         robust=robust,
