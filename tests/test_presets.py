@@ -31,7 +31,7 @@ def traits(config: TrainConfig) -> tuple[str, str, bool]:
 
 
 def test_there_are_the_networks_of_the_study() -> None:
-    assert presets.STUDY == tuple(SEVEN) and presets.DEMO == tuple(FIVE)
+    assert tuple(SEVEN) == presets.STUDY and tuple(FIVE) == presets.DEMO
     assert {*presets.STUDY} <= {*presets.PRESETS}
     assert {name: traits(presets.get(name)) for name in presets.STUDY} == SEVEN
     for name in SEVEN:
