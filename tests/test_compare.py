@@ -128,11 +128,14 @@ def card(folder: Path, **more: Any) -> None:
     (folder / "saved_model.pb").write_bytes(b"0")
 
 
-def test_models_show_their_autoattack_figures_beside_published_ones(tmp_path: Path) -> None:
+def test_models_show_their_autoattack_figures_beside_published_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
     card(tmp_path / "old")
     card(tmp_path / "net", measured=[AUTO])
     (tmp_path / "bad").mkdir()
-    outcome = call("models", "--models-dir", tmp_path, env={"COLUMNS": "160"})
+    outcome = call("models", "--models-dir", tmp_path)
     lines = [line.split() for line in outcome.out.splitlines()]
     assert outcome.status == 0
     first = ["net", "convnet", "pgd", "cifar10", "56.2", "%", "pgd", "8/255", "linf", "10000", "33.8", "%", "32.9-34.8"]
@@ -166,7 +169,8 @@ def test_published_figures_stand_only_beside_what_they_can_be_compared_with(
     assert outcome.status == 0 and "convnet" in outcome.out and "Published" not in outcome.out
 
 
-def test_studies_are_compared_by_network_and_noise(tmp_path: Path) -> None:
+def test_studies_are_compared_by_network_and_noise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
     noisy = {"name": "convnet-random-pgd", "model": "convnet", "training": "pgd", "randomized": True}
     matched = {"name": "convnet-matched", "model": "convnet", "training": "pgd", "randomized": False}
     under = {"attack": "pgd", "norm": "linf", "epsilon": 8 / 255}
@@ -185,7 +189,7 @@ def test_studies_are_compared_by_network_and_noise(tmp_path: Path) -> None:
         ("convnet-random-pgd", "on", 0.6, 0.3), ("convnet-random-pgd", "off", 0.7, 0.2),
         ("convnet-matched", None, 0.65, 0.25),
     ]  # fmt: skip
-    shown = call("compare", "one", "--runs-dir", tmp_path, env={"COLUMNS": "160"}).out
+    shown = call("compare", "one", "--runs-dir", tmp_path).out
     assert "convnet-random-pgd (random)" in shown and "convnet-matched" in shown and "pgd, noise off" in shown
 
 

@@ -225,7 +225,8 @@ def _table(title: str, lines: Sequence[Figures]) -> Table:
     table = make_table(synthetic=any(line["synthetic"] for line in lines))
     table.title = title
     for heading in ("name", "model", "training", "data", "clean", "attack", "epsilon", "images", "robust", "95 %"):
-        table.add_column(heading, justify="right" if heading in ("images", "clean", "robust", "95 %") else "left")
+        right = heading in ("images", "clean", "robust", "95 %")
+        table.add_column(heading, justify="right" if right else "left", overflow="fold", no_wrap=right)
     before: tuple[Any, ...] = ()
     for line in lines:
         shown = (
