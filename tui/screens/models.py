@@ -246,10 +246,10 @@ def _cells(model: SavedModel) -> list[Text]:
 def _autoattack(entry: AttackEntry | None) -> str:
     if entry is None:
         return ""
-    # Beside others the usual ball needs no words.
     budget = format_budget(entry.epsilon, plain(entry.norm))
-    words = (accuracy(entry.robust_accuracy), plain(entry.version), "" if budget == "8/255 L∞" else budget)
-    return " ".join(filter(None, words))
+    figure = accuracy(entry.robust_accuracy, entry.interval)
+    # The usual ball needs no words.
+    return " ".join(filter(None, (figure, plain(entry.version), "" if budget == "8/255 L∞" else budget)))
 
 
 def _story(model: SavedModel) -> Table:
