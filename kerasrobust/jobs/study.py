@@ -91,7 +91,7 @@ class StudyJob(Job[StudyConfig]):
             return saving.load_model(target if target.exists() else done["path"])
         path = self.config.models_dir / name
         saved = read_card(path)
-        if saved is not None and saved.get("training") == train.recipe_of(recipe) and not self.config.retrain:
+        if saved is not None and train.is_trained_as(saved, recipe) and not self.config.retrain:
             network = saving.load_model(path)
             context.skip(stage, f"{title}: taken from {path}, trained with the same settings")
             context.keep(stage, {"path": str(path.resolve())})
