@@ -36,15 +36,16 @@ def test_there_are_the_networks_of_the_study() -> None:
     assert {name: traits(presets.get(name)) for name in presets.STUDY} == SEVEN
     for name in SEVEN:
         config = presets.get(name)
-        assert config.data == "cifar10" and (config.epsilon, config.norm) == (Epsilon("8/255"), "linf")
+        assert config.data == "cifar10" and config.norm == "linf"
+        assert config.epsilon == Epsilon("8/255") or name == presets.MATCHED
         assert config.randomize is None or config.randomize >= 0.1  # So that its noise is more than a gesture.
 
 
-def test_the_matched_network_lacks_the_noise_and_nothing_else() -> None:
+def test_the_matched_network_lacks_the_noise() -> None:
     noisy, matched = to_dict(presets.get("convnet-random-pgd")), to_dict(presets.get("convnet-matched"))
-    assert {key: (noisy[key], matched[key]) for key in noisy if noisy[key] != matched[key]} == {
-        "randomize": (0.1, None)
-    }
+    unequal = {key for key in noisy if noisy[key] != matched[key]}
+    # By its epsilon it is made right as often as the other on clean images.
+    assert {"randomize"} <= unequal <= {"randomize", "epsilon"} and matched["randomize"] is None
 
 
 def test_the_self_distilled_network_is_an_average() -> None:
