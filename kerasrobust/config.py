@@ -281,7 +281,7 @@ class RandomnessConfig(BallConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class StudyConfig(RunConfig):
-    """The whole study: train the five networks, attack each, and compare, in one table and one report."""
+    """The whole study: train seven networks, attack each, and compare, in one table and one report."""
 
     kind: ClassVar[str] = "study"
     resumes_finished: ClassVar[bool] = True
@@ -313,7 +313,7 @@ class StudyConfig(RunConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class DemoConfig(StudyConfig):
-    """The whole study on the embedded, synthetic data, in a few minutes."""
+    """The study's first five networks on the embedded, synthetic data, in a few minutes."""
 
     kind: ClassVar[str] = "demo"
 

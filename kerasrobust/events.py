@@ -29,6 +29,8 @@ SCHEMA = 1
 
 Severity = Literal["info", "warning", "error"]
 Status = Literal["done", "failed", "cancelled"]
+Steering = Literal["on", "off", "frozen"]
+"""The noise of a randomized network while it is attacked and judged; `frozen` to one draw."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,11 +175,16 @@ class ModelSaved(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Row(Event):
-    """One row of the study's table, fields as in `result.json`; null if not applicable."""
+    """One row of the study's table, fields as in `result.json`; null if not applicable.
 
+    `name` is the network's, null in older runs; `noise` says how a randomized network was attacked and judged.
+    """
+
+    name: str | None = None
     model: str
     training: str
     randomized: bool
+    noise: Steering = "on"
     attack: str | None = None
     norm: str | None = None
     epsilon: float | None = None

@@ -1,4 +1,4 @@
-"""Named recipes for `train --preset`, also the five trainings of the study. No TensorFlow here.
+"""Named recipes for `train --preset`, among them the trainings of the study. No TensorFlow here.
 
 Each function's docstring says where the recipe comes from, how long it takes and what to expect.
 """
@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from kerasrobust.config import StudyConfig, TrainConfig
+from kerasrobust.config import DemoConfig, StudyConfig, TrainConfig
 from kerasrobust.errors import unknown_name
 
 
@@ -43,9 +43,32 @@ def convnet_random_pgd() -> TrainConfig:
     )  # fmt: skip
 
 
+def convnet_matched() -> TrainConfig:
+    """Model B as the randomized one is adversarially trained, without its noise: what that has to beat."""
+    return dataclasses.replace(convnet_random_pgd(), randomize=None)
+
+
+def convnet_adr() -> TrainConfig:
+    """Model B, adversarially trained on labels from its own moving average, which is what is kept (Wu 2024)."""
+    return TrainConfig(
+        model="convnet", data="cifar10", training="adr", steps=2, epochs=20, batch_size=128, warmup_epochs=8.0,
+        weight_decay=3e-3, average=0.998,
+    )  # fmt: skip
+
+
 PRESETS: dict[str, Callable[[], TrainConfig]] = {
-    made.__name__.replace("_", "-"): made for made in (lenet, convnet, convnet_pgd, convnet_random, convnet_random_pgd)
+    made.__name__.replace("_", "-"): made
+    for made in (lenet, convnet, convnet_pgd, convnet_random, convnet_random_pgd, convnet_matched, convnet_adr)
 }
+
+DEMO = ("lenet", "convnet", "convnet-pgd", "convnet-random", "convnet-random-pgd")
+"""The trainings of the demo, which has to be quick: the two others would take a third more of its time."""
+
+STUDY = (*DEMO, "convnet-matched", "convnet-adr")
+"""The trainings of the study, in its order."""
+
+RANDOMIZED, MATCHED = "convnet-random-pgd", "convnet-matched"
+"""The two of which the study compares the robustness, to say whether randomness helps."""
 
 
 def get(name: str) -> TrainConfig:
@@ -71,12 +94,14 @@ SHAPES: dict[str, dict[str, Any]] = {
     "convnet-pgd": {"epochs": 4, "steps": 2, "warmup_epochs": 2.0},
     "convnet-random": {"epochs": 4},
     "convnet-random-pgd": {"epochs": 5, "steps": 2, "warmup_epochs": 2.0},
+    "convnet-matched": {"epochs": 5, "steps": 2, "warmup_epochs": 2.0},
+    "convnet-adr": {"epochs": 5, "warmup_epochs": 2.0, "weight_decay": 5e-4, "average": 0.98},
 }
-"""What the five trainings change on the embedded set, which is learned in seconds rather than minutes."""
+"""What the trainings of the study change on the embedded set, which is learned in seconds rather than minutes."""
 
 
 def study_recipes(config: StudyConfig) -> dict[str, TrainConfig]:
-    """Returns the five trainings of a study, fitted to its data, split, epochs and seed."""
+    """Returns the trainings of a study or demo by name, fitted to its data, split, epochs and seed."""
     changes: dict[str, Any] = {
         "data": config.data,
         "split": config.split,
@@ -88,8 +113,8 @@ def study_recipes(config: StudyConfig) -> dict[str, TrainConfig]:
         "precision": config.precision,
     }
     recipes = {}
-    for name, made in PRESETS.items():
-        recipe = made()
+    for name in DEMO if isinstance(config, DemoConfig) else STUDY:
+        recipe = get(name)
         if config.data == "shapes":
             recipe = dataclasses.replace(recipe, **({"batch_size": 64, "learning_rate": 0.05} | SHAPES[name]))
         if config.epochs is not None:

@@ -71,7 +71,11 @@ _READERS: dict[Any, Callable[[Any], Any]] = {
 }
 """How a field is read, by the type that its class declares."""
 
-_OWN_READERS = {"epsilon": _radius, "median_distance": _distance}
+_OWN_READERS: dict[str, Callable[[Any], Any]] = {
+    "epsilon": _radius,
+    "median_distance": _distance,
+    "noise": lambda value: text(value) or "on",
+}
 """The same for fields of which the type says too little, by their names."""
 
 
@@ -83,11 +87,16 @@ def _read(kind: type, record: JSON) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One line of a table: a network under one attack, or, with `attack` None, without any."""
+    """One line of a table: a network under one attack, or, with `attack` None, without any.
 
+    `noise` says how a randomized network was attacked and judged: "on", "off", or "frozen" to one draw.
+    """
+
+    name: str | None = None
     model: str
     training: str | None = None
     randomized: bool = False
+    noise: str = "on"
     attack: str | None = None
     norm: str | None = None
     epsilon: float | None = None
@@ -104,19 +113,24 @@ class Row:
 
     @property
     def network(self) -> str:
-        """The network's name, spelled as the models that come with the project are.
+        """The network's name: its own, or one spelled as the models that come with the project are.
 
         Example:
             >>> Row(model="convnet", training="pgd", randomized=True).network
             'convnet-random-pgd'
         """
+        if self.name:
+            return self.name
         training = self.training if self.training != "standard" else None
         return "-".join(filter(None, (self.model, "random" if self.randomized else None, training)))
 
 
 @dataclass(frozen=True, kw_only=True)
 class AttackEntry:
-    """One attack of a result or card; `curve` holds points (epsilon, accuracy, low, high)."""
+    """One attack of a result or card; `curve` holds points (epsilon, accuracy, low, high).
+
+    `version` is AutoAttack's, and `examples` the number of images, where an entry says so for itself.
+    """
 
     name: str
     norm: str
@@ -131,6 +145,8 @@ class AttackEntry:
     reached_interval: Interval | None
     settings: dict[str, Any]
     curve: tuple[tuple[float, float, float, float], ...]
+    version: str | None = None
+    examples: int | None = None
 
     @classmethod
     def parse(cls, record: JSON) -> AttackEntry:
@@ -185,6 +201,7 @@ class Card:
     Attributes:
         training: its settings, as they stand in the file.
         randomized: None if the file doesn't say.
+        measured: further attacks that were run on it by themselves, each with its own number of images.
     """
 
     data: Data = field(default_factory=Data)
@@ -193,6 +210,7 @@ class Card:
     clean_accuracy: float | None = None
     clean_interval: Interval | None = None
     attacks: tuple[AttackEntry, ...] = ()
+    measured: tuple[AttackEntry, ...] = ()
     robust_accuracy: float | None = None
     robust_interval: Interval | None = None
     doubts: tuple[Doubt, ...] = ()
@@ -211,7 +229,7 @@ class Card:
         return _read(cls, record) | {
             "data": Data.parse(record),
             "randomized": True if randomized else known if isinstance(known, bool) else None,
-            "attacks": tuple(map(AttackEntry.parse, _objects(record.get("attacks")))),
+            **{name: tuple(map(AttackEntry.parse, _objects(record.get(name)))) for name in ("attacks", "measured")},
             "robust_interval": interval(record.get("robust_interval", record.get("interval"))),
             "doubts": tuple(
                 Doubt(text(item.get("code")), text(item.get("message"))) for item in _objects(record.get("warnings"))
@@ -227,6 +245,17 @@ class Card:
         """What the model was built or trained on from; empty if the card doesn't say."""
         return text(self.training.get("model"))
 
+    @property
+    def entries(self) -> tuple[AttackEntry, ...]:
+        """All attacks that have a name: those of the record's own measurement, then the further ones."""
+        return tuple(entry for entry in (*self.attacks, *self.measured) if entry.name)
+
+    @property
+    def autoattack(self) -> AttackEntry | None:
+        """The AutoAttack figure: in Linf, or else the first; None where it wasn't measured."""
+        found = [entry for entry in self.entries if entry.name == "autoattack" and entry.robust_accuracy is not None]
+        return min(found, key=lambda entry: entry.norm != "linf", default=None)
+
     def table(self, title: str) -> tuple[Row, ...]:
         """Returns the figures as rows: without an attack, then under each.
 
@@ -240,15 +269,14 @@ class Card:
         known: dict[str, Any] = {"model": model, "training": training}
         known["randomized"] = self.randomized is True and training is not None
         rows = [Row(**known, accuracy=self.clean_accuracy, interval=self.clean_interval)]
-        for entry in self.attacks:
-            if entry.name:
-                settings: dict[str, Any] = {name: _whole(entry.settings.get(name)) for name in ("steps", "eot")}
-                rows.append(
-                    Row(
-                        **known, **settings, attack=entry.name, norm=entry.norm or None, epsilon=entry.epsilon,
-                        accuracy=entry.robust_accuracy, interval=entry.interval, median_distance=entry.median_distance,
-                    )
-                )  # fmt: skip
+        for entry in self.entries:
+            settings: dict[str, Any] = {name: _whole(entry.settings.get(name)) for name in ("steps", "eot")}
+            rows.append(
+                Row(
+                    **known, **settings, attack=entry.name, norm=entry.norm or None, epsilon=entry.epsilon,
+                    accuracy=entry.robust_accuracy, interval=entry.interval, median_distance=entry.median_distance,
+                )
+            )  # fmt: skip
         return tuple(rows)
 
 
@@ -285,7 +313,7 @@ class Result(Card):
         attack: the attack that was asked for.
         target: what it drove images to, if it was targeted.
         rows: of a study; None for any other run.
-        verdict: of a run that looked into randomness.
+        verdict: of a run that looked into randomness; of a study, whether it helps.
         labels: each alone, where an image has several; the other figures are of all of them together.
     """
 

@@ -111,6 +111,88 @@ def test_the_rate_of_a_randomized_network_counts(tmp_path: Path) -> None:
     assert pair.difference == pytest.approx(0.7 - 1)
 
 
+PGD = {"name": "pgd", "norm": "linf", "epsilon": 8 / 255, "robust_accuracy": 0.338, "interval": [0.329, 0.348]}
+AUTO = {
+    "name": "autoattack", "version": "rand", "norm": "linf", "epsilon": 8 / 255, "examples": 2000,
+    "robust_accuracy": 0.278, "interval": [0.259, 0.298],
+}  # fmt: skip
+
+
+def card(folder: Path, **more: Any) -> None:
+    folder.mkdir(parents=True)
+    known: dict[str, Any] = {
+        "data": {"name": "cifar10", "test_split": "test", "examples": 10000}, "attacks": [PGD],
+        "training": {"model": "convnet", "training": "pgd"}, "clean_accuracy": 0.562,
+    }  # fmt: skip
+    (folder / "card.json").write_text(json.dumps(known | more))
+    (folder / "saved_model.pb").write_bytes(b"0")
+
+
+def test_models_show_their_autoattack_figures_beside_published_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    card(tmp_path / "old")
+    card(tmp_path / "net", measured=[AUTO])
+    (tmp_path / "bad").mkdir()
+    outcome = call("models", "--models-dir", tmp_path)
+    lines = [line.split() for line in outcome.out.splitlines()]
+    assert outcome.status == 0
+    first = ["net", "convnet", "pgd", "cifar10", "56.2", "%", "pgd", "8/255", "linf", "10000", "33.8", "%", "32.9-34.8"]
+    assert first in lines and ["old", *first[1:]] in lines
+    assert ["autoattack", "rand", "8/255", "linf", "2000", "27.8", "%", "25.9-29.8"] in lines
+    # As their authors print them; in the repositories that the table names.
+    words = " ".join(outcome.out.split())
+    for part in ("39.68 %", "44.89 %", "42.72 %", "1.15", "0.46", "2.3", "76.3 %", "77.1 %", "13 x",
+                 "MTandHJ/PyTorch-Robust", "7i10/ard_codex_bootstrap", "PyTorch on GPUs"):  # fmt: skip
+        assert part in words
+    listed = json.loads(call("models", "--models-dir", tmp_path, "--json").out)
+    assert [(line["name"], line["attack"], line["version"], line["examples"]) for line in listed] == [
+        ("net", "pgd", None, 10000), ("net", "autoattack", "rand", 2000), ("old", "pgd", None, 10000),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"measured": [AUTO], "data": {"name": "shapes", "examples": 400}},
+        {"measured": [AUTO | {"norm": "l2", "epsilon": 0.5}]},
+        {"measured": "nonsense"},
+    ],
+)
+def test_published_figures_stand_only_beside_what_they_can_be_compared_with(
+    more: dict[str, Any], tmp_path: Path
+) -> None:
+    card(tmp_path / "net", **more)
+    outcome = call("models", "--models-dir", tmp_path)
+    assert outcome.status == 0 and "convnet" in outcome.out and "Published" not in outcome.out
+
+
+def test_studies_are_compared_by_network_and_noise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    noisy = {"name": "convnet-random-pgd", "model": "convnet", "training": "pgd", "randomized": True}
+    matched = {"name": "convnet-matched", "model": "convnet", "training": "pgd", "randomized": False}
+    under = {"attack": "pgd", "norm": "linf", "epsilon": 8 / 255}
+    rows = [
+        noisy | {"accuracy": 0.6}, noisy | under | {"accuracy": 0.3, "noise": "on"},
+        noisy | {"accuracy": 0.7, "noise": "off"}, noisy | under | {"accuracy": 0.2, "noise": "off"},
+        matched | {"accuracy": 0.65}, matched | under | {"accuracy": 0.25},
+    ]  # fmt: skip
+    folder = tmp_path / "one"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "result.json").write_text(json.dumps({"schema": 1, "kind": "study", "rows": rows}))
+    listed = json.loads(call("compare", "one", "--runs-dir", tmp_path, "--json").out)
+    keys = ("network", "noise", "clean_accuracy", "robust_accuracy")
+    assert [tuple(line[key] for key in keys) for line in listed] == [
+        ("convnet-random-pgd", "on", 0.6, 0.3), ("convnet-random-pgd", "off", 0.7, 0.2),
+        ("convnet-matched", None, 0.65, 0.25),
+    ]  # fmt: skip
+    shown = call("compare", "one", "--runs-dir", tmp_path).out
+    assert "convnet-random-pgd (random)" in shown and "convnet-matched" in shown and "pgd, noise off" in shown
+
+
 def test_runs_that_are_no_pair(tmp_path: Path) -> None:
     one = run_folder(tmp_path / "one", [0])
     other = run_folder(tmp_path / "other", [0], x=X[::-1])

@@ -229,9 +229,13 @@ def test_the_study_ends_in_its_table() -> None:
     text = drawn([started(data="cifar10"), row(), row(attack=None, epsilon=None, eot=None, published=None), finished()])
     lines = text.splitlines()
     assert lines[-2].split() == [
-        "convnet", "pgd", "yes", "pgd", "8/255", "20", "29.1", "%", "26.4-32.0", "25.07", "%",
+        "convnet-random-pgd", "on", "pgd", "8/255", "20", "29.1", "%", "26.4-32.0", "25.07", "%",
     ]  # fmt: skip
-    assert lines[-3].split()[:4] == ["convnet", "pgd", "yes", "clean"]  # The clean row leads, also when it came later.
+    assert lines[-3].split()[:3] == [
+        "convnet-random-pgd",
+        "on",
+        "clean",
+    ]  # The clean row leads, also when it came later.
     assert "ynthetic" not in text
 
 
@@ -250,6 +254,16 @@ def test_tables_of_generated_data_say_so(kind: str, config: dict[str, Any], synt
         assert ("Synthetic data" in drawn([started(kind, **config), event, finished()])) is synthetic
 
 
+def test_the_table_of_a_study_says_what_was_done_to_the_noise() -> None:
+    matched = {"name": "convnet-matched", "randomized": False, "eot": None, "published": None}
+    rows = [row(), row(noise="off", eot=None), row(**matched), row(noise="frozen", eot=None)]
+    lines = [line.split()[:3] for line in drawn([started(data="cifar10"), *rows, finished()]).splitlines()]
+    words = ("on", "off", "frozen")
+    assert [line for line in lines if "pgd" in line] == [
+        *(["convnet-random-pgd", word, "pgd"] for word in words), ["convnet-matched", "none", "pgd"],
+    ]  # fmt: skip
+
+
 def test_the_widest_study_table_fits_80_columns() -> None:
     table = study_table(
         [
@@ -257,7 +271,7 @@ def test_the_widest_study_table_fits_80_columns() -> None:
             for entry in (
                 row(training="standard", attack="deepfool", norm="l2", epsilon=0.25, accuracy=1.0,
                     interval=[0.962, 1.0], median_distance=0.1234),
-                row(epsilon=16 / 255),
+                row(epsilon=16 / 255, noise="frozen"),
             )
         ],
         synthetic=True,
@@ -267,8 +281,8 @@ def test_the_widest_study_table_fits_80_columns() -> None:
     lines = file.getvalue().splitlines()
     assert all(len(line.rstrip()) <= 80 for line in lines)
     text = " ".join(" ".join(lines).split())
-    assert "convnet standard yes deepfool 0.25 L2 20 100.0 % 96.2-100.0 0.123 25.07 %" in text
-    assert "16/255" in text
+    assert "convnet-random on deepfool 0.25 L2 20 100.0 % 96.2-100.0 0.123 25.07 %" in text
+    assert "convnet-random-pgd frozen pgd 16/255" in text
 
 
 @pytest.mark.parametrize(

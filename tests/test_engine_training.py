@@ -15,6 +15,7 @@ import pytest
 import tensorflow as tf
 from whole_runs import ENTRY, nothing_half_written, share, stages_of, unheard
 
+from kerasrobust import presets
 from kerasrobust.config import TrainConfig
 from kerasrobust.data.load import load_dataset
 from kerasrobust.errors import Cancelled, InputError
@@ -27,6 +28,7 @@ from kerasrobust.events import (
 from kerasrobust.jobs import engine, train
 from kerasrobust.networks.architectures import build_model
 from kerasrobust.networks.saving import load_model
+from kerasrobust.settings import to_dict
 from kerasrobust.show.examples import read_index
 
 pytest_plugins = ["cli_fixtures"]
@@ -68,6 +70,19 @@ def test_a_card_says_how_a_network_is_built_where_it_is_not_the_usual_one(tmp_pa
     assert [type(layer) for layer in made.layers] == [type(layer) for layer in built.layers]
     assert made.count_params() == built.count_params()
     assert train.make_network(train_config(tmp_path, model="resnet", stem=2), data).layers[2].output.shape[1] == 16
+
+
+@pytest.mark.parametrize("name", ["lenet", "convnet-random"])
+def test_cards_of_any_version_are_of_their_recipes(name: str) -> None:
+    config = presets.get(name)
+    training = {key: value for key, value in json.loads(json.dumps(to_dict(config))).items() if key in train.RECIPE}
+    # Before the later settings, after some of them, and when an empty list of steps was written.
+    for later in ({}, {"steps_by_epoch": []}, {"steps_by_epoch": [], "average": None, "stem": 1}):
+        assert train.is_trained_as({"training": training | later}, config)
+    for other in ({"average": 0.99}, {"seed": 1}, {"unknown": 3}):
+        assert not train.is_trained_as({"training": training | other}, config)
+    assert not train.is_trained_as({}, config) and not train.is_trained_as({"training": "pgd"}, config)
+    assert train.recipe_of(config) == training
 
 
 def test_no_image_is_both_trained_and_validated_on(tmp_path: Path) -> None:

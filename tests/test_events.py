@@ -28,7 +28,8 @@ CONTRACT = {
     "LabelFinished": "name share clean_accuracy clean_interval robust_accuracy interval",
     "ExamplesSaved": "path count attack",
     "ModelSaved": "name path card",
-    "Row": "model training randomized attack norm epsilon steps eot accuracy interval median_distance published",
+    "Row": "name model training randomized noise attack norm epsilon steps eot accuracy interval median_distance "
+    "published",
     "Finding": "code message severity evidence",
     "Log": "level message",
     "RunFinished": "status seconds message",

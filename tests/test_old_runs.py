@@ -6,10 +6,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+from cli import ROOT
 
+from kerasrobust import records
 from kerasrobust.commands import from_dict
 from kerasrobust.errors import InputError
-from kerasrobust.events import RunFinished, RunStarted
+from kerasrobust.events import Row, RunFinished, RunStarted, from_json
 from kerasrobust.runs import list_runs, open_run, read_json, state
 from kerasrobust.settings import RunConfig
 from kerasrobust.show.compare import figures
@@ -39,6 +41,22 @@ def test_every_event_is_read(name: str, runs_dir: Path) -> None:
     assert piece.skipped == 0 and isinstance(piece.events[0], RunStarted)
     assert from_dict(piece.events[0].config).name == name
     assert isinstance(piece.events[-1], RunFinished)
+
+
+def test_rows_of_a_study_had_their_noise_on_and_their_networks_no_names() -> None:
+    line = (
+        '{"schema":1,"type":"Row","time":1.0,"model":"convnet","training":"pgd","randomized":true,"attack":null,'
+        '"norm":null,"epsilon":null,"steps":null,"eot":null,"accuracy":0.6,"interval":[0.5,0.7],'
+        '"median_distance":null,"published":null}'
+    )
+    event = from_json(line)
+    assert isinstance(event, Row) and (event.name, event.noise) == (None, "on")
+    row = records.Row.parse(vars(event))
+    assert (row.network, row.noise) == ("convnet-random-pgd", "on")
+    assert from_json(line.replace('"attack"', '"noise":"loud","attack"')) is None  # As of any word that isn't known.
+    result = records.Result.parse(read_json(ROOT / "tests/tui/recordings/demo/result.json") or {})
+    assert result.rows and {row.noise for row in result.rows} == {"on"} and result.verdict == ""
+    assert result.measured == () and result.autoattack is None
 
 
 def test_results_are_compared(runs_dir: Path) -> None:

@@ -14,8 +14,9 @@ from conftest import PIXELS, SHAPE, images, labels_of, linear_model
 from kerasrobust.attacks.verdict import predict
 from kerasrobust.errors import InputError
 from kerasrobust.evaluation.randomness import Randomness, Trial, judgement, probe_randomness
+from kerasrobust.evaluation.steered import can_be_steered, steered
 from kerasrobust.networks.making import as_classifier
-from kerasrobust.networks.noise import RandomDropout, keyed_noise, noise_off
+from kerasrobust.networks.noise import RandomDropout, noise_off
 
 X = images(24, seed=2)
 
@@ -59,18 +60,25 @@ def test_noise_before_a_linear_layer_defends_nothing(found: Randomness) -> None:
 
 def test_frozen_noise_is_a_network_of_its_own(noisy: keras.Model) -> None:
     classifier = as_classifier(noisy)
-
-    def frozen(x: tf.Tensor) -> tf.Tensor:
-        with keyed_noise(tf.constant([3, 4]), shared=True):
-            return classifier(x)
-
-    one = as_classifier(frozen, image_shape=SHAPE)
-    assert not one.randomized
+    assert can_be_steered(classifier)
+    one, other, same, off = (
+        steered(classifier, "frozen", SHAPE, 3), steered(classifier, "frozen", SHAPE, 4),
+        steered(classifier, "frozen", SHAPE, 3), steered(classifier, "off", SHAPE),
+    )  # fmt: skip
+    assert not one.randomized and not off.randomized
+    np.testing.assert_array_equal(predict(one, X[:6]), predict(same, X[:6]))
+    assert abs(predict(one, X[:6]) - predict(other, X[:6])).max() > 0.1
     # The same noise for every image, wherever it stands in a batch.
     np.testing.assert_allclose(predict(one, X[:6])[::-1], predict(one, X[5::-1]), rtol=1e-5, atol=1e-5)
     with noise_off():
         clean = np.asarray(noisy(X[:6]))
     assert abs(predict(one, X[:6]) - clean).max() > 0.1
+    np.testing.assert_allclose(predict(off, X[:6]), clean, rtol=1e-5, atol=1e-5)
+    # Of the same weights: those that it has when it is asked.
+    weights = noisy.get_weights()
+    noisy.set_weights([2 * value for value in weights])
+    np.testing.assert_allclose(predict(off, X[:6]), 2 * clean, rtol=1e-5, atol=1e-5)
+    noisy.set_weights(weights)
 
 
 def line(name: str, rates: Any, **more: Any) -> Trial:

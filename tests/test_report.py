@@ -163,10 +163,10 @@ def test_the_file_is_whole_by_itself(tmp_path: Path, result: dict[str, Any]) -> 
 
 def test_the_table_has_each_row_with_interval_and_published_figure(tmp_path: Path) -> None:
     cells = Page(written(tmp_path)).cells
-    assert ["clean", "", "", "", "", "83.6 %", "81.2-85.8", "", "69 %"] in cells
-    assert ["PGD", "L∞", "8/255", "20", "", "4.6 %", "2.6-6.6", "", ""] in cells
-    assert ["PGD", "L∞", "8/255", "20", "1", "34.1 %", "32.1-36.1", "", "25.07 %"] in cells
-    assert ["DeepFool", "L2", "", "", "", "0.0 %", "0.0-0.4", "0.213", ""] in cells
+    assert ["clean", "", "", "", "", "", "83.6 %", "81.2-85.8", "", "69 %"] in cells
+    assert ["PGD", "L∞", "8/255", "20", "", "", "4.6 %", "2.6-6.6", "", ""] in cells
+    assert ["PGD", "L∞", "8/255", "20", "1", "on", "34.1 %", "32.1-36.1", "", "25.07 %"] in cells
+    assert ["DeepFool", "L2", "", "", "", "", "0.0 %", "0.0-0.4", "0.213", ""] in cells
 
 
 def test_the_summary_is_computed_from_the_rows(tmp_path: Path) -> None:
@@ -179,6 +179,41 @@ def test_the_summary_is_computed_from_the_rows(tmp_path: Path) -> None:
     changed = Page(written(tmp_path, STUDY | {"rows": other})).text
     assert "to 77.7 %" in changed
     assert "4.6 %" not in changed
+
+
+OFF = {"noise": "off", **RANDOM}
+STEERED = [
+    *ROWS,
+    row(**OFF, accuracy=0.512), pgd(8, 0.301, **OFF),
+    row(noise="frozen", **RANDOM, accuracy=0.44), pgd(8, 0.25, noise="frozen", **RANDOM),
+]  # fmt: skip
+
+
+def test_noise_off_and_frozen_have_rows_and_a_sentence_of_their_own(tmp_path: Path) -> None:
+    verdict = "It can't be told on 1,000 images, the difference being +0.3 points."
+    page = Page(written(tmp_path, STUDY | {"rows": STEERED, "verdict": verdict}))
+    assert ["PGD", "L∞", "8/255", "20", "", "off", "30.1 %", "28.1-32.1", "", ""] in page.cells
+    assert ["clean", "", "", "", "", "frozen", "44.0 %", "81.2-85.8", "", ""] in page.cells
+    assert (
+        "The same weights of convnet-random-pgd keep under PGD 34.1 % (32.1-36.1 %) with its noise on (clean 48.9 %), "
+        "30.1 % (28.1-32.1 %) with its noise off (clean 51.2 %) and 25.0 % (23.0-27.0 %) with its noise frozen "
+        "(clean 44.0 %)."
+    ) in page.text
+    # What was measured without the noise is no figure of the network with it.
+    assert "convnet-random-pgd keeps the most at 8/255 L∞: 29.1 % (27.1-31.1 %), at 48.9 % clean." in page.text
+    assert f"Does randomness help? {verdict}" in page.text and "held to one draw" in page.text
+
+
+def test_points_of_steered_noise_are_told_apart() -> None:
+    (panel,) = panels([Row.parse(entry) for entry in STEERED])
+    lines = {line.label: [(point.epsilon, point.accuracy) for point in line.points] for line in panel.lines}
+    assert lines == {
+        "convnet": [(0, 0.836), (4 / 255, 0.123), (8 / 255, 0.0456)],
+        "convnet-random-pgd, no EOT": [(0, 0.489), (4 / 255, 0.4), (8 / 255, 0.341)],
+        "convnet-random-pgd, EOT 20": [(8 / 255, 0.291)],
+        "convnet-random-pgd, noise off": [(8 / 255, 0.301)],
+        "convnet-random-pgd, noise frozen": [(8 / 255, 0.25)],
+    }
 
 
 def test_an_attack_has_its_table_and_doubts(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 import json
 import re
 import shutil
@@ -16,13 +17,14 @@ from cli import events
 from whole_runs import ROW, nothing_half_written, share, stages_of, unheard
 
 from kerasrobust import presets, runs
-from kerasrobust.config import DemoConfig, TrainConfig
+from kerasrobust.config import DemoConfig, StudyConfig, TrainConfig
 from kerasrobust.data.load import load_dataset
 from kerasrobust.errors import Cancelled
 from kerasrobust.events import (
     AttackStarted,
     Event,
     ExamplesSaved,
+    Log,
     Metrics,
     Row,
     RunFinished,
@@ -31,6 +33,7 @@ from kerasrobust.events import (
 )
 from kerasrobust.fields import Epsilon
 from kerasrobust.jobs import engine, study
+from kerasrobust.networks.noise import noise_off
 from kerasrobust.networks.saving import load_model
 from kerasrobust.show.examples import list_examples, read_index, read_pair
 
@@ -45,7 +48,7 @@ def demo_config(folder: Path, **settings: Any) -> DemoConfig:
 
 @pytest.fixture(scope="module")
 def recipes() -> Iterator[None]:
-    """The five recipes for networks of one small block each; what they hold is in test_presets."""
+    """The recipes for networks of one small block each; what they hold is in test_presets."""
 
     def small(made: Callable[[], TrainConfig]) -> Callable[[], TrainConfig]:
         return lambda: dataclasses.replace(made(), widths=(8,))
@@ -68,7 +71,12 @@ def rows_in(log: list[Event]) -> list[Row]:
 
 
 NETWORKS = ["lenet", "convnet", "convnet-pgd", "convnet-random", "convnet-random-pgd"]
-STAGES = [f"{work}-{name}" for name in NETWORKS for work in ("train", "attack")]
+STAGES = [
+    stage
+    for name in NETWORKS
+    for stage in (f"train-{name}", f"attack-{name}", f"attack-{name}-off", f"attack-{name}-frozen")
+    if "random" in name or not stage.endswith(("-off", "-frozen"))
+]
 
 
 def test_a_study_is_one_table(demo: tuple[Path, dict[str, Any]]) -> None:
@@ -86,6 +94,14 @@ def test_a_study_is_one_table(demo: tuple[Path, dict[str, Any]]) -> None:
     radii = [4 / 255, 8 / 255]
     for network in networks:
         mine = [row for row in rows if (row["model"], row["training"], row["randomized"]) == network]
+        steered = [row for row in mine if row["noise"] != "on"]
+        assert [(row["noise"], row["attack"], row["epsilon"], row["steps"], row["eot"]) for row in steered] == [
+            (noise, *attack)
+            for noise in ("off", "frozen")
+            for attack in [(None, None, None, None), ("pgd", 8 / 255, 2, None)]
+            if network[2]
+        ]
+        mine = [row for row in mine if row["noise"] == "on"]
         cells = [(row["attack"], row["epsilon"], row["eot"]) for row in mine]
         assert cells[0] == (None, None, None) and mine[0]["norm"] is None and mine[0]["steps"] is None
         eot = 1 if network[2] else None
@@ -129,8 +145,9 @@ def test_beside_the_rows_stand_the_figures_of_the_original_study(demo: tuple[Pat
     published = {
         (row["model"], row["training"], row["randomized"], row["attack"], row["epsilon"], row["eot"]): row["published"]
         for row in demo[1]["rows"]
-        if row["published"] is not None
+        if row["published"] is not None and row["noise"] == "on"
     }
+    assert not any(row["published"] for row in demo[1]["rows"] if row["noise"] != "on")
     assert published == {
         ("lenet", "standard", False, None, None, None): 0.40,
         ("convnet", "standard", False, None, None, None): 0.69,
@@ -156,6 +173,85 @@ def test_a_study_keeps_its_models_and_a_report_in_one_file(demo: tuple[Path, dic
     assert nothing_half_written(folder)
 
 
+def test_noise_off_and_frozen_are_the_same_weights(demo: tuple[Path, dict[str, Any]]) -> None:
+    folder, result = demo
+    data = load_dataset("shapes", "test[:40]")
+    for name in ("convnet-random", "convnet-random-pgd"):
+        network = load_model(folder / "models" / name)
+        with noise_off():
+            logits = network.predict(data.x, verbose=0)
+        clean = {row["noise"]: row for row in result["rows"] if row["name"] == name and row["attack"] is None}
+        assert clean["off"]["accuracy"] == (logits.argmax(-1) == data.y).mean()
+        # One draw for all images: a right answer more or less is 1/40, and 20 passes are no whole number of those.
+        assert (clean["frozen"]["accuracy"] * 40) % 1 == pytest.approx(0)
+        # Wilson's, as of any deterministic network: z^2 / (N + z^2) where nothing is right.
+        for noise in ("off", "frozen"):
+            share, spread = clean[noise]["accuracy"], 1.959964**2 / 40
+            centre = (share + spread / 2) / (1 + spread)
+            assert sum(clean[noise]["interval"]) / 2 == pytest.approx(centre, abs=1e-6)
+
+
+def test_a_study_of_an_earlier_version_is_taken_up(demo: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    """Its rows have no names and nothing of noise; what it has done stands, and the new stages are added."""
+    folder, expected = demo
+    shutil.copytree(folder, tmp_path / "demo")
+    for path in (tmp_path / "demo" / "stages").iterdir():
+        kept = json.loads(path.read_text())
+        if path.stem.endswith(("-off", "-frozen")):
+            path.unlink()
+        elif "rows" in kept:
+            rows = [{key: row[key] for key in row if key not in ("name", "noise")} for row in kept["rows"]]
+            path.write_text(json.dumps(kept | {"rows": rows}))
+    (tmp_path / "demo" / "result.json").unlink()
+    seen: list[Event] = []
+    again = engine.run(demo_config(tmp_path), seen.append)
+    status = stages_of(seen)
+    assert {stage for stage in STAGES if status[stage] == "done"} == {
+        stage for stage in STAGES if stage.endswith(("-off", "-frozen"))
+    }
+    assert again["rows"] == expected["rows"]
+
+
+@pytest.fixture
+def pair(recipes: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A study of the two networks alone that it compares."""
+    monkeypatch.setattr(presets, "STUDY", (presets.RANDOMIZED, presets.MATCHED))
+
+
+def study_config(folder: Path, models: Path) -> StudyConfig:
+    small: dict[str, Any] = {"split": "train[:300]", "test_split": "test[:40]", "epochs": 1, "steps": 2, "eot": 2}
+    radii = (Epsilon("8/255"),)
+    return StudyConfig(**small, data="shapes", epsilons=radii, name="study", runs_dir=folder, models_dir=models)
+
+
+def test_a_study_ends_with_whether_randomness_helps(
+    demo: tuple[Path, dict[str, Any]], pair: None, tmp_path: Path
+) -> None:
+    seen: list[Event] = []
+    config = study_config(tmp_path, demo[0] / "models")  # The randomized one is there already.
+    result = engine.run(config, seen.append)
+    assert list(dict.fromkeys(row["name"] for row in result["rows"])) == ["convnet-random-pgd", "convnet-matched"]
+    lines = [event.message for event in seen if isinstance(event, Log)]
+    assert lines[-1] == f"Does randomness help? {result['verdict']}"
+    report = html.unescape((tmp_path / "study" / "report.html").read_text()).replace("\N{NO-BREAK SPACE}", " ")
+    assert lines[-1] in report
+    # Its figures are those of the table: of each network clean, and under the attack that leaves the least.
+    for name in ("convnet-random-pgd", "convnet-matched"):
+        mine = [row for row in result["rows"] if row["name"] == name and row["noise"] == "on"]
+        worst = min((row for row in mine if row["attack"]), key=lambda row: row["accuracy"])
+        assert f"{100 * worst['accuracy']:.1f} % ({100 * worst['interval'][0]:.1f}-" in result["verdict"]
+        assert f"{100 * mine[0]['accuracy']:.1f} % clean" in result["verdict"]
+    assert "on 40 images" in result["verdict"]
+
+    # What an earlier version did of the pair lacks the verdict on each image, and is attacked again.
+    kept = tmp_path / "study" / "stages" / "attack-convnet-random-pgd.json"
+    kept.write_text(json.dumps({"rows": json.loads(kept.read_text())["rows"], "precision": "float32"}))
+    seen.clear()
+    assert engine.run(config, seen.append)["verdict"] == result["verdict"]
+    status = stages_of(seen)
+    assert [stage for stage, word in status.items() if word == "done"] == ["prepare", "attack-convnet-random-pgd"]
+
+
 def test_a_study_that_is_done_is_not_done_again(
     demo: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -178,7 +274,7 @@ def test_a_study_that_was_stopped_ends_with_the_same_rows(
     demo: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, expected = demo
-    monkeypatch.setattr(presets, "PRESETS", {name: presets.PRESETS[name] for name in NETWORKS[:2]})
+    monkeypatch.setattr(presets, "DEMO", NETWORKS[:2])
     seen: list[Event] = []
     with pytest.raises(Cancelled):
         engine.run(demo_config(tmp_path), seen.append, lambda: "attack-lenet" in stages_of(seen))

@@ -15,8 +15,8 @@ ENTRY = {
     "name", "norm", "epsilon", "robust_accuracy", "interval", "median_distance", "seconds", "gradients", "forwards",
 }  # fmt: skip
 ROW = {
-    "model", "training", "randomized", "attack", "norm", "epsilon", "steps", "eot", "accuracy", "interval",
-    "median_distance", "published",
+    "name", "model", "training", "randomized", "noise", "attack", "norm", "epsilon", "steps", "eot", "accuracy",
+    "interval", "median_distance", "published",
 }  # fmt: skip
 CONTRACT = ("x", "y", "x_adv", "prediction", "prediction_adv", "success", "correct_rate", "distance", "attack")
 EXAMPLES = (*CONTRACT, "confidence", "confidence_adv", "epsilon", "eot")

@@ -9,14 +9,11 @@ Reference: Athalye et al. 2018, sections 4.3 and 5.3.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-import keras
 import numpy as np
-import tensorflow as tf
 
 from kerasrobust.attacks import PGD
 from kerasrobust.attacks.driver import drive
@@ -24,10 +21,9 @@ from kerasrobust.attacks.task import Task
 from kerasrobust.attacks.verdict import Verdict
 from kerasrobust.errors import InputError
 from kerasrobust.evaluation.chain import started
+from kerasrobust.evaluation.steered import can_be_steered, steered
 from kerasrobust.events import AttackFinished, AttackProgress, Emit, Event, Finding
 from kerasrobust.networks.classifier import Classifier
-from kerasrobust.networks.making import classifier_of
-from kerasrobust.networks.noise import is_noisy, keyed_noise, noise_off
 from kerasrobust.ops.balls import Norm
 from kerasrobust.show.figures import format_accuracy
 from kerasrobust.stats import accuracy_interval
@@ -169,7 +165,7 @@ def probe_randomness(
     clean = task.judge(task.x, 1)
     findings = list(_left_out(classifier))
     trials = []
-    for name, eot, target in _plan(task, steered=not findings):
+    for name, eot, target in _plan(task):
         # The last iterate: the first that fools one draw of noise is no good against another.
         attack = PGD(norm=norm, epsilon=epsilon, steps=gradients // eot, eot=eot, keep_best=False)
         trial = _attacked(task, name, attack, target, clean)
@@ -192,15 +188,15 @@ def probe_randomness(
     )
 
 
-def _plan(task: Task, steered: bool) -> list[tuple[str, int, Classifier]]:
+def _plan(task: Task) -> list[tuple[str, int, Classifier]]:
     """Returns each attack's name, its passes, and what it attacks."""
     classifier = task.classifier
     plan: list[tuple[str, int, Classifier]] = [(f"pgd-eot-{eot}", eot, classifier) for eot in EOTS]
-    if not steered:
+    if not can_be_steered(classifier):
         return plan
-    key = tf.constant([task.seed % 2**31, 11])
-    frozen = _steered(classifier, task.x, lambda: keyed_noise(key, shared=True))
-    return [("pgd-frozen", 1, frozen), *plan, ("pgd-transfer", 1, _steered(classifier, task.x, noise_off))]
+    shape = task.x.shape[1:]
+    frozen, silent = steered(classifier, "frozen", shape, task.seed), steered(classifier, "off", shape)
+    return [("pgd-frozen", 1, frozen), *plan, ("pgd-transfer", 1, silent)]
 
 
 def _attacked(task: Task, name: str, attack: PGD, target: Classifier, clean: Verdict) -> Trial:
@@ -268,8 +264,7 @@ def judgement(trials: list[Trial]) -> tuple[str | None, str]:
 
 def _left_out(classifier: Classifier) -> list[Finding]:
     """Returns why frozen noise and transfer are left out; nothing where they aren't."""
-    model = classifier.model
-    if classifier.seedable and isinstance(model, keras.Model) and is_noisy(model):
+    if can_be_steered(classifier):
         return []
     return [
         Finding(
@@ -281,15 +276,3 @@ def _left_out(classifier: Classifier) -> list[Finding]:
             severity="info",
         )
     ]
-
-
-def _steered(
-    classifier: Classifier, x: np.ndarray, steering: Callable[[], contextlib.AbstractContextManager[None]]
-) -> Classifier:
-    """Returns the deterministic network that a randomized one is while its noise is steered."""
-
-    def forward(images: tf.Tensor) -> tf.Tensor:
-        with steering():
-            return classifier(images)
-
-    return classifier_of(forward, image_shape=x.shape[1:])

@@ -1,8 +1,8 @@
-"""The commands `study` and `demo`: five networks trained, attacked and compared, in one table and one report."""
+"""The commands `study` and `demo`: networks trained, attacked and compared, in one table and one report."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import keras
 
@@ -10,28 +10,19 @@ from kerasrobust import presets
 from kerasrobust.attacks import FGSM, PGD, Attack, DeepFool
 from kerasrobust.config import StudyConfig, TrainConfig
 from kerasrobust.evaluation.evaluate import Evaluation
-from kerasrobust.evaluation.outcome import surviving
+from kerasrobust.evaluation.matched import Measured, does_randomness_help
+from kerasrobust.evaluation.steered import steered
 from kerasrobust.events import Log, ModelSaved, Row, as_dict
 from kerasrobust.jobs import train
 from kerasrobust.jobs.attack import evaluate_with_events, save_examples, strips
 from kerasrobust.jobs.job import Job
+from kerasrobust.jobs.rows import REFERENCE, study_rows
 from kerasrobust.jobs.subject import describe_data
 from kerasrobust.networks import saving
+from kerasrobust.networks.making import classifier_of
 from kerasrobust.runs import read_card, write_json
 from kerasrobust.settings import to_dict
 from kerasrobust.show.report import ExampleStrip
-from kerasrobust.stats import accuracy_interval
-
-REFERENCE = 8 / 255
-"""The radius that the study of 2023 is about."""
-
-PUBLISHED = {
-    ("lenet", "standard", False, None): 0.40,
-    ("convnet", "standard", False, None): 0.69,
-    ("convnet", "standard", True, "pgd"): 0.1157,
-    ("convnet", "pgd", True, "pgd"): 0.2507,
-}
-"""The figures of the original study on CIFAR-10; its attacks on the randomized networks used no EOT."""
 
 EXAMPLES = 64
 """Images per network and attack in its file of examples: enough to look through, and a study stays a few MB."""
@@ -41,7 +32,7 @@ STRIPS = 3
 
 
 class StudyJob(Job[StudyConfig]):
-    """Trains and attacks the five networks, one after another."""
+    """Trains and attacks the networks, one after another."""
 
     def check(self) -> None:
         self.recipes = presets.study_recipes(self.config)
@@ -54,27 +45,39 @@ class StudyJob(Job[StudyConfig]):
         rows: list[dict[str, Any]] = []
         shown: list[ExampleStrip] = []
         precisions: dict[str, str | None] = {}
+        measured: dict[str, Measured] = {}
         for name, recipe in self.recipes.items():
             context.check()
-            found, images, precisions[name] = self._attacked(name, recipe, self._trained(name, recipe))
-            rows += found
+            network = self._trained(name, recipe)
+            kept, images = self._attacked(name, recipe, network)
+            rows += kept["rows"]
             shown += images
+            precisions[name] = kept.get("precision")
+            if name in self._compared:
+                measured[name] = Measured.parse(kept["measured"])
+            if recipe.randomize is not None:
+                for noise in ("off", "frozen"):
+                    rows += self._steered(name, recipe, network, noise)
+        answer = does_randomness_help(*(measured[name] for name in self._compared)) if self._compared else ""
         result = {
             **context.header(),
             "data": describe_data(test),
             "precision": config.precision,
             "precisions": precisions,
             "rows": rows,
+            **({"verdict": answer} if answer else {}),
             "warnings": context.findings,
         }
         recipes = {name: train.recipe_of(recipe) for name, recipe in self.recipes.items()}
         context.publish(
             result,
             examples=shown,
-            title=f"Robustness of five networks on {test.name}",
+            title=f"Robustness of {len(recipes)} networks on {test.name}",
             settings=to_dict(config) | {"recipes": recipes},
         )
         context.emit(Log(level="info", message=f"The report is {context.run.path / 'report.html'}."))
+        if answer:
+            context.emit(Log(level="info", message=f"Does randomness help? {answer}"))
         return result
 
     def _trained(self, name: str, recipe: TrainConfig) -> keras.Model:
@@ -88,7 +91,7 @@ class StudyJob(Job[StudyConfig]):
             return saving.load_model(target if target.exists() else done["path"])
         path = self.config.models_dir / name
         saved = read_card(path)
-        if saved is not None and saved.get("training") == train.recipe_of(recipe) and not self.config.retrain:
+        if saved is not None and train.is_trained_as(saved, recipe) and not self.config.retrain:
             network = saving.load_model(path)
             context.skip(stage, f"{title}: taken from {path}, trained with the same settings")
             context.keep(stage, {"path": str(path.resolve())})
@@ -104,28 +107,63 @@ class StudyJob(Job[StudyConfig]):
 
     def _attacked(
         self, name: str, recipe: TrainConfig, network: keras.Model
-    ) -> tuple[list[dict[str, Any]], list[ExampleStrip], str | None]:
-        """Returns one network's rows, images and precision, from this run's earlier start or measured now."""
+    ) -> tuple[dict[str, Any], list[ExampleStrip]]:
+        """Returns what is kept of one network's attacks, and images, from this run's earlier start or measured now."""
         context, test = self.context, self.data.test
         stage, title = f"attack-{name}", f"Attacking {name} on {len(test):,} test images"
         images = f"examples/{name}.h5"
         path = context.run.path / images
-        if (done := context.finished(stage)) is not None and path.exists():
+        done = context.finished(stage)
+        # Earlier versions kept no verdict on each image.
+        if done is not None and path.exists() and (name not in self._compared or "measured" in done):
             context.skip(stage, title)
-            for row in done["rows"]:
-                context.emit(Row(**row))
-            return done["rows"], strips(path, STRIPS), done.get("precision")
+            done["rows"] = [self._again(row, name) for row in done["rows"]]
+            return done, strips(path, STRIPS)
         with context.stage(stage, title):
             evaluation = evaluate_with_events(context, network, test, self._attacks(recipe))
-            rows = self._rows(recipe, evaluation)
-            for found in rows:
-                context.emit(found)
+            rows = [self._said(found) for found in study_rows(name, recipe, evaluation, self.radii)]
             shown = [item for item in evaluation.attacks if item.attack.minimum_norm or item.epsilon == self.reference]
             save_examples(context, images, name, test, shown, EXAMPLES)
             self._complete_card(name, evaluation)
-            plain = [_plain(found) for found in rows]
-            context.keep(stage, {"rows": plain, "precision": evaluation.precision})
-        return plain, strips(path, STRIPS), evaluation.precision
+            kept: dict[str, Any] = {"rows": rows, "precision": evaluation.precision}
+            if name in self._compared:
+                kept["measured"] = Measured.of(evaluation, self.reference).as_json()
+            context.keep(stage, kept)
+        return kept, strips(path, STRIPS)
+
+    def _steered(
+        self, name: str, recipe: TrainConfig, network: keras.Model, noise: Literal["off", "frozen"]
+    ) -> list[dict[str, Any]]:
+        """Returns the rows of a randomized network with its noise off or frozen: clean, and PGD where all compare."""
+        context, test, config = self.context, self.data.test, self.config
+        how = "off" if noise == "off" else "frozen to one draw"
+        stage, title = f"attack-{name}-{noise}", f"Attacking {name} with its noise {how}"
+        if (done := context.finished(stage)) is not None:
+            context.skip(stage, title)
+            return [self._again(row, name) for row in done["rows"]]
+        with context.stage(stage, title):
+            silent = steered(classifier_of(network), noise, test.x.shape[1:], config.seed)
+            # The reasons for doubt are those of the network with its noise.
+            attacks = [PGD(epsilon=self.reference, steps=config.steps)]
+            evaluation = evaluate_with_events(context, silent, test, attacks, audit=False)
+            rows = [self._said(found) for found in study_rows(name, recipe, evaluation, self.radii, noise)]
+            context.keep(stage, {"rows": rows})
+        return rows
+
+    def _said(self, row: Row) -> dict[str, Any]:
+        """Emits a row, and returns it as `result.json` has it."""
+        self.context.emit(row)
+        return {key: value for key, value in as_dict(row).items() if key not in ("schema", "type", "time", "stage")}
+
+    def _again(self, row: dict[str, Any], name: str) -> dict[str, Any]:
+        """Says a row of an earlier start; one of an earlier version lacks the network's name."""
+        return self._said(Row(**{"name": name} | row))
+
+    @property
+    def _compared(self) -> tuple[str, ...]:
+        """The randomized network and the matched one, if both are trained."""
+        pair = presets.RANDOMIZED, presets.MATCHED
+        return pair if all(name in self.recipes for name in pair) else ()
 
     @property
     def radii(self) -> list[float]:
@@ -144,36 +182,6 @@ class StudyJob(Job[StudyConfig]):
         if recipe.randomize is None:
             return [*chosen, DeepFool(norm="linf")]
         return [*chosen, PGD(epsilon=self.reference, steps=steps, eot=self.config.eot)]
-
-    def _rows(self, recipe: TrainConfig, evaluation: Evaluation) -> list[Row]:
-        """Returns one network's rows: clean accuracy, then the attacks, minimum-norm ones once per radius."""
-        randomized = recipe.randomize is not None
-        network = (recipe.model, recipe.training, randomized)
-        common: dict[str, Any] = {"model": recipe.model, "training": recipe.training, "randomized": randomized}
-        published, interval = PUBLISHED.get((*network, None)), list(evaluation.clean_interval)
-        rows = [Row(**common, accuracy=evaluation.clean_accuracy, interval=interval, published=published)]
-        for report in evaluation.attacks:
-            attack = report.attack
-            eot = attack.eot if randomized else None
-            for radius in self.radii if attack.minimum_norm else [report.epsilon]:
-                rates = surviving(attack, report.result, radius)
-                is_published = radius == REFERENCE and eot == 1
-                rows.append(
-                    Row(
-                        **common,
-                        attack=attack.name,
-                        norm=attack.norm,
-                        epsilon=radius,
-                        steps=attack.step_count(),
-                        eot=eot,
-                        accuracy=float(rates.mean()),
-                        interval=list(accuracy_interval(rates, randomized, report.result.shared)),
-                        # Inside a ball the distance is just the ball's radius.
-                        median_distance=report.entry()["median_distance"] if attack.minimum_norm else None,
-                        published=PUBLISHED.get((*network, attack.name)) if is_published else None,
-                    )
-                )
-        return rows
 
     def _complete_card(self, name: str, evaluation: Evaluation) -> None:
         """Writes the accuracies into the card of a network that this run has trained."""
@@ -196,8 +204,3 @@ class StudyJob(Job[StudyConfig]):
         }
         write_json(folder / "card.json", card)
         self.context.emit(ModelSaved(name=name, path=str(folder), card=card))
-
-
-def _plain(row: Row) -> dict[str, Any]:
-    """Returns a row as `result.json` has it."""
-    return {key: value for key, value in as_dict(row).items() if key not in ("schema", "type", "time", "stage")}

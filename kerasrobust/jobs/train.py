@@ -390,9 +390,25 @@ def passes_of(config: TrainConfig, images: int) -> int:
 
 def recipe_of(config: TrainConfig) -> dict[str, Any]:
     """Returns the settings of a training that decide which network comes out of it, as JSON has them."""
-    settings = json.loads(json.dumps(to_dict(config)))
-    usual = {item.name: item.default for item in dataclasses.fields(config)}
-    return {key: settings[key] for key in RECIPE} | {key: settings[key] for key in LATER if settings[key] != usual[key]}
+    settings = _as_json(to_dict(config))
+    return _said({key: settings[key] for key in (*RECIPE, *LATER)})
+
+
+def is_trained_as(card: dict[str, Any], config: TrainConfig) -> bool:
+    """Returns whether a card is of a network that a training of these settings would give."""
+    training = card.get("training")
+    return isinstance(training, dict) and _said(training) == recipe_of(config)
+
+
+def _said(settings: dict[str, Any]) -> dict[str, Any]:
+    """Returns the settings of a recipe without the later ones that have their default."""
+    usual = {item.name: item.default for item in dataclasses.fields(TrainConfig)}
+    # As JSON has them: an empty tuple is an empty list there.
+    return {key: value for key, value in settings.items() if key not in LATER or value != _as_json(usual[key])}
+
+
+def _as_json(value: Any) -> Any:
+    return json.loads(json.dumps(value))
 
 
 RECIPE = (

@@ -10,7 +10,7 @@ from typing import Any
 from kerasrobust.records import AttackEntry, Row
 from kerasrobust.show import figures
 
-_Key = tuple[str, int | None, int | None]
+_Key = tuple[str, int | None, int | None, str]
 _DASHES = ("", "6 4", "2 3", "9 3 2 3")
 _PALETTE = 7  # The colours s0 to s6 of the style sheet: Okabe and Ito's without the yellow, darkened on white.
 _WIDTH, _HEIGHT = 360, 264
@@ -28,12 +28,13 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """One curve: `series` chooses colour and marker (the network), `variant` the dash (steps and EOT)."""
+    """One curve: `series` chooses colour and marker (the network), `variant` the dash (steps, EOT and noise)."""
 
     label: str
     series: int
     variant: int
     points: list[Point]
+    noise: str = "on"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +47,8 @@ class Panel:
 
 
 def panels(rows: Sequence[Row]) -> list[Panel]:
-    """Returns one panel per attack and norm, in each one line per network, steps and EOT, from epsilon 0 (clean) on.
+    """Returns one panel per attack and norm, in each one line per network, steps, EOT and noise, from epsilon 0 (clean)
+    on.
 
     Rows without an epsilon (a minimum-norm attack's own accuracy) are no points of a curve. What was measured at one
     epsilon only is a point in its attack's panel, and a panel of nothing but such points isn't made.
@@ -54,16 +56,16 @@ def panels(rows: Sequence[Row]) -> list[Panel]:
     groups = figures.by_network(row for row in rows if row.accuracy is not None)
     drawn: dict[tuple[str, str], dict[_Key, dict[float, Point]]] = {}
     for name, group in groups.items():
-        clean = next((point_at(row, 0.0) for row in group if row.attack is None), None)
+        clean = {row.noise: point_at(row, 0.0) for row in reversed(group) if row.attack is None}
         for row in group:
             if row.attack is None or row.epsilon is None:
                 continue
             lines = drawn.setdefault((row.attack, row.norm or ""), {})
-            points = lines.setdefault((name, row.steps, row.eot), {})
+            points = lines.setdefault((name, row.steps, row.eot, row.noise), {})
             points[row.epsilon] = point_at(row, row.epsilon)
             # One epsilon is a point, not a curve: nothing is known of what lies between it and the clean accuracy.
-            if clean is not None and len(points) == 2:
-                points[0.0] = clean
+            if row.noise in clean and len(points) == 2:
+                points[0.0] = clean[row.noise]
     return [
         Panel(attack=attack, norm=norm, lines=_lines(lines, list(groups)))
         for (attack, norm), lines in drawn.items()
@@ -78,19 +80,22 @@ def point_at(row: Row, epsilon: float) -> Point:
 
 def _lines(lines: Mapping[_Key, Mapping[float, Point]], order: Sequence[str]) -> list[Line]:
     """Returns a panel's lines, labelled by what tells those of one network apart."""
-    variants: dict[str, list[tuple[int | None, int | None]]] = {}
-    for name, steps, eot in lines:
-        variants.setdefault(name, []).append((steps, eot))
+    variants: dict[str, list[tuple[int | None, int | None, str]]] = {}
+    for name, steps, eot, noise in lines:
+        variants.setdefault(name, []).append((steps, eot, noise))
     made = []
-    for (name, steps, eot), points in lines.items():
+    for (name, steps, eot, noise), points in lines.items():
         own = variants[name]
         words = [name]
-        if len({other for other, _ in own}) > 1:
+        if len({other for other, *_ in own}) > 1:
             words.append(f"{steps} steps")
-        if len({other for _, other in own}) > 1 or (eot or 1) > 1:
+        if noise != "on":
+            words.append(f"noise {noise}")
+        elif len({other for _, other, steering in own if steering == "on"}) > 1 or (eot or 1) > 1:
             words.append("no EOT" if (eot or 1) == 1 else f"EOT {eot}")
-        variant, curve = own.index((steps, eot)), [points[epsilon] for epsilon in sorted(points)]
-        made.append(Line(label=", ".join(words), series=order.index(name), variant=variant, points=curve))
+        variant, curve = own.index((steps, eot, noise)), [points[epsilon] for epsilon in sorted(points)]
+        label = ", ".join(words)
+        made.append(Line(label=label, series=order.index(name), variant=variant, points=curve, noise=noise))
     return made
 
 

@@ -19,12 +19,15 @@ from kerasrobust.records import Card, Data, Result, Row, text
 from kerasrobust.runs import find, list_models, read_card, read_json
 from kerasrobust.settings import RunConfig
 from kerasrobust.show.examples import read_index, same_images
-from kerasrobust.show.figures import format_accuracy, format_epsilon, format_interval
+from kerasrobust.show.figures import format_accuracy, format_epsilon, format_interval, format_noise
+from kerasrobust.show.published import published_table
 from kerasrobust.show.tables import make_table
 from kerasrobust.stats import mcnemar
 
+_COMPARABLE = "cifar10", "autoattack", "linf"
+
 Figures = dict[str, Any]
-"""One line of a comparison: name, model, training, data, examples, attack, clean and robust figures."""
+"""One line of a comparison: name, network, model, training, data, examples, attack, clean and robust figures."""
 
 
 def compare(config: CompareConfig) -> int:
@@ -40,11 +43,11 @@ def compare(config: CompareConfig) -> int:
 
 
 def models(config: ModelsConfig) -> int:
-    """Prints the saved models; returns the exit status."""
-    return _print(config, f"Models in {config.models_dir}", list_models(config.models_dir), pairs=False)
+    """Prints the saved models, and what others have published beside AutoAttack figures; returns the exit status."""
+    return _print(config, f"Models in {config.models_dir}", list_models(config.models_dir), pairs=False, others=True)
 
 
-def _print(config: RunConfig, title: str, folders: Sequence[Path], pairs: bool = True) -> int:
+def _print(config: RunConfig, title: str, folders: Sequence[Path], pairs: bool = True, others: bool = False) -> int:
     lines = [line for folder in folders for line in figures(folder)]
     if config.json:
         print(json.dumps(finite(lines), ensure_ascii=False))
@@ -53,6 +56,9 @@ def _print(config: RunConfig, title: str, folders: Sequence[Path], pairs: bool =
     else:
         console = Console(highlight=False)
         console.print(_table(title, lines))
+        if others and any((line["data"], line["attack"], line["norm"]) == _COMPARABLE for line in lines):
+            console.print()
+            console.print(published_table())
         for folder in folders[1:] if pairs else ():
             if (pair := paired(folders[0], folder)) is not None:
                 console.print(sentence(folders[0].name, folder.name, pair), markup=False)
@@ -164,7 +170,8 @@ def figures(folder: Path) -> Iterator[Figures]:
             if row.attack is None:
                 clean = row
             else:
-                yield _line(folder.name, result.data, row.model, row.training, row.randomized, clean, row)
+                line = _line(folder.name, result.data, row.model, row.training, row.randomized, clean, row)
+                yield line | {"network": row.name}
     elif result.has_card:
         yield from _of_card(folder.name, result)
     else:
@@ -175,10 +182,13 @@ def figures(folder: Path) -> Iterator[Figures]:
 
 def _of_card(name: str, card: Card) -> Iterator[Figures]:
     clean, *rows = card.table("")
-    attacked: list[Row | None] = [*rows] or [None]
     model, training = card.architecture or None, text(card.training.get("training")) or None
-    for row in attacked:
-        yield _line(name, card.data, model, training, card.randomized is True, clean, row)
+    for row, entry in zip(rows, card.entries, strict=True):
+        line = _line(name, card.data, model, training, card.randomized is True, clean, row)
+        # What was measured by itself may be of other images than the clean accuracy.
+        yield line | {"version": entry.version, "examples": entry.examples or line["examples"]}
+    if not rows:
+        yield _line(name, card.data, model, training, card.randomized is True, clean, None)
 
 
 def _line(
@@ -187,6 +197,7 @@ def _line(
 ) -> Figures:  # fmt: skip
     return {
         "name": name,
+        "network": None,
         "model": model,
         "training": training,
         "randomized": randomized,
@@ -197,6 +208,8 @@ def _line(
         "clean_accuracy": clean and clean.accuracy,
         "clean_interval": clean and clean.interval,
         "attack": attacked and attacked.attack,
+        "version": None,
+        "noise": (attacked and format_noise(attacked)) or None,
         "norm": attacked and attacked.norm,
         "epsilon": attacked and attacked.epsilon,
         "robust_accuracy": attacked and attacked.accuracy,
@@ -204,26 +217,31 @@ def _line(
     }
 
 
+def _steering(noise: str | None) -> str:
+    return "" if noise in (None, "on") else f", noise {noise}"
+
+
 def _table(title: str, lines: Sequence[Figures]) -> Table:
     table = make_table(synthetic=any(line["synthetic"] for line in lines))
     table.title = title
-    for heading in ("name", "model", "training", "data", "images", "clean", "attack", "epsilon", "robust", "95 %"):
-        table.add_column(heading, justify="right" if heading in ("images", "clean", "robust", "95 %") else "left")
+    for heading in ("name", "model", "training", "data", "clean", "attack", "epsilon", "images", "robust", "95 %"):
+        right = heading in ("images", "clean", "robust", "95 %")
+        table.add_column(heading, justify="right" if right else "left", overflow="fold", no_wrap=right)
     before: tuple[Any, ...] = ()
     for line in lines:
         shown = (
             str(line["name"]),
-            f"{line['model'] or ''}{' (random)' if line['randomized'] else ''}".strip(),
+            f"{line['network'] or line['model'] or ''}{' (random)' if line['randomized'] else ''}".strip(),
             line["training"] or "",
             line["data"] or "",
-            str(line["examples"] or ""),
             format_accuracy(line["clean_accuracy"]),
         )
         # What stays the same from line to line is printed once.
         table.add_row(
             *(shown if shown != before else ("",) * len(shown)),
-            line["attack"] or "",
+            " ".join(filter(None, (line["attack"], line["version"]))) + _steering(line["noise"]),
             f"{format_epsilon(line['epsilon'])} {line['norm'] or ''}".strip(),
+            str(line["examples"] or ""),
             format_accuracy(line["robust_accuracy"]),
             format_interval(line["interval"]),
         )

@@ -118,6 +118,26 @@ def format_norm(norm: str | None) -> str:
     return _NORMS.get(norm or "", norm or "")
 
 
+def format_noise(row: Row) -> str:
+    """Returns what was done to the noise of a randomized network (`on`, `off`, `frozen`); nothing for any other.
+
+    Example:
+        >>> format_noise(Row(model="convnet", randomized=True)), format_noise(Row(model="convnet"))
+        ('on', '')
+    """
+    return row.noise if row.randomized or row.noise != "on" else ""
+
+
+def with_noise(words: str, row: Row) -> str:
+    """Returns a row's words, with what was done to its noise where that wasn't left on.
+
+    Example:
+        >>> with_noise("PGD", Row(model="convnet", noise="frozen")), with_noise("PGD", Row(model="convnet"))
+        ('PGD, noise frozen', 'PGD')
+    """
+    return words if row.noise == "on" else f"{words}, noise {row.noise}"
+
+
 def format_images(result: Result) -> str:
     """Returns on what the result was measured, such as `1,000 images of cifar10 test[:1000]`."""
     data = result.data
@@ -127,11 +147,17 @@ def format_images(result: Result) -> str:
 
 
 def by_network(rows: Iterable[Row]) -> dict[str, list[Row]]:
-    """Returns the rows of each network, in the order of first appearance, the clean row first in each."""
+    """Returns the rows of each network, in the order of first appearance: those with its noise on, off, and frozen,
+    the clean row first in each.
+    """
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(row.network, []).append(row)
-    return {name: sorted(group, key=lambda row: row.attack is not None) for name, group in groups.items()}
+    return {name: sorted(group, key=_order) for name, group in groups.items()}
+
+
+def _order(row: Row) -> tuple[bool, bool, bool]:
+    return row.noise != "on", row.noise == "frozen", row.attack is not None
 
 
 def summary(result: Mapping[str, Any]) -> str:
@@ -191,7 +217,8 @@ def _attack_summary(result: Result, attacks: Sequence[AttackEntry]) -> Iterable[
 
 
 def _study_summary(result: Result, rows: Sequence[Row]) -> Iterable[str]:
-    groups = by_network(row for row in rows if row.accuracy is not None)
+    known = by_network(row for row in rows if row.accuracy is not None)
+    groups = {name: own for name, group in known.items() if (own := [row for row in group if row.noise == "on"])}
     attacks = list(dict.fromkeys(attack_name(row.attack) for row in rows if row.attack))
     if not groups:
         return
@@ -202,6 +229,9 @@ def _study_summary(result: Result, rows: Sequence[Row]) -> Iterable[str]:
     if epsilon is not None:
         yield from _at_radius(groups, epsilon)
         yield from _effect_of_eot(groups, epsilon)
+        yield from _effect_of_noise(known, epsilon)
+    if result.verdict:
+        yield f"Does randomness help? {result.verdict}"
 
 
 def _at_radius(groups: Mapping[str, Sequence[Row]], epsilon: float) -> Iterable[str]:
@@ -243,6 +273,24 @@ def _effect_of_eot(groups: Mapping[str, Sequence[Row]], epsilon: float) -> Itera
                 f"Averaging gradients over {max(by_eot)} noise draws (EOT) takes PGD on {name} "
                 f"from {format_accuracy(by_eot[min(by_eot)])} to {format_accuracy(by_eot[max(by_eot)])}."
             )
+
+
+def _effect_of_noise(groups: Mapping[str, Sequence[Row]], epsilon: float) -> Iterable[str]:
+    """Yields for each randomized network what PGD leaves of it with its noise on, off and frozen."""
+    for name, group in groups.items():
+        under = {
+            row.noise: row
+            for row in group
+            if (row.attack, row.norm, row.epsilon) == ("pgd", "linf", epsilon) and (row.eot or 1) == 1
+        }
+        clean = {row.noise: row for row in group if row.attack is None}
+        if len(under) > 1:
+            parts = [
+                f"{_with_interval(row.accuracy, row.interval)} with its noise {noise}"
+                + (f" (clean {format_accuracy(clean[noise].accuracy)})" if noise in clean else "")
+                for noise, row in under.items()
+            ]
+            yield f"The same weights of {name} keep under PGD {_list(parts)}."
 
 
 def _accuracy(row: Row) -> float:

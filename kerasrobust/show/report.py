@@ -23,7 +23,10 @@ from kerasrobust.show import figures
 from kerasrobust.show.charts import curve_panel, draw, legend, panels
 
 _RUN = ("kind", "model", "data", "seed", "precision", "device")
-_TRAININGS = {"standard": "clean images", "fgsm": "FGSM images", "pgd": "PGD images"}
+_TRAININGS = {
+    "standard": "clean images", "fgsm": "FGSM images", "pgd": "PGD images",
+    "adr": "PGD images and its average's labels",
+}  # fmt: skip
 _FACTORS = (50, 20, 10, 5, 2, 1)
 
 
@@ -128,6 +131,7 @@ def _page(result: Mapping[str, Any], examples: Sequence[ExampleStrip], **given: 
     plain = ("accuracy", "distance", "epsilon", "interval", "norm", "published")
     environment.filters |= {name: getattr(figures, f"format_{name}") for name in plain} | {
         "attack": figures.attack_name,
+        "noise": figures.format_noise,
         "grouped": lambda value: "" if value is None else f"{value:,}",
         "seconds": lambda value: "" if value is None else figures.format_seconds(value),
     }
@@ -204,6 +208,11 @@ def _method(result: Result) -> Iterable[str]:
         yield (
             "EOT k: each gradient is the mean over k draws of the network's noise, so that the attack doesn't follow a "
             "single draw."
+        )
+    if any(row.noise != "on" for row in rows):
+        yield (
+            "Noise off, frozen: the same weights without their noise, and held to one draw of it for all images; both "
+            "are deterministic networks, attacked and judged as such."
         )
     distances = [entry.median_distance for entry in result.attacks] + [row.median_distance for row in rows]
     if any(distance is not None for distance in distances):

@@ -17,7 +17,8 @@ SYNTHETIC = "Synthetic data: generated shapes, not photographs. The figures say 
 def study_table(rows: Iterable[Row], *, synthetic: bool) -> Table:
     """Returns the study's table: one section per network, published figures beside.
 
-    An epsilon of another norm than Linf carries its norm (`0.5 L2`). The table fits 80 columns; its caption says if the
+    Noise is on, off or frozen where the network is randomized, and none elsewhere. An epsilon of another norm than Linf
+    carries its norm (`0.5 L2`). The table fits 80 columns; its caption says if the
     data are synthetic.
 
     Example:
@@ -26,18 +27,16 @@ def study_table(rows: Iterable[Row], *, synthetic: bool) -> Table:
         1
     """
     table = make_table(synthetic)
-    for header in ("model", "training"):
-        table.add_column(header, overflow="fold")
-    table.add_column("random", no_wrap=True)
+    table.add_column("network", overflow="fold")
+    table.add_column("noise", no_wrap=True)
     table.add_column("attack", overflow="fold")
-    for header in ("epsilon", "EOT", "accuracy", "95 %\ninterval", "median\ndist.", "pub-\nlished"):
+    for header in ("epsilon", "EOT", "accu-\nracy", "95 %\ninterval", "median\ndist.", "pub-\nlished"):
         table.add_column(header, justify="right", no_wrap=True)
     for group in figures.by_network(rows).values():
         for row in group:
             table.add_row(
-                row.model,
-                row.training or "",
-                "yes" if row.randomized else "no",
+                row.network,
+                figures.format_noise(row) or "none",
                 row.attack or "clean",
                 epsilon_text(row.epsilon, row.norm),
                 str(row.eot or ""),
@@ -94,7 +93,7 @@ def label_table(labels: Iterable[LabelEntry], *, synthetic: bool) -> Table:
 
 def make_table(synthetic: bool) -> Table:
     """Returns an empty table in the style of all of them, captioned where the data are synthetic."""
-    # The narrowest box that rich has, without its edges, as ten columns have to fit 80 characters.
+    # The narrowest box that rich has, without its edges, as nine columns have to fit 80 characters.
     return Table(
         box=box.SIMPLE_HEAD,
         show_edge=False,

@@ -18,13 +18,14 @@ from screen import shows, text, until
 from textual.pilot import Pilot
 from textual.widgets import DataTable
 
+from kerasrobust.records import Row
 from kerasrobust.runs import read_json
 from kerasrobust.show.figures import format_accuracy
 from tui.app import Lab
 from tui.panes import side_by_side
 from tui.panes.choose import ChoosePane
 from tui.panes.side_by_side import paired_sentences, short
-from tui.read.overview import Overview, Overviews
+from tui.read.overview import Overview, Overviews, of_rows
 from tui.read.subject import Subject, Subjects, difference, differing, model_subject, overlaid, run_subject
 from tui.screens import compare
 from tui.widgets.chart import Chart
@@ -338,6 +339,50 @@ def test_subjects_with_one_epsilon_each_are_drawn_as_points(add_run: AddRun, add
     assert overlaid([]) == []
 
 
+NOISY = Row(model="convnet", training="pgd", randomized=True)
+UNDER = {"attack": "pgd", "norm": "linf", "epsilon": 8 / 255}
+STEERED = tuple(
+    dataclasses.replace(NOISY, noise=noise, accuracy=accuracy, **more)
+    for noise, clean, robust in (("on", 0.6, 0.3), ("off", 0.7, 0.25), ("frozen", 0.5, 0.2))
+    for accuracy, more in ((clean, {}), (robust, UNDER))
+)
+
+
+def test_noise_off_and_frozen_are_compared_with_the_same() -> None:
+    study = Subject(Path("one"), "one", "study", rows=STEERED, is_study=True)
+    other = dataclasses.replace(STEERED[3], accuracy=0.75)
+    assert difference(other, study) == pytest.approx(0.5)
+    # A study without such rows is no reference for them.
+    assert difference(other, dataclasses.replace(study, rows=STEERED[:2])) is None
+    (overlay,) = overlaid([study])
+    name = "convnet-random-pgd"
+    assert {trace.label: [(point.epsilon, point.accuracy) for point in trace.points] for trace in overlay.traces} == {
+        name: [(0, 0.6), (8 / 255, 0.3)],
+        f"{name}, noise off": [(0, 0.7), (8 / 255, 0.25)],
+        f"{name}, noise frozen": [(0, 0.5), (8 / 255, 0.2)],
+    }
+    # What is said of a network in a line is said of it with its noise.
+    assert of_rows(STEERED) == ((0.6, 0.6), (0.3, 0.3))
+    assert [side_by_side._attack(row) for row in STEERED] == [
+        "clean", "PGD", "clean, noise off", "PGD, noise off", "clean, noise frozen", "PGD, noise frozen",
+    ]  # fmt: skip
+
+
+async def test_a_study_shows_its_noise_in_its_table(lab: Lab, add_run: AddRun) -> None:
+    path = add_run("demo")
+    result = read_json(path / "result.json") or {}
+    rows = [vars(row) | {"name": None} for row in STEERED] + [vars(STEERED[1]) | {"name": "convnet-matched"}]
+    (path / "result.json").write_text(json.dumps(result | {"rows": rows}))
+    async with lab.run_test(size=NARROW) as pilot:
+        await go(pilot, "demo")
+        await pilot.press("t")
+        await shows(pilot, "PGD, noise frozen")
+        assert [row[:2] for row in cells(pilot, "StudyPane")] == [
+            ["convnet-random-pgd", "clean"], ["", "PGD"], ["", "clean, noise off"], ["", "PGD, noise off"],
+            ["", "clean, noise frozen"], ["", "PGD, noise frozen"], ["convnet-matched", "PGD"],
+        ]  # fmt: skip
+
+
 def test_a_run_and_a_model_of_one_name_are_told_apart(
     runs_dir: Path, models_dir: Path, add_run: AddRun, add_card: Callable[[str], Path]
 ) -> None:
@@ -366,7 +411,7 @@ ANYTHING = st.recursive(
 ROW = st.fixed_dictionaries(
     dict.fromkeys(("model", "training", "randomized", "accuracy", "interval", "epsilon"), ANYTHING)
     | {"attack": ANYTHING | st.sampled_from([None, "pgd"])},
-    optional=dict.fromkeys(("norm", "steps", "eot", "median_distance", "published"), ANYTHING),
+    optional=dict.fromkeys(("name", "noise", "norm", "steps", "eot", "median_distance", "published"), ANYTHING),
 )
 ATTACK = st.fixed_dictionaries(
     {}, optional=dict.fromkeys(("name", "norm", "epsilon", "robust_accuracy", "interval", "settings"), ANYTHING)
@@ -376,6 +421,7 @@ RECORD = st.fixed_dictionaries(
     optional={
         "rows": ANYTHING | st.lists(ROW, max_size=3),
         "attacks": ANYTHING | st.lists(ATTACK, max_size=3),
+        "measured": ANYTHING | st.lists(ATTACK, max_size=3),
         "training": ANYTHING | st.fixed_dictionaries({}, optional=dict.fromkeys(("model", "epsilon"), ANYTHING)),
         "data": ANYTHING
         | st.fixed_dictionaries({}, optional=dict.fromkeys(("name", "split", "examples", "synthetic"), ANYTHING)),

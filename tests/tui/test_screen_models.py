@@ -113,7 +113,7 @@ async def test_models_are_listed_with_their_figures(tmp_path: Path) -> None:
         table = app.screen.query_one("#models", DataTable)
         cells = [cell.plain for cell in table.get_row_at(0)]
         assert cells[:9] == [
-            "net", "62.1 %", "34.0 % (33.0-35.0)", "PGD 8/255 L∞, of 2", "convnet", "pgd", "yes", "cifar10", "357,482",
+            "net", "62.1 %", "34.0 % (33.0-35.0)", "PGD 8/255 L∞, of 2", "", "convnet", "pgd", "yes", "cifar10",
         ]  # fmt: skip
         told = card(app)
         for part in (
@@ -275,6 +275,29 @@ async def test_without_models_it_says_what_to_do(tmp_path: Path) -> None:
         assert empty.display and "Press i to import" in told and "Press 2 to train" in told
         await pilot.press("a", "t", "l", "y", "slash", "x", "enter", "escape")
         assert app.opened == [] and "There is no model here" in app.told[0]
+
+
+@pytest.mark.asyncio
+async def test_an_autoattack_figure_has_a_column_and_a_line_of_its_own(tmp_path: Path) -> None:
+    entry = {"name": "autoattack", "norm": "linf", "epsilon": 8 / 255}
+    l2 = entry | {"norm": "l2", "epsilon": 0.5, "robust_accuracy": 0.4512, "interval": [0.42, 0.48], "examples": 1000}
+    measured = [
+        l2,
+        entry | {"robust_accuracy": 0.278, "interval": [0.269, 0.287], "version": "standard", "examples": 10000},
+    ]
+    save(tmp_path / "models" / "net", CARD | {"measured": measured})
+    save(tmp_path / "models" / "other", CARD | {"measured": [l2, {"name": "autoattack"}, "nonsense"]})
+    async with opened(tmp_path) as (app, _):
+        table = app.screen.query_one("#models", DataTable)
+        cells = [[cell.plain for cell in table.get_row_at(at)] for at in range(2)]
+        # Beside what was there before, which stays.
+        assert cells[0][:5] == [
+            "net", "62.1 %", "34.0 % (33.0-35.0)", "PGD 8/255 L∞, of 2", "27.8 % (26.9-28.7) standard",
+        ]  # fmt: skip
+        assert cells[1][4] == "45.1 % (42.0-48.0) 0.5 L2"
+        told = " ".join(card(app).split())
+        assert "27.8 % (26.9-28.7) under AutoAttack 8/255 L∞ standard, 10,000 images" in told
+        assert "45.1 % (42.0-48.0) under AutoAttack 0.5 L2, 1,000 images" in told
 
 
 @pytest.mark.asyncio

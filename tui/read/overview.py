@@ -121,7 +121,7 @@ def overview(
         path=path,
         kind=kind,
         state=word,
-        model=str(config.get("model", "five networks" if study else "")),
+        model=str(config.get("model", {"study": "several networks", "demo": "five networks"}.get(kind, ""))),
         data=data_of(config),
         clean=clean,
         robust=robust,
@@ -147,7 +147,7 @@ def of_rows(rows: Sequence[Row]) -> tuple[Accuracies, Accuracies]:
     """Returns the ranges of a study's clean and robust accuracies."""
     radius = reference_epsilon(rows)
     clean, robust = [], []
-    for group in by_network(rows).values():
+    for group in by_network(row for row in rows if row.noise == "on").values():
         clean += [value for row in group if row.attack is None for value in one(row.accuracy)]
         attacked = [value for row in group if row.attack and row.epsilon == radius for value in one(row.accuracy)]
         robust += [min(attacked)] if attacked else []

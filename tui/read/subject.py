@@ -11,7 +11,7 @@ from pathlib import Path
 from kerasrobust.records import Card, Result, Row
 from kerasrobust.runs import list_models, read_card, read_json
 from kerasrobust.show.charts import Line, Point, panels, point_at
-from kerasrobust.show.figures import by_network
+from kerasrobust.show.figures import by_network, with_noise
 from tui.read.cards import SavedModel, plain
 from tui.read.overview import Accuracies, Overview, Overviews, accuracies, one, stamp_of
 from tui.read.settings import settings
@@ -153,7 +153,7 @@ def difference(row: Row, reference: Subject) -> float | None:
     same = [
         other
         for other in reference.rows
-        if (other.attack, other.norm) == (row.attack, row.norm)
+        if (other.attack, other.norm, other.noise) == (row.attack, row.norm, row.noise)
         and _is_close(other.epsilon, row.epsilon)
         and other.accuracy is not None
     ]
@@ -190,6 +190,7 @@ def labelled(subjects: Sequence[Subject]) -> list[list[Row]]:
                 row,
                 model=row.network if len(subjects) == 1
                 else f"{subject.title} {row.network}" if many else subject.title,
+                name=None,
                 training=None,
                 randomized=False,
             )
@@ -224,7 +225,7 @@ def overlaid(subjects: Sequence[Subject]) -> list[Overlay]:
     """
     rows = [row for group in labelled(subjects) for row in group if row.accuracy is not None]
     names = list(by_network(rows))
-    clean = {row.network: point_at(row, 0.0) for row in rows if row.attack is None}
+    clean = {(row.network, row.noise): point_at(row, 0.0) for row in rows if row.attack is None}
     made = {(panel.attack, panel.norm): panel.lines for panel in panels(rows)}
     alone: dict[tuple[str, str], list[Line]] = {}
     for row in rows:
@@ -232,12 +233,12 @@ def overlaid(subjects: Sequence[Subject]) -> list[Overlay]:
         if row.attack is None or row.epsilon is None or key in made:
             continue
         point = point_at(row, row.epsilon)
-        label = f"{row.network}, EOT {row.eot}" if (row.eot or 1) > 1 else row.network
-        line = Line(label=label, series=names.index(row.network), variant=0, points=[point])
+        label = with_noise(f"{row.network}, EOT {row.eot}" if (row.eot or 1) > 1 else row.network, row)
+        line = Line(label=label, series=names.index(row.network), variant=0, points=[point], noise=row.noise)
         alone.setdefault(key, []).append(line)
 
     def trace(line: Line) -> Trace:
-        before = clean.get(names[line.series])
+        before = clean.get((names[line.series], line.noise))
         joined = len(line.points) > 1
         points = line.points if joined or before is None else [before, *line.points]
         return Trace(line.label, points, joined)

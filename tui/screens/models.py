@@ -18,8 +18,8 @@ from textual.widgets import DataTable, Input, Static
 
 from kerasrobust.config import ImportConfig
 from kerasrobust.errors import InputError
-from kerasrobust.records import Card, number
-from kerasrobust.show.figures import format_epsilon
+from kerasrobust.records import AttackEntry, Card, number
+from kerasrobust.show.figures import format_budget, format_epsilon
 from tui.messages import Edit, Start
 from tui.read.cards import SavedModel, accuracy, attack_text, plain, read_models, shape_text, stamps
 from tui.screens.base import FolderScreen
@@ -37,7 +37,8 @@ Press 2 to train one in a form, or go to the runs with 1 and press d for the dem
 Press i to import someone's model: a .keras or .h5 file, or a SavedModel folder."""
 
 _COLUMNS = (
-    "name", "clean", "robust (95 %)", "attack", "architecture", "training", "randomized", "data", "parameters", "size",
+    "name", "clean", "robust (95 %)", "attack", "AutoAttack", "architecture", "training", "randomized", "data",
+    "parameters", "size",
 )  # fmt: skip
 
 
@@ -232,6 +233,7 @@ def _cells(model: SavedModel) -> list[Text]:
         Text(accuracy(card.clean_accuracy) or "-", justify="right"),
         Text(accuracy(*model.robust) or "-"),
         Text(f"{attack_text(strongest) if strongest else ''}{others}"),
+        Text(_autoattack(card.autoattack)),
         Text(plain(card.architecture).rpartition("/")[2]),
         Text(plain(card.training.get("training"))),
         Text("yes" if card.randomized else "no"),
@@ -239,6 +241,15 @@ def _cells(model: SavedModel) -> list[Text]:
         Text("" if card.parameters is None else f"{card.parameters:,}", justify="right"),
         Text(decimal(model.size), justify="right"),
     ]
+
+
+def _autoattack(entry: AttackEntry | None) -> str:
+    if entry is None:
+        return ""
+    budget = format_budget(entry.epsilon, plain(entry.norm))
+    figure = accuracy(entry.robust_accuracy, entry.interval)
+    # The usual ball needs no words.
+    return " ".join(filter(None, (figure, plain(entry.version), "" if budget == "8/255 L∞" else budget)))
 
 
 def _story(model: SavedModel) -> Table:
@@ -271,6 +282,10 @@ def _figures(model: SavedModel, card: Card) -> Iterator[tuple[str, str]]:
         yield "robust", f"{figure} under {', '.join([attack_text(attack), *more])}"
     if len(card.attacks) > 1:
         yield "all together", accuracy(*model.robust)
+    for attack in card.measured:
+        figure = accuracy(attack.robust_accuracy, attack.interval) or "not measured"
+        images = "" if attack.examples is None else f", {attack.examples:,} images"
+        yield "robust", f"{figure} under {attack_text(attack)} {plain(attack.version)}".rstrip() + images
     data = card.data
     images = "" if data.examples is None else f"{data.examples:,} images of "
     yield "measured on", f"{images}{plain(data.name)} {plain(data.test_split)}".strip()

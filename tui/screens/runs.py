@@ -33,7 +33,7 @@ _RESUMABLE = ("cancelled", "failed", "died")
 
 EMPTY = """No runs in {folder} yet.
 
-Press [b]d[/b] to run the demo: the whole study on embedded, synthetic pictures, in a few minutes.
+Press [b]d[/b] to run the demo: the study on embedded, synthetic pictures, in a few minutes.
 It trains five networks, attacks each, and compares them.
 
 Press [b]n[/b] to set up a run of your own, [b]3[/b] for the saved models, [b]?[/b] for all keys."""
@@ -59,7 +59,7 @@ class RunsScreen(FolderScreen):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "open", "Open", id="open-run", tooltip="Open the run: its curves, attacks, images and log"),
         Binding("n", "new", "New", id="new-run", tooltip="Set up a run in a form"),
-        Binding("d", "demo", "Demo", id="demo", tooltip="Run the demo: the whole study on embedded data"),
+        Binding("d", "demo", "Demo", id="demo", tooltip="Run the demo: the study on embedded data"),
         Binding("x", "cancel", "Cancel", id="cancel-run", tooltip="Stop the run; it saves what is done"),
         Binding("r", "restart", "Again", id="restart-run", tooltip="Start again with the same settings, or go on"),
         Binding("e", "edit", "Edit", id="edit-run", show=False, tooltip="Open its settings in the form"),
