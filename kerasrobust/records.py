@@ -106,6 +106,7 @@ class Row:
     interval: Interval | None = None
     median_distance: float | None = None
     published: float | None = None
+    target: str | None = None
 
     @classmethod
     def parse(cls, record: JSON) -> Row:
@@ -202,6 +203,7 @@ class Card:
         training: its settings, as they stand in the file.
         randomized: None if the file doesn't say.
         measured: further attacks that were run on it by themselves, each with its own number of images.
+        target: what the attack drove images to, if it was targeted.
     """
 
     data: Data = field(default_factory=Data)
@@ -219,6 +221,7 @@ class Card:
     image_shape: Any = None
     classes: str = ""
     command: str = ""
+    target: str = ""
     seed: str = ""
     versions: dict[str, Any] = field(default_factory=dict)
 
@@ -275,6 +278,7 @@ class Card:
                 Row(
                     **known, **settings, attack=entry.name, norm=entry.norm or None, epsilon=entry.epsilon,
                     accuracy=entry.robust_accuracy, interval=entry.interval, median_distance=entry.median_distance,
+                    target=self.target or None,
                 )
             )  # fmt: skip
         return tuple(rows)
@@ -311,7 +315,6 @@ class Result(Card):
     Attributes:
         model: the network that was measured, by name or path.
         attack: the attack that was asked for.
-        target: what it drove images to, if it was targeted.
         rows: of a study; None for any other run.
         verdict: of a run that looked into randomness; of a study, whether it helps.
         labels: each alone, where an image has several; the other figures are of all of them together.
@@ -320,7 +323,6 @@ class Result(Card):
     kind: str = ""
     model: str = ""
     attack: str = ""
-    target: str = ""
     rows: tuple[Row, ...] | None = None
     verdict: str = ""
     verdicts: Verdicts | None = None

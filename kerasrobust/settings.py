@@ -39,13 +39,17 @@ EPSILON = Epsilon("8/255")
 
 
 def radius(epsilon: float | None, norm: str) -> float:
-    """Returns a radius, or where none is said the usual one of the norm: 8/255 in Linf, 0.5 in L2, 12 in L1."""
+    """Returns a radius, or the usual one of the norm: 8/255 in Linf, 0.5 in L2, 12 in L1, 24 values in L0."""
     return float(Epsilon(EPSILONS.get(norm, EPSILON)) if epsilon is None else epsilon)
 
 
 def check_epsilon(epsilon: float, norm: str) -> None:
-    """Raises InputError for a radius that is negative or non-finite, and for an Linf radius above 1."""
+    """Raises InputError for a radius that is negative or non-finite, an Linf radius above 1, and an L0 radius below."""
     Epsilon(epsilon)
+    if norm == "l0" and 0 < epsilon < 1:
+        raise InputError(
+            f"Expected an L0 epsilon of at least 1, as it counts changed values. Received: {epsilon:g}. Try 24."
+        )
     if norm == "linf" and epsilon > 1:
         raise InputError(
             f"Expected an Linf epsilon of at most 1, as images lie in [0, 1]. Received: {epsilon:g}. "

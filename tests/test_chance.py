@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import keras
@@ -15,6 +16,7 @@ from conftest import PIXELS, images, linear_model
 from keras import layers as L
 
 from kerasrobust.attacks import FGSM, Square
+from kerasrobust.evaluation.checks.labels import _exchanged
 from kerasrobust.evaluation.evaluate import Evaluation, evaluate
 from kerasrobust.events import AttackStarted, Event, Finding
 from kerasrobust.networks.making import as_classifier
@@ -139,7 +141,7 @@ def test_a_run_says_it_once(labels: int, tmp_path: Path) -> None:
 
 PARTLY: dict[str, np.ndarray] = {
     "two of four": np.array([1, 0, 2, 3]),
-    "three in a round": np.array([1, 2, 0, 3]),
+    "the first and the last": np.array([3, 1, 2, 0]),
     "two, and some wrong": np.array([0, 1, 3, 2]),
 }
 
@@ -156,6 +158,28 @@ def test_some_classes_in_another_order_are_found_far_above_chance(kind: str) -> 
     assert finding.evidence == {"accuracy": pytest.approx(plain), "accuracy_otherwise": pytest.approx(otherwise)}
     pairs = [f"{answer} for {label}" for answer, label in enumerate(PARTLY[kind]) if answer != label]
     assert f"it says {', '.join(pairs)}." in finding.message
+
+
+def test_many_classes_counted_from_one_on_are_told_so() -> None:
+    """Being never right doesn't show that it is worse than guessing among so many."""
+    model = linear(200)
+    x = images(150, seed=8)
+    said = model.predict(x, verbose=0).argmax(axis=1)
+    keep = said < 199
+    found = audited(model, x[keep], said[keep] + 1)
+    (finding,) = [item for item in found.findings if item.code in ("class-order", "at-chance")]
+    assert "With 1 taken from each label it is right on 100.0 %" in finding.message
+
+
+def test_weak_networks_and_constant_ones_are_not_called_exchanged() -> None:
+    groups = np.random.default_rng(9).integers(0, 50, 2000)
+    y = 2 * groups + np.random.default_rng(10).integers(0, 2, 2000)
+    said = 2 * groups + np.random.default_rng(11).integers(0, 2, 2000)  # It tells groups, and guesses inside them.
+    task: Any = SimpleNamespace(y=y, classifier=SimpleNamespace(classes=100, labels=None))
+    assert _exchanged(task, said) == []
+    y = np.repeat([5, 3, *range(6, 10), 0, 1, 2, 4], [30, 5, *[2] * 8])
+    found = audited(linear_model(np.zeros((PIXELS, 10)), np.eye(10)[3]), images(len(y), seed=2), y)
+    assert "It says class 3 of every image" in of(found)[0].message
 
 
 def test_classes_in_their_order_are_left_alone() -> None:

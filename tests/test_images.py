@@ -213,6 +213,8 @@ def test_what_has_no_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         ([({"a": X, "b": X}, Y)], "Choose one of 'a', 'b': dataset.map"),
         ([(X, Y), (X[:, :4], Y)], "of one size"),
         (lambda: X, "Received: function alone"),
+        ([1, 2, 3], "Received: int"),
+        (tf.data.Dataset.range(3), "pairs"),
     ],
 )
 def test_data_sets_that_give_something_else_are_refused(data: Any, message: str) -> None:

@@ -173,6 +173,35 @@ def test_a_lambda_finds_the_names_of_the_file(made: Callable[[], L.Layer], suffi
     assert vars(keras.layers.Lambda)["from_config"] is own
 
 
+def test_layers_made_of_lambda_and_callable_objects_load_as_they_are(tmp_path: Path) -> None:
+    code = tmp_path / "code.py"
+    code.write_text(
+        "import keras\n"
+        "@keras.saving.register_keras_serializable('theirs')\n"
+        "class Doubled(keras.layers.Lambda):\n"
+        "    def call(self, x):\n"
+        "        return 2 * super().call(x)\n"
+        "@keras.saving.register_keras_serializable('theirs')\n"
+        "class Half:\n"
+        "    def __call__(self, x):\n"
+        "        return 0.5 * x\n"
+        "    def get_config(self):\n"
+        "        return {}\n"
+        "    @classmethod\n"
+        "    def from_config(cls, config):\n"
+        "        return cls()\n"
+    )
+    space: dict[str, Any] = {"__name__": "a_module_of_theirs"}
+    exec(code.read_text(), space)
+    for name, layer in (("a", space["Doubled"](lambda x: x + 1)), ("b", L.Lambda(space["Half"]()))):
+        model = head(layer)
+        model.save(tmp_path / f"{name}.keras")
+        expected = model.predict(X, verbose=0)
+        forget()
+        loaded = load_model(tmp_path / f"{name}.keras", code=code)
+        np.testing.assert_allclose(loaded.predict(X, verbose=0), expected, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("text", "part"),
     [

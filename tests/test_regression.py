@@ -85,6 +85,21 @@ def test_a_logit_stays_one(slope: float, at: float) -> None:
     assert found.conventions.outputs == "auto"
 
 
+def test_images_sorted_by_class_are_mixed_first() -> None:
+    x, y = drawn(1000)
+    order = np.argsort(y, kind="stable")
+    found = understood(as_classifier(linear(3.0, 0.5)), x[order], y[order])
+    assert found.conventions.said() == {"outputs": "regression"}
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 8])
+def test_a_few_images_make_no_regression_of_a_logit(count: int) -> None:
+    for start in range(0, 200, 20):
+        some = slice(start, start + count)
+        found = understood(as_classifier(linear(3.0, 0.3), input_range="0,1"), X[some], Y[some])
+        assert found.conventions.outputs == "auto"
+
+
 def test_one_class_alone_shows_nothing() -> None:
     ones = Y == 1
     assert understood(as_classifier(linear(3.0, 0.5)), X[ones], Y[ones]).conventions.outputs == "auto"

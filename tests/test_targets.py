@@ -18,6 +18,7 @@ from kerasrobust.attacks.targets import NOWHERE, targets_of
 from kerasrobust.attacks.task import Task
 from kerasrobust.errors import InputError
 from kerasrobust.networks.making import as_classifier
+from kerasrobust.show.examples import read_index, read_pair
 
 EPSILON = 0.02
 KERNEL = np.random.default_rng(1).normal(size=(PIXELS, 5))
@@ -83,6 +84,17 @@ def test_those_that_get_there_are_counted_by_the_models_own_answers(
     assert report.reached.accuracy <= 1 - plain.robust_accuracy and plain.attacks[0].reached is None
 
 
+def test_the_median_distance_is_of_those_that_had_a_target(model: keras.Model, y: np.ndarray) -> None:
+    right = np.where(y == model.predict(X, verbose=0).argmax(axis=1))[0]
+    found = kr.evaluate(said(model), X[right], y[right], attacks="ddn", norm="l2", target=1)
+    others = y[right] != 1
+    assert 0 < others.mean() < 1
+    distances = np.sqrt(((found.worst.x_adv - X[right]) ** 2).sum(axis=(1, 2, 3)))[others]
+    assert found.attacks[0].entry()["median_distance"] == pytest.approx(np.median(distances), rel=1e-5)
+    alone = kr.evaluate(said(model), X[right][~others], y[right][~others], attacks="pgd", epsilon=EPSILON, target=1)
+    assert alone.attacks[0].reached is None and "reached" not in alone.attacks[0].entry()
+
+
 def test_one_step_goes_where_the_gradient_of_the_targets_loss_points() -> None:
     """With two classes that is the sign of the difference of their weights, whatever the image."""
     kernel = np.random.default_rng(2).normal(size=(PIXELS, 2))
@@ -128,6 +140,16 @@ def test_on_the_command_line(model: keras.Model, y: np.ndarray, tmp_path: Path) 
         assert found[name]["target"] == target
     assert found["word"]["attacks"][0]["reached"] == found["number"]["attacks"][0]["reached"]
     assert found["word"]["attacks"][0]["reached"] != found["next"]["attacks"][0]["reached"]
+    index = read_index(tmp_path / "runs" / "word" / "examples.h5")
+    now = model.predict(np.stack([read_pair(tmp_path / "runs" / "word" / "examples.h5", i)[1] for i in range(40)]))
+    np.testing.assert_array_equal(index.success, now.argmax(axis=1) != y)  # Wrong, whatever the target was.
+    plain = call(*common, "--attack", "pgd", "--name", "plain")
+    assert plain.status == 0
+    compared = call("compare", "word", "plain", "--runs-dir", tmp_path / "runs")
+    assert "bear" in compared.out and "McNemar" not in compared.out
+    lines = json.loads(call("compare", "word", "plain", "--json", "--runs-dir", tmp_path / "runs").out)
+    assert [line["target"] for line in lines] == ["bear", None]
+    assert "McNemar" in call("compare", "word", "word", "--runs-dir", tmp_path / "runs").out
     assert "Did you mean 'bear'?" in call(*common, "--attack", "pgd", "--target", "baer").message
     assert "takes targets" in call(*common, "--attack", "autoattack", "--target", "bear").message
     assert "Received: deepfool" in call(*common, "--attack", "deepfool", "--target", "bear").message

@@ -55,5 +55,9 @@ class AttackResult:
     @property
     def median_distance(self) -> float:
         """Median distance over the examples that were right before the attack; a failure counts as infinite."""
-        reached = np.where(self.success, self.distance, np.inf)[self.correct]
+        return self.median_over(self.correct)
+
+    def median_over(self, chosen: np.ndarray) -> float:
+        """Returns the same over some examples, bool (N,); NaN over none."""
+        reached = np.where(self.success, self.distance, np.inf)[chosen]
         return float(np.median(reached)) if len(reached) else float("nan")

@@ -115,7 +115,7 @@ def _brought_to(wanted: Wanted) -> str:
 
 def _say_turned(name: str, files: list[Path], emit: Emit | None) -> None:
     """Warns of photographs that their cameras marked as turned, which the decoders of TensorFlow don't turn back."""
-    turned = sum(orientation(file) != 1 for file in files)
+    turned = sum(orientation(file) != 1 for file in files if file.suffix.lower() in (".jpg", ".jpeg"))
     if turned:
         message = (
             f"{turned} of {len(files)} images of {name} are marked as turned (EXIF), and were read as they are stored, "

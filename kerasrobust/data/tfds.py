@@ -43,7 +43,7 @@ def load(
 ) -> Dataset:
     """Reads a split of a TFDS set, downloading the set first where it isn't in `data_dir`; see `load.load_dataset`."""
     path = Path(name).expanduser()
-    if name.startswith(("/", "~", "./", "../")) or path.is_file():
+    if name.startswith(("/", "~", "./", "../")) or (path.suffix and path.is_file()):
         raise InputError(
             "Expected an .npz or .h5 file, or a folder with a sub-folder of images for each class. Received: "
             f"{name!r}, which is {'another kind of file' if path.exists() else 'not there'}. {_advice(path)}"

@@ -13,6 +13,7 @@ from kerasrobust.attacks.checkpoint import Checkpoints
 from kerasrobust.attacks.driver import drive, is_nearest
 from kerasrobust.attacks.task import Task
 from kerasrobust.attacks.verdict import Verdict, predict
+from kerasrobust.errors import InputError
 from kerasrobust.evaluation.outcome import AttackReport, combine, judged, report, strongest
 from kerasrobust.events import AttackFinished, AttackProgress, AttackStarted, Event, Finding
 from kerasrobust.networks.classifier import reaches, slope_of
@@ -188,6 +189,11 @@ def without_gradients(parts: Sequence[Part], task: Task) -> tuple[list[Part], li
                 name, norm=norm, epsilon=blind.radius, eot=blind.attack.eot, targeted=blind.attack.targeted
             )
             able.append(part_of(attack, blind.radius, chained=True))
+    if not able:
+        raise InputError(
+            f"Expected a model whose gradients reach the images, in {norm}. Received: {task.classifier.name!r}, where "
+            "none does, and no black-box attack has that norm. Take linf or l2."
+        )
     names = ", ".join(part.attack.name for part in able)
     finding = Finding(
         code="black-box-only",

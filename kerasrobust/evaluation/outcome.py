@@ -46,7 +46,8 @@ class AttackReport:
         robust_accuracy: their mean.
         interval: its 95 % interval.
         result: what the attack found.
-        reached: of a targeted attack, the share of the images that it attacked which are taken for their target.
+        reached: of a targeted attack, the share of the images that had a target which are taken for it.
+        target: int64 (N,), these targets.
     """
 
     attack: Attack[Any]
@@ -57,11 +58,13 @@ class AttackReport:
     interval: tuple[float, float]
     result: AttackResult
     reached: Share | None = None
+    target: np.ndarray | None = None
 
     def entry(self) -> dict[str, Any]:
         """Returns the attack's entry in `result.json`."""
         everything = self.attacked.all()
-        median = self.result.median_distance if everything else math.nan
+        aimed = self.result.correct if self.target is None else self.result.correct & (self.target != NOWHERE)
+        median = self.result.median_over(aimed) if everything else math.nan
         entry = {
             "name": self.attack.name,
             "norm": self.attack.norm,
@@ -149,14 +152,15 @@ def report(
         interval=accuracy_interval(rates, randomized, result.shared),
         result=result,
         reached=None if target is None else _reached(attack, result, epsilon, target),
+        target=target,
     )
 
 
-def _reached(attack: Attack[Any], result: AttackResult, epsilon: float, target: np.ndarray) -> Share:
-    """Returns how many of the images that had a target are taken for it, within the radius."""
+def _reached(attack: Attack[Any], result: AttackResult, epsilon: float, target: np.ndarray) -> Share | None:
+    """Returns how many of the images that had a target are taken for it, within the radius; None if none had one."""
     inside = result.distance <= epsilon if attack.minimum_norm else np.ones(len(target), bool)
     there = (result.success & inside)[target != NOWHERE].astype(np.float64)
-    return Share(float(there.mean()), accuracy_interval(there, False)) if len(there) else Share(0.0, (0.0, 1.0))
+    return Share(float(there.mean()), accuracy_interval(there, False)) if len(there) else None
 
 
 def combine(reports: Sequence[AttackReport], x: np.ndarray) -> tuple[AttackResult, np.ndarray]:

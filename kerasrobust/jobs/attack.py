@@ -215,6 +215,8 @@ def _part(
     """Returns what a file of examples keeps of one attack; names and passes may differ from example to example."""
     found = {name: values[:count] for name, values in vars(result).items() if isinstance(values, np.ndarray)}
     part = data[:count]
+    # There it means wrong under attack, whatever the attack was after.
+    found["success"] = found["correct_rate"] <= 0.5
     return {"x": part.x, "y": part.y, **found, "attack": attack, "epsilon": epsilon, "eot": eot}
 
 

@@ -163,7 +163,8 @@ def _map(item: Any) -> str:
     """Returns how pairs are made of what a data set gives."""
     if isinstance(item, dict):
         return "Map it, as in dataset.map(lambda item: (item['image'], item['label']))."
-    names = [f"'{name}'" for part in item[:1] if isinstance(part, dict) for name in part]
+    parts = item[:1] if isinstance(item, tuple | list) else ()
+    names = [f"'{name}'" for part in parts if isinstance(part, dict) for name in part]
     if names:
         return f"Choose one of {', '.join(names)}: dataset.map(lambda x, y: (x[{names[0]}], y))."
     return "Map it to pairs, by dataset.map."

@@ -66,7 +66,7 @@ def unit_pixels(x: np.ndarray, where: str = "", first: int = 0) -> np.ndarray:
             return x.astype(np.uint8)
         if x.dtype == np.uint16 and high > 255:
             if high <= FEW_BITS and len(x) >= FEW_IMAGES:
-                raise _outside("uint16", low, high, f"Divide by {_full_scale(high)} if that is their white.", where)
+                raise _outside("uint16", low, high, _few_bits(high), where)
             return x / np.float32(65535)
         raise _outside(x.dtype.name, low, high, advice_for(low, high, True), where)
     if not np.issubdtype(x.dtype, np.floating) and x.dtype.name != "bfloat16":  # NumPy knows that one by name only.
@@ -91,9 +91,10 @@ def unit_pixels(x: np.ndarray, where: str = "", first: int = 0) -> np.ndarray:
     return np.clip(x, 0, 1) if low < 0 or high > 1 else x
 
 
-def _full_scale(high: float) -> int:
-    """Returns the largest number of as few bits as hold `high`, of those that cameras and scanners have."""
-    return next(2**bits - 1 for bits in (10, 12, 14) if high < 2**bits)
+def _few_bits(high: float) -> str:
+    """Returns how pixels up to `high` come to [0, 1], by the fewest bits that cameras and scanners have."""
+    white = next(2**bits - 1 for bits in (10, 12, 14) if high < 2**bits)
+    return f"Divide by {white} if that is their white, or by 65535 if they are 16-bit and dark."
 
 
 def advice_for(low: float, high: float, whole: bool) -> str:

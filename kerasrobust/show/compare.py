@@ -17,14 +17,14 @@ from kerasrobust.errors import InputError
 from kerasrobust.events import finite
 from kerasrobust.records import Card, Data, Result, Row, text
 from kerasrobust.runs import find, list_models, read_card, read_json
-from kerasrobust.settings import RunConfig
+from kerasrobust.settings import EPSILON, RunConfig
 from kerasrobust.show.examples import read_index, same_images
 from kerasrobust.show.figures import format_accuracy, format_epsilon, format_interval, format_noise
 from kerasrobust.show.published import published_table
 from kerasrobust.show.tables import make_table
 from kerasrobust.stats import mcnemar
 
-_COMPARABLE = "cifar10", "autoattack", "linf"
+_COMPARABLE = "cifar10", "autoattack", "linf", EPSILON
 
 Figures = dict[str, Any]
 """One line of a comparison: name, network, model, training, data, examples, attack, clean and robust figures."""
@@ -56,7 +56,9 @@ def _print(config: RunConfig, title: str, folders: Sequence[Path], pairs: bool =
     else:
         console = Console(highlight=False)
         console.print(_table(title, lines))
-        if others and any((line["data"], line["attack"], line["norm"]) == _COMPARABLE for line in lines):
+        if others and any(
+            (line["data"], line["attack"], line["norm"], line["epsilon"]) == _COMPARABLE for line in lines
+        ):
             console.print()
             console.print(published_table())
         for folder in folders[1:] if pairs else ():
@@ -95,6 +97,8 @@ def paired(first: Path, second: Path) -> Paired | None:
     files = first / "examples.h5", second / "examples.h5"
     if not all(path.is_file() for path in files) or not same_images(*files):
         return None
+    if _target(first) != _target(second):  # Another question.
+        return None
     (wrong, rates), (other_wrong, other_rates) = (_under_attack(path) for path in files)
     only_first, only_second = int((wrong & ~other_wrong).sum()), int((other_wrong & ~wrong).sum())
     return Paired(
@@ -104,6 +108,10 @@ def paired(first: Path, second: Path) -> Paired | None:
         p_value=mcnemar(only_first, only_second),
         difference=float(rates.mean() - other_rates.mean()),
     )
+
+
+def _target(folder: Path) -> str:
+    return Result.parse(read_json(folder / "result.json") or {}).target
 
 
 def _under_attack(path: Path) -> tuple[Any, Any]:
@@ -209,12 +217,17 @@ def _line(
         "clean_interval": clean and clean.interval,
         "attack": attacked and attacked.attack,
         "version": None,
+        "target": attacked and attacked.target,
         "noise": (attacked and format_noise(attacked)) or None,
         "norm": attacked and attacked.norm,
         "epsilon": attacked and attacked.epsilon,
         "robust_accuracy": attacked and attacked.accuracy,
         "interval": attacked and attacked.interval,
     }
+
+
+def _towards(target: str | None) -> str:
+    return f" to {target}" if target else ""
 
 
 def _steering(noise: str | None) -> str:
@@ -239,7 +252,9 @@ def _table(title: str, lines: Sequence[Figures]) -> Table:
         # What stays the same from line to line is printed once.
         table.add_row(
             *(shown if shown != before else ("",) * len(shown)),
-            " ".join(filter(None, (line["attack"], line["version"]))) + _steering(line["noise"]),
+            " ".join(filter(None, (line["attack"], line["version"])))
+            + _towards(line["target"])
+            + _steering(line["noise"]),
             f"{format_epsilon(line['epsilon'])} {line['norm'] or ''}".strip(),
             str(line["examples"] or ""),
             format_accuracy(line["robust_accuracy"]),

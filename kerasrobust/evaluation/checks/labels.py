@@ -15,6 +15,8 @@ LEAST = 20
 """Images below which guessing can't be told from knowing."""
 SURE = 1e-3
 """How likely it may be by chance that another order of the classes is right more often."""
+GAIN = 0.08
+"""By what share of the images another order has to be right more often: weak networks gain a little by chance."""
 SHOWN = 3
 """Exchanged classes that are named."""
 FEW = 5
@@ -44,7 +46,7 @@ def at_chance(task: Task, clean: Verdict) -> list[Finding]:
             accuracy=share,
             chance=share,
         )
-    if exchanged := _exchanged(task, said):
+    if exchanged := _exchanged(task, said) if len(np.unique(said)) > 1 else []:
         return exchanged
     if wilson(right, len(y))[0] > 1 / classes:
         return []
@@ -69,10 +71,11 @@ def _exchanged(task: Task, said: np.ndarray) -> list[Finding]:
     """Whether a model is right on some, and clearly more often with some of its classes exchanged for others."""
     y, classes = task.y, task.classifier.classes
     plain = said == y
-    if task.classifier.labels is not None or wilson(float(plain.sum()), len(y))[1] < 1 / classes:
+    # Where it is right no more than by guessing, there is more to say (`_better`).
+    if task.classifier.labels is not None or wilson(float(plain.sum()), len(y))[0] <= 1 / classes:
         return []
     hits = _otherwise(said, y, classes)
-    if not hits.any():
+    if hits.sum() < plain.sum() + GAIN * len(y):
         return []
     order = _order(said, y, classes)
     moved = [place for place in np.flatnonzero(order != np.arange(classes)) if (said == place).any()]

@@ -175,6 +175,9 @@ def understood(classifier: Classifier, x: np.ndarray, y: np.ndarray) -> Classifi
         >>> understood(as_classifier(model), x, y).conventions.input_range
         '-1,1'
     """
+    # Files and folders may be sorted by class.
+    some = np.random.default_rng(0).permutation(len(x))[: COUNTS[-1]]
+    x, y = x[some], y[some]
     classifier = as_regression(classifier, x, y)
     said = classifier.conventions
     # Noise that can't be switched off is drowned by large pixels, so that any range may look better.
@@ -194,7 +197,7 @@ def understood(classifier: Classifier, x: np.ndarray, y: np.ndarray) -> Classifi
     if plain in choice.rivals:
         notes = _UNDOUBTED.setdefault(classifier, classifier.notes)
         classifier.notes = [*notes, _unclear(classifier.name, choice, seen)]
-    if seen and said.input_range == "auto" and not choice.rivals:
+    if seen >= FEWEST and said.input_range == "auto" and not choice.rivals:
         _check_own(classifier, x[: COUNTS[1]], y[: COUNTS[1]], choice.best)
     if choice.best == plain or plain in choice.rivals:
         if seen >= COUNTS[-1 if choice.rivals else 0]:  # More images may tell what these don't.
@@ -256,11 +259,13 @@ def _check_own(classifier: Classifier, x: np.ndarray, y: np.ndarray, best: tuple
         return
     losses = {key: calibrated_loss(logits, y)[0] for key, logits in found.items()}
     own = min(losses, key=lambda key: losses[key].mean())
-    if clearly_lower(losses[own], losses[best], GAIN):
-        better, before = (f"{100 * (found[key].argmax(axis=1) == y).mean():.1f} %" for key in (own, best))
+    rights = {key: float((found[key].argmax(axis=1) == y).mean()) for key in (own, best)}
+    if clearly_lower(losses[own], losses[best], GAIN) and rights[own] > rights[best]:
+        better, before = (f"{100 * rights[key]:.1f} %" for key in (own, best))
         how = "standardised one by one" if own == _EACH else "less their mean"
         advice = (
-            "Put tf.image.per_image_standardization, or what was done to its training images, into the model."
+            f"Put tf.image.per_image_standardization, or what was done to its training images, into the model, or say "
+            f"--input-range {best[0]} (input_range= of as_classifier)."
             if own == _EACH
             else "Say by --input-range, or input_range= of as_classifier, the MEAN/STD of its training images; "
             f"these have {own[0]}."

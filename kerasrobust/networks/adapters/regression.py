@@ -19,6 +19,9 @@ from kerasrobust.networks.making import classifier_with
 SEEN = 300
 """Images with labels that are looked at."""
 
+FEWEST = 5
+"""Images of either class that have to be among them."""
+
 _LOGITS: weakref.WeakSet[Classifier] = weakref.WeakSet()
 """Those whose output was found to be a logit, so that it isn't asked again."""
 
@@ -33,7 +36,7 @@ def as_regression(classifier: Classifier, x: np.ndarray, y: np.ndarray) -> Class
     Args:
         classifier: the model. Nothing changes if it has several outputs, or its kind of output was said.
         x: float32 (N, H, W, C) in [0, 1].
-        y: int64 (N,), their classes.
+        y: int64 (N,), their classes, in any order but by class.
 
     Example:
         >>> as_regression(as_classifier(model), x, y).conventions.outputs
@@ -42,30 +45,32 @@ def as_regression(classifier: Classifier, x: np.ndarray, y: np.ndarray) -> Class
     said, probed = classifier.conventions, classifier.probed
     if (probed.width, probed.outputs, said.outputs) != (1, "logits", "auto") or classifier.labels is not None:
         return classifier
-    if classifier in _LOGITS or not classifier.repeats or len(np.unique(y)) < 2:
-        return classifier
     x, y = x[:SEEN], y[:SEEN]
+    few = np.bincount(y, minlength=2).min() < FEWEST
+    if classifier in _LOGITS or not classifier.repeats or few:
+        return classifier
     if classifier.adapter.channels == 3:
         x = x[..., :3]
     # Integers have one range. What isn't said of others may be any.
     own = {(said.input_range, said.colors): classifier.adapter}
     found = logits_by(classifier, own if classifier.adapter.whole else conversions_left(said, x.shape[-1]), x)
     guesses = (y - y.mean()) ** 2
-    fitting = [
-        logits
-        for logits in found.values()
+    fitting = {
+        key: logits
+        for key, logits in found.items()
         # A logit can't be: one that is this near to the labels would not be about 0 where both classes are as likely.
         if clearly_lower((logits[:, 1] - y) ** 2, guesses)
         and ((logits[:, 1] > 0.5) == y).sum() >= ((logits[:, 1] > 0) == y).sum()
-    ]
+    }
     if fitting:
-        centred = [logits - [0, 0.5] for logits in fitting]
-        numbers = min((calibrated_loss(logits, y)[0] for logits in centred), key=np.mean)
+        losses = {key: calibrated_loss(logits - [0, 0.5], y)[0] for key, logits in fitting.items()}
+        best = min(losses, key=lambda key: losses[key].mean())
+        numbers = losses[best]
         if not any(clearly_lower(calibrated_loss(logits, y)[0], numbers) for logits in found.values()):
             now = classifier_with(
                 classifier.model, dataclasses.replace(said, outputs="regression"), image_shape=x.shape[1:]
             )
-            better, before = (f"{100 * np.mean((fitting[0][:, 1] > limit) == y):.1f} %" for limit in (0.5, 0))
+            better, before = (f"{100 * np.mean((fitting[best][:, 1] > limit) == y):.1f} %" for limit in (0.5, 0))
             now.notes.append(f"Found out on {len(x)} images: {better} are right so, and {before} as a logit.")
             return now
     if len(x) == SEEN:

@@ -88,15 +88,16 @@ def _with_code(code: types.ModuleType | None) -> Iterator[None]:
         yield
         return
     kept = vars(keras.layers.Lambda)["from_config"]
-    made = keras.layers.Lambda.from_config
 
-    def from_config(config: dict[str, Any], *arguments: Any, **options: Any) -> keras.layers.Lambda:
-        layer = made(config, *arguments, **options)
-        if layer.function.__name__ == "<lambda>":
+    def from_config(cls: Any, config: dict[str, Any], *arguments: Any, **options: Any) -> keras.layers.Lambda:
+        layer = kept.__func__(cls, config, *arguments, **options)
+        if isinstance(layer.function, types.FunctionType) and layer.function.__name__ == "<lambda>":
             layer.function = _placed(layer.function, code)
         return layer
 
-    keras.layers.Lambda.from_config = from_config  # Only registered classes can be replaced by a custom object.
+    keras.layers.Lambda.from_config = classmethod(
+        from_config
+    )  # Only registered classes can be replaced by a custom object.
     try:
         with keras.saving.custom_object_scope(defined_by(code)):
             yield
