@@ -418,7 +418,7 @@ def test_evaluations_and_their_audit_take_every_norm(
         (DDN, {"first_radius": 0.0}, "first_radius"),
         (DDN, {"norm": "linf"}, "l2"),
         (SuperDeepFool, {"candidates": 0}, "candidate"),
-        (SuperDeepFool, {"targeted": True}, "targeted=False"),
+        (SuperDeepFool, {"targeted": True}, "takes targets"),
         (PDPGD, {"step_size": 0.0}, "step_size"),
         (PDPGD, {"norm": "l2"}, "l1"),
         (SigmaZero, {"sigma": 0.0}, "sigma"),

@@ -235,3 +235,17 @@ def test_whole_floats_of_several_classes_are_decisions() -> None:
     )
     assert "decisions-only" in dict(rows.warnings)
     np.testing.assert_array_equal(rows.run(X), classifier.run(X))
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf])
+@pytest.mark.parametrize("beyond", [2.0, -1.0])
+def test_a_sigmoid_that_overflows_far_from_images_stays_one(broken: float, beyond: float) -> None:
+    """As attention in float16 does: its outputs on images are below 0.5, and as logits they would all be class 1."""
+
+    def predict(x: np.ndarray) -> np.ndarray:
+        far = (x > 1).any(axis=(1, 2, 3)) if beyond > 0 else (x < 0).any(axis=(1, 2, 3))
+        return np.where(far, broken, 0.2 + 0.2 * np.clip(x, 0, 1).mean(axis=(1, 2, 3)))[:, None]
+
+    x = np.random.default_rng(3).random((24, 8, 8, 3), np.float32)
+    found = evaluate(as_classifier(predict, image_shape=(8, 8, 3)), x, np.zeros(24, int), attacks="square", audit=False)
+    assert found.clean_accuracy == 1

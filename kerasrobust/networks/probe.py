@@ -167,7 +167,8 @@ def _kind_of(outputs: np.ndarray, run: Callable[..., np.ndarray], shape: tuple[i
         far = np.concatenate([run(sign * 1000 * probe_images(shape)) for sign in (1, -1)])
     except Exception:  # A model may refuse such values in any way; what it says of images has to do then.
         return "sigmoid"
-    return "sigmoid" if far.min() >= 0 and far.max() <= 1 else "logits"
+    far = far[np.isfinite(far)]  # Half precision overflows there.
+    return "sigmoid" if not far.size or (far.min() >= 0 and far.max() <= 1) else "logits"
 
 
 def probe_images(shape: tuple[int, ...]) -> np.ndarray:
