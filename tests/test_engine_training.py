@@ -25,7 +25,7 @@ from kerasrobust.events import (
     Metrics,
     ModelSaved,
 )
-from kerasrobust.jobs import engine, train
+from kerasrobust.jobs import engine, recipes, train
 from kerasrobust.networks.architectures import build_model
 from kerasrobust.networks.saving import load_model
 from kerasrobust.settings import to_dict
@@ -62,8 +62,8 @@ def test_a_card_says_how_a_network_is_built_where_it_is_not_the_usual_one(tmp_pa
     settings = {"convolutions": 2, "pooling": "average", "activation": "silu"}
     config = train_config(tmp_path, **settings)
     later = {*settings, "stem"}
-    assert {key: value for key, value in train.recipe_of(config).items() if key in later} == settings
-    assert not later & train.recipe_of(train_config(tmp_path)).keys()
+    assert {key: value for key, value in recipes.recipe_of(config).items() if key in later} == settings
+    assert not later & recipes.recipe_of(train_config(tmp_path)).keys()
     data = load_dataset("shapes", "test[:1]")
     built = build_model("convnet", classes=data.classes, widths=(4, 8), **settings)
     made = train.make_network(config, data)
@@ -75,14 +75,14 @@ def test_a_card_says_how_a_network_is_built_where_it_is_not_the_usual_one(tmp_pa
 @pytest.mark.parametrize("name", ["lenet", "convnet-random"])
 def test_cards_of_any_version_are_of_their_recipes(name: str) -> None:
     config = presets.get(name)
-    training = {key: value for key, value in json.loads(json.dumps(to_dict(config))).items() if key in train.RECIPE}
+    training = {key: value for key, value in json.loads(json.dumps(to_dict(config))).items() if key in recipes.RECIPE}
     # Before the later settings, after some of them, and when an empty list of steps was written.
     for later in ({}, {"steps_by_epoch": []}, {"steps_by_epoch": [], "average": None, "stem": 1}):
-        assert train.is_trained_as({"training": training | later}, config)
+        assert recipes.is_trained_as({"training": training | later}, config)
     for other in ({"average": 0.99}, {"seed": 1}, {"unknown": 3}):
-        assert not train.is_trained_as({"training": training | other}, config)
-    assert not train.is_trained_as({}, config) and not train.is_trained_as({"training": "pgd"}, config)
-    assert train.recipe_of(config) == training
+        assert not recipes.is_trained_as({"training": training | other}, config)
+    assert not recipes.is_trained_as({}, config) and not recipes.is_trained_as({"training": "pgd"}, config)
+    assert recipes.recipe_of(config) == training
 
 
 def test_no_image_is_both_trained_and_validated_on(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from kerasrobust.attacks.algorithm import Images, Numbers
 from kerasrobust.attacks.nearest import Met, NearestExample, annealed, farthest, free
 from kerasrobust.attacks.network import Network
 from kerasrobust.errors import InputError
-from kerasrobust.ops import balls, losses
+from kerasrobust.ops import balls
 
 DUAL: dict[str, balls.Norm] = {"linf": "l1", "l2": "l2", "l1": "linf"}
 LEAST = 0.001
@@ -91,9 +91,7 @@ class FMN(NearestExample[Follower]):
 
     def step(self, network: Network, images: Images, state: Follower, numbers: Numbers) -> Follower:
         x, x_adv = images.x, state.x_adv
-        slope, _, score = network.gradient(
-            x_adv, images.y, targeted=self.targeted, loss=lambda logits, y: -losses.margin(logits, y)
-        )
+        slope, score = self.ascent(network, images, x_adv)
         # Among the values that a budget in L0 is spent on, those at the edge are told apart by their gradients.
         keep = (x_adv != x) & (self.norm == "l0")
         slope = tf.where(keep, slope, free(slope, x_adv))

@@ -12,7 +12,7 @@ from kerasrobust.attacks.algorithm import Images, Numbers, S
 from kerasrobust.attacks.driver import Attack
 from kerasrobust.attacks.network import Network
 from kerasrobust.errors import InputError
-from kerasrobust.ops import balls
+from kerasrobust.ops import balls, losses
 
 
 class Met(NamedTuple):
@@ -56,6 +56,13 @@ class NearestExample(Attack[S]):
     def nothing_met(self, x: tf.Tensor) -> Met:
         """Returns what has been met before the first step."""
         return Met(x, tf.fill(tf.shape(x)[:1], float("inf")))
+
+    def ascent(self, network: Network, images: Images, x_adv: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns the gradient of the margin by which an image is fooling, (N, H, W, C), and the scores, (N,)."""
+        slope, _, score = network.gradient(
+            x_adv, images.y, targeted=self.targeted, loss=lambda logits, y: -losses.margin(logits, y)
+        )
+        return slope, score
 
     def noted(self, met: Met, x: tf.Tensor, x_adv: tf.Tensor, fooled: tf.Tensor) -> Met:
         """Returns what has been met after a look at one image each, `x_adv`, that is adversarial where `fooled`."""

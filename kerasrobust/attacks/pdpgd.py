@@ -12,7 +12,7 @@ from kerasrobust.attacks.algorithm import Images, Numbers
 from kerasrobust.attacks.nearest import Met, NearestExample, adam_moments
 from kerasrobust.attacks.network import Network
 from kerasrobust.errors import InputError
-from kerasrobust.ops import balls, losses
+from kerasrobust.ops import balls
 
 MOST = -log(1e-6)
 """How far the dual variable goes, up and down."""
@@ -84,9 +84,7 @@ class PDPGD(NearestExample[Weighed]):
 
     def step(self, network: Network, images: Images, state: Weighed, numbers: Numbers) -> Weighed:
         x, x_adv = images.x, state.x_adv
-        slope, _, score = network.gradient(
-            x_adv, images.y, targeted=self.targeted, loss=lambda logits, y: -losses.margin(logits, y)
-        )
+        slope, score = self.ascent(network, images, x_adv)
         fooled = score < -numbers["slack"]
         descent = -balls.column(tf.where(fooled, 0.0, tf.sigmoid(score))) * slope
         mean, square = adam_moments(descent, state.mean, state.square)

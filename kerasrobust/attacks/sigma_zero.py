@@ -11,7 +11,7 @@ from kerasrobust.attacks.algorithm import Images, Numbers
 from kerasrobust.attacks.nearest import Met, NearestExample, adam, annealed
 from kerasrobust.attacks.network import Network
 from kerasrobust.errors import InputError
-from kerasrobust.ops import balls, losses
+from kerasrobust.ops import balls
 
 
 class Sparse(NamedTuple):
@@ -87,9 +87,7 @@ class SigmaZero(NearestExample[Sparse]):
 
     def step(self, network: Network, images: Images, state: Sparse, numbers: Numbers) -> Sparse:
         x, x_adv, sigma = images.x, state.x_adv, numbers["sigma"]
-        slope, _, score = network.gradient(
-            x_adv, images.y, targeted=self.targeted, loss=lambda logits, y: -losses.margin(logits, y)
-        )
+        slope, score = self.ascent(network, images, x_adv)
         fooled = score < -numbers["slack"]
         change = x_adv - x
         count = tf.cast(tf.reduce_prod(tf.shape(x)[1:]), tf.float32)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kerasrobust.data.dataset import Dataset, Source
+from kerasrobust.data.exif import orientation
 from kerasrobust.data.files import names_arrays
 from kerasrobust.data.split import PARTS, default_split, parts_of
 from kerasrobust.errors import InputError
@@ -42,8 +43,9 @@ def load_folder(
     if wanted is not None and emit is not None:
         emit(Log(level="info", message=_brought_to(wanted)))
     with ThreadPoolExecutor() as pool:  # TensorFlow's decoders let other threads run.
-        images = list(pool.map(lambda pair: _decoded(pair[0], wanted), chosen))
-    _say_turned(name, [file for file, _ in chosen], emit)
+        read = list(pool.map(lambda pair: _decoded(pair[0], wanted), chosen))
+    images = [image for image, _ in read]
+    _say_turned(name, sum(turned for _, turned in read), len(read), emit)
     for (file, _), image in zip(chosen, images, strict=True):
         if image.shape != images[0].shape:
             raise InputError(
@@ -113,41 +115,17 @@ def _brought_to(wanted: Wanted) -> str:
     )
 
 
-def _say_turned(name: str, files: list[Path], emit: Emit | None) -> None:
+def _say_turned(name: str, turned: int, count: int, emit: Emit | None) -> None:
     """Warns of photographs that their cameras marked as turned, which the decoders of TensorFlow don't turn back."""
-    turned = sum(orientation(file) != 1 for file in files if file.suffix.lower() in (".jpg", ".jpeg"))
     if turned:
         message = (
-            f"{turned} of {len(files)} images of {name} are marked as turned (EXIF), and were read as they are stored, "
+            f"{turned} of {count} images of {name} are marked as turned (EXIF), and were read as they are stored, "
             "as the loaders of Keras do. Turn the files upright if the model was trained on upright ones."
         )
         if emit is None:
             warnings.warn(message, stacklevel=4)
         else:
             emit(Log(level="warning", message=message))
-
-
-def orientation(file: Path) -> int:
-    """Returns the EXIF orientation of a JPEG file, from 1 (upright) to 8; 1 for other files and without one.
-
-    Reference: Exif 2.32, section 4.6: tag 0x0112 of the first directory.
-    """
-    with file.open("rb") as opened:
-        head = opened.read(2**16)
-    start = head.find(b"Exif\0\0") + 6
-    order = {b"II*\0": "little", b"MM\0*": "big"}.get(head[start : start + 4])
-    if not head.startswith(b"\xff\xd8") or start < 6 or order is None:
-        return 1
-
-    def number(place: int, size: int) -> int:
-        return int.from_bytes(head[start + place : start + place + size], order)  # type: ignore[arg-type]
-
-    first = number(4, 4)
-    for entry in range(first + 2, first + 2 + 12 * number(first, 2), 12):
-        if number(entry, 2) == 0x0112:
-            found = number(entry + 8, 2)
-            return found if 1 <= found <= 8 else 1
-    return 1
 
 
 def _is_image(file: Path) -> bool:
@@ -203,8 +181,8 @@ def _found(root: Path) -> tuple[Found, set[str]]:
     return found, names
 
 
-def _decoded(file: Path, wanted: Wanted | None) -> np.ndarray:
-    """Returns an image, uint8 (H, W, 3), brought to the size that is wanted."""
+def _decoded(file: Path, wanted: Wanted | None) -> tuple[np.ndarray, bool]:
+    """Returns an image, uint8 (H, W, 3), brought to the size that is wanted, and whether it is marked as turned."""
     import tensorflow as tf
 
     try:
@@ -217,17 +195,21 @@ def _decoded(file: Path, wanted: Wanted | None) -> np.ndarray:
             f"Expected an image that can be decoded. Received: {str(file)!r} ({type(error).__name__}). "
             "Replace it or take it away."
         ) from error
+    turned = orientation(content) != 1
     if wanted is None or tuple(image.shape[:2]) == wanted[:2]:
-        found: np.ndarray = image.numpy()
-        return found
+        return image.numpy(), turned
     high, wide, stretched = wanted
     if stretched:  # Without antialiasing, as `image_dataset_from_directory` does.
-        return np.clip(np.rint(tf.image.resize(image, (high, wide)).numpy()), 0, 255).astype(np.uint8)
+        return _whole(tf.image.resize(image, (high, wide)).numpy()), turned
     factor = max(high / image.shape[0], wide / image.shape[1])
     cover = max(high, round(image.shape[0] * factor)), max(wide, round(image.shape[1] * factor))
     resized = tf.image.resize(image, cover, antialias=True).numpy()
     top, left = (cover[0] - high) // 2, (cover[1] - wide) // 2
-    return np.clip(np.rint(resized[top : top + high, left : left + wide]), 0, 255).astype(np.uint8)
+    return _whole(resized[top : top + high, left : left + wide]), turned
+
+
+def _whole(pixels: np.ndarray) -> np.ndarray:
+    return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
 
 
 # Without a slash it is the name of a set.

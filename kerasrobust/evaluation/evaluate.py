@@ -133,7 +133,7 @@ def evaluate(
             parts of AutoAttack run on what is left by the part before.
         norm: of attacks that are given by name; without it Linf, or L2 for those that have no other.
         epsilon: of attacks that are given by name; the radius at which minimum-norm attacks are read off. Without it
-            the usual one of the norm: 8/255 in Linf, 0.5 in L2, 12 in L1.
+            the usual one of the norm: 8/255 in Linf, 0.5 in L2, 12 in L1, 24 values in L0.
         eot: of attacks that are given by name; without it 1, and 20 for AutoAttack's version for randomized networks.
         target: makes the attacks targeted: the class that images are driven to instead of away from their own: "next"
             (the number after their own), "random" (any other), "least-likely" (of the lowest logit), a class for all

@@ -46,8 +46,7 @@ class AttackReport:
         robust_accuracy: their mean.
         interval: its 95 % interval.
         result: what the attack found.
-        reached: of a targeted attack, the share of the images that had a target which are taken for it.
-        target: int64 (N,), these targets.
+        target: int64 (N,), the classes that a targeted attack drives to, `NOWHERE` where there is none.
     """
 
     attack: Attack[Any]
@@ -57,8 +56,16 @@ class AttackReport:
     robust_accuracy: float
     interval: tuple[float, float]
     result: AttackResult
-    reached: Share | None = None
     target: np.ndarray | None = None
+
+    @property
+    def reached(self) -> Share | None:
+        """Of a targeted attack, the share of the images with a target that are taken for it, within the radius."""
+        if self.target is None or (self.target == NOWHERE).all():
+            return None
+        inside = not self.attack.minimum_norm or self.result.distance <= self.epsilon
+        there = (self.result.success & inside)[self.target != NOWHERE].astype(np.float64)
+        return Share(float(there.mean()), accuracy_interval(there, randomized=False))
 
     def entry(self) -> dict[str, Any]:
         """Returns the attack's entry in `result.json`."""
@@ -76,8 +83,8 @@ class AttackReport:
             "gradients": self.result.gradients,
             "forwards": self.result.forwards,
         }
-        if self.reached is not None:
-            entry |= {"reached": self.reached.accuracy, "reached_interval": list(self.reached.interval)}
+        if (reached := self.reached) is not None:
+            entry |= {"reached": reached.accuracy, "reached_interval": list(reached.interval)}
         if not everything:
             entry["attacked"] = int(self.attacked.sum())
         # One that stops inside a radius doesn't look for the nearest example.
@@ -151,16 +158,8 @@ def report(
         robust_accuracy=float(rates.mean()),
         interval=accuracy_interval(rates, randomized, result.shared),
         result=result,
-        reached=None if target is None else _reached(attack, result, epsilon, target),
         target=target,
     )
-
-
-def _reached(attack: Attack[Any], result: AttackResult, epsilon: float, target: np.ndarray) -> Share | None:
-    """Returns how many of the images that had a target are taken for it, within the radius; None if none had one."""
-    inside = result.distance <= epsilon if attack.minimum_norm else np.ones(len(target), bool)
-    there = (result.success & inside)[target != NOWHERE].astype(np.float64)
-    return Share(float(there.mean()), accuracy_interval(there, False)) if len(there) else None
 
 
 def combine(reports: Sequence[AttackReport], x: np.ndarray) -> tuple[AttackResult, np.ndarray]:

@@ -16,6 +16,7 @@ from kerasrobust.events import Log, ModelSaved, Row, as_dict
 from kerasrobust.jobs import train
 from kerasrobust.jobs.attack import evaluate_with_events, save_examples, strips
 from kerasrobust.jobs.job import Job
+from kerasrobust.jobs.recipes import is_trained_as, recipe_of
 from kerasrobust.jobs.rows import REFERENCE, study_rows
 from kerasrobust.jobs.subject import describe_data
 from kerasrobust.networks import saving
@@ -68,7 +69,7 @@ class StudyJob(Job[StudyConfig]):
             **({"verdict": answer} if answer else {}),
             "warnings": context.findings,
         }
-        recipes = {name: train.recipe_of(recipe) for name, recipe in self.recipes.items()}
+        recipes = {name: recipe_of(recipe) for name, recipe in self.recipes.items()}
         context.publish(
             result,
             examples=shown,
@@ -91,7 +92,7 @@ class StudyJob(Job[StudyConfig]):
             return saving.load_model(target if target.exists() else done["path"])
         path = self.config.models_dir / name
         saved = read_card(path)
-        if saved is not None and train.is_trained_as(saved, recipe) and not self.config.retrain:
+        if saved is not None and is_trained_as(saved, recipe) and not self.config.retrain:
             network = saving.load_model(path)
             context.skip(stage, f"{title}: taken from {path}, trained with the same settings")
             context.keep(stage, {"path": str(path.resolve())})
@@ -100,7 +101,7 @@ class StudyJob(Job[StudyConfig]):
             network = train.make_network(recipe, self.data.train)
             train.fit(context, recipe, self.data, network, context.run.path / "training" / name)
             # The accuracies come into the card after the attacks; saved now, the training is safe.
-            card = {"name": name, "command": context.command, "seed": recipe.seed, "training": train.recipe_of(recipe)}
+            card = {"name": name, "command": context.command, "seed": recipe.seed, "training": recipe_of(recipe)}
             saving.save_model(network, target, card, overwrite=True)
             context.keep(stage, {"path": str(target)})
         return saving.load_model(target)
@@ -121,7 +122,7 @@ class StudyJob(Job[StudyConfig]):
             return done, strips(path, STRIPS)
         with context.stage(stage, title):
             evaluation = evaluate_with_events(context, network, test, self._attacks(recipe))
-            rows = [self._said(found) for found in study_rows(name, recipe, evaluation, self.radii)]
+            rows = [self._told(found) for found in study_rows(name, recipe, evaluation, self.radii)]
             shown = [item for item in evaluation.attacks if item.attack.minimum_norm or item.epsilon == self.reference]
             save_examples(context, images, name, test, shown, EXAMPLES)
             self._complete_card(name, evaluation)
@@ -146,18 +147,18 @@ class StudyJob(Job[StudyConfig]):
             # The reasons for doubt are those of the network with its noise.
             attacks = [PGD(epsilon=self.reference, steps=config.steps)]
             evaluation = evaluate_with_events(context, silent, test, attacks, audit=False)
-            rows = [self._said(found) for found in study_rows(name, recipe, evaluation, self.radii, noise)]
+            rows = [self._told(found) for found in study_rows(name, recipe, evaluation, self.radii, noise)]
             context.keep(stage, {"rows": rows})
         return rows
 
-    def _said(self, row: Row) -> dict[str, Any]:
+    def _told(self, row: Row) -> dict[str, Any]:
         """Emits a row, and returns it as `result.json` has it."""
         self.context.emit(row)
         return {key: value for key, value in as_dict(row).items() if key not in ("schema", "type", "time", "stage")}
 
     def _again(self, row: dict[str, Any], name: str) -> dict[str, Any]:
         """Says a row of an earlier start; one of an earlier version lacks the network's name."""
-        return self._said(Row(**{"name": name} | row))
+        return self._told(Row(**{"name": name} | row))
 
     @property
     def _compared(self) -> tuple[str, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import zlib
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from kerasrobust.events import Emit, Finding, Log, ModelSaved
 from kerasrobust.jobs.attack import evaluate_with_events, save_examples
 from kerasrobust.jobs.context import Context
 from kerasrobust.jobs.job import Job
+from kerasrobust.jobs.recipes import recipe_of
 from kerasrobust.jobs.subject import load_model
 from kerasrobust.names import ARCHITECTURES
 from kerasrobust.networks import saving
@@ -37,7 +37,6 @@ from kerasrobust.networks.logits import ending
 from kerasrobust.networks.making import classifier_of
 from kerasrobust.networks.randomizing import randomize
 from kerasrobust.runs import read_json, write_json
-from kerasrobust.settings import to_dict
 from kerasrobust.training import OBJECTIVES, AdversarialModel, Objective
 from kerasrobust.training.adversarial import training_precision
 from kerasrobust.training.alarms import Alarms
@@ -386,40 +385,3 @@ def passes_of(config: TrainConfig, images: int) -> int:
     batch_size = min(config.batch_size, images)
     passes = [objective.passes(None if schedule is None else schedule.at(epoch)) for epoch in range(config.epochs)]
     return round(sum(passes) * (images // batch_size) * batch_size)
-
-
-def recipe_of(config: TrainConfig) -> dict[str, Any]:
-    """Returns the settings of a training that decide which network comes out of it, as JSON has them."""
-    settings = _as_json(to_dict(config))
-    return _said({key: settings[key] for key in (*RECIPE, *LATER)})
-
-
-def is_trained_as(card: dict[str, Any], config: TrainConfig) -> bool:
-    """Returns whether a card is of a network that a training of these settings would give."""
-    training = card.get("training")
-    return isinstance(training, dict) and _said(training) == recipe_of(config)
-
-
-def _said(settings: dict[str, Any]) -> dict[str, Any]:
-    """Returns the settings of a recipe without the later ones that have their default."""
-    usual = {item.name: item.default for item in dataclasses.fields(TrainConfig)}
-    # As JSON has them: an empty tuple is an empty list there.
-    return {key: value for key, value in settings.items() if key not in LATER or value != _as_json(usual[key])}
-
-
-def _as_json(value: Any) -> Any:
-    return json.loads(json.dumps(value))
-
-
-RECIPE = (
-    "model", "data", "split", "training", "randomize", "epochs", "epsilon", "norm", "steps", "step_size", "clean_share",
-    "warmup_epochs", "learning_rate", "weight_decay", "augment", "validation_share", "widths", "depth", "width",
-    "batch_size", "seed", "precision",
-)  # fmt: skip
-"""The settings that decide which network comes out of a training."""
-
-LATER = (
-    "keys", "size", "convolutions", "pooling", "activation", "stem", "steps_by_epoch", "attack_loss", "beta", "awp",
-    "sigma", "average", "teacher", "label_smoothing", "optimizer", "schedule",
-)  # fmt: skip
-"""More of them, left out where they have their default, as cards of earlier trainings don't have them."""

@@ -28,7 +28,7 @@ from kerasrobust.networks.cloning import clone, rebuilt_from_config
 from kerasrobust.networks.files import formats
 from kerasrobust.networks.files.foreign import Loading, quiet
 from kerasrobust.networks.files.formats import KERAS_FILE
-from kerasrobust.networks.files.keras_files import defined_by, run_code
+from kerasrobust.networks.files.own_code import defined_by, run_code
 from kerasrobust.networks.files.savedmodel import SavedModelNetwork
 from kerasrobust.networks.making import classifier_of, classifier_with
 

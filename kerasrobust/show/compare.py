@@ -19,7 +19,7 @@ from kerasrobust.records import Card, Data, Result, Row, text
 from kerasrobust.runs import find, list_models, read_card, read_json
 from kerasrobust.settings import EPSILON, RunConfig
 from kerasrobust.show.examples import read_index, same_images
-from kerasrobust.show.figures import format_accuracy, format_epsilon, format_interval, format_noise
+from kerasrobust.show.figures import format_accuracy, format_epsilon, format_interval, format_noise, with_noise
 from kerasrobust.show.published import published_table
 from kerasrobust.show.tables import make_table
 from kerasrobust.stats import mcnemar
@@ -226,12 +226,9 @@ def _line(
     }
 
 
-def _towards(target: str | None) -> str:
-    return f" to {target}" if target else ""
-
-
-def _steering(noise: str | None) -> str:
-    return "" if noise in (None, "on") else f", noise {noise}"
+def _attack(line: Figures) -> str:
+    target = f"to {line['target']}" if line["target"] else ""
+    return " ".join(filter(None, (line["attack"], line["version"], target)))
 
 
 def _table(title: str, lines: Sequence[Figures]) -> Table:
@@ -252,9 +249,7 @@ def _table(title: str, lines: Sequence[Figures]) -> Table:
         # What stays the same from line to line is printed once.
         table.add_row(
             *(shown if shown != before else ("",) * len(shown)),
-            " ".join(filter(None, (line["attack"], line["version"])))
-            + _towards(line["target"])
-            + _steering(line["noise"]),
+            with_noise(_attack(line), line["noise"] or "on"),
             f"{format_epsilon(line['epsilon'])} {line['norm'] or ''}".strip(),
             str(line["examples"] or ""),
             format_accuracy(line["robust_accuracy"]),

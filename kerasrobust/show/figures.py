@@ -128,14 +128,14 @@ def format_noise(row: Row) -> str:
     return row.noise if row.randomized or row.noise != "on" else ""
 
 
-def with_noise(words: str, row: Row) -> str:
-    """Returns a row's words, with what was done to its noise where that wasn't left on.
+def with_noise(words: str, noise: str) -> str:
+    """Returns words with what was done to a network's noise, where that wasn't left on.
 
     Example:
-        >>> with_noise("PGD", Row(model="convnet", noise="frozen")), with_noise("PGD", Row(model="convnet"))
+        >>> with_noise("PGD", "frozen"), with_noise("PGD", "on")
         ('PGD, noise frozen', 'PGD')
     """
-    return words if row.noise == "on" else f"{words}, noise {row.noise}"
+    return words if noise == "on" else f"{words}, noise {noise}"
 
 
 def format_images(result: Result) -> str:

@@ -184,7 +184,7 @@ def _ordered(subject: Subject) -> Iterator[tuple[str, Row]]:
 
 def _attack(row: Row) -> str:
     eot = row.eot or 1
-    return with_noise(f"{attack_name(row.attack or 'clean')}{f' EOT {eot}' if eot > 1 else ''}", row)
+    return with_noise(f"{attack_name(row.attack or 'clean')}{f' EOT {eot}' if eot > 1 else ''}", row.noise)
 
 
 def paired_sentences(subjects: Sequence[Subject], is_cancelled: Callable[[], bool]) -> Iterator[str]:

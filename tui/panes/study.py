@@ -58,7 +58,7 @@ class StudyPane(Vertical):
         for name, group in figures.by_network(rows).items():
             for index, row in enumerate(group):
                 # The name once, as in print; the clean row is the group's first.
-                attack = figures.with_noise(figures.attack_name(row.attack or "clean"), row)
+                attack = figures.with_noise(figures.attack_name(row.attack or "clean"), row.noise)
                 left = (name if index == 0 else "", attack, budget_text(row.epsilon, row.norm))
                 right = (
                     str(row.eot or ""),

@@ -233,7 +233,7 @@ def overlaid(subjects: Sequence[Subject]) -> list[Overlay]:
         if row.attack is None or row.epsilon is None or key in made:
             continue
         point = point_at(row, row.epsilon)
-        label = with_noise(f"{row.network}, EOT {row.eot}" if (row.eot or 1) > 1 else row.network, row)
+        label = with_noise(f"{row.network}, EOT {row.eot}" if (row.eot or 1) > 1 else row.network, row.noise)
         line = Line(label=label, series=names.index(row.network), variant=0, points=[point], noise=row.noise)
         alone.setdefault(key, []).append(line)
 

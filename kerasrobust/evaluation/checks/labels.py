@@ -46,7 +46,7 @@ def at_chance(task: Task, clean: Verdict) -> list[Finding]:
             accuracy=share,
             chance=share,
         )
-    if exchanged := _exchanged(task, said) if len(np.unique(said)) > 1 else []:
+    if exchanged := _exchanged(task, said):
         return exchanged
     if wilson(right, len(y))[0] > 1 / classes:
         return []
@@ -71,8 +71,9 @@ def _exchanged(task: Task, said: np.ndarray) -> list[Finding]:
     """Whether a model is right on some, and clearly more often with some of its classes exchanged for others."""
     y, classes = task.y, task.classifier.classes
     plain = said == y
-    # Where it is right no more than by guessing, there is more to say (`_better`).
-    if task.classifier.labels is not None or wilson(float(plain.sum()), len(y))[0] <= 1 / classes:
+    # Where it is right no more than by guessing, or always says the same, there is more to say (`_better`).
+    guessing = wilson(float(plain.sum()), len(y))[0] <= 1 / classes or len(np.unique(said)) == 1
+    if guessing or task.classifier.labels is not None:
         return []
     hits = _otherwise(said, y, classes)
     if hits.sum() < plain.sum() + GAIN * len(y):
@@ -167,10 +168,10 @@ def _better(task: Task, said: np.ndarray) -> str:
     table = np.zeros((classes, classes), np.int64)
     np.add.at(table, (said[:half], y[:half]), 1)
     share = float((table.argmax(axis=1)[said[half:]] == y[half:]).mean())
-    if wilson(share * (len(y) - half), len(y) - half)[0] > enough:
-        return f"With its classes in another order it is right on {percent(share)}: compare the names of the classes."
-    if (hits := _otherwise(said, y, classes)).any():
-        share = float(hits.mean())
+    known = wilson(share * (len(y) - half), len(y) - half)[0] > enough
+    if not known and (hits := _otherwise(said, y, classes)).any():
+        known, share = True, float(hits.mean())
+    if known:
         return f"With its classes in another order it is right on {percent(share)}: compare the names of the classes."
     if classes > (there := len(np.unique(y))):
         return f"The data have {there} of its {classes} classes: compare their names with the model's."

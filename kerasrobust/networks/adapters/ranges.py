@@ -25,6 +25,7 @@ from kerasrobust.networks.adapters.trials import (
     conversions_left,
     logits_by,
     logits_for,
+    mixed,
 )
 from kerasrobust.networks.architectures import is_graph
 from kerasrobust.networks.classifier import Classifier
@@ -175,9 +176,6 @@ def understood(classifier: Classifier, x: np.ndarray, y: np.ndarray) -> Classifi
         >>> understood(as_classifier(model), x, y).conventions.input_range
         '-1,1'
     """
-    # Files and folders may be sorted by class.
-    some = np.random.default_rng(0).permutation(len(x))[: COUNTS[-1]]
-    x, y = x[some], y[some]
     classifier = as_regression(classifier, x, y)
     said = classifier.conventions
     # Noise that can't be switched off is drowned by large pixels, so that any range may look better.
@@ -190,6 +188,7 @@ def understood(classifier: Classifier, x: np.ndarray, y: np.ndarray) -> Classifi
     shown = hint_of(classifier.network) if said.input_range == "auto" else ""
     if shown == _PLAIN[0] and said.colors == "auto":  # As our own networks show it, which then cost nothing.
         return classifier
+    x, y = mixed(x, y, COUNTS[-1])
     if classifier.adapter.channels == 3:
         x = x[..., :3]
     default = (shown or plain[0], plain[1])

@@ -12,6 +12,7 @@ from kerasrobust.networks.adapters.trials import (
     clearly_lower,
     conversions_left,
     logits_by,
+    mixed,
 )
 from kerasrobust.networks.classifier import Classifier
 from kerasrobust.networks.making import classifier_with
@@ -36,7 +37,7 @@ def as_regression(classifier: Classifier, x: np.ndarray, y: np.ndarray) -> Class
     Args:
         classifier: the model. Nothing changes if it has several outputs, or its kind of output was said.
         x: float32 (N, H, W, C) in [0, 1].
-        y: int64 (N,), their classes, in any order but by class.
+        y: int64 (N,), their classes.
 
     Example:
         >>> as_regression(as_classifier(model), x, y).conventions.outputs
@@ -45,9 +46,10 @@ def as_regression(classifier: Classifier, x: np.ndarray, y: np.ndarray) -> Class
     said, probed = classifier.conventions, classifier.probed
     if (probed.width, probed.outputs, said.outputs) != (1, "logits", "auto") or classifier.labels is not None:
         return classifier
-    x, y = x[:SEEN], y[:SEEN]
-    few = np.bincount(y, minlength=2).min() < FEWEST
-    if classifier in _LOGITS or not classifier.repeats or few:
+    if classifier in _LOGITS or not classifier.repeats:
+        return classifier
+    x, y = mixed(x, y, SEEN)
+    if np.bincount(y, minlength=2).min() < FEWEST:
         return classifier
     if classifier.adapter.channels == 3:
         x = x[..., :3]
