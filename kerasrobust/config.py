@@ -145,8 +145,13 @@ class AttackConfig(ModelConfig):
         ),
     ] = "pgd"
     version: Annotated[
-        Version, Option("AutoAttack's version; `auto` is `rand` for a randomized network, else `standard`.")
+        Version,
+        Option(
+            "AutoAttack's version; `auto` is `rand` for a randomized network, else `standard`; `adaptive` comes to the "
+            "same verdict at a fraction of the cost."
+        ),
     ] = "auto"
+    confirm: Annotated[bool, Option("Run the whole of `standard` on what `--version adaptive` has left.")] = False
     target: Annotated[
         str | None,
         Option(
@@ -211,6 +216,10 @@ class AttackConfig(ModelConfig):
             )
         if self.version != "auto" and self.attack != "autoattack":
             raise InputError(f"Expected --version with autoattack only. Received: it with {self.attack}. Leave it out.")
+        if self.confirm and self.version != "adaptive":
+            raise InputError(
+                f"Expected --confirm with --version adaptive only. Received: it with {self.version}. Leave it out."
+            )
         if self.target is not None and ("," in self.attack or self.attack == "autoattack"):
             raise InputError(
                 f"Expected one attack for --target. Received: {self.attack}. Name one that takes targets, such as pgd."

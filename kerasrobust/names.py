@@ -31,7 +31,7 @@ OBJECTIVES_WITH: dict[str, tuple[str, ...]] = {
 AttackLoss = Literal["cross-entropy", "margin"]
 Optimizer = Literal["sgd", "adamw", "muon"]
 Schedule = Literal["cosine", "one-cycle", "piecewise", "constant"]
-Version = Literal["auto", "standard", "plus", "rand"]
+Version = Literal["auto", "standard", "adaptive", "plus", "rand"]
 
 Activation = Literal["relu", "elu", "silu", "gelu", "softplus"]
 Pooling = Literal["flatten", "average"]

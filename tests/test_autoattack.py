@@ -13,6 +13,7 @@ from conftest import PIXELS, images, labels_of, linear_model
 from kerasrobust.attacks import FAB, PGD, AutoAttack, Square
 from kerasrobust.attacks.driver import KEPT
 from kerasrobust.errors import InputError
+from kerasrobust.evaluation.chain import part_of
 from kerasrobust.evaluation.evaluate import evaluate
 from kerasrobust.evaluation.outcome import curve
 from kerasrobust.networks.making import classifier_of
@@ -32,6 +33,9 @@ def test_versions_are_those_of_the_paper(small: keras.Model, randomized: keras.M
     assert names(AutoAttack(version="plus"), small) == ["apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t"]
     assert names(AutoAttack(), randomized) == ["apgd-ce", "apgd-dlr"]
     assert names(AutoAttack(version="standard"), randomized) == ["apgd-ce", "apgd-t", "fab-t", "square"]
+    quick = ["apgd-ce", "apgd-t", "apgd-t", "fab-t", "square", "square"]
+    assert names(AutoAttack(version="adaptive"), small) == quick
+    assert names(AutoAttack(version="adaptive", confirm=True), small) == [*quick, *names(AutoAttack(), small)]
     assert names(AutoAttack(norm="l1", epsilon=4.0), small) == ["apgd-ce", "apgd-t", "square"]
     parts = {part.name: part for part in AutoAttack(epsilon=0.02).parts(classifier_of(small))}
     assert vars(parts["apgd-ce"])["steps"] == vars(parts["fab-t"])["steps"] == 100
@@ -126,7 +130,7 @@ def test_standard_on_a_randomized_network_warns(
     randomized: keras.Model, small: keras.Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Which parts those are, and what they do, is tested above.
-    monkeypatch.setattr(AutoAttack, "parts", lambda *_: (PGD(epsilon=1.0, steps=1),))
+    monkeypatch.setattr(AutoAttack, "parts_of_chain", lambda *_: [part_of(PGD(epsilon=1.0, steps=1), 1.0, True)])
     y = labels_of(small, X, 0)
     quick = AutoAttack(version="standard", epsilon=1.0)
     found = evaluate(randomized, X[:4], y[:4], attacks=quick, passes=2, audit=False)

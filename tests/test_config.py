@@ -132,6 +132,7 @@ FIELDS: dict[type[RunConfig], dict[str, st.SearchStrategy[Any]]] = {
         "passes": COUNTS,
         # Others are for some attacks only.
         "version": st.just("auto"),
+        "confirm": st.just(False),
         "target": st.none(),
         "keys": st.none() | WORDS,
         "size": st.none() | WORDS,
@@ -199,6 +200,7 @@ def test_json_there_and_back(config: RunConfig) -> None:
 @example(TrainConfig(randomize=0.2, learning_rate=0.2, clean_share=0.4, step_size=Epsilon("2/255")))
 @example(TrainConfig(learning_rate=0.123456789, augment=False, widths=(4,)))
 @example(AttackConfig(model="a b'c\"d", norm="l2", epsilon=Epsilon(128 / 255)))
+@example(AttackConfig(model="a", attack="autoattack", version="adaptive", confirm=True))
 def test_the_command_of_a_run_is_read_as_that_run(config: RunConfig) -> None:
     words = shlex.split(command_line(config))
     assert words[:4] == ["python", "-m", "kerasrobust.run", config.kind]

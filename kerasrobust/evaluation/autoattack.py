@@ -22,6 +22,8 @@ from kerasrobust.settings import check_epsilon
 
 EOT = 20
 """Passes of each gradient in the version for randomized networks."""
+QUICK_STEPS, QUICK_QUERIES, FEW_TARGETS = 20, 1_000, 3
+"""Of the cheaper attacks of `adaptive`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +31,9 @@ class AutoAttack:
     """The ensemble that robust accuracies are compared by, without anything to tune.
 
     - `standard`: APGD-CE, APGD-T and FAB-T on 9 targets each, and Square with 5,000 queries.
+    - `adaptive`: the same threat at a fraction of the cost. APGD-CE and APGD-T with a few steps on all images; then the
+      parts of `standard` on what is left, but only as far as they find something (`evaluation.narrowing`). It isn't
+      `standard`: a finding says what was left out. With `confirm` the whole of `standard` follows on what is left.
     - `plus`: APGD-CE and APGD-DLR and FAB with 5 restarts each, Square, APGD-T, FAB-T.
     - `rand`, for randomized networks: APGD-CE and APGD-DLR with gradients over 20 noisy passes. The verdict is a mean
       over fresh passes, never the attack's own last one.
@@ -40,7 +45,8 @@ class AutoAttack:
     Attributes:
         norm: "linf", "l2" or "l1".
         epsilon: radius of the ball, in units of an image in [0, 1].
-        version: "auto", "standard", "plus" or "rand".
+        version: "auto", "standard", "adaptive", "plus" or "rand".
+        confirm: run the whole of `standard` on what `adaptive` has left.
         eot: passes over which each gradient is averaged; None for 20 in `rand` and 1 otherwise.
         attacks: names, or attacks with settings of their own, in the place of a version's.
 
@@ -57,6 +63,7 @@ class AutoAttack:
     norm: balls.Norm = "linf"
     epsilon: float = 8 / 255
     version: Version = "auto"
+    confirm: bool = False
     eot: int | None = None
     attacks: Sequence[str | Attack[Any]] = ()
 
@@ -64,6 +71,10 @@ class AutoAttack:
         check_epsilon(self.epsilon, self.norm)
         if self.version not in get_args(Version):
             raise unknown_name("version", self.version, get_args(Version))
+        if self.confirm and self.version != "adaptive":
+            raise InputError(
+                f"Expected confirm with version 'adaptive' only. Received: it with {self.version!r}. Leave it out."
+            )
         for attack in self.attacks:
             if isinstance(attack, str):
                 make_attack(attack, norm=self.norm)
@@ -80,29 +91,46 @@ class AutoAttack:
 
     def parts(self, classifier: Classifier) -> list[Attack[Any]]:
         """Returns the attacks that run against a classifier, in their order."""
+        return [part.attack for part in self.parts_of_chain(classifier)]
+
+    def parts_of_chain(self, classifier: Classifier) -> list[Part]:
+        """Returns the attacks as parts of a chain, each on what those before it have left."""
         version = self.chosen(classifier)
         eot = self.eot or (EOT if version == "rand" and not self.attacks else 1)
 
         def make(name: str, **settings: Any) -> Attack[Any]:
             return self._within(make_attack(name, epsilon=self.epsilon, norm=self.norm, eot=eot, **settings))
 
+        def parts(attacks: Sequence[Attack[Any]], narrowed: bool = False) -> list[Part]:
+            return [part_of(attack, self.epsilon, chained=True, narrowed=narrowed) for attack in attacks]
+
         if self.attacks:
-            return [make(attack) if isinstance(attack, str) else self._within(attack) for attack in self.attacks]
+            return parts([make(attack) if isinstance(attack, str) else self._within(attack) for attack in self.attacks])
         rivals = classifier.classes - 1
         targets = min(9, rivals)
         dlr = "apgd-dlr" if rivals > 1 else "apgd-margin"
-        targeted = [make("apgd-t", targets=targets)] if rivals > 2 else [make("apgd-margin")]
-        fab = self.norm != "l1"
-        if version == "rand":
-            return [make("apgd-ce"), make(dlr)]
+
+        def targeted(targets: int, **settings: Any) -> Attack[Any]:
+            return make("apgd-t", targets=targets, **settings) if rivals > 2 else make("apgd-margin", **settings)
+
+        def fab(name: str, **settings: Any) -> list[Attack[Any]]:
+            return [make(name, **settings)] if self.norm != "l1" else []
+
+        standard = [make("apgd-ce"), targeted(targets), *fab("fab-t", targets=targets), make("square")]
         if version == "standard":
-            return [
-                make("apgd-ce"), *targeted, *([make("fab-t", targets=targets)] if fab else []), make("square"),
-            ]  # fmt: skip
-        return [
-            make("apgd-ce", restarts=5), make(dlr, restarts=5), *([make("fab", restarts=5)] if fab else []),
-            make("square"), *(targeted if rivals > 1 else []), *([make("fab-t", targets=targets)] if fab else []),
-        ]  # fmt: skip
+            return parts(standard)
+        if version == "adaptive":
+            few = min(FEW_TARGETS, rivals)
+            quick = [make("apgd-ce", steps=QUICK_STEPS), targeted(few, steps=QUICK_STEPS)]
+            squares = [make("square", queries=QUICK_QUERIES), make("square")]
+            thorough = [targeted(targets), *fab("fab-t", targets=few), *squares]
+            return parts(quick) + parts(thorough, narrowed=True) + (parts(standard) if self.confirm else [])
+        if version == "rand":
+            return parts([make("apgd-ce"), make(dlr)])
+        return parts([
+            make("apgd-ce", restarts=5), make(dlr, restarts=5), *fab("fab", restarts=5), make("square"),
+            *([targeted(targets)] if rivals > 1 else []), *fab("fab-t", targets=targets),
+        ])  # fmt: skip
 
     def _within(self, attack: Attack[Any]) -> Attack[Any]:
         """Returns an attack that stops at what it finds inside the radius: here nothing nearer is asked for."""
@@ -112,10 +140,6 @@ class AutoAttack:
         """Returns the settings as JSON has them."""
         names = [attack if isinstance(attack, str) else attack.name for attack in self.attacks]
         return {**vars(self), "attacks": names}
-
-    def parts_of_chain(self, classifier: Classifier) -> list[Part]:
-        """Returns the attacks as parts of a chain, each on what those before it have left."""
-        return [part_of(attack, self.epsilon, chained=True) for attack in self.parts(classifier)]
 
     def __call__(self, model: Any, x: np.ndarray, y: np.ndarray, **settings: Any) -> AttackResult:
         """Attacks images; takes what every attack takes but targets, and `early_stop`, which it lives by.

@@ -14,6 +14,7 @@ from kerasrobust.attacks.driver import drive, is_nearest
 from kerasrobust.attacks.task import Task
 from kerasrobust.attacks.verdict import Verdict, predict
 from kerasrobust.errors import InputError
+from kerasrobust.evaluation.narrowing import narrowed
 from kerasrobust.evaluation.outcome import AttackReport, combine, judged, report, strongest
 from kerasrobust.events import AttackFinished, AttackProgress, AttackStarted, Event, Finding
 from kerasrobust.networks.classifier import reaches, slope_of
@@ -30,11 +31,13 @@ class Part(NamedTuple):
         attack: what runs.
         chained: whether it runs only on what those before it have left.
         radius: at which robust accuracy is read off.
+        narrowed: whether it runs only where it can find something (`narrowing`).
     """
 
     attack: Attack[Any]
     chained: bool
     radius: float
+    narrowed: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,10 +59,10 @@ class Chained:
     rates: np.ndarray
 
 
-def part_of(attack: Attack[Any], epsilon: float, chained: bool = False) -> Part:
+def part_of(attack: Attack[Any], epsilon: float, chained: bool = False, narrowed: bool = False) -> Part:
     """Returns an attack's part; `epsilon` is the radius for one that has none of its own."""
     radius = attack.radius()
-    return Part(attack, chained, epsilon if radius is None else radius)
+    return Part(attack, chained, epsilon if radius is None else radius, narrowed)
 
 
 def run_chain(
@@ -91,7 +94,7 @@ def run_chain(
     clean = clean or task.judge(task.x, 1)
     reports: list[AttackReport] = []
     left = clean.correct_rate
-    for number, (attack, chained, radius) in enumerate(parts):
+    for number, (attack, chained, radius, narrow) in enumerate(parts):
 
         def emit(event: Event, attack: Attack[Any] = attack) -> None:
             if task.emit is not None:
@@ -105,8 +108,13 @@ def run_chain(
         other = before.pop(_key(parts[number]), None)
         other = other and _judged_here(task, clean, other)
         # What looks for the nearest example may find a nearer one.
-        rest = other is None or is_nearest(attack) or other.correct_rate > 0
-        result = drive(attack, replace(task, emit=emit), clean=clean, only=attacked & rest, checkpoints=place)
+        rest = attacked & (other is None or is_nearest(attack) or other.correct_rate > 0)
+        here = replace(task, emit=emit)
+        if narrow and other is None:
+            asked = np.zeros_like(left) if _in_vain(parts[:number], attack, reports) else left
+            result, attacked = narrowed(attack, here, radius, clean, asked, reports, place)
+        else:
+            result = drive(attack, here, clean=clean, only=rest, checkpoints=place)
         if other is not None:
             result = strongest([other, result], is_nearest(attack))
             # As below: the lower of two noisy rates is biased.
@@ -123,6 +131,13 @@ def run_chain(
         worst = judged(worst, task.judge(worst.x_adv, 3))
         rates = worst.correct_rate
     return Chained(clean=clean, reports=reports, worst=worst, by_attack=names, rates=rates)
+
+
+def _in_vain(before: Sequence[Part], attack: Attack[Any], reports: Sequence[AttackReport]) -> bool:
+    """Returns whether the part just before was a shorter form of an attack, narrowed too, and broke nothing."""
+    if not before or not before[-1].narrowed or before[-1].attack.name != attack.name or len(reports) < 2:
+        return False
+    return bool((reports[-1].rates == reports[-2].rates).all())
 
 
 def _key(part: Part) -> Attack[Any] | None:
@@ -188,7 +203,7 @@ def without_gradients(parts: Sequence[Part], task: Task) -> tuple[list[Part], li
             attack = make_attack(
                 name, norm=norm, epsilon=blind.radius, eot=blind.attack.eot, targeted=blind.attack.targeted
             )
-            able.append(part_of(attack, blind.radius, chained=True))
+            able.append(part_of(attack, blind.radius, True, any(part.narrowed for part in parts)))
     if not able:
         raise InputError(
             f"Expected a model whose gradients reach the images, in {norm}. Received: {task.classifier.name!r}, where "

@@ -118,7 +118,8 @@ class Measurement:
             case = Case(task=task, found=found, early=now.early, thorough=plan.thorough)
             # Its checks compare with what untargeted attacks find.
             audit = run_audit(case) if plan.audit and task.target is None else None
-        return Measured(found=found, findings=self.findings + (audit.findings if audit else now.early), audit=audit)
+        findings = self.findings + _left_out(self.parts, found) + (audit.findings if audit else now.early)
+        return Measured(found=found, findings=findings, audit=audit)
 
 
 def _parts(plan: Plan, classifier: Classifier) -> list[Part]:
@@ -160,6 +161,30 @@ def _about_version(classifier: Classifier, attack: AutoAttack) -> list[Finding]:
             )
         )
     return found
+
+
+def _left_out(parts: Sequence[Part], found: Chained) -> list[Finding]:
+    """Returns a finding of the images that the adaptive version has left out, unless `standard` followed."""
+    if not any(part.narrowed for part in parts) or not parts[-1].narrowed:
+        return []
+    said, before = [], found.clean.correct_rate
+    for part, report in zip(parts, found.reports, strict=True):
+        if part.narrowed and (before > 0).any():
+            said.append(f"{part.attack.name} {int(report.attacked.sum())} of {int((before > 0).sum())}")
+        before = report.rates
+    if not said:
+        return []
+    return [
+        Finding(
+            code="adaptive-version",
+            message=(
+                f"This is AutoAttack's version 'adaptive', not 'standard'. Images attacked of those left: "
+                f"{', '.join(said)}: the nearest to the boundary and some at random, and more until none fell. "
+                "--confirm (in Python confirm=True) runs the whole of 'standard' on what is left."
+            ),
+            severity="info",
+        )
+    ]
 
 
 def _agreed(checkpoints: Checkpoints, task: Task, parts: Sequence[Part], plan: Plan) -> str:

@@ -138,7 +138,7 @@ def _attack(config: AttackConfig) -> Attack[Any] | AutoAttack:
                 f"Expected AutoAttack without --restarts: its versions have their own. Received: {config.restarts}. "
                 "Leave it out, or take --version plus."
             )
-        return AutoAttack(norm=norm, epsilon=radius, version=config.version, eot=config.eot)
+        return AutoAttack(norm=norm, epsilon=radius, version=config.version, confirm=config.confirm, eot=config.eot)
     settings: dict[str, Any] = {
         "steps": config.steps,
         "step_size": None if config.step_size is None else float(config.step_size),
