@@ -130,7 +130,8 @@ class Row:
 class AttackEntry:
     """One attack of a result or card; `curve` holds points (epsilon, accuracy, low, high).
 
-    `version` is AutoAttack's, and `examples` the number of images, where an entry says so for itself.
+    `attacked` is the number of images that it ran on, where those weren't all; `version` is AutoAttack's, and
+    `examples` the number of images of the data, where an entry says so for itself.
     """
 
     name: str
@@ -146,6 +147,7 @@ class AttackEntry:
     reached_interval: Interval | None
     settings: dict[str, Any]
     curve: tuple[tuple[float, float, float, float], ...]
+    attacked: int | None = None
     version: str | None = None
     examples: int | None = None
 

@@ -216,6 +216,14 @@ def test_points_of_steered_noise_are_told_apart() -> None:
     }
 
 
+def test_attacks_that_ran_on_what_was_left_say_on_how_many_images(tmp_path: Path) -> None:
+    first, second = ATTACK["attacks"]
+    page = Page(written(tmp_path, ATTACK | {"attacks": [first, second | {"attacked": 3120}]}))
+    assert [cells[:4] for cells in page.cells if cells[:1] in (["PGD"], ["FGSM"])] == [
+        ["PGD", "L∞", "all", "8/255"], ["FGSM", "L∞", "3,120", "8/255"],
+    ]  # fmt: skip
+
+
 def test_an_attack_has_its_table_and_doubts(tmp_path: Path) -> None:
     page = Page(written(tmp_path, ATTACK))
     assert ["PGD", "L∞", "8/255", "31.2 %", "30.3-32.1", "", "34 s", "20,480", "1,024"] in page.cells

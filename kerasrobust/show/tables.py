@@ -56,12 +56,16 @@ def attack_table(attacks: Sequence[AttackFinished], *, synthetic: bool) -> Table
     table.add_column("norm", no_wrap=True)
     targeted = any(attack.reached is not None for attack in attacks)
     reached = ("target\nreached",) if targeted else ()
+    chained = any(attack.attacked is not None for attack in attacks)
+    if chained:  # Each runs on what those before it have left.
+        table.add_column("images", justify="right", no_wrap=True)
     for header in ("epsilon", "robust\naccuracy", "95 %\ninterval", *reached, "median\ndistance", "time", "gradients"):
         table.add_column(header, justify="right", no_wrap=True)
     for attack in attacks:
         table.add_row(
             attack.name,
             attack.norm,
+            *(("all" if attack.attacked is None else f"{attack.attacked:,}",) if chained else ()),
             figures.format_epsilon(attack.epsilon),
             figures.format_accuracy(attack.robust_accuracy),
             figures.format_interval(attack.interval),
