@@ -130,6 +130,35 @@ print(json.dumps([loaded.serve(x).numpy().tolist(), loaded.serve(x).numpy().toli
 """
 
 
+def test_a_saved_model_holds_each_weight_once(models: Path, plain: keras.Model) -> None:
+    """Keras' own export writes each of them twice (3.15)."""
+    [stored] = (models / "plain" / "variables").glob("variables.data*")
+    assert 4 * plain.count_params() <= stored.stat().st_size < 7 * plain.count_params()
+
+
+@keras.saving.register_keras_serializable("test_saving")
+class Darker(L.Layer):
+    """Looks the brightness of each of 256 levels up in a table."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        levels = tf.range(256, dtype=tf.int64)
+        pairs = tf.lookup.KeyValueTensorInitializer(levels, tf.cast(levels, tf.float32) ** 2 / 65025)
+        self.table = tf.lookup.StaticHashTable(pairs, 0.0)
+
+    def call(self, images: tf.Tensor) -> tf.Tensor:
+        return self.table.lookup(tf.cast(255 * images, tf.int64))
+
+
+def test_a_table_in_an_own_layer_is_saved(tmp_path: Path) -> None:
+    model = keras.Sequential([keras.Input(SHAPE), Darker(), L.Flatten(), L.Dense(3)])
+    save_model(model, tmp_path / "net", {})
+    levels = (np.arange(192).reshape(1, *SHAPE) / 255 + 1e-4).astype(np.float32)
+    saved = tf.saved_model.load(str(tmp_path / "net"))
+    squares = (np.arange(192) / 255) ** 2
+    np.testing.assert_allclose(saved.serve(levels), squares[None] @ model.layers[-1].get_weights()[0], rtol=1e-4, atol=1e-5)
+
+
 def test_exported_noise_is_fresh_in_each_call_and_process_with_gradients(models: Path) -> None:
     command = [sys.executable, "-c", LOADER, str(models / "noisy")]
     processes = [

@@ -71,14 +71,23 @@ def save_model(model: keras.Model, folder: str | Path, card: Mapping[str, Any], 
     signature = _signature(copy, classifier)
     with _written(folder) as temporary:
         with quiet():
-            archive = keras.export.ExportArchive()
-            archive.track(copy)
-            # `model.export` leaves `training` open, and layers that augment images are on by default.
-            archive.add_endpoint("serve", lambda x: copy(x, **predicting(copy)), [signature])
-            archive.write_out(str(temporary), verbose=False)
+            try:
+                _export(copy, signature, temporary, tracked=False)
+            except AssertionError:  # The table of an own layer is found through the model only.
+                _export(copy, signature, temporary, tracked=True)
             copy.save(temporary / KERAS_FILE)
         (temporary / "card.json").write_text(text, encoding="utf-8")
     return folder
+
+
+def _export(copy: keras.Model, signature: keras.InputSpec, folder: Path, tracked: bool) -> None:
+    """Writes a SavedModel; of a model that is tracked, each weight twice (Keras 3.15, as in `Model.export`)."""
+    archive = keras.export.ExportArchive()
+    if tracked:
+        archive.track(copy)
+    # `model.export` leaves `training` open, and layers that augment images are on by default.
+    archive.add_endpoint("serve", lambda x: copy(x, **predicting(copy)), [signature])
+    archive.write_out(str(folder), verbose=False)
 
 
 def _signature(copy: keras.Model, classifier: Classifier) -> keras.InputSpec:
