@@ -154,6 +154,13 @@ class AttackConfig(ModelConfig):
             "number."
         ),
     ] = None
+    surrogate: Annotated[
+        str | None,
+        Option(
+            "Saved model, by name or path, whose gradients the attack takes instead of the model's own (transfer); the "
+            "verdicts stay the model's. What it takes is found out, or stands in its card."
+        ),
+    ] = None
     data: CardData = None
     split: SomeSplit = None
     norm: Annotated[

@@ -107,6 +107,7 @@ class Row:
     median_distance: float | None = None
     published: float | None = None
     target: str | None = None
+    surrogate: str | None = None
 
     @classmethod
     def parse(cls, record: JSON) -> Row:
@@ -130,7 +131,8 @@ class Row:
 class AttackEntry:
     """One attack of a result or card; `curve` holds points (epsilon, accuracy, low, high).
 
-    `version` is AutoAttack's, and `examples` the number of images, where an entry says so for itself.
+    `version` is AutoAttack's, and `examples` the number of images, where an entry says so for itself. `surrogate` names
+    the model whose gradients were taken, where that isn't the attacked one.
     """
 
     name: str
@@ -148,6 +150,7 @@ class AttackEntry:
     curve: tuple[tuple[float, float, float, float], ...]
     version: str | None = None
     examples: int | None = None
+    surrogate: str | None = None
 
     @classmethod
     def parse(cls, record: JSON) -> AttackEntry:
@@ -278,7 +281,7 @@ class Card:
                 Row(
                     **known, **settings, attack=entry.name, norm=entry.norm or None, epsilon=entry.epsilon,
                     accuracy=entry.robust_accuracy, interval=entry.interval, median_distance=entry.median_distance,
-                    target=self.target or None,
+                    target=self.target or None, surrogate=entry.surrogate,
                 )
             )  # fmt: skip
         return tuple(rows)

@@ -133,6 +133,7 @@ FIELDS: dict[type[RunConfig], dict[str, st.SearchStrategy[Any]]] = {
         # Others are for some attacks only.
         "version": st.just("auto"),
         "target": st.none(),
+        "surrogate": st.none() | WORDS,
         "keys": st.none() | WORDS,
         "size": st.none() | WORDS,
     },
