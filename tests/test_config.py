@@ -134,6 +134,7 @@ FIELDS: dict[type[RunConfig], dict[str, st.SearchStrategy[Any]]] = {
         "version": st.just("auto"),
         "target": st.none(),
         "surrogate": st.none() | WORDS,
+        "variants": st.sampled_from([None, "di", "ti-ni", "di-ti-ni"]),
         "keys": st.none() | WORDS,
         "size": st.none() | WORDS,
     },

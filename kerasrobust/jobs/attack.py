@@ -146,7 +146,7 @@ def _attack(config: AttackConfig) -> Attack[Any] | AutoAttack:
     """Returns what a config asks for: an attack, AutoAttack, or several attacks as a custom AutoAttack."""
     norm, radius = config.ball
     if config.attack == AutoAttack.name:
-        for name in ("steps", "step_size", "queries"):
+        for name in ("steps", "step_size", "queries", "variants"):
             if getattr(config, name) is not None:
                 raise InputError(
                     f"Expected AutoAttack without --{name.replace('_', '-')}: it has nothing to tune. Received: "
@@ -162,6 +162,7 @@ def _attack(config: AttackConfig) -> Attack[Any] | AutoAttack:
         "steps": config.steps,
         "step_size": None if config.step_size is None else float(config.step_size),
         "queries": config.queries,
+        "variants": config.variants,
         "restarts": None if config.restarts == 1 else config.restarts,
     }
     names = [name.strip() for name in config.attack.split(",")]
