@@ -17,6 +17,7 @@ import kerasrobust as kr
 from kerasrobust.attacks import FGSM, PGD, make_attack
 from kerasrobust.errors import InputError
 from kerasrobust.evaluation.autoattack import AutoAttack
+from kerasrobust.events import AttackProgress
 from kerasrobust.networks.classifier import Classifier
 from kerasrobust.networks.making import as_classifier
 
@@ -219,6 +220,32 @@ def test_an_unfinished_evaluation_knows_its_surrogate(
     for surrogate in (None, model):
         with pytest.raises(InputError, match="another in surrogate"):
             kr.evaluate(model, X, Y, attacks=attack, surrogate=surrogate, resume_dir=tmp_path)
+
+
+def test_a_cancelled_attack_on_a_surrogate_goes_on_where_it_was(
+    model: Classifier, other: Classifier, tmp_path: Path
+) -> None:
+    attack = PGD(epsilon=0.012, steps=6, restarts=3)
+    settings: dict[str, Any] = {"attacks": attack, "surrogate": other, "batch_size": 8, "seed": 2}
+    seen: list[AttackProgress] = []
+    whole = kr.evaluate(model, X, Y, progress=lambda _, event: seen.append(event), **settings)
+    assert [event.done for event in seen] == sorted(event.done for event in seen) and seen[-1].done == 40
+    assert seen[-1].survivors == (~whole.worst.success).sum()
+    for most in (4, 12, 20):  # In the first run, between runs, and in a later one.
+        asked = iter(range(1000))
+        with pytest.raises(kr.Cancelled):
+            kr.evaluate(
+                model,
+                X,
+                Y,
+                resume_dir=tmp_path,
+                should_stop=lambda asked=asked, most=most: next(asked) >= most,
+                **settings,
+            )
+    again = kr.evaluate(model, X, Y, resume_dir=tmp_path, **settings)
+    np.testing.assert_array_equal(again.worst.x_adv, whole.worst.x_adv)
+    cost, before = again.attacks[0].result, whole.attacks[0].result
+    assert (cost.gradients, cost.forwards) == (before.gradients, before.forwards)
 
 
 def test_on_the_command_line(model: Classifier, other: Classifier, tmp_path: Path) -> None:
