@@ -47,7 +47,7 @@ from kerasrobust.names import (
     Version,
     norm_of,
 )
-from kerasrobust.settings import EPSILON, ModelConfig, RunConfig, check_epsilon, radius
+from kerasrobust.settings import EPSILON, ModelConfig, RunConfig, check_epsilon, radius, variants_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,6 +159,13 @@ class AttackConfig(ModelConfig):
             "number."
         ),
     ] = None
+    surrogate: Annotated[
+        str | None,
+        Option(
+            "Saved model, by name or path, whose gradients the attack takes instead of the model's own (transfer); the "
+            "verdicts stay the model's. What it takes is found out, or stands in its card."
+        ),
+    ] = None
     data: CardData = None
     split: SomeSplit = None
     norm: Annotated[
@@ -186,6 +193,13 @@ class AttackConfig(ModelConfig):
     step_size: Annotated[Epsilon | None, Option("Length of a step; 2.5 epsilon / steps without it.")] = None
     queries: Annotated[int | None, Option("Queries of square: 5,000 without it.", "number of queries", 1)] = None
     restarts: Annotated[int, Option("Random starts; the best counts.", "number of restarts", 1)] = 1
+    variants: Annotated[
+        str | None,
+        Option(
+            "Of mifgsm, joined by `-` as in di-ti-ni, so that more examples transfer: gradients of shrunk and padded "
+            "images (di), blurred gradients (ti), gradients one step ahead (ni)."
+        ),
+    ] = None
     eot: Annotated[
         int | None,
         Option(
@@ -224,6 +238,7 @@ class AttackConfig(ModelConfig):
             raise InputError(
                 f"Expected one attack for --target. Received: {self.attack}. Name one that takes targets, such as pgd."
             )
+        variants_of(self.variants)
         norm, epsilon = self.ball
         check_epsilon(epsilon, norm)
 

@@ -141,6 +141,7 @@ class AttackFinished(Event):
     curve: list[list[float]] | None = None
     reached: float | None = None
     reached_interval: list[float] | None = None
+    surrogate: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -44,6 +44,9 @@ Noise = Literal["off", "on"]
 TARGETS = ("next", "random", "least-likely")
 """Words for the classes that images are driven to."""
 
+VARIANTS = ("di", "ti", "ni")
+"""Of MI-FGSM: diverse inputs, translation-invariant and Nesterov gradients."""
+
 ARCHITECTURES = ("lenet", "convnet", "resnet")
 
 
@@ -63,7 +66,7 @@ ATTACKS = {
     "rfgsm": KnownAttack("kerasrobust.attacks.gradient:RFGSM", "R-FGSM"),
     "fgsm-rs": KnownAttack("kerasrobust.attacks.gradient:FGSMRS", "FGSM-RS"),
     "bim": KnownAttack("kerasrobust.attacks.gradient:BIM", "BIM"),
-    "mifgsm": KnownAttack("kerasrobust.attacks.gradient:MIFGSM", "MI-FGSM"),
+    "mifgsm": KnownAttack("kerasrobust.attacks.mifgsm:MIFGSM", "MI-FGSM"),
     "apgd-ce": KnownAttack("kerasrobust.attacks.apgd:APGDCE", "APGD-CE"),
     "apgd-dlr": KnownAttack("kerasrobust.attacks.apgd:APGDDLR", "APGD-DLR"),
     "apgd-t": KnownAttack("kerasrobust.attacks.apgd:APGDT", "APGD-T"),

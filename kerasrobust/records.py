@@ -107,6 +107,7 @@ class Row:
     median_distance: float | None = None
     published: float | None = None
     target: str | None = None
+    surrogate: str | None = None
 
     @classmethod
     def parse(cls, record: JSON) -> Row:
@@ -131,7 +132,8 @@ class AttackEntry:
     """One attack of a result or card; `curve` holds points (epsilon, accuracy, low, high).
 
     `attacked` is the number of images that it ran on, where those weren't all; `version` is AutoAttack's, and
-    `examples` the number of images of the data, where an entry says so for itself.
+    `examples` the number of images of the data, where an entry says so for itself. `surrogate` names the model whose
+    gradients were taken, where that isn't the attacked one.
     """
 
     name: str
@@ -150,6 +152,7 @@ class AttackEntry:
     attacked: int | None = None
     version: str | None = None
     examples: int | None = None
+    surrogate: str | None = None
 
     @classmethod
     def parse(cls, record: JSON) -> AttackEntry:
@@ -280,7 +283,7 @@ class Card:
                 Row(
                     **known, **settings, attack=entry.name, norm=entry.norm or None, epsilon=entry.epsilon,
                     accuracy=entry.robust_accuracy, interval=entry.interval, median_distance=entry.median_distance,
-                    target=self.target or None,
+                    target=self.target or None, surrogate=entry.surrogate,
                 )
             )  # fmt: skip
         return tuple(rows)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from kerasrobust.errors import InputError
+from kerasrobust.errors import InputError, unknown_name
 from kerasrobust.fields import (
     ChannelPlace,
     Code,
@@ -31,6 +31,7 @@ from kerasrobust.fields import (
 )
 from kerasrobust.names import (
     EPSILONS,
+    VARIANTS,
     Precision,
 )
 
@@ -55,6 +56,19 @@ def check_epsilon(epsilon: float, norm: str) -> None:
             f"Expected an Linf epsilon of at most 1, as images lie in [0, 1]. Received: {epsilon:g}. "
             f"Did you mean {epsilon:g}/255?"
         )
+
+
+def variants_of(written: str | None) -> tuple[str, ...]:
+    """Returns the variants of MI-FGSM in a text such as "di-ti"; none of None or an empty one.
+
+    Raises:
+        InputError: for an unknown one.
+    """
+    words = tuple(written.split("-")) if written else ()
+    for word in words:
+        if word not in VARIANTS:
+            raise unknown_name("variant", word, VARIANTS)
+    return words
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -85,6 +85,17 @@ TABLE = {
         "pgd": case(PGD, norm, steps=5, random=True, gradients=5),
         "pgd restarts": case(PGD, norm, steps=2, restarts=3, random=True, gradients=6),
         "mifgsm": case(MIFGSM, norm, steps=3, gradients=3),
+        "mifgsm variants": case(
+            # Of many images the best is the unchanged one, as blurred gradients don't lower the margin of random nets.
+            MIFGSM,
+            norm,
+            steps=3,
+            gradients=3,
+            random=True,
+            variants="di-ti-ni",
+            kernel_size=3,
+            keep_best=False,
+        ),
         "deepfool": case(DeepFool, norm, steps=10),
         "apgd-ce": case(APGDCE, norm, steps=5, random=True, gradients=5),
         "apgd-dlr": case(APGDDLR, norm, steps=4, restarts=2, random=True, gradients=8),

@@ -134,6 +134,8 @@ FIELDS: dict[type[RunConfig], dict[str, st.SearchStrategy[Any]]] = {
         "version": st.just("auto"),
         "confirm": st.just(False),
         "target": st.none(),
+        "surrogate": st.none() | WORDS,
+        "variants": st.sampled_from([None, "di", "ti-ni", "di-ti-ni"]),
         "keys": st.none() | WORDS,
         "size": st.none() | WORDS,
     },

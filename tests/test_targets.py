@@ -123,6 +123,8 @@ def test_an_unfinished_evaluation_knows_its_targets(model: keras.Model, y: np.nd
     assert again.attacks[0].reached == whole.attacks[0].reached
     with pytest.raises(InputError, match="another in target"):
         kr.evaluate(said(model), X, y, attacks="pgd", epsilon=EPSILON, target="random", resume_dir=tmp_path)
+    with pytest.raises(InputError, match=r"another in .*target"):
+        kr.evaluate(said(model), X, y, attacks="pgd", epsilon=EPSILON, resume_dir=tmp_path)
 
 
 def test_on_the_command_line(model: keras.Model, y: np.ndarray, tmp_path: Path) -> None:

@@ -47,6 +47,8 @@ def suggestions(kind: type[RunConfig], name: str, models: Sequence[str] = ()) ->
         return tuple(ATTACKS)
     if name == "model":
         return tuple(dict.fromkeys([*(ARCHITECTURES if kind is TrainConfig else ()), *models]))
+    if name in ("surrogate", "teacher"):
+        return tuple(models)
     if name == "data":
         recipes = [make() for make in presets.PRESETS.values()]
         return tuple(dict.fromkeys([TrainConfig().data, StudyConfig().data, *(recipe.data for recipe in recipes)]))

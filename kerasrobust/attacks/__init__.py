@@ -13,8 +13,9 @@ from kerasrobust.attacks.deepfool import DeepFool
 from kerasrobust.attacks.driver import Attack
 from kerasrobust.attacks.fab import FAB, FABT
 from kerasrobust.attacks.fmn import FMN
-from kerasrobust.attacks.gradient import BIM, FGSM, FGSMRS, MIFGSM, PGD, RFGSM
+from kerasrobust.attacks.gradient import BIM, FGSM, FGSMRS, PGD, RFGSM
 from kerasrobust.attacks.hopskipjump import HopSkipJump
+from kerasrobust.attacks.mifgsm import MIFGSM
 from kerasrobust.attacks.pdpgd import PDPGD
 from kerasrobust.attacks.registry import ATTACKS, make_attack
 from kerasrobust.attacks.result import AttackResult

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary, ref
 
@@ -22,6 +22,7 @@ from kerasrobust.attacks.batch import Batch, Tally
 from kerasrobust.attacks.checkpoint import Checkpoints, RunCheckpoint
 from kerasrobust.attacks.loop import Graphs, make_graphs
 from kerasrobust.attacks.result import AttackResult
+from kerasrobust.attacks.surrogate import check_transfers
 from kerasrobust.attacks.targets import NOWHERE
 from kerasrobust.attacks.task import PASSES, Task
 from kerasrobust.attacks.verdict import Verdict
@@ -52,6 +53,7 @@ class Attack(Algorithm[S]):
         early_stop: bool = True,
         should_stop: Callable[[], bool] | None = None,
         target: np.ndarray | None = None,
+        surrogate: Any = None,
         passes: int = PASSES,
         clean: Verdict | None = None,
         only: np.ndarray | None = None,
@@ -72,12 +74,15 @@ class Attack(Algorithm[S]):
             early_stop: leave examples that the model gets wrong as they are, and stop a batch where all are done.
             should_stop: asked about every half second; where it says True, `Cancelled` is raised.
             target: integers (N,), the classes to reach; for a targeted attack only.
+            surrogate: a model whose gradients are taken instead (transfer). No step stops at what fools that; `model`
+                says what was wrong before, which of several restarts counts, and what has fallen in the end.
             passes: fresh passes that judge each example of a randomized network.
             clean: the verdict on the unchanged images, where the caller has it already.
             only: bool (N,), the examples to attack; the others stay as they are. All without it.
 
         Raises:
-            InputError: for images or labels that don't fit the model, and for an attack on the gradients of NumPy code.
+            InputError: for images or labels that don't fit the model, for an attack on the gradients of NumPy code, and
+                for a surrogate of other images or classes, or of an attack that takes no gradients.
             Cancelled: when `should_stop` says so.
 
         Example:
@@ -86,9 +91,11 @@ class Attack(Algorithm[S]):
         """
         task = Task.checked(
             model, x, y, precision=precision, seed=seed, batch_size=batch_size, passes=passes,
-            emit=as_emit(progress), should_stop=should_stop,
+            surrogate=surrogate, emit=as_emit(progress), should_stop=should_stop,
         ).settled([self])  # fmt: skip
-        if task.classifier.arrays and not self.gradient_free:
+        if task.surrogate is not None:
+            check_transfers([self])
+        if task.source.arrays and not self.gradient_free:
             raise InputError(
                 f"Expected a model with gradients for {self.name}. Received: {task.classifier.name!r}, a function of "
                 "arrays. Attack it by square or hopskipjump, which kerasrobust.evaluate does by itself."
@@ -152,7 +159,7 @@ def drive(
     # What looks for the nearest example ends on the boundary itself, whose place bfloat16 doesn't resolve.
     precision = task.precision.replace("bfloat16", "folded") if is_nearest(attack) else task.precision
     # Inside a ball, without early stop, nothing is called done on the twin's word, so its word isn't tested.
-    crafting = twins.of(classifier, precision, x if early_stop or attack.minimum_norm else x[:0])
+    crafting = twins.of(task.source, precision, x if early_stop or attack.minimum_norm else x[:0])
     search = _Search(attack, task, crafting, goal, early_stop, tally, checkpoints or Checkpoints())
     x_adv = search.run(active, reached)
     distance = _distances(x_adv, x, attack.norm)
@@ -208,6 +215,8 @@ class _Search:
 
         Updates `reached`, bool (N,): which examples the attack believes to have broken.
         """
+        if self.task.surrogate is not None:
+            return self._transferred(active, reached)
         x, tally, randomized = self.task.x, self.tally, self.task.classifier.randomized
         x_adv = x.copy()
         score = np.full(len(x), np.inf, np.float32)
@@ -225,6 +234,35 @@ class _Search:
                 reached[index] |= fallen
         return x_adv
 
+    def _transferred(self, active: np.ndarray, reached: np.ndarray) -> np.ndarray:
+        """Does the same on a surrogate: of several runs one counts that fools the model, of those the lowest score."""
+        x, tally, runs = self.task.x, self.tally, self.attack.run_count()
+        leave = self.early_stop and not self.task.classifier.randomized and not is_nearest(self.attack)
+        x_adv, score, fallen = x.copy(), np.full(len(x), np.inf, np.float32), np.zeros(len(x), bool)
+        for number in range(runs):
+            remaining = active[~fallen[active]] if leave else active
+            tally.run, tally.done = number, len(x) - len(remaining)
+            images, scores = x.copy(), np.full(len(x), np.inf, np.float32)
+            for index, *found in self._batch(number, remaining).run(self.task.should_stop):
+                images[index], scores[index] = found
+            fell = self._fooled(remaining, images, number) if runs > 1 else fallen
+            better = (fell & ~fallen) | ((fell == fallen) & (scores < score))
+            x_adv[better], score[better] = images[better], scores[better]
+            tally.survivors -= int(np.sum(fell & ~fallen & ~reached))
+            fallen |= fell
+        reached |= fallen
+        return x_adv
+
+    def _fooled(self, index: np.ndarray, images: np.ndarray, run: int) -> np.ndarray:
+        """Returns which of the examples `index` the model itself gets wrong, or takes for their target, bool (N,)."""
+        task, fooled = self.task, np.zeros(len(images), bool)
+        if len(index):
+            part = replace(task, y=task.y[index])
+            verdict = part.judge(images[index], 10 + run)
+            self.tally.forwards += len(index) * task.passes
+            fooled[index] = verdict.prediction == self.goal[index] if self.attack.targeted else verdict.wrong
+        return fooled
+
     def _batch(self, run: int, queue: np.ndarray) -> Batch:
         """Returns the batch of one run over the examples in `queue`."""
         attack, crafting, x = self.attack, self.crafting, self.task.x
@@ -233,7 +271,8 @@ class _Search:
         algorithm = attack.resolved(crafting.randomized)
         numbers = {name: tf.constant(value) for name, value in algorithm.numbers().items()} | {
             # A randomized network has no "done": one lucky pass is no success.
-            "early_stop": tf.constant(self.early_stop and not crafting.randomized),
+            # And what fools a surrogate isn't done either: the further inside, the more of it transfers.
+            "early_stop": tf.constant(self.early_stop and not crafting.randomized and self.task.surrogate is None),
             "run": tf.constant(run),
             "eot": tf.constant(attack.eot),
             "slack": tf.constant(crafting.slack),

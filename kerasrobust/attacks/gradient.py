@@ -1,4 +1,4 @@
-"""FGSM, R-FGSM, FGSM-RS, BIM, PGD and MI-FGSM: one step with hooks for the start, the direction and the length."""
+"""FGSM, R-FGSM, FGSM-RS, BIM and PGD: one step with hooks for the start, the gradient, the direction, the length."""
 
 from __future__ import annotations
 
@@ -24,11 +24,13 @@ class Walk(NamedTuple):
         x_adv: (N, H, W, C), the iterate.
         score: (N,), the score of the one before, whose gradient was taken.
         velocity: the accumulated gradient of MI-FGSM; empty otherwise.
+        age: int32 (N,), the steps taken, where draws follow them; empty otherwise.
     """
 
     x_adv: tf.Tensor
     score: tf.Tensor
     velocity: tf.Tensor | tuple[()] = ()
+    age: tf.Tensor | tuple[()] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +63,11 @@ class GradientAttack(Attack[Walk]):
         """Returns the length of a step."""
         return self.epsilon
 
+    def slope(self, network: Network, images: Images, state: Walk, numbers: Numbers) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns the gradient that the step is made of, and the score of the image that it starts from."""
+        slope, _, score = network.gradient(state.x_adv, images.y, targeted=self.targeted)
+        return slope, score
+
     def direction(self, slope: tf.Tensor, state: Walk, numbers: Numbers) -> tuple[tf.Tensor, tf.Tensor | tuple[()]]:
         """Returns the gradient that the step follows, and what the next step accumulates."""
         return slope, ()
@@ -88,7 +95,7 @@ class GradientAttack(Attack[Walk]):
         return Walk(self.start(images, numbers), tf.zeros(tf.shape(images.y)[:1]))
 
     def step(self, network: Network, images: Images, state: Walk, numbers: Numbers) -> Walk:
-        slope, _, score = network.gradient(state.x_adv, images.y, targeted=self.targeted)
+        slope, score = self.slope(network, images, state, numbers)
         slope, velocity = self.direction(slope, state, numbers)
         moved = state.x_adv + numbers["step_size"] * balls.steepest(slope, self.norm)
         if self.norm == "linf":
@@ -239,33 +246,3 @@ class PGD(Iterative):
         if not self.random_start:
             return images.x
         return balls.random_start(images.keys, images.x, numbers["epsilon"], self.norm)
-
-
-@dataclass(frozen=True, kw_only=True)
-class MIFGSM(Iterative):
-    """Momentum iterative FGSM: steps along an accumulated, scale-free gradient.
-
-    Attributes:
-        momentum_decay: how much of the accumulated gradient is kept from step to step.
-
-    Example:
-        >>> result = MIFGSM(epsilon=8 / 255, steps=10)(model, x, y)
-
-    Reference: Dong et al. 2018, algorithm 1.
-    """
-
-    name: ClassVar[str] = "mifgsm"
-
-    momentum_decay: float = 1.0
-
-    def numbers(self) -> dict[str, float | int]:
-        return super().numbers() | {"decay": float(self.momentum_decay)}
-
-    def begin(self, network: Network, images: Images, numbers: Numbers) -> Walk:
-        return super().begin(network, images, numbers)._replace(velocity=tf.zeros_like(images.x))
-
-    def direction(self, slope: tf.Tensor, state: Walk, numbers: Numbers) -> tuple[tf.Tensor, tf.Tensor]:
-        # The mean absolute value, so that the decay weighs gradients of all scales alike (equation 6).
-        size = tf.reduce_mean(tf.abs(slope), axis=[1, 2, 3], keepdims=True)
-        velocity = numbers["decay"] * state.velocity + tf.math.divide_no_nan(slope, size)
-        return velocity, velocity

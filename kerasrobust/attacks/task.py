@@ -10,6 +10,7 @@ import numpy as np
 
 from kerasrobust import twins
 from kerasrobust.attacks.algorithm import Algorithm
+from kerasrobust.attacks.surrogate import surrogate_of
 from kerasrobust.attacks.verdict import Verdict, check_sizes, judge, judge_again
 from kerasrobust.events import Emit
 from kerasrobust.networks.adapters.ranges import understood
@@ -42,6 +43,7 @@ class Task:
         batch_size: images at once.
         passes: fresh passes that judge each example; 1 where nothing is random.
         target: int64 (N,), the classes that targeted attacks drive to, `targets.NOWHERE` where nothing is attacked.
+        surrogate: the model whose gradients are taken instead of the classifier's own, in a transfer attack.
         emit: takes the events, or None.
         should_stop: asked about every half second.
     """
@@ -54,6 +56,7 @@ class Task:
     batch_size: int = 256
     passes: int = 1
     target: np.ndarray | None = None
+    surrogate: Classifier | None = None
     emit: Emit | None = None
     should_stop: Callable[[], bool] = _never
 
@@ -67,13 +70,15 @@ class Task:
         seed: int = 0,
         batch_size: int = 256,
         passes: int = PASSES,
+        surrogate: Any = None,
         emit: Emit | None = None,
         should_stop: Callable[[], bool] | None = None,
     ) -> Task:
         """Returns the task of a public call.
 
         Raises:
-            InputError: for a model that can't be attacked, or images, labels or sizes that don't fit it.
+            InputError: for a model that can't be attacked, images, labels or sizes that don't fit it, or a surrogate of
+                other images or classes.
         """
         x, y = read_images(x, y, is_of_labels(model))
         # A plain callable has no known input shape: take that of the images.
@@ -83,6 +88,8 @@ class Task:
             classifier, y = of_labels(classifier, y.shape[1]), patterns(y)
         check_fits(classifier, x.shape[1:], y)
         classifier = understood(classifier, x, y)
+        if surrogate is not None:
+            surrogate = understood(surrogate_of(classifier, surrogate, x.shape[1:]), x, y)
         check_sizes(batch_size, passes)
         return Task(
             classifier=classifier,
@@ -92,16 +99,22 @@ class Task:
             seed=seed,
             batch_size=batch_size,
             passes=passes if classifier.randomized else 1,
+            surrogate=surrogate,
             emit=emit,
             should_stop=should_stop or _never,
         )
+
+    @property
+    def source(self) -> Classifier:
+        """The model whose gradients are taken: the surrogate, or the attacked one itself."""
+        return self.surrogate or self.classifier
 
     def settled(self, attacks: Sequence[Algorithm[Any]]) -> Task:
         """Returns the task in the arithmetic that its precision means for some attacks."""
         asked = len(self.x) * sum(attack.step_count() * attack.run_count() * attack.eot for attack in attacks)
         if self.precision == "auto" and asked < WORTH:
             return replace(self, precision="float32")
-        return replace(self, precision=twins.chosen_precision(self.classifier, self.precision, self.x, self.emit))
+        return replace(self, precision=twins.chosen_precision(self.source, self.precision, self.x, self.emit))
 
     def judge(self, x: np.ndarray, use: int) -> Verdict:
         """Returns the verdict of fresh passes over images in the place of `x`; their noise depends on `use`."""

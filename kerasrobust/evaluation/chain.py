@@ -11,13 +11,14 @@ import numpy as np
 from kerasrobust.attacks import ATTACKS, Attack, AttackResult, make_attack
 from kerasrobust.attacks.checkpoint import Checkpoints
 from kerasrobust.attacks.driver import drive, is_nearest
+from kerasrobust.attacks.surrogate import check_transfers, without_slope
 from kerasrobust.attacks.task import Task
 from kerasrobust.attacks.verdict import Verdict, predict
 from kerasrobust.errors import InputError
 from kerasrobust.evaluation.narrowing import narrowed
 from kerasrobust.evaluation.outcome import AttackReport, combine, judged, report, strongest
 from kerasrobust.events import AttackFinished, AttackProgress, AttackStarted, Event, Finding
-from kerasrobust.networks.classifier import reaches, slope_of
+from kerasrobust.networks.classifier import has_gradient, reaches, slope_of
 from kerasrobust.networks.probe import same
 
 PROBES = 16
@@ -120,7 +121,7 @@ def run_chain(
             # As below: the lower of two noisy rates is biased.
             result = judged(result, task.judge(result.x_adv, 6)) if randomized else result
         target = task.target if attack.targeted else None
-        found = report(attack, result, radius, randomized, attacked, left, target)
+        found = report(attack, result, radius, randomized, attacked, left, target, task.surrogate)
         left = np.minimum(left, found.rates) if chained else left
         reports.append(found)
         emit(AttackFinished(attack=attack.name, **found.entry()))
@@ -182,9 +183,17 @@ def started(attack: Attack[Any], examples: int, name: str | None = None) -> Atta
 def without_gradients(parts: Sequence[Part], task: Task) -> tuple[list[Part], list[Finding]]:
     """Returns the attacks that can run, and a finding where those on gradients can't, as none reach the images.
 
-    In their place Square and HopSkipJump run, where they weren't asked for anyway.
+    In their place Square and HopSkipJump run, where they weren't asked for anyway. A surrogate has to have gradients.
+
+    Raises:
+        InputError: where no attack can run, and for a surrogate without gradients or of attacks that take none.
     """
     some = task.x[:PROBES]
+    if task.surrogate is not None:
+        check_transfers(part.attack for part in parts)
+        if not has_gradient(task.surrogate, some):
+            raise without_slope(task.surrogate)
+        return list(parts), []
     if all(part.attack.gradient_free for part in parts):
         return list(parts), []
     slope = slope_of(task.classifier, some)

@@ -105,6 +105,7 @@ def evaluate(
     epsilon: float | None = None,
     eot: int | None = None,
     target: str | int | np.ndarray | None = None,
+    surrogate: Any = None,
     seed: int = 0,
     precision: str = "auto",
     batch_size: int = 256,
@@ -139,6 +140,8 @@ def evaluate(
             (the number after their own), "random" (any other), "least-likely" (of the lowest logit), a class for all
             but its own images, or one for each, integers (N,). `attacks[0].reached` says how many got there; there is
             no audit.
+        surrogate: a model of the same images and classes whose gradients the attacks take instead of the model's own
+            (transfer). The verdicts are the model's, which may then be one without gradients. There is no audit.
         seed: of everything random; equal seeds give equal results.
         precision: of the attacks' gradients.
         batch_size: images at once.
@@ -153,7 +156,8 @@ def evaluate(
         should_stop: asked about every half second.
 
     Raises:
-        InputError: for images, labels or settings that don't fit, or a folder of another evaluation.
+        InputError: for images, labels or settings that don't fit, a surrogate of other images or classes or of attacks
+            that take no gradients, or a folder of another evaluation.
         Cancelled: when `should_stop` says so.
 
     Example:
@@ -162,15 +166,12 @@ def evaluate(
         >>> evaluate(model, tf.data.Dataset.from_tensor_slices((x, y))).clean_accuracy
     """
     task = aimed(Task.checked(
-        model, x, y, precision=precision, seed=seed, batch_size=batch_size, passes=passes, emit=emit,
-        should_stop=should_stop,
+        model, x, y, precision=precision, seed=seed, batch_size=batch_size, passes=passes,
+        surrogate=surrogate, emit=emit, should_stop=should_stop,
     ), target)  # fmt: skip
-    chosen = [attacks] if isinstance(attacks, str | Attack | AutoAttack) else list(attacks)
-    if not chosen:
-        raise InputError("Expected at least one attack. Received: none. Try 'pgd'.")
     classifier, randomized = task.classifier, task.classifier.randomized
     plan = Plan(
-        attacks=_made(chosen, norm, epsilon, eot, target is not None), epsilon=epsilon, precision=precision,
+        attacks=_made(attacks, norm, epsilon, eot, target is not None), epsilon=epsilon, precision=precision,
         passes=passes, audit=audit, thorough=thorough, progress=progress,
     )  # fmt: skip
     checkpoints = Checkpoints(None if resume_dir is None else Path(resume_dir))
@@ -179,9 +180,9 @@ def evaluate(
         labels = OfLabels() if classifier.labels is None else measure_labels(whole, _names(x, classifier.labels.count))
         measured = labels.together(whole)
     found, audited = measured.found, measured.audit
-    findings = _about_model(classifier) + measured.findings
+    findings = _about_models(task) + measured.findings
     if emit is not None:
-        _conclude(emit, classifier, found.reports, [item for item in findings if item not in whole.early], audited)
+        _conclude(emit, task.source, found.reports, [item for item in findings if item not in whole.early], audited)
     return Evaluation(
         clean_accuracy=found.clean.accuracy,
         clean_interval=accuracy_interval(found.clean.correct_rate, randomized, found.clean.shared),
@@ -220,13 +221,16 @@ def _share(found: Chained, y: np.ndarray, deciding: Callable[[np.ndarray], np.nd
 
 
 def _made(
-    chosen: Sequence[str | Attack[Any] | AutoAttack],
+    attacks: str | Attack[Any] | AutoAttack | Iterable[str | Attack[Any] | AutoAttack],
     norm: str | None,
     epsilon: float | None,
     eot: int | None,
     targeted: bool,
 ) -> list[Attack[Any] | AutoAttack]:
     """Returns attacks, made where they are given by name."""
+    chosen = [attacks] if isinstance(attacks, str | Attack | AutoAttack) else list(attacks)
+    if not chosen:
+        raise InputError("Expected at least one attack. Received: none. Try 'pgd'.")
     norm = norm or norm_of(item for item in chosen if isinstance(item, str))
     size = radius(epsilon, norm)
 
@@ -246,11 +250,13 @@ def _made(
     return made
 
 
-def _about_model(classifier: Classifier) -> list[Finding]:
-    """Returns what was understood of a model, and what its probe warns of."""
-    found = [Finding(code=code, message=text, severity="warning") for code, text in classifier.warnings]
-    if classifier.notes:
-        found.append(Finding(code="conventions", message=" ".join(classifier.notes), severity="info"))
+def _about_models(task: Task) -> list[Finding]:
+    """Returns what was understood of the model, and of its surrogate, and what their probes warn of."""
+    found = []
+    for classifier in dict.fromkeys([task.classifier, task.source]):
+        found += [Finding(code=code, message=text, severity="warning") for code, text in classifier.warnings]
+        if classifier.notes:
+            found.append(Finding(code="conventions", message=" ".join(classifier.notes), severity="info"))
     return found
 
 

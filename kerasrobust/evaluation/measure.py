@@ -116,8 +116,9 @@ class Measurement:
                 self.parts, task, clean=now.clean, checkpoints=self.checkpoints, progress=plan.progress, known=known
             )
             case = Case(task=task, found=found, early=now.early, thorough=plan.thorough)
-            # Its checks compare with what untargeted attacks find.
-            audit = run_audit(case) if plan.audit and task.target is None else None
+            # Its checks compare with what untargeted attacks on the model's own gradients find.
+            plain = task.target is None and task.surrogate is None
+            audit = run_audit(case) if plan.audit and plain else None
         findings = self.findings + _left_out(self.parts, found) + (audit.findings if audit else now.early)
         return Measured(found=found, findings=findings, audit=audit)
 
@@ -195,24 +196,19 @@ def _agreed(checkpoints: Checkpoints, task: Task, parts: Sequence[Part], plan: P
     """
     if checkpoints.folder is None:
         return task.precision
-    classifier = task.classifier
-    # Not Keras' `variables`, among which are the states of random generators.
-    variables = getattr(classifier.model, "weights", getattr(classifier.model, "variables", ()))
-    arrays = [np.asarray(variable) for variable in variables]
-    if classifier.repeats:  # A function's only mark is what it says.
-        key = tf.constant([0, 6]) if classifier.seedable else None
-        arrays.append(predict(classifier, task.x[:PROBES], batch_size=task.batch_size, key=key))
     now = {
         "format": FORMAT,
         "seed": task.seed,
         "batch_size": task.batch_size,
         "passes": plan.passes,
         "attacks": [f"{part.attack.name} {part.attack.settings()}" for part in parts],
-        "model": zlib.crc32(b"".join(part.tobytes() for part in arrays)),
+        "model": _mark(task.classifier, task),
         "data": zlib.crc32(task.y.tobytes(), zlib.crc32(task.x.tobytes())),
     }
     if task.target is not None:
         now["target"] = zlib.crc32(task.target.tobytes())
+    if task.surrogate is not None:
+        now["surrogate"] = _mark(task.surrogate, task)
     path = checkpoints.folder / "evaluation.json"
     before = read_json(path)
     if before is None:
@@ -226,7 +222,8 @@ def _agreed(checkpoints: Checkpoints, task: Task, parts: Sequence[Part], plan: P
             f"version of kerasrobust has begun. Finish it with that version, or {anew}"
         )
     chosen = str(before.get("precision", task.precision))
-    other = [name for name in now if before.get(name) != now[name]]
+    # What only one of them has, as a target, is another one, too.
+    other = [name for name in {**now, **before} if name != "precision" and before.get(name) != now.get(name)]
     other += ["precision"] if plan.precision not in ("auto", chosen) else []
     if other:
         raise InputError(
@@ -234,3 +231,14 @@ def _agreed(checkpoints: Checkpoints, task: Task, parts: Sequence[Part], plan: P
             f"{', '.join(other)}. Resume the same, or {anew}"
         )
     return chosen
+
+
+def _mark(classifier: Classifier, task: Task) -> int:
+    """Returns a number that another model than this one hardly has."""
+    # Not Keras' `variables`, among which are the states of random generators.
+    variables = getattr(classifier.model, "weights", getattr(classifier.model, "variables", ()))
+    arrays = [np.asarray(variable) for variable in variables]
+    if classifier.repeats:  # A function's only mark is what it says.
+        key = tf.constant([0, 6]) if classifier.seedable else None
+        arrays.append(predict(classifier, task.x[:PROBES], batch_size=task.batch_size, key=key))
+    return zlib.crc32(b"".join(part.tobytes() for part in arrays))

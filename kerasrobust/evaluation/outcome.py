@@ -12,6 +12,7 @@ import numpy as np
 from kerasrobust.attacks import Attack, AttackResult
 from kerasrobust.attacks.targets import NOWHERE
 from kerasrobust.attacks.verdict import Verdict
+from kerasrobust.networks.classifier import Classifier
 from kerasrobust.stats import accuracy_interval
 
 CURVE_POINTS = 25
@@ -47,6 +48,7 @@ class AttackReport:
         interval: its 95 % interval.
         result: what the attack found.
         target: int64 (N,), the classes that a targeted attack drives to, `NOWHERE` where there is none.
+        surrogate: the name of the model whose gradients it took, where that isn't the attacked one.
     """
 
     attack: Attack[Any]
@@ -57,6 +59,7 @@ class AttackReport:
     interval: tuple[float, float]
     result: AttackResult
     target: np.ndarray | None = None
+    surrogate: str | None = None
 
     @property
     def reached(self) -> Share | None:
@@ -85,6 +88,8 @@ class AttackReport:
         }
         if (reached := self.reached) is not None:
             entry |= {"reached": reached.accuracy, "reached_interval": list(reached.interval)}
+        if self.surrogate is not None:
+            entry["surrogate"] = self.surrogate
         if not everything:
             entry["attacked"] = int(self.attacked.sum())
         # One that stops inside a radius doesn't look for the nearest example.
@@ -133,6 +138,7 @@ def report(
     attacked: np.ndarray | None = None,
     before: np.ndarray | None = None,
     target: np.ndarray | None = None,
+    surrogate: Classifier | None = None,
 ) -> AttackReport:
     """Returns what an attack's result says about robust accuracy at a radius.
 
@@ -144,6 +150,7 @@ def report(
         attacked: bool (N,), what it ran on; all without it.
         before: float64 (N,), the rates of the examples that it didn't run on.
         target: int64 (N,), the classes that a targeted attack drives to.
+        surrogate: whose gradients it took, where that isn't the attacked model.
     """
     rates = surviving(attack, result, epsilon)
     if attacked is None or before is None:
@@ -159,6 +166,7 @@ def report(
         interval=accuracy_interval(rates, randomized, result.shared),
         result=result,
         target=target,
+        surrogate=None if surrogate is None else surrogate.name,
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from kerasrobust.attacks import ATTACKS, PGD, Attack, AttackResult, make_attack
+from kerasrobust.attacks.surrogate import check_transfers, surrogate_of
 from kerasrobust.config import AttackConfig
 from kerasrobust.data.dataset import Dataset
 from kerasrobust.errors import InputError, unknown_name
@@ -20,10 +21,11 @@ from kerasrobust.evaluation.outcome import AttackReport, Share
 from kerasrobust.events import ExamplesSaved, Log
 from kerasrobust.jobs.context import Context
 from kerasrobust.jobs.job import Job
-from kerasrobust.jobs.subject import describe_data, load_subject, settings_of
+from kerasrobust.jobs.subject import describe_data, load_subject, load_surrogate, settings_of
 from kerasrobust.names import TARGETS
+from kerasrobust.networks.classifier import Classifier
 from kerasrobust.show.examples import read_index, read_pair, write_examples
-from kerasrobust.show.figures import summary
+from kerasrobust.show.figures import made_on, summary
 from kerasrobust.show.report import ExampleStrip
 
 STRIPS = 8
@@ -39,6 +41,7 @@ class AttackJob(Job[Any]):
         self.attack = self.make_attack()
         self.classifier, self.data = load_subject(self.context, self.config)
         self.target = self.find_target()
+        self.surrogate = self.find_surrogate()
 
     def make_attack(self) -> Attack[Any] | AutoAttack:
         return _attack(self.config)
@@ -54,9 +57,20 @@ class AttackJob(Job[Any]):
             return int(target)
         raise unknown_name("target", target, [*TARGETS, *names], ", or the number of a class")
 
+    def find_surrogate(self) -> Classifier | None:
+        """Returns the classifier whose gradients are taken instead of the model's, if one was named, under its name."""
+        config, attack = self.config, self.attack
+        if config.surrogate is None:
+            return None
+        check_transfers(attack.parts(self.classifier) if isinstance(attack, AutoAttack) else [attack])
+        found = surrogate_of(self.classifier, load_surrogate(config, self.context.emit), self.data.images.shape[1:])
+        found.name = Path(config.surrogate).name
+        return found
+
     def titles(self) -> tuple[str, str, str]:
         model, names = self.config.model, self.config.attack.replace(",", ", ")
-        return f"Attacking {model} with {names}", f"{Path(model).name} under {names}", self.config.attack
+        under = made_on(names, None if self.surrogate is None else self.surrogate.name)
+        return f"Attacking {model} with {under}", f"{Path(model).name} under {under}", self.config.attack
 
     def run(self) -> dict[str, Any]:
         doing, title, name = self.titles()
@@ -68,6 +82,7 @@ class AttackJob(Job[Any]):
                 [self.attack],
                 epsilon=self.config.ball[1],
                 target=self.target,
+                surrogate=self.surrogate,
                 passes=self.config.passes,
                 resume_dir=self.context.run.path / "batches",
                 thorough=self.thorough,
@@ -84,6 +99,7 @@ class AttackJob(Job[Any]):
             "model": config.model,
             "attack": name,
             **({} if self.target is None else {"target": self.config.target}),
+            **({} if self.surrogate is None else {"surrogate": self.config.surrogate}),
             "data": describe_data(self.data),
             "precision": evaluation.precision,
             "randomized": self.classifier.randomized,
@@ -113,6 +129,9 @@ class AuditJob(AttackJob):
     def find_target(self) -> None:
         return None
 
+    def find_surrogate(self) -> Classifier | None:
+        return None
+
     def make_attack(self) -> Attack[Any]:
         config = self.config
         norm, epsilon = config.ball
@@ -127,7 +146,7 @@ def _attack(config: AttackConfig) -> Attack[Any] | AutoAttack:
     """Returns what a config asks for: an attack, AutoAttack, or several attacks as a custom AutoAttack."""
     norm, radius = config.ball
     if config.attack == AutoAttack.name:
-        for name in ("steps", "step_size", "queries"):
+        for name in ("steps", "step_size", "queries", "variants"):
             if getattr(config, name) is not None:
                 raise InputError(
                     f"Expected AutoAttack without --{name.replace('_', '-')}: it has nothing to tune. Received: "
@@ -143,6 +162,7 @@ def _attack(config: AttackConfig) -> Attack[Any] | AutoAttack:
         "steps": config.steps,
         "step_size": None if config.step_size is None else float(config.step_size),
         "queries": config.queries,
+        "variants": config.variants,
         "restarts": None if config.restarts == 1 else config.restarts,
     }
     names = [name.strip() for name in config.attack.split(",")]

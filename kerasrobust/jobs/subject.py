@@ -34,6 +34,11 @@ def load_model(config: ModelConfig, emit: Emit | None, path: Path | None = None)
     )
 
 
+def load_surrogate(config: AttackConfig, emit: Emit | None) -> Any:
+    """Returns the model that a config names as the surrogate; what the config says of the attacked one isn't of it."""
+    return saving.load_model(str(config.surrogate), models_dir=config.models_dir, code=config.code, emit=emit)
+
+
 def load_subject(context: Context, config: AttackConfig | BallConfig) -> tuple[Classifier, Dataset]:
     """Returns the model that a config names, and the data, which fit each other."""
     model = load_model(config, context.emit)

@@ -19,7 +19,7 @@ from kerasrobust.records import Card, Data, Result, Row, text
 from kerasrobust.runs import find, list_models, read_card, read_json
 from kerasrobust.settings import EPSILON, RunConfig
 from kerasrobust.show.examples import read_index, same_images
-from kerasrobust.show.figures import format_accuracy, format_epsilon, format_interval, format_noise, with_noise
+from kerasrobust.show.figures import format_accuracy, format_epsilon, format_interval, format_noise, made_on, with_noise
 from kerasrobust.show.published import published_table
 from kerasrobust.show.tables import make_table
 from kerasrobust.stats import mcnemar
@@ -218,6 +218,7 @@ def _line(
         "attack": attacked and attacked.attack,
         "version": None,
         "target": attacked and attacked.target,
+        "surrogate": attacked and attacked.surrogate,
         "noise": (attacked and format_noise(attacked)) or None,
         "norm": attacked and attacked.norm,
         "epsilon": attacked and attacked.epsilon,
@@ -228,7 +229,7 @@ def _line(
 
 def _attack(line: Figures) -> str:
     target = f"to {line['target']}" if line["target"] else ""
-    return " ".join(filter(None, (line["attack"], line["version"], target)))
+    return made_on(" ".join(filter(None, (line["attack"], line["version"], target))), line["surrogate"])
 
 
 def _table(title: str, lines: Sequence[Figures]) -> Table:

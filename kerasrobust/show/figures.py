@@ -138,6 +138,16 @@ def with_noise(words: str, noise: str) -> str:
     return words if noise == "on" else f"{words}, noise {noise}"
 
 
+def made_on(words: str, surrogate: str | None) -> str:
+    """Returns words with the model on which adversarial examples were made, where that isn't the attacked one.
+
+    Example:
+        >>> made_on("PGD", "convnet"), made_on("PGD", None)
+        ('PGD, made on convnet', 'PGD')
+    """
+    return f"{words}, made on {surrogate}" if surrogate else words
+
+
 def format_images(result: Result) -> str:
     """Returns on what the result was measured, such as `1,000 images of cifar10 test[:1000]`."""
     data = result.data
@@ -204,7 +214,7 @@ def _attack_summary(result: Result, attacks: Sequence[AttackEntry]) -> Iterable[
     at = f" at {budget}" if budget else ""
     if len(attacks) == 1:
         found = _with_interval(worst.robust_accuracy, worst.interval)
-        yield f"Robust accuracy under {attack_name(worst.name)}{at}: {found}."
+        yield f"Robust accuracy under {made_on(attack_name(worst.name) + at, worst.surrogate)}: {found}."
         if worst.reached is not None:
             target = f" ({result.target})" if result.target else ""
             yield f"Taken for their target{target}: {_with_interval(worst.reached, worst.reached_interval)}."
@@ -212,7 +222,8 @@ def _attack_summary(result: Result, attacks: Sequence[AttackEntry]) -> Iterable[
     ensemble = result.attack or ","
     under = "all of its attacks together" if "," in ensemble else attack_name(ensemble)
     parts = ", ".join(f"{attack_name(item.name)} {format_accuracy(item.robust_accuracy)}" for item in attacks)
-    yield f"Robust accuracy under {under}{at}: {_with_interval(result.robust_accuracy, result.robust_interval)}."
+    under = made_on(under + at, worst.surrogate)
+    yield f"Robust accuracy under {under}: {_with_interval(result.robust_accuracy, result.robust_interval)}."
     yield f"After each attack in turn: {parts}."
 
 

@@ -55,7 +55,8 @@ def _attack(event: events.AttackFinished) -> str:
     if event.epsilon is None:
         found += f", median distance {figures.format_distance(event.median_distance) or 'infinite'}"
     budget = figures.format_budget(event.epsilon, event.norm) or figures.format_norm(event.norm)
-    return f"{event.name} {budget}: {found}, {figures.format_seconds(event.seconds)}"
+    name = figures.made_on(f"{event.name} {budget}", event.surrogate)
+    return f"{name}: {found}, {figures.format_seconds(event.seconds)}"
 
 
 def severity(event: events.Event) -> events.Severity:

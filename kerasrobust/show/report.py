@@ -131,6 +131,7 @@ def _page(result: Mapping[str, Any], examples: Sequence[ExampleStrip], **given: 
     plain = ("accuracy", "distance", "epsilon", "interval", "norm", "published")
     environment.filters |= {name: getattr(figures, f"format_{name}") for name in plain} | {
         "attack": figures.attack_name,
+        "made_on": figures.made_on,
         "noise": figures.format_noise,
         "grouped": lambda value: "" if value is None else f"{value:,}",
         "seconds": lambda value: "" if value is None else figures.format_seconds(value),
@@ -213,6 +214,12 @@ def _method(result: Result) -> Iterable[str]:
         yield (
             "Noise off, frozen: the same weights without their noise, and held to one draw of it for all images; both "
             "are deterministic networks, attacked and judged as such."
+        )
+    surrogates = dict.fromkeys(entry.surrogate for entry in result.attacks if entry.surrogate)
+    if surrogates:
+        yield (
+            f"Transfer: gradients are those of {', '.join(surrogates)}, on which the examples were made; the attacked "
+            "model was asked for its verdicts alone. It can be weaker than that against attacks on its own gradients."
         )
     distances = [entry.median_distance for entry in result.attacks] + [row.median_distance for row in rows]
     if any(distance is not None for distance in distances):

@@ -63,7 +63,7 @@ def attack_table(attacks: Sequence[AttackFinished], *, synthetic: bool) -> Table
         table.add_column(header, justify="right", no_wrap=True)
     for attack in attacks:
         table.add_row(
-            attack.name,
+            figures.made_on(attack.name, attack.surrogate),
             attack.norm,
             *(("all" if attack.attacked is None else f"{attack.attacked:,}",) if chained else ()),
             figures.format_epsilon(attack.epsilon),

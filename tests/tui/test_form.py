@@ -48,6 +48,7 @@ def test_choices_and_suggestions() -> None:
     assert {item.name: item.default for item in form.fields(AttackConfig)}["model"] is None
     assert form.suggestions(TrainConfig, "model", ["mine"]) == ("lenet", "convnet", "resnet", "mine")
     assert form.suggestions(AttackConfig, "model", ["mine"]) == ("mine",)
+    assert form.suggestions(AttackConfig, "surrogate", ["mine"]) == ("mine",)
     assert "pgd" in form.suggestions(AttackConfig, "attack")
     assert {"shapes", "cifar10"} <= set(form.suggestions(AttackConfig, "data"))
 

@@ -18,7 +18,7 @@ from textual.worker import get_current_worker
 from kerasrobust.errors import InputError
 from kerasrobust.records import Row
 from kerasrobust.show.compare import paired, sentence
-from kerasrobust.show.figures import attack_name, by_network, format_accuracy, format_interval, with_noise
+from kerasrobust.show.figures import attack_name, by_network, format_accuracy, format_interval, made_on, with_noise
 from tui.panes.study import StudyPane
 from tui.read.subject import Subject, difference, differing
 from tui.widgets.layout import FULL
@@ -184,7 +184,8 @@ def _ordered(subject: Subject) -> Iterator[tuple[str, Row]]:
 
 def _attack(row: Row) -> str:
     eot = row.eot or 1
-    return with_noise(f"{attack_name(row.attack or 'clean')}{f' EOT {eot}' if eot > 1 else ''}", row.noise)
+    name = made_on(attack_name(row.attack or "clean"), row.surrogate)
+    return with_noise(f"{name}{f' EOT {eot}' if eot > 1 else ''}", row.noise)
 
 
 def paired_sentences(subjects: Sequence[Subject], is_cancelled: Callable[[], bool]) -> Iterator[str]:

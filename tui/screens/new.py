@@ -127,7 +127,7 @@ class NewRunScreen(MainScreen):
 
     def _known(self, item: form.Field) -> tuple[str, ...]:
         models: list[str] = []
-        if item.name == "model":
+        if item.name in ("model", "surrogate", "teacher"):
             with contextlib.suppress(OSError):  # Nothing to suggest from.
                 models = [path.name for path in list_models(self.session.models_dir)]
         return form.suggestions(self._draft.kind, item.name, models)
