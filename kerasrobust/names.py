@@ -79,6 +79,8 @@ ATTACKS = {
     "sigma-zero": KnownAttack("kerasrobust.attacks.sigma_zero:SigmaZero", "σ-zero", "l0"),
     "square": KnownAttack("kerasrobust.attacks.square:Square", "Square"),
     "hopskipjump": KnownAttack("kerasrobust.attacks.hopskipjump:HopSkipJump", "HopSkipJump"),
+    "patch": KnownAttack("kerasrobust.attacks.patch:Patch", "Patch", "l0"),
+    "spatial": KnownAttack("kerasrobust.attacks.spatial:Spatial", "Spatial", "l0"),
 }
 
 

@@ -15,10 +15,12 @@ from kerasrobust.attacks.fab import FAB, FABT
 from kerasrobust.attacks.fmn import FMN
 from kerasrobust.attacks.gradient import BIM, FGSM, FGSMRS, MIFGSM, PGD, RFGSM
 from kerasrobust.attacks.hopskipjump import HopSkipJump
+from kerasrobust.attacks.patch import Patch
 from kerasrobust.attacks.pdpgd import PDPGD
 from kerasrobust.attacks.registry import ATTACKS, make_attack
 from kerasrobust.attacks.result import AttackResult
 from kerasrobust.attacks.sigma_zero import SigmaZero
+from kerasrobust.attacks.spatial import Spatial
 from kerasrobust.attacks.square import Square
 from kerasrobust.attacks.superdeepfool import SuperDeepFool
 from kerasrobust.events import AttackProgress as Step
@@ -46,7 +48,9 @@ __all__ = [
     "AutoAttack",
     "DeepFool",
     "HopSkipJump",
+    "Patch",
     "SigmaZero",
+    "Spatial",
     "Square",
     "Step",
     "SuperDeepFool",

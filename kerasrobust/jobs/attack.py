@@ -146,6 +146,11 @@ def _attack(config: AttackConfig) -> Attack[Any] | AutoAttack:
         "restarts": None if config.restarts == 1 else config.restarts,
     }
     names = [name.strip() for name in config.attack.split(",")]
+    if config.epsilon is not None and not any(ATTACKS[name].in_ball for name in names):
+        raise InputError(
+            f"Expected no --epsilon with {config.attack}, as what it may do is no ball. "
+            f"Received: {float(config.epsilon):g}. Leave it out."
+        )
     known = {name: {item.name for item in dataclasses.fields(ATTACKS[name])} for name in names}
     for setting, value in settings.items():
         if value is not None and not any(setting in own for own in known.values()):
@@ -195,7 +200,7 @@ def save_examples(
         _part(data, report.result, report.attack.name, report.attack.radius(), report.attack.eot, count)
         for report in reports
     ]
-    return _write(context, path, model, data, reports[0].attack.norm, parts, [item.attack.name for item in reports])
+    return _write(context, path, model, data, reports, parts, [item.attack.name for item in reports])
 
 
 def save_worst(context: Context, path: str, model: str, data: Dataset, evaluation: Evaluation, name: str) -> Path:
@@ -206,7 +211,7 @@ def save_worst(context: Context, path: str, model: str, data: Dataset, evaluatio
     eot = {report.attack.name: report.attack.eot for report in reports}
     passes = np.array([eot[attack] for attack in evaluation.by_attack])
     part = _part(data, evaluation.worst, evaluation.by_attack, reports[0].epsilon, passes)
-    return _write(context, path, model, data, reports[0].attack.norm, [part], [name])
+    return _write(context, path, model, data, reports, [part], [name])
 
 
 def _part(
@@ -221,9 +226,16 @@ def _part(
 
 
 def _write(
-    context: Context, path: str, model: str, data: Dataset, norm: str, parts: list[dict[str, Any]], names: list[str]
+    context: Context,
+    path: str,
+    model: str,
+    data: Dataset,
+    reports: Sequence[AttackReport],
+    parts: list[dict[str, Any]],
+    names: list[str],
 ) -> Path:
     target = context.run.path / path
+    norm = " or ".join(dict.fromkeys(report.attack.threat() for report in reports))
     write_examples(target, parts, model=model, norm=norm, class_names=data.class_names)
     for name, part in zip(names, parts, strict=True):
         context.emit(ExamplesSaved(path=path, count=len(part["y"]), attack=name))
