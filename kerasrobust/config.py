@@ -166,14 +166,15 @@ class AttackConfig(ModelConfig):
     epsilon: Annotated[
         Epsilon | None,
         Option(
-            f"Radius of the ball; for minimum-norm attacks the radius at which robust accuracy is read off. {RADII}"
+            "Radius of the ball; for minimum-norm attacks the radius at which robust accuracy is read off; patch and "
+            f"spatial have none. {RADII}"
         ),
     ] = None
     steps: Annotated[
         int | None,
         Option(
-            "Steps of an iterative attack; the attack's own number without it (pgd 20; apgd-*, ddn, fab, fmn and "
-            "sigma-zero 100).",
+            "Steps of an iterative attack; the attack's own number without it (pgd 20; patch 50; apgd-*, ddn, fab, "
+            "fmn and sigma-zero 100).",
             "number of steps",
             1,
         ),
@@ -200,11 +201,23 @@ class AttackConfig(ModelConfig):
         norm = norm_of(map(str.strip, self.attack.split(","))) if self.norm == "auto" else self.norm
         return norm, radius(self.epsilon, norm)
 
+    @property
+    def in_ball(self) -> bool:
+        """Whether what the attack may do is a ball; otherwise the attack has no epsilon, and no norm to choose."""
+        return all(ATTACKS[name.strip()].in_ball for name in self.attack.split(","))
+
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in map(str.strip, self.attack.split(",")):
+        names = [name.strip() for name in self.attack.split(",")]
+        for name in names:
             if name not in ATTACKS:
                 raise unknown_name("attack", name, ATTACKS)
+        if len({ATTACKS[name].in_ball for name in names}) > 1:
+            free = ", ".join(name for name in names if not ATTACKS[name].in_ball)
+            raise InputError(
+                f"Expected one threat for all attacks of a list. Received: {self.attack}, of which {free} has no ball. "
+                "Run it by itself."
+            )
         if "," in self.attack and "autoattack" in self.attack:
             raise InputError(
                 f"Expected autoattack alone, or a list of others. Received: {self.attack}. Name its parts instead."
@@ -216,7 +229,8 @@ class AttackConfig(ModelConfig):
                 f"Expected one attack for --target. Received: {self.attack}. Name one that takes targets, such as pgd."
             )
         norm, epsilon = self.ball
-        check_epsilon(epsilon, norm)
+        if self.in_ball:
+            check_epsilon(epsilon, norm)
 
 
 @dataclass(frozen=True, kw_only=True)

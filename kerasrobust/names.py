@@ -49,11 +49,15 @@ ARCHITECTURES = ("lenet", "convnet", "resnet")
 
 @dataclass(frozen=True)
 class KnownAttack:
-    """Where an attack's class is, imported when it is needed, what people call it, and its usual norm."""
+    """Where an attack's class is, imported when it is needed, what people call it, and its usual norm.
+
+    Without `in_ball` what the attack may do is no ball: it has no epsilon, and the norm is only that of distances.
+    """
 
     home: str
     title: str
     norm: Norm = "linf"
+    in_ball: bool = True
 
 
 ATTACKS = {
@@ -79,8 +83,8 @@ ATTACKS = {
     "sigma-zero": KnownAttack("kerasrobust.attacks.sigma_zero:SigmaZero", "σ-zero", "l0"),
     "square": KnownAttack("kerasrobust.attacks.square:Square", "Square"),
     "hopskipjump": KnownAttack("kerasrobust.attacks.hopskipjump:HopSkipJump", "HopSkipJump"),
-    "patch": KnownAttack("kerasrobust.attacks.patch:Patch", "Patch", "l0"),
-    "spatial": KnownAttack("kerasrobust.attacks.spatial:Spatial", "Spatial", "l0"),
+    "patch": KnownAttack("kerasrobust.attacks.patch:Patch", "Patch", "l0", in_ball=False),
+    "spatial": KnownAttack("kerasrobust.attacks.spatial:Spatial", "Spatial", "l0", in_ball=False),
 }
 
 

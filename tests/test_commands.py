@@ -104,6 +104,8 @@ def test_names_that_are_declared_without_tensorflow_are_those_of_the_code() -> N
     assert {name: commands.load(known.home).name for name, known in names.ATTACKS.items()} == {
         name: name for name in names.ATTACKS
     }
+    for known in names.ATTACKS.values():
+        assert known.in_ball == getattr(commands.load(known.home), "in_ball", True)
     assert set(get_args(names.Precision)) == {"auto", *precision.MEANING}
     assert set(get_args(names.Training)) == set(OBJECTIVES)
 

@@ -126,6 +126,12 @@ class AuditJob(AttackJob):
 def _attack(config: AttackConfig) -> Attack[Any] | AutoAttack:
     """Returns what a config asks for: an attack, AutoAttack, or several attacks as a custom AutoAttack."""
     norm, radius = config.ball
+    for option, given in (("epsilon", config.epsilon is not None), ("norm", config.norm != "auto")):
+        if given and not config.in_ball:
+            raise InputError(
+                f"Expected no --{option} with {config.attack}, as what it may do is no ball. "
+                f"Received: {getattr(config, option)}. Leave it out."
+            )
     if config.attack == AutoAttack.name:
         for name in ("steps", "step_size", "queries"):
             if getattr(config, name) is not None:
@@ -146,11 +152,6 @@ def _attack(config: AttackConfig) -> Attack[Any] | AutoAttack:
         "restarts": None if config.restarts == 1 else config.restarts,
     }
     names = [name.strip() for name in config.attack.split(",")]
-    if config.epsilon is not None and not any(ATTACKS[name].in_ball for name in names):
-        raise InputError(
-            f"Expected no --epsilon with {config.attack}, as what it may do is no ball. "
-            f"Received: {float(config.epsilon):g}. Leave it out."
-        )
     known = {name: {item.name for item in dataclasses.fields(ATTACKS[name])} for name in names}
     for setting, value in settings.items():
         if value is not None and not any(setting in own for own in known.values()):
