@@ -166,15 +166,15 @@ class AttackConfig(ModelConfig):
     epsilon: Annotated[
         Epsilon | None,
         Option(
-            "Radius of the ball; for minimum-norm attacks the radius at which robust accuracy is read off; patch and "
-            f"spatial have none. {RADII}"
+            "Radius of the ball; for minimum-norm attacks the radius at which robust accuracy is read off; the patches "
+            f"and spatial have none. {RADII}"
         ),
     ] = None
     steps: Annotated[
         int | None,
         Option(
             "Steps of an iterative attack; the attack's own number without it (pgd 20; patch 50; apgd-*, ddn, fab, "
-            "fmn and sigma-zero 100).",
+            "fmn, sigma-zero and universal-patch 100).",
             "number of steps",
             1,
         ),
@@ -182,6 +182,13 @@ class AttackConfig(ModelConfig):
     step_size: Annotated[Epsilon | None, Option("Length of a step; 2.5 epsilon / steps without it.")] = None
     queries: Annotated[int | None, Option("Queries of square: 5,000 without it.", "number of queries", 1)] = None
     restarts: Annotated[int, Option("Random starts; the best counts.", "number of restarts", 1)] = 1
+    patch_size: Annotated[
+        int | None, Option("Side of the square of patch and universal-patch in pixels: 8 without it.", least=1)
+    ] = None
+    patch: Annotated[
+        str | None,
+        Option("File of a patch that universal-patch takes instead of training one: the patch.npy of a run."),
+    ] = None
     eot: Annotated[
         int | None,
         Option(

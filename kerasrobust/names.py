@@ -81,10 +81,13 @@ ATTACKS = {
     "fmn": KnownAttack("kerasrobust.attacks.fmn:FMN", "FMN"),
     "pdpgd": KnownAttack("kerasrobust.attacks.pdpgd:PDPGD", "PDPGD", "l1"),
     "sigma-zero": KnownAttack("kerasrobust.attacks.sigma_zero:SigmaZero", "σ-zero", "l0"),
+    "patch": KnownAttack("kerasrobust.attacks.patch:Patch", "Patch", "l0", in_ball=False),
+    "universal-patch": KnownAttack(
+        "kerasrobust.attacks.universal_patch:UniversalPatch", "Universal patch", "l0", in_ball=False
+    ),
+    "spatial": KnownAttack("kerasrobust.attacks.spatial:Spatial", "Spatial", "l0", in_ball=False),
     "square": KnownAttack("kerasrobust.attacks.square:Square", "Square"),
     "hopskipjump": KnownAttack("kerasrobust.attacks.hopskipjump:HopSkipJump", "HopSkipJump"),
-    "patch": KnownAttack("kerasrobust.attacks.patch:Patch", "Patch", "l0", in_ball=False),
-    "spatial": KnownAttack("kerasrobust.attacks.spatial:Spatial", "Spatial", "l0", in_ball=False),
 }
 
 

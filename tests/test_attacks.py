@@ -41,6 +41,7 @@ from kerasrobust.attacks import (
     Square,
     Step,
     SuperDeepFool,
+    UniversalPatch,
     batch,
 )
 from kerasrobust.attacks.apgd import APGD
@@ -109,6 +110,7 @@ TABLE = {
     "sigma-zero-l0": case(SigmaZero, "l0", steps=12),
     "fmn-l0": case(FMN, "l0", steps=12),
     "patch-l0": case(Patch, "l0", size=3, steps=4, restarts=2, random=True, gradients=8),
+    "universal-patch-l0": case(UniversalPatch, "l0", size=3, steps=4, images=50, restarts=2, random=True, gradients=4),
     # An even number of angles: the image itself isn't in the grid.
     "spatial-l0": case(Spatial, "l0", rotations=4, translations=3, gradients=0),
 }
@@ -121,7 +123,7 @@ NOISY = [
             "superdeepfool",
         ),
         "l1": ("pdpgd",),
-        "l0": ("sigma-zero", "patch", "spatial"),
+        "l0": ("sigma-zero", "patch", "universal-patch", "spatial"),
     }.items()
     for name in names
 ]  # fmt: skip
@@ -378,7 +380,8 @@ def test_clean_verdict_given_is_not_computed_again(small: keras.Model, labels: d
 
 
 @pytest.mark.parametrize(
-    "name", ["pgd restarts-linf", "mifgsm-l2", "deepfool-linf", "ddn-l2", "patch-l0", "spatial-l0"]
+    "name",
+    ["pgd restarts-linf", "mifgsm-l2", "deepfool-linf", "ddn-l2", "patch-l0", "universal-patch-l0", "spatial-l0"],
 )
 @pytest.mark.parametrize("early_stop", [True, False])
 def test_progress_moves_forward_and_ends_at_the_total(

@@ -17,7 +17,7 @@ import pytest
 from conftest import images, labels_of
 
 from kerasrobust import runs
-from kerasrobust.attacks import PGD, Attack, Patch, Spatial, Square, batch
+from kerasrobust.attacks import PGD, Attack, Patch, Spatial, Square, UniversalPatch, batch
 from kerasrobust.attacks.batch import Batch
 from kerasrobust.attacks.checkpoint import Checkpoints
 from kerasrobust.config import AttackConfig
@@ -46,7 +46,11 @@ def same(one: Evaluation, other: Evaluation) -> None:
         assert first.result.forwards == second.result.forwards
 
 
-SHAPES: list[Attack] = [Patch(size=3, steps=4, restarts=2), Spatial(rotations=4, translations=2)]
+SHAPES: list[Attack] = [
+    Patch(size=3, steps=4, restarts=2),
+    Spatial(rotations=4, translations=2),
+    UniversalPatch(size=3, steps=3),
+]
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from kerasrobust.attacks import (
     Spatial,
     Square,
     SuperDeepFool,
+    UniversalPatch,
 )
 from kerasrobust.attacks.apgd import APGD
 from kerasrobust.attacks.driver import KEPT
@@ -84,6 +85,8 @@ def variants(name: str, norm: Any) -> list[Attack]:
         return [made(queries=40, initial_queries=5), made(queries=60, initial_queries=8)]
     if kind is Patch:
         return [made(size=3, steps=steps, restarts=steps, step_size=0.1 * steps) for steps in (1, 2, 3)]
+    if kind is UniversalPatch:
+        return [made(size=3, steps=steps, restarts=steps, images=steps + 4, step_size=0.1) for steps in (1, 2, 3)]
     if kind is Spatial:
         return [made(rotations=count, translations=count, degrees=9.0 * count, shift=0.1 * count) for count in (1, 2)]
     if kind is CW:

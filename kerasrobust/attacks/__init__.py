@@ -15,7 +15,7 @@ from kerasrobust.attacks.fab import FAB, FABT
 from kerasrobust.attacks.fmn import FMN
 from kerasrobust.attacks.gradient import BIM, FGSM, FGSMRS, MIFGSM, PGD, RFGSM
 from kerasrobust.attacks.hopskipjump import HopSkipJump
-from kerasrobust.attacks.patch import Patch
+from kerasrobust.attacks.patch import Patch, apply_patch
 from kerasrobust.attacks.pdpgd import PDPGD
 from kerasrobust.attacks.registry import ATTACKS, make_attack
 from kerasrobust.attacks.result import AttackResult
@@ -23,6 +23,7 @@ from kerasrobust.attacks.sigma_zero import SigmaZero
 from kerasrobust.attacks.spatial import Spatial
 from kerasrobust.attacks.square import Square
 from kerasrobust.attacks.superdeepfool import SuperDeepFool
+from kerasrobust.attacks.universal_patch import UniversalPatch
 from kerasrobust.events import AttackProgress as Step
 
 __all__ = [
@@ -54,6 +55,8 @@ __all__ = [
     "Square",
     "Step",
     "SuperDeepFool",
+    "UniversalPatch",
+    "apply_patch",
     "make_attack",
 ]
 

@@ -202,6 +202,7 @@ def _picked(found: Sequence[AttackResult], which: np.ndarray) -> AttackResult:
         confidence_adv=pick("confidence_adv"),
         distance=pick("distance"),
         passes=np.stack([result.passes for result in found], axis=1)[:, which, places],
+        patch=None,
         gradients=sum(item.gradients for item in found),
         forwards=sum(item.forwards for item in found),
         shared=max(result.shared for result in found),
