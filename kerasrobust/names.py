@@ -94,11 +94,14 @@ ATTACKS = {
 def norm_of(attacks: Iterable[str]) -> Norm:
     """Returns the norm of some attacks where none is said: linf, unless one of them hasn't got it.
 
+    Those that no ball holds have no say in it.
+
     Example:
         >>> norm_of(["pgd"]), norm_of(["pgd", "cw"])
         ('linf', 'l2')
     """
-    return next((ATTACKS[name].norm for name in attacks if name in ATTACKS and ATTACKS[name].norm != "linf"), "linf")
+    known = (ATTACKS[name] for name in attacks if name in ATTACKS)
+    return next((attack.norm for attack in known if attack.in_ball and attack.norm != "linf"), "linf")
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,8 @@ from kerasrobust.show.tables import epsilon_text
 
 pytest_plugins = ["cli_fixtures"]
 
-WORDS = {"patch": "8x8 pixels", "spatial": "±30° and ±10 %"}
-TITLES = {"patch": "Patch", "spatial": "Spatial"}
+WORDS = {"patch": "8x8 pixels", "universal-patch": "8x8 pixels", "spatial": "±30° and ±10 %"}
+TITLES = {"patch": "Patch", "universal-patch": "Universal patch", "spatial": "Spatial"}
 
 
 @pytest.fixture
@@ -55,6 +55,7 @@ def test_what_a_run_writes(name: str, places: list[str], agreed: Path, runs: Pat
     assert entry["robust_accuracy"] == result["robust_accuracy"] < result["clean_accuracy"] == 1
     written = done.out + done.err
     assert f"{name} {WORDS[name]}: robust accuracy {100 * entry['robust_accuracy']:.1f} %" in written
+    assert re.search(rf"^{name} +{re.escape(WORDS[name])}  ", done.out, flags=re.MULTILINE)  # In the table, whole.
     assert f"Robust accuracy under {TITLES[name]} at {WORDS[name]}: " in written.replace("\n", " ")
     page = re.sub(
         r"<style>.*?</style>|data:image/png;base64,[^\"]*", "", (runs / "a/report.html").read_text(), flags=re.S
@@ -106,7 +107,9 @@ def test_in_python(small: keras.Model) -> None:
     assert found.robust_accuracy == np.min([item.rates for item in found.attacks], axis=0).mean()
     by_name = evaluate(small, x, y, attacks=["spatial"], audit=False)
     assert by_name.attacks[0].result.success.sum() >= found.attacks[1].result.success.sum()
-    together = AutoAttack(norm="l0", epsilon=1, attacks=attacks[:2])(small, x, y)
+    both = evaluate(small, x, y, attacks=["pgd", "spatial"], epsilon=0.01, audit=False).attacks
+    assert [(item.entry()["norm"], item.epsilon) for item in both] == [("linf", 0.01), (WORDS["spatial"], None)]
+    together = AutoAttack(attacks=attacks[:2])(small, x, y)
     assert together.success.sum() >= found.attacks[0].result.success.sum()
 
 

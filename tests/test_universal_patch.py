@@ -108,7 +108,7 @@ def test_the_command_line_saves_a_patch_and_lays_it_on_again(places: list[str], 
     one = attack("a", "all[:30]", "--steps", "5", "--patch-size", "6")
     patch = np.load(runs / "a/patch.npy")
     assert patch.shape == (6, 6, 3)
-    assert one["attacks"][0]["norm"] == "6x6 pixels, one patch for all"
+    assert one["attacks"][0]["norm"] == "6x6 pixels"
     same = attack("b", "all[:30]", "--patch", runs / "a/patch.npy")
     assert same["robust_accuracy"] == one["robust_accuracy"]
     assert (one["attacks"][0]["gradients"], same["attacks"][0]["gradients"]) == (30 * 5, 0)

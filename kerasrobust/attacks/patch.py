@@ -26,6 +26,7 @@ class Patching(Attack[Walk]):
         size: side of the square, in pixels.
         place: row and column of its upper left corner, in all images. Without it each image has a place of its own,
             drawn at random, and another one in each restart.
+        steps: of the search for the pixels.
         restarts: how often the attack is run; the best result per example counts.
     """
 

@@ -82,9 +82,6 @@ class UniversalPatch(Patching):
             )
         object.__setattr__(self, "pixels", pixels)
 
-    def threat(self) -> str:
-        return f"{super().threat()}, one patch for all"
-
     def numbers(self) -> dict[str, Any]:
         return super().numbers() | ({} if self.pixels is None else {"pixels": self.pixels})
 
