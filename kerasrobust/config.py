@@ -178,14 +178,15 @@ class AttackConfig(ModelConfig):
     epsilon: Annotated[
         Epsilon | None,
         Option(
-            f"Radius of the ball; for minimum-norm attacks the radius at which robust accuracy is read off. {RADII}"
+            "Radius of the ball; for minimum-norm attacks the radius at which robust accuracy is read off; the patches "
+            f"and spatial have none. {RADII}"
         ),
     ] = None
     steps: Annotated[
         int | None,
         Option(
-            "Steps of an iterative attack; the attack's own number without it (pgd 20; apgd-*, ddn, fab, fmn and "
-            "sigma-zero 100).",
+            "Steps of an iterative attack; the attack's own number without it (pgd 20; patch 50; apgd-*, ddn, fab, "
+            "fmn, sigma-zero and universal-patch 100).",
             "number of steps",
             1,
         ),
@@ -199,6 +200,13 @@ class AttackConfig(ModelConfig):
             "Of mifgsm, joined by `-` as in di-ti-ni, so that more examples transfer: gradients of shrunk and padded "
             "images (di), blurred gradients (ti), gradients one step ahead (ni)."
         ),
+    ] = None
+    patch_size: Annotated[
+        int | None, Option("Side of the square of patch and universal-patch in pixels: 8 without it.", least=1)
+    ] = None
+    patch: Annotated[
+        str | None,
+        Option("File of a patch that universal-patch takes instead of training one: the patch.npy of a run."),
     ] = None
     eot: Annotated[
         int | None,
@@ -219,11 +227,23 @@ class AttackConfig(ModelConfig):
         norm = norm_of(map(str.strip, self.attack.split(","))) if self.norm == "auto" else self.norm
         return norm, radius(self.epsilon, norm)
 
+    @property
+    def in_ball(self) -> bool:
+        """Whether what the attack may do is a ball; otherwise the attack has no epsilon, and no norm to choose."""
+        return all(ATTACKS[name.strip()].in_ball for name in self.attack.split(","))
+
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in map(str.strip, self.attack.split(",")):
+        names = [name.strip() for name in self.attack.split(",")]
+        for name in names:
             if name not in ATTACKS:
                 raise unknown_name("attack", name, ATTACKS)
+        if len({ATTACKS[name].in_ball for name in names}) > 1:
+            free = ", ".join(name for name in names if not ATTACKS[name].in_ball)
+            raise InputError(
+                f"Expected one threat for all attacks of a list. Received: {self.attack}, of which {free} has no ball. "
+                "Run it by itself."
+            )
         if "," in self.attack and "autoattack" in self.attack:
             raise InputError(
                 f"Expected autoattack alone, or a list of others. Received: {self.attack}. Name its parts instead."
@@ -240,7 +260,8 @@ class AttackConfig(ModelConfig):
             )
         variants_of(self.variants)
         norm, epsilon = self.ball
-        check_epsilon(epsilon, norm)
+        if self.in_ball:
+            check_epsilon(epsilon, norm)
 
 
 @dataclass(frozen=True, kw_only=True)

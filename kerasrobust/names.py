@@ -52,11 +52,15 @@ ARCHITECTURES = ("lenet", "convnet", "resnet")
 
 @dataclass(frozen=True)
 class KnownAttack:
-    """Where an attack's class is, imported when it is needed, what people call it, and its usual norm."""
+    """Where an attack's class is, imported when it is needed, what people call it, and its usual norm.
+
+    Without `in_ball` what the attack may do is no ball: it has no epsilon, and the norm is only that of distances.
+    """
 
     home: str
     title: str
     norm: Norm = "linf"
+    in_ball: bool = True
 
 
 ATTACKS = {
@@ -80,6 +84,11 @@ ATTACKS = {
     "fmn": KnownAttack("kerasrobust.attacks.fmn:FMN", "FMN"),
     "pdpgd": KnownAttack("kerasrobust.attacks.pdpgd:PDPGD", "PDPGD", "l1"),
     "sigma-zero": KnownAttack("kerasrobust.attacks.sigma_zero:SigmaZero", "σ-zero", "l0"),
+    "patch": KnownAttack("kerasrobust.attacks.patch:Patch", "Patch", "l0", in_ball=False),
+    "universal-patch": KnownAttack(
+        "kerasrobust.attacks.universal_patch:UniversalPatch", "Universal patch", "l0", in_ball=False
+    ),
+    "spatial": KnownAttack("kerasrobust.attacks.spatial:Spatial", "Spatial", "l0", in_ball=False),
     "square": KnownAttack("kerasrobust.attacks.square:Square", "Square"),
     "hopskipjump": KnownAttack("kerasrobust.attacks.hopskipjump:HopSkipJump", "HopSkipJump"),
 }
@@ -88,11 +97,14 @@ ATTACKS = {
 def norm_of(attacks: Iterable[str]) -> Norm:
     """Returns the norm of some attacks where none is said: linf, unless one of them hasn't got it.
 
+    Those that no ball holds have no say in it.
+
     Example:
         >>> norm_of(["pgd"]), norm_of(["pgd", "cw"])
         ('linf', 'l2')
     """
-    return next((ATTACKS[name].norm for name in attacks if name in ATTACKS and ATTACKS[name].norm != "linf"), "linf")
+    known = (ATTACKS[name] for name in attacks if name in ATTACKS)
+    return next((attack.norm for attack in known if attack.in_ball and attack.norm != "linf"), "linf")
 
 
 @dataclass(frozen=True)

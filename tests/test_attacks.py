@@ -35,10 +35,13 @@ from kerasrobust.attacks import (
     AttackResult,
     DeepFool,
     HopSkipJump,
+    Patch,
     SigmaZero,
+    Spatial,
     Square,
     Step,
     SuperDeepFool,
+    UniversalPatch,
     batch,
 )
 from kerasrobust.attacks.apgd import APGD
@@ -66,6 +69,8 @@ def case(kind: type[Attack], norm: str, random: bool = False, gradients: int = 1
     if kind.minimum_norm:
         return Case(lambda **more: kind(norm=norm, **settings, **more), random, targeted=False, gradients=0)
     settings |= {"norm": norm}
+    if not kind.in_ball:  # There is no radius 0, and so none from which no target is reached.
+        return Case(lambda **more: kind(**settings, **more), random, targeted=False, gradients=gradients)
     own = issubclass(kind, APGD) or kind is Square  # They choose their targets, or reach them in their own time.
 
     def make(epsilon: float = EPSILON[norm], **more: Any) -> Attack:
@@ -115,6 +120,10 @@ TABLE = {
     "pdpgd-l1": case(PDPGD, "l1", steps=12),
     "sigma-zero-l0": case(SigmaZero, "l0", steps=12),
     "fmn-l0": case(FMN, "l0", steps=12),
+    "patch-l0": case(Patch, "l0", size=3, steps=4, restarts=2, random=True, gradients=8),
+    "universal-patch-l0": case(UniversalPatch, "l0", size=3, steps=4, images=50, restarts=2, random=True, gradients=4),
+    # An even number of angles: the image itself isn't in the grid.
+    "spatial-l0": case(Spatial, "l0", rotations=4, translations=3, gradients=0),
 }
 NOISY = [
     f"{name}-{norm}"
@@ -125,7 +134,7 @@ NOISY = [
             "superdeepfool",
         ),
         "l1": ("pdpgd",),
-        "l0": ("sigma-zero",),
+        "l0": ("sigma-zero", "patch", "universal-patch", "spatial"),
     }.items()
     for name in names
 ]  # fmt: skip
@@ -214,7 +223,7 @@ def test_rules_for_all(name: str, model_name: str, models: dict[str, Any], label
     # Noise follows the seed, where there is any.
     other = attack(model, X, y, seed=4, early_stop=False, **settings)
     assert np.array_equal(whole.x_adv, other.x_adv) != TABLE[name].random
-    if not attack.minimum_norm:
+    if not attack.minimum_norm and attack.in_ball:
         nothing = TABLE[name].make(epsilon=0)(model, X, y, early_stop=False, **settings)
         np.testing.assert_array_equal(nothing.x_adv, X)
         np.testing.assert_array_equal(nothing.success, np.arange(N) < WRONG)
@@ -273,7 +282,9 @@ def test_the_cost_is_what_the_network_sees(name: str, eot: int, counted: tuple[C
         assert result.gradients == eot * N * TABLE[name].gradients
 
 
-@pytest.mark.parametrize("name", ["pgd-l2", "pgd restarts-linf", "fgsm-rs-linf", "apgd-t-linf"])
+@pytest.mark.parametrize(
+    "name", ["pgd-l2", "pgd restarts-linf", "fgsm-rs-linf", "apgd-t-linf", "patch-l0", "spatial-l0"]
+)
 def test_an_examples_attack_does_not_depend_on_its_place(
     name: str, small: keras.Model, labels: dict[str, np.ndarray]
 ) -> None:
@@ -379,7 +390,10 @@ def test_clean_verdict_given_is_not_computed_again(small: keras.Model, labels: d
 # Around the attack.
 
 
-@pytest.mark.parametrize("name", ["pgd restarts-linf", "mifgsm-l2", "deepfool-linf", "ddn-l2"])
+@pytest.mark.parametrize(
+    "name",
+    ["pgd restarts-linf", "mifgsm-l2", "deepfool-linf", "ddn-l2", "patch-l0", "universal-patch-l0", "spatial-l0"],
+)
 @pytest.mark.parametrize("early_stop", [True, False])
 def test_progress_moves_forward_and_ends_at_the_total(
     name: str, early_stop: bool, small: keras.Model, labels: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import images, labels_of
 
-from kerasrobust.attacks import APGDCE, FABT, PGD, DeepFool, Square, batch
+from kerasrobust.attacks import APGDCE, FABT, PGD, DeepFool, Patch, Spatial, Square, batch
 from kerasrobust.attacks.batch import Batch
 
 X = images(37, seed=4)
@@ -20,6 +20,8 @@ ATTACKS = [
     FABT(steps=12, targets=2, epsilon=0.02),
     Square(epsilon=0.05, queries=60),
     DeepFool(steps=20),
+    Patch(size=3, steps=12),
+    Spatial(rotations=5, translations=3),
 ]
 
 

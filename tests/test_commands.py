@@ -104,6 +104,8 @@ def test_names_that_are_declared_without_tensorflow_are_those_of_the_code() -> N
     assert {name: commands.load(known.home).name for name, known in names.ATTACKS.items()} == {
         name: name for name in names.ATTACKS
     }
+    for known in names.ATTACKS.values():
+        assert known.in_ball == getattr(commands.load(known.home), "in_ball", True)
     assert set(get_args(names.Precision)) == {"auto", *precision.MEANING}
     assert set(get_args(names.Training)) == set(OBJECTIVES)
 
@@ -113,7 +115,7 @@ def test_the_readme_lists_every_attack() -> None:
     rows = []
     for name, known in names.ATTACKS.items():
         kind = commands.load(known.home)
-        norms = ", ".join(words[norm] for norm in kind.norms)
+        norms = ", ".join(words[norm] for norm in kind.norms) if getattr(kind, "in_ball", True) else "none"
         rows.append(f"| `{name}` | `{kind.__name__}` | {norms} | {inspect.getdoc(kind).splitlines()[0]} |")
     table = "\n".join(rows)
     assert table in (ROOT / "README.md").read_text(), f"Put this table into the README:\n{table}"

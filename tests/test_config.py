@@ -131,6 +131,8 @@ FIELDS: dict[type[RunConfig], dict[str, st.SearchStrategy[Any]]] = {
         "eot": st.none() | COUNTS,
         "passes": COUNTS,
         # Others are for some attacks only.
+        "patch": st.none() | WORDS,
+        "patch_size": st.none() | COUNTS,
         "version": st.just("auto"),
         "confirm": st.just(False),
         "target": st.none(),

@@ -17,7 +17,7 @@ import pytest
 from conftest import images, labels_of
 
 from kerasrobust import runs
-from kerasrobust.attacks import PGD, Attack, Square, batch
+from kerasrobust.attacks import PGD, Attack, Patch, Spatial, Square, UniversalPatch, batch
 from kerasrobust.attacks.batch import Batch
 from kerasrobust.attacks.checkpoint import Checkpoints
 from kerasrobust.config import AttackConfig
@@ -46,16 +46,33 @@ def same(one: Evaluation, other: Evaluation) -> None:
         assert first.result.forwards == second.result.forwards
 
 
-@pytest.mark.parametrize("name", ["small", "randomized"])
-@pytest.mark.parametrize("moment", [1, 4])
+SHAPES: list[Attack] = [
+    Patch(size=3, steps=4, restarts=2),
+    Spatial(rotations=4, translations=2),
+    UniversalPatch(size=3, steps=3),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "moment", "attacks"),
+    [
+        *((name, moment, ATTACKS) for name in ("small", "randomized") for moment in (1, 4)),
+        ("small", 4, SHAPES),
+    ],
+)
 def test_it_goes_on_inside_a_batch(
-    name: str, moment: int, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    name: str,
+    moment: int,
+    attacks: list[Attack],
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Stopped after so many pieces, and each time again after one more, until it is through."""
     model = request.getfixturevalue(name)
     monkeypatch.setattr("kerasrobust.attacks.batch.SAVE_SECONDS", 0.0)
     monkeypatch.setattr("kerasrobust.attacks.batch.CHUNK_SECONDS", 0.0005)
-    whole = judged(model)
+    whole = judged(model, attacks=attacks)
     kept = 0
     save = Batch._save
 
@@ -69,7 +86,7 @@ def test_it_goes_on_inside_a_batch(
     while stops < 200:
         limit = kept + moment
         try:
-            found = judged(model, tmp_path, should_stop=lambda limit=limit: kept >= limit)
+            found = judged(model, tmp_path, attacks=attacks, should_stop=lambda limit=limit: kept >= limit)
             break
         except Cancelled:
             stops += 1

@@ -155,8 +155,8 @@ def test_a_table_in_an_own_layer_is_saved(tmp_path: Path) -> None:
     save_model(model, tmp_path / "net", {})
     levels = (np.arange(192).reshape(1, *SHAPE) / 255 + 1e-4).astype(np.float32)
     saved = tf.saved_model.load(str(tmp_path / "net"))
-    squares = (np.arange(192) / 255) ** 2
-    np.testing.assert_allclose(saved.serve(levels), squares[None] @ model.layers[-1].get_weights()[0], rtol=1e-4, atol=1e-5)
+    expected = (np.arange(192)[None] / 255) ** 2 @ model.layers[-1].get_weights()[0]
+    np.testing.assert_allclose(saved.serve(levels), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_exported_noise_is_fresh_in_each_call_and_process_with_gradients(models: Path) -> None:

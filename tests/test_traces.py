@@ -14,7 +14,21 @@ from conftest import SHAPE, images, labels_of
 from test_attacks import NOISY
 
 from kerasrobust import twins
-from kerasrobust.attacks import ATTACKS, CW, FAB, FGSM, PGD, Attack, DeepFool, HopSkipJump, Square, SuperDeepFool
+from kerasrobust.attacks import (
+    ATTACKS,
+    CW,
+    FAB,
+    FGSM,
+    PGD,
+    Attack,
+    DeepFool,
+    HopSkipJump,
+    Patch,
+    Spatial,
+    Square,
+    SuperDeepFool,
+    UniversalPatch,
+)
 from kerasrobust.attacks.apgd import APGD
 from kerasrobust.attacks.driver import KEPT
 from kerasrobust.attacks.loop import Graphs
@@ -69,6 +83,12 @@ def variants(name: str, norm: Any) -> list[Attack]:
         return [made(steps=2), made(steps=3), made(steps=1, **({"gamma": 0.1} if hasattr(kind, "gamma") else {}))]
     if kind is HopSkipJump:
         return [made(queries=40, initial_queries=5), made(queries=60, initial_queries=8)]
+    if kind is Patch:
+        return [made(size=3, steps=steps, restarts=steps, step_size=0.1 * steps) for steps in (1, 2, 3)]
+    if kind is UniversalPatch:
+        return [made(size=3, steps=steps, restarts=steps, images=steps + 4, step_size=0.1) for steps in (1, 2, 3)]
+    if kind is Spatial:
+        return [made(rotations=count, translations=count, degrees=9.0 * count, shift=0.1 * count) for count in (1, 2)]
     if kind is CW:
         return [made(steps=3, binary_steps=2), made(steps=2, binary_steps=3, confidence=0.1, learning_rate=0.1)]
     if kind is Square:

@@ -16,12 +16,15 @@ from kerasrobust.attacks.fmn import FMN
 from kerasrobust.attacks.gradient import BIM, FGSM, FGSMRS, PGD, RFGSM
 from kerasrobust.attacks.hopskipjump import HopSkipJump
 from kerasrobust.attacks.mifgsm import MIFGSM
+from kerasrobust.attacks.patch import Patch, apply_patch
 from kerasrobust.attacks.pdpgd import PDPGD
 from kerasrobust.attacks.registry import ATTACKS, make_attack
 from kerasrobust.attacks.result import AttackResult
 from kerasrobust.attacks.sigma_zero import SigmaZero
+from kerasrobust.attacks.spatial import Spatial
 from kerasrobust.attacks.square import Square
 from kerasrobust.attacks.superdeepfool import SuperDeepFool
+from kerasrobust.attacks.universal_patch import UniversalPatch
 from kerasrobust.events import AttackProgress as Step
 
 __all__ = [
@@ -47,10 +50,14 @@ __all__ = [
     "AutoAttack",
     "DeepFool",
     "HopSkipJump",
+    "Patch",
     "SigmaZero",
+    "Spatial",
     "Square",
     "Step",
     "SuperDeepFool",
+    "UniversalPatch",
+    "apply_patch",
     "make_attack",
 ]
 

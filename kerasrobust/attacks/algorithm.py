@@ -66,6 +66,9 @@ class Algorithm(ABC, Generic[S]):
     """Whether the attack asks for predictions only."""
     takes_targets: ClassVar[bool] = False
     """Whether the attack can be targeted."""
+    in_ball: ClassVar[bool] = True
+    """Whether what the attack may do is told by a distance in its norm: a ball, or as near as can be. Where it isn't,
+    `threat` says what it may do, the attack has no epsilon, and `norm` is only what distances are measured in."""
     largest_batch: ClassVar[int | None] = None
     """Images that the attack takes at once at most, whatever the caller's batch size."""
     fewest_classes: ClassVar[int] = 2
@@ -135,8 +138,14 @@ class Algorithm(ABC, Generic[S]):
         return 1
 
     def radius(self) -> float | None:
-        """Returns the largest distance that is allowed, or None for a minimum-norm attack."""
+        """Returns the largest distance that is allowed, or None for a minimum-norm attack and one outside balls."""
         return None
+
+    def threat(self) -> str:
+        """Returns what stands for the norm in all that is written of the attack; where it isn't `in_ball`, what it may
+        do, in a few words that go with "at", such as "8x8 pixels".
+        """
+        return self.norm
 
     def search_radius(self) -> float | None:
         """Returns the radius inside which any adversarial example will do, or None where the nearest is looked for."""

@@ -43,7 +43,7 @@ class Best(Algorithm[BestState]):
 
     name: ClassVar[str] = "best"
     takes_targets: ClassVar[bool] = True
-    norms: ClassVar[tuple[balls.Norm, ...]] = ("linf", "l2", "l1")
+    norms: ClassVar[tuple[balls.Norm, ...]] = ("linf", "l2", "l1", "l0")
 
     algorithm: Algorithm[Any]
 

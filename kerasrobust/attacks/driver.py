@@ -26,7 +26,7 @@ from kerasrobust.attacks.surrogate import check_transfers
 from kerasrobust.attacks.targets import NOWHERE
 from kerasrobust.attacks.task import PASSES, Task
 from kerasrobust.attacks.verdict import Verdict
-from kerasrobust.errors import InputError
+from kerasrobust.errors import Cancelled, InputError
 from kerasrobust.events import AttackProgress, Emit, Event
 from kerasrobust.networks.classifier import Classifier
 from kerasrobust.ops import balls
@@ -36,9 +36,52 @@ KEPT: WeakKeyDictionary[Classifier, dict[Hashable, Graphs]] = WeakKeyDictionary(
 long as the classifier."""
 
 
+@dataclass(frozen=True)
+class Lesson:
+    """What an attack learns from before it runs: all images that it is about to attack.
+
+    Attributes:
+        classifier: whose gradients are taken.
+        x: float32 (N, H, W, C).
+        goal: int64 (N,), the classes that the loss is about.
+        seed: of everything random.
+        tally: where costs are counted.
+        should_stop: asked between steps.
+    """
+
+    classifier: Classifier
+    x: np.ndarray
+    goal: np.ndarray
+    seed: int
+    tally: Tally
+    should_stop: Callable[[], bool]
+
+    def spend(self, gradients: int, forwards: int) -> None:
+        """Counts gradient evaluations and forward passes."""
+        self.tally.spend(gradients, forwards)
+
+    def went_on(self, step: int, steps: int) -> None:
+        """Emits how far the lesson is.
+
+        Raises:
+            Cancelled: when `should_stop` says so.
+        """
+        self.tally.progress(step, steps)
+        if self.should_stop():
+            raise Cancelled
+
+
 @dataclass(frozen=True, kw_only=True)
 class Attack(Algorithm[S]):
     """An algorithm that can be called: `PGD(epsilon=8 / 255)(model, x, y)`."""
+
+    def prepared(self, lesson: Lesson) -> Attack[S]:
+        """Returns the attack that runs, once it has learned what it learns from all images together."""
+        return self
+
+    def learned(self) -> np.ndarray | None:
+        """Returns what it has learned: the patch that it lays on every image, (S, S, C)."""
+        return None
 
     def __call__(
         self,
@@ -145,8 +188,7 @@ def drive(
             "Its loss is undefined for fewer: use apgd-margin."
         )
     goal = _goal(attack, task, target)
-    chosen = np.ones(len(x), bool) if only is None else np.asarray(only, bool)
-    chosen &= goal != NOWHERE
+    chosen = (goal != NOWHERE) & (True if only is None else np.asarray(only, bool))
     before = clean or task.judge(x, 1)
     reached = before.prediction == goal if attack.targeted else before.wrong
     # A randomized network is judged by its mean over passes: an image that is right now and then can still fall.
@@ -160,6 +202,7 @@ def drive(
     precision = task.precision.replace("bfloat16", "folded") if is_nearest(attack) else task.precision
     # Inside a ball, without early stop, nothing is called done on the twin's word, so its word isn't tested.
     crafting = twins.of(task.source, precision, x if early_stop or attack.minimum_norm else x[:0])
+    attack = attack.prepared(Lesson(crafting, x[active], goal[active], task.seed, tally, task.should_stop))
     search = _Search(attack, task, crafting, goal, early_stop, tally, checkpoints or Checkpoints())
     x_adv = search.run(active, reached)
     distance = _distances(x_adv, x, attack.norm)
@@ -183,6 +226,7 @@ def drive(
         seconds=time.perf_counter() - began + tally.seconds,
         precision=precision,
         passes=after.passes,
+        patch=attack.learned(),
         # At a smaller radius the nearest examples count as they were before.
         shared=max(before.shared, after.shared) if attack.minimum_norm else after.shared,
     )  # fmt: skip

@@ -29,7 +29,8 @@ def make_attack(
 ) -> Attack[Any]:
     """Returns an attack by its registered name; settings that are None are left at the attack's own default.
 
-    A minimum-norm attack doesn't get `epsilon`: it looks for the nearest example, wherever that is.
+    A minimum-norm attack doesn't get `epsilon`: it looks for the nearest example, wherever that is. One that no ball
+    holds gets neither that nor `norm`.
 
     Raises:
         InputError: for an unknown name, or a setting that the attack doesn't have.
@@ -48,4 +49,6 @@ def make_attack(
     for key in settings:
         if key not in known:
             raise InputError(f"Expected settings that {name!r} has. Received: {key}. Leave it out, or use pgd.")
-    return kind(norm=norm, eot=eot, targeted=targeted, **settings)  # type: ignore[arg-type]
+    if kind.in_ball:
+        settings["norm"] = norm
+    return kind(eot=eot, targeted=targeted, **settings)

@@ -28,6 +28,7 @@ class AttackResult:
         precision: of the gradients (`twins.precision`): where "bfloat16" was asked for, the nearest adversarial
             examples are looked for in "folded".
         passes: predictions of each fresh pass over `x_adv`, int64 (passes, N).
+        patch: float32 (S, S, C), the one patch that was laid on all images; None for other attacks.
         shared: the standard error of the accuracy by noise that the examples share (`stats.shared_error`).
     """
 
@@ -45,6 +46,7 @@ class AttackResult:
     seconds: float
     precision: str
     passes: np.ndarray
+    patch: np.ndarray | None = None
     shared: float = 0.0
 
     @property

@@ -78,7 +78,7 @@ class AutoAttack:
         for attack in self.attacks:
             if isinstance(attack, str):
                 make_attack(attack, norm=self.norm)
-            elif attack.norm != self.norm:
+            elif attack.in_ball and attack.norm != self.norm:
                 raise InputError(
                     f"Expected attacks of one norm, {self.norm}. Received: {attack.name} of {attack.norm}. Change one."
                 )

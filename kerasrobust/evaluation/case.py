@@ -73,7 +73,9 @@ class Case:
 
     @property
     def epsilon(self) -> float:
-        return self.found.reports[0].epsilon if self.found.reports else 8 / 255
+        """Its radius, or the usual one in Linf where it had none."""
+        found = self.found.reports[0].epsilon if self.found.reports else None
+        return 8 / 255 if found is None else found
 
     @property
     def budget(self) -> int:

@@ -31,13 +31,13 @@ class Part(NamedTuple):
     Attributes:
         attack: what runs.
         chained: whether it runs only on what those before it have left.
-        radius: at which robust accuracy is read off.
+        radius: at which robust accuracy is read off; None for an attack outside balls.
         narrowed: whether it runs only where it can find something (`narrowing`).
     """
 
     attack: Attack[Any]
     chained: bool
-    radius: float
+    radius: float | None
     narrowed: bool = False
 
 
@@ -60,10 +60,10 @@ class Chained:
     rates: np.ndarray
 
 
-def part_of(attack: Attack[Any], epsilon: float, chained: bool = False, narrowed: bool = False) -> Part:
+def part_of(attack: Attack[Any], epsilon: float | None, chained: bool = False, narrowed: bool = False) -> Part:
     """Returns an attack's part; `epsilon` is the radius for one that has none of its own."""
     radius = attack.radius()
-    return Part(attack, chained, epsilon if radius is None else radius, narrowed)
+    return Part(attack, chained, epsilon if radius is None and attack.in_ball else radius, narrowed)
 
 
 def run_chain(
@@ -173,7 +173,7 @@ def started(attack: Attack[Any], examples: int, name: str | None = None) -> Atta
     """Returns the event that says that an attack starts, under its own name or another."""
     return AttackStarted(
         attack=name or attack.name,
-        norm=attack.norm,
+        norm=attack.threat(),
         epsilon=attack.radius(),
         examples=examples,
         settings=attack.settings(),
@@ -215,8 +215,8 @@ def without_gradients(parts: Sequence[Part], task: Task) -> tuple[list[Part], li
             able.append(part_of(attack, blind.radius, True, any(part.narrowed for part in parts)))
     if not able:
         raise InputError(
-            f"Expected a model whose gradients reach the images, in {norm}. Received: {task.classifier.name!r}, where "
-            "none does, and no black-box attack has that norm. Take linf or l2."
+            f"Expected a model whose gradients reach the images, at {blind.attack.threat()}. Received: "
+            f"{task.classifier.name!r}, where none does, and no black-box attack is for that. Take linf or l2."
         )
     names = ", ".join(part.attack.name for part in able)
     finding = Finding(

@@ -132,7 +132,8 @@ def evaluate(
             labels an image, (N, L), for a network of L sigmoids: each label is attacked alone, and all together.
         attacks: registered names or "autoattack", or attacks with settings of their own. Each runs on all examples; the
             parts of AutoAttack run on what is left by the part before.
-        norm: of attacks that are given by name; without it Linf, or L2 for those that have no other.
+        norm: of attacks that are given by name; without it Linf, or L2 for those that have no other. Attacks that no
+            ball holds, as patches, take neither this nor `epsilon`.
         epsilon: of attacks that are given by name; the radius at which minimum-norm attacks are read off. Without it
             the usual one of the norm: 8/255 in Linf, 0.5 in L2, 12 in L1, 24 values in L0.
         eot: of attacks that are given by name; without it 1, and 20 for AutoAttack's version for randomized networks.

@@ -73,7 +73,7 @@ def groups(margin: np.ndarray, left: np.ndarray, seed: int) -> Iterator[np.ndarr
 def narrowed(
     attack: Attack[Any],
     task: Task,
-    radius: float,
+    radius: float | None,
     clean: Verdict,
     left: np.ndarray,
     before: Sequence[AttackReport],
@@ -84,7 +84,7 @@ def narrowed(
     Args:
         attack: what runs.
         task: on what.
-        radius: inside which an image counts as fallen.
+        radius: inside which an image counts as fallen; None for an attack outside balls.
         clean: the verdict on the unchanged images.
         left: float64 (N,), the shares of passes that are right so far.
         before: what the attacks before it have found.

@@ -40,7 +40,7 @@ class AttackReport:
 
     Attributes:
         attack: what ran.
-        epsilon: radius at which robust accuracy is read off.
+        epsilon: radius at which robust accuracy is read off; None for an attack outside balls.
         attacked: bool (N,), what it ran on: all examples, or those that the attacks before it have left.
         rates: float64 (N,), per example the share of fresh passes that are right under this attack; where it didn't
             run, under those before it.
@@ -52,7 +52,7 @@ class AttackReport:
     """
 
     attack: Attack[Any]
-    epsilon: float
+    epsilon: float | None
     attacked: np.ndarray
     rates: np.ndarray
     robust_accuracy: float
@@ -74,10 +74,10 @@ class AttackReport:
         """Returns the attack's entry in `result.json`."""
         everything = self.attacked.all()
         aimed = self.result.correct if self.target is None else self.result.correct & (self.target != NOWHERE)
-        median = self.result.median_over(aimed) if everything else math.nan
-        entry = {
+        median = self.result.median_over(aimed) if everything and self.attack.in_ball else math.nan
+        entry: dict[str, Any] = {
             "name": self.attack.name,
-            "norm": self.attack.norm,
+            "norm": self.attack.threat(),
             "epsilon": self.epsilon,
             "robust_accuracy": self.robust_accuracy,
             "interval": list(self.interval),
@@ -98,12 +98,12 @@ class AttackReport:
         return entry
 
 
-def surviving(attack: Attack[Any], result: AttackResult, epsilon: float) -> np.ndarray:
+def surviving(attack: Attack[Any], result: AttackResult, epsilon: float | None) -> np.ndarray:
     """Returns per example the share of passes that are right at this radius, float64 (N,).
 
     A minimum-norm attack has one distance per example: an example further away than `epsilon` counts as it was before.
     """
-    if not attack.minimum_norm:
+    if not attack.minimum_norm or epsilon is None:
         return result.correct_rate
     return np.where(result.distance > epsilon, result.clean_rate, result.correct_rate)
 
@@ -133,7 +133,7 @@ def curve(result: AttackResult, epsilons: Sequence[float] | None = None) -> list
 def report(
     attack: Attack[Any],
     result: AttackResult,
-    epsilon: float,
+    epsilon: float | None,
     randomized: bool,
     attacked: np.ndarray | None = None,
     before: np.ndarray | None = None,
@@ -145,7 +145,7 @@ def report(
     Args:
         attack: what ran.
         result: what it found.
-        epsilon: the radius.
+        epsilon: the radius; None for an attack outside balls.
         randomized: whether the network is.
         attacked: bool (N,), what it ran on; all without it.
         before: float64 (N,), the rates of the examples that it didn't run on.
@@ -210,6 +210,7 @@ def _picked(found: Sequence[AttackResult], which: np.ndarray) -> AttackResult:
         confidence_adv=pick("confidence_adv"),
         distance=pick("distance"),
         passes=np.stack([result.passes for result in found], axis=1)[:, which, places],
+        patch=None,
         gradients=sum(item.gradients for item in found),
         forwards=sum(item.forwards for item in found),
         shared=max(result.shared for result in found),

@@ -94,6 +94,7 @@ class AttackJob(Job[Any]):
         context, config, audit = self.context, self.config, evaluation.audit
         shown = self.data.of_patterns() if evaluation.labels else self.data
         path = save_worst(context, "examples.h5", Path(config.model).name, shown, evaluation, name)
+        _save_patch(context, evaluation)
         result = {
             **context.header(),
             "model": config.model,
@@ -145,6 +146,12 @@ class AuditJob(AttackJob):
 def _attack(config: AttackConfig) -> Attack[Any] | AutoAttack:
     """Returns what a config asks for: an attack, AutoAttack, or several attacks as a custom AutoAttack."""
     norm, radius = config.ball
+    for option, given in (("epsilon", config.epsilon is not None), ("norm", config.norm != "auto")):
+        if given and not config.in_ball:
+            raise InputError(
+                f"Expected no --{option} with {config.attack}, as what it may do is no ball. "
+                f"Received: {getattr(config, option)}. Leave it out."
+            )
     if config.attack == AutoAttack.name:
         for name in ("steps", "step_size", "queries", "variants"):
             if getattr(config, name) is not None:
@@ -158,18 +165,12 @@ def _attack(config: AttackConfig) -> Attack[Any] | AutoAttack:
                 "Leave it out, or take --version plus."
             )
         return AutoAttack(norm=norm, epsilon=radius, version=config.version, confirm=config.confirm, eot=config.eot)
-    settings: dict[str, Any] = {
-        "steps": config.steps,
-        "step_size": None if config.step_size is None else float(config.step_size),
-        "queries": config.queries,
-        "variants": config.variants,
-        "restarts": None if config.restarts == 1 else config.restarts,
-    }
+    settings = _settings(config)
     names = [name.strip() for name in config.attack.split(",")]
     known = {name: {item.name for item in dataclasses.fields(ATTACKS[name])} for name in names}
     for setting, value in settings.items():
         if value is not None and not any(setting in own for own in known.values()):
-            option = setting.replace("_", "-")
+            option = {"pixels": "patch", "size": "patch-size"}.get(setting, setting.replace("_", "-"))
             raise InputError(f"Expected settings that {config.attack!r} has. Received: --{option}. Leave it out.")
     attacks = [
         make_attack(
@@ -184,6 +185,37 @@ def _attack(config: AttackConfig) -> Attack[Any] | AutoAttack:
         for name in names
     ]
     return attacks[0] if len(attacks) == 1 else AutoAttack(norm=norm, epsilon=radius, attacks=attacks)
+
+
+def _settings(config: AttackConfig) -> dict[str, Any]:
+    """Returns the settings of attacks by their names there; None where an attack's own is left."""
+    pixels = None if config.patch is None else _load_patch(config.patch)
+    return {
+        "steps": config.steps,
+        "step_size": None if config.step_size is None else float(config.step_size),
+        "queries": config.queries,
+        "variants": config.variants,
+        "restarts": None if config.restarts == 1 else config.restarts,
+        "size": config.patch_size if config.patch_size or pixels is None else len(pixels),
+        "pixels": pixels,
+    }
+
+
+def _load_patch(path: str) -> np.ndarray:
+    """Returns the array that a run has saved as its patch."""
+    try:
+        found = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(
+            f"Expected a patch in a file that holds one NumPy array. Received: {path} ({error}). Give the patch.npy of "
+            "a run of universal-patch."
+        ) from error
+    if not isinstance(found, np.ndarray) or found.ndim != 3:
+        raise InputError(
+            f"Expected a patch of shape (size, size, channels). Received: another array in {path}. Give the patch.npy "
+            "of a run of universal-patch."
+        )
+    return found
 
 
 def _verdicts(evaluation: Evaluation) -> dict[str, Any] | None:
@@ -207,6 +239,15 @@ def evaluate_with_events(
     )
 
 
+def _save_patch(context: Context, evaluation: Evaluation) -> None:
+    """Writes the patch that was trained on all images, where one was."""
+    for report in evaluation.attacks:
+        if report.result.patch is not None:
+            np.save(context.run.path / "patch.npy", report.result.patch)
+            words = f"The patch is in {context.run.path / 'patch.npy'}; --patch lays it on other images."
+            context.emit(Log(level="info", message=words))
+
+
 def save_examples(
     context: Context, path: str, model: str, data: Dataset, reports: Sequence[AttackReport], count: int | None = None
 ) -> Path:
@@ -215,7 +256,7 @@ def save_examples(
         _part(data, report.result, report.attack.name, report.attack.radius(), report.attack.eot, count)
         for report in reports
     ]
-    return _write(context, path, model, data, reports[0].attack.norm, parts, [item.attack.name for item in reports])
+    return _write(context, path, model, data, reports, parts, [item.attack.name for item in reports])
 
 
 def save_worst(context: Context, path: str, model: str, data: Dataset, evaluation: Evaluation, name: str) -> Path:
@@ -226,7 +267,7 @@ def save_worst(context: Context, path: str, model: str, data: Dataset, evaluatio
     eot = {report.attack.name: report.attack.eot for report in reports}
     passes = np.array([eot[attack] for attack in evaluation.by_attack])
     part = _part(data, evaluation.worst, evaluation.by_attack, reports[0].epsilon, passes)
-    return _write(context, path, model, data, reports[0].attack.norm, [part], [name])
+    return _write(context, path, model, data, reports, [part], [name])
 
 
 def _part(
@@ -241,9 +282,16 @@ def _part(
 
 
 def _write(
-    context: Context, path: str, model: str, data: Dataset, norm: str, parts: list[dict[str, Any]], names: list[str]
+    context: Context,
+    path: str,
+    model: str,
+    data: Dataset,
+    reports: Sequence[AttackReport],
+    parts: list[dict[str, Any]],
+    names: list[str],
 ) -> Path:
     target = context.run.path / path
+    norm = " or ".join(dict.fromkeys(report.attack.threat() for report in reports))
     write_examples(target, parts, model=model, norm=norm, class_names=data.class_names)
     for name, part in zip(names, parts, strict=True):
         context.emit(ExamplesSaved(path=path, count=len(part["y"]), attack=name))

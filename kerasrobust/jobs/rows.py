@@ -56,7 +56,7 @@ def study_rows(
                 Row(
                     **common,
                     attack=attack.name,
-                    norm=attack.norm,
+                    norm=attack.threat(),
                     epsilon=radius,
                     steps=attack.step_count(),
                     eot=eot,

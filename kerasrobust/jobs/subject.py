@@ -98,8 +98,12 @@ def _by_name(context: Context, config: AttackConfig | BallConfig, data: Dataset)
 
 
 def settings_of(config: AttackConfig | BallConfig, data: Dataset) -> dict[str, Any]:
-    """Returns a config as JSON has it, with the data, norm and radius that were taken where it left them open."""
-    norm, epsilon = config.ball
+    """Returns a config as JSON has it, with the data, norm and radius that were taken where it left them open.
+
+    Norm and radius are None for attacks that have none.
+    """
+    in_ball = config.in_ball if isinstance(config, AttackConfig) else True
+    norm, epsilon = config.ball if in_ball else (None, None)
     return to_dict(config) | {"data": data.name, "split": data.split, "norm": norm, "epsilon": epsilon}
 
 

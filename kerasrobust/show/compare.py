@@ -19,7 +19,15 @@ from kerasrobust.records import Card, Data, Result, Row, text
 from kerasrobust.runs import find, list_models, read_card, read_json
 from kerasrobust.settings import EPSILON, RunConfig
 from kerasrobust.show.examples import read_index, same_images
-from kerasrobust.show.figures import format_accuracy, format_epsilon, format_interval, format_noise, made_on, with_noise
+from kerasrobust.show.figures import (
+    format_accuracy,
+    format_epsilon,
+    format_interval,
+    format_noise,
+    is_no_ball,
+    made_on,
+    with_noise,
+)
 from kerasrobust.show.published import published_table
 from kerasrobust.show.tables import make_table
 from kerasrobust.stats import mcnemar
@@ -123,7 +131,7 @@ def _under_attack(path: Path) -> tuple[Any, Any]:
     attacks = Result.parse(read_json(path.with_name("result.json")) or {}).attacks
     # Above what float32 makes of a distance that is the radius itself: older files don't tell the two kinds apart.
     radius = ((attacks[0].epsilon if attacks else None) or 0.0) * (1 + 1e-5)
-    outside = np.isnan(index.epsilon) & (index.distance > radius)
+    outside = np.isnan(index.epsilon) & (index.distance > radius) & (not is_no_ball(index.norm))
     return np.where(outside, ~index.correct, index.success), np.where(outside, index.correct, index.correct_rate)
 
 

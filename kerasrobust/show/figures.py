@@ -108,9 +108,31 @@ def attack_name(attack: str) -> str:
 
 
 def format_budget(epsilon: float | None, norm: str | None) -> str:
-    """Returns an epsilon with its norm (`8/255 L∞`); nothing for None."""
+    """Returns an epsilon with its norm (`8/255 L∞`), or the words for a threat that is no ball; nothing for None."""
     written = format_epsilon(epsilon)
-    return f"{written} {format_norm(norm)}".strip() if written else ""
+    return f"{written} {format_norm(norm)}".strip() if written or is_no_ball(norm) else ""
+
+
+def is_no_ball(norm: str | None) -> bool:
+    """Returns whether what stands for a norm says in words what an attack may do, as it isn't bounded by a distance.
+
+    Example:
+        >>> is_no_ball("8x8 pixels"), is_no_ball("linf"), is_no_ball(None)
+        (True, False, False)
+    """
+    return bool(norm) and norm not in _NORMS
+
+
+def format_change(distance: float, norm: str | None) -> str:
+    """Returns how far an image was moved in its norm, or how much of it was changed where the threat is no ball.
+
+    Example:
+        >>> format_change(0.5, "l2"), format_change(192.0, "8x8 pixels")
+        ('L2 distance 0.5', '192 values changed')
+    """
+    if is_no_ball(norm):
+        return f"{distance:,.0f} values changed"
+    return f"{format_norm(norm)} distance {format_distance(distance, norm)}"
 
 
 def format_norm(norm: str | None) -> str:
@@ -210,7 +232,8 @@ def _with_interval(accuracy: float | None, interval: Sequence[float] | None) -> 
 def _attack_summary(result: Result, attacks: Sequence[AttackEntry]) -> Iterable[str]:
     """Yields the robust accuracy under one run's attacks."""
     worst = min(attacks, key=lambda attack: attack.robust_accuracy or 0.0)
-    budget = format_budget(worst.epsilon, worst.norm)
+    budgets = dict.fromkeys(format_budget(item.epsilon, item.norm) for item in attacks)
+    budget = " or ".join(filter(None, budgets))
     at = f" at {budget}" if budget else ""
     if len(attacks) == 1:
         found = _with_interval(worst.robust_accuracy, worst.interval)

@@ -52,7 +52,7 @@ def _attack(event: events.AttackFinished) -> str:
     found = f"robust accuracy {figures.format_accuracy(event.robust_accuracy)}{f' ({interval} %)' if interval else ''}"
     if event.reached is not None:
         found += f", target reached by {figures.format_accuracy(event.reached)}"
-    if event.epsilon is None:
+    if event.epsilon is None and not figures.is_no_ball(event.norm):
         found += f", median distance {figures.format_distance(event.median_distance) or 'infinite'}"
     budget = figures.format_budget(event.epsilon, event.norm) or figures.format_norm(event.norm)
     name = figures.made_on(f"{event.name} {budget}", event.surrogate)

@@ -37,7 +37,8 @@ class ExampleStrip:
     Attributes:
         attack: the registered name.
         epsilon: in units of an image in [0, 1]; None for a minimum-norm attack.
-        norm: of `distance`, which is that of `x_adv` from `x`.
+        norm: of `distance`, which is that of `x_adv` from `x`; in words where the threat is no ball
+            (`figures.is_no_ball`), `distance` being the number of values that changed.
         x: (H, W, C) with 1, 3 or 4 channels; uint8, or float in [0, 1]. So is `x_adv`.
         label: the true class by name, as `prediction` and `prediction_adv` are.
         confidence: the probability in [0, 1] of `prediction`; `confidence_adv` that of `prediction_adv`.
@@ -128,7 +129,7 @@ def _page(result: Mapping[str, Any], examples: Sequence[ExampleStrip], **given: 
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    plain = ("accuracy", "distance", "epsilon", "interval", "norm", "published")
+    plain = ("accuracy", "change", "distance", "epsilon", "interval", "norm", "published")
     environment.filters |= {name: getattr(figures, f"format_{name}") for name in plain} | {
         "attack": figures.attack_name,
         "made_on": figures.made_on,
@@ -232,12 +233,14 @@ def _budgets(rows: Sequence[Row]) -> list[tuple[str, str]]:
     settings: dict[tuple[str, str, int, int], set[float]] = {}
     for row in rows:
         if row.attack:
-            key = figures.attack_name(row.attack), figures.format_norm(row.norm), row.steps or 1, row.eot or 0
+            key = figures.attack_name(row.attack), row.norm or "", row.steps or 1, row.eot or 0
             settings.setdefault(key, set()).update(() if row.epsilon is None else (row.epsilon,))
     found = []
     for (attack, norm, steps, eot), epsilons in settings.items():
-        words = [norm, f"{steps} steps" if steps > 1 else "", f"EOT {eot}" if eot > 1 else ""]
-        words.append(f"epsilon {', '.join(map(figures.format_epsilon, sorted(epsilons)))}" if epsilons else "no budget")
+        words = [figures.format_norm(norm), f"{steps} steps" if steps > 1 else "", f"EOT {eot}" if eot > 1 else ""]
+        if not figures.is_no_ball(norm):
+            radii = ", ".join(map(figures.format_epsilon, sorted(epsilons)))
+            words.append(f"epsilon {radii}" if radii else "no budget")
         found.append((attack, ", ".join(filter(None, words))))
     return found
 

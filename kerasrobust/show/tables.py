@@ -111,6 +111,11 @@ def make_table(synthetic: bool) -> Table:
 
 
 def epsilon_text(value: float | None, norm: str | None) -> str:
-    """Returns the epsilon with its norm where that isn't Linf, as 0.5 in L2 is small and in Linf absurd."""
+    """Returns the epsilon with its norm where that isn't Linf, as 0.5 in L2 is small and in Linf absurd.
+
+    Where the threat is no ball it returns its words.
+    """
+    if figures.is_no_ball(norm):
+        return figures.format_budget(value, norm)
     other = norm.upper() if norm and norm != "linf" else ""
     return f"{figures.format_epsilon(value)} {other}".strip()

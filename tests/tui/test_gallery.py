@@ -102,6 +102,16 @@ async def test_says_what_the_example_is(tmp_path: Path, size: tuple[int, int]) -
         assert "original: owl" in lines[2 + len(rows)] and lines[1 + len(rows)] == rows[-1]
 
 
+@pytest.mark.parametrize("words", ["8x8 pixels", "±30° and ±10 %"])
+async def test_an_attack_outside_balls_shows_how_much_has_changed(words: str, tmp_path: Path) -> None:
+    distance = np.array([0, 0, 192, 150, 0], np.float32)
+    made = FIVE | {"attack": "patch", "epsilon": None, "distance": distance}
+    write_examples(tmp_path / "examples.h5", [made], model="net", norm=words, class_names=NAMES)
+    async with opened(tmp_path) as pilot:
+        await shows(pilot, f"Patch {words} on net", "192 values changed")
+        assert "distance" not in text(pilot)
+
+
 async def test_amplification_can_be_chosen(tmp_path: Path) -> None:
     write(tmp_path / "examples.h5")
     async with opened(tmp_path) as pilot:

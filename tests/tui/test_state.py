@@ -27,6 +27,7 @@ from kerasrobust.events import (
     StageStarted,
 )
 from kerasrobust.show.console import ConsoleRenderer
+from tui.panes.attacks import _cells
 from tui.read.state import LINES, POINTS, RunState, Series, advance
 
 STARTED = RunStarted(time=0.0, run="r", kind="study", config={}, command="", versions={}, devices=[], pid=1)
@@ -124,6 +125,21 @@ def test_the_time_left_of_an_attack_is_what_the_rest_takes_at_its_pace() -> None
     (line,) = advance(RunState(), [*first, progress(15.0, 70, 0, 500)]).attacks
     assert line.share == pytest.approx(0.5) and line.seconds_left == pytest.approx(5.0)
     assert line.curve.xs == [0.5, 2.0, 5.0] and line.curve.ys == [0.75, 0.75, 0.75]
+
+
+@pytest.mark.parametrize(("norm", "accuracy"), [("8x8 pixels", "40.0 %"), ("±30° and ±10 %", "40.0 %"), ("l2", "")])
+def test_only_a_minimum_norm_attack_has_no_accuracy_of_its_own(norm: str, accuracy: str) -> None:
+    begun = dataclasses.replace(attack()[1], norm=norm, epsilon=None)
+    ended = AttackFinished(
+        time=20.0, stage="attack", attack="pgd", name="pgd", norm=norm, epsilon=None, robust_accuracy=0.4,
+        interval=[0.3, 0.5], median_distance=None, seconds=10.0, gradients=9, forwards=1,
+    )  # fmt: skip
+    (line,) = advance(RunState(), [STARTED, attack()[0], begun, attack()[2], ended]).attacks
+    cells = _cells(line, "net")
+    assert cells["robust"].plain == accuracy
+    assert line.curve.ys[-1] == (0.4 if accuracy else 0.6)
+    if accuracy:
+        assert (cells["distance"].plain, cells["attack"].plain) == ("", f"✓ PGD {norm}")
 
 
 def test_a_run_that_is_taken_up_drops_what_was_under_way_and_the_rows_that_come_again() -> None:

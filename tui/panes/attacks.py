@@ -142,7 +142,7 @@ def _cells(line: AttackLine, of: str) -> dict[str, Text]:
     survivors = line.survivors if line.survivors is not None and line.robust_accuracy is None else None
     eot = line.settings.get("eot")
     name = f"{figures.attack_name(line.attack)} {budget_text(line.epsilon, line.norm)}".strip()
-    minimum = line.epsilon is None
+    minimum = line.epsilon is None and not figures.is_no_ball(line.norm)
     words = {
         "gradients": f"{line.gradients:,}",
         "survivors": f"{survivors:,}/{line.total:,}" if survivors is not None else "",

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from kerasrobust import events
+from kerasrobust.show.figures import is_no_ball
 from kerasrobust.show.narrate import narrate, severity
 
 POINTS = 1000
@@ -327,7 +328,7 @@ def _attack_progress(state: RunState, event: events.AttackProgress, place: int) 
 
 def _finish_attack(state: RunState, event: events.AttackFinished, place: int) -> None:
     line = state.attacks[place]
-    if line.epsilon is not None:  # A minimum-norm attack has no accuracy of its own.
+    if line.epsilon is not None or is_no_ball(line.norm):  # A minimum-norm attack has no accuracy of its own.
         line.curve.add(event.seconds, event.robust_accuracy)
     state.attacks[place] = replace(
         line,

@@ -7,7 +7,15 @@ import math
 from textual.content import Content
 
 from kerasrobust.show.examples import Index
-from kerasrobust.show.figures import attack_name, format_accuracy, format_budget, format_distance, format_norm
+from kerasrobust.show.figures import (
+    attack_name,
+    format_accuracy,
+    format_budget,
+    format_change,
+    format_distance,
+    format_norm,
+    is_no_ball,
+)
 from tui.read.examples import Setting, Source
 
 
@@ -40,10 +48,12 @@ def verdict(index: Index, place: int, *, adversarial: bool = False) -> tuple[str
 
 
 def distance(source: Source, place: int) -> str:
-    """Returns how far the attacked image is from the original, and how far it may be."""
+    """Returns how far the attacked image is from the original, and how far it may be, or how much of it has changed."""
     found, setting, norm = float(source.index.distance[place]), source.setting(place), source.index.norm
     if math.isnan(found):
         return "distance unknown"
+    if is_no_ball(norm):
+        return format_change(found, norm)
     limit = f"of {format_budget(setting.epsilon, norm)}" if setting.epsilon is not None else format_norm(norm)
     return f"distance {format_distance(found, norm)} {limit}".strip()
 

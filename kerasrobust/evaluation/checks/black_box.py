@@ -13,8 +13,10 @@ QUERIES = 300
 
 def black_box(case: Case) -> list[Finding]:
     """Whether attacks that see only predictions break what those with gradients have left."""
-    blind = [report for report in case.found.reports if report.attack.gradient_free]
-    seeing = [report for report in case.found.reports if not report.attack.gradient_free]
+    # A patch or a rotation breaks what no ball allows, whatever its gradients are worth.
+    alike = [report for report in case.found.reports if report.attack.in_ball]
+    blind = [report for report in alike if report.attack.gradient_free]
+    seeing = [report for report in alike if not report.attack.gradient_free]
     if not seeing:
         return []
     if blind:
