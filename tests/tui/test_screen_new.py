@@ -92,7 +92,7 @@ async def test_keys_alone_fill_the_form_and_start(tmp_path: Path) -> None:
         await pilot.pause()
         assert app.started == [] and "Expected text. Received: nothing" in app.told[-1]
         assert app.focused is row(app, "model").editor and "✗ Expected text" in said(app, "model")
-        await pilot.press(*"net", *["tab"] * 8, "end", "ctrl+u", *"4/255", "ctrl+s")
+        await pilot.press(*"net", *["tab"] * 9, "end", "ctrl+u", *"4/255", "ctrl+s")
         await pilot.pause()
         expected = AttackConfig(
             model="net", epsilon=Epsilon("4/255"), runs_dir=tmp_path / "runs", models_dir=tmp_path / "models"
