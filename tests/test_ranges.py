@@ -288,3 +288,25 @@ def test_images_standardised_one_by_one_are_asked_about() -> None:
     assert (own == y).mean() > 0.95
     with pytest.raises(InputError, match=r"standardised one by one.*per_image_standardization"):
         understood(as_classifier(model), x, y)
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_images_of_one_class_show_no_range(outputs: int, data: Data) -> None:
+    """Pixels of 255 times the size drive this model to its last class, whatever the image."""
+    x, _ = data
+    bias = np.linspace(0, -1.8, outputs) if outputs > 1 else np.array([-1.8])
+    head = L.Dense(outputs, "sigmoid" if outputs == 1 else None)
+    model = keras.Sequential([keras.Input(x.shape[1:]), L.GlobalAveragePooling2D(), head])
+    head.set_weights([np.tile(np.linspace(0, 1, max(outputs, 2))[-outputs:], (x.shape[3], 1)), bias])
+    last = max(outputs, 2) - 1
+    classifier = as_classifier(model)
+    assert (np.asarray(classifier(tf.constant(x[:50]))).argmax(axis=1) != last).mean() > 0.5
+    with pytest.raises(
+        InputError, match=r"one class, of which [0-9.]+ % of \d+ images are right in \[0, 1\], and all"
+    ) as error:
+        understood(classifier, x, np.full(len(x), last))
+    assert "--input-range" in str(error.value)
+    # Of several classes the same model is asked nothing.
+    y = np.asarray(classifier(tf.constant(x))).argmax(axis=1)
+    y[:3] = last
+    assert understood(as_classifier(model), x, y).conventions.input_range == "auto"

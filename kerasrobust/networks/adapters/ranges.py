@@ -193,6 +193,8 @@ def understood(classifier: Classifier, x: np.ndarray, y: np.ndarray) -> Classifi
         x = x[..., :3]
     default = (shown or plain[0], plain[1])
     choice, seen = _looked(classifier, x, y, default, plain)
+    if choice.best not in (default, plain):
+        _check_several(classifier.name, choice, plain, y[:seen])
     if plain in choice.rivals:
         notes = _UNDOUBTED.setdefault(classifier, classifier.notes)
         classifier.notes = [*notes, _unclear(classifier.name, choice, seen)]
@@ -235,6 +237,21 @@ def _looked(
             if choice.clear:
                 break
     return choice, seen
+
+
+def _check_several(name: str, choice: Choice, plain: tuple[str, str], y: np.ndarray) -> None:
+    """Raises InputError where a conversion is best as all images are of the one class that it makes of any.
+
+    Large pixels drive most models to one class, and of small ones some make one too.
+    """
+    better, before = choice.accuracy
+    if better == 1 and (y == y[0]).all():
+        raise InputError(
+            f"Expected images of several classes, to find out the range of pixels that {name!r} takes. Received: one "
+            f"class, of which {100 * before:.1f} % of {len(y)} images are right in {range_words(plain[0])}, and all in "
+            f"{range_words(choice.best[0])}. Give more, or say the range by --input-range, or input_range= of "
+            "as_classifier."
+        )
 
 
 def _check_own(classifier: Classifier, x: np.ndarray, y: np.ndarray, best: tuple[str, str]) -> None:
