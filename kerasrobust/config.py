@@ -147,8 +147,8 @@ class AttackConfig(ModelConfig):
     version: Annotated[
         Version,
         Option(
-            "AutoAttack's version; `auto` is `rand` for a randomized network, else `standard`; `adaptive` comes to the "
-            "same verdict at a fraction of the cost."
+            "AutoAttack's version; `auto` is `rand` for a randomized network, else `standard`; `adaptive` looks for "
+            "the same verdict at a fraction of the cost."
         ),
     ] = "auto"
     confirm: Annotated[bool, Option("Run the whole of `standard` on what `--version adaptive` has left.")] = False

@@ -13,11 +13,13 @@ from conftest import PIXELS, images, labels_of, linear_model, same
 
 from kerasrobust.attacks import FGSM, Attack, AutoAttack
 from kerasrobust.attacks.checkpoint import Checkpoints
+from kerasrobust.attacks.registry import make_attack
 from kerasrobust.attacks.task import Task
 from kerasrobust.errors import Cancelled, InputError
-from kerasrobust.evaluation.chain import part_of, run_chain
+from kerasrobust.evaluation.chain import part_of, run_chain, without_gradients
 from kerasrobust.evaluation.evaluate import evaluate
 from kerasrobust.evaluation.narrowing import groups, narrowed, nearness
+from kerasrobust.networks.making import as_classifier
 
 X = images(96, seed=3)
 RNG = np.random.default_rng(0)
@@ -132,7 +134,8 @@ def test_adaptive_says_what_it_left_out_and_confirms_on_demand() -> None:
     quick = evaluate(MODEL, X, Y, attacks=AutoAttack(version="adaptive", epsilon=epsilon), audit=False)
     assert quick.robust_accuracy == 65 / 96  # A linear network hides nothing.
     [text] = [text for code, text in quick.warnings if code == "adaptive-version"]
-    assert "apgd-t 11 of 65, fab-t 11 of 65, square 11 of 65, square 0 of 65:" in text
+    assert "apgd-t 11 of 65, fab-t 11 of 65, square with 1,000 queries 11 of 65, " in text
+    assert "square with 5,000 queries none of 65:" in text
     with pytest.raises(InputError, match="confirm with version 'adaptive' only"):
         AutoAttack(version="standard", confirm=True)
 
@@ -159,3 +162,45 @@ def test_a_narrowed_chain_resumes(tmp_path: Path) -> None:
         run_chain(chain, stop_at(asked - 3), checkpoints=Checkpoints(tmp_path))
     assert (tmp_path / "1-turn-marked" / "group-1").is_dir()
     same(run_chain(chain, task, checkpoints=Checkpoints(tmp_path)).worst, whole.worst)
+
+
+def test_the_finding_is_there_beside_other_attacks_and_gone_where_standard_followed() -> None:
+    epsilon, x, y = 0.004, X[:12], Y[:12]
+    for attacks, said in (
+        ([AutoAttack(version="adaptive", epsilon=epsilon), FGSM(epsilon=epsilon)], True),
+        ([AutoAttack(version="adaptive", epsilon=epsilon, confirm=True)], False),
+    ):
+        found = evaluate(MODEL, x, y, attacks=attacks, audit=False)
+        assert ("adaptive-version" in [code for code, _ in found.warnings]) is said
+
+
+def test_any_seed_will_do() -> None:
+    margin = np.arange(60.0)
+    assert sum(map(len, groups(margin, margin >= 0, seed=-1))) == 60
+
+
+def without_slope(x: tf.Tensor) -> tf.Tensor:
+    return MODEL(tf.round(x * 255) / 255)
+
+
+def test_without_gradients_confirming_leaves_nothing_out() -> None:
+    attack = AutoAttack(version="adaptive", epsilon=0.004, confirm=True)
+    parts, _ = without_gradients(
+        attack.parts_of_chain(as_classifier(without_slope, image_shape=X.shape[1:])), task_of()
+    )
+    assert [(part.attack.name, part.narrowed) for part in parts] == [
+        ("square", True), ("square", True), ("square", False), ("hopskipjump", False),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("names", [("pgd", "patch"), ("patch", "pgd")])
+def test_without_gradients_nothing_stands_for_a_patch(names: tuple[str, str]) -> None:
+    parts, [finding] = without_gradients([part_of(make_attack(name), 8 / 255) for name in names], task_of())
+    assert [part.attack.name for part in parts] == ["square", "hopskipjump"]
+    assert finding.message.endswith("Nothing stands for patch.")
+    with pytest.raises(InputError, match=r"at 8x8 pixels.* Take square or spatial\.$"):
+        without_gradients([part_of(make_attack("patch"), None)], task_of())
+
+
+def task_of() -> Task:
+    return Task.checked(as_classifier(without_slope, image_shape=X.shape[1:]), X, Y, precision="float32")

@@ -113,7 +113,7 @@ class UniversalPatch(Patching):
                     "Train one on such images."
                 )
             return self
-        draw = np.random.default_rng([lesson.seed, self.size, channels])
+        draw = np.random.default_rng([lesson.seed % 2**32, self.size, channels])
         pixels = draw.random((self.size, self.size, channels), np.float32)
         count = min(self.images, len(lesson.x))
         queue = np.zeros(0, np.int64)

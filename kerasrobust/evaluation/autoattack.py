@@ -31,9 +31,10 @@ class AutoAttack:
     """The ensemble that robust accuracies are compared by, without anything to tune.
 
     - `standard`: APGD-CE, APGD-T and FAB-T on 9 targets each, and Square with 5,000 queries.
-    - `adaptive`: the same threat at a fraction of the cost. APGD-CE and APGD-T with a few steps on all images; then the
-      parts of `standard` on what is left, but only as far as they find something (`evaluation.narrowing`). It isn't
-      `standard`: a finding says what was left out. With `confirm` the whole of `standard` follows on what is left.
+    - `adaptive`: the same threat at a fraction of the cost. APGD-CE with 20 steps and APGD-T with 20 on 3 targets run
+      on all images; then APGD-T, FAB-T on 3 targets and Square with 1,000 queries, and with 5,000 if those broke any,
+      run as far as they find something (`evaluation.narrowing`). It isn't `standard`, and may leave more images robust:
+      a finding says what was left out. With `confirm` the whole of `standard` follows on what is left.
     - `plus`: APGD-CE and APGD-DLR and FAB with 5 restarts each, Square, APGD-T, FAB-T.
     - `rand`, for randomized networks: APGD-CE and APGD-DLR with gradients over 20 noisy passes. The verdict is a mean
       over fresh passes, never the attack's own last one.

@@ -203,27 +203,33 @@ def without_gradients(parts: Sequence[Part], task: Task) -> tuple[list[Part], li
     if slope is not None and len(some) > 1 and same(logits, np.broadcast_to(logits[0], logits.shape)):
         # A network that says the same of every image hides no gradient: it has none, and no attack can change its mind.
         return list(parts), []
-    blind = next(part for part in parts if not part.attack.gradient_free)
+    barred = [part for part in parts if not part.attack.gradient_free]
     able = [part for part in parts if part.attack.gradient_free]
+    # Black boxes take the place of attacks inside a ball; for a patch there is none.
+    blind = next((part for part in barred if part.attack.in_ball), barred[0])
     there, norm = [part.attack.name for part in able], blind.attack.norm
+    narrow = any(part.narrowed for part in barred) and all(part.narrowed for part in able)
     for name in ("square", "hopskipjump"):
         takes = ATTACKS[name].takes_targets or not blind.attack.targeted
         if name not in there and norm in ATTACKS[name].norms and takes:
             attack = make_attack(
                 name, norm=norm, epsilon=blind.radius, eot=blind.attack.eot, targeted=blind.attack.targeted
             )
-            able.append(part_of(attack, blind.radius, True, any(part.narrowed for part in parts)))
+            able.append(part_of(attack, blind.radius, True, narrow))
     if not able:
+        advice = "Take linf or l2." if blind.attack.in_ball else "Take square or spatial."
         raise InputError(
             f"Expected a model whose gradients reach the images, at {blind.attack.threat()}. Received: "
-            f"{task.classifier.name!r}, where none does, and no black-box attack is for that. Take linf or l2."
+            f"{task.classifier.name!r}, where none does, and no black-box attack is for that. {advice}"
         )
+    outside = ", ".join(part.attack.name for part in barred if not part.attack.in_ball)
     names = ", ".join(part.attack.name for part in able)
     finding = Finding(
         code="black-box-only",
         message=(
             f"No gradient of {task.classifier.name!r} reaches the images, so only black-box attacks ran ({names}). "
             "Attacks on the gradients would find more: treat the robust accuracy as an upper bound."
+            + (f" Nothing stands for {outside}." if outside else "")
         ),
         severity="warning",
     )

@@ -119,7 +119,14 @@ class Measurement:
             # Its checks compare with what untargeted attacks on the model's own gradients find.
             plain = task.target is None and task.surrogate is None
             audit = run_audit(case) if plan.audit and plain else None
-        findings = self.findings + _left_out(self.parts, found) + (audit.findings if audit else now.early)
+        unconfirmed = any(
+            isinstance(item, AutoAttack) and item.version == "adaptive" and not item.confirm for item in plan.attacks
+        )
+        findings = (
+            self.findings
+            + (_left_out(self.parts, found) if unconfirmed else [])
+            + (audit.findings if audit else now.early)
+        )
         return Measured(found=found, findings=findings, audit=audit)
 
 
@@ -165,13 +172,14 @@ def _about_version(classifier: Classifier, attack: AutoAttack) -> list[Finding]:
 
 
 def _left_out(parts: Sequence[Part], found: Chained) -> list[Finding]:
-    """Returns a finding of the images that the adaptive version has left out, unless `standard` followed."""
-    if not any(part.narrowed for part in parts) or not parts[-1].narrowed:
-        return []
+    """Returns a finding of the images that the adaptive version has left out; none where it left none."""
     said, before = [], found.clean.correct_rate
     for part, report in zip(parts, found.reports, strict=True):
-        if part.narrowed and (before > 0).any():
-            said.append(f"{part.attack.name} {int(report.attacked.sum())} of {int((before > 0).sum())}")
+        left, count = int((before > 0).sum()), int(report.attacked.sum())
+        if part.narrowed and count < left:
+            queries = getattr(part.attack, "queries", None)
+            label = part.attack.name + (f" with {queries:,} queries" if queries else "")
+            said.append(f"{label} {count or 'none'} of {left}")
         before = report.rates
     if not said:
         return []
@@ -180,7 +188,8 @@ def _left_out(parts: Sequence[Part], found: Chained) -> list[Finding]:
             code="adaptive-version",
             message=(
                 f"This is AutoAttack's version 'adaptive', not 'standard'. Images attacked of those left: "
-                f"{', '.join(said)}: the nearest to the boundary and some at random, and more until none fell. "
+                f"{', '.join(said)}: the nearest to the boundary and some at random, and more until none fell, or none "
+                "where fewer queries broke none. "
                 "--confirm (in Python confirm=True) runs the whole of 'standard' on what is left."
             ),
             severity="info",

@@ -20,7 +20,7 @@ from kerasrobust.attacks.checkpoint import Checkpoints
 from kerasrobust.attacks.driver import drive
 from kerasrobust.attacks.task import Task
 from kerasrobust.attacks.verdict import Verdict, predict
-from kerasrobust.evaluation.outcome import AttackReport, strongest, surviving
+from kerasrobust.evaluation.outcome import AttackReport, picked, surviving
 from kerasrobust.events import AttackProgress, Emit, Event
 
 NEAR, DRAWN = 1 / 12, 1 / 24
@@ -38,7 +38,7 @@ def nearness(task: Task, places: Sequence[np.ndarray], left: np.ndarray) -> np.n
         left: bool (N,), which images are asked about.
     """
     found, y = np.full(len(left), np.inf), task.y[left]
-    key = np.array([task.seed, 7], np.int32) if task.classifier.seedable else None
+    key = np.array([task.seed % 2**31, 7], np.int32) if task.classifier.seedable else None
     for images in places:
         logits = predict(task.classifier, images[left], task.batch_size, key).astype(np.float64)
         own = logits[np.arange(len(y)), y]
@@ -61,7 +61,7 @@ def groups(margin: np.ndarray, left: np.ndarray, seed: int) -> Iterator[np.ndarr
     order = np.flatnonzero(left)
     order = order[np.argsort(margin[order], kind="stable")]
     near = max(LEAST, round(NEAR * len(order)))
-    rest = np.random.default_rng([seed, len(order)]).permutation(order[near:])
+    rest = np.random.default_rng([seed % 2**32, len(order)]).permutation(order[near:])
     first = np.isin(order, rest[: round(DRAWN * len(order))])
     first[:near] = True
     begin, queue, size = 0, np.concatenate([order[first], order[~first]]), int(first.sum())
@@ -93,7 +93,7 @@ def narrowed(
     Returns:
         What was found, and which images were attacked, bool (N,).
     """
-    attacked, results = np.zeros(len(left), bool), []
+    attacked, results, which = np.zeros(len(left), bool), [], np.zeros(len(left), np.int64)
     places = [task.x, *(item.result.x_adv for item in before if not item.attack.minimum_norm)]
     rates, margin = left.copy(), nearness(task, places, left > 0)
     for number, group in enumerate(groups(margin, left > 0, task.seed)):
@@ -103,13 +103,15 @@ def narrowed(
         place = checkpoints.inside(f"group-{number}")
         results.append(drive(attack, here, clean=clean, only=only, checkpoints=place))
         attacked |= only
+        which[group] = number
         rates[group] = surviving(attack, results[-1], radius)[group]
         farther = group[len(group) // 2 :]
         if not (rates < left)[farther].any():
             break
     if not results:  # Says in the usual form that nothing was attacked.
-        results.append(drive(attack, task, clean=clean, only=attacked, checkpoints=checkpoints.inside("group-0")))
-    found = results[0] if len(results) == 1 else strongest(results)
+        here = replace(task, emit=_beside(task.emit, int((left > 0.5).sum())))
+        results.append(drive(attack, here, clean=clean, only=attacked, checkpoints=checkpoints.inside("group-0")))
+    found = picked(results, which)
     return replace(found, forwards=found.forwards + len(places) * int((left > 0).sum())), attacked
 
 

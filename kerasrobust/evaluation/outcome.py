@@ -180,7 +180,7 @@ def combine(reports: Sequence[AttackReport], x: np.ndarray) -> tuple[AttackResul
         return reports[0].result, np.full(len(x), reports[0].attack.name, dtype=object)
     which = np.argmin([np.where(item.attacked, item.rates, np.inf) for item in reports], axis=0)
     names = np.array([item.attack.name for item in reports], dtype=object)[which]
-    return _picked([_inside(item, x) for item in reports], which), names
+    return picked([_inside(item, x) for item in reports], which), names
 
 
 def strongest(found: Sequence[AttackResult], nearest: bool = False) -> AttackResult:
@@ -191,10 +191,10 @@ def strongest(found: Sequence[AttackResult], nearest: bool = False) -> AttackRes
     """
     rates = np.array([item.correct_rate for item in found])
     keys = (rates, np.array([item.distance for item in found]), rates > 0.5) if nearest else (rates,)
-    return _picked(found, np.lexsort(keys, axis=0)[0])
+    return picked(found, np.lexsort(keys, axis=0)[0])
 
 
-def _picked(found: Sequence[AttackResult], which: np.ndarray) -> AttackResult:
+def picked(found: Sequence[AttackResult], which: np.ndarray) -> AttackResult:
     """Returns per example one of several results, by its number, int64 (N,)."""
     places = np.arange(len(which))
 

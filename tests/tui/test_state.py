@@ -109,6 +109,20 @@ def attack(name: str = "pgd") -> list[Event]:
     ]
 
 
+def test_equal_attacks_of_one_start_stand_side_by_side_and_a_resumed_run_replaces_them() -> None:
+    """AutoAttack's version `adaptive` runs some attacks twice where it confirms."""
+    begin = dataclasses.replace(STARTED, time=1.0)
+    _, start, _ = attack()
+    end = AttackFinished(
+        time=20.0, stage="attack", attack="pgd", name="pgd", norm="linf", epsilon=0.1, robust_accuracy=0.4,
+        interval=[0.3, 0.5], median_distance=None, seconds=10.0, gradients=9, forwards=1,
+    )  # fmt: skip
+    twice = [begin, start, end, dataclasses.replace(start, time=21.0), dataclasses.replace(end, time=30.0)]
+    assert [line.status for line in advance(RunState(), twice).attacks] == ["done", "done"]
+    again = [*twice, dataclasses.replace(STARTED, time=40.0), dataclasses.replace(start, time=41.0)]
+    assert [line.status for line in advance(RunState(), again).attacks] == ["running"]
+
+
 def test_the_time_left_of_an_attack_is_what_the_rest_takes_at_its_pace() -> None:
     started = dataclasses.replace(STARTED, config={"batch_size": 50})
 

@@ -283,8 +283,9 @@ def _start_attack(state: RunState, event: events.AttackStarted) -> None:
         total=event.examples,
     )
     identity = operator.attrgetter("stage", "attack", "norm", "epsilon", "settings")
-    # An attack that is repeated in a resumed run replaces the earlier one.
-    state.attacks = [item for item in state.attacks if identity(item) != identity(line)]
+    # An attack that is repeated in a resumed run replaces the earlier one; in one start equal attacks may follow.
+    began = state.started.time if state.started else 0.0
+    state.attacks = [item for item in state.attacks if item.began >= began or identity(item) != identity(line)]
     if len(state.attacks) < MOST:
         state.attacks.append(line)
 
