@@ -251,6 +251,18 @@ def test_gradients_are_found_where_there_are_any() -> None:
     assert not has_gradient(as_classifier(lambda x: tf.stop_gradient(x)[:, 0, :, 0], image_shape=SHAPE))
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_an_operation_may_have_no_gradient_in_an_arithmetic(dtype: str) -> None:
+    """TensorFlow turns images in bfloat16, and raises TypeError for the gradient (2.21)."""
+    quarter = keras.layers.RandomRotation(0.25, seed=1, dtype=dtype)
+
+    def turned(x: tf.Tensor) -> tf.Tensor:
+        return tf.cast(quarter(tf.cast(x, dtype), training=True), tf.float32)[:, 0, :, 0]
+
+    found = as_classifier(turned, image_shape=SHAPE)
+    assert has_gradient(found) is (dtype == "float32")
+
+
 @pytest.mark.parametrize("layer", [L.Dense(4), L.EinsumDense("ab,bc->ac", 4), L.Dense(4, activation="softmax")])
 def test_gradients_that_keras_has_in_graphs_alone_are_found(layer: keras.Layer) -> None:
     """Those of layers in float8: without a graph TensorFlow fails in them."""

@@ -308,7 +308,7 @@ def slope_of(classifier: Classifier, images: np.ndarray | None = None) -> np.nda
 
     try:
         value = _quickly(gradient) if is_traceable(classifier.network) else tf.function(gradient, autograph=False)()
-    except LookupError:  # An operation has no gradient registered.
+    except (LookupError, TypeError):  # An operation has no gradient, or none in the model's arithmetic.
         return None
     except (tf.errors.InvalidArgumentError, tf.errors.UnknownError, tf.errors.UnimplementedError):
         return None  # The pass itself worked: it is the gradient of Python code inside the graph that doesn't.
