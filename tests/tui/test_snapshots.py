@@ -66,9 +66,9 @@ def at(name: str) -> Step:
 
 def compared(names: Sequence[str], *steps: tuple[Step, str]) -> list[tuple[Step, str]]:
     """Returns the steps that choose runs and models in the comparison, and on from there."""
-    chosen: list[tuple[Step, str]] = [("4", "0 of 14 chosen")]
+    chosen: list[tuple[Step, str]] = [("4", "0 of 15 chosen")]
     for count, name in enumerate(names, start=1):
-        chosen += [(at(name), ""), ("space", f"{count} of 14 chosen")]
+        chosen += [(at(name), ""), ("space", f"{count} of 15 chosen")]
     return [*chosen, *steps]
 
 
@@ -107,7 +107,7 @@ GROUPS: list[dict[str, Steps]] = [
     },
     {"new-attack": [(attack_form, "--steps 50")]},
     {
-        "models": [("3", "5 models"), ("down", "")],
+        "models": [("3", "6 models"), ("down", "")],
         "models-layers": [("l", "output shape")],
         "import": [("l", ""), ("up", ""), ("i", "Import someone"), ("enter", "✗ Give the path")],
     },
