@@ -20,13 +20,14 @@ from kerasrobust import twins
 from kerasrobust.attacks.algorithm import Algorithm, Images, S
 from kerasrobust.attacks.batch import Batch, Tally
 from kerasrobust.attacks.checkpoint import Checkpoints, RunCheckpoint
+from kerasrobust.attacks.lesson import Lesson
 from kerasrobust.attacks.loop import Graphs, make_graphs
 from kerasrobust.attacks.result import AttackResult
 from kerasrobust.attacks.surrogate import check_transfers
 from kerasrobust.attacks.targets import NOWHERE
 from kerasrobust.attacks.task import PASSES, Task
 from kerasrobust.attacks.verdict import Verdict
-from kerasrobust.errors import Cancelled, InputError
+from kerasrobust.errors import InputError
 from kerasrobust.events import AttackProgress, Emit, Event
 from kerasrobust.networks.classifier import Classifier
 from kerasrobust.ops import balls
@@ -34,41 +35,6 @@ from kerasrobust.ops import balls
 KEPT: WeakKeyDictionary[Classifier, dict[Hashable, Graphs]] = WeakKeyDictionary()
 """The graphs of attacks on a classifier, by the algorithm's structure and the shape of images or batches. They live as
 long as the classifier."""
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """What an attack learns from before it runs: all images that it is about to attack.
-
-    Attributes:
-        classifier: whose gradients are taken.
-        x: float32 (N, H, W, C).
-        goal: int64 (N,), the classes that the loss is about.
-        seed: of everything random.
-        tally: where costs are counted.
-        should_stop: asked between steps.
-    """
-
-    classifier: Classifier
-    x: np.ndarray
-    goal: np.ndarray
-    seed: int
-    tally: Tally
-    should_stop: Callable[[], bool]
-
-    def spend(self, gradients: int, forwards: int) -> None:
-        """Counts gradient evaluations and forward passes."""
-        self.tally.spend(gradients, forwards)
-
-    def went_on(self, step: int, steps: int) -> None:
-        """Emits how far the lesson is.
-
-        Raises:
-            Cancelled: when `should_stop` says so.
-        """
-        self.tally.progress(step, steps)
-        if self.should_stop():
-            raise Cancelled
 
 
 @dataclass(frozen=True, kw_only=True)

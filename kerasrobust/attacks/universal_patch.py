@@ -12,8 +12,9 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrobust.attacks.algorithm import Images, Numbers
-from kerasrobust.attacks.driver import Attack, Lesson
+from kerasrobust.attacks.driver import Attack
 from kerasrobust.attacks.gradient import Walk
+from kerasrobust.attacks.lesson import Lesson
 from kerasrobust.attacks.loop import open_rows
 from kerasrobust.attacks.nearest import annealed
 from kerasrobust.attacks.network import Cost, Network, Passes
