@@ -320,6 +320,7 @@ class Result(Card):
     Attributes:
         model: the network that was measured, by name or path.
         attack: the attack that was asked for.
+        version: AutoAttack's, where that is the attack.
         rows: of a study; None for any other run.
         verdict: of a run that looked into randomness; of a study, whether it helps.
         labels: each alone, where an image has several; the other figures are of all of them together.
@@ -328,6 +329,7 @@ class Result(Card):
     kind: str = ""
     model: str = ""
     attack: str = ""
+    version: str | None = None
     rows: tuple[Row, ...] | None = None
     verdict: str = ""
     verdicts: Verdicts | None = None

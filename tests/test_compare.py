@@ -19,6 +19,8 @@ from kerasrobust.show.compare import format_probability, paired
 from kerasrobust.show.examples import write_examples
 from kerasrobust.stats import mcnemar
 
+pytest_plugins = ["cli_fixtures"]
+
 X = np.random.default_rng(0).random((10, 4, 4, 1), np.float32)
 
 
@@ -152,10 +154,24 @@ def test_models_show_their_autoattack_figures_beside_published_ones(
     ]  # fmt: skip
 
 
+def test_a_run_of_autoattack_is_one_figure_with_its_version(tmp_path: Path, places: list[str], agreed: Path) -> None:
+    words = ["--model", "tiny", "--data", agreed, "--split", "all[:6]", "--attack", "autoattack", "--epsilon", "1/255"]
+    for version in ("standard", "adaptive"):
+        done = call("attack", *words, "--version", version, "--name", version, *places)
+        assert done.status == 0, done.err
+    results = [json.loads((tmp_path / "runs" / name / "result.json").read_text()) for name in ("standard", "adaptive")]
+    lines = json.loads(call("compare", "standard", "adaptive", "--json", *places).out)
+    assert [(line["name"], line["attack"], line["version"], line["robust_accuracy"]) for line in lines] == [
+        (name, "autoattack", name, result["robust_accuracy"])
+        for name, result in zip(("standard", "adaptive"), results, strict=True)
+    ]
+
+
 @pytest.mark.parametrize(
     "more",
     [
         {},
+        {"measured": [AUTO | {"version": "adaptive"}]},
         {"measured": [AUTO], "data": {"name": "shapes", "examples": 400}},
         {"measured": [AUTO | {"norm": "l2", "epsilon": 0.5}]},
         {"measured": "nonsense"},

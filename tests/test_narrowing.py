@@ -11,14 +11,16 @@ import pytest
 import tensorflow as tf
 from conftest import PIXELS, images, labels_of, linear_model, same
 
-from kerasrobust.attacks import FGSM, Attack, AutoAttack
+from kerasrobust.attacks import FGSM, PGD, Attack, AutoAttack
 from kerasrobust.attacks.checkpoint import Checkpoints
+from kerasrobust.attacks.driver import as_emit
 from kerasrobust.attacks.registry import make_attack
 from kerasrobust.attacks.task import Task
 from kerasrobust.errors import Cancelled, InputError
 from kerasrobust.evaluation.chain import part_of, run_chain, without_gradients
 from kerasrobust.evaluation.evaluate import evaluate
 from kerasrobust.evaluation.narrowing import groups, narrowed, nearness
+from kerasrobust.events import AttackProgress
 from kerasrobust.networks.making import as_classifier
 
 X = images(96, seed=3)
@@ -138,6 +140,21 @@ def test_adaptive_says_what_it_left_out_and_confirms_on_demand() -> None:
     assert "square with 5,000 queries none of 65:" in text
     with pytest.raises(InputError, match="confirm with version 'adaptive' only"):
         AutoAttack(version="standard", confirm=True)
+
+
+@pytest.mark.parametrize("restarts", [1, 3])
+def test_progress_is_that_of_the_whole_attack_and_never_falls(restarts: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kerasrobust.attacks.batch.EMIT_SECONDS", 0.0)
+    seen: list[AttackProgress] = []
+    task = Task.checked(MODEL, X, Y, precision="float32", batch_size=8, emit=as_emit(seen.append))
+    clean = task.judge(X, 1)
+    left = np.where(np.arange(96) < 40, 0.0, clean.correct_rate)
+    epsilon = float(np.sort(distances()[40:])[30])
+    attack = PGD(epsilon=epsilon, steps=3, restarts=restarts)
+    result, attacked = narrowed(attack, task, epsilon, clean, left, [], Checkpoints())
+    done = [event.done for event in seen]
+    assert done == sorted(done) and done[0] < 40 + 12 and done[-1] == 40 + attacked.sum()
+    assert seen[-1].survivors == int(((left > 0) & ~result.success).sum())
 
 
 def test_a_narrowed_chain_resumes(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import pytest
 from conftest import images, labels_of
 
 from kerasrobust import runs
-from kerasrobust.attacks import PGD, Attack, Patch, Spatial, Square, UniversalPatch, batch
+from kerasrobust.attacks import PGD, Attack, AutoAttack, Patch, Spatial, Square, UniversalPatch, batch
 from kerasrobust.attacks.batch import Batch
 from kerasrobust.attacks.checkpoint import Checkpoints
 from kerasrobust.config import AttackConfig
@@ -121,6 +121,7 @@ def test_what_was_torn_is_computed_again(small: keras.Model, tmp_path: Path) -> 
         ({"seed": 6}, "seed"),
         ({"batch_size": 7}, "batch_size"),
         ({"attacks": PGD()}, "attacks"),
+        ({"attacks": AutoAttack(epsilon=0.01, attacks=[PGD(epsilon=0.01, steps=1)])}, "chain"),
         ({"precision": "folded"}, "precision"),
     ],
 )

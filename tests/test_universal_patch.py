@@ -14,7 +14,8 @@ from conftest import PIXELS, images, labels_of, linear_model
 
 from kerasrobust.attacks import UniversalPatch, apply_patch, universal_patch
 from kerasrobust.errors import Cancelled, InputError
-from kerasrobust.networks.making import classifier_of
+from kerasrobust.evaluation.evaluate import evaluate
+from kerasrobust.networks.making import as_classifier, classifier_of
 from kerasrobust.show.examples import read_index, read_pair
 
 pytest_plugins = ["cli_fixtures"]
@@ -93,6 +94,48 @@ def test_it_is_traced_once_and_can_be_stopped(small: keras.Model) -> None:
     with pytest.raises(Cancelled):
         UniversalPatch(size=5, steps=50)(small, X, y, should_stop=should_stop)
     assert asked == 7
+
+
+def test_its_training_resumes_where_it_was_stopped(small: keras.Model, tmp_path: Path) -> None:
+    y = labels_of(small, X, 0)
+    settings: dict[str, Any] = {"attacks": UniversalPatch(size=5, steps=9, images=7), "audit": False, "seed": 4}
+    whole = evaluate(small, X, y, **settings)
+    for limit in (3, 3, 3):
+        asked = 0
+
+        def should_stop(limit: int = limit) -> bool:
+            nonlocal asked
+            asked += 1
+            return asked > limit + 1  # Once after the images as they are.
+
+        with pytest.raises(Cancelled):
+            evaluate(small, X, y, resume_dir=tmp_path, should_stop=should_stop, **settings)
+    [saved] = tmp_path.rglob("lesson.npz")
+    with np.load(saved) as file:
+        assert 0 < file["steps"] < 9
+        partly = file["learned"]
+    again = evaluate(small, X, y, resume_dir=tmp_path, **settings)
+    assert again.attacks[0].result.patch is not None and (again.attacks[0].result.patch != partly).any()
+    np.testing.assert_array_equal(again.attacks[0].result.patch, whole.attacks[0].result.patch)
+    np.testing.assert_array_equal(again.worst.x_adv, whole.worst.x_adv)
+    assert again.attacks[0].result.gradients == whole.attacks[0].result.gradients
+
+
+def test_without_anything_to_attack_there_is_no_patch(small: keras.Model) -> None:
+    wrong = (labels_of(small, X, 0) + 1) % 10
+    result = UniversalPatch(size=3)(small, X, wrong)
+    assert result.patch is None and result.gradients == 0
+    np.testing.assert_array_equal(result.x_adv, X)
+
+
+def test_of_several_labels_the_patch_of_all_together_is_the_result() -> None:
+    model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(2, "sigmoid")])
+    classifier = as_classifier(model, outputs="multi-label")
+    found = evaluate(
+        classifier, X, (np.asarray(model(X)) > 0.5).astype(int), attacks=UniversalPatch(size=4, steps=5), audit=False
+    )
+    assert len(found.labels) == 2
+    assert found.attacks[0].result.patch is not None
 
 
 def test_the_command_line_saves_a_patch_and_lays_it_on_again(places: list[str], agreed: Path, tmp_path: Path) -> None:

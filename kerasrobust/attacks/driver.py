@@ -146,7 +146,7 @@ def drive(
         only: bool (N,), the examples to attack.
         checkpoints: where finished batches are saved and found again; each call needs a folder of its own.
     """
-    began = time.perf_counter()
+    began, checkpoints = time.perf_counter(), checkpoints or Checkpoints()
     classifier, x = task.classifier, task.x
     if classifier.classes < attack.fewest_classes:
         raise InputError(
@@ -168,8 +168,8 @@ def drive(
     precision = task.precision.replace("bfloat16", "folded") if is_nearest(attack) else task.precision
     # Inside a ball, without early stop, nothing is called done on the twin's word, so its word isn't tested.
     crafting = twins.of(task.source, precision, x if early_stop or attack.minimum_norm else x[:0])
-    attack = attack.prepared(Lesson(crafting, x[active], goal[active], task.seed, tally, task.should_stop))
-    search = _Search(attack, task, crafting, goal, early_stop, tally, checkpoints or Checkpoints())
+    attack = attack.prepared(Lesson(crafting, x[active], goal[active], task.seed, tally, task.should_stop, checkpoints))
+    search = _Search(attack, task, crafting, goal, early_stop, tally, checkpoints)
     x_adv = search.run(active, reached)
     distance = _distances(x_adv, x, attack.norm)
     _check(attack, x_adv, distance)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from kerasrobust.attacks.batch import Tally
+from kerasrobust.attacks.checkpoint import Checkpoints
 from kerasrobust.errors import Cancelled
 from kerasrobust.networks.classifier import Classifier
 
+_NAME = "lesson"
+"""Of the checkpoint."""
 
-@dataclass(frozen=True)
+
+@dataclass
 class Lesson:
     """What an attack learns from before it runs: all images that it is about to attack.
 
@@ -23,6 +28,8 @@ class Lesson:
         seed: of everything random.
         tally: where costs are counted.
         should_stop: asked between steps.
+        checkpoints: where what has been learned so far is saved and found again.
+        cost: gradient evaluations and forward passes that the lesson has taken.
     """
 
     classifier: Classifier
@@ -31,10 +38,13 @@ class Lesson:
     seed: int
     tally: Tally
     should_stop: Callable[[], bool]
+    checkpoints: Checkpoints = field(default_factory=Checkpoints)
+    cost: list[int] = field(default_factory=lambda: [0, 0])
 
     def spend(self, gradients: int, forwards: int) -> None:
         """Counts gradient evaluations and forward passes."""
         self.tally.spend(gradients, forwards)
+        self.cost = [self.cost[0] + gradients, self.cost[1] + forwards]
 
     def went_on(self, step: int, steps: int) -> None:
         """Emits how far the lesson is.
@@ -45,3 +55,23 @@ class Lesson:
         self.tally.progress(step, steps)
         if self.should_stop():
             raise Cancelled
+
+    def found(self) -> tuple[int, np.ndarray] | None:
+        """Returns after how many steps an earlier process was stopped and what it had learned, or None without one.
+
+        What it has cost is counted. A lesson on other images isn't taken up: noise that can't be seeded may have left
+        others.
+        """
+        saved = self.checkpoints.get(_NAME)
+        if saved is None or int(saved["mark"]) != self._mark():
+            return None
+        self.spend(*map(int, saved["cost"]))
+        return int(saved["steps"]), saved["learned"]
+
+    def save(self, steps: int, learned: np.ndarray) -> None:
+        """Saves what has been learned after some steps."""
+        now = {"steps": steps, "mark": self._mark(), "cost": self.cost}
+        self.checkpoints.put(_NAME, {name: np.array(value) for name, value in now.items()} | {"learned": learned})
+
+    def _mark(self) -> int:
+        return zlib.crc32(self.goal.tobytes(), zlib.crc32(self.x.tobytes()))

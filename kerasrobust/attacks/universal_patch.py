@@ -114,20 +114,26 @@ class UniversalPatch(Patching):
                     "Train one on such images."
                 )
             return self
+        if not len(lesson.x):  # Nothing to learn from, and nothing to lay a patch on.
+            return self
         draw = np.random.default_rng([lesson.seed % 2**32, self.size, channels])
         pixels = draw.random((self.size, self.size, channels), np.float32)
         count = min(self.images, len(lesson.x))
         queue = np.zeros(0, np.int64)
-        for step in range(self.steps if count else 0):
-            lesson.went_on(step, self.steps)
+        known, pixels = lesson.found() or (0, pixels)
+        for step in range(self.steps):
+            lesson.went_on(max(step, known), self.steps)
             if len(queue) < count:
                 queue = np.concatenate([queue, draw.permutation(len(lesson.x))])
             chosen, queue = queue[:count], queue[count:]
             keys = draw.integers(0, 2**31, (count, 2)).astype(np.int32)
+            if step < known:  # Only its draws are needed.
+                continue
             examples = Images(tf.constant(lesson.x[chosen]), tf.constant(lesson.goal[chosen]), tf.constant(keys))
             slope = self._slope(lesson, examples, pixels, step)
             length = float(annealed(self.step_size, LAST * self.step_size, tf.constant(step), tf.constant(self.steps)))
             pixels = np.clip(pixels + np.float32(length) * np.sign(slope), 0, 1)
+            lesson.save(step + 1, pixels)
         return replace(self, pixels=pixels)
 
     def _slope(self, lesson: Lesson, examples: Images, pixels: np.ndarray, step: int) -> np.ndarray:

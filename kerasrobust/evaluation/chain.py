@@ -117,7 +117,8 @@ def run_chain(
         else:
             result = drive(attack, here, clean=clean, only=rest, checkpoints=place)
         if other is not None:
-            result = strongest([other, result], is_nearest(attack))
+            # The patch that was learned stays that of this task.
+            result = replace(strongest([other, result], is_nearest(attack)), patch=result.patch)
             # As below: the lower of two noisy rates is biased.
             result = judged(result, task.judge(result.x_adv, 6)) if randomized else result
         target = task.target if attack.targeted else None

@@ -24,7 +24,7 @@ from kerasrobust.networks.classifier import Classifier
 from kerasrobust.runs import read_json, write_json
 from kerasrobust.settings import radius
 
-FORMAT = 2
+FORMAT = 3
 """Of the files of an unfinished evaluation."""
 
 
@@ -211,6 +211,7 @@ def _agreed(checkpoints: Checkpoints, task: Task, parts: Sequence[Part], plan: P
         "batch_size": task.batch_size,
         "passes": plan.passes,
         "attacks": [f"{part.attack.name} {part.attack.settings()}" for part in parts],
+        "chain": [[part.chained, part.narrowed, part.radius] for part in parts],
         "model": _mark(task.classifier, task),
         "data": zlib.crc32(task.y.tobytes(), zlib.crc32(task.x.tobytes())),
     }

@@ -99,7 +99,7 @@ def narrowed(
     for number, group in enumerate(groups(margin, left > 0, task.seed)):
         only = np.zeros(len(left), bool)
         only[group] = True
-        here = replace(task, emit=_beside(task.emit, int((rates > 0.5)[~only].sum())))
+        here = replace(task, emit=_beside(task.emit, rates, left, attacked, only, attack.run_count()))
         place = checkpoints.inside(f"group-{number}")
         results.append(drive(attack, here, clean=clean, only=only, checkpoints=place))
         attacked |= only
@@ -109,18 +109,36 @@ def narrowed(
         if not (rates < left)[farther].any():
             break
     if not results:  # Says in the usual form that nothing was attacked.
-        here = replace(task, emit=_beside(task.emit, int((left > 0.5).sum())))
+        here = replace(task, emit=_beside(task.emit, rates, left, attacked, attacked, attack.run_count()))
         results.append(drive(attack, here, clean=clean, only=attacked, checkpoints=checkpoints.inside("group-0")))
     found = picked(results, which)
     return replace(found, forwards=found.forwards + len(places) * int((left > 0).sum())), attacked
 
 
-def _beside(emit: Emit | None, others: int) -> Emit | None:
-    """Returns what emits an attack's progress with the survivors that aren't in its group."""
+def _beside(
+    emit: Emit | None, rates: np.ndarray, left: np.ndarray, attacked: np.ndarray, group: np.ndarray, runs: int
+) -> Emit | None:
+    """Returns what emits a group's progress as that of the whole attack.
+
+    Args:
+        emit: takes the events; None where nobody listens.
+        rates: float64 (N,), the shares of passes that are right now.
+        left: float64 (N,), the same before the attack.
+        attacked: bool (N,), the images of earlier groups.
+        group: bool (N,).
+        runs: how often the attack is run.
+    """
     if emit is None:
         return None
+    survivors, size, total = int((rates > 0.5)[~group].sum()), int(group.sum()), len(left)
+    before = int((left <= 0).sum()) + int(attacked.sum())
+    # An attack counts the images that it isn't given as done.
+    low = (total - size) / (total * runs)
 
-    def with_others(event: Event) -> None:
-        emit(replace(event, survivors=event.survivors + others) if isinstance(event, AttackProgress) else event)
+    def of_all(event: Event) -> None:
+        if isinstance(event, AttackProgress):
+            share = (event.done / total - low) / (1 - low) if low < 1 else 1.0
+            event = replace(event, survivors=event.survivors + survivors, done=before + round(size * max(0.0, share)))
+        emit(event)
 
-    return with_others
+    return of_all

@@ -99,6 +99,7 @@ class AttackJob(Job[Any]):
             **context.header(),
             "model": config.model,
             "attack": name,
+            **self._version(),
             **({} if self.target is None else {"target": self.config.target}),
             **({} if self.surrogate is None else {"surrogate": self.config.surrogate}),
             "data": describe_data(self.data),
@@ -120,6 +121,13 @@ class AttackJob(Job[Any]):
         # Only a killed run would resume from these.
         shutil.rmtree(context.run.path / "batches", ignore_errors=True)
         return result
+
+    def _version(self) -> dict[str, str]:
+        """Returns the version of AutoAttack that ran, where that was asked for by its name."""
+        if not isinstance(self.attack, AutoAttack) or self.attack.attacks:
+            return {}
+        confirmed = " confirmed" if self.attack.confirm else ""
+        return {"version": f"{self.attack.chosen(self.classifier)}{confirmed}"}
 
 
 class AuditJob(AttackJob):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,6 @@ from kerasrobust.show.figures import (
 from kerasrobust.show.published import published_table
 from kerasrobust.show.tables import make_table
 from kerasrobust.stats import mcnemar
-
-_COMPARABLE = "cifar10", "autoattack", "linf", EPSILON
 
 Figures = dict[str, Any]
 """One line of a comparison: name, network, model, training, data, examples, attack, clean and robust figures."""
@@ -64,9 +62,7 @@ def _print(config: RunConfig, title: str, folders: Sequence[Path], pairs: bool =
     else:
         console = Console(highlight=False)
         console.print(_table(title, lines))
-        if others and any(
-            (line["data"], line["attack"], line["norm"], line["epsilon"]) == _COMPARABLE for line in lines
-        ):
+        if others and any(map(_comparable, lines)):
             console.print()
             console.print(published_table())
         for folder in folders[1:] if pairs else ():
@@ -192,6 +188,13 @@ def figures(folder: Path) -> Iterator[Figures]:
         yield from _of_card(folder.name, result)
     else:
         clean, *attacked = [*result.table(""), None]
+        if attacked[0] is not None and result.version is not None:  # One figure, not those of its parts.
+            whole = replace(
+                attacked[0], attack=result.attack, accuracy=result.robust_accuracy, interval=result.robust_interval
+            )
+            line = _line(folder.name, result.data, result.model, None, result.randomized, clean, whole)
+            yield line | {"version": result.version}
+            return
         for row in filter(None, attacked):
             yield _line(folder.name, result.data, result.model, None, result.randomized, clean, row)
 
@@ -233,6 +236,12 @@ def _line(
         "robust_accuracy": attacked and attacked.accuracy,
         "interval": attacked and attacked.interval,
     }
+
+
+def _comparable(line: Figures) -> bool:
+    """Returns whether a figure is what others publish: AutoAttack's `adaptive` leaves something out."""
+    kind = line["data"], line["attack"], line["norm"], line["epsilon"]
+    return kind == ("cifar10", "autoattack", "linf", EPSILON) and line["version"] != "adaptive"
 
 
 def _attack(line: Figures) -> str:
