@@ -157,6 +157,28 @@ def test_the_doubt_is_a_note(monkeypatch: pytest.MonkeyPatch, data: Data, networ
     assert found.conventions.said() == {} and "--input-range" in found.notes[-1] and "isn't clear" in found.notes[-1]
 
 
+@pytest.mark.parametrize(("count", "told"), [(100, True), (40, False)])
+@pytest.mark.parametrize("other", ["-1,1", "0,255"])
+def test_a_range_that_fits_better_but_is_not_right_clearly_more_often_is_told(
+    other: str, count: int, told: bool, monkeypatch: pytest.MonkeyPatch, data: Data, network: keras.Model
+) -> None:
+    """Surer of what it is right about, of which there is no more. Of a handful of images nothing is said."""
+    draw = np.random.default_rng(1)
+    y = np.arange(count) % 4
+    said = np.where(draw.permutation(count) < 0.4 * count, y, (y + 1) % 4)
+    plain = np.eye(4)[said]
+    better = plain * np.where(said == y, 4, 1)[:, None]
+    found = {("0,1", "rgb"): plain, (other, "rgb"): better}
+    choice = choice_of(found, y)
+    assert choice.best == ("0,1", "rgb") and choice.other == (other, "rgb") and not choice.clear
+    assert choice_of({("0,1", "rgb"): better, (other, "rgb"): plain}, y).other is None
+    assert choice.accuracy == pytest.approx((0.4, 0.4))
+    monkeypatch.setattr("kerasrobust.networks.adapters.ranges.choice_of", lambda *_: choice)
+    x, y = data
+    classifier = understood(as_classifier(network), x[:count], y[:count])
+    assert any("isn't clear: 40.0 % of" in note for note in classifier.notes) is told
+
+
 def test_asking_is_one_line(monkeypatch: pytest.MonkeyPatch, data: Data, network: keras.Model) -> None:
     x, y = data
     choice = Choice(("-1,1", "rgb"), (("imagenet", "rgb"),), (0.9, 0.2), clear=False)

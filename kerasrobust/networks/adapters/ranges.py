@@ -75,14 +75,16 @@ class Choice:
     Attributes:
         best: range and order of colours that fit best.
         rivals: those that fit as well, as far as these images can tell.
-        accuracy: the share of images that are right with `best`, and without a conversion.
+        accuracy: the share of images that are right with `best`, or `other`, and without a conversion.
         clear: whether more images would hardly change it.
+        other: what fits better than the default, which was kept as it isn't right clearly less often.
     """
 
     best: tuple[str, str]
     rivals: tuple[tuple[str, str], ...] = ()
     accuracy: tuple[float, float] = (0.0, 0.0)
     clear: bool = True
+    other: tuple[str, str] | None = None
 
 
 def choice_of(
@@ -108,6 +110,7 @@ def choice_of(
     hits = {name: logits[name].argmax(axis=1) == y for name in logits}
     odd = {name: max(scales[name] ** 1.5, 1 / scales[name]) for name in near}
     more = clearly_more(hits[best], hits[default]) if default in logits else True
+    lowest = best
     if default in near and scales[default] <= ODD and not more:
         clear, best, near = best[0] == default[0], default, []
     elif default in logits and len(y) < FEWEST and not more:
@@ -128,8 +131,10 @@ def choice_of(
         clear = all(name[0] == best[0] for name in near)
     if (best[0], "rgb") in near:
         best = best[0], "rgb"
-    right = [float((logits[name].argmax(axis=1) == y).mean()) if name in logits else 0.0 for name in (best, plain)]
-    return Choice(best, tuple(name for name in near if name[0] != best[0]), (right[0], right[1]), clear)
+    other = lowest if best == default and not clear and lowest[0] != default[0] else None
+    compared = other or best, plain
+    right = [float((logits[name].argmax(axis=1) == y).mean()) if name in logits else 0.0 for name in compared]
+    return Choice(best, tuple(name for name in near if name[0] != best[0]), (right[0], right[1]), clear, other)
 
 
 def _evidence(gaps: np.ndarray, scale: float) -> float:
@@ -195,7 +200,8 @@ def understood(classifier: Classifier, x: np.ndarray, y: np.ndarray) -> Classifi
     choice, seen = _looked(classifier, x, y, default, plain)
     if choice.best not in (default, plain):
         _check_several(classifier.name, choice, plain, y[:seen])
-    if plain in choice.rivals:
+    open_yet = seen >= FEWEST and choice.best == plain and choice.other is not None
+    if plain in choice.rivals or open_yet:
         notes = _UNDOUBTED.setdefault(classifier, classifier.notes)
         classifier.notes = [*notes, _unclear(classifier.name, choice, seen)]
     if seen >= FEWEST and said.input_range == "auto" and not choice.rivals:
@@ -303,5 +309,6 @@ def _unclear(name: str, choice: Choice, seen: int) -> str:
     better, plain = (f"{100 * share:.1f} %" for share in choice.accuracy)
     return (
         f"Whether {name!r} takes pixels in [0, 1] isn't clear: {plain} of {seen} images are right so, and {better} "
-        f"in {range_words(choice.best[0])}. It was taken to; say so by --input-range, or try more images."
+        f"in {range_words((choice.other or choice.best)[0])}. It was taken to; say so by --input-range, or try more "
+        "images."
     )
