@@ -244,6 +244,7 @@ def held(recipe: Recipe) -> str:
     draw = np.random.default_rng(recipe.weights)
     channels = 3 if recipe.takes in ("colour", "first", "bytes") else 1
     x = draw.random((COUNT, 8, 8, channels), np.float32)
+    one_sigmoid = recipe.head == "one sigmoid"
 
     def predicted(images: np.ndarray, said: Conventions | None = None) -> np.ndarray:
         found = model.predict(taken(recipe, images, said or Conventions()), verbose=0, batch_size=len(images))
@@ -279,11 +280,6 @@ def held(recipe: Recipe) -> str:
         REFUSALS[str(error).split(" Received:")[0]] += 1
         return "refused"
     said = Conventions(**evaluation.conventions)
-    # One output that lies in (0, 1) on all images may be either; what it was taken for is said.
-    read_as = recipe.head
-    if recipe.head == "one logit" and any("ends in sigmoid" in message for _, message in evaluation.warnings):
-        assert first.min() >= 0 and first.max() <= 1, "logits outside [0, 1] are no probabilities"
-        read_as = "one sigmoid"
     # Noise may be inside that reaches the outputs of some images only.
     hidden = "random dropout" in recipe.maps or (recipe.form == "subclass" and {*recipe.maps} & AUGMENTING)
     assert hidden or evaluation.randomized == noisy, f"randomized {evaluation.randomized}, predict is {noisy}"
@@ -300,19 +296,19 @@ def held(recipe: Recipe) -> str:
         return "batch-dependent"
     for what, images, rates in (("clean", x, None), ("attacked", worst, evaluation.per_example)):
         outputs = predicted(images, said)
-        classes, leads = answers(outputs, read_as)
+        classes, leads = answers(outputs, recipe.head)
         right = classes == y
         scale = max(1e-6, float(np.nanmax(abs(outputs))))
         rounding = 2e-2 if "16" in recipe.policy or recipe.quantized else 1e-4
         # Below float16's smallest normal number a processor may or may not say zero.
         least = 6.2e-5 if "float16" in recipe.policy.replace("bfloat16", "") else 0.0
-        close = leads <= max(least, rounding * (1.0 if read_as == "one sigmoid" else scale))
+        close = leads <= max(least, rounding * (1.0 if one_sigmoid else scale))
         if rates is None:
             mine = round(evaluation.clean_accuracy * COUNT)
             assert abs(mine - right.sum()) <= close.sum(), f"{what}: {mine} of {COUNT} right, predict {right.sum()}"
         else:
             within = sizes <= recipe.epsilon * (1 + 1e-4) + 1e-6
-            wrong = (rates > 0.5) != np.where(within, right, answers(predicted(x, said), read_as)[0] == y)
+            wrong = (rates > 0.5) != np.where(within, right, answers(predicted(x, said), recipe.head)[0] == y)
             assert not (wrong & ~close & within).any(), (
                 f"{what}: {int((wrong & ~close).sum())} of {COUNT} differ from predict"
             )

@@ -179,6 +179,29 @@ def test_a_range_that_fits_better_but_is_not_right_clearly_more_often_is_told(
     assert any("isn't clear: 40.0 % of" in note for note in classifier.notes) is told
 
 
+def test_a_network_that_shows_nothing_of_few_images_is_told_what_fits_better() -> None:
+    """18 of 100 right as it is and 25 of 100 otherwise, neither surer than guessing among ten classes."""
+    draw, y = np.random.default_rng(3), np.arange(100) % 10
+    found = {
+        (name, "rgb"): 0.1 * np.eye(10)[np.where(draw.permutation(100) < right, y, (y + 1) % 10)]
+        for name, right in (("0,1", 18), ("caffe", 25))
+    }
+    choice = choice_of(found, y)
+    assert (choice.best, choice.other, choice.clear) == (("0,1", "rgb"), ("caffe", "rgb"), False)
+    assert choice.accuracy == pytest.approx((0.25, 0.18))
+
+
+@pytest.mark.parametrize("classes", [1, 4])
+def test_images_of_one_class_raise_no_doubt(
+    classes: int, monkeypatch: pytest.MonkeyPatch, data: Data, network: keras.Model
+) -> None:
+    x, _ = data
+    choice = Choice(("0,1", "rgb"), (), (0.41, 0.4), False, ("0,255", "rgb"))
+    monkeypatch.setattr("kerasrobust.networks.adapters.ranges.choice_of", lambda *_: choice)
+    found = understood(as_classifier(network), x[:100], np.arange(100) % classes)
+    assert any("isn't clear" in note for note in found.notes) is (classes > 1)
+
+
 def test_asking_is_one_line(monkeypatch: pytest.MonkeyPatch, data: Data, network: keras.Model) -> None:
     x, y = data
     choice = Choice(("-1,1", "rgb"), (("imagenet", "rgb"),), (0.9, 0.2), clear=False)

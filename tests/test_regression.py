@@ -109,6 +109,34 @@ def test_one_class_alone_shows_nothing() -> None:
     assert understood(said, X[ones], Y[ones]).conventions.outputs == "auto"
 
 
+def dim(x: tf.Tensor) -> tf.Tensor:
+    """Returns a logit from 0.1 to 0.4, also of pixels far outside [0, 1]: class 1 of every image."""
+    return 0.1 + 0.3 * tf.sigmoid(tf.reduce_mean(x, axis=(1, 2, 3)))[:, None]
+
+
+@pytest.mark.parametrize("arrays", [True, False])
+def test_of_one_class_a_logit_that_looks_like_a_probability_is_asked_about(arrays: bool) -> None:
+    """Read as a probability it is right about none of the images, and the model about all."""
+    given = {"predict": lambda x: dim(tf.constant(x)).numpy()} if arrays else {"model": dim}
+    ones = np.ones(40, int)
+    with pytest.raises(InputError, match=r"0\.0 % are right if it is a probability.*--outputs logits") as caught:
+        understood(as_classifier(**given, image_shape=SHAPE), X[:40], ones)
+    assert "\n" not in str(caught.value)
+    for outputs, right in (("logits", 1.0), ("sigmoid", 0.0)):
+        said = understood(as_classifier(**given, image_shape=SHAPE, outputs=outputs), X[:40], ones)
+        assert (said.run(X[:40]).argmax(axis=1) == 1).mean() == right
+    # Of both classes it is one or the other, and of few images too little is known.
+    for count, y in ((40, Y), (40, 0 * Y), (5, 0 * Y + 1)):
+        understood(as_classifier(**given, image_shape=SHAPE), X[:count], y[:count])
+
+
+def test_probabilities_that_are_right_are_not_asked_about() -> None:
+    bright = X[Y == 1]
+    found = understood(as_classifier(lambda x: tf.sigmoid(40 * (tf.reduce_mean(x, (1, 2, 3)) - 0.45))[:, None],
+                                     image_shape=SHAPE), bright, np.ones(len(bright), int))  # fmt: skip
+    assert found.probed.outputs == "sigmoid" and (found.run(bright).argmax(axis=1) == 1).mean() > 0.95
+
+
 def test_what_was_said_is_taken() -> None:
     model = linear(3.0, 0.5)
     x, y = X[:5], Y[:5]

@@ -30,6 +30,7 @@ from kerasrobust.networks.adapters.trials import (
 from kerasrobust.networks.architectures import is_graph
 from kerasrobust.networks.classifier import Classifier
 from kerasrobust.networks.making import classifier_with, of_labels
+from kerasrobust.stats import wilson
 
 COUNTS = (100, 300, 1000)
 """Images that are tried, the more the longer it stays open."""
@@ -77,7 +78,7 @@ class Choice:
         rivals: those that fit as well, as far as these images can tell.
         accuracy: the share of images that are right with `best`, or `other`, and without a conversion.
         clear: whether more images would hardly change it.
-        other: what fits better than the default, which was kept as it isn't right clearly less often.
+        other: what fits better than the default, which was kept as too little speaks against it.
     """
 
     best: tuple[str, str]
@@ -103,14 +104,16 @@ def choice_of(
     for name, found in logits.items():
         calibrated[name], scales[name] = calibrated_loss(found, y)
     best = min(calibrated, key=lambda name: calibrated[name].mean())
-    guessing = np.full(len(y), np.log(next(iter(logits.values())).shape[1]))
+    classes = next(iter(logits.values())).shape[1]
+    guessing = np.full(len(y), np.log(classes))
+    lowest, hits = best, {name: logits[name].argmax(axis=1) == y for name in logits}
     if not clearly_lower(calibrated[best], guessing):  # It knows nothing, whatever it is given.
-        return Choice(default, clear=False)
+        # Where it isn't even right more often than by guessing, that is what there is to say (`at-chance`).
+        some = default in hits and wilson(float(hits[default].sum()), len(y))[0] > 1 / classes
+        return _kept(default, lowest if some else default, plain, hits)
     near = [name for name in logits if not clearly_lower(calibrated[best], calibrated[name], GAIN)]
-    hits = {name: logits[name].argmax(axis=1) == y for name in logits}
     odd = {name: max(scales[name] ** 1.5, 1 / scales[name]) for name in near}
     more = clearly_more(hits[best], hits[default]) if default in logits else True
-    lowest = best
     if default in near and scales[default] <= ODD and not more:
         clear, best, near = best[0] == default[0], default, []
     elif default in logits and len(y) < FEWEST and not more:
@@ -131,10 +134,22 @@ def choice_of(
         clear = all(name[0] == best[0] for name in near)
     if (best[0], "rgb") in near:
         best = best[0], "rgb"
-    other = lowest if best == default and not clear and lowest[0] != default[0] else None
-    compared = other or best, plain
-    right = [float((logits[name].argmax(axis=1) == y).mean()) if name in logits else 0.0 for name in compared]
-    return Choice(best, tuple(name for name in near if name[0] != best[0]), (right[0], right[1]), clear, other)
+    if best == default and not clear:
+        return _kept(default, lowest, plain, hits)
+    rivals = tuple(name for name in near if name[0] != best[0])
+    return Choice(best, rivals, (_share(hits, best), _share(hits, plain)), clear)
+
+
+def _kept(
+    default: tuple[str, str], lowest: tuple[str, str], plain: tuple[str, str], hits: dict[tuple[str, str], np.ndarray]
+) -> Choice:
+    """Returns the default as the choice, though it isn't clear, and what has the lowest losses, if that is another."""
+    other = lowest if lowest[0] != default[0] else None
+    return Choice(default, (), (_share(hits, other or default), _share(hits, plain)), clear=False, other=other)
+
+
+def _share(hits: dict[tuple[str, str], np.ndarray], name: tuple[str, str]) -> float:
+    return float(hits[name].mean()) if name in hits else 0.0
 
 
 def _evidence(gaps: np.ndarray, scale: float) -> float:
@@ -200,8 +215,9 @@ def understood(classifier: Classifier, x: np.ndarray, y: np.ndarray) -> Classifi
     choice, seen = _looked(classifier, x, y, default, plain)
     if choice.best not in (default, plain):
         _check_several(classifier.name, choice, plain, y[:seen])
-    open_yet = seen >= FEWEST and choice.best == plain and choice.other is not None
-    if plain in choice.rivals or open_yet:
+    # Of images of one class nothing is found out.
+    doubted = choice.best == plain and choice.other is not None and seen >= FEWEST and not _of_one_class(y[:seen])
+    if plain in choice.rivals or doubted:
         notes = _UNDOUBTED.setdefault(classifier, classifier.notes)
         classifier.notes = [*notes, _unclear(classifier.name, choice, seen)]
     if seen >= FEWEST and said.input_range == "auto" and not choice.rivals:
@@ -251,13 +267,17 @@ def _check_several(name: str, choice: Choice, plain: tuple[str, str], y: np.ndar
     Large pixels drive most models to one class, and of small ones some make one too.
     """
     better, before = choice.accuracy
-    if better == 1 and (y == y[0]).all():
+    if better == 1 and _of_one_class(y):
         raise InputError(
             f"Expected images of several classes, to find out the range of pixels that {name!r} takes. Received: one "
             f"class, of which {100 * before:.1f} % of {len(y)} images are right in {range_words(plain[0])}, and all in "
             f"{range_words(choice.best[0])}. Give more, or say the range by --input-range, or input_range= of "
             "as_classifier."
         )
+
+
+def _of_one_class(y: np.ndarray) -> bool:
+    return bool((y == y[0]).all())
 
 
 def _check_own(classifier: Classifier, x: np.ndarray, y: np.ndarray, best: tuple[str, str]) -> None:

@@ -1,4 +1,7 @@
-"""One output that was trained towards the numbers 0 and 1, as by the mean squared error: its threshold is 0.5."""
+"""One output, and what images with labels show of its kind.
+
+One that was trained towards the numbers 0 and 1, as by the mean squared error, has its threshold at 0.5.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,17 @@ import weakref
 
 import numpy as np
 
+from kerasrobust.errors import InputError
 from kerasrobust.networks.adapters.trials import (
     calibrated_loss,
     clearly_lower,
+    clearly_more,
     conversions_left,
     logits_by,
     mixed,
 )
 from kerasrobust.networks.classifier import Classifier
+from kerasrobust.networks.logits import ending
 from kerasrobust.networks.making import classifier_with
 
 SEEN = 300
@@ -39,11 +45,15 @@ def as_regression(classifier: Classifier, x: np.ndarray, y: np.ndarray) -> Class
         x: float32 (N, H, W, C) in [0, 1].
         y: int64 (N,), their classes.
 
+    Raises:
+        InputError: where all images are of class 1, and the output may be a logit as well as a probability.
+
     Example:
         >>> as_regression(as_classifier(model), x, y).conventions.outputs
         'regression'
     """
     said, probed = classifier.conventions, classifier.probed
+    _check_probability(classifier, x, y)
     if (probed.width, probed.outputs, said.outputs) != (1, "logits", "auto") or classifier.labels is not None:
         return classifier
     if classifier in _LOGITS or not classifier.repeats:
@@ -78,3 +88,24 @@ def as_regression(classifier: Classifier, x: np.ndarray, y: np.ndarray) -> Class
     if len(x) == SEEN:
         _LOGITS.add(classifier)
     return classifier
+
+
+def _check_probability(classifier: Classifier, x: np.ndarray, y: np.ndarray) -> None:
+    """Raises InputError where all images are of class 1, and clearly more of them are right if the output is a logit.
+
+    Logits from 0 to 1, as all outputs are that were taken for probabilities, say class 1 of every image.
+    """
+    said, probed = classifier.conventions, classifier.probed
+    guessed = (probed.width, probed.outputs, said.outputs) == (1, "sigmoid", "auto") and classifier.labels is None
+    if not guessed or ending(classifier.network) == "sigmoid" or len(y) < FEWEST or not (y == 1).all():
+        return
+    x, y = mixed(x, y, SEEN)
+    for logits in logits_by(classifier, {(said.input_range, said.colors): classifier.adapter}, x).values():
+        right = logits.argmax(axis=1) == y
+        if clearly_more(np.ones(len(y), bool), right):
+            raise InputError(
+                f"Expected images of several classes, to find out what the one output of {classifier.name!r} is. "
+                f"Received: images of class 1, of which {100 * right.mean():.1f} % are right if it is a probability, "
+                "and all if it is a logit. Give more, or say --outputs sigmoid or --outputs logits (outputs= of "
+                "as_classifier)."
+            )
