@@ -215,7 +215,16 @@ FIRST = [
     (L.Rescaling(1 / 255), "0,255"),
     (L.Rescaling(1 / 127.5, offset=-1), "0,255"),
     (L.Rescaling(2.0, offset=-1), "0,1"),
+    (L.Rescaling(4.0, offset=-2), "0,1"),
+    (L.Rescaling(255.0), "0,1"),
+    (L.Rescaling(1 / 16), "0,16"),
+    (L.Rescaling(0.5, offset=0.5), "-1,1"),
+    (L.Rescaling(127.5, offset=127.5), "-1,1"),
+    (L.Rescaling([1 / 58.4, 1 / 57.1, 1 / 57.4], offset=[-2.12, -2.04, -1.8]), "0,255"),
+    (L.Rescaling(1.0), ""),
+    (L.Rescaling(1.0, offset=0.5), ""),
     (L.Normalization(mean=[120.0] * 3, variance=[3600.0] * 3), "0,255"),
+    (L.Normalization(mean=[0.1] * 3, variance=[0.4] * 3), ""),
     (L.Conv2D(2, 3), ""),
 ]
 
@@ -224,6 +233,155 @@ FIRST = [
 def test_first_layers_show_it(layer: L.Layer, shown: str) -> None:
     model = keras.Sequential([keras.Input((8, 8, 3)), L.RandomFlip(), layer, L.Flatten(), L.Dense(3)])
     assert hint_of(model) == shown
+
+
+@pytest.mark.parametrize(
+    ("first", "low", "high"),
+    [
+        ([L.Rescaling(0.5, offset=0.5)], -1, 1),
+        ([L.Rescaling(1 / 16)], 0, 16),
+        ([L.Rescaling(1.0), L.Rescaling(1 / 255)], 0, 255),
+        ([L.Normalization(mean=[-1.0] * 3, variance=[4.0] * 3)], -1, 1),
+    ],
+    ids=["[-1, 1] to [0, 1]", "sixteen levels", "nothing, then [0, 255] to [0, 1]", "adapted to [-1, 1]"],
+)
+def test_a_first_layer_that_may_take_others_proves_no_range(
+    first: list[L.Layer], low: int, high: int, data: Data, network: keras.Model
+) -> None:
+    x, y = data
+    model = keras.Sequential([keras.Input((8, 8, 3)), *first, network])
+    evaluation = evaluate(model, x, y, attacks="fgsm", epsilon=1 / 255)
+    assert evaluation.conventions["input_range"] == f"{low},{high}"
+    assert not {finding.code for finding in evaluation.findings} & {"input-range", "at-chance"}
+    own = model.predict(x * (high - low) + low, verbose=0).argmax(axis=1)
+    assert evaluation.clean_accuracy == (own == y).mean() > 0.9
+
+
+def test_training_changes_what_was_found_out_of_an_untrained_network(data: Data, network: keras.Model) -> None:
+    x, y = data
+    model = taking(network, "-1,1", "rgb")
+    trained = model.get_weights()
+    draw = np.random.default_rng(5)
+    model.set_weights([draw.normal(0, 0.1, weights.shape) for weights in trained])
+    evaluate(model, x, y, attacks="fgsm", epsilon=1 / 255)
+    model.set_weights(trained)
+    assert evaluate(model, x, y, attacks="fgsm", epsilon=1 / 255).conventions["input_range"] == "-1,1"
+
+
+@pytest.mark.parametrize("share", [0.1, 0.4])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_images_without_numbers_hide_no_range(value: float, share: float, data: Data, network: keras.Model) -> None:
+    x, y = data
+    outer = taking(network, "0,255", "rgb")
+    limit = 255 * float(np.quantile(x[..., 0].mean(axis=(1, 2)), 1 - share))
+    logits = outer.output + tf.constant(value) * keras.ops.zeros_like(outer.output)
+    red = outer.input[..., :1]
+    # Not the random images that every model is tried on.
+    some = (keras.ops.mean(red, axis=(1, 2)) > limit) & (keras.ops.std(red, axis=(1, 2)) < 50)
+    model = keras.Model(outer.input, keras.ops.where(some, logits, outer.output))
+    evaluation = evaluate(model, x, y, attacks="fgsm", epsilon=1 / 255)
+    assert evaluation.conventions["input_range"] == "0,255"
+    assert "nan-logits" in {finding.code for finding in evaluation.findings}
+    assert "batch-dependence" not in {finding.code for finding in evaluation.findings}
+
+
+@pytest.mark.parametrize("place", [0, 6])
+def test_a_masked_class_hides_no_range(place: int, data: Data, network: keras.Model) -> None:
+    x, y = data
+    outer = taking(network, "-1,1", "rgb")
+    masked = keras.ops.full_like(outer.output[:, :1], -np.inf)
+    parts = [masked, outer.output] if place == 0 else [outer.output, masked]
+    model = keras.Model(outer.input, keras.ops.concatenate(parts, axis=1))
+    evaluation = evaluate(model, x, y + (place == 0), attacks="fgsm", epsilon=1 / 255)
+    assert evaluation.conventions["input_range"] == "-1,1"
+    assert evaluation.clean_accuracy > 0.9
+
+
+@pytest.mark.parametrize("input_range", ["imagenet", "caffe"])
+def test_grey_images_of_a_colour_model_show_every_range(input_range: str, data: Data, network: keras.Model) -> None:
+    x, y = data
+    grey, model = (
+        x.mean(axis=3, keepdims=True),
+        taking(network, input_range, "rgb" if input_range != "caffe" else "bgr"),
+    )
+    three = understood(as_classifier(model), np.repeat(grey, 3, axis=3), y)
+    one = understood(as_classifier(model), grey, y)
+    assert one.conventions.said() == three.conventions.said()
+    np.testing.assert_allclose(one.run(grey[:9]), three.run(np.repeat(grey[:9], 3, axis=3)), rtol=1e-5, atol=1e-5)
+
+
+def test_colour_images_of_a_grey_model_are_taken(data: Data) -> None:
+    """The model was trained on grey images less their mean, by their deviation."""
+    x, y = data
+    grey = x @ np.float32([[0.2989], [0.587], [0.114]])
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((8, 8, 1)), L.Flatten(), L.Dense(16, activation="relu"), L.Dense(6)])
+    model.compile(keras.optimizers.Adam(5e-3), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.fit(2 * grey - 1, y, epochs=15, verbose=0)
+    found = understood(as_classifier(model), x, y)
+    assert found.conventions.input_range == "-1,1"
+    np.testing.assert_allclose(found.run(x[:9]), model(2 * grey[:9] - 1), rtol=1e-3, atol=1e-3)
+    with pytest.raises(InputError, match=r"images of 1 channel.*MEAN/STD"):
+        as_classifier(model, input_range="imagenet")
+
+
+def test_fewer_images_than_classes_are_looked_at(data: Data, network: keras.Model) -> None:
+    x, y = data
+    outer = taking(network, "-1,1", "rgb")
+    rest = keras.ops.zeros_like(outer.output[:, :1]) - 5 + keras.ops.zeros((1, 194))
+    model = keras.Model(outer.input, keras.ops.concatenate([outer.output, rest], axis=1))
+    assert understood(as_classifier(model), x[:150], y[:150]).conventions.input_range == "-1,1"
+
+
+@pytest.mark.parametrize(("right", "scale", "kept"), [(0.68, 1.0, True), (0.35, 1.0, False), (0.68, 0.1, False)])
+def test_images_that_were_changed_are_no_proof_of_another_range(right: float, scale: float, kept: bool) -> None:
+    """A network of [0, 1] is right on 68 % in fog, and on 90 % with a mean taken away; it is as sure as usual."""
+    draw = np.random.default_rng(0)
+    y = np.arange(300) % 10
+
+    def logits(share: float, size: float) -> np.ndarray:
+        said = np.where(draw.permutation(300) < share * 300, y, (y + 1 + draw.integers(0, 9, 300)) % 10)
+        own = np.log(share / (1 - share) * 9)
+        return (np.eye(10)[said] * own + draw.normal(0, 0.1, (300, 10))) * size
+
+    found = {("0,1", "rgb"): logits(right, 1 / scale), ("imagenet", "rgb"): logits(0.9, 1)}
+    choice = choice_of(found, y)
+    assert (choice.best[0] == "0,1") is kept
+    if kept:
+        assert choice.other == ("imagenet", "rgb") and not choice.clear
+
+
+def test_a_doubt_ends_where_more_images_end_it(
+    monkeypatch: pytest.MonkeyPatch, data: Data, network: keras.Model
+) -> None:
+    x, y = data
+    classifier = as_classifier(taking(network, "0,1", "rgb"))
+    with monkeypatch.context() as patched:
+        doubt = Choice(("0,1", "rgb"), (), (0.41, 0.4), False, ("0,255", "rgb"))
+        patched.setattr("kerasrobust.networks.adapters.ranges.choice_of", lambda *_: doubt)
+        for _ in range(2):
+            assert len(understood(classifier, x[:100], y[:100]).notes) == 1
+    assert understood(classifier, x, y).notes == []
+
+
+def test_what_was_said_of_the_range_alone_is_checked(data: Data, network: keras.Model) -> None:
+    x, y = data[0][:200], data[1][:200]
+    model = taking(network, "imagenet", "rgb")
+    evaluation = evaluate(as_classifier(model, input_range=(0, 1)), x, y, attacks="fgsm", epsilon=1 / 255)
+    (finding,) = [item for item in evaluation.findings if item.code == "input-range"]
+    assert "with imagenet's range, RGB, and on" in finding.message
+
+
+def test_a_range_in_which_all_images_are_of_one_class_is_not_advised(data: Data, network: keras.Model) -> None:
+    """In [0, 1] the model says the same of all images, which is right on more of them than in its own range."""
+    x = data[0][:200]
+    model = taking(network, "0,255", "rgb")
+    constant = model.predict(x, verbose=0).argmax(axis=1)
+    assert len(np.unique(constant)) == 1
+    own = model.predict(255 * x, verbose=0).argmax(axis=1)
+    y = np.where(np.arange(200) % 2 == 0, constant[0], (own + 1) % 6)
+    evaluation = evaluate(as_classifier(model, input_range="0,255"), x, y, attacks="fgsm", epsilon=1 / 255)
+    assert "input-range" not in {finding.code for finding in evaluation.findings}
 
 
 def test_few_images_are_enough_where_the_first_layer_shows_it(data: Data) -> None:

@@ -92,6 +92,17 @@ def test_images_sorted_by_class_are_mixed_first() -> None:
     assert found.conventions.said() == {"outputs": "regression"}
 
 
+def test_training_changes_what_was_found_out_of_an_untrained_network() -> None:
+    model = linear(3.0, 0.5)
+    trained = model.get_weights()
+    x, y = drawn(400)
+    model.set_weights([np.zeros_like(weights) for weights in trained])
+    kr.evaluate(model, x, y, attacks=FGSM(epsilon=EPSILON), audit=False)
+    model.set_weights(trained)
+    found = kr.evaluate(model, x, y, attacks=FGSM(epsilon=EPSILON), audit=False)
+    assert found.conventions["outputs"] == "regression"
+
+
 @pytest.mark.parametrize("count", [2, 3, 5, 8])
 def test_a_few_images_make_no_regression_of_a_logit(count: int) -> None:
     for start in range(0, 200, 20):

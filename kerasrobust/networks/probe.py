@@ -326,10 +326,11 @@ def apart(a: np.ndarray, b: np.ndarray) -> float:
     """Returns the largest difference between logits (N, K), as a share of their scale; infinite if only one is finite.
 
     The scale is the largest logit, at least 1. A class that is masked, by -1e9 or -inf, hides no difference of another.
+    NaN in the same place of both is none.
     """
     if a.shape != b.shape:
         return np.inf
-    gaps = abs(np.subtract(a, b, out=np.zeros_like(a), where=a != b))
+    gaps = abs(np.subtract(a, b, out=np.zeros_like(a), where=(a != b) & ~(np.isnan(a) & np.isnan(b))))
     largest = abs(a).max(axis=0, initial=1.0, where=np.isfinite(a))
     usual = largest[largest <= 1e4 * np.sort(largest)[(len(largest) - 1) // 2]].max()
     return float(np.nan_to_num(gaps / np.maximum(largest, usual), nan=np.inf, posinf=np.inf).max())

@@ -10,6 +10,7 @@ from kerasrobust.attacks.verdict import NO_CLASS, predict
 from kerasrobust.evaluation.case import FEWEST, FORWARD_IMAGES, Case, finding, percent
 from kerasrobust.events import Finding
 from kerasrobust.networks.adapters.adapter import candidates, converted, range_words, undone
+from kerasrobust.networks.adapters.trials import as_taken, calibrated_loss, clearly_lower, guessing, with_numbers
 from kerasrobust.networks.architectures import predicting
 from kerasrobust.networks.probe import apart
 from kerasrobust.stats import mcnemar
@@ -34,43 +35,51 @@ def ends_in_softmax(case: Case) -> list[Finding]:
 
 def input_conventions(case: Case) -> list[Finding]:
     """Whether the model does much better on the same images in another range or layout than those that were said."""
-    x, y = case.x[:FORWARD_IMAGES], case.y[:FORWARD_IMAGES]
-    adapter = case.classifier.adapter
-    x = x[..., :3] if adapter.channels == 3 else x
+    y, adapter, said = case.y[:FORWARD_IMAGES], case.classifier.adapter, case.classifier.conventions
+    x = as_taken(case.classifier, case.x[:FORWARD_IMAGES])
     others: dict[str, dict[str, np.ndarray]] = {"input-range": {}, "input-layout": {}}
-    if case.classifier.conventions.fixed and not adapter.whole:
+    if said.input_range != "auto" and not adapter.whole:
         for (name, order), other in candidates(x.shape[-1]).items():
-            if (other.scale, other.offset, other.bgr) != (adapter.scale, adapter.offset, adapter.bgr):
+            # Where the order alone wasn't said, it was found out.
+            open_order = said.fixed or (other.scale, other.offset) != (adapter.scale, adapter.offset)
+            if open_order and (other.scale, other.offset, other.bgr) != (adapter.scale, adapter.offset, adapter.bgr):
                 others["input-range"][f"{range_words(name)}, {order.upper()}"] = undone(adapter, converted(other, x))
     if x.shape[1] == x.shape[2]:
         others["input-layout"]["height and width exchanged"] = x.transpose(0, 2, 1, 3)
-    right = _right(case, x, y)
+    right, _ = _right(case, x, y)
     found = []
     for code, transforms in others.items():
         scores = {name: _right(case, changed, y) for name, changed in transforms.items()}
         if not scores:
             continue
-        name = max(scores, key=lambda name: scores[name].mean())
-        better = scores[name]
+        # Several may be right as often, of which the one that the model was trained on has the lowest losses.
+        name = min(scores, key=lambda name: scores[name][1].mean())
+        better, losses = scores[name]
         gain = better.mean() - right.mean()
-        if gain > 0.1 and mcnemar(int((better & ~right).sum()), int((right & ~better).sum())) < 1e-3:
+        sure = mcnemar(int((better & ~right).sum()), int((right & ~better).sum())) < 1e-3
+        # Who says the same of every image is right on some, too.
+        if gain > 0.1 and sure and clearly_lower(losses, guessing(y)):
             found += finding(
                 code,
                 f"The model is right on {percent(better.mean())} of {len(y)} images with {name}, and on "
-                f"{percent(right.mean())} as it was told to take them: it was probably trained on the former. Say so, "
-                "or leave it to be found out.",
+                f"{percent(right.mean())} as they were given to it: it was probably trained on the former. Say so, or "
+                "leave it to be found out.",
                 "error",
                 accuracy=right.mean(), accuracy_otherwise=better.mean(),
             )  # fmt: skip
     return found
 
 
-def _right(case: Case, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _right(case: Case, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns which images are right, bool (N,), and their losses at the best scale of the logits, (N,)."""
     try:
         logits = predict(case.classifier, x.astype(np.float32), batch_size=min(case.task.batch_size, len(case.x)))
     except tf.errors.OpError:  # A model may refuse such values, and then it wasn't trained on them.
-        return np.zeros(len(y), bool)
-    return logits.argmax(axis=1) == y
+        logits = None
+    numbers = None if logits is None else with_numbers(logits)
+    if numbers is None:
+        return np.zeros(len(y), bool), np.full(len(y), np.inf)
+    return numbers.argmax(axis=1) == y, calibrated_loss(numbers, y)[0]
 
 
 def batch_dependence(case: Case) -> list[Finding]:

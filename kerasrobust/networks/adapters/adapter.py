@@ -219,6 +219,11 @@ def candidates(channels: int) -> dict[tuple[str, str], Adapter]:
 def applied(adapter: Adapter, said: Conventions) -> Adapter:
     """Returns an adapter with a range and an order of colours; "auto" is [0, 1] and RGB, or [0, 255] for integers."""
     scale, offset = scaling(said.input_range) or RANGES["0,255" if adapter.whole else "0,1"]
+    if adapter.channels is not None and len(scale) not in (1, adapter.channels):
+        raise InputError(
+            f"Expected a range for images of {adapter.channels} channel(s), which the model takes. Received: "
+            f"{said.input_range}, of {len(scale)}. Say the MEAN/STD of its training images as 0.5/0.25."
+        )
     # Caffe's networks take BGR, unless it is said otherwise.
     bgr = said.colors == "bgr" or (said.colors == "auto" and said.input_range == "caffe")
     return dataclasses.replace(adapter, scale=scale, offset=offset, bgr=bgr)

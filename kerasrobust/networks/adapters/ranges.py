@@ -19,6 +19,7 @@ from kerasrobust.errors import InputError
 from kerasrobust.networks.adapters.adapter import Adapter, applied, converted, range_words
 from kerasrobust.networks.adapters.regression import as_regression
 from kerasrobust.networks.adapters.trials import (
+    as_taken,
     calibrated_loss,
     clearly_lower,
     clearly_more,
@@ -40,6 +41,14 @@ GAIN = 0.03
 
 FEWEST = 50
 """Images below which more of them have to be right by clearly more than chance."""
+
+LEAST = 10
+"""Images that are looked at at all, where there are as many classes."""
+
+SOUND = 0.65, 0.4
+"""From which share of what the best conversion is right above guessing, and from which scale of its logits, the default
+may be the right one all the same, as that of changed images is: fog is undone by subtracting a mean. Of networks that
+take another range, half of that is right in [0, 1]."""
 
 ODD = 8.0
 """How odd the best scale of the logits may be. Networks that were trained are too sure of themselves, not eight times
@@ -125,6 +134,8 @@ def choice_of(
             best, near = min(others, key=odd.__getitem__), [default]
     elif default in near and not more:
         clear = False
+    elif default in logits and best[0] != default[0] and _sound(hits, default, best, scales[default], classes):
+        clear, best, near = False, default, []
     else:
         likely = {name: _evidence(calibrated[name] - calibrated[best], scales[name]) for name in logits}
         best = max((name for name in logits if name != default), key=likely.__getitem__)
@@ -148,6 +159,19 @@ def _kept(
     return Choice(default, (), (_share(hits, other or default), _share(hits, plain)), clear=False, other=other)
 
 
+def _sound(
+    hits: dict[tuple[str, str], np.ndarray],
+    default: tuple[str, str],
+    best: tuple[str, str],
+    scale: float,
+    classes: int,
+) -> bool:
+    """Returns whether the default may be right, as of images that were changed, though another range fits better."""
+    share, least = SOUND
+    above = {name: hits[name].mean() - 1 / classes for name in (default, best)}
+    return bool(above[default] > share * above[best] and least < scale < ODD)
+
+
 def _share(hits: dict[tuple[str, str], np.ndarray], name: tuple[str, str]) -> float:
     return float(hits[name].mean()) if name in hits else 0.0
 
@@ -160,22 +184,39 @@ def _evidence(gaps: np.ndarray, scale: float) -> float:
 
 
 def hint_of(network: Any) -> str:
-    """Returns the range that a Keras model's first layers show, "0,255" or "0,1"; "" where they show none.
+    """Returns the range that a Keras model's first layers show, as "0,255" or "0,16"; "" where they show none.
 
-    Rescaling by 1/255 or 1/127.5 is for 8-bit pixels, as in the applications of Keras that hold their preprocessing;
-    a `Normalization` that was adapted tells it by its mean.
+    A Rescaling shows the range that it takes to [0, 1], [-1, 1] or the like, as in the applications of Keras that hold
+    their preprocessing; a `Normalization` that was adapted to 8-bit pixels tells them by its mean.
     """
     if not is_graph(network):
         return ""
     for layer in network._flatten_layers():
         if isinstance(layer, keras.layers.Rescaling):
-            largest = float(np.max(layer.scale)) * 255 + float(np.max(layer.offset))
-            return "0,255" if largest <= 3 else "0,1"
+            return _rescaled(np.ravel(layer.scale).astype(float), np.ravel(layer.offset).astype(float))
         if isinstance(layer, keras.layers.Normalization):
-            return "0,255" if float(np.max(layer.mean)) > 2 else "0,1"
+            return "0,255" if float(np.max(layer.mean)) > 2 else ""
         if getattr(layer, "weights", []) and not isinstance(layer, keras.Model):
             return ""
     return ""
+
+
+def _rescaled(scale: np.ndarray, offset: np.ndarray) -> str:
+    """Returns the range that is taken to [0, 1] or [0, 255], or to one around 0; "" where none is."""
+    if (scale <= 0).any():
+        return ""
+    if (offset < 0).all():
+        highest = float(np.mean(-2 * offset / scale))
+        return next((f"0,{usual}" for usual in (1, 255) if abs(highest / usual - 1) < 0.3), "")
+    if len(scale) > 1 or len(offset) > 1:
+        return ""
+    low, high = -offset[0] / scale[0], (1 - offset[0]) / scale[0]
+    if offset[0] > 0:  # From [-1, 1], to [0, 1] or to [0, 255].
+        highs = high, (255 - offset[0]) / scale[0]
+        return "-1,1" if abs(low + 1) < 0.05 and min(abs(value - 1) for value in highs) < 0.05 else ""
+    if scale[0] == 1:  # It changes nothing, and so tells nothing.
+        return ""
+    return "0,1" if scale[0] == 255 else f"0,{high:.6g}"
 
 
 def understood(classifier: Classifier, x: np.ndarray, y: np.ndarray) -> Classifier:
@@ -201,6 +242,7 @@ def understood(classifier: Classifier, x: np.ndarray, y: np.ndarray) -> Classifi
     # Noise that can't be switched off is drowned by large pixels, so that any range may look better.
     if said.fixed or classifier.adapter.whole or classifier in _SETTLED or not classifier.repeats:
         return classifier
+    classifier.notes = _UNDOUBTED.pop(classifier, classifier.notes)  # What more images show counts.
     plain = (
         _PLAIN[0] if said.input_range == "auto" else said.input_range,
         _PLAIN[1] if said.colors == "auto" else said.colors,
@@ -209,8 +251,7 @@ def understood(classifier: Classifier, x: np.ndarray, y: np.ndarray) -> Classifi
     if shown == _PLAIN[0] and said.colors == "auto":  # As our own networks show it, which then cost nothing.
         return classifier
     x, y = mixed(x, y, COUNTS[-1])
-    if classifier.adapter.channels == 3:
-        x = x[..., :3]
+    shape, x = x.shape[1:], as_taken(classifier, x)
     default = (shown or plain[0], plain[1])
     choice, seen = _looked(classifier, x, y, default, plain)
     if choice.best not in (default, plain):
@@ -218,12 +259,12 @@ def understood(classifier: Classifier, x: np.ndarray, y: np.ndarray) -> Classifi
     # Of images of one class nothing is found out.
     doubted = choice.best == plain and choice.other is not None and seen >= FEWEST and not _of_one_class(y[:seen])
     if plain in choice.rivals or doubted:
-        notes = _UNDOUBTED.setdefault(classifier, classifier.notes)
-        classifier.notes = [*notes, _unclear(classifier.name, choice, seen)]
+        _UNDOUBTED[classifier] = classifier.notes
+        classifier.notes = [*classifier.notes, _unclear(classifier.name, choice, seen)]
     if seen >= FEWEST and said.input_range == "auto" and not choice.rivals:
-        _check_own(classifier, x[: COUNTS[1]], y[: COUNTS[1]], choice.best)
+        _check_own(classifier, x[: COUNTS[1]], y[: COUNTS[1]], choice.other or choice.best)
     if choice.best == plain or plain in choice.rivals:
-        if seen >= COUNTS[-1 if choice.rivals else 0]:  # More images may tell what these don't.
+        if choice.clear and seen >= COUNTS[0]:  # More images, or more training, may tell what these don't.
             _SETTLED.add(classifier)
         return classifier
     if choice.rivals:
@@ -235,7 +276,7 @@ def understood(classifier: Classifier, x: np.ndarray, y: np.ndarray) -> Classifi
         )
     input_range, colors = choice.best
     now = dataclasses.replace(said, input_range=input_range, colors=colors)
-    found = classifier_with(classifier.model, now, image_shape=x.shape[1:])
+    found = classifier_with(classifier.model, now, image_shape=shape)
     found = found if classifier.labels is None else of_labels(found, classifier.labels.count)
     better, before = (f"{100 * share:.1f} %" for share in choice.accuracy)
     if any(choice.accuracy):
@@ -251,9 +292,11 @@ def _looked(
 ) -> tuple[Choice, int]:
     """Returns what the images show, and how many of them were looked at: more, the longer it stays open."""
     choice, seen = Choice(default), 0
-    few = classifier.classes if classifier.labels is None else min(classifier.classes, COUNTS[0])
-    if len(x) >= few:
-        tried = conversions_left(classifier.conventions, x.shape[-1])
+    if len(x) >= min(classifier.classes, LEAST):
+        said = classifier.conventions
+        tried = conversions_left(said, x.shape[-1])
+        if default not in tried:
+            tried |= conversions_left(dataclasses.replace(said, input_range=default[0]), x.shape[-1])
         for seen in dict.fromkeys(min(count, len(x)) for count in COUNTS):
             choice = choice_of(logits_by(classifier, tried, x[:seen]), y[:seen], default, plain)
             if choice.clear:
@@ -305,12 +348,13 @@ def _check_own(classifier: Classifier, x: np.ndarray, y: np.ndarray, best: tuple
     if clearly_lower(losses[own], losses[best], GAIN) and rights[own] > rights[best]:
         better, before = (f"{100 * rights[key]:.1f} %" for key in (own, best))
         how = "standardised one by one" if own == _EACH else "less their mean"
+        changed = "by --input-range, or input_range= of as_classifier, the range that it takes"
         advice = (
-            f"Put tf.image.per_image_standardization, or what was done to its training images, into the model, or say "
-            f"--input-range {best[0]} (input_range= of as_classifier)."
+            "Put tf.image.per_image_standardization, or what was done to its training images, into the model; or say "
+            f"{changed}, if it is these images that were changed, as by fog or low contrast."
             if own == _EACH
-            else "Say by --input-range, or input_range= of as_classifier, the MEAN/STD of its training images; "
-            f"these have {own[0]}."
+            else f"Say {changed}, if it is these images that were changed, as by fog or low contrast; otherwise the "
+            f"MEAN/STD of its training images; these have {own[0]}."
         )
         raise InputError(
             f"Expected the range of pixels that {classifier.name!r} takes. Received: none, and of {len(x)} images "

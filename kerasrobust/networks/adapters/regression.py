@@ -12,10 +12,12 @@ import numpy as np
 
 from kerasrobust.errors import InputError
 from kerasrobust.networks.adapters.trials import (
+    as_taken,
     calibrated_loss,
     clearly_lower,
     clearly_more,
     conversions_left,
+    guessing,
     logits_by,
     mixed,
 )
@@ -61,8 +63,7 @@ def as_regression(classifier: Classifier, x: np.ndarray, y: np.ndarray) -> Class
     x, y = mixed(x, y, SEEN)
     if np.bincount(y, minlength=2).min() < FEWEST:
         return classifier
-    if classifier.adapter.channels == 3:
-        x = x[..., :3]
+    shape, x = x.shape[1:], as_taken(classifier, x)
     # Integers have one range. What isn't said of others may be any.
     own = {(said.input_range, said.colors): classifier.adapter}
     found = logits_by(classifier, own if classifier.adapter.whole else conversions_left(said, x.shape[-1]), x)
@@ -79,13 +80,13 @@ def as_regression(classifier: Classifier, x: np.ndarray, y: np.ndarray) -> Class
         best = min(losses, key=lambda key: losses[key].mean())
         numbers = losses[best]
         if not any(clearly_lower(calibrated_loss(logits, y)[0], numbers) for logits in found.values()):
-            now = classifier_with(
-                classifier.model, dataclasses.replace(said, outputs="regression"), image_shape=x.shape[1:]
-            )
+            now = dataclasses.replace(said, outputs="regression")
+            read = classifier_with(classifier.model, now, image_shape=shape)
             better, before = (f"{100 * np.mean((fitting[best][:, 1] > limit) == y):.1f} %" for limit in (0.5, 0))
-            now.notes.append(f"Found out on {len(x)} images: {better} are right so, and {before} as a logit.")
-            return now
-    if len(x) == SEEN:
+            read.notes.append(f"Found out on {len(x)} images: {better} are right so, and {before} as a logit.")
+            return read
+    # An untrained network may become either.
+    if len(x) == SEEN and any(clearly_lower(calibrated_loss(logits, y)[0], guessing(y)) for logits in found.values()):
         _LOGITS.add(classifier)
     return classifier
 
@@ -99,7 +100,7 @@ def _check_probability(classifier: Classifier, x: np.ndarray, y: np.ndarray) -> 
     guessed = (probed.width, probed.outputs, said.outputs) == (1, "sigmoid", "auto") and classifier.labels is None
     if not guessed or ending(classifier.network) == "sigmoid" or len(y) < FEWEST or not (y == 1).all():
         return
-    x, y = mixed(x, y, SEEN)
+    x, y = mixed(as_taken(classifier, x), y, SEEN)
     for logits in logits_by(classifier, {(said.input_range, said.colors): classifier.adapter}, x).values():
         right = logits.argmax(axis=1) == y
         if clearly_more(np.ones(len(y), bool), right):

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrobust.errors import InputError
-from kerasrobust.networks.adapters.adapter import Adapter, Conventions, applied, candidates, converted, undone
+from kerasrobust.networks.adapters.adapter import LUMA, Adapter, Conventions, applied, candidates, converted, undone
 from kerasrobust.networks.classifier import Classifier
 from kerasrobust.networks.noise import noise_off
 from kerasrobust.stats import mcnemar
@@ -18,11 +18,22 @@ BATCH = 100
 CLEAR = 3.0
 """Standard errors by which a mean loss has to be lower."""
 
+LOST = 0.5
+"""The share of images with NaN or inf above which a conversion isn't one that a model was trained on."""
+
 
 def mixed(x: np.ndarray, y: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns so many images and labels from all over a set, the same each time: files may be sorted by class."""
     some = np.random.default_rng(0).permutation(len(x))[:count]
     return x[some], y[some]
+
+
+def as_taken(classifier: Classifier, x: np.ndarray) -> np.ndarray:
+    """Returns images in [0, 1] in the channels that a model takes, of which conversions are tried."""
+    given, taken = x.shape[-1], classifier.adapter.channels
+    if taken == 3:
+        return np.repeat(x, 3, axis=-1) if given == 1 else x[..., :3]
+    return x @ np.array(LUMA, np.float32)[:, None] if (given, taken) == (3, 1) else x
 
 
 def conversions_left(said: Conventions, channels: int) -> dict[tuple[str, str], Adapter]:
@@ -53,8 +64,25 @@ def logits_for(classifier: Classifier, pixels: np.ndarray) -> np.ndarray | None:
             parts = [classifier.passed(changed[at : at + BATCH]) for at in range(0, len(changed), BATCH)]
     except (tf.errors.OpError, InputError):  # A model may refuse such values, and then it wasn't trained on them.
         return None
-    logits = np.concatenate(parts)
-    return logits if np.isfinite(logits).all() else None
+    return with_numbers(np.concatenate(parts))
+
+
+def with_numbers(logits: np.ndarray) -> np.ndarray | None:
+    """Returns logits (N, K) with a number for what is none; None where most images have none.
+
+    A class that is masked by -inf stays as far below the lowest one as that is below the highest. An image without
+    numbers tells nothing: all its logits are 0.
+    """
+    masked = np.isneginf(logits)
+    lost = ~(np.isfinite(logits) | masked).all(axis=1) | masked.all(axis=1)
+    if lost.mean() > LOST:
+        return None
+    if not (lost.any() or masked.any()):
+        return logits
+    finite = np.where(lost[:, None], 0, logits)
+    highest = finite.max(axis=1, keepdims=True)
+    lowest = np.where(np.isneginf(finite), highest, finite).min(axis=1, keepdims=True)
+    return np.where(np.isneginf(finite), lowest - np.maximum(highest - lowest, 1), finite)
 
 
 def _loss(logits: np.ndarray, y: np.ndarray, scale: float = 1.0) -> np.ndarray:
@@ -72,6 +100,11 @@ def calibrated_loss(logits: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, floa
         found, scale = losses[place], float(scales[place])
         scales = np.geomspace(scales[max(place - 1, 0)], scales[min(place + 1, len(scales) - 1)], 9)
     return found, scale
+
+
+def guessing(y: np.ndarray) -> np.ndarray:
+    """Returns the cross-entropies (N,) of labels for who knows but how frequent the classes are."""
+    return -np.log((np.bincount(y) / len(y))[y])
 
 
 def clearly_lower(a: np.ndarray, b: np.ndarray, least: float = 0.0) -> bool:
