@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +17,7 @@ from conftest import PIXELS, images, linear_model
 from keras import layers as L
 
 from kerasrobust.attacks import FGSM, Square
-from kerasrobust.evaluation.checks.labels import _exchanged
+from kerasrobust.evaluation.checks.labels import _better, _exchanged, _order
 from kerasrobust.evaluation.evaluate import Evaluation, evaluate
 from kerasrobust.events import AttackStarted, Event, Finding
 from kerasrobust.networks.making import as_classifier
@@ -190,3 +191,32 @@ def test_classes_in_their_order_are_left_alone() -> None:
         assert "class-order" not in [item.code for item in audited(MODEL, X, y).findings]
     confused = np.where((SAID == 1) & (np.arange(96) % 5 < 2), 2, SAID)
     assert "class-order" not in [item.code for item in audited(MODEL, X, confused).findings]
+
+
+def test_tens_of_thousands_of_classes_take_no_table_of_all_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kerasrobust.evaluation.checks.labels.predict", lambda *_, **__: np.zeros((20, 3)))
+    classes = 21_843  # As ImageNet-21k has; a table of all pairs takes 3.8 GB.
+    y = np.arange(400) % 20 * 1000 + 7
+    order = np.arange(classes)
+    order[[7, 1007]] = order[[1007, 7]]
+    task: Any = SimpleNamespace(
+        y=y, x=np.zeros((20, 1)), batch_size=20, classifier=SimpleNamespace(classes=classes, labels=None)
+    )
+    tracemalloc.start()
+    try:
+        (finding,) = _exchanged(task, order[y])
+        explained = _better(task, (y + 3000) % 20_000)
+        assert tracemalloc.get_traced_memory()[1] < 20e6
+    finally:
+        tracemalloc.stop()
+    assert "it says 7 for 1007, 1007 for 7." in finding.message
+    assert "With its classes in another order it is right on 100.0 %" in explained
+
+
+def test_the_most_frequent_pairs_come_first() -> None:
+    """Worked out by hand: 0 stands for 1 (3 times), 1 for 0 though for 1 more often, 2 for itself between equals."""
+    said = np.array([0, 0, 0, 1, 1, 1, 2, 2, 0])
+    y = np.array([1, 1, 1, 1, 1, 0, 2, 3, 0])
+    assert _order(said, y, 5).tolist() == [1, 0, 2, 3, 4]
+    # An answer that wasn't given stands for itself, or for what is left where that is taken.
+    assert _order(np.array([0, 0]), np.array([2, 2]), 4).tolist() == [2, 1, 0, 3]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from itertools import product
 from pathlib import Path
 
 import h5py
@@ -169,6 +170,102 @@ def test_parts_are_found(tmp_path: Path, name: str) -> None:
     assert (test.split, test.y.tolist(), test.images[0, 0, 0, 0]) == ("test", [3], 8)
     with pytest.raises(InputError, match=r"a split that exists \(test, train, validation\)"):
         load_dataset(folder, "all")
+
+
+TREES: dict[str, tuple[str, dict[str, str], str]] = {
+    "Training, Testing": ("", {"train": "Training", "test": "Testing"}, ""),
+    "a folder of each part within itself": (
+        "", {"train": "training_set/training_set", "test": "test_set/test_set"}, "",
+    ),
+    "a prefix, and images to predict": (
+        "seg_pred/seg_pred/1.png", {"train": "seg_train/seg_train", "test": "seg_test/seg_test"}, "seg_pred",
+    ),
+    "a copy of all": (
+        "chest_xray/train/cat/1.png", {"train": "train", "validation": "val", "test": "test"}, "chest_xray",
+    ),
+    "plots": ("plots/1.png", {"train": "TrainData", "validation": "ValidationData", "test": "TestData"}, "plots"),
+    "weights": ("models/1.h5", {"train": "train2017", "validation": "val2017"}, "models"),
+    "one word": ("", {"train": "trainset", "test": "testset"}, ""),
+    "weights beside one part": ("models/1.h5", {"train": "train"}, "models"),
+    "a test part without classes": ("test/1.png", {"train": "train"}, "test"),
+    "folders of images inside": ("", {"train": "train_images/images", "test": "test_images/images"}, ""),
+}  # fmt: skip
+"""Something that lies beside the parts; the folder of each part; and what is left out."""
+
+
+@pytest.mark.parametrize("kind", TREES)
+def test_parts_are_found_whatever_they_are_called(tmp_path: Path, kind: str) -> None:
+    other, parts, left_out = TREES[kind]
+    if other:
+        write(tmp_path / "set" / other, 200)
+    for number, place in enumerate(parts.values()):
+        for label in range(2):
+            write(tmp_path / "set" / place / ("cat", "dog")[label] / "1.png", 10 * number + label)
+    for number, part in enumerate(parts):
+        events: list[Event] = []
+        data = load_dataset(str(tmp_path / "set"), part, emit=events.append)
+        assert data.class_names == ("cat", "dog")
+        found = dict(zip(data.images[:, 0, 0, 0].tolist(), data.y.tolist(), strict=True))
+        assert found == {10 * number: 0, 10 * number + 1: 1}
+        told = [event.message for event in events if isinstance(event, Log)]
+        assert len(told) == bool(left_out) and all(message.endswith(f": {left_out}.") for message in told)
+    with pytest.raises(InputError, match=rf"a split that exists \({', '.join(sorted(parts))}\)"):
+        load_dataset(str(tmp_path / "set"), "all")
+
+
+UNCLEAR = {
+    "one part beside classes": (["cat", "dog", "test/cat", "test/dog"], r"test, with sub-folders cat, dog, beside cat"),
+    "one part beside another": (["train/cat", "train/dog", "holdout/cat", "holdout/dog"], "train, .*beside holdout"),
+    "parts of other classes": (["train/a", "train/b", "test/c", "test/d", "more"], "test, train, .*beside more"),
+    "one part twice": (["val/a", "val/b", "valid/a", "valid/b", "train/a"], "each part of the data once.*val, valid"),
+    "two sets": (["a_train/x", "a_test/x", "b_train/x", "b_test/x"], "each part of the data once.*a_test, a_train"),
+    "a set beside a class": (["plants/train/a", "plants/test/a", "test"], "plants, with parts of its own .test, train"),
+}
+
+
+@pytest.mark.parametrize("kind", UNCLEAR)
+def test_what_may_be_parts_or_classes_is_refused(tmp_path: Path, kind: str) -> None:
+    places, part = UNCLEAR[kind]
+    for place in places:
+        write(tmp_path / "set" / place / "1.png", 1)
+    with pytest.raises(InputError, match=part) as caught:
+        load_dataset(str(tmp_path / "set"), None)
+    assert "\n" not in str(caught.value) and "Give " in str(caught.value)
+
+
+CALLED_LIKE_PARTS = {
+    "beside others": ["test", "training", "walk"],
+    "with folders, too": ["train", "train/steam", "train/diesel", "car", "plane"],
+    "each in a folder": ["train/images", "car/images", "plane/images"],
+    "tests": ["blood_test/a", "blood_test/b", "urine_test/a"],
+    "trains": ["steam_train/a", "diesel_train/a"],
+    "a prefix": ["seg_train", "seg_test"],
+}
+
+
+@pytest.mark.parametrize("kind", CALLED_LIKE_PARTS)
+def test_classes_may_be_called_like_parts(tmp_path: Path, kind: str) -> None:
+    for place in CALLED_LIKE_PARTS[kind]:
+        write(tmp_path / "set" / place / "1.png", 1)
+    data = load_dataset(str(tmp_path / "set"), "all")
+    assert data.class_names == tuple(sorted({place.split("/")[0] for place in CALLED_LIKE_PARTS[kind]}))
+    assert len(data) == len(CALLED_LIKE_PARTS[kind])
+
+
+def test_training_takes_the_parts_of_a_folder(tmp_path: Path) -> None:
+    for part, label in product(("Training", "Testing"), ("cat", "dog")):
+        for number in range(6):
+            write(tmp_path / "set" / part / label / f"{number}.png", 20 * number + (label == "dog"), (16, 16))
+    write(tmp_path / "set/plots/1.png", 1)
+    words = ["train", "--data", tmp_path / "set", "--training", "standard", "--widths", "4", "--epochs", "1"]
+    words += ["--validation-share", "0.25", "--batch-size", "9", "--name", "own"]
+    done = call(*words, "--runs-dir", tmp_path / "runs", "--models-dir", tmp_path / "models")
+    assert done.status == 0, done.err
+    assert (
+        "Left out what lies beside the parts" in done.out + done.err and "(test, train): plots." in done.out + done.err
+    )
+    card = json.loads((tmp_path / "models/own/card.json").read_text())
+    assert (card["data"]["classes"], card["data"]["split"]) == (["cat", "dog"], "train")
 
 
 def test_classes_may_be_called_train_and_test(tmp_path: Path) -> None:

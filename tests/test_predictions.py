@@ -237,6 +237,64 @@ def test_whole_floats_of_several_classes_are_decisions() -> None:
     np.testing.assert_array_equal(rows.run(X), classifier.run(X))
 
 
+class Halves:
+    """As an estimator that was fitted on float labels."""
+
+    n_features_in_ = 16
+
+    def __init__(self, names: list[float]) -> None:
+        self.classes_ = np.array(names)
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        return self.classes_[(scores(x)[:, 0] > 0).astype(int)]
+
+
+@pytest.mark.parametrize("names", [[0.0, 1.0], [-1.0, 1.0]])
+def test_whole_floats_of_two_classes_are_decisions(names: list[float]) -> None:
+    second = scores(X.reshape(6, -1))[:, 0] > 0
+    assert 0 < second.sum() < 6
+    own = Halves(names).predict
+    found = [as_classifier(predict=own, image_shape=SHAPE)]
+    if names[0] == 0:
+        found.append(as_classifier(predict=lambda x: own(x.reshape(len(x), -1)), image_shape=SHAPE, classes=2))
+    for classifier in found:
+        assert classifier.classes == 2 and "decisions-only" in dict(classifier.warnings)
+        np.testing.assert_array_equal(classifier.run(X).argmax(axis=1), second)
+
+
+def test_the_call_that_a_refusal_names_is_taken() -> None:
+    def predict(x: np.ndarray) -> np.ndarray:
+        return (scores(x.reshape(len(x), -1))[:, 0] > 0).astype(np.float32)
+
+    with pytest.raises(InputError, match=r"as_classifier\(predict=function, classes=K, image_shape=\.\.\.\)"):
+        as_classifier(predict=predict, image_shape=SHAPE)
+    assert as_classifier(predict=predict, classes=2, image_shape=SHAPE).classes == 2
+    with pytest.raises(
+        InputError, match=r"Expected classes from 0 to 1.*Give a function that gives scores, .*\(N, 1\)"
+    ):
+        as_classifier(predict=lambda x: 2 * predict(x) - 1, classes=2, image_shape=SHAPE)
+    assert as_classifier(predict=lambda x: 2 * predict(x)[:, None] - 1, image_shape=SHAPE).classes == 2
+
+
+@pytest.mark.parametrize("first", ["whole", "between"])
+def test_a_probability_that_rounds_to_0_or_1_stays_one(first: str) -> None:
+    """Whatever the first images show: a batch may have nothing else, and the next one has."""
+
+    def predict(x: np.ndarray) -> np.ndarray:
+        mean = x.mean(axis=(1, 2, 3))  # Of random images near 0.5.
+        return np.clip(mean - 0.2, 0, 1) if first == "between" else np.clip(100 * (mean - 0.9), 0, 1)
+
+    classifier = as_classifier(predict=predict, classes=2, image_shape=SHAPE, input_range="0,1")
+    assert ("decisions-only" in dict(classifier.warnings)) == (first == "whole")
+    for means in ([0.1, 0.0], [1.0, 0.1], [0.95, 0.9025, 0.1], [0.907]):
+        x = np.ones((len(means), *SHAPE), np.float32) * np.array(means, np.float32)[:, None, None, None]
+        logits = classifier.run(x)
+        assert logits.shape == (len(means), 2)
+        expected = predict(x)
+        odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+        np.testing.assert_allclose(odds[:, 1] / odds.sum(axis=1), expected, atol=1e-4)
+
+
 @pytest.mark.parametrize("broken", [np.nan, np.inf])
 @pytest.mark.parametrize("beyond", [2.0, -1.0])
 def test_a_sigmoid_that_overflows_far_from_images_stays_one(broken: float, beyond: float) -> None:

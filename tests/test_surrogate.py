@@ -281,3 +281,48 @@ def test_on_the_command_line(model: Classifier, other: Classifier, tmp_path: Pat
         assert not (runs / "refused").exists()
     keras.Sequential([keras.Input(SHAPE), keras.layers.Flatten(), keras.layers.Dense(7)]).save(tmp_path / "7.keras")
     assert "surrogate of 4 classes" in call(*common, "--surrogate", tmp_path / "7.keras", "--attack", "fgsm").message
+
+
+def test_a_surrogate_whose_range_is_asked_for_is_imported_first(tmp_path: Path) -> None:
+    """Its images were changed by their own mean and deviation, and --input-range is about the attacked model."""
+    x = images(300, seed=5) * np.array([1.0, 0.6, 0.3], np.float32)
+    mean, deviation = x.mean((0, 1, 2)), x.std((0, 1, 2))
+    every = np.tile(deviation, 64)[:, None]
+    kernel, bias = KERNEL / every, -(np.tile(mean, 64)[:, None] * KERNEL / every).sum(axis=0)
+    linear_model(kernel, bias).save(tmp_path / "m.keras")
+    linear_model(KERNEL, np.zeros(4)).save(tmp_path / "own.keras")  # The same function of other pixels.
+    y = logits(x, kernel, bias).argmax(axis=1)
+    np.savez(tmp_path / "own.npz", x=x, y=y)
+    words = ["--model", tmp_path / "m.keras", "--data", tmp_path / "own.npz", "--input-range", "0,1", "--colors", "rgb"]
+    words += ["--epsilon", "0.002", "--runs-dir", tmp_path / "runs", "--models-dir", tmp_path / "models"]
+    refused = call("attack", *words, "--attack", "fgsm", "--surrogate", tmp_path / "own.keras", "--name", "refused")
+    assert refused.status == 2 and "Expected the range of pixels that 'own.keras' takes" in refused.message
+    assert "--input-range" in refused.message and "options of an attack are about the attacked model" in refused.message
+    assert "kerasrobust import --model FILE --name NAME), then give --surrogate NAME" in refused.message
+    said = "/".join(",".join(f"{value:.5f}" for value in part) for part in (mean, deviation))
+    imported = call(
+        "import", "--model", tmp_path / "own.keras", "--input-range", said, "--colors", "rgb", "--name", "kept",
+        "--models-dir", tmp_path / "models", "--runs-dir", tmp_path / "runs",
+    )  # fmt: skip
+    assert imported.status == 0, imported.err
+    done = call("attack", *words, "--attack", "fgsm", "--surrogate", "kept", "--name", "done")
+    assert done.status == 0, done.err
+    found = logits(x, kernel, bias)
+    shares = np.exp(found - found.max(axis=1, keepdims=True))
+    shares /= shares.sum(axis=1, keepdims=True)
+    slopes = ((shares - np.eye(4)[y]) @ kernel.T).reshape(x.shape)
+    right = (logits(x + 0.002 * np.sign(slopes), kernel, bias).argmax(axis=1) == y).mean()
+    (entry,) = json.loads((tmp_path / "runs/done/result.json").read_text())["attacks"]
+    assert 0.05 < right < 0.95
+    assert (entry["surrogate"], entry["robust_accuracy"]) == ("kept", pytest.approx(right, abs=0.007))
+
+
+@pytest.mark.parametrize("which", ["model", "surrogate"])
+def test_what_is_said_of_a_surrogate_leads_on(which: str) -> None:
+    """An option that a note names is about the attacked model alone."""
+    pair = {"model": said(linear_model(KERNEL, BIASES[0])), "surrogate": said(linear_model(OTHER, BIASES[1]))}
+    pair[which].notes = ["It isn't clear; say so by --input-range."]
+    found = kr.evaluate(pair["model"], X, Y, attacks=FGSM(epsilon=EPSILON), surrogate=pair["surrogate"])
+    (note,) = [item.message for item in found.findings if item.code == "conventions"]
+    assert note.startswith(pair[which].notes[0])
+    assert ("import the surrogate with this option first" in note) is (which == "surrogate")

@@ -29,7 +29,7 @@ def surrogate_of(classifier: Classifier, surrogate: Any, shape: tuple[int, ...])
     try:
         found = classifier_of(surrogate, image_shape=shape)
     except InputError as error:
-        raise InputError(f"{error} It was given as the surrogate.") from error
+        raise InputError(of_surrogate(str(error))) from error
     if classifier.labels is not None or found.labels is not None:
         raise InputError(
             "Expected one label an image for a surrogate. Received: several, each by itself. Leave the surrogate out."
@@ -42,6 +42,23 @@ def surrogate_of(classifier: Classifier, surrogate: Any, shape: tuple[int, ...])
     if found.arrays:
         raise without_slope(found)
     return found
+
+
+def of_surrogate(text: str) -> str:
+    """Returns what is said of a surrogate, with what to do where that names an option of the command line.
+
+    There, options say what the attacked model takes; what the surrogate takes is said by its card.
+
+    Example:
+        >>> of_surrogate("Expected an image. Received: none. Give one.")
+        'Expected an image. Received: none. Give one. It was given as the surrogate.'
+    """
+    if " --" not in text:
+        return f"{text} It was given as the surrogate."
+    return (
+        f"{text} It was given as the surrogate, and options of an attack are about the attacked model: import the "
+        "surrogate with this option first (kerasrobust import --model FILE --name NAME), then give --surrogate NAME."
+    )
 
 
 def without_slope(surrogate: Classifier) -> InputError:

@@ -10,8 +10,9 @@ import numpy as np
 
 from kerasrobust import twins
 from kerasrobust.attacks.algorithm import Algorithm
-from kerasrobust.attacks.surrogate import surrogate_of
+from kerasrobust.attacks.surrogate import of_surrogate, surrogate_of
 from kerasrobust.attacks.verdict import Verdict, check_sizes, judge, judge_again
+from kerasrobust.errors import InputError
 from kerasrobust.events import Emit
 from kerasrobust.networks.adapters.ranges import understood
 from kerasrobust.networks.classifier import Classifier
@@ -89,7 +90,11 @@ class Task:
         check_fits(classifier, x.shape[1:], y)
         classifier = understood(classifier, x, y)
         if surrogate is not None:
-            surrogate = understood(surrogate_of(classifier, surrogate, x.shape[1:]), x, y)
+            surrogate = surrogate_of(classifier, surrogate, x.shape[1:])
+            try:
+                surrogate = understood(surrogate, x, y)
+            except InputError as error:
+                raise InputError(of_surrogate(str(error))) from error
         check_sizes(batch_size, passes)
         return Task(
             classifier=classifier,

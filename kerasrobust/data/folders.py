@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections import Counter
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,11 +15,16 @@ import numpy as np
 from kerasrobust.data.dataset import Dataset, Source
 from kerasrobust.data.exif import orientation
 from kerasrobust.data.files import names_arrays
-from kerasrobust.data.split import PARTS, default_split, parts_of
+from kerasrobust.data.split import default_split, parts_named, parts_of
 from kerasrobust.errors import InputError
 from kerasrobust.events import Emit, Log
 
 IMAGE_FILES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
+
+_IMAGES = {"images"}
+
+SHOWN = 5
+"""Folders that a sentence lists."""
 
 Found = dict[str, list[tuple[Path, str]]]
 """The files of each part, "all" where there are none, with the names of their classes."""
@@ -63,7 +69,10 @@ def load_folder(
 
 def _readable(name: str, emit: Emit | None) -> tuple[Found, list[str]]:
     """Returns the images of each part with their classes, and all classes; says which files are left out."""
-    everything, names = _found(_root(Path(name).expanduser()))
+    everything, names, beside = _found(_root(Path(name).expanduser()))
+    if beside and emit is not None:
+        message = f"Left out what lies beside the parts of {name} ({_listed(everything)}): {_listed(beside)}."
+        emit(Log(level="warning", message=message))
     found, left_out = {}, Counter[str]()
     for part, files in everything.items():
         images = [(file, label) for file, label in files if _is_image(file)]
@@ -143,33 +152,109 @@ def _files(folder: Path) -> list[Path]:
     return inside + [file for below in _folders(folder) for file in _files(below)]
 
 
+def _has_image(folder: Path, below: bool = False) -> bool:
+    """Returns whether there is an image in a folder, or also below it."""
+    inside = any(_is_image(entry) for entry in folder.iterdir() if not entry.name.startswith("."))
+    return inside or (below and any(_has_image(entry, below) for entry in _folders(folder)))
+
+
+def _listed(names: Iterable[str]) -> str:
+    """Returns a few of the names, for a sentence."""
+    known = list(names)
+    return ", ".join(known[:SHOWN]) + (", ..." if known[SHOWN:] else "")
+
+
 def _root(folder: Path) -> Path:
     """Returns the folder of the classes or parts, where others of one entry are around it."""
-    while len(inside := _folders(folder)) == 1 and _folders(inside[0]) and not any(map(_is_image, folder.iterdir())):
-        if _part(inside[0]) or any(map(_is_image, inside[0].iterdir())):
+    while len(inside := _folders(folder)) == 1 and _folders(inside[0]) and not _has_image(folder):
+        if parts_named([inside[0].name]) or _has_image(inside[0]):
             break
         folder = inside[0]
     return folder
 
 
-def _part(folder: Path) -> str | None:
-    """Returns the part of a data set that a folder's name says, or None."""
-    return next((part for part, words in PARTS.items() if folder.name.lower() in words), None)
+def _within(folder: Path) -> Path:
+    """Returns the folder of a part's classes, where the part is wrapped once more, as in seg_train/seg_train."""
+    while len(inside := _folders(folder)) == 1 and _folders(inside[0]) and not _has_image(folder):
+        name = inside[0].name
+        if name.lower() not in (folder.name.lower(), "images") and not parts_named([name]):
+            break
+        folder = inside[0]
+    return folder
 
 
-def _found(root: Path) -> tuple[Found, set[str]]:
-    """Returns the files of each part with their classes, and the names of all classes."""
+def _alike(classes: list[set[str]]) -> bool:
+    """Returns whether several parts have the same classes, or some of those of one of them."""
+    labelled = [names for names in classes if names != _IMAGES]
+    return len(labelled) > 1 and all(names <= max(labelled, key=len) for names in labelled)
+
+
+def _parts(root: Path, folders: list[Path]) -> dict[Path, str]:
+    """Returns the folders that are parts of the data, or none where all of them are classes.
+
+    A class may be called like a part, and other things may lie beside the parts: what counts is which have classes.
+
+    Raises:
+        InputError: where it isn't clear, or one part is there twice.
+    """
+    named = parts_named(folder.name for folder in folders)
+    classes = {
+        folder: {entry.name for entry in _folders(_within(folder))} for folder in folders if folder.name in named
+    }
+    parts = {folder: named[folder.name] for folder, inside in classes.items() if inside}
+    beside = [folder for folder in folders if folder not in parts]
+    if beside and not _alike([classes[folder] for folder in parts]):
+        # With images of its own, or a single folder around them, it may as well be a class.
+        parts = {folder: part for folder, part in parts.items() if len(classes[folder]) > 1 and not _has_image(folder)}
+        beside = [folder for folder in folders if folder.name not in named and _has_image(folder, below=True)]
+        if parts and beside:
+            first = next(iter(parts))
+            raise InputError(
+                f"Expected sub-folders that are all classes, or all parts of the data. Received: in {str(root)!r} "
+                f"{_listed(folder.name for folder in parts)}, with sub-folders {_listed(sorted(classes[first]))}, "
+                f"beside {_listed(folder.name for folder in beside)}. Give one part, as {first}, or move away what "
+                "isn't of the data."
+            )
+    if len(set(parts.values())) < len(parts):
+        raise InputError(
+            f"Expected each part of the data once. Received: {_listed(folder.name for folder in parts)} in "
+            f"{str(root)!r}. Give one of them, or move those away that aren't of the data."
+        )
+    return parts
+
+
+def _check_classes(root: Path, folders: list[Path]) -> None:
+    """Raises InputError where one of several classes holds a data set in parts."""
+    whole = [folder for folder in folders if len(set(_parts_below(folder))) > 1]
+    if whole and len(whole) < len(folders):
+        raise InputError(
+            f"Expected a folder of images for each class. Received: in {str(root)!r} {whole[0].name}, with parts of "
+            f"its own ({_listed(sorted(set(_parts_below(whole[0]))))}), beside "
+            f"{_listed(folder.name for folder in folders if folder not in whole)}. Give {whole[0]}."
+        )
+
+
+def _parts_below(folder: Path) -> list[str]:
+    """Returns the parts that have classes in a folder."""
+    inside = _folders(_root(folder))
+    named = parts_named(below.name for below in inside)
+    return [named[below.name] for below in inside if below.name in named and _folders(_within(below))]
+
+
+def _found(root: Path) -> tuple[Found, set[str], list[str]]:
+    """Returns the files of each part with their classes, the names of all classes, and of folders that are neither."""
     folders = _folders(root)
-    if not folders or not all(_part(folder) and _folders(folder) for folder in folders):
-        return {"all": [(file, inside.name) for inside in folders for file in _files(inside)]}, {
-            inside.name for inside in folders
-        }
+    parts = _parts(root, folders)
+    if not parts:
+        _check_classes(root, folders)
+        everything = [(file, inside.name) for inside in folders for file in _files(inside)]
+        return {"all": everything}, {inside.name for inside in folders}, []
     found: Found = {}
     names: set[str] = set()
-    for folder in folders:
+    for outer, part in parts.items():
+        folder = _within(outer)
         inside, notes = _folders(folder), sorted(folder.glob("*annotations*.txt"))
-        part = str(_part(folder))
-        if [entry.name.lower() for entry in inside] != ["images"]:
+        if {entry.name.lower() for entry in inside} != _IMAGES:
             found[part] = [(file, below.name) for below in inside for file in _files(below)]
             names |= {below.name for below in inside}
         elif notes:
@@ -178,7 +263,7 @@ def _found(root: Path) -> tuple[Found, set[str]]:
             known = {words[0]: words[1] for words in lines if len(words) > 1}
             found[part] = [(file, known[file.name]) for file in _files(inside[0]) if file.name in known]
             names |= set(known.values())
-    return found, names
+    return found, names, [folder.name for folder in folders if folder not in parts]
 
 
 def _decoded(file: Path, wanted: Wanted | None) -> tuple[np.ndarray, bool]:

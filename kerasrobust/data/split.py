@@ -3,12 +3,43 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 
 from kerasrobust.errors import InputError, unknown_name
 
-PARTS = {"test": ("test",), "validation": ("validation", "valid", "val"), "train": ("train", "training")}
+PARTS = {"test": ("test", "testing"), "validation": ("validation", "valid", "val"), "train": ("train", "training")}
 """Parts that files and folders may have, and how people spell them there."""
+
+_ENDS = ("", "set", "_set", "_data", "_images")
+"""What may follow in the name of a folder."""
+
+
+def parts_named(names: Iterable[str]) -> dict[str, str]:
+    """Returns the parts that the names of folders beside each other say; those that say none are left out.
+
+    Names may have words around the part, where two parts or more have the same ones, as `seg_train` and `seg_test` do.
+
+    Example:
+        >>> parts_named(["Training", "test-set", "blood_test", "cat"])
+        {'Training': 'train', 'test-set': 'test'}
+        >>> parts_named(["seg_train", "seg_test"])
+        {'seg_train': 'train', 'seg_test': 'test'}
+    """
+    spelt = {word + end: part for part, words in PARTS.items() for word in words for end in _ENDS}
+    said, around = {}, defaultdict[tuple[str, str], dict[str, str]](dict)
+    for name in names:
+        words = [word.lower() for word in re.split(r"[-_. ]+|(?<=[a-z])(?=[A-Z0-9])", name)]
+        if part := spelt.get("_".join(words)):
+            said[name] = part
+            continue
+        for place, word in enumerate(words):
+            if part := spelt.get(word):
+                around["_".join(words[:place]), "_".join(words[place + 1 :])][name] = part
+    for alike in around.values():
+        if len(set(alike.values())) > 1:
+            said |= alike
+    return said
 
 
 def parts_of(split: str, sizes: Mapping[str, int], *, endless: bool = False) -> list[tuple[str, int, int]]:

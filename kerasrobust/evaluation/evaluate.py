@@ -11,6 +11,7 @@ import numpy as np
 
 from kerasrobust.attacks import Attack, AttackResult, make_attack
 from kerasrobust.attacks.checkpoint import Checkpoints
+from kerasrobust.attacks.surrogate import of_surrogate
 from kerasrobust.attacks.targets import aimed
 from kerasrobust.attacks.task import PASSES, Task
 from kerasrobust.errors import InputError
@@ -257,7 +258,9 @@ def _about_models(task: Task) -> list[Finding]:
     for classifier in dict.fromkeys([task.classifier, task.source]):
         found += [Finding(code=code, message=text, severity="warning") for code, text in classifier.warnings]
         if classifier.notes:
-            found.append(Finding(code="conventions", message=" ".join(classifier.notes), severity="info"))
+            notes = " ".join(classifier.notes)
+            message = notes if classifier is task.classifier else of_surrogate(notes)
+            found.append(Finding(code="conventions", message=message, severity="info"))
     return found
 
 

@@ -79,7 +79,7 @@ def _exchanged(task: Task, said: np.ndarray) -> list[Finding]:
     if hits.sum() < plain.sum() + GAIN * len(y):
         return []
     order = _order(said, y, classes)
-    moved = [place for place in np.flatnonzero(order != np.arange(classes)) if (said == place).any()]
+    moved = [place for place in np.unique(said) if order[place] != place]
     pairs = ", ".join(f"{place} for {order[place]}" for place in moved[:SHOWN]) + (", ..." if moved[SHOWN:] else "")
     return finding(
         "class-order",
@@ -107,15 +107,26 @@ def _order(said: np.ndarray, y: np.ndarray, classes: int) -> np.ndarray:
 
     Answers that weren't given stand for themselves, where that label is left.
     """
-    table = np.eye(classes, dtype=np.int64)  # Between equals, an answer stands for itself.
-    np.add.at(table, (said, y), 2)
-    pairs = np.argwhere(table)
-    order = np.full(classes, -1)
-    for answer, label in pairs[np.argsort(-table[tuple(pairs.T)], kind="stable")]:
-        if order[answer] < 0 and label not in order:
-            order[answer] = label
-    order[order < 0] = np.setdiff1d(np.arange(classes), order)
+    answers, labels, counts = _pairs(said, y, classes)
+    order, taken = np.full(classes, -1), np.zeros(classes, bool)
+    # Between equals, an answer stands for itself.
+    for place in np.argsort(-2 * counts - (answers == labels), kind="stable"):
+        answer, label = answers[place], labels[place]
+        if order[answer] < 0 and not taken[label]:
+            order[answer], taken[label] = label, True
+    itself = np.flatnonzero((order < 0) & ~taken)
+    order[itself], taken[itself] = itself, True
+    order[order < 0] = np.flatnonzero(~taken)
     return order
+
+
+def _pairs(said: np.ndarray, y: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns the pairs of an answer and a label that occur, in their order, and how often each does.
+
+    A table of all pairs would take gigabytes for tens of thousands of classes.
+    """
+    pairs, counts = np.unique(said.astype(np.int64) * classes + y, return_counts=True)
+    return pairs // classes, pairs % classes, counts
 
 
 def _of_patterns(classifier: Classifier) -> bool:
@@ -165,9 +176,12 @@ def _better(task: Task, said: np.ndarray) -> str:
             return f"With {change} each label it is right on {percent(share)}: count from the same number on."
     half = len(y) // 2
     # Which label each answer stands for, from one half of the images, and how often that is right on the other.
-    table = np.zeros((classes, classes), np.int64)
-    np.add.at(table, (said[:half], y[:half]), 1)
-    share = float((table.argmax(axis=1)[said[half:]] == y[half:]).mean())
+    answers, meanings, counts = _pairs(said[:half], y[:half], classes)
+    commonest = np.lexsort((meanings, -counts, answers))
+    given, first = np.unique(answers[commonest], return_index=True)
+    meant = np.zeros(classes, np.int64)
+    meant[given] = meanings[commonest][first]
+    share = float((meant[said[half:]] == y[half:]).mean())
     known = wilson(share * (len(y) - half), len(y) - half)[0] > enough
     if not known and (hits := _otherwise(said, y, classes)).any():
         known, share = True, float(hits.mean())

@@ -39,27 +39,45 @@ class Prediction:
             self.name = f"{type(owner).__name__}.{self.name}"
         self.width: int | None = getattr(owner, "n_features_in_", None)
         self._names = getattr(owner, "classes_", None)
+        self._scores: bool | None = None
 
     def takes(self, shape: tuple[int, ...], dtype: str) -> bool:
         """Returns whether it works on arrays (N, *shape) of a dtype."""
+        before = self.labels, self._scores
         try:
             return len(np.shape(self(np.zeros((2, *shape), dtype)))) in (1, 2)
         except InputError:  # It has given class numbers.
             return True
         except Exception:  # Somebody's own code may raise anything: the other layout gets its chance.
             return False
+        finally:  # What it gives for black images alone says little.
+            self.labels, self._scores = before
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
-        """Returns float32 (N, classes), or (N,) for one score each; raises InputError for labels of no known class."""
+        """Returns float32 (N, classes), or (N, 1) for one score each; raises InputError for unknown labels."""
         outputs = self.predict(x)
         for step in ("detach", "cpu", "numpy"):  # As tensors of PyTorch have them.
             outputs = getattr(outputs, step)() if hasattr(outputs, step) else outputs
         found = np.asarray(outputs)
         count = self._classes or (0 if self._names is None else len(self._names))
-        # Of more than two classes, numbers that are whole are those of classes, also as floating ones.
-        named = found.ndim == 1 and (found.dtype.kind != "f" or (count > 2 and (found == np.round(found)).all()))
+        named = found.ndim == 1 and self._are_classes(found, count)
         self.labels = self.labels or named or found.dtype.kind in "biu"
-        return self._decisions(found) if named else found.astype(np.float32)
+        if named:
+            return self._decisions(found)
+        scores = found.astype(np.float32)
+        return scores[:, None] if scores.ndim == 1 and self._scores else scores
+
+    def _are_classes(self, found: np.ndarray, count: int) -> bool:
+        """Returns whether numbers or words (N,) are classes, of which there are `count`, 0 where that isn't known."""
+        if found.dtype.kind != "f":
+            return True
+        whole = bool((found == np.round(found)).all())
+        if count > 2:  # One score can't be all that is said of them.
+            return whole
+        # One score may be whole by chance, as a probability that rounds to 0 or 1: the first images settle it.
+        if self._scores is None and (count == 2 or not whole):
+            self._scores = not whole
+        return self._scores is False
 
     def _decisions(self, found: np.ndarray) -> np.ndarray:
         """Returns rows that are 1 at the class, for its numbers or names (N,)."""
@@ -69,14 +87,18 @@ class Prediction:
                 f"Expected scores (N, classes), or class numbers and how many there are. Received: {self.name!r} "
                 "gives class numbers alone. Give classes= to as_classifier, or a function that gives scores."
             )
-        rows = found[:, None] == np.asarray(known)
+        rows = (found[:, None] == np.asarray(known)).astype(np.float32)
+        if found.dtype.kind == "f" and np.array_equal(known, [0, 1]):
+            # It was a probability after all.
+            between = (found > 0) & (found < 1)
+            rows[between] = np.stack([1 - found[between], found[between]], axis=1)
         if not rows.any(axis=1).all():
             other = found[~rows.any(axis=1)][0]
             raise InputError(
                 f"Expected classes from {known[0]} to {known[-1]} of {self.name!r}. Received: {other}. "
-                "Give a function that gives scores."
+                "Give a function that gives scores, (N, classes) or (N, 1)."
             )
-        return rows.astype(np.float32)
+        return rows
 
     def decisions_only(self) -> tuple[str, str]:
         """Returns the warning of a function that gives numbers or names of classes."""
