@@ -135,7 +135,8 @@ def trained(name: str, folder: Path, images: dict[tuple[str, str], Data]) -> ker
     seen = keras.Input(x.shape[1:])
     model = keras.Model(seen, L.Dense(int(y.max()) + 1, activation="softmax")(body(seen)))
     model.compile("adam", "sparse_categorical_crossentropy", jit_compile=False)
-    model.fit(TAKEN[taken](x), y, batch_size=64, epochs=5, verbose=0)
+    # As many steps for few images as for many.
+    model.fit(TAKEN[taken](x), y, batch_size=64, epochs=5 * 12000 // len(y), verbose=0)
     model.save(path)
     return model
 
