@@ -10,10 +10,13 @@ from kerasrobust.attacks.verdict import NO_CLASS, predict
 from kerasrobust.evaluation.case import FEWEST, FORWARD_IMAGES, Case, finding, percent
 from kerasrobust.events import Finding
 from kerasrobust.networks.adapters.adapter import candidates, converted, range_words, undone
-from kerasrobust.networks.adapters.trials import as_taken, calibrated_loss, clearly_lower, guessing, with_numbers
+from kerasrobust.networks.adapters.trials import as_taken, calibrated_loss, with_numbers
 from kerasrobust.networks.architectures import predicting
 from kerasrobust.networks.probe import apart
 from kerasrobust.stats import mcnemar
+
+SAME = 0.9
+"""The share of images of one answer above which a range is none that a model was trained on."""
 
 
 def ends_in_softmax(case: Case) -> list[Finding]:
@@ -46,20 +49,21 @@ def input_conventions(case: Case) -> list[Finding]:
                 others["input-range"][f"{range_words(name)}, {order.upper()}"] = undone(adapter, converted(other, x))
     if x.shape[1] == x.shape[2]:
         others["input-layout"]["height and width exchanged"] = x.transpose(0, 2, 1, 3)
-    right, _ = _right(case, x, y)
-    found = []
+    logits = _logits(case, x)
+    right = np.zeros(len(y), bool) if logits is None else logits.argmax(axis=1) == y
+    findings = []
     for code, transforms in others.items():
-        scores = {name: _right(case, changed, y) for name, changed in transforms.items()}
+        tried = {name: _logits(case, changed) for name, changed in transforms.items()}
+        scores = {name: found for name, found in tried.items() if found is not None and _tells(found, y)}
         if not scores:
             continue
         # Several may be right as often, of which the one that the model was trained on has the lowest losses.
-        name = min(scores, key=lambda name: scores[name][1].mean())
-        better, losses = scores[name]
+        losses = {name: calibrated_loss(score, y)[0].mean() for name, score in scores.items()}
+        name = min(losses, key=losses.__getitem__)
+        better = scores[name].argmax(axis=1) == y
         gain = better.mean() - right.mean()
-        sure = mcnemar(int((better & ~right).sum()), int((right & ~better).sum())) < 1e-3
-        # Who says the same of every image is right on some, too.
-        if gain > 0.1 and sure and clearly_lower(losses, guessing(y)):
-            found += finding(
+        if gain > 0.1 and mcnemar(int((better & ~right).sum()), int((right & ~better).sum())) < 1e-3:
+            findings += finding(
                 code,
                 f"The model is right on {percent(better.mean())} of {len(y)} images with {name}, and on "
                 f"{percent(right.mean())} as they were given to it: it was probably trained on the former. Say so, or "
@@ -67,19 +71,22 @@ def input_conventions(case: Case) -> list[Finding]:
                 "error",
                 accuracy=right.mean(), accuracy_otherwise=better.mean(),
             )  # fmt: skip
-    return found
+    return findings
 
 
-def _right(case: Case, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns which images are right, bool (N,), and their losses at the best scale of the logits, (N,)."""
+def _logits(case: Case, x: np.ndarray) -> np.ndarray | None:
+    """Returns the logits of images, (N, K), as `with_numbers` has them; None where the model takes no such values."""
     try:
         logits = predict(case.classifier, x.astype(np.float32), batch_size=min(case.task.batch_size, len(case.x)))
     except tf.errors.OpError:  # A model may refuse such values, and then it wasn't trained on them.
-        logits = None
-    numbers = None if logits is None else with_numbers(logits)
-    if numbers is None:
-        return np.zeros(len(y), bool), np.full(len(y), np.inf)
-    return numbers.argmax(axis=1) == y, calibrated_loss(numbers, y)[0]
+        return None
+    return with_numbers(logits)
+
+
+def _tells(logits: np.ndarray, y: np.ndarray) -> bool:
+    """Returns whether logits tell images apart: who says the same of nearly all is right on some, too."""
+    said, commonest = (int(np.bincount(numbers).max()) for numbers in (logits.argmax(axis=1), y))
+    return said <= max(SAME * len(y), commonest)
 
 
 def batch_dependence(case: Case) -> list[Finding]:

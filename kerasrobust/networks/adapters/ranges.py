@@ -45,10 +45,9 @@ FEWEST = 50
 LEAST = 10
 """Images that are looked at at all, where there are as many classes."""
 
-SOUND = 0.65, 0.4
-"""From which share of what the best conversion is right above guessing, and from which scale of its logits, the default
-may be the right one all the same, as that of changed images is: fog is undone by subtracting a mean. Of networks that
-take another range, half of that is right in [0, 1]."""
+SOUND = 0.65
+"""The share of what a conversion is right above guessing from which [0, 1] may be the range all the same, if images were
+changed: fog is undone by subtracting a mean."""
 
 ODD = 8.0
 """How odd the best scale of the logits may be. Networks that were trained are too sure of themselves, not eight times
@@ -136,8 +135,6 @@ def choice_of(
             best, near = min(others, key=odd.__getitem__), [default]
     elif default in near and not more:
         clear = False
-    elif default in logits and best[0] != default[0] and _sound(hits, default, best, scales[default], classes):
-        clear, best, near = False, default, []
     else:
         likely = {name: _evidence(calibrated[name] - calibrated[best], scales[name]) for name in logits}
         best = max((name for name in logits if name != default), key=likely.__getitem__)
@@ -159,19 +156,6 @@ def _kept(
     """Returns the default as the choice, though it isn't clear, and what has the lowest losses, if that is another."""
     other = lowest if lowest[0] != default[0] else None
     return Choice(default, (), (_share(hits, other or default), _share(hits, plain)), clear=False, other=other)
-
-
-def _sound(
-    hits: dict[tuple[str, str], np.ndarray],
-    default: tuple[str, str],
-    best: tuple[str, str],
-    scale: float,
-    classes: int,
-) -> bool:
-    """Returns whether the default may be right, as of images that were changed, though another range fits better."""
-    share, least = SOUND
-    above = {name: hits[name].mean() - 1 / classes for name in (default, best)}
-    return bool(above[default] > share * above[best] and least < scale < ODD)
 
 
 def _share(hits: dict[tuple[str, str], np.ndarray], name: tuple[str, str]) -> float:
@@ -284,6 +268,9 @@ def understood(classifier: Classifier, x: np.ndarray, y: np.ndarray) -> Classifi
     if any(choice.accuracy):
         than = f"{range_words(plain[0])} and {plain[1].upper()}"
         found.notes.append(f"Found out on {seen} images: {better} are right so, and {before} in {than}.")
+        share, other = (accuracy - 1 / classifier.classes for accuracy in choice.accuracy)
+        if said.input_range == "auto" and input_range != plain[0] and other > SOUND * share:
+            found.notes.append("If these images were changed, as by fog or low contrast, say the range that it takes.")
     else:
         found.notes.append("Its first layer shows it.")
     return found
