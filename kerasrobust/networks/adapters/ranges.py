@@ -46,16 +46,16 @@ LEAST = 10
 """Images that are looked at at all, where there are as many classes."""
 
 SOUND = 0.65
-"""The share of what a conversion is right above guessing from which [0, 1] may be the range all the same, if images were
-changed: fog is undone by subtracting a mean."""
+"""The share of what a conversion is right above guessing from which [0, 1] may be the range all the same, of images
+that were changed: fog is undone by subtracting a mean."""
 
 ODD = 8.0
 """How odd the best scale of the logits may be. Networks that were trained are too sure of themselves, not eight times
 too unsure: logits that have to grow so much are those of pixels that are too small."""
 
-AHEAD = {4.0: 1.25, ODD: 6.0, np.inf: 20.0}
+AHEAD = {0.4: 4.0, 4.0: 1.25, ODD: 6.0, np.inf: 20.0}
 """Nats of evidence by which a conversion has to lead the next one, for scales of its logits up to each of these: a
-large one means that the pixels may be too small."""
+large one means that the pixels may be too small, a small one that they may be too large, or the network overfitted."""
 
 CAUTION = 2.5
 """By how much that lead has to be larger among the first images, which are few."""
