@@ -285,6 +285,22 @@ def test_images_without_numbers_hide_no_range(value: float, share: float, data: 
     assert "batch-dependence" not in {finding.code for finding in evaluation.findings}
 
 
+@pytest.mark.parametrize("label", [0, 1])
+def test_images_without_numbers_in_one_range_alone_tell_nothing(label: int) -> None:
+    """Flat images have no deviation in [0, 1]; in other ranges rounding leaves one, and any answer."""
+    x = np.random.default_rng(0).random((64, 6, 6, 1)).astype(np.float32)
+    x[-16:] = np.linspace(0, 1, 16, dtype=np.float32)[:, None, None, None]
+    seen = keras.Input((6, 6, 1))
+    mean, deviation = (way(seen, axis=(1, 2, 3), keepdims=True) for way in (keras.ops.mean, keras.ops.std))
+    keras.utils.set_random_seed(0)
+    model = keras.Model(seen, L.Dense(3)(L.Flatten()((seen - mean) / deviation)))
+    logits = model.predict(x, verbose=0)
+    y = np.nan_to_num(logits).argmax(axis=1)
+    y[-16:] = label
+    found = understood(as_classifier(model), x, y)
+    assert found.conventions.said() == {} and found.notes == []
+
+
 @pytest.mark.parametrize("place", [0, 6])
 def test_a_masked_class_hides_no_range(place: int, data: Data, network: keras.Model) -> None:
     x, y = data

@@ -10,10 +10,13 @@ from kerasrobust.attacks.verdict import NO_CLASS, predict
 from kerasrobust.evaluation.case import FEWEST, FORWARD_IMAGES, Case, finding, percent
 from kerasrobust.events import Finding
 from kerasrobust.networks.adapters.adapter import candidates, converted, range_words, undone
-from kerasrobust.networks.adapters.trials import as_taken, calibrated_loss, with_numbers
+from kerasrobust.networks.adapters.trials import as_taken, calibrated_loss, numbers_of
 from kerasrobust.networks.architectures import predicting
 from kerasrobust.networks.probe import apart
 from kerasrobust.stats import mcnemar
+
+AS_GIVEN = ""
+"""The images as they were given to the model, beside other ways to give them."""
 
 SAME = 0.9
 """The share of images of one answer above which a range is none that a model was trained on."""
@@ -49,12 +52,12 @@ def input_conventions(case: Case) -> list[Finding]:
                 others["input-range"][f"{range_words(name)}, {order.upper()}"] = undone(adapter, converted(other, x))
     if x.shape[1] == x.shape[2]:
         others["input-layout"]["height and width exchanged"] = x.transpose(0, 2, 1, 3)
-    logits = _logits(case, x)
-    right = np.zeros(len(y), bool) if logits is None else logits.argmax(axis=1) == y
     findings = []
     for code, transforms in others.items():
-        tried = {name: _logits(case, changed) for name, changed in transforms.items()}
-        scores = {name: found for name, found in tried.items() if found is not None and _tells(found, y)}
+        tried = numbers_of({name: _logits(case, changed) for name, changed in {AS_GIVEN: x, **transforms}.items()})
+        plain = tried.pop(AS_GIVEN, None)
+        right = np.zeros(len(y), bool) if plain is None else plain.argmax(axis=1) == y
+        scores = {name: logits for name, logits in tried.items() if _tells(logits, y)}
         if not scores:
             continue
         # Several may be right as often, of which the one that the model was trained on has the lowest losses.
@@ -75,12 +78,11 @@ def input_conventions(case: Case) -> list[Finding]:
 
 
 def _logits(case: Case, x: np.ndarray) -> np.ndarray | None:
-    """Returns the logits of images, (N, K), as `with_numbers` has them; None where the model takes no such values."""
+    """Returns the logits of images, (N, K); None where the model takes no such values."""
     try:
-        logits = predict(case.classifier, x.astype(np.float32), batch_size=min(case.task.batch_size, len(case.x)))
+        return predict(case.classifier, x.astype(np.float32), batch_size=min(case.task.batch_size, len(case.x)))
     except tf.errors.OpError:  # A model may refuse such values, and then it wasn't trained on them.
         return None
-    return with_numbers(logits)
 
 
 def _tells(logits: np.ndarray, y: np.ndarray) -> bool:

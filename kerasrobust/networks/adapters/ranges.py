@@ -329,7 +329,7 @@ def _check_own(classifier: Classifier, x: np.ndarray, y: np.ndarray, fitting: li
         key: converted(applied(Adapter(), dataclasses.replace(said, input_range=name, colors=key[1])), x)
         for key, name in words.items()
     } | {_EACH: _standardized(x)}
-    found = {key: logits for key, some in pixels.items() if (logits := logits_for(classifier, some)) is not None}
+    found = logits_for(classifier, pixels)
     losses = {key: calibrated_loss(logits, y)[0] for key, logits in found.items()}
     best = min((key for key in fitting if key in found), key=lambda key: losses[key].mean(), default=None)
     if best is None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Hashable, Mapping
+from typing import TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -12,6 +14,8 @@ from kerasrobust.networks.adapters.adapter import LUMA, Adapter, Conventions, ap
 from kerasrobust.networks.classifier import Classifier
 from kerasrobust.networks.noise import noise_off
 from kerasrobust.stats import mcnemar
+
+Key = TypeVar("Key", bound=Hashable)
 
 BATCH = 100
 
@@ -49,13 +53,16 @@ def conversions_left(said: Conventions, channels: int) -> dict[tuple[str, str], 
 def logits_by(
     classifier: Classifier, tried: dict[tuple[str, str], Adapter], x: np.ndarray
 ) -> dict[tuple[str, str], np.ndarray]:
-    """Returns the logits of each conversion that a model takes."""
-    found = {name: logits_for(classifier, converted(adapter, x)) for name, adapter in tried.items()}
-    return {name: logits for name, logits in found.items() if logits is not None}
+    """Returns the logits of each conversion that a model takes; see `numbers_of`."""
+    return logits_for(classifier, {name: converted(adapter, x) for name, adapter in tried.items()})
 
 
-def logits_for(classifier: Classifier, pixels: np.ndarray) -> np.ndarray | None:
-    """Returns the logits of pixels as the model itself takes them; None where it refuses them, or gives no numbers."""
+def logits_for(classifier: Classifier, pixels: dict[Key, np.ndarray]) -> dict[Key, np.ndarray]:
+    """Returns the logits of pixels as the model itself takes them; see `numbers_of`."""
+    return numbers_of({key: _passed(classifier, values) for key, values in pixels.items()})
+
+
+def _passed(classifier: Classifier, pixels: np.ndarray) -> np.ndarray | None:
     # What the classifier's own adapter makes them of.
     changed = undone(classifier.adapter, pixels)
     try:
@@ -64,25 +71,37 @@ def logits_for(classifier: Classifier, pixels: np.ndarray) -> np.ndarray | None:
             parts = [classifier.passed(changed[at : at + BATCH]) for at in range(0, len(changed), BATCH)]
     except (tf.errors.OpError, InputError):  # A model may refuse such values, and then it wasn't trained on them.
         return None
-    return with_numbers(np.concatenate(parts))
+    return np.concatenate(parts)
 
 
-def with_numbers(logits: np.ndarray) -> np.ndarray | None:
-    """Returns logits (N, K) with a number for what is none; None where most images have none.
+def numbers_of(outputs: Mapping[Key, np.ndarray | None]) -> dict[Key, np.ndarray]:
+    """Returns the logits (N, K) of several readings of the same images, with a number for what is none.
 
-    A class that is masked by -inf stays as far below the lowest one as that is below the highest. An image without
-    numbers tells nothing: all its logits are 0.
+    Readings with NaN or inf for most images are left out, as are those that are None. An image without numbers in one
+    of the others tells nothing: its logits are 0 in all. A class that is masked by -inf stays as far below the lowest
+    one as that is below the highest.
+
+    Example:
+        >>> numbers_of({"a": np.array([[1.0, -np.inf, 0.0]]), "b": None})
+        {'a': array([[ 1., -1.,  0.]])}
     """
+    lost = {key: _lost(logits) for key, logits in outputs.items() if logits is not None}
+    kept = {key: np.asarray(outputs[key]) for key, images in lost.items() if images.mean() <= LOST}
+    silent = np.any([lost[key] for key in kept], axis=0)
+    return {key: _unmasked(np.where(silent[:, None], 0, logits)) for key, logits in kept.items()}
+
+
+def _lost(logits: np.ndarray) -> np.ndarray:
+    """Returns which images have no numbers, bool (N,)."""
     masked = np.isneginf(logits)
-    lost = ~(np.isfinite(logits) | masked).all(axis=1) | masked.all(axis=1)
-    if lost.mean() > LOST:
-        return None
-    if not (lost.any() or masked.any()):
-        return logits
-    finite = np.where(lost[:, None], 0, logits)
-    highest = finite.max(axis=1, keepdims=True)
-    lowest = np.where(np.isneginf(finite), highest, finite).min(axis=1, keepdims=True)
-    return np.where(np.isneginf(finite), lowest - np.maximum(highest - lowest, 1), finite)
+    return ~(np.isfinite(logits) | masked).all(axis=1) | masked.all(axis=1)
+
+
+def _unmasked(logits: np.ndarray) -> np.ndarray:
+    masked = np.isneginf(logits)
+    highest = logits.max(axis=1, keepdims=True)
+    lowest = np.where(masked, highest, logits).min(axis=1, keepdims=True)
+    return np.where(masked, lowest - np.maximum(highest - lowest, 1), logits)
 
 
 def _loss(logits: np.ndarray, y: np.ndarray, scale: float = 1.0) -> np.ndarray:
