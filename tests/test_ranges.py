@@ -222,6 +222,8 @@ FIRST = [
     (L.Rescaling(127.5, offset=127.5), "-1,1"),
     (L.Rescaling([1 / 58.4, 1 / 57.1, 1 / 57.4], offset=[-2.12, -2.04, -1.8]), "0,255"),
     (L.Rescaling(1.0), ""),
+    (L.Rescaling(0.25), ""),
+    (L.Rescaling(4.0), ""),
     (L.Rescaling(1.0, offset=0.5), ""),
     (L.Normalization(mean=[120.0] * 3, variance=[3600.0] * 3), "0,255"),
     (L.Normalization(mean=[0.1] * 3, variance=[0.4] * 3), ""),

@@ -49,6 +49,9 @@ SOUND = 0.65
 """The share of what a conversion is right above guessing from which [0, 1] may be the range all the same, of images
 that were changed: fog is undone by subtracting a mean."""
 
+LEVELS = 15
+"""The least number of levels of grey that a first layer shows, as images of 4 bits have them."""
+
 ODD = 8.0
 """How odd the best scale of the logits may be. Networks that were trained are too sure of themselves, not eight times
 too unsure: logits that have to grow so much are those of pixels that are too small."""
@@ -200,9 +203,10 @@ def _rescaled(scale: np.ndarray, offset: np.ndarray) -> str:
     if offset[0] > 0:  # From [-1, 1], to [0, 1] or to [0, 255].
         highs = high, (255 - offset[0]) / scale[0]
         return "-1,1" if abs(low + 1) < 0.05 and min(abs(value - 1) for value in highs) < 0.05 else ""
-    if scale[0] == 1:  # It changes nothing, and so tells nothing.
-        return ""
-    return "0,1" if scale[0] == 255 else f"0,{high:.6g}"
+    if scale[0] == 255:
+        return "0,1"
+    # Small factors are weights of a network more often than counts of levels; 1 changes nothing.
+    return f"0,{high:.6g}" if high >= LEVELS else ""
 
 
 def understood(classifier: Classifier, x: np.ndarray, y: np.ndarray) -> Classifier:
