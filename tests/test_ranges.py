@@ -318,10 +318,8 @@ def test_a_masked_class_hides_no_range(place: int, data: Data, network: keras.Mo
 @pytest.mark.parametrize("input_range", ["imagenet", "caffe"])
 def test_grey_images_of_a_colour_model_show_every_range(input_range: str, data: Data, network: keras.Model) -> None:
     x, y = data
-    grey, model = (
-        x.mean(axis=3, keepdims=True),
-        taking(network, input_range, "rgb" if input_range != "caffe" else "bgr"),
-    )
+    grey = x.mean(axis=3, keepdims=True)
+    model = taking(network, input_range, "bgr" if input_range == "caffe" else "rgb")
     three = understood(as_classifier(model), np.repeat(grey, 3, axis=3), y)
     one = understood(as_classifier(model), grey, y)
     assert one.conventions.said() == three.conventions.said()
@@ -329,7 +327,7 @@ def test_grey_images_of_a_colour_model_show_every_range(input_range: str, data: 
 
 
 def test_colour_images_of_a_grey_model_are_taken(data: Data) -> None:
-    """The model was trained on grey images less their mean, by their deviation."""
+    """The model was trained on grey images in [-1, 1]."""
     x, y = data
     grey = x @ np.float32([[0.2989], [0.587], [0.114]])
     keras.utils.set_random_seed(0)

@@ -19,7 +19,7 @@ AS_GIVEN = ""
 """The images as they were given to the model, beside other ways to give them."""
 
 SAME = 0.9
-"""The share of images of one answer above which a range is none that a model was trained on."""
+"""The share of images with the same answer above which a model wasn't trained on a range."""
 
 
 def ends_in_softmax(case: Case) -> list[Finding]:
