@@ -31,6 +31,7 @@ GROUPS = {
     "runs": ("test_engine", "test_engine_training", "test_study", "test_cancel", "test_cli", "test_resume"),
     "training": ("test_training", "test_training_twins", "test_training_callbacks"),
     "twins": ("test_precision", "test_folding"),
+    "ranges": ("test_ranges", "test_ranges_of_images", "test_first_layers"),
 }  # fmt: skip
 """Files that share models and graphs, so that one worker runs them; any other file is a group of its own. What takes
 longest comes first."""
@@ -136,6 +137,29 @@ def labels_of(model: keras.Model, x: np.ndarray, wrong: int) -> np.ndarray:
     y = logits.argmax(axis=1).astype(np.int64)
     y[:wrong] = (y[:wrong] + 1) % logits.shape[1]
     return y
+
+
+@pytest.fixture(scope="session")
+def coloured() -> tuple[np.ndarray, np.ndarray]:
+    """Images whose class is a colour and a brightness, so that range and order matter."""
+    draw = np.random.default_rng(0)
+    y = draw.integers(0, 6, 400)
+    colours = np.array(
+        [[0.8, 0.2, 0.3], [0.2, 0.3, 0.8], [0.3, 0.8, 0.2], [0.5, 0.1, 0.6], [0.4, 0.1, 0.15], [0.1, 0.15, 0.4]]
+    )
+    x = colours[y][:, None, None] + draw.normal(0, 0.08, (400, 8, 8, 3))
+    return np.clip(x, 0, 1).astype(np.float32), y
+
+
+@pytest.fixture(scope="session")
+def colour_network(coloured: tuple[np.ndarray, np.ndarray]) -> keras.Model:
+    """Tells those images, in [0, 1] and RGB, with logits."""
+    keras.utils.set_random_seed(0)
+    x, y = coloured
+    model = keras.Sequential([keras.Input((8, 8, 3)), L.Conv2D(8, 3, activation="relu"), L.Flatten(), L.Dense(6)])
+    model.compile(keras.optimizers.Adam(5e-3), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.fit(x, y, epochs=8, verbose=0)
+    return model
 
 
 @pytest.fixture(scope="session")

@@ -10,13 +10,12 @@ from __future__ import annotations
 import dataclasses
 import weakref
 from dataclasses import dataclass
-from typing import Any
 
-import keras
 import numpy as np
 
 from kerasrobust.errors import InputError
 from kerasrobust.networks.adapters.adapter import Adapter, applied, converted, range_words
+from kerasrobust.networks.adapters.first_layers import range_shown
 from kerasrobust.networks.adapters.regression import as_regression
 from kerasrobust.networks.adapters.trials import (
     as_taken,
@@ -28,7 +27,6 @@ from kerasrobust.networks.adapters.trials import (
     logits_for,
     mixed,
 )
-from kerasrobust.networks.architectures import is_graph
 from kerasrobust.networks.classifier import Classifier
 from kerasrobust.networks.making import classifier_with, of_labels
 from kerasrobust.stats import wilson
@@ -48,9 +46,6 @@ LEAST = 10
 SOUND = 0.65
 """The share of what a conversion is right above guessing from which [0, 1] may be the range all the same, of images
 that were changed: fog is undone by subtracting a mean."""
-
-LEVELS = 15
-"""The least number of levels of grey that a first layer shows, as images of 4 bits have them."""
 
 ODD = 8.0
 """How odd the best scale of the logits may be. Networks that were trained are too sure of themselves, not eight times
@@ -172,43 +167,6 @@ def _evidence(gaps: np.ndarray, scale: float) -> float:
     return float(-(far**2) / 2 - np.log1p(odd**2))
 
 
-def hint_of(network: Any) -> str:
-    """Returns the range that a Keras model's first layers show, as "0,255" or "0,16"; "" where they show none.
-
-    A Rescaling shows the range that it takes to [0, 1], [-1, 1] or the like, as in the applications of Keras that hold
-    their preprocessing; a `Normalization` that was adapted to 8-bit pixels tells them by its mean.
-    """
-    if not is_graph(network):
-        return ""
-    for layer in network._flatten_layers():
-        if isinstance(layer, keras.layers.Rescaling):
-            return _rescaled(np.ravel(layer.scale).astype(float), np.ravel(layer.offset).astype(float))
-        if isinstance(layer, keras.layers.Normalization):
-            return "0,255" if float(np.max(layer.mean)) > 2 else ""
-        if getattr(layer, "weights", []) and not isinstance(layer, keras.Model):
-            return ""
-    return ""
-
-
-def _rescaled(scale: np.ndarray, offset: np.ndarray) -> str:
-    """Returns the range that is taken to [0, 1] or [0, 255], or to one around 0; "" where none is."""
-    if (scale <= 0).any():
-        return ""
-    if (offset < 0).all():
-        highest = float(np.mean(-2 * offset / scale))
-        return next((f"0,{usual}" for usual in (1, 255) if abs(highest / usual - 1) < 0.3), "")
-    if len(scale) > 1 or len(offset) > 1:
-        return ""
-    low, high = -offset[0] / scale[0], (1 - offset[0]) / scale[0]
-    if offset[0] > 0:  # From [-1, 1], to [0, 1] or to [0, 255].
-        highs = high, (255 - offset[0]) / scale[0]
-        return "-1,1" if abs(low + 1) < 0.05 and min(abs(value - 1) for value in highs) < 0.05 else ""
-    if scale[0] == 255:
-        return "0,1"
-    # Small factors are weights of a network more often than counts of levels; 1 changes nothing.
-    return f"0,{high:.6g}" if high >= LEVELS else ""
-
-
 def understood(classifier: Classifier, x: np.ndarray, y: np.ndarray) -> Classifier:
     """Returns the classifier with the range and the order of colours that images with labels show.
 
@@ -237,7 +195,7 @@ def understood(classifier: Classifier, x: np.ndarray, y: np.ndarray) -> Classifi
         _PLAIN[0] if said.input_range == "auto" else said.input_range,
         _PLAIN[1] if said.colors == "auto" else said.colors,
     )
-    shown = hint_of(classifier.network) if said.input_range == "auto" else ""
+    shown = range_shown(classifier.network) if said.input_range == "auto" else ""
     if shown == _PLAIN[0] and said.colors == "auto":  # As our own networks show it, which then cost nothing.
         return classifier
     x, y = mixed(x, y, COUNTS[-1])
