@@ -31,8 +31,8 @@ from kerasrobust.training import PGD as PGDTraining
 TARGET = 1.15
 
 
-def alternate(one: Callable[[], object], other: Callable[[], object], rounds: int) -> tuple[float, float]:
-    """Returns the median seconds of two functions that are called in turn, after one call each to trace and warm up."""
+def in_turn(one: Callable[[], object], other: Callable[[], object], rounds: int) -> tuple[list[float], list[float]]:
+    """Returns the seconds of two functions that are called in turn, after one call each to trace and warm up."""
     one(), other()
     seconds: tuple[list[float], list[float]] = [], []
     for _ in range(rounds):
@@ -40,6 +40,12 @@ def alternate(one: Callable[[], object], other: Callable[[], object], rounds: in
             began = time.perf_counter()
             work()
             taken.append(time.perf_counter() - began)
+    return seconds
+
+
+def alternate(one: Callable[[], object], other: Callable[[], object], rounds: int) -> tuple[float, float]:
+    """Returns the median seconds of two functions that are called in turn."""
+    seconds = in_turn(one, other, rounds)
     return statistics.median(seconds[0]), statistics.median(seconds[1])
 
 
