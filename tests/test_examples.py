@@ -201,6 +201,29 @@ def test_damaged_files_are_read_or_refused(place: float, length: float, noise: b
                 assert "\n" not in str(error)
 
 
+def test_strings_are_of_one_length(file: Path) -> None:
+    """HDF5 keeps those of any length in a heap of its own, and may search that for ever where it is damaged."""
+    with h5py.File(file) as opened:
+        kinds = {name: h5py.check_string_dtype(opened[name].dtype) for name in opened}
+        kinds |= {name: h5py.check_string_dtype(opened.attrs.get_id(name).dtype) for name in opened.attrs}
+    assert {name: kind.length for name, kind in kinds.items() if kind} == {
+        "attack": 3, "model": 3, "norm": 4, "class_names": 3,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("names", [NAMES, ("chat", "œuf", "")])
+def test_strings_of_any_length_of_older_files_are_read(names: tuple[str, ...], file: Path) -> None:
+    with h5py.File(file, "a") as opened:
+        del opened["attack"]
+        opened["attack"] = np.array(["pgd"] * 5 + ["deepfool"], h5py.string_dtype())
+        opened.attrs["class_names"] = np.array(names, h5py.string_dtype())
+        opened.attrs["model"] = "réseau"
+    index = read_index(file)
+    assert (index.class_names, index.model, index.attack[5]) == (names, "réseau", "deepfool")
+    again = read_index(write(file.with_name("again.h5"), part(), names=names))
+    assert again.class_names == names
+
+
 def test_same_images(tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kerasrobust.show.examples._CHUNK", 4)
     mine = part()

@@ -76,7 +76,7 @@ def test_examples_have_the_patterns_as_classes(folder: Path, tmp_path: Path) -> 
     attack(folder, tmp_path, "--model", "sigmoids.keras", "--data", "own.npz")
     y = np.load(folder / "own.npz")["y"]
     with h5py.File(tmp_path / "one" / "examples.h5") as file:
-        names = [str(name) for name in file.attrs["class_names"]]
+        names = [name.decode() for name in file.attrs["class_names"]]
         assert names == ["none", "0", "1", "0, 1", "2", "0, 2", "1, 2", "0, 1, 2"]
         np.testing.assert_array_equal(file["y"][()], y @ [1, 2, 4])
         model = keras.models.load_model(folder / "sigmoids.keras")
@@ -134,7 +134,7 @@ def test_labels_have_the_names_of_the_classes(where: str, folder: Path, tmp_path
     assert [label["clean_accuracy"] for label in result["labels"]] == [1, 35 / 40, 1]
     assert "label ant: clean accuracy" in outcome.out
     with h5py.File(tmp_path / "one" / "examples.h5") as file:
-        assert [str(name) for name in file.attrs["class_names"]][:4] == ["none", "owl", "ant", "owl, ant"]
+        assert [name.decode() for name in file.attrs["class_names"]][:4] == ["none", "owl", "ant", "owl, ant"]
 
 
 def test_other_commands_refuse_them_in_one_line(folder: Path, tmp_path: Path) -> None:

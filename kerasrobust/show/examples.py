@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -132,16 +132,20 @@ def write_examples(
     import numpy as np
 
     arrays = ("x", "x_adv", *COLUMNS, "confidence", "confidence_adv")
-    names = [_printable(name) for name in class_names]
     counts = [len(part["y"]) for part in parts]
     ends = list(itertools.accumulate(counts))
-    text = h5py.string_dtype()
+
+    def column(name: str, kind: Any) -> np.ndarray:
+        each = zip(parts, counts, strict=True)
+        return np.concatenate([np.broadcast_to(np.array(part[name], kind), count) for part, count in each])
+
+    attacks, classes = _texts(column("attack", str)), _texts([_printable(name) for name in class_names])
     path.parent.mkdir(exist_ok=True)
     temporary = path.with_suffix(".part")
     try:
-        # Strings and radii take below 128 bytes each beside their letters, HDF5's own tables some kB.
-        texts = sum(len(name.encode()) + 128 for name in names) + 128 * ends[-1]
-        _check_room(temporary, sum(part[name].nbytes for part in parts for name in arrays) + texts + 2**18)
+        # Radii and the like take below 128 bytes an example, HDF5's own tables some kB.
+        size = sum(part[name].nbytes for part in parts for name in arrays) + attacks.nbytes + classes.nbytes
+        _check_room(temporary, size + 128 * ends[-1] + 2**18)
         # As of HDF5 1.8, with room for more than 64 kB of class names.
         with h5py.File(temporary, "w", libver="v108") as file:
             for name in arrays:
@@ -151,18 +155,26 @@ def write_examples(
                 for part, count, end in zip(parts, counts, ends, strict=True):
                     target[end - count : end] = part[name]
 
-            def column(name: str, kind: Any) -> np.ndarray:
-                each = zip(parts, counts, strict=True)
-                return np.concatenate([np.broadcast_to(np.array(part[name], kind), count) for part, count in each])
-
-            file["attack"] = column("attack", text)
+            file["attack"] = attacks
             file["epsilon"] = column("epsilon", np.float64)  # None becomes NaN.
             file["eot"] = column("eot", np.int64)
-            file.attrs["model"], file.attrs["norm"] = _printable(model), norm
-            file.attrs["class_names"] = np.array(names, dtype=text)
+            file.attrs["model"], file.attrs["norm"] = (_texts([name])[0] for name in (_printable(model), norm))
+            file.attrs["class_names"] = classes
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _texts(words: Iterable[str]) -> np.ndarray:
+    """Returns words as strings of one length.
+
+    HDF5 1.14, as h5py 3.14 has it, may read strings of any length for ever where their file is damaged.
+    """
+    import h5py
+    import numpy as np
+
+    coded = [word.encode() for word in words]
+    return np.array(coded, h5py.string_dtype("utf-8", max(map(len, coded), default=0) or 1))
 
 
 def _check_room(path: Path, size: int) -> None:
@@ -210,10 +222,15 @@ def read_index(path: Path) -> Index:
         return Index(
             **columns,
             image_shape=tuple(shape[1:]),
-            class_names=tuple(str(name) for name in file.attrs.get("class_names", ())),
-            model=str(file.attrs.get("model", "")),
-            norm=str(file.attrs.get("norm", "")),
+            class_names=tuple(_word(name) for name in file.attrs.get("class_names", ())),
+            model=_word(file.attrs.get("model", "")),
+            norm=_word(file.attrs.get("norm", "")),
         )
+
+
+def _word(value: Any) -> str:
+    """Returns a string that h5py has read: bytes where it has one length."""
+    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def read_pair(path: Path, index: int) -> tuple[np.ndarray, np.ndarray]:
