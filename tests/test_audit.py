@@ -52,6 +52,30 @@ def test_a_sound_model_raises_nothing(base: keras.Model, y: np.ndarray) -> None:
     assert set(found.audit.checked) == {code for check in audit.CHECKS for code in check.codes}
 
 
+class InGraphs(keras.Model):
+    """A subclassed model that works in graphs alone, as `predict` calls it."""
+
+    def __init__(self, inner: keras.Model, softmax: bool) -> None:
+        super().__init__()
+        self.inner, self.softmax = inner, softmax
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        """Returns logits or probabilities."""
+        if tf.executing_eagerly():
+            raise RuntimeError("Outside of a graph.")
+        return tf.nn.softmax(self.inner(x)) if self.softmax else self.inner(x)
+
+
+@pytest.mark.parametrize("softmax", [True, False])
+def test_a_model_that_works_in_graphs_alone_is_audited(softmax: bool, base: keras.Model, y: np.ndarray) -> None:
+    model = InGraphs(base, softmax)
+    model.predict(X[:2], verbose=0)
+    found = audited(model, y)
+    assert found.audit is not None and found.audit.left_out == []
+    assert ("softmax-output" in codes(found)) is softmax
+    assert found.clean_accuracy == audited(base, y).clean_accuracy
+
+
 @pytest.mark.parametrize("masked", [-1e9, -np.inf])
 def test_a_masked_class_raises_nothing(masked: float, base: keras.Model, y: np.ndarray) -> None:
     found = audited(lambda x: tf.pad(base(x), [[0, 0], [0, 1]], constant_values=masked), y)
