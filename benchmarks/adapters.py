@@ -1,4 +1,4 @@
-"""What it costs to take models as they are: other ranges of pixels, orders and numbers of channels, sizes of images.
+"""What it costs to take models as they are: with other ranges of pixels, orders of colours and axes, and image sizes.
 
     python benchmarks/adapters.py
 
@@ -30,7 +30,7 @@ Seconds = tuple[list[float], list[float]]
 
 TARGET = 1.03
 
-SIDE = 32
+SHAPE = (32, 32, 3)
 
 CAFFE = np.float32([103.939, 116.779, 123.68])
 MEAN, DEVIATION = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
@@ -52,12 +52,10 @@ NEEDS: dict[str, tuple[dict[str, Any], Callable[[Any], Any]]] = {
 """What is said of a model, and the conversion of images (N, 32, 32, 3) in [0, 1] that it needs."""
 
 
-def needing(
-    network: keras.Model, need: str, images: np.ndarray, work: Callable[..., Callable[[], object]], rounds: int
-) -> Seconds:
-    """Returns the seconds of PGD through the adapter, and with the conversion within the model."""
+def needing(network: keras.Model, need: str, x: np.ndarray, work: Callable[..., object], rounds: int) -> Seconds:
+    """Returns the seconds of an attack through the adapter, and with the conversion within the model."""
     said, way = NEEDS[need]
-    image = keras.Input(images.shape[1:])
+    image = keras.Input(SHAPE)
     converted = way(image)
     if need == "channels first":
         seen = keras.Input(converted.shape[1:])
@@ -68,20 +66,21 @@ def needing(
         # What it was trained on doesn't matter for the time.
         model = network
     within = keras.Model(image, model(converted))
-    y = within.predict(images, verbose=0).argmax(axis=1)
-    through = as_classifier(model, image_shape=images.shape[1:], **said)
+    y = within.predict(x, verbose=0).argmax(axis=1)
+    through = as_classifier(model, image_shape=SHAPE, **said)
     plain = as_classifier(within, input_range="0,1", colors="rgb")
-    return in_turn(work(through, images, y), work(plain, images, y), rounds)
+    return in_turn(lambda: work(through, x, y), lambda: work(plain, x, y), rounds)
 
 
-def needless(network: keras.Model, work: Callable[[Any], Callable[[], object]], rounds: int) -> Seconds:
+def needless(network: keras.Model, x: np.ndarray, work: Callable[..., object], rounds: int) -> Seconds:
     """Returns the seconds of an evaluation with everything left to be found out, and with everything said."""
     # Copies, as what is said stays with a model.
     auto, said = (keras.models.clone_model(network) for _ in range(2))
     for copy in (auto, said):
         copy.set_weights(network.get_weights())
     told = as_classifier(said, input_range="0,1", colors="rgb", outputs="logits")
-    return in_turn(work(auto), work(told), rounds)
+    y = network.predict(x, verbose=0).argmax(axis=1)
+    return in_turn(lambda: work(auto, x, y), lambda: work(told, x, y), rounds)
 
 
 def main() -> int:
@@ -89,23 +88,17 @@ def main() -> int:
     parser.add_argument("--model", default="lenet", choices=ARCHITECTURES, help="architecture, with random weights")
     parser.add_argument("--images", type=int, default=256, help="images of the attack")
     parser.add_argument("--steps", type=int, default=10, help="PGD steps of the attack")
-    parser.add_argument(
-        "--rounds",
-        type=int,
-        default=80,
-        help="measurements of each side, which differ by 10 % on shared machines",
-    )
+    parser.add_argument("--rounds", type=int, default=80, help="pairs of measurements; on shared machines they vary")
     args = parser.parse_args()
     network = build_model(args.model)
-    x = np.random.default_rng(0).random((args.images, SIDE, SIDE, 3), np.float32)
+    x = np.random.default_rng(0).random((args.images, *SHAPE), np.float32)
     settings: dict[str, Any] = {"batch_size": args.images, "precision": "float32"}
     # Too small to find anything, so that all steps are taken.
     attack = PGD(epsilon=1e-6, steps=args.steps)
-    attacked = partial(partial, attack, **settings)
-    rows = [(need, *needing(network, need, x, attacked, args.rounds)) for need in NEEDS]
-    y = network.predict(x, verbose=0).argmax(axis=1)
-    evaluating = partial(evaluate, x=x, y=y, attacks=attack, audit=False, **settings)
-    rows.append(("none", *needless(network, lambda model: partial(evaluating, model), args.rounds)))
+    attacking = partial(attack, **settings)
+    evaluating = partial(evaluate, attacks=attack, audit=False, **settings)
+    rows = [(need, *needing(network, need, x, attacking, args.rounds)) for need in NEEDS]
+    rows.append(("none", *needless(network, x, evaluating, args.rounds)))
     width = max(len(row[0]) for row in rows)
     print(f"{'conversion':{width}}   adapter     model   ratio with its 95 % interval (target <= {TARGET})")
     above = False

@@ -7,6 +7,9 @@ from typing import Any
 import keras
 import numpy as np
 
+Data = tuple[np.ndarray, np.ndarray]
+"""Images (N, 8, 8, 3) and their classes (N,)."""
+
 BACK: dict[str, tuple[Any, Any]] = {
     "0,1": (1, 0),
     "0,255": (1 / 255, 0),

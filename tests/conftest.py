@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from colours import Data
 from keras import layers as L
 
 from kerasrobust.attacks import AttackResult
@@ -140,7 +141,7 @@ def labels_of(model: keras.Model, x: np.ndarray, wrong: int) -> np.ndarray:
 
 
 @pytest.fixture(scope="session")
-def coloured() -> tuple[np.ndarray, np.ndarray]:
+def coloured() -> Data:
     """Images whose class is a colour and a brightness, so that range and order matter."""
     draw = np.random.default_rng(0)
     y = draw.integers(0, 6, 400)
@@ -152,7 +153,7 @@ def coloured() -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.fixture(scope="session")
-def colour_network(coloured: tuple[np.ndarray, np.ndarray]) -> keras.Model:
+def colour_network(coloured: Data) -> keras.Model:
     """Tells those images, in [0, 1] and RGB, with logits."""
     keras.utils.set_random_seed(0)
     x, y = coloured

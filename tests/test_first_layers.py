@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from colours import Data
 from keras import layers as L
 
 from kerasrobust.data.load import load_data
@@ -15,9 +16,6 @@ from kerasrobust.networks.adapters.first_layers import range_shown
 from kerasrobust.networks.adapters.ranges import understood
 from kerasrobust.networks.architectures import build_model
 from kerasrobust.networks.making import as_classifier
-
-Data = tuple[np.ndarray, np.ndarray]
-
 
 FIRST = [
     (L.Rescaling(1 / 255), "0,255"),

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from colours import CONVENTIONS, taking
+from colours import CONVENTIONS, Data, taking
 from keras import layers as L
 
 from kerasrobust.errors import InputError
@@ -14,8 +14,6 @@ from kerasrobust.evaluation.evaluate import evaluate
 from kerasrobust.networks.adapters.adapter import range_words
 from kerasrobust.networks.adapters.ranges import Choice, choice_of, understood
 from kerasrobust.networks.making import as_classifier
-
-Data = tuple[np.ndarray, np.ndarray]
 
 
 @pytest.mark.parametrize(("input_range", "colors"), CONVENTIONS)

@@ -6,15 +6,13 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from colours import taking
+from colours import Data, taking
 from keras import layers as L
 
 from kerasrobust.errors import InputError
 from kerasrobust.evaluation.evaluate import evaluate
 from kerasrobust.networks.adapters.ranges import Choice, understood
 from kerasrobust.networks.making import as_classifier
-
-Data = tuple[np.ndarray, np.ndarray]
 
 
 @pytest.mark.parametrize("classes", [1, 4])

@@ -172,6 +172,16 @@ def predicting(model: keras.Model) -> dict[str, bool]:
     return {"training": False} if model._call_has_training_arg else {}
 
 
+def graph_of(model: Any) -> Any:
+    """Returns the functional model that holds the operations of a model: a built Sequential keeps one of its own.
+
+    Example:
+        >>> [part.name for part in graph_of(build_model("lenet")).operations][:2]
+        ['images', 'normalise']
+    """
+    return getattr(model, "_functional", None) or model
+
+
 def is_graph(model: Any) -> bool:
     """Returns whether a model is nothing but its graph of layers: a subclass may have a `call` of its own."""
     return isinstance(model, GRAPHS) and type(model).call in (Functional.call, keras.Sequential.call)

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from kerasrobust.networks.architectures import is_graph, predicting
+from kerasrobust.networks.architectures import graph_of, is_graph, predicting
 from kerasrobust.networks.cloning import quantization
 from kerasrobust.ops.intake import straight_through
 
@@ -57,7 +57,7 @@ def noise_left_out(model: Any) -> list[str]:
         >>> noise_left_out(keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Dropout(0.5)]))
         []
     """
-    graphs = [getattr(inner, "_functional", inner) for inner in model._flatten_layers()]
+    graphs = map(graph_of, model._flatten_layers())
     parts = [part for inner in graphs for part in getattr(inner, "operations", [])]
     called = [part for part in parts for node in part._inbound_nodes if node.arguments.kwargs.get("training") is True]
     return list(dict.fromkeys(part.name for part in called))

@@ -67,6 +67,13 @@ class Probed:
     untraced: str = ""
     warnings: tuple[tuple[str, str], ...] = ()
 
+    def as_predicted(self, forward: Forward) -> Forward:
+        """Returns a pass of the model as its `predict` runs it: in a graph, unless its code can't be traced.
+
+        Keras 3.15 may give other dtypes outside of graphs: it resizes uint8 to uint8 there, and to float32 inside.
+        """
+        return forward if self.untraced else tf.function(forward, autograph=False)
+
 
 SHARE = 1e-3
 """How far outside [0, 1] a probability may be."""

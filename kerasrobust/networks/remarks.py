@@ -77,11 +77,10 @@ def differ(one: Forward, other: Forward, probed: Probed, name: str, tries: int =
     """
 
     def outputs(run: Forward) -> Callable[[], np.ndarray]:
-        # Keras 3.15 resizes uint8 to uint8 outside of graphs, and to float32 inside.
         def plain(x: tf.Tensor) -> tf.Tensor:
             return one_output(run(x), name)
 
-        graph = plain if probed.untraced else tf.function(plain, autograph=False)
+        graph = probed.as_predicted(plain)
         return lambda: trial(lambda x: graph(tf.constant(x)).numpy(), probed.shape, name)
 
     with noise_off():

@@ -139,7 +139,7 @@ def write_examples(
         each = zip(parts, counts, strict=True)
         return np.concatenate([np.broadcast_to(np.array(part[name], kind), count) for part, count in each])
 
-    attacks, classes = _texts(column("attack", str)), _texts([_printable(name) for name in class_names])
+    attacks, classes = _fixed_length(column("attack", str)), _fixed_length([_printable(name) for name in class_names])
     path.parent.mkdir(exist_ok=True)
     temporary = path.with_suffix(".part")
     try:
@@ -158,17 +158,18 @@ def write_examples(
             file["attack"] = attacks
             file["epsilon"] = column("epsilon", np.float64)  # None becomes NaN.
             file["eot"] = column("eot", np.int64)
-            file.attrs["model"], file.attrs["norm"] = (_texts([name])[0] for name in (_printable(model), norm))
+            for name, word in (("model", _printable(model)), ("norm", norm)):
+                file.attrs[name] = _fixed_length([word]).reshape(())
             file.attrs["class_names"] = classes
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _texts(words: Iterable[str]) -> np.ndarray:
-    """Returns words as strings of one length.
+def _fixed_length(words: Iterable[str]) -> np.ndarray:
+    """Returns words as fixed-length strings, each as long as the longest.
 
-    HDF5 1.14, as h5py 3.14 has it, may read strings of any length for ever where their file is damaged.
+    HDF5 1.14, which h5py 3.14 brings, may never finish reading variable-length ones from a damaged file.
     """
     import h5py
     import numpy as np
@@ -222,14 +223,14 @@ def read_index(path: Path) -> Index:
         return Index(
             **columns,
             image_shape=tuple(shape[1:]),
-            class_names=tuple(_word(name) for name in file.attrs.get("class_names", ())),
-            model=_word(file.attrs.get("model", "")),
-            norm=_word(file.attrs.get("norm", "")),
+            class_names=tuple(_decoded(name) for name in file.attrs.get("class_names", ())),
+            model=_decoded(file.attrs.get("model", "")),
+            norm=_decoded(file.attrs.get("norm", "")),
         )
 
 
-def _word(value: Any) -> str:
-    """Returns a string that h5py has read: bytes where it has one length."""
+def _decoded(value: Any) -> str:
+    """Returns a string that h5py has read: bytes if it is a fixed-length one. Older files have variable-length ones."""
     return value.decode() if isinstance(value, bytes) else str(value)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from kerasrobust.networks.architectures import is_graph
+from kerasrobust.networks.architectures import graph_of, is_graph
 
 
 def neighbours(model: keras.Model, shared: set[int]) -> Iterator[tuple[Any, Any]]:
@@ -35,7 +35,7 @@ def calls_of(model: Any) -> tuple[dict[int, list[Any]], dict[int, list[Any]]]:
 
     A layer also lists its calls in other models, and those of a Sequential before its next layer was added.
     """
-    graph = getattr(model, "_functional", None) or model
+    graph = graph_of(model)
     calls: dict[int, list[Any]] = {id(operation): [] for operation in graph._operations}
     uses: dict[int, list[Any]] = {id(operation): [] for operation in graph._operations}
     for node in itertools.chain.from_iterable(graph._nodes_by_depth.values()):

@@ -27,9 +27,8 @@ def ends_in_softmax(case: Case) -> list[Finding]:
     network = case.classifier.network
     if not isinstance(network, keras.Model) or any(code == "softmax-output" for code, _ in case.classifier.warnings):
         return []
-    plain = case.classifier.adapter.around(lambda x: network(x, **predicting(network)))
-    # As `predict` runs it: some code works in graphs alone.
-    run = plain if case.classifier.probed.untraced else tf.function(plain, autograph=False)
+    run = case.classifier.adapter.around(lambda x: network(x, **predicting(network)))
+    run = case.classifier.probed.as_predicted(run)
     outputs = tf.nest.flatten(run(tf.constant(case.x[:FEWEST])))[0].numpy()
     if (outputs < 0).any() or (abs(outputs.sum(axis=-1) - 1) > 1e-3).any():
         return []

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from keras import layers
 
-from kerasrobust.networks.architectures import is_graph
+from kerasrobust.networks.architectures import graph_of, is_graph
 
 KEEPING = (
     layers.InputLayer,
@@ -61,8 +61,8 @@ def _parts(network: Any) -> Iterator[Any]:
     if not is_graph(network):
         yield network
         return
-    graph = getattr(network, "_functional", None) or network  # None in a Sequential that wasn't built.
-    for part in getattr(graph, "operations", network.layers):
+    # A Sequential that wasn't built has layers, but no operations.
+    for part in getattr(graph_of(network), "operations", network.layers):
         yield from _parts(part)
 
 

@@ -41,7 +41,7 @@ FEWEST = 50
 """Images below which more of them have to be right by clearly more than chance."""
 
 LEAST = 10
-"""Images below which none are looked at, where there are as many classes."""
+"""The fewest images that are looked at, where there are as many classes."""
 
 SOUND = 0.65
 """The share of what a conversion is right above guessing from which [0, 1] may be the range all the same, of images
