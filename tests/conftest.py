@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # As the package has it, where TensorFlow is imported later.
+
 import keras
 import numpy as np
 import pytest

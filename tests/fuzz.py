@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # As the package has it, where TensorFlow is imported later.
 
 import keras
 import numpy as np
@@ -247,7 +248,10 @@ def held(recipe: Recipe) -> str:
     one_sigmoid = recipe.head == "one sigmoid"
 
     def predicted(images: np.ndarray, said: Conventions | None = None) -> np.ndarray:
-        found = model.predict(taken(recipe, images, said or Conventions()), verbose=0, batch_size=len(images))
+        pixels = taken(recipe, images, said or Conventions())
+        # A function of arrays calls the model outside of graphs, where Keras 3.15 resizes uint8 otherwise.
+        outside = recipe.form == "arrays"
+        found = model(pixels, training=False) if outside else model.predict(pixels, verbose=0, batch_size=len(images))
         return np.asarray(found["answer"] if isinstance(found, dict) else found, np.float64)
 
     try:

@@ -222,6 +222,24 @@ def test_other_noise_is_found_and_said_to_be_unseeded() -> None:
     assert [code for code, _ in classifier.warnings] == ["unseeded-noise"]
 
 
+def one_of_three(compiled: bool) -> Callable[[tf.Tensor], tf.Tensor]:
+    """A network of three, drawn anew for each batch, so that two passes agree by chance in a third of all cases."""
+    kernels = tf.constant(np.random.default_rng(0).normal(size=(3, 192, 4)), tf.float32)
+
+    def forward(x: tf.Tensor) -> tf.Tensor:
+        return tf.reshape(x, (-1, 192)) @ kernels[tf.random.uniform((), 0, 3, tf.int32)]
+
+    return tf.function(forward, input_signature=[tf.TensorSpec((None, 8, 8, 3))]) if compiled else forward
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_networks_that_agree_by_chance_are_random_and_follow_no_key(compiled: bool) -> None:
+    for seed in range(12):
+        tf.random.set_seed(seed)
+        found = as_classifier(one_of_three(compiled), image_shape=(8, 8, 3))
+        assert (found.randomized, found.seedable, found.probed.untraced) == (True, False, "")
+
+
 def test_subclassed_model_tells_its_shape_once_it_is_built() -> None:
     model = Subclassed("softmax")
     with pytest.raises(InputError, match="built"):
@@ -313,6 +331,17 @@ BAD = {
     ),
     "another's mistake": (lambda: lambda x: x.no_such_thing, "no_such_thing"),
 }  # fmt: skip
+
+
+@pytest.mark.parametrize(("there", "advice"), [(False, "TF_ENABLE_ONEDNN_OPTS=1"), (True, "image_shape")])
+def test_convolutions_that_need_onednn_say_so(there: bool, advice: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(x: tf.Tensor) -> tf.Tensor:
+        message = "The Conv2D op currently only supports the NHWC tensor format on the CPU."
+        raise tf.errors.UnimplementedError(None, None, message)
+
+    monkeypatch.setattr("kerasrobust.networks.probe.has_onednn", lambda: there)
+    with pytest.raises(InputError, match=advice):
+        as_classifier(tf.function(fails, autograph=False), image_shape=(8, 8, 3))
 
 
 @pytest.mark.parametrize("name", BAD)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import subprocess
 import sys
 
@@ -91,6 +92,18 @@ def test_names_that_are_loaded_later_are_those_that_type_checkers_see() -> None:
 def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'atacks'"):
         kerasrobust.atacks  # noqa: B018
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, "1"), ("0", "0")])
+def test_tensorflow_computes_by_onednn_unless_that_is_turned_off(
+    before: str | None, after: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "TF_ENABLE_ONEDNN_OPTS"
+    monkeypatch.delenv(name, raising=False)
+    if before is not None:
+        monkeypatch.setenv(name, before)
+    kerasrobust.require_tensorflow()
+    assert os.environ.pop(name) == after
 
 
 def test_another_backend_is_refused_when_a_name_is_first_used(monkeypatch: pytest.MonkeyPatch) -> None:

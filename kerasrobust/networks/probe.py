@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -19,6 +19,7 @@ from kerasrobust.networks.architectures import is_graph
 from kerasrobust.networks.files.foreign import ForeignNetwork
 from kerasrobust.networks.files.savedmodel import SavedModelNetwork
 from kerasrobust.networks.noise import is_noisy, keyed_noise
+from kerasrobust.ops.tracing import has_onednn
 
 Shape = tuple[int | None, ...]
 """Height, width and channels; None stands for any."""
@@ -103,7 +104,7 @@ def probe(
     shapes = list(dict.fromkeys(tuple(k or g for k, g in zip(shape, guess, strict=True)) for guess in _GUESSES))
     for index, tried in enumerate(shapes):
         try:
-            first, run, arrays, untraced = _first_pass(model, inner, adapter, tried, name)
+            seen = _first_pass(model, inner, adapter, tried, name)
             break
         except InputError as error:
             # A failure may be due to the guessed shape; the outputs of a pass that worked are final.
@@ -111,14 +112,14 @@ def probe(
                 raise
     warnings = list(model.notes) if isinstance(model, ForeignNetwork) else []
     noisy = isinstance(model, keras.Model) and is_noisy(model)
-    # Code of one's own may draw among a few networks, and so agree with itself by chance.
-    again = 1 if is_traceable(model) else DRAWS
-    randomized = noisy or any(not same(first, trial(run, tried, name)) for _ in range(again))
+    first, run, arrays, untraced = seen.outputs, seen.run, seen.arrays, seen.untraced
+    randomized = noisy or seen.randomized
     seedable = False
     if randomized:
         # After the passes without a key: a function that the model compiled by itself would keep the key for good.
         key = () if arrays or untraced else (tf.constant([0, 1]),)
-        seedable = bool(key) and same(*(trial(run, tried, name, *key) for _ in range(2)))
+        tries = _tries(model)
+        seedable = bool(key) and not _differs(trial(run, tried, name, *key), run, tried, name, tries, *key)
         if not seedable:
             message = f"The noise inside {name!r} can't be seeded: figures differ from run to run."
             warnings.append(("unseeded-noise", message))
@@ -244,10 +245,16 @@ def on_arrays(function: Callable[[np.ndarray], Any], adapter: Adapter) -> Callab
 
 def not_callable(name: str, shape: Shape, error: Exception) -> InputError:
     """Returns the error for a model that fails on a batch of images of a shape."""
+    channels_first = isinstance(error, tf.errors.UnimplementedError) and "NHWC" in str(error)
+    advice = (
+        "TensorFlow has these convolutions on processors by oneDNN only: set TF_ENABLE_ONEDNN_OPTS=1 before it is "
+        "imported, or import kerasrobust first."
+        if channels_first and not has_onednn()
+        else "State the right image_shape, or what it takes: dtype=, input_range= and channels= of as_classifier."
+    )
     return InputError(
         "Expected a model that maps float32 images to logits, by TensorFlow operations or from a NumPy array to one. "
-        f"Received: {name!r}, which fails on a batch of {shape} images ({reason_of(error, 200)}). "
-        "State the right image_shape, or what it takes: dtype=, input_range= and channels= of as_classifier."
+        f"Received: {name!r}, which fails on a batch of {shape} images ({reason_of(error, 200)}). {advice}"
     )
 
 
@@ -263,41 +270,66 @@ def _pass_of(model: Any, forward: Forward, name: str) -> Callable[..., np.ndarra
     return lambda images, *key: run(tf.constant(images), *key).numpy()
 
 
-def _first_pass(
-    model: Any, inner: Forward, adapter: Adapter, shape: tuple[int, ...], name: str
-) -> tuple[np.ndarray, Callable[..., np.ndarray], bool, str]:
-    """Runs a model for the first time.
+class _Seen(NamedTuple):
+    """What a first pass over random images shows: its outputs, and what `Probed` says; `run` is the pass itself."""
 
-    Returns the outputs, the pass that gave them, whether it takes arrays, and why it can't be traced. It gets arrays if
-    it isn't TensorFlow code: it may be anything, another library's model, a remote service.
+    outputs: np.ndarray
+    run: Callable[..., np.ndarray]
+    randomized: bool
+    arrays: bool = False
+    untraced: str = ""
+
+
+def _first_pass(model: Any, inner: Forward, adapter: Adapter, shape: tuple[int, ...], name: str) -> _Seen:
+    """Runs a model for the first time, and again as often as its noise may hide.
+
+    It gets arrays if it isn't TensorFlow code: it may be anything, another library's model, a remote service.
     """
+
+    def seen(run: Callable[..., np.ndarray], **said: Any) -> _Seen:
+        outputs = trial(run, shape, name)
+        return _Seen(outputs, run, _differs(outputs, run, shape, name, _tries(model)), **said)
+
     if isinstance(model, Prediction):
-        run = on_arrays(inner, adapter)
-        return trial(run, shape, name), run, True, ""
+        return seen(on_arrays(inner, adapter), arrays=True)
     forward = adapter.around(inner)
-    run = _pass_of(model, forward, name)
     plain = _untraced_pass(forward, name)
     try:
-        first = trial(run, shape, name)
+        traced = seen(_pass_of(model, forward, name))
     except InputError as error:
         # What failed inside one of TensorFlow's own operations is TensorFlow code.
         known = error.__cause__ is None or isinstance(error.__cause__, tf.errors.OpError)
         if known or is_traceable(model):
             raise
         if isinstance(model, (keras.Model, tf.Module)) or _has_eager_gradient(forward, shape, name):
-            return trial(plain, shape, name), plain, False, reason_of(error.__cause__ or error, 120)
-        run = on_arrays(inner, adapter)
-        return trial(run, shape, name), run, True, ""
-    if is_traceable(model) or not same(first, trial(run, shape, name)):
-        return first, run, False, ""
+            return seen(plain, untraced=reason_of(error.__cause__ or error, 120))
+        return seen(on_arrays(inner, adapter), arrays=True)
+    if is_traceable(model) or traced.randomized:
+        return traced
     # What isn't TensorFlow's, such as NumPy's random numbers, is frozen by tracing.
     try:
-        seen = [trial(plain, shape, name) for _ in range(DRAWS)]
+        outputs = [trial(plain, shape, name) for _ in range(DRAWS)]
     except InputError:  # Code that works in graphs alone.
-        return first, run, False, ""
-    if any(apart(first, outputs) > TRACED for outputs in seen):
-        return seen[0], plain, False, "its answers change with what TensorFlow doesn't see, such as NumPy's random"
-    return first, run, False, ""
+        return traced
+    if any(apart(traced.outputs, other) > TRACED for other in outputs):
+        untraced = "its answers change with what TensorFlow doesn't see, such as NumPy's random"
+        return _Seen(outputs[0], plain, not all(same(outputs[0], other) for other in outputs[1:]), untraced=untraced)
+    return traced
+
+
+def _tries(model: Any) -> int:
+    """Returns in how many more passes a model has to agree with itself to be called deterministic.
+
+    Code of one's own may draw among a few networks, and so agree with itself by chance, and so may a graph of it. Of
+    Keras' layers one that flips images does by 1 in 256.
+    """
+    return DRAWS if is_compiled(model) or not is_traceable(model) else 2
+
+
+def _differs(
+    first: np.ndarray, run: Callable[..., np.ndarray], shape: tuple[int, ...], name: str, tries: int, *key: tf.Tensor
+) -> bool:
+    return any(not same(first, trial(run, shape, name, *key)) for _ in range(tries))
 
 
 def _untraced_pass(forward: Forward, name: str) -> Callable[..., np.ndarray]:
