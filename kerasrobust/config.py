@@ -178,8 +178,8 @@ class AttackConfig(ModelConfig):
     epsilon: Annotated[
         Epsilon | None,
         Option(
-            "Radius of the ball; for minimum-norm attacks the radius at which robust accuracy is read off; the patches "
-            f"and spatial have none. {RADII}"
+            "Radius of the ball; for minimum-norm attacks the radius at which robust accuracy is read off; sparse-rs, "
+            f"spatial and the patches have none. {RADII}"
         ),
     ] = None
     steps: Annotated[
@@ -192,7 +192,9 @@ class AttackConfig(ModelConfig):
         ),
     ] = None
     step_size: Annotated[Epsilon | None, Option("Length of a step; 2.5 epsilon / steps without it.")] = None
-    queries: Annotated[int | None, Option("Queries of square: 5,000 without it.", "number of queries", 1)] = None
+    queries: Annotated[
+        int | None, Option("Queries of square and sparse-rs: 5,000 without it.", "number of queries", 1)
+    ] = None
     restarts: Annotated[int, Option("Random starts; the best counts.", "number of restarts", 1)] = 1
     variants: Annotated[
         str | None,
@@ -203,6 +205,9 @@ class AttackConfig(ModelConfig):
     ] = None
     patch_size: Annotated[
         int | None, Option("Side of the square of patch and universal-patch in pixels: 8 without it.", least=1)
+    ] = None
+    budget: Annotated[
+        int | None, Option("Pixels that sparse-rs may change: 24 without it.", "number of pixels", least=1)
     ] = None
     patch: Annotated[
         str | None,

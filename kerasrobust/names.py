@@ -89,6 +89,7 @@ ATTACKS = {
         "kerasrobust.attacks.universal_patch:UniversalPatch", "Universal patch", "l0", in_ball=False
     ),
     "spatial": KnownAttack("kerasrobust.attacks.spatial:Spatial", "Spatial", "l0", in_ball=False),
+    "sparse-rs": KnownAttack("kerasrobust.attacks.sparse_rs:SparseRS", "Sparse-RS", "l0", in_ball=False),
     "square": KnownAttack("kerasrobust.attacks.square:Square", "Square"),
     "hopskipjump": KnownAttack("kerasrobust.attacks.hopskipjump:HopSkipJump", "HopSkipJump"),
 }

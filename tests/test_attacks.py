@@ -37,6 +37,7 @@ from kerasrobust.attacks import (
     HopSkipJump,
     Patch,
     SigmaZero,
+    SparseRS,
     Spatial,
     Square,
     Step,
@@ -122,6 +123,7 @@ TABLE = {
     "fmn-l0": case(FMN, "l0", steps=12),
     "patch-l0": case(Patch, "l0", size=3, steps=4, restarts=2, random=True, gradients=8),
     "universal-patch-l0": case(UniversalPatch, "l0", size=3, steps=4, images=50, restarts=2, random=True, gradients=4),
+    "sparse-rs-l0": case(SparseRS, "l0", budget=4, queries=12, restarts=2, random=True, gradients=0),
     # An even number of angles: the image itself isn't in the grid.
     "spatial-l0": case(Spatial, "l0", rotations=4, translations=3, gradients=0),
 }
@@ -134,7 +136,7 @@ NOISY = [
             "superdeepfool",
         ),
         "l1": ("pdpgd",),
-        "l0": ("sigma-zero", "patch", "universal-patch", "spatial"),
+        "l0": ("sigma-zero", "patch", "universal-patch", "sparse-rs", "spatial"),
     }.items()
     for name in names
 ]  # fmt: skip
@@ -283,7 +285,7 @@ def test_the_cost_is_what_the_network_sees(name: str, eot: int, counted: tuple[C
 
 
 @pytest.mark.parametrize(
-    "name", ["pgd-l2", "pgd restarts-linf", "fgsm-rs-linf", "apgd-t-linf", "patch-l0", "spatial-l0"]
+    "name", ["pgd-l2", "pgd restarts-linf", "fgsm-rs-linf", "apgd-t-linf", "patch-l0", "spatial-l0", "sparse-rs-l0"]
 )
 def test_an_examples_attack_does_not_depend_on_its_place(
     name: str, small: keras.Model, labels: dict[str, np.ndarray]
@@ -392,7 +394,16 @@ def test_clean_verdict_given_is_not_computed_again(small: keras.Model, labels: d
 
 @pytest.mark.parametrize(
     "name",
-    ["pgd restarts-linf", "mifgsm-l2", "deepfool-linf", "ddn-l2", "patch-l0", "universal-patch-l0", "spatial-l0"],
+    [
+        "pgd restarts-linf",
+        "mifgsm-l2",
+        "deepfool-linf",
+        "ddn-l2",
+        "patch-l0",
+        "universal-patch-l0",
+        "spatial-l0",
+        "sparse-rs-l0",
+    ],
 )
 @pytest.mark.parametrize("early_stop", [True, False])
 def test_progress_moves_forward_and_ends_at_the_total(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import images, labels_of
 
-from kerasrobust.attacks import APGDCE, FABT, PGD, DeepFool, Patch, Spatial, Square, batch
+from kerasrobust.attacks import APGDCE, FABT, PGD, DeepFool, Patch, SparseRS, Spatial, Square, batch
 from kerasrobust.attacks.batch import Batch
 
 X = images(37, seed=4)
@@ -22,6 +22,7 @@ ATTACKS = [
     DeepFool(steps=20),
     Patch(size=3, steps=12),
     Spatial(rotations=5, translations=3),
+    SparseRS(budget=8, queries=60),
 ]
 
 

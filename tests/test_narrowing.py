@@ -215,7 +215,7 @@ def test_without_gradients_nothing_stands_for_a_patch(names: tuple[str, str]) ->
     parts, [finding] = without_gradients([part_of(make_attack(name), 8 / 255) for name in names], task_of())
     assert [part.attack.name for part in parts] == ["square", "hopskipjump"]
     assert finding.message.endswith("Nothing stands for patch.")
-    with pytest.raises(InputError, match=r"at 8x8 pixels.* Take square or spatial\.$"):
+    with pytest.raises(InputError, match=r"at 8x8 pixels.* Take square, sparse-rs or spatial\.$"):
         without_gradients([part_of(make_attack("patch"), None)], task_of())
 
 

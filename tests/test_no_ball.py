@@ -31,8 +31,8 @@ from kerasrobust.show.tables import epsilon_text
 
 pytest_plugins = ["cli_fixtures"]
 
-WORDS = {"patch": "8x8 pixels", "universal-patch": "8x8 pixels", "spatial": "±30° and ±10 %"}
-TITLES = {"patch": "Patch", "universal-patch": "Universal patch", "spatial": "Spatial"}
+WORDS = {"patch": "8x8 pixels", "universal-patch": "8x8 pixels", "sparse-rs": "24 pixels", "spatial": "±30° and ±10 %"}
+TITLES = {"patch": "Patch", "universal-patch": "Universal patch", "sparse-rs": "Sparse-RS", "spatial": "Spatial"}
 
 
 @pytest.fixture
@@ -89,6 +89,8 @@ def test_both_in_one_run(places: list[str], agreed: Path, runs: Path) -> None:
         (["spatial", "--epsilon", "2"], "Expected no --epsilon with spatial"),
         (["patch", "--norm", "l0"], "Expected no --norm with patch"),
         (["patch,spatial", "--norm", "linf"], "Expected no --norm with patch,spatial"),
+        (["sparse-rs", "--epsilon", "24"], "Expected no --epsilon with sparse-rs"),
+        (["pgd", "--budget", "24"], "settings that 'pgd' has. Received: --budget"),
         (["pgd,patch"], "of which patch has no ball"),
         (["spatial", "--steps", "3"], "settings that 'spatial' has. Received: --steps"),
     ],

@@ -17,7 +17,7 @@ import pytest
 from conftest import images, labels_of
 
 from kerasrobust import runs
-from kerasrobust.attacks import PGD, Attack, AutoAttack, Patch, Spatial, Square, UniversalPatch, batch
+from kerasrobust.attacks import PGD, Attack, AutoAttack, Patch, SparseRS, Spatial, Square, UniversalPatch, batch
 from kerasrobust.attacks.batch import Batch
 from kerasrobust.attacks.checkpoint import Checkpoints
 from kerasrobust.config import AttackConfig
@@ -49,6 +49,7 @@ def same(one: Evaluation, other: Evaluation) -> None:
 SHAPES: list[Attack] = [
     Patch(size=3, steps=4, restarts=2),
     Spatial(rotations=4, translations=2),
+    SparseRS(budget=4, queries=30),
     UniversalPatch(size=3, steps=3),
 ]
 

@@ -24,6 +24,7 @@ from kerasrobust.attacks import (
     DeepFool,
     HopSkipJump,
     Patch,
+    SparseRS,
     Spatial,
     Square,
     SuperDeepFool,
@@ -89,6 +90,8 @@ def variants(name: str, norm: Any) -> list[Attack]:
         return [made(size=3, steps=steps, restarts=steps, images=steps + 4, step_size=0.1) for steps in (1, 2, 3)]
     if kind is Spatial:
         return [made(rotations=count, translations=count, degrees=9.0 * count, shift=0.1 * count) for count in (1, 2)]
+    if kind is SparseRS:
+        return [made(budget=3, queries=count, restarts=count, p_init=0.2 * count) for count in (2, 4)]
     if kind is CW:
         return [made(steps=3, binary_steps=2), made(steps=2, binary_steps=3, confidence=0.1, learning_rate=0.1)]
     if kind is Square:

@@ -21,6 +21,7 @@ from kerasrobust.attacks.pdpgd import PDPGD
 from kerasrobust.attacks.registry import ATTACKS, make_attack
 from kerasrobust.attacks.result import AttackResult
 from kerasrobust.attacks.sigma_zero import SigmaZero
+from kerasrobust.attacks.sparse_rs import SparseRS
 from kerasrobust.attacks.spatial import Spatial
 from kerasrobust.attacks.square import Square
 from kerasrobust.attacks.superdeepfool import SuperDeepFool
@@ -52,6 +53,7 @@ __all__ = [
     "HopSkipJump",
     "Patch",
     "SigmaZero",
+    "SparseRS",
     "Spatial",
     "Square",
     "Step",

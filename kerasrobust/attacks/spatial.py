@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import pi
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import tensorflow as tf
 
-from kerasrobust.attacks.algorithm import Algorithm, Images, Numbers
-from kerasrobust.attacks.driver import Attack
+from kerasrobust.attacks.algorithm import Images, Numbers
 from kerasrobust.attacks.network import Network
-from kerasrobust.attacks.square import Incumbent
+from kerasrobust.attacks.random_search import Incumbent, RandomSearch, anywhere
 from kerasrobust.errors import InputError
 from kerasrobust.ops import balls
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spatial(Attack[Incumbent]):
+class Spatial(RandomSearch):
     """Turns and shifts the image, by the worst of a grid of angles and distances.
 
     An image is turned around its centre and then shifted, in one bilinear resampling; what comes in from outside is
@@ -31,8 +29,6 @@ class Spatial(Attack[Incumbent]):
             is 3 of 32.
         rotations: angles in the grid.
         translations: shifts in the grid, in each of the two directions.
-        paired: compare each candidate with the worst so far on the same noise, at twice the cost. Always so on a
-            randomized network, where the lowest of many noisy margins would be one that was lucky.
 
     Example:
         >>> result = Spatial(degrees=30, shift=0.1)(model, x, y)
@@ -42,8 +38,6 @@ class Spatial(Attack[Incumbent]):
     """
 
     name: ClassVar[str] = "spatial"
-    gradient_free: ClassVar[bool] = True
-    takes_targets: ClassVar[bool] = True
     in_ball: ClassVar[bool] = False
     norms: ClassVar[tuple[balls.Norm, ...]] = ("l0",)
 
@@ -52,7 +46,6 @@ class Spatial(Attack[Incumbent]):
     shift: float = 0.1
     rotations: int = 31
     translations: int = 5
-    paired: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -70,9 +63,6 @@ class Spatial(Attack[Incumbent]):
     def threat(self) -> str:
         return f"±{self.degrees:g}° and ±{100 * self.shift:g} %"
 
-    def structure(self) -> Hashable:
-        return super().structure(), self.paired
-
     def numbers(self) -> dict[str, float | int]:
         return {
             "degrees": float(self.degrees),
@@ -84,28 +74,15 @@ class Spatial(Attack[Incumbent]):
     def step_count(self) -> int:
         return self.rotations * self.translations**2
 
-    def resolved(self, randomized: bool) -> Algorithm[Any]:
-        return replace(self, paired=True) if randomized else self
-
     def looks(self, randomized: bool) -> bool:
         return False
 
     def begin(self, network: Network, images: Images, numbers: Numbers) -> Incumbent:
         unknown = tf.fill(tf.shape(images.x)[:1], float("inf"))
-        return Incumbent(images.x, unknown, tf.zeros_like(images.y, tf.int32))
+        return Incumbent(images.x, unknown, tf.zeros_like(images.y, tf.int32), anywhere(images.y))
 
-    def done(self, state: Incumbent, numbers: Numbers) -> tf.Tensor:
-        return numbers["early_stop"] & (state.score < -numbers["slack"])
-
-    def step(self, network: Network, images: Images, state: Incumbent, numbers: Numbers) -> Incumbent:
-        candidate = warp(images.x, *_place_in_grid(state.age, images.x, numbers))
-        score = network.score(candidate, images.y, self.targeted)
-        incumbent = network.score(state.best, images.y, self.targeted) if self.paired else state.score
-        better = (score < incumbent) & ~self.done(state, numbers)
-        return Incumbent(balls.choose(better, candidate, state.best), tf.where(better, score, incumbent), state.age + 1)
-
-    def found(self, state: Incumbent, numbers: Numbers) -> tuple[tf.Tensor, tf.Tensor]:
-        return state.best, state.score
+    def candidate(self, images: Images, state: Incumbent, numbers: Numbers) -> tuple[tf.Tensor, tf.Tensor]:
+        return warp(images.x, *_place_in_grid(state.age, images.x, numbers)), state.pixels
 
 
 def warp(x: tf.Tensor, degrees: tf.Tensor, down: tf.Tensor, right: tf.Tensor) -> tf.Tensor:

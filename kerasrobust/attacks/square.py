@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, NamedTuple
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import tensorflow as tf
 
-from kerasrobust.attacks.algorithm import Algorithm, Images, Numbers
-from kerasrobust.attacks.driver import Attack
+from kerasrobust.attacks.algorithm import Images, Numbers
 from kerasrobust.attacks.network import Network
+from kerasrobust.attacks.random_search import Incumbent, RandomSearch, anywhere
 from kerasrobust.errors import InputError
 from kerasrobust.ops import balls, draws
 from kerasrobust.settings import check_epsilon
@@ -20,22 +19,8 @@ HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """Queries after which the share of pixels in a window is halved, of 10,000."""
 
 
-class Incumbent(NamedTuple):
-    """The best image of each example so far.
-
-    Attributes:
-        best: (N, H, W, C).
-        score: (N,), its margin.
-        age: int32 (N,), queries so far.
-    """
-
-    best: tf.Tensor
-    score: tf.Tensor
-    age: tf.Tensor
-
-
 @dataclass(frozen=True, kw_only=True)
-class Square(Attack[Incumbent]):
+class Square(RandomSearch):
     """Changes one window per query and keeps what lowers the margin.
 
     Linf: the image begins with vertical stripes of +-epsilon, and each window gets +-epsilon, one sign per channel. L2
@@ -49,8 +34,6 @@ class Square(Attack[Incumbent]):
         p_init: share of the pixels that the first windows cover.
         rescale: stretch the schedule, made for 10,000 queries, to `queries`; AutoAttack counts them as they are.
         restarts: how often the attack is run anew.
-        paired: compare each candidate with the best so far on the same noise, at twice the cost. Always so on a
-            randomized network, where the lowest of many noisy margins would be one that was lucky, and never be beaten.
 
     Example:
         >>> result = Square(epsilon=8 / 255, queries=1_000)(model, x, y)
@@ -59,8 +42,6 @@ class Square(Attack[Incumbent]):
     """
 
     name: ClassVar[str] = "square"
-    gradient_free: ClassVar[bool] = True
-    takes_targets: ClassVar[bool] = True
     norms: ClassVar[tuple[balls.Norm, ...]] = ("linf", "l2", "l1")
 
     epsilon: float = 8 / 255
@@ -68,7 +49,6 @@ class Square(Attack[Incumbent]):
     p_init: float = 0.8
     rescale: bool = False
     restarts: int = 1
-    paired: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -80,9 +60,6 @@ class Square(Attack[Incumbent]):
             )
         if not 0 < self.p_init <= 1:
             raise InputError(f"Expected a share of pixels in (0, 1]. Received: p_init={self.p_init}. Try 0.8.")
-
-    def structure(self) -> Hashable:
-        return super().structure(), self.paired
 
     def numbers(self) -> dict[str, float | int]:
         stretch = 10_000 / self.queries if self.rescale else 1.0
@@ -96,9 +73,6 @@ class Square(Attack[Incumbent]):
 
     def radius(self) -> float | None:
         return self.epsilon
-
-    def resolved(self, randomized: bool) -> Algorithm[Any]:
-        return replace(self, paired=True) if randomized else self
 
     def constants(self, images: Images, numbers: Numbers) -> Numbers:
         if self.norm != "linf":
@@ -115,28 +89,17 @@ class Square(Attack[Incumbent]):
             start = tf.clip_by_value(x + numbers["epsilon"] * stripes, 0.0, 1.0)
         else:
             start = _scaled(x, _grid(keys, x), numbers["epsilon"], self.norm)
-        return Incumbent(start, network.score(start, y, self.targeted), tf.zeros_like(y, tf.int32))
+        return Incumbent(start, network.score(start, y, self.targeted), tf.zeros_like(y, tf.int32), anywhere(y))
 
-    def done(self, state: Incumbent, numbers: Numbers) -> tf.Tensor:
-        return numbers["early_stop"] & (state.score < -numbers["slack"])
-
-    def step(self, network: Network, images: Images, state: Incumbent, numbers: Numbers) -> Incumbent:
-        candidate = self._candidate(images, state, numbers)
-        score = network.score(candidate, images.y, self.targeted)
-        # The same noise for both, as it is the same step.
-        incumbent = network.score(state.best, images.y, self.targeted) if self.paired else state.score
-        better = (score < incumbent) & ~self.done(state, numbers)
-        return Incumbent(balls.choose(better, candidate, state.best), tf.where(better, score, incumbent), state.age + 1)
-
-    def _candidate(self, images: Images, state: Incumbent, numbers: Numbers) -> tf.Tensor:
-        """Returns the best image with one window changed."""
+    def candidate(self, images: Images, state: Incumbent, numbers: Numbers) -> tuple[tf.Tensor, tf.Tensor]:
         x, best, epsilon = images.x, state.best, numbers["epsilon"]
         _, height, width, channels = x.shape
         chances = draws.hashed_uniform(images.keys, state.age, 5 + channels)
         share = window_share(state.age, numbers["p_init"], numbers["stretch"])
         side = tf.cast(tf.round(tf.sqrt(share * height * width)), tf.int32)
         if self.norm != "linf":
-            return _scaled(x, _moved(best - x, chances, side, epsilon, self.norm), epsilon, self.norm)
+            moved = _scaled(x, _moved(best - x, chances, side, epsilon, self.norm), epsilon, self.norm)
+            return moved, state.pixels
         side = tf.clip_by_value(side, 1, min(height, width))
         rows, columns = _rows(chances[:, 0], chances[:, 1], side, height, width)
         signs = tf.sign(chances[:, 5 : 5 + channels] - 0.5)
@@ -144,10 +107,7 @@ class Square(Attack[Incumbent]):
         across = tf.cast(columns, tf.float32)[:, :, None] * signs[:, None, :]
         across = tf.reshape(across, [-1, 1, width * channels])
         window = tf.reshape(tf.cast(rows, tf.float32)[:, :, None] * across, tf.shape(x))
-        return tf.clip_by_value(best + 2.0 * epsilon * window, numbers["low"], numbers["high"])
-
-    def found(self, state: Incumbent, numbers: Numbers) -> tuple[tf.Tensor, tf.Tensor]:
-        return state.best, state.score
+        return tf.clip_by_value(best + 2.0 * epsilon * window, numbers["low"], numbers["high"]), state.pixels
 
 
 def window_share(step: tf.Tensor, p_init: tf.Tensor | float, stretch: tf.Tensor | float) -> tf.Tensor:

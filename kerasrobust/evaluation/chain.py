@@ -218,7 +218,7 @@ def without_gradients(parts: Sequence[Part], task: Task) -> tuple[list[Part], li
             )
             able.append(part_of(attack, blind.radius, True, narrow))
     if not able:
-        advice = "Take linf or l2." if blind.attack.in_ball else "Take square or spatial."
+        advice = "Take linf or l2." if blind.attack.in_ball else "Take square, sparse-rs or spatial."
         raise InputError(
             f"Expected a model whose gradients reach the images, at {blind.attack.threat()}. Received: "
             f"{task.classifier.name!r}, where none does, and no black-box attack is for that. {advice}"

@@ -206,6 +206,7 @@ def _settings(config: AttackConfig) -> dict[str, Any]:
         "restarts": None if config.restarts == 1 else config.restarts,
         "size": config.patch_size if config.patch_size or pixels is None else len(pixels),
         "pixels": pixels,
+        "budget": config.budget,
     }
 
 

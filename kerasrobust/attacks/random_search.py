@@ -1,0 +1,80 @@
+"""What searches that ask for predictions only have in common: one candidate per query, kept where it is better."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Hashable
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, NamedTuple
+
+import tensorflow as tf
+
+from kerasrobust.attacks.algorithm import Algorithm, Images, Numbers
+from kerasrobust.attacks.driver import Attack
+from kerasrobust.attacks.network import Network
+from kerasrobust.ops import balls
+
+
+class Incumbent(NamedTuple):
+    """The best image of each example so far.
+
+    Attributes:
+        best: (N, H, W, C).
+        score: (N,), its margin.
+        age: int32 (N,), queries so far.
+        pixels: int32 (N, P), the numbers of the pixels that it may change; (N, 0) where a search doesn't say.
+    """
+
+    best: tf.Tensor
+    score: tf.Tensor
+    age: tf.Tensor
+    pixels: tf.Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomSearch(Attack[Incumbent]):
+    """Asks for one candidate per query, and keeps it where its margin is lower than the best so far.
+
+    Attributes:
+        paired: compare each candidate with the best so far on the same noise, at twice the cost. Always so on a
+            randomized network, where the lowest of many noisy margins would be one that was lucky, and never be beaten.
+    """
+
+    gradient_free: ClassVar[bool] = True
+    takes_targets: ClassVar[bool] = True
+
+    paired: bool = False
+
+    def structure(self) -> Hashable:
+        return super().structure(), self.paired
+
+    def resolved(self, randomized: bool) -> Algorithm[Any]:
+        return replace(self, paired=True) if randomized else self
+
+    def done(self, state: Incumbent, numbers: Numbers) -> tf.Tensor:
+        return numbers["early_stop"] & (state.score < -numbers["slack"])
+
+    def step(self, network: Network, images: Images, state: Incumbent, numbers: Numbers) -> Incumbent:
+        candidate, pixels = self.candidate(images, state, numbers)
+        score = network.score(candidate, images.y, self.targeted)
+        # The same noise for both, as it is the same step.
+        incumbent = network.score(state.best, images.y, self.targeted) if self.paired else state.score
+        better = (score < incumbent) & ~self.done(state, numbers)
+        return Incumbent(
+            balls.choose(better, candidate, state.best),
+            tf.where(better, score, incumbent),
+            state.age + 1,
+            tf.where(better[:, None], pixels, state.pixels),
+        )
+
+    def found(self, state: Incumbent, numbers: Numbers) -> tuple[tf.Tensor, tf.Tensor]:
+        return state.best, state.score
+
+    @abstractmethod
+    def candidate(self, images: Images, state: Incumbent, numbers: Numbers) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns the images of the next query, (N, H, W, C), and their `Incumbent.pixels`."""
+
+
+def anywhere(y: tf.Tensor) -> tf.Tensor:
+    """Returns `Incumbent.pixels` of a search that doesn't say which pixels it changes, int32 (N, 0)."""
+    return tf.zeros([tf.shape(y)[0], 0], tf.int32)
