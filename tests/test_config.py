@@ -133,6 +133,7 @@ FIELDS: dict[type[RunConfig], dict[str, st.SearchStrategy[Any]]] = {
         # Others are for some attacks only.
         "patch": st.none() | WORDS,
         "patch_size": st.none() | COUNTS,
+        "budget": st.none() | COUNTS,
         "version": st.just("auto"),
         "confirm": st.just(False),
         "target": st.none(),
