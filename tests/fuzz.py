@@ -249,8 +249,8 @@ def held(recipe: Recipe) -> str:
 
     def predicted(images: np.ndarray, said: Conventions | None = None) -> np.ndarray:
         pixels = taken(recipe, images, said or Conventions())
-        # A function of arrays calls the model outside of graphs, where Keras 3.15 resizes uint8 otherwise.
-        outside = recipe.form == "arrays"
+        # A function calls the model outside of graphs, where Keras 3.15 resizes uint8 otherwise.
+        outside = recipe.form in ("arrays", "function")
         found = model(pixels, training=False) if outside else model.predict(pixels, verbose=0, batch_size=len(images))
         return np.asarray(found["answer"] if isinstance(found, dict) else found, np.float64)
 
