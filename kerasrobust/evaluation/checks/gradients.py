@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from kerasrobust.attacks import FGSM
+from kerasrobust.attacks import FGSM, PGD
 from kerasrobust.attacks.verdict import predict
 from kerasrobust.evaluation.case import FEW, MANY, Case, finding, percent
 from kerasrobust.events import Finding
@@ -54,8 +54,12 @@ def gradients(case: Case) -> list[Finding]:
         found += finding(
             "zero-gradient",
             f"For {percent(flat)} of {case.count} images the gradient is exactly 0: something in the model (rounding, "
-            "thresholds, a stopped gradient) hides it, and gradient attacks are blind. Replace its gradient by the "
-            "identity (BPDA), or trust black-box attacks only.",
+            "thresholds, a stopped gradient) hides it, and gradient attacks are blind. "
+            + (
+                "These took those of " + case.straight.name + "."
+                if case.straight is not None
+                else "Replace its gradient by the identity (BPDA), or trust black-box attacks only."
+            ),
             "error",
             share=flat,
         )
@@ -70,6 +74,27 @@ def gradients(case: Case) -> list[Finding]:
             share=saturated,
         )
     return found
+
+
+def masked_layers(case: Case) -> list[Finding]:
+    """Whether PGD whose gradients go straight through layers without any breaks what the attacks have left."""
+    straight = case.unmasked
+    if straight is None:
+        return []
+    result = case.attack(PGD(norm=case.white_norm, epsilon=case.white_epsilon, steps=MANY), straight)
+    alike = [report.rates for report in case.found.reports if report.attack.norm == case.white_norm]
+    left = np.min(alike, axis=0)[case.chosen] > 0.5 if alike else np.ones(case.count, bool)
+    broken = left & result.success
+    if broken.sum() < max(3, 0.05 * case.count):
+        return []
+    return finding(
+        "masked-layers",
+        f"PGD with {MANY} steps along the gradients of {straight.name} breaks {int(broken.sum())} of {case.count} "
+        f"images, of which the attacks had left {int(left.sum())}: gradients are masked there. Attack it by "
+        "surrogate=kerasrobust.straightened(model, x) in Python, and report the lower figure.",
+        "error",
+        broken=broken.sum(), left_before=left.sum(),
+    )  # fmt: skip
 
 
 def differences(case: Case) -> list[Finding]:
