@@ -109,11 +109,32 @@ def test_a_gradient_past_the_masked_layer_hides_it_from_attacks_and_not_from_the
     found = evaluate(model, X, y, attacks=PGD(epsilon=EPSILON, steps=10), thorough=True)
     assert "straight-through" not in codes(found)
     (finding,) = [finding for finding in found.findings if finding.code == "masked-layers"]
+    own, past = finding.evidence["own"], finding.evidence["straight"]
     broken, left = finding.evidence["broken"], finding.evidence["left_before"]
     straight = evaluate(model, X, y, attacks=PGD(epsilon=EPSILON, steps=10), surrogate=straightened(model, X))
     assert "'hidden'" in finding.message
+    assert own == 60 - left and past == 60
     assert broken == left == round(60 * found.robust_accuracy)
     assert straight.robust_accuracy < 0.1 < found.robust_accuracy
+
+
+@keras.saving.register_keras_serializable("tests")
+class Median(L.Layer):
+    """Each pixel is the median of 3x3 around it (Xu et al. 2018): the gradient is that of one of nine."""
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        patches = tf.image.extract_patches(x, [1, 3, 3, 1], [1, 1, 1, 1], [1, 1, 1, 1], "SAME")
+        patches = tf.reshape(patches, (-1, *x.shape[1:3], 9, x.shape[3]))
+        return tf.sort(patches, axis=3)[:, :, :, 4]
+
+
+@keras.saving.register_keras_serializable("tests")
+class Winners(L.Layer):
+    """Only the k largest values of a row pass (Xiao et al. 2020)."""
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        least = tf.math.top_k(x, x.shape[-1] // 10).values[..., -1:]
+        return tf.where(x >= least, x, 0.0)
 
 
 @pytest.mark.parametrize(

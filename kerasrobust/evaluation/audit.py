@@ -34,8 +34,8 @@ CHECKS = (
     Check(("radius-not-fatal",), MANY, gradients.large_radius),
 )
 
-MASKED = Check(("masked-layers",), MANY, gradients.masked_layers)
-"""Made where layers have no gradients of their own, though some reach the images past them."""
+MASKED = Check(("masked-layers",), 2 * MANY, gradients.masked_layers)
+"""Made where layers have no gradients of their own, though some reach the images past them, or hold one's own code."""
 
 
 @dataclass

@@ -97,8 +97,8 @@ class Case:
 
     @cached_property
     def unmasked(self) -> Classifier | None:
-        """The network with gradients straight through the layers that have none, where others reach the images."""
-        return straightened(self.classifier, self.x) if self.straight is None and len(self.x) else None
+        """The network with gradients straight through layers that have none, or else those of one's own code."""
+        return straightened(self.classifier, self.x, own=True) if self.straight is None and len(self.x) else None
 
     def attack(self, attack: Attack[Any], surrogate: Classifier | None = None) -> AttackResult:
         """Attacks the chosen images, every one to the end, along the gradients of a surrogate if there is one."""

@@ -26,15 +26,17 @@ PROCESSING = (keras.layers.Discretization, keras.layers.Lambda)
 """Layers of Keras that may have none."""
 
 
-def straightened(model: Any, x: np.ndarray) -> Classifier | None:
+def straightened(model: Any, x: np.ndarray, own: bool = False) -> Classifier | None:
     """Returns a network of the same outputs whose gradients go straight through what has none.
 
     Args:
         model: a functional or Sequential Keras model, or a `Classifier` of one; others can't be taken apart.
         x: float32 (N, H, W, C) in [0, 1], of which a few are used.
+        own: whether they go straight through all layers of one's own code, where all have gradients: those may mislead,
+            as through a median or the k largest values.
 
     Returns:
-        None where no layer is without gradients, such a layer changes the shape, or the model can't be rebuilt.
+        None where there is no such layer that keeps the shape, or the model can't be rebuilt.
 
     Example:
         >>> straight = straightened(model, x)
@@ -47,18 +49,18 @@ def straightened(model: Any, x: np.ndarray) -> Classifier | None:
     if classifier.arrays or not is_graph(network):
         return None
     images = tf.constant(x[:IMAGES])
-    masked = masked_layers(network, adapter(images))
-    if not masked:
+    parts = masked_layers(network, adapter(images)) or (own_layers(network, adapter(images)) if own else [])
+    if not parts:
         return None
     try:
-        inner = adapter.around(logits_of(made_straight(network, masked), classifier.conventions.noise))
+        inner = adapter.around(logits_of(made_straight(network, parts), classifier.conventions.noise))
     except InputError:  # It can't be rebuilt: black boxes are left.
         return None
 
     def forward(images: tf.Tensor) -> tf.Tensor:
         return logits_from(one_output(inner(images), classifier.name), classifier.probed.outputs, classifier.labels)
 
-    forward.__name__ = f"{classifier.name} with gradients straight through {', '.join(map(repr, named(masked)))}"
+    forward.__name__ = f"{classifier.name} with gradients straight through {', '.join(map(repr, named(parts)))}"
     # The network inside has settled how it takes images.
     straight = as_classifier(forward, image_shape=x.shape[1:], input_range="0,1", colors="rgb", outputs="logits")
     return straight if has_gradient(straight, x) else None
@@ -109,18 +111,33 @@ def masked_layers(model: keras.Model, values: tf.Tensor) -> list[Any]:
         >>> named(masked_layers(keras.Sequential([keras.Input((8, 8, 3)), rounding]), tf.ones((1, 8, 8, 3))))
         ['rounding']
     """
+    return [node.operation for node, inputs in _calls(model, values) if _slope_is(node, inputs, there=False)]
+
+
+def own_layers(model: keras.Model, values: tf.Tensor) -> list[Any]:
+    """Returns the layers of a model, at any depth, that hold one's own code, keep the shape and have gradients.
+
+    Arguments as of `masked_layers`.
+    """
+    return [
+        node.operation
+        for node, inputs in _calls(model, values)
+        if isinstance(node.operation, keras.Layer) and _slope_is(node, inputs, there=True)
+    ]
+
+
+def _calls(model: keras.Model, values: tf.Tensor) -> Iterator[tuple[Any, tf.Tensor]]:
+    """Yields the calls of what may hide gradients, at any depth, with what it takes."""
     graph = graph_of(model)
-    if len(graph.inputs) != 1:
-        return []
-    nodes = list(_nodes(graph))
+    nodes = list(_nodes(graph)) if len(graph.inputs) == 1 else []
     if not nodes:
-        return []
+        return
     given = keras.Function(graph.inputs[0], [node.input_tensors[0] for node in nodes])(values)
-    found = []
     for node, inputs in zip(nodes, given, strict=True):
-        part = node.operation
-        found += masked_layers(part, inputs) if is_graph(part) else [part] if _is_masked(node, inputs) else []
-    return found
+        if is_graph(node.operation):
+            yield from _calls(node.operation, inputs)
+        else:
+            yield node, inputs
 
 
 def _nodes(graph: Any) -> Iterator[Any]:
@@ -137,26 +154,29 @@ def _nodes(graph: Any) -> Iterator[Any]:
 def _may_be_masked(part: Any) -> bool:
     if is_graph(part):
         return any(map(_may_be_masked, graph_of(part).operations))
+    if type(part).__module__.partition(".")[0] == "kerasrobust":  # Noise, whose gradients are right.
+        return False
     return not isinstance(part, keras.Layer) or isinstance(part, PROCESSING) or holds_own_code(part)
 
 
-def _is_masked(node: Any, inputs: tf.Tensor) -> bool:
+def _slope_is(node: Any, inputs: tf.Tensor, there: bool) -> bool:
+    """Returns whether a call keeps the shape and gradients pass it, or none do."""
     arguments, settings = node.arguments.fill_in({id(node.input_tensors[0]): inputs})
 
-    def slope() -> tf.Tensor | None:
+    def slope() -> tuple[bool, Any]:
         with tf.GradientTape() as tape:
             tape.watch(inputs)
             outputs = node.operation(*arguments, **settings)
             if not tf.is_tensor(outputs) or outputs.shape != inputs.shape:
-                return inputs
+                return False, None
             # Unequal weights, as sums over what a layer gives may be constant.
             loss = tf.reduce_sum(tf.cast(outputs, tf.float32) * tf.random.stateless_normal(outputs.shape, [0, 1]))
-        return tape.gradient(loss, inputs)
+        return True, tape.gradient(loss, inputs)
 
     if not inputs.dtype.is_floating:
         return False
     try:
-        found = slope()
+        keeps, found = slope()
     except (LookupError, TypeError, tf.errors.OpError):  # It has none registered, or is Python's own code.
-        return True
-    return found is None or not np.any(tf.convert_to_tensor(found))
+        return not there
+    return keeps and there == (found is not None and bool(np.any(tf.convert_to_tensor(found))))

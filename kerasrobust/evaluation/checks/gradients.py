@@ -77,23 +77,25 @@ def gradients(case: Case) -> list[Finding]:
 
 
 def masked_layers(case: Case) -> list[Finding]:
-    """Whether PGD whose gradients go straight through layers without any breaks what the attacks have left."""
+    """Whether PGD breaks more if its gradients go straight through layers that have none, or hold one's own code."""
     straight = case.unmasked
     if straight is None:
         return []
-    result = case.attack(PGD(norm=case.white_norm, epsilon=case.white_epsilon, steps=MANY), straight)
+    attack = PGD(norm=case.white_norm, epsilon=case.white_epsilon, steps=MANY)
+    own, past = case.attack(attack).success, case.attack(attack, straight).success
+    more, fewer = int((past & ~own).sum()), int((own & ~past).sum())
+    if more - fewer < 3 or mcnemar(fewer, more) >= 0.01:
+        return []
     alike = [report.rates for report in case.found.reports if report.attack.norm == case.white_norm]
     left = np.min(alike, axis=0)[case.chosen] > 0.5 if alike else np.ones(case.count, bool)
-    broken = left & result.success
-    if broken.sum() < max(3, 0.05 * case.count):
-        return []
     return finding(
         "masked-layers",
-        f"PGD with {MANY} steps along the gradients of {straight.name} breaks {int(broken.sum())} of {case.count} "
-        f"images, of which the attacks had left {int(left.sum())}: gradients are masked there. Attack it by "
-        "surrogate=kerasrobust.straightened(model, x) in Python, and report the lower figure.",
+        f"PGD with {MANY} steps breaks {int(own.sum())} of {case.count} images, and {int(past.sum())} along the "
+        f"gradients of {straight.name}: gradients are masked there. Of these images the attacks had left "
+        f"{int(left.sum())}, and it breaks {int((left & past).sum())} of them. Attack the model by "
+        "surrogate=kerasrobust.straightened(model, x, own=True) in Python, and report the lower figure.",
         "error",
-        broken=broken.sum(), left_before=left.sum(),
+        own=own.sum(), straight=past.sum(), left_before=left.sum(), broken=(left & past).sum(),
     )  # fmt: skip
 
 
