@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from kerasrobust.networks.noise import RandomDropout
     from kerasrobust.networks.randomizing import randomize
     from kerasrobust.networks.saving import load_model, save_model
+    from kerasrobust.networks.straight import straightened
     from kerasrobust.training import AdversarialModel
 
 __version__ = "0.1.0"
@@ -42,6 +43,7 @@ _HOMES = {
     "load_model": "networks.saving",
     "randomize": "networks.randomizing",
     "save_model": "networks.saving",
+    "straightened": "networks.straight",
 }
 _MODULES = {"attacks": "attacks", "outcome": "evaluation.outcome", "training": "training"}
 
@@ -61,6 +63,7 @@ __all__ = [
     "outcome",
     "randomize",
     "save_model",
+    "straightened",
     "training",
 ]
 

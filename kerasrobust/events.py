@@ -139,6 +139,8 @@ class AttackFinished(Event):
     forwards: int
     attacked: int | None = None
     curve: list[list[float]] | None = None
+    median_queries: float | None = None
+    query_curve: list[list[float]] | None = None
     reached: float | None = None
     reached_interval: list[float] | None = None
     surrogate: str | None = None

@@ -129,7 +129,8 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class AttackEntry:
-    """One attack of a result or card; `curve` holds points (epsilon, accuracy, low, high).
+    """One attack of a result or card; `curve` holds points (epsilon, accuracy, low, high), `query_curve` points
+    (queries, accuracy, low, high).
 
     `attacked` is the number of images that it ran on, where those weren't all; `version` is AutoAttack's, and
     `examples` the number of images of the data, where an entry says so for itself. `surrogate` names the model whose
@@ -149,6 +150,8 @@ class AttackEntry:
     reached_interval: Interval | None
     settings: dict[str, Any]
     curve: tuple[tuple[float, float, float, float], ...]
+    query_curve: tuple[tuple[float, float, float, float], ...] = ()
+    median_queries: float | None = None
     attacked: int | None = None
     version: str | None = None
     examples: int | None = None
@@ -156,11 +159,13 @@ class AttackEntry:
 
     @classmethod
     def parse(cls, record: JSON) -> AttackEntry:
-        curve = record.get("curve")
-        entries = curve if isinstance(curve, list | tuple) else ()
-        points = [tuple(map(number, entry)) for entry in entries if isinstance(entry, list | tuple)]
-        whole = tuple(point for point in points if len(point) == 4 and None not in point)
-        return cls(**_read(cls, record) | {"curve": whole})
+        return cls(**_read(cls, record) | {name: _points(record.get(name)) for name in ("curve", "query_curve")})
+
+
+def _points(curve: Any) -> tuple[Any, ...]:
+    entries = curve if isinstance(curve, list | tuple) else ()
+    points = [tuple(map(number, entry)) for entry in entries if isinstance(entry, list | tuple)]
+    return tuple(point for point in points if len(point) == 4 and None not in point)
 
 
 class Doubt(NamedTuple):

@@ -206,7 +206,7 @@ def test_noise_off_and_frozen_have_rows_and_a_sentence_of_their_own(tmp_path: Pa
 
 def test_points_of_steered_noise_are_told_apart() -> None:
     (panel,) = panels([Row.parse(entry) for entry in STEERED])
-    lines = {line.label: [(point.epsilon, point.accuracy) for point in line.points] for line in panel.lines}
+    lines = {line.label: [(point.at, point.accuracy) for point in line.points] for line in panel.lines}
     assert lines == {
         "convnet": [(0, 0.836), (4 / 255, 0.123), (8 / 255, 0.0456)],
         "convnet-random-pgd, no EOT": [(0, 0.489), (4 / 255, 0.4), (8 / 255, 0.341)],
@@ -240,7 +240,7 @@ def test_only_generated_data_are_called_synthetic(tmp_path: Path) -> None:
 
 def test_curves_run_from_the_clean_accuracy_and_a_lone_epsilon_is_a_point() -> None:
     (panel,) = panels([Row.parse(entry) for entry in ROWS])
-    lines = {line.label: [(point.epsilon, point.accuracy) for point in line.points] for line in panel.lines}
+    lines = {line.label: [(point.at, point.accuracy) for point in line.points] for line in panel.lines}
     assert lines == {
         "convnet": [(0, 0.836), (4 / 255, 0.123), (8 / 255, 0.0456)],
         "convnet-random-pgd, no EOT": [(0, 0.489), (4 / 255, 0.4), (8 / 255, 0.341)],

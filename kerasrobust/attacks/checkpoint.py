@@ -14,6 +14,7 @@ import threading
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,8 +23,10 @@ from kerasrobust.errors import InputError
 SAVE_SECONDS = 5.0
 """How often the state of an unfinished batch is saved."""
 
-Found = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""Indices of examples, the images found for them, and their scores."""
+Found = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+"""Indices of examples, the images found for them, their scores, and the queries after which they fell."""
+
+NAMES = ("index", "images", "scores", "queries")
 
 
 class Checkpoints:
@@ -136,7 +139,7 @@ class RunCheckpoint:
             return None
         parts = int(saved.pop("parts"))
         files = [self._checkpoints.get(f"{self._name}-{number}") for number in range(parts)]
-        found = [(file["index"], file["images"], file["scores"]) for file in files if file is not None]
+        found: list[Any] = [tuple(file[name] for name in NAMES) for file in files if file is not None]
         rows = saved["rows"]
         there = [*(part[0] for part in found), rows[rows >= 0], self._queue[int(saved["taken"]) :]]
         if not np.array_equal(np.sort(np.concatenate(there)), np.sort(self._queue)):
@@ -152,9 +155,9 @@ class RunCheckpoint:
     def save(self, batch: Mapping[str, np.ndarray]) -> None:
         """Writes what was found since the last time, and then where the run is: `taken` from the queue, `rows`, ..."""
         if self._unsaved:
-            index, images, scores = (np.concatenate(items) for items in zip(*self._unsaved, strict=True))
-            self._checkpoints.put(f"{self._name}-{self._parts}", {"index": index, "images": images, "scores": scores})
+            arrays = (np.concatenate(items) for items in zip(*self._unsaved, strict=True))
+            self._checkpoints.put(f"{self._name}-{self._parts}", dict(zip(NAMES, arrays, strict=True)))
             self._unsaved = []
             self._parts += 1
-        arrays = {"queue": self._queue, "parts": np.array(self._parts)}
-        self._checkpoints.put(f"{self._name}-at-hand", arrays | dict(batch))
+        known = {"queue": self._queue, "parts": np.array(self._parts)}
+        self._checkpoints.put(f"{self._name}-at-hand", known | dict(batch))

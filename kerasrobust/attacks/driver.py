@@ -170,7 +170,7 @@ def drive(
     crafting = twins.of(task.source, precision, x if early_stop or attack.minimum_norm else x[:0])
     attack = attack.prepared(Lesson(crafting, x[active], goal[active], task.seed, tally, task.should_stop, checkpoints))
     search = _Search(attack, task, crafting, goal, early_stop, tally, checkpoints)
-    x_adv = search.run(active, reached)
+    x_adv, queries = search.run(active, reached)
     distance = _distances(x_adv, x, attack.norm)
     _check(attack, x_adv, distance)
     # A deterministic network needn't be asked again about unchanged images; leaving them out changes the number of
@@ -193,6 +193,8 @@ def drive(
         precision=precision,
         passes=after.passes,
         patch=attack.learned(),
+        # One lucky pass of a randomized network is no success.
+        queries=None if queries is None or classifier.randomized else np.where(success & ~before.wrong, queries, 0),
         # At a smaller radius the nearest examples count as they were before.
         shared=max(before.shared, after.shared) if attack.minimum_norm else after.shared,
     )  # fmt: skip
@@ -220,29 +222,33 @@ class _Search:
     tally: Tally
     checkpoints: Checkpoints
 
-    def run(self, active: np.ndarray, reached: np.ndarray) -> np.ndarray:
-        """Attacks the examples `active`; returns the image of the lowest score of each, (N, H, W, C).
+    def run(self, active: np.ndarray, reached: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Attacks the examples `active`; returns the image of the lowest score of each, (N, H, W, C), and the queries
+        after which each fell, int64 (N,), 0 where it hasn't, for attacks that count them.
 
         Updates `reached`, bool (N,): which examples the attack believes to have broken.
         """
         if self.task.surrogate is not None:
-            return self._transferred(active, reached)
+            return self._transferred(active, reached), None
         x, tally, randomized = self.task.x, self.tally, self.task.classifier.randomized
         x_adv = x.copy()
         score = np.full(len(x), np.inf, np.float32)
+        fell = np.zeros(len(x), np.int64)
         # Where any distance will do, a finite one is a success.
         threshold = np.inf if is_nearest(self.attack) and self.attack.scores_distance else 0
         for number in range(self.attack.run_count()):
             leave = self.early_stop and not randomized
             remaining = active[score[active] >= -self.crafting.slack] if leave else active
             tally.run, tally.done = number, len(x) - len(remaining)
-            for index, images, scores in self._batch(number, remaining).run(self.task.should_stop):
+            spent = number * self.attack.queries_of_run()
+            for index, images, scores, queries in self._batch(number, remaining).run(self.task.should_stop):
+                fell[index] = np.where((fell[index] == 0) & (queries > 0), spent + queries, fell[index])
                 better = scores < score[index]
                 x_adv[index[better]], score[index[better]] = images[better], scores[better]
                 fallen = scores < threshold
                 tally.survivors -= 0 if randomized else int(np.sum(fallen & ~reached[index]))
                 reached[index] |= fallen
-        return x_adv
+        return x_adv, fell if self.attack.queries_of_run() else None
 
     def _transferred(self, active: np.ndarray, reached: np.ndarray) -> np.ndarray:
         """Does the same on a surrogate: of several runs one counts that fools the model, of those the lowest score."""
@@ -253,7 +259,7 @@ class _Search:
             remaining = active[~fallen[active]] if leave else active
             tally.run, tally.done = number, len(x) - len(remaining)
             images, scores = x.copy(), np.full(len(x), np.inf, np.float32)
-            for index, *found in self._batch(number, remaining).run(self.task.should_stop):
+            for index, *found, _ in self._batch(number, remaining).run(self.task.should_stop):
                 images[index], scores[index] = found
             fell = self._fooled(remaining, images, number) if runs > 1 else fallen
             better = (fell & ~fallen) | ((fell == fallen) & (scores < score))

@@ -21,13 +21,15 @@ class Incumbent(NamedTuple):
     Attributes:
         best: (N, H, W, C).
         score: (N,), its margin.
-        age: int32 (N,), queries so far.
+        age: int32 (N,), queries so far but for the first.
+        fell: int32 (N,), how many it had been when it fell first; 0 where it hasn't.
         pixels: int32 (N, P), the numbers of the pixels that it may change; (N, 0) where a search doesn't say.
     """
 
     best: tf.Tensor
     score: tf.Tensor
     age: tf.Tensor
+    fell: tf.Tensor
     pixels: tf.Tensor
 
 
@@ -42,6 +44,8 @@ class RandomSearch(Attack[Incumbent]):
 
     gradient_free: ClassVar[bool] = True
     takes_targets: ClassVar[bool] = True
+    first: ClassVar[int] = 1
+    """Queries that the search begins with."""
 
     paired: bool = False
 
@@ -64,8 +68,15 @@ class RandomSearch(Attack[Incumbent]):
             balls.choose(better, candidate, state.best),
             tf.where(better, score, incumbent),
             state.age + 1,
+            tf.where((state.fell == 0) & (score < -numbers["slack"]), state.age + 1 + self.first, state.fell),
             tf.where(better[:, None], pixels, state.pixels),
         )
+
+    def queries_of_run(self) -> int:
+        return self.first + self.step_count()
+
+    def asked(self, state: Incumbent) -> tf.Tensor:
+        return state.fell
 
     def found(self, state: Incumbent, numbers: Numbers) -> tuple[tf.Tensor, tf.Tensor]:
         return state.best, state.score
@@ -75,6 +86,15 @@ class RandomSearch(Attack[Incumbent]):
         """Returns the images of the next query, (N, H, W, C), and their `Incumbent.pixels`."""
 
 
-def anywhere(y: tf.Tensor) -> tf.Tensor:
-    """Returns `Incumbent.pixels` of a search that doesn't say which pixels it changes, int32 (N, 0)."""
-    return tf.zeros([tf.shape(y)[0], 0], tf.int32)
+def begun(x_adv: tf.Tensor, score: tf.Tensor, numbers: Numbers, pixels: tf.Tensor | None = None) -> Incumbent:
+    """Returns the state of a search whose first query is known.
+
+    Args:
+        x_adv: float32 (N, H, W, C), what was asked about.
+        score: float32 (N,), its score.
+        numbers: the search's.
+        pixels: int32 (N, P), as in `Incumbent`; none without it.
+    """
+    zeros = tf.zeros(tf.shape(score), tf.int32)
+    pixels = tf.zeros([tf.shape(score)[0], 0], tf.int32) if pixels is None else pixels
+    return Incumbent(x_adv, score, zeros, tf.where(score < -numbers["slack"], 1, zeros), pixels)

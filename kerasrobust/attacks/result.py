@@ -29,6 +29,8 @@ class AttackResult:
             examples are looked for in "folded".
         passes: predictions of each fresh pass over `x_adv`, int64 (passes, N).
         patch: float32 (S, S, C), the one patch that was laid on all images; None for other attacks.
+        queries: int64 (N,), after how many queries an image that was right fell first, restarts added up; 0 where it
+            hasn't fallen. None for attacks that don't count them, and on randomized networks.
         shared: the standard error of the accuracy by noise that the examples share (`stats.shared_error`).
     """
 
@@ -47,6 +49,7 @@ class AttackResult:
     precision: str
     passes: np.ndarray
     patch: np.ndarray | None = None
+    queries: np.ndarray | None = None
     shared: float = 0.0
 
     @property

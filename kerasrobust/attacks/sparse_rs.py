@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from kerasrobust.attacks.algorithm import Images, Numbers
 from kerasrobust.attacks.network import Network
-from kerasrobust.attacks.random_search import Incumbent, RandomSearch
+from kerasrobust.attacks.random_search import Incumbent, RandomSearch, begun
 from kerasrobust.errors import InputError
 from kerasrobust.ops import balls, draws
 
@@ -84,17 +84,17 @@ class SparseRS(RandomSearch):
                 f"Expected a budget of at most half the pixels of images of {height}x{width}. "
                 f"Received: budget={self.budget}. Choose a smaller one, {height * width // 2} at most."
             )
-        age = tf.zeros_like(y, tf.int32)
         none = tf.zeros([tf.shape(y)[0], 0], tf.int32)
-        pixels, _, colours = self._draw(images, age, none)
+        pixels, _, colours = self._draw(images, tf.zeros_like(y, tf.int32), none)
         start = _with(x, pixels, colours)
-        return Incumbent(start, network.score(start, y, self.targeted), age + 1, pixels)
+        return begun(start, network.score(start, y, self.targeted), numbers, pixels)
 
     def candidate(self, images: Images, state: Incumbent, numbers: Numbers) -> tuple[tf.Tensor, tf.Tensor]:
-        fresh, order, colours = self._draw(images, state.age, state.pixels)
+        query = state.age + 1
+        fresh, order, colours = self._draw(images, query, state.pixels)
         # Shuffled, so that the first ones are any of them.
         pixels = tf.gather(state.pixels, order, batch_dims=1)
-        count = exchanged(state.age, self.budget, numbers["p_init"], numbers["stretch"])
+        count = exchanged(query, self.budget, numbers["p_init"], numbers["stretch"])
         goes = tf.range(self.budget)[None] < count[:, None]
         given_back = tf.where(goes[..., None], _at(images.x, pixels), _at(state.best, pixels))
         taken = tf.where(goes[..., None], colours, _at(state.best, fresh))

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from kerasrobust.attacks.algorithm import Images, Numbers
 from kerasrobust.attacks.network import Network
-from kerasrobust.attacks.random_search import Incumbent, RandomSearch, anywhere
+from kerasrobust.attacks.random_search import Incumbent, RandomSearch, begun
 from kerasrobust.errors import InputError
 from kerasrobust.ops import balls
 
@@ -38,6 +38,7 @@ class Spatial(RandomSearch):
     """
 
     name: ClassVar[str] = "spatial"
+    first: ClassVar[int] = 0
     in_ball: ClassVar[bool] = False
     norms: ClassVar[tuple[balls.Norm, ...]] = ("l0",)
 
@@ -79,7 +80,7 @@ class Spatial(RandomSearch):
 
     def begin(self, network: Network, images: Images, numbers: Numbers) -> Incumbent:
         unknown = tf.fill(tf.shape(images.x)[:1], float("inf"))
-        return Incumbent(images.x, unknown, tf.zeros_like(images.y, tf.int32), anywhere(images.y))
+        return begun(images.x, unknown, numbers)
 
     def candidate(self, images: Images, state: Incumbent, numbers: Numbers) -> tuple[tf.Tensor, tf.Tensor]:
         return warp(images.x, *_place_in_grid(state.age, images.x, numbers)), state.pixels

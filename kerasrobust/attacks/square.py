@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from kerasrobust.attacks.algorithm import Images, Numbers
 from kerasrobust.attacks.network import Network
-from kerasrobust.attacks.random_search import Incumbent, RandomSearch, anywhere
+from kerasrobust.attacks.random_search import Incumbent, RandomSearch, begun
 from kerasrobust.errors import InputError
 from kerasrobust.ops import balls, draws
 from kerasrobust.settings import check_epsilon
@@ -89,7 +89,7 @@ class Square(RandomSearch):
             start = tf.clip_by_value(x + numbers["epsilon"] * stripes, 0.0, 1.0)
         else:
             start = _scaled(x, _grid(keys, x), numbers["epsilon"], self.norm)
-        return Incumbent(start, network.score(start, y, self.targeted), tf.zeros_like(y, tf.int32), anywhere(y))
+        return begun(start, network.score(start, y, self.targeted), numbers)
 
     def candidate(self, images: Images, state: Incumbent, numbers: Numbers) -> tuple[tf.Tensor, tf.Tensor]:
         x, best, epsilon = images.x, state.best, numbers["epsilon"]

@@ -34,6 +34,9 @@ CHECKS = (
     Check(("radius-not-fatal",), MANY, gradients.large_radius),
 )
 
+MASKED = Check(("masked-layers",), 2 * MANY, gradients.masked_layers)
+"""Made where layers have no gradients of their own, though some reach the images past them, or hold one's own code."""
+
 
 @dataclass
 class Audit:
@@ -66,8 +69,9 @@ def run_audit(case: Case) -> Audit:
     most = min(IMAGES, len(case.right))
     budget = case.budget
     # As many images for each check as all together can pay for; where that is too few, the cheap ones first.
-    fair = budget // sum(check.cost for check in CHECKS)
-    for check in CHECKS:
+    checks = CHECKS if case.unmasked is None else (*CHECKS, MASKED)
+    fair = budget // sum(check.cost for check in checks)
+    for check in checks:
         if case.task.should_stop():
             raise Cancelled
         count = most

@@ -15,6 +15,7 @@ from kerasrobust.attacks.task import Task
 from kerasrobust.evaluation.chain import Chained
 from kerasrobust.events import Finding, Severity
 from kerasrobust.networks.classifier import Classifier
+from kerasrobust.networks.straight import straightened
 from kerasrobust.settings import radius
 
 SHARE = 0.1
@@ -36,6 +37,7 @@ class Case:
         found: what the attacks found.
         early: what there was to say before they began.
         thorough: whether to spend what every check needs, whatever the attacks have spent.
+        straight: the network whose gradients the attacks took, as the model's own reach no image.
         count: images that a check with gradients may look at.
     """
 
@@ -43,6 +45,7 @@ class Case:
     found: Chained
     early: list[Finding] = field(default_factory=list)
     thorough: bool = False
+    straight: Classifier | None = None
     count: int = 0
 
     @property
@@ -92,8 +95,13 @@ class Case:
         """The first `count` of them."""
         return self.right[: self.count]
 
-    def attack(self, attack: Attack[Any]) -> AttackResult:
-        """Attacks the chosen images, every one to the end."""
+    @cached_property
+    def unmasked(self) -> Classifier | None:
+        """The network with gradients straight through layers that have none, or else those of one's own code."""
+        return straightened(self.classifier, self.x, own=True) if self.straight is None and len(self.x) else None
+
+    def attack(self, attack: Attack[Any], surrogate: Classifier | None = None) -> AttackResult:
+        """Attacks the chosen images, every one to the end, along the gradients of a surrogate if there is one."""
         task = Task(
             classifier=self.classifier,
             x=self.x[self.chosen],
@@ -102,6 +110,7 @@ class Case:
             seed=self.task.seed,
             batch_size=self.task.batch_size,
             passes=5 if self.classifier.randomized else 1,
+            surrogate=None if attack.gradient_free else surrogate or self.straight,
             should_stop=self.task.should_stop,
         )
         return drive(attack, task, early_stop=False)

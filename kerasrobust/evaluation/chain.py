@@ -18,8 +18,9 @@ from kerasrobust.errors import InputError
 from kerasrobust.evaluation.narrowing import narrowed
 from kerasrobust.evaluation.outcome import AttackReport, combine, judged, report, strongest
 from kerasrobust.events import AttackFinished, AttackProgress, AttackStarted, Event, Finding
-from kerasrobust.networks.classifier import has_gradient, reaches, slope_of
+from kerasrobust.networks.classifier import Classifier, has_gradient, reaches, slope_of
 from kerasrobust.networks.probe import same
+from kerasrobust.networks.straight import straightened
 
 PROBES = 16
 """Images on which it is tried whether gradients reach them."""
@@ -33,12 +34,14 @@ class Part(NamedTuple):
         chained: whether it runs only on what those before it have left.
         radius: at which robust accuracy is read off; None for an attack outside balls.
         narrowed: whether it runs only where it can find something (`narrowing`).
+        straight: a network of the same outputs whose gradients it takes, as the model's own reach no image.
     """
 
     attack: Attack[Any]
     chained: bool
     radius: float | None
     narrowed: bool = False
+    straight: Classifier | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +98,7 @@ def run_chain(
     clean = clean or task.judge(task.x, 1)
     reports: list[AttackReport] = []
     left = clean.correct_rate
-    for number, (attack, chained, radius, narrow) in enumerate(parts):
+    for number, (attack, chained, radius, narrow, straight) in enumerate(parts):
 
         def emit(event: Event, attack: Attack[Any] = attack) -> None:
             if task.emit is not None:
@@ -111,6 +114,8 @@ def run_chain(
         # What looks for the nearest example may find a nearer one.
         rest = attacked & (other is None or is_nearest(attack) or other.correct_rate > 0)
         here = replace(task, emit=emit)
+        if straight is not None:
+            here = replace(here, surrogate=straight, precision="float32")
         if narrow and other is None:
             asked = np.zeros_like(left) if _in_vain(parts[:number], attack, reports) else left
             result, attacked = narrowed(attack, here, radius, clean, asked, reports, place)
@@ -122,7 +127,7 @@ def run_chain(
             # As below: the lower of two noisy rates is biased.
             result = judged(result, task.judge(result.x_adv, 6)) if randomized else result
         target = task.target if attack.targeted else None
-        found = report(attack, result, radius, randomized, attacked, left, target, task.surrogate)
+        found = report(attack, result, radius, randomized, attacked, left, target, here.surrogate)
         left = np.minimum(left, found.rates) if chained else left
         reports.append(found)
         emit(AttackFinished(attack=attack.name, **found.entry()))
@@ -184,7 +189,8 @@ def started(attack: Attack[Any], examples: int, name: str | None = None) -> Atta
 def without_gradients(parts: Sequence[Part], task: Task) -> tuple[list[Part], list[Finding]]:
     """Returns the attacks that can run, and a finding where those on gradients can't, as none reach the images.
 
-    In their place Square and HopSkipJump run, where they weren't asked for anyway. A surrogate has to have gradients.
+    Where single layers let none through, gradients go straight through these. Otherwise Square and HopSkipJump run in
+    the place of such attacks, where they weren't asked for anyway. A surrogate has to have gradients.
 
     Raises:
         InputError: where no attack can run, and for a surrogate without gradients or of attacks that take none.
@@ -204,6 +210,11 @@ def without_gradients(parts: Sequence[Part], task: Task) -> tuple[list[Part], li
     if slope is not None and len(some) > 1 and same(logits, np.broadcast_to(logits[0], logits.shape)):
         # A network that says the same of every image hides no gradient: it has none, and no attack can change its mind.
         return list(parts), []
+    straight = straightened(task.classifier, some) if slope is not None else None
+    if straight is not None:
+        return [part if part.attack.gradient_free else part._replace(straight=straight) for part in parts], [
+            _went_straight(task.classifier.name, straight.name)
+        ]
     barred = [part for part in parts if not part.attack.gradient_free]
     able = [part for part in parts if part.attack.gradient_free]
     # Black boxes take the place of attacks inside a ball; for a patch there is none.
@@ -235,3 +246,14 @@ def without_gradients(parts: Sequence[Part], task: Task) -> tuple[list[Part], li
         severity="warning",
     )
     return able, [finding]
+
+
+def _went_straight(name: str, straight: str) -> Finding:
+    return Finding(
+        code="straight-through",
+        message=(
+            f"No gradient of {name!r} reaches the images, so the attacks took those of {straight}: as if it changed "
+            "nothing (BPDA). What it really does may hide more: treat the robust accuracy as an upper bound."
+        ),
+        severity="warning",
+    )

@@ -24,7 +24,7 @@ from kerasrobust.networks.classifier import Classifier
 from kerasrobust.runs import read_json, write_json
 from kerasrobust.settings import radius
 
-FORMAT = 3
+FORMAT = 4
 """Of the files of an unfinished evaluation."""
 
 
@@ -115,7 +115,8 @@ class Measurement:
             found = run_chain(
                 self.parts, task, clean=now.clean, checkpoints=self.checkpoints, progress=plan.progress, known=known
             )
-            case = Case(task=task, found=found, early=now.early, thorough=plan.thorough)
+            straight = next((part.straight for part in self.parts if part.straight is not None), None)
+            case = Case(task=task, found=found, early=now.early, thorough=plan.thorough, straight=straight)
             # Its checks compare with what untargeted attacks on the model's own gradients find.
             plain = task.target is None and task.surrogate is None
             audit = run_audit(case) if plan.audit and plain else None

@@ -34,6 +34,15 @@ class CurvePoint(NamedTuple):
     high: float
 
 
+class QueryPoint(NamedTuple):
+    """Robust accuracy after so many queries of each image, with its 95 % interval."""
+
+    queries: int
+    accuracy: float
+    low: float
+    high: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class AttackReport:
     """One attack's part of an evaluation.
@@ -90,6 +99,11 @@ class AttackReport:
             entry |= {"reached": reached.accuracy, "reached_interval": list(reached.interval)}
         if self.surrogate is not None:
             entry["surrogate"] = self.surrogate
+        if everything and self.result.queries is not None and self.target is None:
+            fallen = np.where(self.result.queries > 0, self.result.queries, np.inf)[self.result.correct]
+            typical = float(np.median(fallen)) if len(fallen) else math.inf
+            entry["median_queries"] = typical if math.isfinite(typical) else None
+            entry["query_curve"] = [list(point) for point in query_curve(self.result)]
         if not everything:
             entry["attacked"] = int(self.attacked.sum())
         # One that stops inside a radius doesn't look for the nearest example.
@@ -127,6 +141,31 @@ def curve(result: AttackResult, epsilons: Sequence[float] | None = None) -> list
     for epsilon in epsilons:
         rates = np.where(result.distance > epsilon, result.clean_rate, result.correct_rate)
         points.append(CurvePoint(epsilon, float(rates.mean()), *accuracy_interval(rates, randomized, result.shared)))
+    return points
+
+
+def query_curve(result: AttackResult) -> list[QueryPoint]:
+    """Returns the share of images that are still right after so many queries of a black-box attack.
+
+    Args:
+        result: of Square, Sparse-RS or Spatial on a deterministic network.
+
+    Returns:
+        A point for each number of queries after which an image fell, thinned to 25, from the clean accuracy on; none
+        for a result without queries.
+
+    Example:
+        >>> for queries, accuracy, low, high in query_curve(Square()(model, x, y)):
+        ...     print(queries, accuracy)
+    """
+    if result.queries is None:
+        return []
+    asked = result.queries[result.queries > 0]
+    at = np.unique(np.quantile(asked, np.linspace(0, 1, CURVE_POINTS - 1), method="nearest")) if len(asked) else asked
+    points = []
+    for queries in (0, *at.tolist()):
+        rates = (result.correct & ~((result.queries > 0) & (result.queries <= queries))).astype(np.float64)
+        points.append(QueryPoint(int(queries), float(rates.mean()), *accuracy_interval(rates, randomized=False)))
     return points
 
 
@@ -211,6 +250,7 @@ def picked(found: Sequence[AttackResult], which: np.ndarray) -> AttackResult:
         distance=pick("distance"),
         passes=np.stack([result.passes for result in found], axis=1)[:, which, places],
         patch=None,
+        queries=None,
         gradients=sum(item.gradients for item in found),
         forwards=sum(item.forwards for item in found),
         shared=max(result.shared for result in found),

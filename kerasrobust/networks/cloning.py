@@ -87,6 +87,16 @@ def _rebuilt(model: keras.Model, copy: Callable[[Any], Any]) -> keras.Model:
     return result
 
 
+def rebuilt(model: keras.Model, copy: Callable[[Any], Any]) -> keras.Model:
+    """Returns an uncompiled copy of a functional or Sequential model, of what `copy` makes of each layer and operation.
+
+    Raises:
+        InputError: if it would be another network.
+    """
+    check_graph(model)
+    return finished(model, _rebuilt(model, copy))
+
+
 def rebuilt_from_config(model: keras.Model, shape: tuple[int, ...]) -> keras.Model:
     """Returns an uncompiled copy of a subclassed model, made by its own `get_config` and `from_config`.
 
@@ -176,6 +186,11 @@ def _collect(part: Any, found: dict[str, Any], seen: set[int]) -> None:
 
 def _of_keras(thing: Any) -> bool:
     return str(thing.__module__).partition(".")[0] == "keras"
+
+
+def holds_own_code(layer: Any) -> bool:
+    """Returns whether a layer isn't one of Keras, or holds a function that isn't, as an activation."""
+    return not _of_keras(type(layer)) or any(map(_is_own, vars(layer).values()))
 
 
 def _is_own(value: Any) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
-from typing import Any
+from typing import Any, Literal
 
 from kerasrobust.records import AttackEntry, Row
 from kerasrobust.show import figures
@@ -19,9 +19,9 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 10, 42
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """An accuracy in [0, 1] at an epsilon, with its interval where there is one."""
+    """An accuracy in [0, 1] at an epsilon, or after so many queries, with its interval where there is one."""
 
-    epsilon: float
+    at: float
     accuracy: float
     interval: Sequence[float] | None
 
@@ -39,10 +39,11 @@ class Line:
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """The curves of one attack in one norm, drawn in one chart."""
+    """The curves of one attack in one norm, drawn in one chart: over epsilon, or over queries."""
 
     attack: str
     norm: str
+    over: Literal["epsilon", "queries"] = "epsilon"
     lines: list[Line] = field(default_factory=list)
 
 
@@ -75,7 +76,7 @@ def panels(rows: Sequence[Row]) -> list[Panel]:
 
 def point_at(row: Row, epsilon: float) -> Point:
     """Returns a row's accuracy as a point."""
-    return Point(epsilon=epsilon, accuracy=row.accuracy or 0.0, interval=row.interval)
+    return Point(at=epsilon, accuracy=row.accuracy or 0.0, interval=row.interval)
 
 
 def _lines(lines: Mapping[_Key, Mapping[float, Point]], order: Sequence[str]) -> list[Line]:
@@ -103,16 +104,27 @@ def curve_panel(attacks: Iterable[AttackEntry]) -> list[Panel]:
     """Returns one panel a norm with the curves of a run's minimum-norm attacks."""
     found: dict[str, Panel] = {}
     for number, attack in enumerate(attacks):
-        points = [Point(epsilon=at, accuracy=share, interval=(low, high)) for at, share, low, high in attack.curve]
-        if points and points[-1].epsilon > 0:
+        points = [Point(at=at, accuracy=share, interval=(low, high)) for at, share, low, high in attack.curve]
+        if points and points[-1].at > 0:
             panel = found.setdefault(attack.norm, Panel(attack="smallest distance", norm=attack.norm))
+            panel.lines.append(Line(label=figures.attack_name(attack.name), series=number, variant=0, points=points))
+    return list(found.values())
+
+
+def query_panels(attacks: Iterable[AttackEntry]) -> list[Panel]:
+    """Returns one panel a threat with the curves of a run's black-box attacks over the queries that they make."""
+    found: dict[str, Panel] = {}
+    for number, attack in enumerate(attacks):
+        points = [Point(at=at, accuracy=share, interval=(low, high)) for at, share, low, high in attack.query_curve]
+        if len(points) > 1:
+            panel = found.setdefault(attack.norm, Panel(attack="black boxes", norm=attack.norm, over="queries"))
             panel.lines.append(Line(label=figures.attack_name(attack.name), series=number, variant=0, points=points))
     return list(found.values())
 
 
 def draw(panel: Panel) -> str:
     """Returns the panel's chart as an SVG element that takes its colours from the page's style sheet."""
-    epsilons = sorted({point.epsilon for line in panel.lines for point in line.points} | {0.0})
+    epsilons = sorted({point.at for line in panel.lines for point in line.points} | {0.0})
     largest = epsilons[-1]
 
     def at(epsilon: float, accuracy: float) -> tuple[float, float]:
@@ -121,29 +133,29 @@ def draw(panel: Panel) -> str:
 
     parts = [_axes(panel, epsilons, at)]
     for line in panel.lines:
-        bounds = [(point.epsilon, *point.interval) for point in line.points if point.interval]
+        bounds = [(point.at, *point.interval) for point in line.points if point.interval]
         if len(bounds) > 1:
             outline = [at(epsilon, high) for epsilon, _, high in bounds]
             outline += [at(epsilon, low) for epsilon, low, _ in reversed(bounds)]
             parts.append(f'<polygon class="band {_colour(line)}" points="{_path(outline)}"/>')
     for line in panel.lines:
-        path = _path(at(point.epsilon, point.accuracy) for point in line.points)
+        path = _path(at(point.at, point.accuracy) for point in line.points)
         parts.append(f'<polyline class="line {_colour(line)}"{_dash(line)} points="{path}"/>')
         if len(line.points) == 1 and line.points[0].interval:
             alone = line.points[0]
-            ends = [at(alone.epsilon, bound) for bound in alone.interval or ()]
+            ends = [at(alone.at, bound) for bound in alone.interval or ()]
             parts.append(f'<polyline class="whisker {_colour(line)}" points="{_path(ends)}"/>')
     for line in panel.lines:
         for point in line.points:
-            across, down = at(point.epsilon, point.accuracy)
+            across, down = at(point.at, point.accuracy)
             interval = figures.format_interval(point.interval)
-            where = f"epsilon {figures.format_epsilon(point.epsilon)}" if point.epsilon else "clean"
+            where = _where(panel, point.at)
             accuracy = figures.format_accuracy(point.accuracy) + (f" ({interval})" if interval else "")
             parts.append(
                 f"<g><title>{escape(f'{line.label}, {where}: {accuracy}')}</title>"
                 f'<circle class="hit" cx="{across:.1f}" cy="{down:.1f}" r="9"/>{_marker(line, across, down)}</g>'
             )
-    name = f"Accuracy over epsilon under {panel.attack}, {panel.norm}"
+    name = f"Accuracy over {panel.over} under {panel.attack}, {panel.norm}"
     return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(name)}">{"".join(parts)}</svg>'
 
 
@@ -163,7 +175,8 @@ def _axes(panel: Panel, epsilons: Sequence[float], at: Any) -> str:
         _, down = at(0, percent / 100)
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{down:.1f}" y2="{down:.1f}"/>')
         parts.append(f'<text x="{_LEFT - 6}" y="{down + 4:.1f}" text-anchor="end">{percent}</text>')
-    written = [figures.format_epsilon(epsilon) for epsilon in epsilons]
+    queries = panel.over == "queries"
+    written = [f"{epsilon:,.0f}" if queries else figures.format_epsilon(epsilon) for epsilon in epsilons]
     whole = all(label.endswith("/255") for label in written[1:])
     floor = _HEIGHT - _BOTTOM
     free = float("inf")
@@ -177,7 +190,7 @@ def _axes(panel: Panel, epsilons: Sequence[float], at: Any) -> str:
             parts.append(f'<text x="{across:.1f}" y="{floor + 17}" text-anchor="middle">{label}</text>')
             free = across - half - 5
     norm = figures.format_norm(panel.norm)
-    title = f"epsilon in 1/255, {norm}" if whole else f"epsilon, {norm}"
+    title = f"queries, {norm}" if queries else f"epsilon in 1/255, {norm}" if whole else f"epsilon, {norm}"
     middle = (_LEFT + _WIDTH - _RIGHT) / 2
     parts.append(f'<text x="{middle:.1f}" y="{_HEIGHT - 6}" text-anchor="middle">{escape(title)}</text>')
     centre = (_TOP + floor) / 2
@@ -185,6 +198,12 @@ def _axes(panel: Panel, epsilons: Sequence[float], at: Any) -> str:
         f'<text x="11" y="{centre:.1f}" text-anchor="middle" transform="rotate(-90 11 {centre:.1f})">accuracy, %</text>'
     )
     return "".join(parts)
+
+
+def _where(panel: Panel, at: float) -> str:
+    if not at:
+        return "clean"
+    return f"after {at:,.0f} queries" if panel.over == "queries" else f"epsilon {figures.format_epsilon(at)}"
 
 
 def _marker(line: Line, across: float, down: float) -> str:

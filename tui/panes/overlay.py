@@ -65,7 +65,7 @@ class OverlayPane(PagedPane):
             Curve(
                 # The names stand in the table below, as they don't fit into the line above.
                 label="",
-                xs=[point.epsilon * (255 if levels else 1) for point in trace.points],
+                xs=[point.at * (255 if levels else 1) for point in trace.points],
                 ys=[point.accuracy for point in trace.points],
                 colour=COLOURS[place % len(COLOURS)],
                 sign=_SIGNS[place % len(_SIGNS)],
@@ -79,14 +79,14 @@ class OverlayPane(PagedPane):
 
     def _fill_table(self, overlay: Overlay) -> None:
         # Radii may have passed through float32: those that are written alike are one column.
-        written = {format_epsilon(point.epsilon): point.epsilon for trace in overlay.traces for point in trace.points}
+        written = {format_epsilon(point.at): point.at for trace in overlay.traces for point in trace.points}
         columns = sorted(written, key=lambda name: written[name])
         table = self.table
         table.clear(columns=True)
         table.add_columns("", "of ", *(f"{'clean' if written[name] == 0 else name} " for name in columns))
         for place, trace in enumerate(overlay.traces):
             colour = self.query_one(Chart).colour(COLOURS[place % len(COLOURS)])
-            accuracies = {format_epsilon(point.epsilon): format_accuracy(point.accuracy) for point in trace.points}
+            accuracies = {format_epsilon(point.at): format_accuracy(point.accuracy) for point in trace.points}
             table.add_row(
                 Text(f"{_SIGNS[place % len(_SIGNS)]} ", colour),
                 Text(f"{trace.label} ", no_wrap=True),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from kerasrobust.attacks import FGSM
+from kerasrobust.attacks import FGSM, PGD
 from kerasrobust.attacks.verdict import predict
 from kerasrobust.evaluation.case import FEW, MANY, Case, finding, percent
 from kerasrobust.events import Finding
@@ -54,8 +54,12 @@ def gradients(case: Case) -> list[Finding]:
         found += finding(
             "zero-gradient",
             f"For {percent(flat)} of {case.count} images the gradient is exactly 0: something in the model (rounding, "
-            "thresholds, a stopped gradient) hides it, and gradient attacks are blind. Replace its gradient by the "
-            "identity (BPDA), or trust black-box attacks only.",
+            "thresholds, a stopped gradient) hides it, and gradient attacks are blind. "
+            + (
+                "These took those of " + case.straight.name + "."
+                if case.straight is not None
+                else "Replace its gradient by the identity (BPDA), or trust black-box attacks only."
+            ),
             "error",
             share=flat,
         )
@@ -70,6 +74,29 @@ def gradients(case: Case) -> list[Finding]:
             share=saturated,
         )
     return found
+
+
+def masked_layers(case: Case) -> list[Finding]:
+    """Whether PGD breaks more if its gradients go straight through layers that have none, or hold one's own code."""
+    straight = case.unmasked
+    if straight is None:
+        return []
+    attack = PGD(norm=case.white_norm, epsilon=case.white_epsilon, steps=MANY)
+    own, past = case.attack(attack).success, case.attack(attack, straight).success
+    more, fewer = int((past & ~own).sum()), int((own & ~past).sum())
+    if more - fewer < 3 or mcnemar(fewer, more) >= 0.01:
+        return []
+    alike = [report.rates for report in case.found.reports if report.attack.norm == case.white_norm]
+    left = np.min(alike, axis=0)[case.chosen] > 0.5 if alike else np.ones(case.count, bool)
+    return finding(
+        "masked-layers",
+        f"PGD with {MANY} steps breaks {int(own.sum())} of {case.count} images, and {int(past.sum())} along the "
+        f"gradients of {straight.name}: gradients are masked there. Of these images the attacks had left "
+        f"{int(left.sum())}, and it breaks {int((left & past).sum())} of them. Attack the model by "
+        "surrogate=kerasrobust.straightened(model, x, own=True) in Python, and report the lower figure.",
+        "error",
+        own=own.sum(), straight=past.sum(), left_before=left.sum(), broken=(left & past).sum(),
+    )  # fmt: skip
 
 
 def differences(case: Case) -> list[Finding]:

@@ -1,0 +1,182 @@
+"""Copies of networks whose gradients go straight through the layers that have none, as rounding and JPEG (BPDA)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kerasrobust.errors import InputError
+from kerasrobust.networks.adapters.adapter import logits_from
+from kerasrobust.networks.architectures import graph_of, is_graph
+from kerasrobust.networks.classifier import Classifier, has_gradient
+from kerasrobust.networks.cloning import copied, holds_own_code, rebuilt
+from kerasrobust.networks.logits import logits_of
+from kerasrobust.networks.making import as_classifier, classifier_of
+from kerasrobust.networks.probe import one_output
+from kerasrobust.ops.intake import straight_through
+
+IMAGES = 8
+"""Images on which it is tried which layers have gradients."""
+
+PROCESSING = (keras.layers.Discretization, keras.layers.Lambda)
+"""Layers of Keras that may have none."""
+
+
+def straightened(model: Any, x: np.ndarray, own: bool = False) -> Classifier | None:
+    """Returns a network of the same outputs whose gradients go straight through what has none.
+
+    Args:
+        model: a functional or Sequential Keras model, or a `Classifier` of one; others can't be taken apart.
+        x: float32 (N, H, W, C) in [0, 1], of which a few are used.
+        own: whether they go straight through all layers of one's own code, where all have gradients: those may mislead,
+            as through a median or the k largest values.
+
+    Returns:
+        None where there is no such layer that keeps the shape, or the model can't be rebuilt.
+
+    Example:
+        >>> straight = straightened(model, x)
+        >>> kr.evaluate(model, x, y, attacks="pgd", surrogate=straight).robust_accuracy
+
+    Reference: Athalye et al. 2018, section 4.1 (BPDA), with the identity in the backward pass.
+    """
+    classifier = classifier_of(model, image_shape=x.shape[1:])
+    network, adapter = classifier.network, classifier.adapter
+    if classifier.arrays or not is_graph(network):
+        return None
+    images = tf.constant(x[:IMAGES])
+    parts = masked_layers(network, adapter(images)) or (own_layers(network, adapter(images)) if own else [])
+    if not parts:
+        return None
+    try:
+        inner = adapter.around(logits_of(made_straight(network, parts), classifier.conventions.noise))
+    except InputError:  # It can't be rebuilt: black boxes are left.
+        return None
+
+    def forward(images: tf.Tensor) -> tf.Tensor:
+        return logits_from(one_output(inner(images), classifier.name), classifier.probed.outputs, classifier.labels)
+
+    forward.__name__ = f"{classifier.name} with gradients straight through {', '.join(map(repr, named(parts)))}"
+    # The network inside has settled how it takes images.
+    straight = as_classifier(forward, image_shape=x.shape[1:], input_range="0,1", colors="rgb", outputs="logits")
+    return straight if has_gradient(straight, x) else None
+
+
+def named(parts: Sequence[Any]) -> list[str]:
+    """Returns the names of layers and operations."""
+    return [part.name for part in parts]
+
+
+def made_straight(model: keras.Model, parts: Sequence[Any]) -> keras.Model:
+    """Returns a copy of a model in which gradients pass some of its layers or operations as if they weren't there.
+
+    Raises:
+        InputError: for a model that can't be rebuilt.
+    """
+    wanted = {id(part) for part in parts}
+
+    def copy(part: Any) -> Any:
+        made = copied(part)
+        if id(part) in wanted:
+            made.call = _straight(made.call)
+        return made
+
+    return rebuilt(model, copy)
+
+
+def _straight(call: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
+    def through(*arguments: Any, **settings: Any) -> tf.Tensor:
+        inputs = next(value for value in tf.nest.flatten((arguments, settings)) if tf.is_tensor(value))
+        return straight_through(tf.cast(call(*arguments, **settings), inputs.dtype), inputs)
+
+    return through
+
+
+def masked_layers(model: keras.Model, values: tf.Tensor) -> list[Any]:
+    """Returns the layers and operations of a model, at any depth, behind which no gradient reaches what they take.
+
+    Only those are tried that may be so: own layers, functions in Lambda layers or as activations, and operations of
+    `keras.ops`; of those the ones that keep the shape.
+
+    Args:
+        model: a functional or Sequential Keras model.
+        values: (N, ...), what it takes.
+
+    Example:
+        >>> rounding = keras.layers.Lambda(tf.round, name="rounding")
+        >>> named(masked_layers(keras.Sequential([keras.Input((8, 8, 3)), rounding]), tf.ones((1, 8, 8, 3))))
+        ['rounding']
+    """
+    return [node.operation for node, inputs in _calls(model, values) if _slope_is(node, inputs, there=False)]
+
+
+def own_layers(model: keras.Model, values: tf.Tensor) -> list[Any]:
+    """Returns the layers of a model, at any depth, that hold one's own code, keep the shape and have gradients.
+
+    Arguments as of `masked_layers`.
+    """
+    return [
+        node.operation
+        for node, inputs in _calls(model, values)
+        if isinstance(node.operation, keras.Layer) and _slope_is(node, inputs, there=True)
+    ]
+
+
+def _calls(model: keras.Model, values: tf.Tensor) -> Iterator[tuple[Any, tf.Tensor]]:
+    """Yields the calls of what may hide gradients, at any depth, with what it takes."""
+    graph = graph_of(model)
+    nodes = list(_nodes(graph)) if len(graph.inputs) == 1 else []
+    if not nodes:
+        return
+    given = keras.Function(graph.inputs[0], [node.input_tensors[0] for node in nodes])(values)
+    for node, inputs in zip(nodes, given, strict=True):
+        if is_graph(node.operation):
+            yield from _calls(node.operation, inputs)
+        else:
+            yield node, inputs
+
+
+def _nodes(graph: Any) -> Iterator[Any]:
+    """Yields the calls in a graph of what may have no gradients, or holds such, from one tensor; one of each."""
+    seen = set()
+    for nodes in graph._nodes_by_depth.values():
+        for node in nodes:
+            part = node.operation
+            if not node.is_input and len(node.input_tensors) == 1 and id(part) not in seen and _may_be_masked(part):
+                seen.add(id(part))
+                yield node
+
+
+def _may_be_masked(part: Any) -> bool:
+    if is_graph(part):
+        return any(map(_may_be_masked, graph_of(part).operations))
+    if type(part).__module__.partition(".")[0] == "kerasrobust":  # Noise, whose gradients are right.
+        return False
+    return not isinstance(part, keras.Layer) or isinstance(part, PROCESSING) or holds_own_code(part)
+
+
+def _slope_is(node: Any, inputs: tf.Tensor, there: bool) -> bool:
+    """Returns whether a call keeps the shape and gradients pass it, or none do."""
+    arguments, settings = node.arguments.fill_in({id(node.input_tensors[0]): inputs})
+
+    def slope() -> tuple[bool, Any]:
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            outputs = node.operation(*arguments, **settings)
+            if not tf.is_tensor(outputs) or outputs.shape != inputs.shape:
+                return False, None
+            # Unequal weights, as sums over what a layer gives may be constant.
+            loss = tf.reduce_sum(tf.cast(outputs, tf.float32) * tf.random.stateless_normal(outputs.shape, [0, 1]))
+        return True, tape.gradient(loss, inputs)
+
+    if not inputs.dtype.is_floating:
+        return False
+    try:
+        keeps, found = slope()
+    except (LookupError, TypeError, tf.errors.OpError):  # It has none registered, or is Python's own code.
+        return not there
+    return keeps and there == (found is not None and bool(np.any(tf.convert_to_tensor(found))))
