@@ -160,3 +160,20 @@ def test_what_changes_the_shape_or_cannot_be_taken_apart_is_left_to_black_boxes(
         y = classifier.run(X).argmax(axis=1)
         found = evaluate(classifier, X, y, attacks=PGD(epsilon=EPSILON, steps=2), audit=False)
         assert "black-box-only" in codes(found)
+
+
+@keras.saving.register_keras_serializable("tests")
+class InGraphs(L.Layer):
+    """Code that works in graphs alone, and so can't be looked at layer by layer."""
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        if tf.executing_eagerly():
+            raise RuntimeError("Outside of a graph.")
+        return tf.round(7 * x) / 7
+
+
+def test_layers_that_cannot_be_looked_at_stop_no_evaluation() -> None:
+    model = with_front(InGraphs())
+    assert straightened(model, X) is None
+    found = evaluate(model, X, labels(model), attacks=PGD(epsilon=EPSILON, steps=2), thorough=True)
+    assert "black-box-only" in codes(found)

@@ -9,7 +9,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kerasrobust.errors import InputError
 from kerasrobust.networks.adapters.adapter import logits_from
 from kerasrobust.networks.architectures import graph_of, is_graph
 from kerasrobust.networks.classifier import Classifier, has_gradient
@@ -48,14 +47,17 @@ def straightened(model: Any, x: np.ndarray, own: bool = False) -> Classifier | N
     network, adapter = classifier.network, classifier.adapter
     if classifier.arrays or not is_graph(network):
         return None
-    images = tf.constant(x[:IMAGES])
-    parts = masked_layers(network, adapter(images)) or (own_layers(network, adapter(images)) if own else [])
-    if not parts:
-        return None
+    images = adapter(tf.constant(x[:IMAGES]))
     try:
-        inner = adapter.around(logits_of(made_straight(network, parts), classifier.conventions.noise))
-    except InputError:  # It can't be rebuilt: black boxes are left.
+        parts = masked_layers(network, images) or (own_layers(network, images) if own else [])
+        return _through(classifier, parts, x) if parts else None
+    except Exception:  # Somebody's own layers may raise anything, outside of graphs or copied: black boxes are left.
         return None
+
+
+def _through(classifier: Classifier, parts: Sequence[Any], x: np.ndarray) -> Classifier | None:
+    copy = made_straight(classifier.network, parts)
+    inner = classifier.adapter.around(logits_of(copy, classifier.conventions.noise))
 
     def forward(images: tf.Tensor) -> tf.Tensor:
         return logits_from(one_output(inner(images), classifier.name), classifier.probed.outputs, classifier.labels)
