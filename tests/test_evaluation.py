@@ -86,6 +86,7 @@ def made_result(**changes: Any) -> AttackResult:
     blank = np.zeros(size)
     fields: dict[str, Any] = dict.fromkeys(AttackResult.__dataclass_fields__, blank)
     fields |= {"x_adv": np.zeros((size, *SHAPE)), "gradients": 3, "forwards": 2, "seconds": 1.5, "precision": "float32"}
+    fields["queries"] = None
     return AttackResult(**fields | changes)
 
 

@@ -24,7 +24,7 @@ CONTRACT = {
     "AttackStarted": "attack norm epsilon examples settings",
     "AttackProgress": "attack done total survivors step steps gradients forwards",
     "AttackFinished": "attack name norm epsilon robust_accuracy interval median_distance seconds gradients forwards "
-    "attacked curve reached reached_interval surrogate",
+    "attacked curve median_queries query_curve reached reached_interval surrogate",
     "LabelFinished": "name share clean_accuracy clean_interval robust_accuracy interval",
     "ExamplesSaved": "path count attack",
     "ModelSaved": "name path card",

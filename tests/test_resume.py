@@ -188,7 +188,7 @@ with Checkpoints(Path({str(tmp_path)!r})).held():
     assert not list(tmp_path.rglob("*.tmp"))
 
 
-@pytest.mark.parametrize("other", ["fewer", "more", "none"])
+@pytest.mark.parametrize("other", ["fewer", "more", "none", "older"])
 def test_parts_of_another_evaluation_are_not_taken_for_this_one(
     other: str, small: keras.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -203,8 +203,10 @@ def test_parts_of_another_evaluation_are_not_taken_for_this_one(
     with np.load(path) as file:
         part = dict(file)
     index = part["index"]
-    rows = {"fewer": index[:-1], "more": np.arange(len(X)), "none": index[:0]}[other]
+    rows = {"fewer": index[:-1], "more": np.arange(len(X)), "none": index[:0], "older": index}[other]
     blank = {"index": rows, "images": X[rows], "scores": np.zeros(len(rows), np.float32)}
+    if other != "older":
+        blank["queries"] = np.zeros(len(rows), np.int32)
     Checkpoints(path.parent).put("0-0", blank)
     same(judged(small, tmp_path, attacks=attack), whole)
 

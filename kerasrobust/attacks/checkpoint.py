@@ -139,7 +139,9 @@ class RunCheckpoint:
             return None
         parts = int(saved.pop("parts"))
         files = [self._checkpoints.get(f"{self._name}-{number}") for number in range(parts)]
-        found: list[Any] = [tuple(file[name] for name in NAMES) for file in files if file is not None]
+        # A part of another version of this file is none of this evaluation's.
+        whole = [file for file in files if file is not None and file.keys() >= set(NAMES)]
+        found: list[Any] = [tuple(file[name] for name in NAMES) for file in whole]
         rows = saved["rows"]
         there = [*(part[0] for part in found), rows[rows >= 0], self._queue[int(saved["taken"]) :]]
         if not np.array_equal(np.sort(np.concatenate(there)), np.sort(self._queue)):
