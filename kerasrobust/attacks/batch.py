@@ -231,20 +231,15 @@ class Batch:
                 size = len(places) if self.any_size else self.size
                 images, state = take_rows((self.images, self.state), np.resize(places, size))
                 state = self.graphs.look(images, state, self.key, self.step, self.numbers)
-                x_adv, scores, queries = (value[: len(places)] for value in self._found(state))
+                parts = [value[: len(places)] for value in found_by(self.algorithm, state, self.numbers)]
                 self._spend(self.graphs.look_cost, len(places))
             else:
-                x_adv, scores, queries = (tf.gather(value, places) for value in self._found(self.state))
-            found = self.rows[places], x_adv.numpy(), scores.numpy(), queries.numpy()
+                parts = [tf.gather(value, places) for value in found_by(self.algorithm, self.state, self.numbers)]
+            found = self.rows[places], parts[0].numpy(), parts[1].numpy(), parts[2].numpy()
             self.rows[places] = -1
             self.checkpoint.add(found)
             self.tally.done += len(places)
             yield found
-
-    def _found(self, state: Any) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        x_adv, scores = self.algorithm.found(state, self.numbers)
-        queries = self.algorithm.asked(state)
-        return x_adv, scores, tf.zeros(tf.shape(scores), tf.int32) if queries is None else queries
 
     def _resume(self) -> Iterator[Found]:
         """Goes back to where an earlier process left this run, if one did; yields what it had found."""
@@ -283,6 +278,13 @@ class Batch:
                 **{f"leaf-{place}": leaf.numpy() for place, leaf in enumerate(leaves)},
             }
         )
+
+
+def found_by(algorithm: Algorithm[Any], state: Any, numbers: Numbers) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Returns what an algorithm found: images, scores, and after how many queries they fell, 0 where it counts none."""
+    x_adv, scores = algorithm.found(state, numbers)
+    queries = algorithm.asked(state)
+    return x_adv, scores, tf.zeros(tf.shape(scores), tf.int32) if queries is None else queries
 
 
 def take_rows(values: Any, places: np.ndarray) -> Any:

@@ -169,8 +169,7 @@ def drive(
     # Inside a ball, without early stop, nothing is called done on the twin's word, so its word isn't tested.
     crafting = twins.of(task.source, precision, x if early_stop or attack.minimum_norm else x[:0])
     attack = attack.prepared(Lesson(crafting, x[active], goal[active], task.seed, tally, task.should_stop, checkpoints))
-    search = _Search(attack, task, crafting, goal, early_stop, tally, checkpoints)
-    x_adv, queries = search.run(active, reached)
+    x_adv, queries = _Search(attack, task, crafting, goal, early_stop, tally, checkpoints).run(active, reached)
     distance = _distances(x_adv, x, attack.norm)
     _check(attack, x_adv, distance)
     # A deterministic network needn't be asked again about unchanged images; leaving them out changes the number of
@@ -193,8 +192,7 @@ def drive(
         precision=precision,
         passes=after.passes,
         patch=attack.learned(),
-        # One lucky pass of a randomized network is no success.
-        queries=None if queries is None or classifier.randomized else np.where(success & ~before.wrong, queries, 0),
+        queries=None if queries is None else np.where(success & ~before.wrong, queries, 0),
         # At a smaller radius the nearest examples count as they were before.
         shared=max(before.shared, after.shared) if attack.minimum_norm else after.shared,
     )  # fmt: skip
@@ -248,7 +246,8 @@ class _Search:
                 fallen = scores < threshold
                 tally.survivors -= 0 if randomized else int(np.sum(fallen & ~reached[index]))
                 reached[index] |= fallen
-        return x_adv, fell if self.attack.queries_of_run() else None
+        # One lucky pass of a randomized network is no success.
+        return x_adv, fell if self.attack.queries_of_run() and not randomized else None
 
     def _transferred(self, active: np.ndarray, reached: np.ndarray) -> np.ndarray:
         """Does the same on a surrogate: of several runs one counts that fools the model, of those the lowest score."""
