@@ -358,7 +358,7 @@ def test_noise_off_and_frozen_are_compared_with_the_same() -> None:
     assert difference(other, dataclasses.replace(study, rows=STEERED[:2])) is None
     (overlay,) = overlaid([study])
     name = "convnet-random-pgd"
-    assert {trace.label: [(point.epsilon, point.accuracy) for point in trace.points] for trace in overlay.traces} == {
+    assert {trace.label: [(point.at, point.accuracy) for point in trace.points] for trace in overlay.traces} == {
         name: [(0, 0.6), (8 / 255, 0.3)],
         f"{name}, noise off": [(0, 0.7), (8 / 255, 0.25)],
         f"{name}, noise frozen": [(0, 0.5), (8 / 255, 0.2)],
