@@ -69,10 +69,10 @@ __all__ = [
 
 
 def require_tensorflow() -> None:
-    """Has TensorFlow compute by oneDNN, if it isn't loaded yet; raises InputError where Keras has another backend.
+    """Turns on TensorFlow's oneDNN, unless TensorFlow is loaded; raises InputError for another backend of Keras.
 
-    TensorFlow 2.21 leaves oneDNN off on processors without AVX-512. Measured on one (Zen 3), PGD takes 0.54 of the time
-    with it, and convolutions with the channels first run at all.
+    TensorFlow 2.21 leaves oneDNN off on processors without AVX-512. On one (Zen 3), PGD took 0.54 of the time with it,
+    and channels-first convolutions run with it only.
     """
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")

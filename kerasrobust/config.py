@@ -37,16 +37,7 @@ from kerasrobust.fields import (
     WeightPerturbation,
     fields,
 )
-from kerasrobust.names import (
-    ATTACKS,
-    OBJECTIVES_WITH,
-    TARGETS,
-    BallNorm,
-    Norm,
-    NormOrAuto,
-    Version,
-    norm_of,
-)
+from kerasrobust.names import ATTACKS, OBJECTIVES_WITH, TARGETS, BallNorm, Norm, NormOrAuto, Version, norm_of
 from kerasrobust.settings import EPSILON, ModelConfig, RunConfig, check_epsilon, radius, variants_of
 
 

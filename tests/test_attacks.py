@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -11,136 +10,23 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from attack_table import NOISY, TABLE
 from conftest import PIXELS, SHAPE, images, labels_of, linear_model, same, soft
 
 from kerasrobust.attacks import (
-    APGDCE,
-    APGDDLR,
-    APGDT,
     ATTACKS,
-    BIM,
-    CW,
-    DDN,
-    FAB,
-    FABT,
     FGSM,
-    FGSMRS,
-    FMN,
-    MIFGSM,
-    PDPGD,
     PGD,
-    RFGSM,
-    APGDMargin,
-    Attack,
     AttackResult,
-    DeepFool,
-    HopSkipJump,
-    Patch,
-    SigmaZero,
-    SparseRS,
-    Spatial,
-    Square,
     Step,
-    SuperDeepFool,
-    UniversalPatch,
     batch,
 )
-from kerasrobust.attacks.apgd import APGD
 from kerasrobust.errors import Cancelled
 from kerasrobust.networks.making import as_classifier, classifier_of
 
 N, WRONG, BATCH = 22, 4, 8
 X = np.random.default_rng(5).random((N, *SHAPE)).astype(np.float32)
 ORDER = {"linf": np.inf, "l2": 2, "l1": 1, "l0": 0}
-EPSILON = {"linf": 0.05, "l2": 0.5}
-
-
-@dataclass(frozen=True)
-class Case:
-    """An attack with what is special about it."""
-
-    make: Callable[..., Attack]
-    random: bool = False
-    targeted: bool = True
-    gradients: int = 1
-    """Gradient evaluations of a whole attack on one example without early stop; 0: it stops by itself."""
-
-
-def case(kind: type[Attack], norm: str, random: bool = False, gradients: int = 1, **settings: Any) -> Case:
-    if kind.minimum_norm:
-        return Case(lambda **more: kind(norm=norm, **settings, **more), random, targeted=False, gradients=0)
-    settings |= {"norm": norm}
-    if not kind.in_ball:  # There is no radius 0, and so none from which no target is reached.
-        return Case(lambda **more: kind(**settings, **more), random, targeted=False, gradients=gradients)
-    own = issubclass(kind, APGD) or kind is Square  # They choose their targets, or reach them in their own time.
-
-    def make(epsilon: float = EPSILON[norm], **more: Any) -> Attack:
-        return kind(epsilon=epsilon, **settings, **more)
-
-    return Case(make, random, targeted=not own, gradients=gradients)
-
-
-TABLE = {
-    f"{name}-{norm}": made
-    for norm in ("linf", "l2")
-    for name, made in {
-        "fgsm": case(FGSM, norm),
-        "rfgsm": case(RFGSM, norm, random=True),
-        "fgsm-rs": case(FGSMRS, norm, random=True),
-        "bim": case(BIM, norm, steps=4, gradients=4),
-        "pgd": case(PGD, norm, steps=5, random=True, gradients=5),
-        "pgd restarts": case(PGD, norm, steps=2, restarts=3, random=True, gradients=6),
-        "mifgsm": case(MIFGSM, norm, steps=3, gradients=3),
-        "mifgsm variants": case(
-            # Of many images the best is the unchanged one, as blurred gradients don't lower the margin of random nets.
-            MIFGSM,
-            norm,
-            steps=3,
-            gradients=3,
-            random=True,
-            variants="di-ti-ni",
-            kernel_size=3,
-            keep_best=False,
-        ),
-        "deepfool": case(DeepFool, norm, steps=10),
-        "apgd-ce": case(APGDCE, norm, steps=5, random=True, gradients=5),
-        "apgd-dlr": case(APGDDLR, norm, steps=4, restarts=2, random=True, gradients=8),
-        "apgd-margin": case(APGDMargin, norm, steps=3, random=True, gradients=3),
-        "apgd-t": case(APGDT, norm, steps=3, targets=2, random=True, gradients=6),
-        "fab": case(FAB, norm, steps=6),
-        "fab-t": case(FABT, norm, steps=5, targets=2),
-        "fmn": case(FMN, norm, steps=12),
-        "square": case(Square, norm, queries=12, random=True, gradients=0),
-        "hopskipjump": case(HopSkipJump, norm, queries=150, initial_queries=10, random=True),
-    }.items()
-} | {
-    "cw-l2": case(CW, "l2", steps=10, binary_steps=3),
-    "ddn-l2": case(DDN, "l2", steps=12),
-    "superdeepfool-l2": case(SuperDeepFool, "l2", steps=12),
-    "fmn-l1": case(FMN, "l1", steps=12),
-    "pdpgd-l1": case(PDPGD, "l1", steps=12),
-    "sigma-zero-l0": case(SigmaZero, "l0", steps=12),
-    "fmn-l0": case(FMN, "l0", steps=12),
-    "patch-l0": case(Patch, "l0", size=3, steps=4, restarts=2, random=True, gradients=8),
-    "universal-patch-l0": case(UniversalPatch, "l0", size=3, steps=4, images=50, restarts=2, random=True, gradients=4),
-    "sparse-rs-l0": case(SparseRS, "l0", budget=4, queries=12, restarts=2, random=True, gradients=0),
-    # An even number of angles: the image itself isn't in the grid.
-    "spatial-l0": case(Spatial, "l0", rotations=4, translations=3, gradients=0),
-}
-NOISY = [
-    f"{name}-{norm}"
-    for norm, names in {
-        "linf": ("fgsm", "fgsm-rs", "pgd", "mifgsm", "apgd-ce", "apgd-t", "fab", "fmn", "square"),
-        "l2": (
-            "rfgsm", "bim", "pgd restarts", "deepfool", "apgd-dlr", "apgd-margin", "fab-t", "hopskipjump", "cw", "ddn",
-            "superdeepfool",
-        ),
-        "l1": ("pdpgd",),
-        "l0": ("sigma-zero", "patch", "universal-patch", "sparse-rs", "spatial"),
-    }.items()
-    for name in names
-]  # fmt: skip
-"""Attacks that are tried on a randomized network: each once, and each family in both norms."""
 
 
 @pytest.fixture(scope="module")

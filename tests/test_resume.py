@@ -202,9 +202,9 @@ def test_parts_of_another_evaluation_are_not_taken_for_this_one(
     (path,) = tmp_path.rglob("0-0.npz")
     with np.load(path) as file:
         part = dict(file)
-    index = part["index"]
+    index = part["examples"]
     rows = {"fewer": index[:-1], "more": np.arange(len(X)), "none": index[:0], "older": index}[other]
-    blank = {"index": rows, "images": X[rows], "scores": np.zeros(len(rows), np.float32)}
+    blank = {"examples": rows, "images": X[rows], "scores": np.zeros(len(rows), np.float32)}
     if other != "older":
         blank["queries"] = np.zeros(len(rows), np.int32)
     Checkpoints(path.parent).put("0-0", blank)

@@ -13,6 +13,7 @@ from keras import layers as L
 from keras import ops
 
 from kerasrobust.attacks import PGD
+from kerasrobust.errors import InputError
 from kerasrobust.evaluation.evaluate import Evaluation, evaluate
 from kerasrobust.networks.making import as_classifier
 from kerasrobust.networks.straight import masked_layers, named, straightened
@@ -174,6 +175,9 @@ class InGraphs(L.Layer):
 
 def test_layers_that_cannot_be_looked_at_stop_no_evaluation() -> None:
     model = with_front(InGraphs())
-    assert straightened(model, X) is None
+    with pytest.raises(InputError, match=r"called one by one.*Outside of a graph"):
+        straightened(model, X)
     found = evaluate(model, X, labels(model), attacks=PGD(epsilon=EPSILON, steps=2), thorough=True)
-    assert "black-box-only" in codes(found)
+    (message,) = [finding.message for finding in found.findings if finding.code == "black-box-only"]
+    assert "Outside of a graph" in message
+    assert found.audit is not None and found.audit.left_out == ["masked-layers"]

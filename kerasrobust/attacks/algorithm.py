@@ -111,11 +111,9 @@ class Algorithm(ABC, Generic[S]):
         """Returns how many queries of each example one run makes at most; 0 for attacks that don't count them."""
         return 0
 
-    def asked(self, state: S) -> tf.Tensor | None:
-        """Returns after how many queries each example fell first, int32 (N,), 0 where it hasn't; None where an attack
-        doesn't say.
-        """
-        return None
+    def asked(self, state: S) -> tf.Tensor:
+        """Returns after how many queries each example fell first, int32 (N,); 0 where it hasn't, or isn't counted."""
+        return tf.zeros(tf.shape(tf.nest.flatten(state)[0])[:1], tf.int32)
 
     def done(self, state: S, numbers: Numbers) -> tf.Tensor:
         """Returns which examples no further step changes, bool (N,)."""

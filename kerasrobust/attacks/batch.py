@@ -227,15 +227,14 @@ class Batch:
         for chosen, ended in ((old, True), (done, False)):
             if not len(places := np.flatnonzero(chosen)):
                 continue
+            state, rows = self.state, places
             if ended and self.looks:
                 size = len(places) if self.any_size else self.size
                 images, state = take_rows((self.images, self.state), np.resize(places, size))
-                state = self.graphs.look(images, state, self.key, self.step, self.numbers)
-                parts = [value[: len(places)] for value in found_by(self.algorithm, state, self.numbers)]
+                state, rows = self.graphs.look(images, state, self.key, self.step, self.numbers), np.arange(len(places))
                 self._spend(self.graphs.look_cost, len(places))
-            else:
-                parts = [tf.gather(value, places) for value in found_by(self.algorithm, self.state, self.numbers)]
-            found = self.rows[places], parts[0].numpy(), parts[1].numpy(), parts[2].numpy()
+            values = *self.algorithm.found(state, self.numbers), self.algorithm.asked(state)
+            found = Found(self.rows[places], *(tf.gather(value, rows).numpy() for value in values))
             self.rows[places] = -1
             self.checkpoint.add(found)
             self.tally.done += len(places)
@@ -259,7 +258,7 @@ class Batch:
             self.images, self.state = tf.nest.pack_sequence_as(like, leaves)
             self.key, self.step = tf.constant(saved["key"]), tf.constant(saved["step"])
         for part in found:
-            self.tally.done += len(part[0])
+            self.tally.done += len(part.examples)
             yield part
 
     def _save(self) -> None:
@@ -278,13 +277,6 @@ class Batch:
                 **{f"leaf-{place}": leaf.numpy() for place, leaf in enumerate(leaves)},
             }
         )
-
-
-def found_by(algorithm: Algorithm[Any], state: Any, numbers: Numbers) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Returns what an algorithm found: images, scores, and after how many queries they fell, 0 where it counts none."""
-    x_adv, scores = algorithm.found(state, numbers)
-    queries = algorithm.asked(state)
-    return x_adv, scores, tf.zeros(tf.shape(scores), tf.int32) if queries is None else queries
 
 
 def take_rows(values: Any, places: np.ndarray) -> Any:

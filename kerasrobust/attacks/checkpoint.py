@@ -14,7 +14,7 @@ import threading
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,10 +23,21 @@ from kerasrobust.errors import InputError
 SAVE_SECONDS = 5.0
 """How often the state of an unfinished batch is saved."""
 
-Found = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
-"""Indices of examples, the images found for them, their scores, and the queries after which they fell."""
 
-NAMES = ("index", "images", "scores", "queries")
+class Found(NamedTuple):
+    """What a run has found.
+
+    Attributes:
+        examples: their indices.
+        images: found for them.
+        scores: theirs.
+        queries: after which they fell, 0 where they haven't, or nobody counts.
+    """
+
+    examples: np.ndarray
+    images: np.ndarray
+    scores: np.ndarray
+    queries: np.ndarray
 
 
 class Checkpoints:
@@ -139,11 +150,10 @@ class RunCheckpoint:
             return None
         parts = int(saved.pop("parts"))
         files = [self._checkpoints.get(f"{self._name}-{number}") for number in range(parts)]
-        # A part of another version of this file is none of this evaluation's.
-        whole = [file for file in files if file is not None and file.keys() >= set(NAMES)]
-        found: list[Any] = [tuple(file[name] for name in NAMES) for file in whole]
+        # A part of another version has other arrays.
+        found = [Found(**file) for file in files if file is not None and file.keys() == set(Found._fields)]
         rows = saved["rows"]
-        there = [*(part[0] for part in found), rows[rows >= 0], self._queue[int(saved["taken"]) :]]
+        there = [*(part.examples for part in found), rows[rows >= 0], self._queue[int(saved["taken"]) :]]
         if not np.array_equal(np.sort(np.concatenate(there)), np.sort(self._queue)):
             self._checkpoints.remove(at_hand)  # Or it would stand beside the first new part, if that is all there is.
             return None
@@ -157,9 +167,9 @@ class RunCheckpoint:
     def save(self, batch: Mapping[str, np.ndarray]) -> None:
         """Writes what was found since the last time, and then where the run is: `taken` from the queue, `rows`, ..."""
         if self._unsaved:
-            arrays = (np.concatenate(items) for items in zip(*self._unsaved, strict=True))
-            self._checkpoints.put(f"{self._name}-{self._parts}", dict(zip(NAMES, arrays, strict=True)))
+            part = Found(*(np.concatenate(items) for items in zip(*self._unsaved, strict=True)))
+            self._checkpoints.put(f"{self._name}-{self._parts}", part._asdict())
             self._unsaved = []
             self._parts += 1
-        known = {"queue": self._queue, "parts": np.array(self._parts)}
-        self._checkpoints.put(f"{self._name}-at-hand", known | dict(batch))
+        arrays = {"queue": self._queue, "parts": np.array(self._parts)}
+        self._checkpoints.put(f"{self._name}-at-hand", arrays | dict(batch))

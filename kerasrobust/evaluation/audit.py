@@ -8,11 +8,13 @@ Evaluating Adversarial Robustness", section 3) and Pintor et al. 2022 ("Indicato
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 
-from kerasrobust.errors import Cancelled
+from kerasrobust.errors import Cancelled, InputError
 from kerasrobust.evaluation.case import FEW, FEWEST, MANY, Case, Check
 from kerasrobust.evaluation.checks import black_box, gradients, images, model
 from kerasrobust.events import Finding
+from kerasrobust.networks.straight import straightened
 
 IMAGES = 64
 """Images that checks with gradients look at, at most."""
@@ -33,9 +35,6 @@ CHECKS = (
     Check(("one-step-wins", "loss-falls"), 1 + FEW + MANY, gradients.steps),
     Check(("radius-not-fatal",), MANY, gradients.large_radius),
 )
-
-MASKED = Check(("masked-layers",), 2 * MANY, gradients.masked_layers)
-"""Made where layers have no gradients of their own, though some reach the images past them, or hold one's own code."""
 
 
 @dataclass
@@ -66,10 +65,16 @@ def run_audit(case: Case) -> Audit:
         >>> [finding.code for finding in evaluation.audit.findings]
     """
     audit = Audit()
+    checks = [*CHECKS]
+    try:
+        if case.straight is None and (straight := straightened(case.classifier, case.x, custom=True)) is not None:
+            look = partial(gradients.masked_layers, straight=straight)
+            checks.append(Check(("masked-layers",), 2 * MANY, look))
+    except InputError:  # Its layers can't be taken apart.
+        audit.left_out.append("masked-layers")
     most = min(IMAGES, len(case.right))
     budget = case.budget
     # As many images for each check as all together can pay for; where that is too few, the cheap ones first.
-    checks = CHECKS if case.unmasked is None else (*CHECKS, MASKED)
     fair = budget // sum(check.cost for check in checks)
     for check in checks:
         if case.task.should_stop():

@@ -15,7 +15,6 @@ from kerasrobust.attacks.task import Task
 from kerasrobust.evaluation.chain import Chained
 from kerasrobust.events import Finding, Severity
 from kerasrobust.networks.classifier import Classifier
-from kerasrobust.networks.straight import straightened
 from kerasrobust.settings import radius
 
 SHARE = 0.1
@@ -94,11 +93,6 @@ class Case:
     def chosen(self) -> np.ndarray:
         """The first `count` of them."""
         return self.right[: self.count]
-
-    @cached_property
-    def unmasked(self) -> Classifier | None:
-        """The network with gradients straight through layers that have none, or else those of one's own code."""
-        return straightened(self.classifier, self.x, own=True) if self.straight is None and len(self.x) else None
 
     def attack(self, attack: Attack[Any], surrogate: Classifier | None = None) -> AttackResult:
         """Attacks the chosen images, every one to the end, along the gradients of a surrogate if there is one."""

@@ -210,11 +210,13 @@ def without_gradients(parts: Sequence[Part], task: Task) -> tuple[list[Part], li
     if slope is not None and len(some) > 1 and same(logits, np.broadcast_to(logits[0], logits.shape)):
         # A network that says the same of every image hides no gradient: it has none, and no attack can change its mind.
         return list(parts), []
-    straight = straightened(task.classifier, some) if slope is not None else None
+    try:
+        straight, reason = straightened(task.classifier, some) if slope is not None else None, ""
+    except InputError as error:
+        straight, reason = None, f" Nor could gradients go straight through single layers: {error}"
     if straight is not None:
-        return [part if part.attack.gradient_free else part._replace(straight=straight) for part in parts], [
-            _went_straight(task.classifier.name, straight.name)
-        ]
+        led = [part if part.attack.gradient_free else part._replace(straight=straight) for part in parts]
+        return led, [_straight_through(task.classifier.name, straight.name)]
     barred = [part for part in parts if not part.attack.gradient_free]
     able = [part for part in parts if part.attack.gradient_free]
     # Black boxes take the place of attacks inside a ball; for a patch there is none.
@@ -242,18 +244,20 @@ def without_gradients(parts: Sequence[Part], task: Task) -> tuple[list[Part], li
             f"No gradient of {task.classifier.name!r} reaches the images, so only black-box attacks ran ({names}). "
             "Attacks on the gradients would find more: treat the robust accuracy as an upper bound."
             + (f" Nothing stands for {outside}." if outside else "")
+            + reason
         ),
         severity="warning",
     )
     return able, [finding]
 
 
-def _went_straight(name: str, straight: str) -> Finding:
+def _straight_through(name: str, straight: str) -> Finding:
     return Finding(
         code="straight-through",
         message=(
-            f"No gradient of {name!r} reaches the images, so the attacks took those of {straight}: as if it changed "
-            "nothing (BPDA). What it really does may hide more: treat the robust accuracy as an upper bound."
+            f"No gradient of {name!r} reaches the images, so the attacks followed those of {straight}, as if "
+            "that changed nothing (BPDA). Other approximations may find more: treat the robust accuracy as an upper "
+            "bound."
         ),
         severity="warning",
     )

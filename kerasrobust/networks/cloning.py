@@ -188,8 +188,8 @@ def _of_keras(thing: Any) -> bool:
     return str(thing.__module__).partition(".")[0] == "keras"
 
 
-def holds_own_code(layer: Any) -> bool:
-    """Returns whether a layer isn't one of Keras, or holds a function that isn't, as an activation."""
+def is_custom(layer: Any) -> bool:
+    """Returns whether a layer isn't one of Keras, or holds a function that isn't, such as an activation."""
     return not _of_keras(type(layer)) or any(map(_is_own, vars(layer).values()))
 
 

@@ -247,8 +247,8 @@ def not_callable(name: str, shape: Shape, error: Exception) -> InputError:
     """Returns the error for a model that fails on a batch of images of a shape."""
     channels_first = isinstance(error, tf.errors.UnimplementedError) and "NHWC" in str(error)
     advice = (
-        "TensorFlow has these convolutions on processors by oneDNN only: set TF_ENABLE_ONEDNN_OPTS=1 before it is "
-        "imported, or import kerasrobust first."
+        "On a processor TensorFlow runs such convolutions by oneDNN only: set TF_ENABLE_ONEDNN_OPTS=1, or import "
+        "kerasrobust before TensorFlow."
         if channels_first and not has_onednn()
         else "State the right image_shape, or what it takes: dtype=, input_range= and channels= of as_classifier."
     )

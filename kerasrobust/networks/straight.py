@@ -9,10 +9,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kerasrobust.errors import InputError, reason_of
 from kerasrobust.networks.adapters.adapter import logits_from
 from kerasrobust.networks.architectures import graph_of, is_graph
 from kerasrobust.networks.classifier import Classifier, has_gradient
-from kerasrobust.networks.cloning import copied, holds_own_code, rebuilt
+from kerasrobust.networks.cloning import copied, is_custom, rebuilt
 from kerasrobust.networks.logits import logits_of
 from kerasrobust.networks.making import as_classifier, classifier_of
 from kerasrobust.networks.probe import one_output
@@ -21,21 +22,24 @@ from kerasrobust.ops.intake import straight_through
 IMAGES = 8
 """Images on which it is tried which layers have gradients."""
 
-PROCESSING = (keras.layers.Discretization, keras.layers.Lambda)
-"""Layers of Keras that may have none."""
+BLOCKING = (keras.layers.Discretization, keras.layers.Lambda)
+"""Layers of Keras that may let no gradient pass."""
 
 
-def straightened(model: Any, x: np.ndarray, own: bool = False) -> Classifier | None:
-    """Returns a network of the same outputs whose gradients go straight through what has none.
+def straightened(model: Any, x: np.ndarray, custom: bool = False) -> Classifier | None:
+    """Returns a network of the same outputs whose gradients go straight through the layers that let none pass.
 
     Args:
-        model: a functional or Sequential Keras model, or a `Classifier` of one; others can't be taken apart.
+        model: a functional or Sequential Keras model, or a `Classifier` of one.
         x: float32 (N, H, W, C) in [0, 1], of which a few are used.
-        own: whether they go straight through all layers of one's own code, where all have gradients: those may mislead,
-            as through a median or the k largest values.
+        custom: whether they go straight through all custom layers, if gradients pass every layer: such gradients may
+            mislead, as those of a median or of the k largest values.
 
     Returns:
-        None where there is no such layer that keeps the shape, or the model can't be rebuilt.
+        None where no such layer keeps the shape, and for other models, which can't be taken apart.
+
+    Raises:
+        InputError: for layers that can't be called one by one, or rebuilt.
 
     Example:
         >>> straight = straightened(model, x)
@@ -44,15 +48,20 @@ def straightened(model: Any, x: np.ndarray, own: bool = False) -> Classifier | N
     Reference: Athalye et al. 2018, section 4.1 (BPDA), with the identity in the backward pass.
     """
     classifier = classifier_of(model, image_shape=x.shape[1:])
-    network, adapter = classifier.network, classifier.adapter
+    network = classifier.network
     if classifier.arrays or not is_graph(network):
         return None
-    images = adapter(tf.constant(x[:IMAGES]))
+    images = classifier.adapter(tf.constant(x[:IMAGES]))
     try:
-        parts = masked_layers(network, images) or (own_layers(network, images) if own else [])
+        parts = masked_layers(network, images) or (custom_layers(network, images) if custom else [])
         return _through(classifier, parts, x) if parts else None
-    except Exception:  # Somebody's own layers may raise anything, outside of graphs or copied: black boxes are left.
-        return None
+    except InputError:
+        raise
+    except Exception as error:  # Somebody's own layers may raise anything, as outside of graphs.
+        raise InputError(
+            f"Expected layers that can be called one by one. Received: {classifier.name!r} ({reason_of(error, 120)}). "
+            "Attack the model without straightening it."
+        ) from error
 
 
 def _through(classifier: Classifier, parts: Sequence[Any], x: np.ndarray) -> Classifier | None:
@@ -99,10 +108,10 @@ def _straight(call: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
 
 
 def masked_layers(model: keras.Model, values: tf.Tensor) -> list[Any]:
-    """Returns the layers and operations of a model, at any depth, behind which no gradient reaches what they take.
+    """Returns the layers and operations of a model, at any depth, that keep the shape and let no gradient pass.
 
-    Only those are tried that may be so: own layers, functions in Lambda layers or as activations, and operations of
-    `keras.ops`; of those the ones that keep the shape.
+    Only those are tried that may do so: custom layers, Lambda layers, activations that aren't Keras', and operations of
+    `keras.ops`.
 
     Args:
         model: a functional or Sequential Keras model.
@@ -116,8 +125,8 @@ def masked_layers(model: keras.Model, values: tf.Tensor) -> list[Any]:
     return [node.operation for node, inputs in _calls(model, values) if _slope_is(node, inputs, there=False)]
 
 
-def own_layers(model: keras.Model, values: tf.Tensor) -> list[Any]:
-    """Returns the layers of a model, at any depth, that hold one's own code, keep the shape and have gradients.
+def custom_layers(model: keras.Model, values: tf.Tensor) -> list[Any]:
+    """Returns the custom layers of a model, at any depth, that keep the shape and let gradients pass.
 
     Arguments as of `masked_layers`.
     """
@@ -129,7 +138,7 @@ def own_layers(model: keras.Model, values: tf.Tensor) -> list[Any]:
 
 
 def _calls(model: keras.Model, values: tf.Tensor) -> Iterator[tuple[Any, tf.Tensor]]:
-    """Yields the calls of what may hide gradients, at any depth, with what it takes."""
+    """Yields the calls of parts that may block gradients, at any depth, each with what it takes."""
     graph = graph_of(model)
     nodes = list(_nodes(graph)) if len(graph.inputs) == 1 else []
     if not nodes:
@@ -143,26 +152,26 @@ def _calls(model: keras.Model, values: tf.Tensor) -> Iterator[tuple[Any, tf.Tens
 
 
 def _nodes(graph: Any) -> Iterator[Any]:
-    """Yields the calls in a graph of what may have no gradients, or holds such, from one tensor; one of each."""
+    """Yields the first call of each part of a graph that takes one tensor and may block gradients, or holds such."""
     seen = set()
     for nodes in graph._nodes_by_depth.values():
         for node in nodes:
             part = node.operation
-            if not node.is_input and len(node.input_tensors) == 1 and id(part) not in seen and _may_be_masked(part):
+            if not node.is_input and len(node.input_tensors) == 1 and id(part) not in seen and _may_block(part):
                 seen.add(id(part))
                 yield node
 
 
-def _may_be_masked(part: Any) -> bool:
+def _may_block(part: Any) -> bool:
     if is_graph(part):
-        return any(map(_may_be_masked, graph_of(part).operations))
+        return any(map(_may_block, graph_of(part).operations))
     if type(part).__module__.partition(".")[0] == "kerasrobust":  # Noise, whose gradients are right.
         return False
-    return not isinstance(part, keras.Layer) or isinstance(part, PROCESSING) or holds_own_code(part)
+    return not isinstance(part, keras.Layer) or isinstance(part, BLOCKING) or is_custom(part)
 
 
 def _slope_is(node: Any, inputs: tf.Tensor, there: bool) -> bool:
-    """Returns whether a call keeps the shape and gradients pass it, or none do."""
+    """Returns whether a call keeps the shape and lets gradients pass (`there`), or none of them."""
     arguments, settings = node.arguments.fill_in({id(node.input_tensors[0]): inputs})
 
     def slope() -> tuple[bool, Any]:
@@ -179,6 +188,6 @@ def _slope_is(node: Any, inputs: tf.Tensor, there: bool) -> bool:
         return False
     try:
         keeps, found = slope()
-    except (LookupError, TypeError, tf.errors.OpError):  # It has none registered, or is Python's own code.
+    except (LookupError, TypeError, tf.errors.OpError):  # None is registered, or it is Python code.
         return not there
     return keeps and there == (found is not None and bool(np.any(tf.convert_to_tensor(found))))

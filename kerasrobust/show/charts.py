@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
-from typing import Any, Literal
+from typing import Any
 
 from kerasrobust.records import AttackEntry, Row
 from kerasrobust.show import figures
@@ -43,7 +43,7 @@ class Panel:
 
     attack: str
     norm: str
-    over: Literal["epsilon", "queries"] = "epsilon"
+    over: str = "epsilon"
     lines: list[Line] = field(default_factory=list)
 
 
@@ -100,24 +100,20 @@ def _lines(lines: Mapping[_Key, Mapping[float, Point]], order: Sequence[str]) ->
     return made
 
 
-def curve_panel(attacks: Iterable[AttackEntry]) -> list[Panel]:
-    """Returns one panel a norm with the curves of a run's minimum-norm attacks."""
-    found: dict[str, Panel] = {}
-    for number, attack in enumerate(attacks):
-        points = [Point(at=at, accuracy=share, interval=(low, high)) for at, share, low, high in attack.curve]
-        if points and points[-1].at > 0:
-            panel = found.setdefault(attack.norm, Panel(attack="smallest distance", norm=attack.norm))
-            panel.lines.append(Line(label=figures.attack_name(attack.name), series=number, variant=0, points=points))
-    return list(found.values())
-
-
-def query_panels(attacks: Iterable[AttackEntry]) -> list[Panel]:
-    """Returns one panel a threat with the curves of a run's black-box attacks over the queries that they make."""
-    found: dict[str, Panel] = {}
-    for number, attack in enumerate(attacks):
-        points = [Point(at=at, accuracy=share, interval=(low, high)) for at, share, low, high in attack.query_curve]
-        if len(points) > 1:
-            panel = found.setdefault(attack.norm, Panel(attack="black boxes", norm=attack.norm, over="queries"))
+def curve_panels(attacks: Sequence[AttackEntry]) -> list[Panel]:
+    """Returns the curves of a run's attacks: of those for the nearest example a panel a norm, over epsilon, and of
+    black boxes one a threat, over queries.
+    """
+    found: dict[tuple[str, str], Panel] = {}
+    for over, title, curves in (
+        ("epsilon", "smallest distance", [attack.curve for attack in attacks]),
+        ("queries", "black boxes", [attack.query_curve for attack in attacks]),
+    ):
+        for number, (attack, curve) in enumerate(zip(attacks, curves, strict=True)):
+            points = [Point(at=at, accuracy=share, interval=(low, high)) for at, share, low, high in curve]
+            if not points or points[-1].at == 0:
+                continue
+            panel = found.setdefault((over, attack.norm), Panel(attack=title, norm=attack.norm, over=over))
             panel.lines.append(Line(label=figures.attack_name(attack.name), series=number, variant=0, points=points))
     return list(found.values())
 

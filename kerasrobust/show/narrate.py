@@ -55,7 +55,7 @@ def _attack(event: events.AttackFinished) -> str:
     if event.epsilon is None and not figures.is_no_ball(event.norm):
         found += f", median distance {figures.format_distance(event.median_distance) or 'infinite'}"
     if event.median_queries is not None:
-        found += f", median of {event.median_queries:,.0f} queries"
+        found += f", median {event.median_queries:,.0f} queries"
     budget = figures.format_budget(event.epsilon, event.norm) or figures.format_norm(event.norm)
     name = figures.made_on(f"{event.name} {budget}", event.surrogate)
     return f"{name}: {found}, {figures.format_seconds(event.seconds)}"

@@ -20,7 +20,7 @@ import numpy as np
 from kerasrobust.records import Result, Row
 from kerasrobust.runs import write_whole
 from kerasrobust.show import figures
-from kerasrobust.show.charts import curve_panel, draw, legend, panels, query_panels
+from kerasrobust.show.charts import curve_panels, draw, legend, panels
 
 _RUN = ("kind", "model", "data", "seed", "precision", "device")
 _TRAININGS = {
@@ -146,7 +146,7 @@ def _page(result: Mapping[str, Any], examples: Sequence[ExampleStrip], **given: 
         networks=figures.by_network(rows),
         trainings=_TRAININGS,
         has_published=any(row.published is not None for row in rows),
-        panels=[*panels(rows), *curve_panel(known.attacks), *query_panels(known.attacks)],
+        panels=[*panels(rows), *curve_panels(known.attacks)],
         draw=draw,
         legend=legend,
         examples=_strips(examples),

@@ -9,6 +9,7 @@ from kerasrobust.attacks import FGSM, PGD
 from kerasrobust.attacks.verdict import predict
 from kerasrobust.evaluation.case import FEW, MANY, Case, finding, percent
 from kerasrobust.events import Finding
+from kerasrobust.networks.classifier import Classifier
 from kerasrobust.ops import losses
 from kerasrobust.ops.tracing import Traced
 from kerasrobust.stats import mcnemar
@@ -51,15 +52,13 @@ def gradients(case: Case) -> list[Finding]:
             share=bad,
         )
     if flat > 0.1:
+        advice = "Replace its gradient by the identity (BPDA), or trust black-box attacks only."
+        if case.straight is not None:
+            advice = f"The attacks followed those of {case.straight.name}."
         found += finding(
             "zero-gradient",
             f"For {percent(flat)} of {case.count} images the gradient is exactly 0: something in the model (rounding, "
-            "thresholds, a stopped gradient) hides it, and gradient attacks are blind. "
-            + (
-                "These took those of " + case.straight.name + "."
-                if case.straight is not None
-                else "Replace its gradient by the identity (BPDA), or trust black-box attacks only."
-            ),
+            f"thresholds, a stopped gradient) hides it, and gradient attacks are blind. {advice}",
             "error",
             share=flat,
         )
@@ -76,11 +75,8 @@ def gradients(case: Case) -> list[Finding]:
     return found
 
 
-def masked_layers(case: Case) -> list[Finding]:
-    """Whether PGD breaks more if its gradients go straight through layers that have none, or hold one's own code."""
-    straight = case.unmasked
-    if straight is None:
-        return []
+def masked_layers(case: Case, straight: Classifier) -> list[Finding]:
+    """Whether PGD breaks more along gradients that go straight through layers that block them, or custom ones."""
     attack = PGD(norm=case.white_norm, epsilon=case.white_epsilon, steps=MANY)
     own, past = case.attack(attack).success, case.attack(attack, straight).success
     more, fewer = int((past & ~own).sum()), int((own & ~past).sum())
@@ -93,7 +89,7 @@ def masked_layers(case: Case) -> list[Finding]:
         f"PGD with {MANY} steps breaks {int(own.sum())} of {case.count} images, and {int(past.sum())} along the "
         f"gradients of {straight.name}: gradients are masked there. Of these images the attacks had left "
         f"{int(left.sum())}, and it breaks {int((left & past).sum())} of them. Attack the model by "
-        "surrogate=kerasrobust.straightened(model, x, own=True) in Python, and report the lower figure.",
+        "surrogate=kerasrobust.straightened(model, x, custom=True) in Python, and report the lower figure.",
         "error",
         own=own.sum(), straight=past.sum(), left_before=left.sum(), broken=(left & past).sum(),
     )  # fmt: skip

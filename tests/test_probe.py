@@ -1,0 +1,92 @@
+"""What passes over random images show: noise, also where they agree by chance, and models that can't be attacked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import SHAPE
+from keras import layers as L
+
+from kerasrobust.errors import InputError
+from kerasrobust.networks.making import as_classifier
+
+
+class OtherNoise(L.Layer):
+    """Somebody else's always-on noise, which knows nothing of our keys."""
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        return inputs + tf.random.normal(tf.shape(inputs))
+
+
+def test_other_noise_is_found_and_said_to_be_unseeded() -> None:
+    classifier = as_classifier(keras.Sequential([keras.Input(SHAPE), L.Flatten(), OtherNoise(), L.Dense(4)]))
+    assert (classifier.randomized, classifier.seedable) == (True, False)
+    assert [code for code, _ in classifier.warnings] == ["unseeded-noise"]
+
+
+def one_of_three(compiled: bool) -> Callable[[tf.Tensor], tf.Tensor]:
+    """A network of three, drawn anew for each batch, so that two passes agree by chance in a third of all cases."""
+    kernels = tf.constant(np.random.default_rng(0).normal(size=(3, 192, 4)), tf.float32)
+
+    def forward(x: tf.Tensor) -> tf.Tensor:
+        return tf.reshape(x, (-1, 192)) @ kernels[tf.random.uniform((), 0, 3, tf.int32)]
+
+    return tf.function(forward, input_signature=[tf.TensorSpec((None, *SHAPE))]) if compiled else forward
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_networks_that_agree_by_chance_are_random_and_follow_no_key(compiled: bool) -> None:
+    for seed in range(12):
+        tf.random.set_seed(seed)
+        found = as_classifier(one_of_three(compiled), image_shape=SHAPE)
+        assert (found.randomized, found.seedable, found.probed.untraced) == (True, False, "")
+
+
+def with_two_inputs() -> keras.Model:
+    a, b = keras.Input(SHAPE), keras.Input(SHAPE)
+    return keras.Model([a, b], L.Dense(4)(L.Flatten()(a + b)))
+
+
+def with_two_outputs() -> keras.Model:
+    images = keras.Input(SHAPE)
+    flat = L.Flatten()(images)
+    return keras.Model(images, [L.Dense(4)(flat), L.Dense(4)(flat)])
+
+
+BAD = {
+    "not a model": (lambda: 3, "callable"),
+    "two inputs": (with_two_inputs, "one input"),
+    "two outputs": (with_two_outputs, "one output"),
+    "two outputs of a function": (lambda: lambda x: (x[:, 0, 0], x[:, 0, 0]), "one output"),
+    "labels alone": (lambda: lambda x: tf.argmax(x[:, 0, 0], axis=-1), "predict=function, classes=K"),
+    "feature map": (lambda: keras.Sequential([keras.Input(SHAPE), L.Conv2D(4, 3)]), r"\(N, classes\)"),
+    "vectors": (lambda: keras.Sequential([keras.Input((8,)), L.Dense(4)]), "images"),
+    "NaN": (lambda: lambda x: x[:, 0, 0] * np.nan, "NaN"),
+    "what Keras can't call": (
+        lambda: keras.Sequential([keras.Input(SHAPE), L.Discretization([0.5]), L.Conv2D(2, 3), L.Flatten()]), "Conv2D",
+    ),
+    "another's mistake": (lambda: lambda x: x.no_such_thing, "no_such_thing"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("there", "advice"), [(False, "TF_ENABLE_ONEDNN_OPTS=1"), (True, "image_shape")])
+def test_convolutions_that_need_onednn_say_so(there: bool, advice: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(x: tf.Tensor) -> tf.Tensor:
+        message = "The Conv2D op currently only supports the NHWC tensor format on the CPU."
+        raise tf.errors.UnimplementedError(None, None, message)
+
+    monkeypatch.setattr("kerasrobust.networks.probe.has_onednn", lambda: there)
+    with pytest.raises(InputError, match=advice):
+        as_classifier(tf.function(fails, autograph=False), image_shape=SHAPE)
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_cannot_be_attacked_is_refused_in_one_line(name: str) -> None:
+    make, part = BAD[name]
+    with pytest.raises(InputError, match=part) as caught:
+        as_classifier(make(), image_shape=None if name == "vectors" else SHAPE)
+    assert "\n" not in str(caught.value) and "\x1b" not in str(caught.value)
