@@ -161,13 +161,19 @@ BLIND: dict[str, Callable[[], list[L.Layer]]] = {
 }
 
 
+STRAIGHT = ("py_function", "numpy_function", "levels")
+"""Kinds whose layer keeps the shape, so that gradients can go straight through it."""
+
+
 @pytest.mark.parametrize("kind", BLIND)
-def test_a_network_without_gradients_meets_black_boxes(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_without_gradients_is_attacked_around_them(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kerasrobust.attacks.task.WORTH", 0)
     model = keras.Sequential([keras.Input(SHAPE), *BLIND[kind](), L.Flatten(), L.Dense(4)])
     asked: dict[str, Any] = {"attacks": FGSM(epsilon=0.02), "audit": False}
     found = evaluate(model, X[:4], labels(model)[:4], **asked)
-    assert [part.attack.name for part in found.attacks] == ["square", "hopskipjump"]
+    straight = kind in STRAIGHT
+    assert [part.attack.name for part in found.attacks] == (["fgsm"] if straight else ["square", "hopskipjump"])
+    assert ("straight-through" if straight else "black-box-only") in {finding.code for finding in found.findings}
     assert found.precision == "float32"
 
 

@@ -211,7 +211,7 @@ def without_gradients(parts: Sequence[Part], task: Task) -> tuple[list[Part], li
         # A network that says the same of every image hides no gradient: it has none, and no attack can change its mind.
         return list(parts), []
     try:
-        straight, reason = straightened(task.classifier, some) if slope is not None else None, ""
+        straight, reason = straightened(task.classifier, some), ""
     except InputError as error:
         straight, reason = None, f" Nor could gradients go straight through single layers: {error}"
     if straight is not None:
