@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from typing import Any
 
@@ -18,6 +19,7 @@ EPSILON = 8 / 255
 STEPS = 7
 BATCH = 128
 IMAGES = 5120
+DATA = os.environ.get("TRAINING_DATA", "cifar10")
 
 
 class PlainModel(keras.Model):
@@ -60,7 +62,7 @@ class PlainModel(keras.Model):
 @cache
 def batches() -> tf.data.Dataset:
     """Returns training images in batches without end, from memory and without augmentation: the step is measured."""
-    x, y = kr.load_data("cifar10", split=f"train[:{IMAGES}]")
+    x, y = kr.load_data(DATA, split=f"train[:{IMAGES}]")
     slices = tf.data.Dataset.from_tensor_slices((x, y))
     return unwatched(slices.batch(BATCH, drop_remainder=True).cache().repeat().prefetch(2))
 

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from kerasrobust.errors import Cancelled, InputError
 from kerasrobust.networks.classifier import Classifier
+from kerasrobust.ops.tracing import full_float32
 from kerasrobust.stats import shared_error
 
 NO_CLASS = -1
@@ -175,5 +176,6 @@ def _logits(run: Callable[..., np.ndarray], x: np.ndarray, size: int, key: Any, 
         # Repeats of a real image: zeros could give NaN in a model that standardises each image.
         padded = np.concatenate([batch, np.repeat(batch[-1:], size - len(batch), axis=0)]) if pad else batch
         fold = None if key is None else tf.random.experimental.stateless_fold_in(tf.cast(key, tf.int32), index)
-        parts.append(run(padded, fold)[: len(batch)])
+        with full_float32():
+            parts.append(run(padded, fold)[: len(batch)])
     return np.concatenate(parts)

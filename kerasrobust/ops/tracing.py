@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import tensorflow as tf
@@ -11,6 +12,25 @@ import tensorflow as tf
 def on_gpu() -> bool:
     """Returns whether graphs run on a GPU: there is one, and it wasn't hidden (`--device cpu`)."""
     return bool(tf.config.get_visible_devices("GPU"))
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """Has products of float32 computed in float32 within, whatever the rest of the program does.
+
+    On NVIDIA's Ampere and later TensorFlow rounds their factors to 10 bits by default (TF32), which moves logits by a
+    thousandth: enough to turn the verdict on an example beside the boundary.
+
+    Example:
+        >>> with full_float32():
+        ...     logits = model(x, training=False)
+    """
+    before = tf.config.experimental.tensor_float_32_execution_enabled()
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    try:
+        yield
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(before)
 
 
 def has_onednn() -> bool:

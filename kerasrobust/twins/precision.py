@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
@@ -22,7 +23,7 @@ from kerasrobust.networks.files.foreign import quiet
 from kerasrobust.networks.logits import logits_of
 from kerasrobust.networks.probe import is_compiled, probe_images
 from kerasrobust.ops import half, losses
-from kerasrobust.ops.tracing import Traced, on_gpu
+from kerasrobust.ops.tracing import Traced, full_float32, on_gpu
 from kerasrobust.twins.folding import Twin, make_twin
 from kerasrobust.twins.margins import margin_gaps
 
@@ -135,14 +136,30 @@ def of(classifier: Classifier, precision: str, x: np.ndarray) -> Classifier:
         >>> crafting = twins.of(as_classifier(model), "bfloat16", x)
     """
     chosen = chosen_precision(classifier, precision, x)
+    images = x[:COMPARED]
     if chosen == "float32":
+        classifier.slack = _rounding(classifier, images) if on_gpu() else 0.0
         return classifier
     twin = _twin(classifier, chosen)
-    images = x[:COMPARED]
-    key = _key(classifier)
-    gaps, _ = margin_gaps(classifier.run(images, *key), twin.run(images, *key)) if len(images) else (np.zeros(1), None)
-    twin.classifier.slack = float(np.max(gaps))
+    twin.classifier.slack = _gap(classifier, twin.run, images)
     return twin.classifier
+
+
+def _gap(classifier: Classifier, run: Callable[..., np.ndarray], images: np.ndarray) -> float:
+    """Returns by how much the margins of a network, as verdicts see it, are apart at most from those of `run`."""
+    if not len(images):
+        return 0.0
+    key = _key(classifier)
+    with full_float32():
+        own = classifier.run(images, *key)
+    gaps, _ = margin_gaps(own, run(images, *key))
+    return float(np.max(gaps))
+
+
+def _rounding(classifier: Classifier, images: np.ndarray) -> float:
+    """Returns by how much a GPU's rounding moves a network's margins: attacks compute in TF32, verdicts don't."""
+    able = classifier.repeats and not classifier.arrays and tf.config.experimental.tensor_float_32_execution_enabled()
+    return _gap(classifier, classifier.run, images) if able else 0.0
 
 
 class _Made:
