@@ -162,7 +162,8 @@ class RunCheckpoint:
 
     def add(self, found: Found) -> None:
         """Notes examples that are finished, for the next `save`."""
-        self._unsaved.append(found)
+        if self._checkpoints.folder is not None:
+            self._unsaved.append(found)
 
     def save(self, batch: Mapping[str, np.ndarray]) -> None:
         """Writes what was found since the last time, and then where the run is: `taken` from the queue, `rows`, ..."""

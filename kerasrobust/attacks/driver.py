@@ -297,9 +297,10 @@ class _Search:
 
         def inputs(index: np.ndarray) -> Images:
             # An image's noise follows from the image, so it is the same wherever in whatever batch it stands.
-            marks = np.array([zlib.crc32(image.tobytes()) >> 1 for image in x[index]])
+            images = x[index]
+            marks = np.array([zlib.crc32(image.tobytes()) >> 1 for image in images])
             keys = np.stack([np.full(len(index), _key(self.task.seed, run)), marks], axis=1).astype(np.int32)
-            return Images(tf.constant(x[index]), tf.constant(self.goal[index]), tf.constant(keys))
+            return Images(tf.constant(images), tf.constant(self.goal[index]), tf.constant(keys))
 
         return Batch(
             algorithm,

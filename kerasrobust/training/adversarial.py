@@ -144,7 +144,7 @@ class AdversarialModel(Wrapper):
                 x=images, y=y, y_pred=outputs, sample_weight=weights, training=True
             ),
             craft=lambda attack, images, aim: self._craft(
-                self._attacked, attack, images, aim, key, share, self.attack_steps
+                self._attacked, attack, images, aim, key, share, tf.cast(self.attack_steps, tf.int32)
             ),
         )
 

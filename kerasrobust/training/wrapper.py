@@ -94,7 +94,8 @@ class Wrapper(keras.Model):
         # Not weights of Keras: each epoch sets them, so nothing is to be kept.
         self.progress = tf.Variable(0.0, trainable=False, name="progress")
         self.budget = tf.Variable(1.0, trainable=False, name="budget")
-        self.attack_steps = tf.Variable(self.objective.attack_steps(), trainable=False, name="attack_steps")
+        # TensorFlow keeps int32 of a GPU in the processor's memory, which a step that XLA compiled can't reach.
+        self.attack_steps = tf.Variable(self.objective.attack_steps(), trainable=False, dtype=tf.int64, name="attack_steps")
         self.clean_metric = Share(name="accuracy")
         self.robust_metric = Share(name="robust_accuracy")
         self.seed = seed
