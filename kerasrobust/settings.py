@@ -102,7 +102,7 @@ class RunConfig:
         Option(
             "Of gradients, in training and attacks; `auto` measures what is fastest. Weights and verdicts are float32. "
             "`folded` is float32 too, on a twin of the network whose batch normalisation is in the layers before it. "
-            "With `-xla` the twin is compiled by XLA, which `auto` tries on a GPU only.",
+            "With `-xla` the twin is compiled by XLA, which takes long and which `auto` never tries.",
             group="common",
         ),
     ] = "auto"

@@ -20,11 +20,15 @@ from kerasrobust.attacks.loop import Graphs
 from kerasrobust.attacks.network import Cost
 from kerasrobust.errors import Cancelled
 from kerasrobust.events import AttackProgress, Emit
+from kerasrobust.ops.tracing import on_gpu
 
 CHUNK_SECONDS = 0.4
 EMIT_SECONDS = 0.2
 UNITS = 16
 """A batch changes where a sixteenth of it is done: packing costs about what a step does."""
+
+GPU_UNITS = 2
+"""On a GPU packing costs several steps, as it waits, and as convolutions of a new size are tried out first."""
 
 
 @dataclass
@@ -172,7 +176,7 @@ class Batch:
     @property
     def _unit(self) -> int:
         """How many rows are done when the batch changes: all of them where the graphs take no fewer."""
-        return -(-len(self.rows) // UNITS) if self.any_size else self.size
+        return -(-len(self.rows) // (GPU_UNITS if on_gpu() else UNITS)) if self.any_size else self.size
 
     def _advance(self, count: int) -> int:
         """Takes up to `count` steps; returns how many it took."""
@@ -234,7 +238,8 @@ class Batch:
                 state, rows = self.graphs.look(images, state, self.key, self.step, self.numbers), np.arange(len(places))
                 self._spend(self.graphs.look_cost, len(places))
             values = *self.algorithm.found(state, self.numbers), self.algorithm.asked(state)
-            found = Found(self.rows[places], *(tf.gather(value, rows).numpy() for value in values))
+            # As a view: `numpy()` would copy what has just been gathered.
+            found = Found(self.rows[places], *(np.asarray(tf.gather(value, rows)) for value in values))
             self.rows[places] = -1
             self.checkpoint.add(found)
             self.tally.done += len(places)

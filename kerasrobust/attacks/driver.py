@@ -242,7 +242,10 @@ class _Search:
             for index, images, scores, queries in self._batch(number, remaining).run(self.task.should_stop):
                 fell[index] = np.where((fell[index] == 0) & (queries > 0), spent + queries, fell[index])
                 better = scores < score[index]
-                x_adv[index[better]], score[index[better]] = images[better], scores[better]
+                if better.all():  # As they mostly are, and what is selected is copied.
+                    x_adv[index], score[index] = images, scores
+                else:
+                    x_adv[index[better]], score[index[better]] = images[better], scores[better]
                 fallen = scores < threshold
                 tally.survivors -= 0 if randomized else int(np.sum(fallen & ~reached[index]))
                 reached[index] |= fallen
@@ -297,8 +300,9 @@ class _Search:
 
         def inputs(index: np.ndarray) -> Images:
             # An image's noise follows from the image, so it is the same wherever in whatever batch it stands.
-            images = x[index]
-            marks = np.array([zlib.crc32(image.tobytes()) >> 1 for image in images])
+            first, last = index[0], index[-1] + 1
+            images = x[first:last] if last - first == len(index) else x[index]
+            marks = np.array([zlib.crc32(image) >> 1 for image in images])
             keys = np.stack([np.full(len(index), _key(self.task.seed, run)), marks], axis=1).astype(np.int32)
             return Images(tf.constant(images), tf.constant(self.goal[index]), tf.constant(keys))
 
@@ -359,7 +363,7 @@ def _goal(attack: Attack[Any], task: Task, target: np.ndarray | None) -> np.ndar
 def _check(attack: Attack[Any], x_adv: np.ndarray, distance: np.ndarray) -> None:
     """Raises where the attack broke its own rules. A failure here is a bug in kerasrobust."""
     radius = attack.radius()
-    if not np.isfinite(x_adv).all() or x_adv.min() < 0 or x_adv.max() > 1:
+    if not (x_adv.min() >= 0 and x_adv.max() <= 1):  # NaN is neither.
         raise RuntimeError(f"{attack.name} returned values outside [0, 1] or NaN: a bug in the attack, report it.")
     if radius is not None and distance.max(initial=0) > radius + 1e-6:
         raise RuntimeError(
@@ -379,6 +383,6 @@ def _distances(x_adv: np.ndarray, x: np.ndarray, norm: balls.Norm) -> np.ndarray
     found = np.zeros(len(x), np.float32)
     for first in range(0, len(x), 256):
         part = slice(first, first + 256)
-        gap = x_adv[part].astype(np.float64) - x[part]
+        gap = np.subtract(x_adv[part], x[part], dtype=np.float64)
         found[part] = np.linalg.norm(gap.reshape(len(gap), -1), ord=order, axis=1)
     return found

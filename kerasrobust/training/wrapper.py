@@ -95,7 +95,9 @@ class Wrapper(keras.Model):
         self.progress = tf.Variable(0.0, trainable=False, name="progress")
         self.budget = tf.Variable(1.0, trainable=False, name="budget")
         # TensorFlow keeps int32 of a GPU in the processor's memory, which a step that XLA compiled can't reach.
-        self.attack_steps = tf.Variable(self.objective.attack_steps(), trainable=False, dtype=tf.int64, name="attack_steps")
+        self.attack_steps = tf.Variable(
+            self.objective.attack_steps(), trainable=False, dtype=tf.int64, name="attack_steps"
+        )
         self.clean_metric = Share(name="accuracy")
         self.robust_metric = Share(name="robust_accuracy")
         self.seed = seed

@@ -30,6 +30,7 @@ from kerasrobust.twins.margins import margin_gaps
 PROBES = 128  # Images that the probe takes gradients of; fewer if they are large.
 GPU_PROBES = 1024  # On a GPU, where below that calls take longer than what they compute (measured on an H200).
 COMPARED = 64  # Images on which margins are compared in each call: a hundredth of what an attack costs.
+GPU_TIMES = 10  # Gradients that are taken in one call there.
 ROUNDS = 3  # How often each arithmetic is timed; the fastest time counts.
 # A network whose gradients of all probes take less is attacked as it is: a twin would save less than it costs.
 CHEAP_SECONDS = 2e-3
@@ -82,8 +83,9 @@ def chosen_precision(classifier: Classifier, precision: str, x: np.ndarray, emit
 
     "float32" is the model as it was given. "folded" is float32 too, with batch normalisation folded into the layers
     before it. "bfloat16" is the folded network in bfloat16. With "-xla", XLA compiles it, for batches of one size.
-    "auto" is whichever gives gradients fastest on this machine now: XLA only on a GPU, and bfloat16 only if its
-    gradients point where the model's do.
+    "auto" is whichever gives gradients fastest on this machine now, and bfloat16 only if its gradients point where the
+    model's do. XLA is never tried: on a processor it takes two to four times as long, and on a GPU compiling takes
+    longer than most attacks (both measured).
 
     Args:
         classifier: the model as it was given.
@@ -337,8 +339,6 @@ def _margin_error(classifier: Classifier, twin: _Made, images: np.ndarray) -> fl
 def _fastest(classifier: Classifier, images: np.ndarray) -> str:
     """Returns the arithmetic whose gradients take least time and point where the model's do."""
     candidates = ["float32", "folded", *(["bfloat16"] if has_bfloat16() else [])]
-    # On a processor XLA takes two to four times as long (measured), so it isn't tried there.
-    candidates += [f"{name}-xla" for name in candidates[1:]] if on_gpu() and not classifier.randomized else []
     key = _key(classifier)
     x = tf.constant(images)
     slopes: dict[str, np.ndarray] = {}
@@ -353,13 +353,14 @@ def _fastest(classifier: Classifier, images: np.ndarray) -> str:
     failed = _twins(classifier).failed
     for name in candidates:
         try:
-            graphs[name] = _gradient(classifier if name == "float32" else _twin(classifier, name).classifier, *key)
-            slopes[name] = graphs[name](x).numpy().reshape(len(images), -1)
+            slope = _gradient(classifier if name == "float32" else _twin(classifier, name).classifier, *key)
+            slopes[name] = Traced(slope)(x).numpy().reshape(len(images), -1)
+            graphs[name] = Traced(_repeated(slope, GPU_TIMES) if on_gpu() else slope)
+            graphs[name](x)
         except Exception as error:  # Somebody's own layers may raise anything.
             if name == "float32":  # No gradient at all, which the attacks see by themselves.
                 return "float32"
-            # XLA doesn't support all operations.
-            failed |= {} if name.endswith("-xla") else {name: reason_of(error.__cause__ or error, 120)}
+            failed[name] = reason_of(error.__cause__ or error, 120)
             continue
         measure(name)
         if seconds["float32"] < CHEAP_SECONDS:
@@ -381,8 +382,8 @@ def _fastest(classifier: Classifier, images: np.ndarray) -> str:
     return best if seconds[best] <= GAIN * seconds["float32"] else "float32"
 
 
-def _gradient(classifier: Classifier, *key: tf.Tensor) -> Traced:
-    """Returns the graph of the gradient of the margins by the images: the work that attacks repeat."""
+def _gradient(classifier: Classifier, *key: tf.Tensor) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Returns the gradient of the margins by the images, for a graph: the work that attacks repeat."""
 
     def slope(x: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -391,7 +392,18 @@ def _gradient(classifier: Classifier, *key: tf.Tensor) -> Traced:
             lead = tf.reduce_sum(losses.margin(logits, tf.argmax(logits, axis=1)))
         return tape.gradient(lead, x, unconnected_gradients=tf.UnconnectedGradients.ZERO)
 
-    return Traced(slope)
+    return slope
+
+
+def _repeated(slope: Callable[[tf.Tensor], tf.Tensor], times: int) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Returns what follows a gradient several times, so little that the images stay what they are."""
+
+    def follow(x: tf.Tensor) -> tf.Tensor:
+        return tf.while_loop(
+            lambda number, _: number < times, lambda number, x: (number + 1, x + 1e-9 * slope(x)), (0, x)
+        )[1]
+
+    return follow
 
 
 def has_bfloat16() -> bool:
