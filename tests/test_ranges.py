@@ -79,6 +79,55 @@ def test_equal_fits_are_asked_about() -> None:
     assert choice_of(logits | {("0,1", "rgb"): good}, y).best == ("0,1", "rgb")
 
 
+@pytest.mark.parametrize(
+    ("imagenet", "other", "told"),
+    [(0.264, 0.594, False), (0.178, 0.372, False), (0.3, 0.002, True), (0.3, 6, True), (1.1, 6, True)],
+)
+def test_how_sure_a_network_is_of_itself_tells_ranges_apart_where_it_is_odd(
+    imagenet: float, other: float, told: bool
+) -> None:
+    """The first two pairs of best scales are those of networks of cars and planes, trained on either range."""
+    draw = np.random.default_rng(0)
+    y = np.arange(300) % 2
+    good = 3 * np.eye(2)[y] + draw.normal(size=(300, 2))
+    # Of normal numbers 3 apart the best scale is 3.
+    logits = {
+        ("0,1", "rgb"): draw.normal(size=(300, 2)),
+        ("imagenet", "rgb"): 3 * good / imagenet,
+        ("-1,1", "rgb"): 3 * good / other,
+    }
+    choice = choice_of(logits, y)
+    assert {choice.best[0], *(name for name, _ in choice.rivals)} == {"imagenet"} | (set() if told else {"-1,1"})
+    assert choice.clear is told
+
+
+def test_a_lower_loss_of_a_few_thousandths_chooses_no_range() -> None:
+    """A network that was trained on ImageNet's range may have one lower by 0.013 nats in [-1, 1]."""
+    y = np.arange(1000) % 2
+    known = np.where(np.random.default_rng(0).permutation(1000) < 900, y, 1 - y)
+    # As sure as it is right, 90 %, at some scale: 0.325 nats. With six more wrong images 0.338.
+    logits = np.log(np.where(np.eye(2)[known] == 1, 0.9, 0.1))
+    found = {("-1,1", "rgb"): logits / 0.64, ("imagenet", "rgb"): logits / 0.29}
+    found["imagenet", "rgb"][:6] *= -1
+    choice = choice_of(found | {("0,1", "rgb"): np.zeros((1000, 2))}, y)
+    assert choice.rivals and not choice.clear
+
+
+def test_a_network_that_overfits_is_known_to_have_learned_by_how_often_it_is_right() -> None:
+    """39 % of 4 classes, as animals in Caffe's range; so sure of the others that its losses are hardly lower."""
+    draw, y = np.random.default_rng(0), np.arange(300) % 4
+    said = np.where(draw.permutation(300) < 117, y, (y + draw.integers(1, 4, 300)) % 4)
+    found = {
+        ("0,1", "rgb"): draw.normal(size=(300, 4)),
+        ("caffe", "bgr"): draw.exponential(4, 300)[:, None] * np.eye(4)[said],
+    }
+    choice = choice_of(found, y)
+    assert (choice.best, choice.clear) == (("caffe", "bgr"), True)
+    # Saying the commonest class of all is no knowledge.
+    constant = {("0,1", "rgb"): np.eye(4)[np.ones(300, int)], ("caffe", "bgr"): np.eye(4)[np.zeros(300, int)]}
+    assert choice_of(constant, np.where(np.arange(300) < 28, 0, y)).best == ("0,1", "rgb")
+
+
 @pytest.mark.parametrize("default", ["0,1", "0,255", "-1,1"])
 @pytest.mark.parametrize(("right", "better"), [(83, True), (77, False)])
 def test_being_right_clearly_more_often_is_enough(default: str, right: int, better: bool) -> None:
