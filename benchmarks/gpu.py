@@ -7,7 +7,8 @@ the processor), arithmetic (what `auto` chooses, and the time of gradients in ea
 GPU is), training, layouts, eot, nvml. Without a GPU all run on the processor, with fewer images. Each runs to its end
 whatever happens in the others; the exit status is 1 where one failed. `gpu.json` and `gpu.md` go to the folder.
 
-CIFAR-10 comes from TFDS_DATA_DIR, or from a file with x_train, y_train, x_test, y_test (uint8).
+`GPU.md` has what came of it. CIFAR-10 comes from TFDS_DATA_DIR, or from a file with x_train, y_train, x_test, y_test,
+uint8.
 """
 
 from __future__ import annotations

@@ -177,7 +177,8 @@ def test_every_query_keeps_to_ball_and_box(norm: Any, bright: bool, spy: Spy) ->
     own = np.take_along_axis(logits, y[None, :, None], axis=2)[..., 0]
     np.put_along_axis(logits, y[None, :, None], -np.inf, axis=2)
     best = (own - logits.max(axis=2)).argmin(axis=0)
-    np.testing.assert_array_equal(result.x_adv, asked[best, np.arange(6)])
+    # Two queries that are a rounding apart may have the same margin.
+    np.testing.assert_allclose(result.x_adv, asked[best, np.arange(6)], rtol=0, atol=1e-7)
 
 
 @pytest.mark.parametrize(("norm", "epsilon"), [("linf", 8 / 255), ("l2", 0.5), ("l1", 12.0), ("l1", 0.1)])

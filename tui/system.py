@@ -1,6 +1,6 @@
 """What the machine is doing: processor and memory by psutil, GPUs by NVML. No Textual here.
 
-The GPU figures are tested against a stand-in for NVML only; on a machine with a GPU they are not verified.
+The GPU figures are tested against a stand-in for NVML; `benchmarks/gpu.py` asks a real one.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ def versions() -> dict[str, str]:
 def select_device(choice: str) -> list[str]:
     """Sets up the device before its first use, and returns its name for people.
 
-    GPUs grow their memory use as needed, so that two programs can share one. Not verified on a GPU.
+    GPUs grow their memory use as needed, so that two programs can share one.
 
     Raises:
         InputError: if a GPU is asked for and there is none.

@@ -37,7 +37,7 @@ def hashed_uniform(keys: tf.Tensor, step: tf.Tensor, count: int | tf.Tensor) -> 
     """Returns uniform numbers in [0, 1), (N, count), from a key per example, (N, 2), and a step's number, () or (N,).
 
     A hash of key and counter instead of TensorFlow's generators, which take one key a call. A loop over the examples
-    takes as long on a processor, and on a GPU longer than all the rest of an attack (measured on an H200).
+    takes as long on a processor (measured), and on a GPU each of its rounds waits for the one before.
     """
     number = tf.cast(step, tf.uint32)[..., None] * tf.cast(count, tf.uint32)
     number += tf.cast(tf.range(count), tf.uint32)
