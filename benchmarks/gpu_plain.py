@@ -1,4 +1,4 @@
-"""PGD-20 and a step of PGD-7 training written plainly in PyTorch or JAX, as `gpu.py` compares the project with.
+"""PGD-20 written plainly in PyTorch or JAX, as `gpu.py` compares the project with.
 
     python benchmarks/gpu_plain.py torch|jax FOLDER BATCH [BATCH ...]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from functools import cache
 from typing import Any
 
@@ -19,7 +18,6 @@ EPSILON = 8 / 255
 STEPS = 7
 BATCH = 128
 IMAGES = 5120
-DATA = os.environ.get("TRAINING_DATA", "cifar10")
 
 
 class PlainModel(keras.Model):
@@ -60,9 +58,9 @@ class PlainModel(keras.Model):
 
 
 @cache
-def batches() -> tf.data.Dataset:
+def batches(data: str = "cifar10") -> tf.data.Dataset:
     """Returns training images in batches without end, from memory and without augmentation: the step is measured."""
-    x, y = kr.load_data(DATA, split=f"train[:{IMAGES}]")
+    x, y = kr.load_data(data, split=f"train[:{IMAGES}]")
     slices = tf.data.Dataset.from_tensor_slices((x, y))
     return unwatched(slices.batch(BATCH, drop_remainder=True).cache().repeat().prefetch(2))
 

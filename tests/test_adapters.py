@@ -14,7 +14,7 @@ import tensorflow as tf
 from conftest import SHAPE, images
 from keras import layers as L
 
-from kerasrobust.attacks import PGD
+from kerasrobust.attacks import PGD, DeepFool
 from kerasrobust.errors import InputError
 from kerasrobust.evaluation.evaluate import evaluate
 from kerasrobust.networks.adapters.adapter import Conventions, logits_from
@@ -225,6 +225,20 @@ def test_a_fixed_batch_gets_its_pieces(size: int) -> None:
     np.testing.assert_allclose(
         tape.gradient(lead, x).numpy().reshape(12, -1), np.tile(kernel[:, 0], (12, 1)), rtol=1e-4
     )
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_a_fixed_batch_is_filled_with_the_same_examples(order: Any) -> None:
+    """Two of four are left, the first and the last, so that 0, 3, 0, 3 is what a batch of four gets."""
+    model = with_a_fixed_batch(4)
+    free = keras.Sequential([keras.Input(SHAPE), L.Flatten(), L.Dense(4)])
+    free.set_weights(model.get_weights())
+    x = np.asarray(X[:4], order=order)
+    y = free.predict(x, verbose=0).argmax(axis=1)
+    y[1:3] = (y[1:3] + 1) % 4
+    one, other = (DeepFool()(network, x, y, batch_size=4) for network in (model, free))
+    np.testing.assert_allclose(one.distance, other.distance, rtol=1e-4)
+    assert one.success.all() and 0 < one.distance[3] < 1
 
 
 def test_a_batch_in_the_name_only_is_no_fixed_batch() -> None:

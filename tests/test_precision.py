@@ -72,8 +72,13 @@ def test_beside_a_gpu_several_gradients_are_timed_at_once_and_xla_is_not_tried(
 ) -> None:
     clock(monkeypatch, seconds)
     monkeypatch.setattr(precision, "on_gpu", lambda: True)
-    assert precision.chosen_precision(as_classifier(linear), "auto", X) == expected
-    assert set(precision._twins(as_classifier(linear)).made) <= {"folded", "bfloat16"}
+    times = []
+    repeated = precision._repeated
+    monkeypatch.setattr(precision, "_repeated", lambda slope, count: times.append(count) or repeated(slope, count))
+    classifier = as_classifier(linear)
+    assert precision.chosen_precision(classifier, "auto", X) == expected
+    assert set(precision._twins(classifier).made) == {"folded", "bfloat16"}
+    assert times == [10, 10, 10]
 
 
 def test_what_follows_gradients_takes_as_many_and_moves_nothing(linear: keras.Model) -> None:

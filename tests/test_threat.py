@@ -140,3 +140,38 @@ def test_folded_keys_differ_and_repeat() -> None:
     one = keys(5)
     assert not np.any(np.all(draws.fold(one, 1) == draws.fold(one, 2), axis=1))
     np.testing.assert_array_equal(draws.fold(one, 1)[3:4], draws.fold(one[3:4], 1))
+
+
+def test_uses_of_a_key_are_independent() -> None:
+    """Noise, its starts' radius and later queries of one image must not be the same numbers."""
+    many, shape = keys(4000), tf.constant([4000, 2, 1, 1])
+    drawn = {
+        "uniform": draws.uniform(many, shape),
+        "normal": draws.normal(many, shape),
+        "folded": draws.uniform(draws.fold(many, 1), shape),
+        "folded normal": draws.normal(draws.fold(many, 1), shape),
+        "query": draws.hashed_uniform(many, tf.constant(0), 2),
+        "later query": draws.hashed_uniform(many, tf.constant(1), 2),
+    }
+    table = np.concatenate([np.reshape(values, (4000, 2)) for values in drawn.values()], axis=1)
+    # An angle shows in the magnitude of what it makes, too.
+    table = np.concatenate([table, np.abs(table - table.mean(axis=0))], axis=1)
+    found = np.abs(np.corrcoef(table.T) - np.eye(24))
+    # Of each column's own magnitude with itself nothing is said.
+    found[range(12), range(12, 24)] = found[range(12, 24), range(12)] = 0
+    assert found.max() < 6 / np.sqrt(4000)
+
+
+def test_normal_noise_is_normal() -> None:
+    drawn = np.sort(np.reshape(draws.normal(keys(1000), tf.constant([1000, 5, 4, 3])), -1))
+    quantiles = {-1.959964: 0.025, -0.6744898: 0.25, 0.0: 0.5, 1.2815516: 0.9, 2.3263479: 0.99}  # Of tables.
+    for value, share in quantiles.items():
+        assert abs(np.searchsorted(drawn, value) / len(drawn) - share) < 5 * np.sqrt(share * (1 - share) / len(drawn))
+
+
+def test_in_few_dimensions_a_start_is_uniform_too() -> None:
+    """Of 1 x 1 x 1 images a start in the ball of radius r is uniform in [x - r, x + r]."""
+    x = np.full((4000, 1, 1, 1), 0.5, np.float32)
+    starts = balls.random_start(keys(4000), x, 0.4, "l2").numpy().ravel()
+    counts = np.histogram(starts, bins=8, range=(0.1, 0.9))[0]
+    assert abs(counts - 500).max() < 5 * np.sqrt(500)

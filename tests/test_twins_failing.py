@@ -166,7 +166,9 @@ STRAIGHT = ("py_function", "numpy_function", "levels")
 
 
 @pytest.mark.parametrize("kind", BLIND)
-def test_a_network_without_gradients_is_attacked_around_them(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_without_gradients_is_attacked_around_its_layers_or_by_black_boxes(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("kerasrobust.attacks.task.WORTH", 0)
     model = keras.Sequential([keras.Input(SHAPE), *BLIND[kind](), L.Flatten(), L.Dense(4)])
     asked: dict[str, Any] = {"attacks": FGSM(epsilon=0.02), "audit": False}

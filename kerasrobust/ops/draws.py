@@ -8,6 +8,9 @@ import tensorflow as tf
 _GOLDEN = 0x9E3779B9
 """2^32 over the golden ratio, which has hashes of 0 differ from 0."""
 
+_UNIFORM, _LENGTH, _ANGLE = 0xF0000001, 0xF0000002, 0xF0000003
+"""Uses of a key, apart from each other and from the small numbers by which callers fold it."""
+
 
 def uniform(keys: tf.Tensor, shape: tf.Tensor, low: float = 0.0, high: float = 1.0) -> tf.Tensor:
     """Returns uniform noise of `shape`: from one key (2,) for the batch, or one key per example (N, 2).
@@ -16,28 +19,28 @@ def uniform(keys: tf.Tensor, shape: tf.Tensor, low: float = 0.0, high: float = 1
     """
     if keys.shape.rank == 1:
         return tf.random.stateless_uniform(shape, keys, low, high)
-    return low + (high - low) * _chances(keys, shape)
+    return low + (high - low) * _chances(keys, shape, _UNIFORM)
 
 
 def normal(keys: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
     """Returns standard normal noise of `shape`, keys as in `uniform`; from a key per example by Box and Muller 1958."""
     if keys.shape.rank == 1:
         return tf.random.stateless_normal(shape, keys)
-    length = tf.sqrt(-2.0 * tf.math.log1p(-_chances(keys, shape)))
-    return length * tf.cos(2.0 * np.pi * _chances(fold(keys, 1), shape))
+    length = tf.sqrt(-2.0 * tf.math.log1p(-_chances(keys, shape, _LENGTH)))
+    return length * tf.cos(2.0 * np.pi * _chances(keys, shape, _ANGLE))
 
 
-def _chances(keys: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
-    """Returns uniform numbers in [0, 1) of `shape`, from a key per example."""
+def _chances(keys: tf.Tensor, shape: tf.Tensor, use: int) -> tf.Tensor:
+    """Returns uniform numbers in [0, 1) of `shape`, from a key per example, for one of the uses above."""
     shape = tf.convert_to_tensor(shape)
-    return tf.reshape(hashed_uniform(keys, tf.constant(0), tf.reduce_prod(shape[1:])), shape)
+    return tf.reshape(hashed_uniform(fold(keys, use), tf.constant(0), tf.reduce_prod(shape[1:])), shape)
 
 
 def hashed_uniform(keys: tf.Tensor, step: tf.Tensor, count: int | tf.Tensor) -> tf.Tensor:
     """Returns uniform numbers in [0, 1), (N, count), from a key per example, (N, 2), and a step's number, () or (N,).
 
     A hash of key and counter instead of TensorFlow's generators, which take one key a call. A loop over the examples
-    takes as long on a processor (measured), and on a GPU each of its rounds waits for the one before.
+    takes as long on a processor or longer (measured), and on a GPU each of its rounds waits for the one before.
     """
     number = tf.cast(step, tf.uint32)[..., None] * tf.cast(count, tf.uint32)
     number += tf.cast(tf.range(count), tf.uint32)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import Lock
 from typing import Any
 
 import tensorflow as tf
@@ -14,23 +15,44 @@ def on_gpu() -> bool:
     return bool(tf.config.get_visible_devices("GPU"))
 
 
+class _TF32:
+    """TensorFlow's switch for TF32, which is one for the whole process.
+
+    Attributes:
+        inside: how many threads or nested blocks have it off.
+        before: what it was before the first of them.
+    """
+
+    def __init__(self) -> None:
+        self.lock, self.inside, self.before = Lock(), 0, False
+
+    def leave_off(self, more: int) -> None:
+        with self.lock:
+            if self.inside == 0:
+                self.before = tf.config.experimental.tensor_float_32_execution_enabled()
+            self.inside += more
+            tf.config.experimental.enable_tensor_float_32_execution(self.before and self.inside == 0)
+
+
+_SWITCH = _TF32()
+
+
 @contextmanager
 def full_float32() -> Iterator[None]:
-    """Has products of float32 computed in float32 within, whatever the rest of the program does.
+    """Has products of float32 computed in float32 within, by all threads of the process.
 
     On NVIDIA's Ampere and later TensorFlow rounds their factors to 10 bits by default (TF32), which moves logits by a
-    thousandth: enough to turn the verdict on an example beside the boundary.
+    thousandth: enough to turn the verdict on an example beside the boundary. What XLA has compiled stays as it is.
 
     Example:
         >>> with full_float32():
         ...     logits = model(x, training=False)
     """
-    before = tf.config.experimental.tensor_float_32_execution_enabled()
-    tf.config.experimental.enable_tensor_float_32_execution(False)
+    _SWITCH.leave_off(1)
     try:
         yield
     finally:
-        tf.config.experimental.enable_tensor_float_32_execution(before)
+        _SWITCH.leave_off(-1)
 
 
 def has_onednn() -> bool:
