@@ -214,6 +214,21 @@ def test_what_is_no_number_is_wrong(kind: str, attack: Any) -> None:
     assert finding.evidence == pytest.approx({"clean": (brightness >= 0.7).mean(), "share": lost.mean()})
 
 
+@pytest.mark.parametrize("factor", [1e36, 1e39])
+def test_infinite_logits_are_said(factor: float, linear: keras.Model) -> None:
+    """Of 1e39 times a number float32 makes an infinity; attacks don't take two of them for a success."""
+
+    def model(x: tf.Tensor) -> tf.Tensor:
+        return tf.cast(tf.cast(linear(x, training=False), tf.float64) * factor, tf.float32)
+
+    y = linear.predict(X, verbose=0).argmax(axis=1)
+    found = evaluate(as_said(model), X, y, attacks=PGD(epsilon=1e-4, steps=3))
+    infinite = np.isposinf(model(tf.constant(X))).any(axis=1).mean()
+    said = {item.code: item.evidence for item in found.findings if item.code == "infinite-logits"}
+    assert said == ({} if factor < 1e38 else {"infinite-logits": {"share": pytest.approx(infinite)}})
+    assert infinite == 0 or infinite > 0.3
+
+
 def turned(by: Callable[[tf.Tensor], tf.Tensor]) -> Callable[[keras.Model], Callable[[tf.Tensor], tf.Tensor]]:
     """Returns what makes a network whose gradients are none of its own, as if an operation had a wrong one."""
 

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from conftest import PIXELS, images
 
-from kerasrobust.attacks.network import UNROLLED, Network, Passes, rivals_of
+from kerasrobust.attacks.network import UNROLLED, Network, Passes, rivals_of, score
 
 X = tf.constant(images(5))
 Y = tf.constant([0, 3, 7, 3, 2])
@@ -68,3 +68,11 @@ def test_gradients_have_the_images_shape(pool: Callable[..., tf.Tensor], passes:
     expected = 2 * np.eye(flat.shape[1])[chosen].reshape(grey.shape)
     for slope in found(grey):
         np.testing.assert_allclose(slope, expected, atol=1e-6)
+
+
+def test_no_number_is_lost_and_two_infinities_are_not() -> None:
+    inf, nan = np.inf, np.nan
+    logits = tf.constant([[inf, inf, 0], [inf, 0, 0], [0, inf, inf], [nan, 5, 0], [3, -inf, 1]], tf.float32)
+    y = tf.constant([0, 0, 0, 0, 0])
+    np.testing.assert_array_equal(score(logits, y, targeted=False), np.float32([0, inf, -inf, -1e30, 2]))
+    np.testing.assert_array_equal(score(logits, y, targeted=True), np.float32([0, -inf, inf, 1e30, -2]))

@@ -302,7 +302,7 @@ class _Search:
             # An image's noise follows from the image, so it is the same wherever in whatever batch it stands.
             # What lies together needn't be copied.
             images = x[index[0] : index[-1] + 1] if (np.diff(index) == 1).all() else x[index]
-            marks = np.array([zlib.crc32(np.ascontiguousarray(image)) >> 1 for image in images])
+            marks = np.array([zlib.crc32(np.ascontiguousarray(image).data) >> 1 for image in images])
             keys = np.stack([np.full(len(index), _key(self.task.seed, run)), marks], axis=1).astype(np.int32)
             return Images(tf.constant(images), tf.constant(self.goal[index]), tf.constant(keys))
 

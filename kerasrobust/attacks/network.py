@@ -198,10 +198,11 @@ def score(logits: tf.Tensor, y: tf.Tensor, targeted: bool, margin: Loss = losses
     """Returns how far an attack is from success, float32 (N,): below 0 where it got there.
 
     Logits that hold NaN are no prediction: untargeted attacks have got there, targeted ones are as far as can be.
+    Between two that are infinite nothing is decided.
     """
     gap = margin(logits, y)
-    gap = -gap if targeted else gap
-    return tf.where(tf.math.is_nan(gap), _WORST if targeted else -_WORST, gap)
+    gap = tf.where(tf.math.is_nan(gap), 0.0, -gap if targeted else gap)
+    return tf.where(tf.reduce_any(tf.math.is_nan(logits), axis=1), _WORST if targeted else -_WORST, gap)
 
 
 def nth_rival(logits: tf.Tensor, y: tf.Tensor, number: tf.Tensor) -> tf.Tensor:

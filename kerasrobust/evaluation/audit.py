@@ -24,6 +24,7 @@ CHECKS = (
     Check(("input-range", "input-layout"), 0, model.input_conventions),
     Check(("at-chance", "class-order"), 0, lambda case: case.early),
     Check(("nan-logits",), 0, model.nan_logits),
+    Check(("infinite-logits",), 0, model.infinite_logits),
     Check(("batch-dependence",), 0, model.batch_dependence),
     Check(("randomized",), 0, model.randomized),
     Check(("shared-noise",), 0, model.shared_noise),

@@ -149,6 +149,21 @@ def nan_logits(case: Case) -> list[Finding]:
     )  # fmt: skip
 
 
+def infinite_logits(case: Case) -> list[Finding]:
+    """Whether logits are infinite, where losses and their gradients are no numbers."""
+    logits = _logits(case, case.x[:FORWARD_IMAGES])
+    share = 0.0 if logits is None else float(np.isposinf(logits).any(axis=1).mean())
+    if share == 0:
+        return []
+    return finding(
+        "infinite-logits",
+        f"The logits of {percent(share)} of the images hold infinity. Losses are no numbers there, so attacks follow "
+        "no gradient, and the network may be weaker than they say. Compute in float32, or divide the logits.",
+        "error",
+        share=share,
+    )
+
+
 def shared_noise(case: Case) -> list[Finding]:
     """Whether whole passes differ by more than noise of each image's own explains: then the intervals are wider."""
     errors = case.found.clean.shared, case.found.worst.shared
