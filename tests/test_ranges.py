@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import keras
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from kerasrobust.errors import InputError
 from kerasrobust.evaluation.evaluate import evaluate
 from kerasrobust.networks.adapters.adapter import range_words
 from kerasrobust.networks.adapters.ranges import Choice, choice_of, understood
+from kerasrobust.networks.adapters.trials import calibrated_loss
 from kerasrobust.networks.making import as_classifier
 
 
@@ -99,6 +102,60 @@ def test_how_sure_a_network_is_of_itself_tells_ranges_apart_where_it_is_odd(
     choice = choice_of(logits, y)
     assert {choice.best[0], *(name for name, _ in choice.rivals)} == {"imagenet"} | (set() if told else {"-1,1"})
     assert choice.clear is told
+
+
+@pytest.mark.parametrize("count", [30, 100, 1000])
+def test_the_scale_of_logits_that_are_all_right_is_one_of_a_single_error(count: int) -> None:
+    """One more image that is wrong, of logits 2 apart: the likelihood is highest at odds of `count` to 1."""
+    y = np.arange(count) % 2
+    losses, scale = calibrated_loss(2 * np.eye(2)[y], y)
+    assert scale == pytest.approx(math.log(count) / 2, rel=0.05)
+    np.testing.assert_allclose(losses, math.log1p(math.exp(-2 * scale)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("smallest", [0.02, 0.5, 2.0])
+@pytest.mark.parametrize("right", [93, 96])
+def test_a_range_in_which_all_images_are_right_loses_to_none_with_errors(smallest: float, right: int) -> None:
+    """Their smallest margin bounds no scale of the logits, and so says nothing against that range."""
+    draw, y = np.random.default_rng(4), np.arange(100) % 4
+    sizes = np.geomspace(smallest, 20, 100)[draw.permutation(100)]
+    hit = np.where(draw.permutation(100) < right, y, (y + 1) % 4)
+    found = {
+        ("0,1", "rgb"): 0.1 * np.eye(4)[np.where(draw.permutation(100) < 72, y, (y + 1) % 4)],
+        ("0,255", "rgb"): np.where(hit == y, sizes, 1)[:, None] * np.eye(4)[hit],
+        ("caffe", "bgr"): sizes[:, None] * np.eye(4)[y],
+    }
+    choice = choice_of(found, y)
+    assert choice.best == ("caffe", "bgr")
+    assert choice.clear or choice.rivals == (("0,255", "rgb"),)
+    equal = choice_of(found | {("-1,1", "rgb"): found["caffe", "bgr"] / 2}, y)
+    assert {equal.best[0], *(name[0] for name in equal.rivals)} >= {"caffe", "-1,1"}
+
+
+def test_none_is_clear_that_is_right_clearly_less_often() -> None:
+    """As in [0, 255], of a network whose own range isn't among those tried, and isn't far from one of an odd scale."""
+    draw, y = np.random.default_rng(0), np.arange(300) % 4
+
+    def logits(right: int, size: float) -> np.ndarray:
+        hit = draw.permutation(300) < right
+        return np.where(hit, size, size / 8)[:, None] * np.eye(4)[np.where(hit, y, (y + 1) % 4)]
+
+    found = {("0,1", "rgb"): logits(100, 2), ("0,255", "rgb"): logits(285, 8), ("imagenet", "rgb"): logits(299, 0.1)}
+    choice = choice_of(found, y)
+    assert {choice.best[0], *(name[0] for name in choice.rivals)} == {"0,255", "imagenet"}
+
+
+@pytest.mark.parametrize(("right", "order", "clear"), [(95, "rgb", True), (91, "rgb", False), (70, "bgr", True)])
+def test_an_order_of_colours_is_found_where_it_is_clear(right: int, order: str, clear: bool) -> None:
+    """RGB is the usual one, which more images are looked at for where BGR is somewhat better."""
+    draw, y = np.random.default_rng(0), np.arange(100) % 4
+
+    def logits(right: int, size: float = 4.0) -> np.ndarray:
+        return size * np.eye(4)[np.where(draw.permutation(100) < right, y, (y + 1) % 4)]
+
+    found = {("0,1", "rgb"): logits(50), ("0,255", "rgb"): logits(right), ("0,255", "bgr"): logits(98)}
+    choice = choice_of(found, y)
+    assert (choice.best, choice.clear) == (("0,255", order), clear)
 
 
 def test_a_lower_loss_of_a_few_thousandths_chooses_no_range() -> None:

@@ -3,7 +3,8 @@
 Each conversion is tried on a few hundred of them. What counts is the loss of the labels at the best scale of the
 logits, as a model that is given pixels of another scale gives logits of another scale. Between conversions that are
 equal so, as they are for a network without biases, the one counts whose logits have the scale of a trained network.
-How sure of itself a network is tells no more than that: one that overfits may be a bit better, too, in another range.
+How sure of itself a network is tells no more than that: one that overfits may even be a bit better in a range that
+isn't its own.
 """
 
 from __future__ import annotations
@@ -40,6 +41,10 @@ GAIN = 0.03
 """Nats by which it has to be lower, too. So little may come from the scale alone, or by chance of training: networks
 that overfit were seen to be better by 0.013 with less contrast than they were trained on."""
 
+CHANCE = 0.3
+"""The share of the lowest loss by which others may differ by chance of training, where that is less than `GAIN`. Of
+networks that are hardly ever wrong all losses are small, and so is what they differ by."""
+
 FEWEST = 50
 """Images below which more of them have to be right by clearly more than chance."""
 
@@ -56,15 +61,16 @@ too unsure: logits that have to grow so much are those of pixels that are too sm
 
 USUAL = (0.25, 1.1)
 """The best scales of the logits of trained networks, none more likely than another: those that were trained for long
-on few images are up to four times too sure of themselves. 71 of 91 small ones lay within, all from 0.05 to 1.23."""
+on few images are too sure of themselves. 84 of 105 small ones lay within, and all from 0.05 to 1.20."""
 
 UNSURE = 4.0
-"""How much more a factor above these scales says than one below. Hardly a network is too unsure of itself, but large
-pixels make it as sure as may be: up to twenty times too sure."""
+"""How much more a factor above these scales says than one below. Training hardly ever leaves a network unsure of
+itself, as pixels that are too small make it. Too large ones make it as sure as overfitting may, or surer."""
 
 LEAD = 2.5
 """Nats of evidence, odds of 12 to 1, by which a conversion has to lead the next one, and by as many more as its own
-scale is odd."""
+scale is odd. That counts twice, and is meant to: an odd scale makes a range less likely, and where none that is tried
+is the right one, it is one of an odd scale that may lead."""
 
 _SETTLED: weakref.WeakSet[Classifier] = weakref.WeakSet()
 """Those that were found to take [0, 1], so that it isn't asked again."""
@@ -115,12 +121,14 @@ def choice_of(
     guessing = np.full(len(y), np.log(classes))
     lowest, hits = best, {name: logits[name].argmax(axis=1) == y for name in logits}
     learned = clearly_lower(calibrated[best], guessing) or clearly_more(hits[best], y == np.bincount(y).argmax())
-    if not learned:  # It knows nothing, whatever it is given.
-        # Where it isn't even right more often than by guessing, that is what there is to say (`at-chance`).
+    if not learned:  # Even the best conversion shows nothing by which ranges are told apart.
+        # Another one is told where the default is right more often than by guessing, as `at-chance` counts that: it
+        # says so of the rest.
         some = default in hits and wilson(float(hits[default].sum()), len(y))[0] > 1 / classes
         return _kept(default, lowest if some else default, plain, hits)
     near = [name for name in logits if not clearly_lower(calibrated[best], calibrated[name], GAIN)]
-    likely = {name: _evidence(calibrated[name] - calibrated[best], scales[name]) for name in logits}
+    noise = min(GAIN, CHANCE * calibrated[best].mean())
+    likely = {name: _evidence(calibrated[name] - calibrated[best], scales[name], noise) for name in logits}
     more = clearly_more(hits[best], hits[default]) if default in logits else True
     if default in near and scales[default] <= ODD and not more:
         # Of the first images, which are few, it has to lead clearly.
@@ -138,10 +146,12 @@ def choice_of(
         left = [name for name in logits if name != default or (name in near and not more)]
         best = max(left, key=likely.__getitem__)
         ahead = LEAD + _odd(scales[best])
-        near = [name for name in left if likely[name] > likely[best] - ahead]
+        # None is clear that is right clearly less often than another.
+        near = [name for name in left if likely[name] > likely[best] - ahead or clearly_more(hits[name], hits[best])]
         clear = all(name[0] == best[0] for name in near)
-    if (best[0], "rgb") in near:
-        best = best[0], "rgb"
+    rgb = best[0], "rgb"
+    if best != rgb and (rgb in near or (rgb in logits and not _better(best, rgb, calibrated, hits))):
+        clear, best = clear and rgb in near, rgb
     if best == default and not clear:
         return _kept(default, lowest, plain, hits)
     rivals = tuple(name for name in near if name[0] != best[0])
@@ -156,16 +166,25 @@ def _kept(
     return Choice(default, (), (_share(hits, other or default), _share(hits, plain)), clear=False, other=other)
 
 
+def _better(
+    name: tuple[str, str],
+    other: tuple[str, str],
+    losses: dict[tuple[str, str], np.ndarray],
+    hits: dict[tuple[str, str], np.ndarray],
+) -> bool:
+    return clearly_lower(losses[name], losses[other]) or clearly_more(hits[name], hits[other])
+
+
 def _share(hits: dict[tuple[str, str], np.ndarray], name: tuple[str, str]) -> float:
     return float(hits[name].mean()) if name in hits else 0.0
 
 
-def _evidence(gaps: np.ndarray, scale: float) -> float:
+def _evidence(gaps: np.ndarray, scale: float, noise: float) -> float:
     """Returns how likely a conversion is, in nats, by how far its losses are above the lowest ones and by its scale.
 
-    The former are the odds that it is the noise of these images, or of the training (`GAIN`), that makes them higher.
+    The former are the odds that it is the noise of these images, or of the training, that makes them higher.
     """
-    far = gaps.mean() / math.sqrt(gaps.var() / len(gaps) + GAIN**2)
+    far = gaps.mean() / math.sqrt(gaps.var() / len(gaps) + noise**2)
     lower = math.erfc(min(far, 30) / math.sqrt(2)) / 2
     return math.log(lower / (1 - lower)) - _odd(scale)
 
