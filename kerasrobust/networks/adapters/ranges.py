@@ -45,6 +45,9 @@ CHANCE = 0.3
 """The share of the lowest loss by which others may differ by chance of training, where that is less than `GAIN`. Of
 networks that are hardly ever wrong all losses are small, and so is what they differ by."""
 
+ROUNDING = 1e-4
+"""Nats by which mean losses differ where the logits are the same but for their rounding."""
+
 FEWEST = 50
 """Images below which more of them have to be right by clearly more than chance."""
 
@@ -116,7 +119,7 @@ def choice_of(
     calibrated, scales = {}, {}
     for name, found in logits.items():
         calibrated[name], scales[name] = calibrated_loss(found, y)
-    best = min(calibrated, key=lambda name: calibrated[name].mean())
+    best = min(calibrated, key=lambda name: calibrated[name].mean() - (ROUNDING if name == default else 0))
     classes = next(iter(logits.values())).shape[1]
     guessing = np.full(len(y), np.log(classes))
     lowest, hits = best, {name: logits[name].argmax(axis=1) == y for name in logits}
