@@ -143,4 +143,5 @@ def test_passes_made_at_once_are_passes(attack: Attack, small: keras.Model, monk
     ]
     assert 1 in copied
     for other in found[1:]:
-        np.testing.assert_allclose(found[0], other, atol=1e-4)
+        # Rounding may decide about a step of one example of forty; another mean would move nearly all.
+        assert np.sum(np.abs(found[0] - other).max(axis=(1, 2, 3)) > 1e-4) <= 1
