@@ -354,9 +354,11 @@ def _fastest(classifier: Classifier, images: np.ndarray) -> str:
     for name in candidates:
         try:
             slope = _gradient(classifier if name == "float32" else _twin(classifier, name).classifier, *key)
-            slopes[name] = Traced(slope)(x).numpy().reshape(len(images), -1)
-            graphs[name] = Traced(_repeated(slope, GPU_TIMES) if on_gpu() else slope)
-            graphs[name](x)
+            graphs[name] = Traced(slope)
+            slopes[name] = graphs[name](x).numpy().reshape(len(images), -1)
+            if on_gpu():
+                graphs[name] = Traced(_repeated(slope, GPU_TIMES))
+                graphs[name](x)  # Traces it.
         except Exception as error:  # Somebody's own layers may raise anything.
             if name == "float32":  # No gradient at all, which the attacks see by themselves.
                 return "float32"
