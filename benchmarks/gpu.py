@@ -35,6 +35,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 import training_step
+from convnet_weights import weights_of
 from gpu_plain import ALPHA, EPSILON, STEPS
 
 import kerasrobust as kr
@@ -121,6 +122,7 @@ class Bench:
         data: name or file of the images.
         rows: what was measured, by section: what, figure.
         failed: the sections that broke.
+        section: the one that runs.
     """
 
     data: str
@@ -149,7 +151,7 @@ class Bench:
             logits = np.concatenate([
                 self.model(x_adv[at : at + 500], training=False).numpy() for at in range(0, len(y), 500)
             ])  # fmt: skip
-        return f"{100 * np.mean(logits.argmax(axis=1) == y[: len(logits)]):.1f} % robust"
+        return f"{100 * np.mean(logits.argmax(axis=1) == y):.1f} % robust"
 
 
 def device(bench: Bench) -> None:
@@ -299,19 +301,6 @@ def others(bench: Bench, x: np.ndarray, y: np.ndarray, sizes: tuple[int, ...]) -
             for size, seconds in found["seconds"].items():
                 bench.say(f"{found['name']}, plainly, {size} at once", f"{seconds:.4f} s")
             bench.say(f"{kind} judged by the Keras model", bench.robust(np.load(Path(folder) / f"{kind}.npy"), y))
-
-
-def weights_of(model: keras.Model) -> dict[str, Any]:
-    """Returns a ConvNet's weights by kind of layer, position and number."""
-    weights: dict[str, Any] = {}
-    for layer in model.layers:
-        kind = type(layer).__name__.lower()
-        position = sum(key.startswith(f"{kind}.") and key.endswith(".0") for key in weights)
-        for number, weight in enumerate(layer.get_weights()):
-            weights[f"{kind}.{position}.{number}"] = weight
-        if isinstance(layer, keras.layers.BatchNormalization):
-            weights[f"epsilon.{position}"] = np.float64(layer.epsilon)
-    return weights
 
 
 def autoattack(bench: Bench) -> None:

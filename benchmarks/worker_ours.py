@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+from convnet_weights import weights_of
 from overhead import bare_gradient
 from protocol import Measurement, serve, timed
 from training_step import feed, train
@@ -44,15 +44,8 @@ def export(folder: str, models: list[str], count: int) -> Measurement:
     np.savez(Path(folder) / "data.npz", x=x, y=y)
     for name in models:
         model = network(name)
-        weights: dict[str, Any] = {"logits": model.predict(x[:64], verbose=0)}
-        for layer in model.layers:
-            kind = type(layer).__name__.lower()
-            position = sum(key.startswith(f"{kind}.") and key.endswith(".0") for key in weights)
-            for number, weight in enumerate(layer.get_weights()):
-                weights[f"{kind}.{position}.{number}"] = weight
-            if isinstance(layer, keras.layers.BatchNormalization):
-                weights[f"epsilon.{position}"] = np.float64(layer.epsilon)
-        np.savez(Path(folder) / f"{name}.npz", **weights)
+        logits = model.predict(x[:64], verbose=0)
+        np.savez(Path(folder) / f"{name}.npz", logits=logits, **weights_of(model))
     return Measurement(0.0, figures={"clean": [float(np.mean(right(network(name), x, y))) for name in models]})
 
 

@@ -118,13 +118,14 @@ def test_noise_of_a_whole_batch_is_drawn_for_each_pass() -> None:
 
 @pytest.mark.parametrize(
     "attack",
-    [PGD(norm="l2", epsilon=1, steps=3, eot=5), DeepFool(steps=2, eot=5), APGDT(norm="l2", epsilon=1, steps=4, eot=5)],
+    [PGD(norm="l2", epsilon=1, steps=3, eot=5), DeepFool(steps=2, eot=5), APGDT(norm="l2", epsilon=1, steps=4, eot=4)],
     ids=lambda attack: attack.name,
 )
 def test_passes_made_at_once_are_passes(attack: Attack, small: keras.Model, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nothing is random, the mean over passes is one pass, however many are made at once.
 
     In L2, as there a step follows the gradient: in Linf it follows the signs, and near 0 rounding decides about those.
+    Of APGD's four passes the mean isn't even rounded, as that could decide about its next step.
     """
     y = labels_of(small, MIDDLE, 0)
     copied: list[int] = []
@@ -143,5 +144,4 @@ def test_passes_made_at_once_are_passes(attack: Attack, small: keras.Model, monk
     ]
     assert 1 in copied
     for other in found[1:]:
-        # Rounding may decide about a step of one example of forty; another mean would move nearly all.
-        assert np.sum(np.abs(found[0] - other).max(axis=(1, 2, 3)) > 1e-4) <= 1
+        np.testing.assert_allclose(found[0], other, atol=1e-4)

@@ -54,7 +54,7 @@ def hashed_uniform(keys: tf.Tensor, step: tf.Tensor, count: int | tf.Tensor) -> 
 def fold(keys: tf.Tensor, number: int | tf.Tensor) -> tf.Tensor:
     """Returns new keys that depend on `keys`, (2,) or (N, 2), and a number: for another restart, step or use."""
     if keys.shape.rank == 1:
-        return tf.random.experimental.stateless_fold_in(keys, number)
+        return fold(keys[None], number)[0]
     first, second = tf.unstack(tf.bitcast(keys, tf.uint32), axis=1)
     first = _mixed(tf.bitwise.bitwise_xor(first, _mixed(tf.cast(number, tf.uint32) + tf.constant(_GOLDEN, tf.uint32))))
     return tf.bitcast(tf.stack([first, _mixed(first + second)], axis=1), tf.int32)

@@ -26,7 +26,7 @@ class _TF32:
     def __init__(self) -> None:
         self.lock, self.inside, self.before = Lock(), 0, False
 
-    def leave_off(self, more: int) -> None:
+    def count(self, more: int) -> None:
         with self.lock:
             if self.inside == 0:
                 self.before = tf.config.experimental.tensor_float_32_execution_enabled()
@@ -48,11 +48,11 @@ def full_float32() -> Iterator[None]:
         >>> with full_float32():
         ...     logits = model(x, training=False)
     """
-    _SWITCH.leave_off(1)
+    _SWITCH.count(1)
     try:
         yield
     finally:
-        _SWITCH.leave_off(-1)
+        _SWITCH.count(-1)
 
 
 def has_onednn() -> bool:

@@ -58,8 +58,8 @@ SOUND = 0.65
 """The share of what a conversion is right above guessing from which [0, 1] may be the range all the same, of images
 that were changed: fog is undone by subtracting a mean."""
 
-ODD = 8.0
-"""How large the best scale of the logits may be. Networks that were trained are too sure of themselves, not eight times
+ODD = 5.0
+"""How large the best scale of the logits may be. Networks that were trained are too sure of themselves, not five times
 too unsure: logits that have to grow so much are those of pixels that are too small."""
 
 USUAL = (0.25, 1.1)
