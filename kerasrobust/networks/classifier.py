@@ -60,6 +60,8 @@ class Classifier:
             `arrays` (NumPy code, without gradients) and `warnings` itself.
         inner: the pass that is attacked, in the network's own conventions.
         of_labels: the same with each output a label by itself, once images with several were seen (`making`).
+        asked: what it was before images with labels told more of it (`adapters`); None where they told nothing.
+        mark: of the weights that it was told for.
         slack: margin error: how far its margins may be from those of the model that gives the verdict.
         shapes: the image shapes that it is known to take.
     """
@@ -88,6 +90,8 @@ class Classifier:
         self.probed = probed
         self.inner = inner
         self.of_labels: Classifier | None = None
+        self.asked: Classifier | None = None
+        self.mark = 0
         self.classes = probed.classes
         self.labels = probed.labels
         self.randomized = probed.randomized

@@ -17,18 +17,22 @@ from dataclasses import dataclass
 import numpy as np
 
 from kerasrobust.errors import InputError
-from kerasrobust.networks.adapters.adapter import Adapter, applied, converted, range_words
+from kerasrobust.networks.adapters.adapter import Adapter, Conventions, applied, converted, range_words
 from kerasrobust.networks.adapters.first_layers import range_shown
 from kerasrobust.networks.adapters.regression import as_regression
 from kerasrobust.networks.adapters.trials import (
+    FOUND_OUT,
     as_taken,
     calibrated_loss,
     clearly_lower,
     clearly_more,
     conversions_left,
+    is_stale,
     logits_by,
     logits_for,
+    mark_of,
     mixed,
+    told,
 )
 from kerasrobust.networks.classifier import Classifier
 from kerasrobust.networks.making import classifier_with, of_labels
@@ -75,8 +79,8 @@ LEAD = 2.5
 scale is odd. That counts twice, and is meant to: an odd scale makes a range less likely, and where none that is tried
 is the right one, it is one of an odd scale that may lead."""
 
-_SETTLED: weakref.WeakSet[Classifier] = weakref.WeakSet()
-"""Those that were found to take [0, 1], so that it isn't asked again."""
+_SETTLED: weakref.WeakKeyDictionary[Classifier, int] = weakref.WeakKeyDictionary()
+"""The marks of those that were found to take [0, 1], so that it isn't asked again of the same weights."""
 
 _UNDOUBTED: weakref.WeakKeyDictionary[Classifier, list[str]] = weakref.WeakKeyDictionary()
 """What there is to say of those whose range isn't clear, but for that."""
@@ -201,7 +205,8 @@ def understood(classifier: Classifier, x: np.ndarray, y: np.ndarray) -> Classifi
     """Returns the classifier with the range and the order of colours that images with labels show.
 
     Nothing changes where they were said, or where [0, 1] and RGB fit as well as any. What the model's first layers show
-    takes the place of [0, 1] there.
+    takes the place of [0, 1] there. Once its weights have changed they are asked again, and what they told before takes
+    that place.
 
     Args:
         classifier: the model.
@@ -215,10 +220,15 @@ def understood(classifier: Classifier, x: np.ndarray, y: np.ndarray) -> Classifi
         >>> understood(as_classifier(model), x, y).conventions.input_range
         '-1,1'
     """
-    classifier = as_regression(classifier, x, y)
+    before = _found_for_others(classifier)
+    asked = classifier if before is None or classifier.asked is None else classifier.asked
+    classifier = as_regression(asked, x, y)
+    before = before if classifier is asked else None
     said = classifier.conventions
     # Noise that can't be switched off is drowned by large pixels, so that any range may look better.
-    if said.fixed or classifier.adapter.whole or classifier in _SETTLED or not classifier.repeats:
+    if said.fixed or classifier.adapter.whole or not classifier.repeats:
+        return classifier
+    if before is None and classifier in _SETTLED and _SETTLED[classifier] == mark_of(classifier):
         return classifier
     classifier.notes = _UNDOUBTED.pop(classifier, classifier.notes)  # What more images show counts.
     plain = (
@@ -230,8 +240,13 @@ def understood(classifier: Classifier, x: np.ndarray, y: np.ndarray) -> Classifi
         return classifier
     x, y = mixed(x, y, COUNTS[-1])
     shape, x = x.shape[1:], as_taken(classifier, x)
-    default = (shown or plain[0], plain[1])
+    default = (shown or plain[0], plain[1]) if before is None else _conversion(before)
     choice, seen = _looked(classifier, x, y, default, plain)
+    if before is not None and choice.best == default:
+        if seen:
+            others = [note for note in before.notes if not note.startswith(FOUND_OUT)]
+            before.notes = [*others, _found_out(classifier, choice, seen, plain)]
+        return told(before, classifier)
     if choice.best not in (default, plain):
         _check_several(classifier.name, choice, plain, y[:seen])
     # Of images of one class nothing is found out.
@@ -244,8 +259,12 @@ def understood(classifier: Classifier, x: np.ndarray, y: np.ndarray) -> Classifi
         _check_own(classifier, x[: COUNTS[1]], y[: COUNTS[1]], fit)
     if choice.best == plain or plain in choice.rivals:
         if choice.clear and seen >= COUNTS[0]:  # More images, or more training, may tell what these don't.
-            _SETTLED.add(classifier)
-        return classifier
+            _SETTLED[classifier] = mark_of(classifier)
+        if before is None:
+            return classifier
+        found = _read_with(classifier, said, shape)
+        found.notes = classifier.notes
+        return found
     if choice.rivals:
         fitting = " and ".join(sorted({name[0] for name in (choice.best, *choice.rivals)}))
         raise InputError(
@@ -254,19 +273,40 @@ def understood(classifier: Classifier, x: np.ndarray, y: np.ndarray) -> Classifi
             "--input-range, or input_range= of as_classifier."
         )
     input_range, colors = choice.best
-    now = dataclasses.replace(said, input_range=input_range, colors=colors)
-    found = classifier_with(classifier.model, now, image_shape=shape)
-    found = found if classifier.labels is None else of_labels(found, classifier.labels.count)
+    found = _read_with(classifier, dataclasses.replace(said, input_range=input_range, colors=colors), shape)
+    found.notes.append(_found_out(classifier, choice, seen, plain))
+    return told(found, classifier)
+
+
+def _found_for_others(classifier: Classifier) -> Classifier | None:
+    """Returns the classifier itself if its range or order of colours was found out for other weights."""
+    asked = classifier.asked
+    if asked is None or _conversion(asked) == _conversion(classifier) or not is_stale(classifier):
+        return None
+    return classifier
+
+
+def _conversion(classifier: Classifier) -> tuple[str, str]:
+    return classifier.conventions.input_range, classifier.conventions.colors
+
+
+def _read_with(classifier: Classifier, said: Conventions, shape: tuple[int, ...]) -> Classifier:
+    """Returns a new classifier of the same model with other conventions, which from now on is the model's."""
+    found = classifier_with(classifier.model, said, image_shape=shape)
+    return found if classifier.labels is None else of_labels(found, classifier.labels.count)
+
+
+def _found_out(classifier: Classifier, choice: Choice, seen: int, plain: tuple[str, str]) -> str:
+    """Returns what there is to say of a conversion that was found out."""
+    if not any(choice.accuracy):
+        return "Its first layer shows it."
     better, before = (f"{100 * share:.1f} %" for share in choice.accuracy)
-    if any(choice.accuracy):
-        than = f"{range_words(plain[0])} and {plain[1].upper()}"
-        found.notes.append(f"Found out on {seen} images: {better} are right so, and {before} in {than}.")
-        share, other = (accuracy - 1 / classifier.classes for accuracy in choice.accuracy)
-        if said.input_range == "auto" and input_range != plain[0] and other > SOUND * share:
-            found.notes.append("If these images were changed, as by fog or low contrast, say the range that it takes.")
-    else:
-        found.notes.append("Its first layer shows it.")
-    return found
+    than = f"{range_words(plain[0])} and {plain[1].upper()}"
+    note = f"{FOUND_OUT} {seen} images: {better} are right so, and {before} in {than}."
+    share, other = (accuracy - 1 / classifier.classes for accuracy in choice.accuracy)
+    if classifier.conventions.input_range == "auto" and choice.best[0] != plain[0] and other > SOUND * share:
+        note += " If these images were changed, as by fog or low contrast, say the range that it takes."
+    return note
 
 
 def _looked(

@@ -12,14 +12,18 @@ import numpy as np
 
 from kerasrobust.errors import InputError
 from kerasrobust.networks.adapters.trials import (
+    FOUND_OUT,
     as_taken,
     calibrated_loss,
     clearly_lower,
     clearly_more,
     conversions_left,
     guessing,
+    is_stale,
     logits_by,
+    mark_of,
     mixed,
+    told,
 )
 from kerasrobust.networks.classifier import Classifier
 from kerasrobust.networks.logits import ending
@@ -31,8 +35,8 @@ SEEN = 300
 FEWEST = 5
 """Images of either class that have to be among them."""
 
-_LOGITS: weakref.WeakSet[Classifier] = weakref.WeakSet()
-"""Those whose output was found to be a logit, so that it isn't asked again."""
+_LOGITS: weakref.WeakKeyDictionary[Classifier, int] = weakref.WeakKeyDictionary()
+"""The marks of those whose output was found to be a logit, so that it isn't asked again of the same weights."""
 
 
 def as_regression(classifier: Classifier, x: np.ndarray, y: np.ndarray) -> Classifier:
@@ -54,11 +58,19 @@ def as_regression(classifier: Classifier, x: np.ndarray, y: np.ndarray) -> Class
         >>> as_regression(as_classifier(model), x, y).conventions.outputs
         'regression'
     """
-    said, probed = classifier.conventions, classifier.probed
     _check_probability(classifier, x, y)
+    asked = classifier.asked
+    if asked is not None and asked.conventions.outputs != classifier.conventions.outputs and is_stale(classifier):
+        if np.bincount(y, minlength=2).min() < FEWEST:
+            return classifier
+        again = as_regression(asked, x, y)
+        if again is asked:
+            return classifier_with(asked.model, asked.conventions, image_shape=x.shape[1:])
+        return again
+    said, probed = classifier.conventions, classifier.probed
     if (probed.width, probed.outputs, said.outputs) != (1, "logits", "auto") or classifier.labels is not None:
         return classifier
-    if classifier in _LOGITS or not classifier.repeats:
+    if not classifier.repeats or (classifier in _LOGITS and _LOGITS[classifier] == mark_of(classifier)):
         return classifier
     x, y = mixed(x, y, SEEN)
     if np.bincount(y, minlength=2).min() < FEWEST:
@@ -83,11 +95,11 @@ def as_regression(classifier: Classifier, x: np.ndarray, y: np.ndarray) -> Class
             now = dataclasses.replace(said, outputs="regression")
             read = classifier_with(classifier.model, now, image_shape=shape)
             better, before = (f"{100 * np.mean((fitting[best][:, 1] > limit) == y):.1f} %" for limit in (0.5, 0))
-            read.notes.append(f"Found out on {len(x)} images: {better} are right so, and {before} as a logit.")
-            return read
+            read.notes.append(f"{FOUND_OUT} {len(x)} images: {better} are right so, and {before} as a logit.")
+            return told(read, classifier)
     # An untrained network may become either.
     if len(x) == SEEN and any(clearly_lower(calibrated_loss(logits, y)[0], guessing(y)) for logits in found.values()):
-        _LOGITS.add(classifier)
+        _LOGITS[classifier] = mark_of(classifier)
     return classifier
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import zlib
 from collections.abc import Hashable, Mapping
 from typing import TypeVar
 
@@ -19,6 +20,9 @@ Key = TypeVar("Key", bound=Hashable)
 
 BATCH = 100
 
+FOUND_OUT = "Found out on"
+"""How the note begins that says what images with labels told of a model."""
+
 CLEAR = 3.0
 """Standard errors by which a mean loss has to be lower."""
 
@@ -30,6 +34,28 @@ def mixed(x: np.ndarray, y: np.ndarray, count: int) -> tuple[np.ndarray, np.ndar
     """Returns so many images and labels from all over a set, the same each time: files may be sorted by class."""
     some = np.random.default_rng(0).permutation(len(x))[:count]
     return x[some], y[some]
+
+
+def mark_of(classifier: Classifier) -> int:
+    """Returns a checksum of a model's weights; 0 for one whose weights can't be seen.
+
+    What images with labels told of a model is told of its weights, which may change.
+    """
+    mark = 0
+    for weight in getattr(classifier.network, "weights", getattr(classifier.network, "variables", ())):
+        mark = zlib.crc32(np.ascontiguousarray(weight.numpy()), mark)
+    return mark
+
+
+def told(found: Classifier, asked: Classifier) -> Classifier:
+    """Returns a classifier that images with labels told more of, marked as that of another one as it is now."""
+    found.asked, found.mark = asked, mark_of(asked)
+    return found
+
+
+def is_stale(classifier: Classifier) -> bool:
+    """Returns whether what images with labels told of a model was told of other weights."""
+    return classifier.asked is not None and classifier.mark != mark_of(classifier)
 
 
 def as_taken(classifier: Classifier, x: np.ndarray) -> np.ndarray:
