@@ -220,3 +220,13 @@ def test_the_most_frequent_pairs_come_first() -> None:
     assert _order(said, y, 5).tolist() == [1, 0, 2, 3, 4]
     # An answer that wasn't given stands for itself, or for what is left where that is taken.
     assert _order(np.array([0, 0]), np.array([2, 2]), 4).tolist() == [2, 1, 0, 3]
+
+
+def test_classes_that_are_missing_are_told() -> None:
+    """Of 60 images of four classes, drawn at random, one would be missing once in 8 million times: 4 * 0.75**60."""
+    one = np.resize(np.flatnonzero(SAID == 2), 60)
+    found = [item for item in audited(MODEL, X[one], SAID[one]).findings if item.code == "classes-missing"]
+    assert len(found) == 1 and found[0].severity == "warning" and found[0].evidence == {"classes": 1}
+    assert "The 60 images are of 1 of the model's 4 classes" in found[0].message
+    for x, y in ((X, SAID), (X[one[:9]], SAID[one[:9]])):  # All are there; or too few to tell.
+        assert "classes-missing" not in [item.code for item in audited(MODEL, x, y).findings]

@@ -237,6 +237,50 @@ def test_whole_floats_of_several_classes_are_decisions() -> None:
     np.testing.assert_array_equal(rows.run(X), classifier.run(X))
 
 
+@pytest.mark.parametrize("dtype", [int, float])
+def test_a_column_of_class_numbers_is_one(dtype: type) -> None:
+    def predict(x: np.ndarray) -> np.ndarray:
+        return scores(x.reshape(len(x), -1)).argmax(axis=1).astype(dtype)[:, None]
+
+    classifier = as_classifier(predict=predict, classes=3, image_shape=SHAPE)
+    np.testing.assert_array_equal(classifier.run(X).argmax(axis=1), predict(X)[:, 0])
+    assert "decisions-only" in dict(classifier.warnings)
+    with pytest.raises(InputError, match=r"gives class numbers alone.*Give classes= to as_classifier"):
+        as_classifier(predict=lambda x: 2 + predict(x), image_shape=SHAPE)
+
+
+def test_rows_of_a_single_1_are_decisions() -> None:
+    rows = np.eye(3)
+
+    def certain(x: np.ndarray) -> np.ndarray:
+        return rows[scores(x.reshape(len(x), -1)).argmax(axis=1)]
+
+    assert "decisions-only" in dict(as_classifier(predict=certain, image_shape=SHAPE).warnings)
+    for column in (0.0, 1.0), (-1.0, 1.0):
+        second = as_classifier(predict=lambda x, c=column: np.take(c, certain(x)[:, :1].astype(int)), image_shape=SHAPE)
+        assert second.classes == 2 and "decisions-only" in dict(second.warnings)
+    # A forest whose trees agree now and then isn't one.
+    unsure = as_classifier(predict=lambda x: np.where(x[:, :1, 0, 0] > 0.1, 0.9, 1) * certain(x), image_shape=SHAPE)
+    assert "decisions-only" not in dict(unsure.warnings)
+
+
+def test_a_list_of_labels_is_told_how_to_be_stacked() -> None:
+    def several(x: np.ndarray) -> list[np.ndarray]:
+        yes = 1 / (1 + np.exp(-scores(x.reshape(len(x), -1))))
+        return [np.stack([1 - part, part], axis=1) for part in yes.T]
+
+    with pytest.raises(
+        InputError, match=r"Received: 3 arrays.*np\.stack\(\[part\[:, 1\] for part in \.\.\.\], axis=1\)"
+    ):
+        as_classifier(predict=several, image_shape=SHAPE)
+    stacked = as_classifier(
+        predict=lambda x: np.stack([part[:, 1] for part in several(x)], axis=1),
+        image_shape=SHAPE,
+        outputs="multi-label",
+    )
+    assert stacked.classes == 2**3
+
+
 class Halves:
     """As an estimator that was fitted on float labels."""
 

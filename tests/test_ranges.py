@@ -15,8 +15,8 @@ from kerasrobust.errors import InputError
 from kerasrobust.evaluation.evaluate import evaluate
 from kerasrobust.networks.adapters.adapter import range_words
 from kerasrobust.networks.adapters.ranges import Choice, choice_of, understood
-from kerasrobust.networks.adapters.trials import calibrated_loss
-from kerasrobust.networks.making import as_classifier
+from kerasrobust.networks.adapters.trials import calibrated_loss, is_stale
+from kerasrobust.networks.making import as_classifier, classifier_of
 
 
 @pytest.mark.parametrize(("input_range", "colors"), CONVENTIONS)
@@ -43,6 +43,50 @@ def test_it_is_told_once_and_kept_with_the_model(coloured: Data, colour_network:
     plain = evaluate(colour_network, x[:200], y[:200], attacks="fgsm", epsilon=1 / 255, audit=False)
     assert evaluation.clean_accuracy == plain.clean_accuracy > 0.9
     assert evaluation.robust_accuracy == plain.robust_accuracy
+
+
+@pytest.mark.parametrize("levels", [1, 16, 255])
+def test_small_grey_images_may_have_16_levels(levels: int) -> None:
+    """As the digits of scikit-learn have them."""
+    draw = np.random.default_rng(0)
+    means = draw.random((4, 8, 8, 1))
+    y = draw.integers(0, 4, 300)
+    x = np.clip(means[y] + draw.normal(0, 0.4, (300, 8, 8, 1)), 0, 1).astype(np.float32)
+    # The network of equal Gaussian classes: log p(x | c) is -|x - mean|^2 / (2 * 0.4^2) but for what all have.
+    kernel = means.reshape(4, -1).T / 0.16
+    bias = -(means.reshape(4, -1) ** 2).sum(axis=1) / 0.32
+    model = keras.Sequential([keras.Input((8, 8, 1)), L.Flatten(), L.Dense(4)])
+    # Its logits are those of an overfitted network, twice as large.
+    model.set_weights([2 * kernel / levels, 2 * bias])
+    found = understood(as_classifier(model), x, y)
+    assert found.conventions.input_range == {1: "auto", 16: "0,16", 255: "0,255"}[levels]
+    np.testing.assert_array_equal(found.run(x).argmax(axis=1), (x.reshape(300, -1) @ kernel + bias).argmax(axis=1))
+
+
+@pytest.mark.parametrize("found", [False, True], ids=["settled", "found"])
+def test_it_is_asked_again_of_other_weights(found: bool, coloured: Data, colour_network: keras.Model) -> None:
+    """One object that holds a network of [0, 1] and one of [0, 255] in turn is each time judged as a fresh one."""
+    x, y = coloured[0][:300], coloured[1][:300]
+    scale, image = L.Dense(3, kernel_initializer="identity"), keras.Input((8, 8, 3))
+    model = keras.Model(image, colour_network(scale(image)))
+    plain, narrowing = scale.get_weights(), [np.eye(3) / 255, np.zeros(3)]
+    right = colour_network(x).numpy()
+    order = ["0,1", "0,255"] if found else ["0,255", "0,1"]
+    for input_range in (*order, order[0]):
+        scale.set_weights(plain if input_range == "0,1" else narrowing)
+        kept = understood(classifier_of(model), x, y)
+        expected = {} if input_range == "0,1" else {"input_range": "0,255", "colors": "rgb"}
+        assert kept.conventions.said() == expected
+        assert kept is classifier_of(model)
+        np.testing.assert_allclose(kept.run(x), right, rtol=1e-3, atol=1e-3)
+        assert understood(kept, x, y) is kept
+    # Of a few images, what was found stays.
+    scale.set_weights(narrowing)
+    kept = understood(classifier_of(model), x, y)
+    scale.set_weights([narrowing[0] * 1.01, narrowing[1]])
+    assert understood(kept, x[:30], y[:30]) is kept
+    # The same range of other weights is the same classifier, and its graphs stay.
+    assert understood(kept, x, y) is kept and not is_stale(kept)
 
 
 @pytest.mark.parametrize(("input_range", "colors"), [pair for pair in CONVENTIONS if pair != ("0,1", "rgb")])

@@ -15,7 +15,8 @@ import kerasrobust as kr
 from kerasrobust.attacks import FGSM
 from kerasrobust.errors import InputError
 from kerasrobust.networks.adapters.ranges import understood
-from kerasrobust.networks.making import as_classifier
+from kerasrobust.networks.adapters.regression import as_regression
+from kerasrobust.networks.making import as_classifier, classifier_of
 
 SHAPE = (8, 8, 1)
 EPSILON = 0.06
@@ -168,3 +169,18 @@ def test_the_command_line_finds_it_and_training_on_asks(tmp_path: Path) -> None:
     assert done.status == 0 and "gives one number, near 0 or 1" in " ".join(done.out.split())
     refused = call("train", *common, "--split", "all[:200]", "--test-split", "all[200:]", "--epochs", "1")
     assert "Rescaling(4, offset=-2)" in refused.message
+
+
+def test_it_is_asked_again_of_other_weights() -> None:
+    """As a logit, brightness has its threshold at 0; as a number near 0 or 1, at 0.5."""
+    number, logit = linear(3.0, 0.5), linear(30.0, 0.0)
+    model = linear(3.0, 0.5)
+    for network, outputs in ((number, "regression"), (logit, "auto"), (number, "regression")):
+        model.set_weights(network.get_weights())
+        kept = understood(classifier_of(model), X, Y)
+        assert kept.conventions.outputs == outputs and kept is classifier_of(model)
+        right = network(X).numpy()[:, 0] > (0.5 if outputs == "regression" else 0)
+        np.testing.assert_array_equal(kept.run(X).argmax(axis=1), right)
+    # Images of one class tell nothing, and what was found stays.
+    model.set_weights(linear(3.1, 0.5).get_weights())
+    assert as_regression(kept, X[Y == 1], Y[Y == 1]) is kept

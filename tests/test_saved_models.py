@@ -52,6 +52,14 @@ class Module(tf.Module):
     def keep(self, x: tf.Tensor, keep_prob: tf.Tensor) -> tf.Tensor:
         return self.logits(x) * keep_prob
 
+    @tf.function(input_signature=[tf.TensorSpec((None, *SHAPE)), tf.TensorSpec((), name="dropout_keep_rate")])
+    def kept(self, x: tf.Tensor, dropout_keep_rate: tf.Tensor) -> tf.Tensor:
+        return self.logits(x) * dropout_keep_rate
+
+    @tf.function(input_signature=[tf.TensorSpec((None, *SHAPE)), tf.TensorSpec((), tf.bool, name="inference")])
+    def infer(self, x: tf.Tensor, inference: tf.Tensor) -> tf.Tensor:
+        return self.logits(x) * tf.where(inference, 1.0, 0.0)
+
     @tf.function(input_signature=[tf.TensorSpec((None, *SHAPE)), tf.TensorSpec((), name="dropout_rate")])
     def rate(self, x: tf.Tensor, dropout_rate: tf.Tensor) -> tf.Tensor:
         return self.logits(x) * (1 - dropout_rate)
@@ -111,14 +119,21 @@ def test_a_fixed_batch_takes_any_number_of_images(name: str, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("keep", "'keep_prob'"), ("rate", "'dropout_rate'"), ("mode", "'is_training'")]
+    ("name", "value"),
+    [
+        ("keep", "'keep_prob'"),
+        ("kept", "'dropout_keep_rate'"),
+        ("rate", "'dropout_rate'"),
+        ("mode", "'is_training'"),
+        ("infer", "'inference'"),
+    ],
 )
 def test_a_number_beside_the_images_is_that_of_prediction(name: str, value: str, tmp_path: Path) -> None:
     network = load_model(save(tmp_path, name))
     np.testing.assert_allclose(network(X), logits(X), atol=1e-5)
     ((code, message),) = as_classifier(network).warnings
     assert code == "given-input" and value in message
-    assert message.endswith({"keep": "1.0.", "rate": "0.0.", "mode": "False."}[name])
+    assert message.endswith({"rate": "0.0.", "mode": "False.", "infer": "True."}.get(name, "1.0."))
 
 
 @pytest.mark.parametrize("name", ["bytes", "integers"])

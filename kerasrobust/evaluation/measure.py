@@ -18,7 +18,7 @@ from kerasrobust.errors import InputError
 from kerasrobust.evaluation.audit import Audit, Case, run_audit
 from kerasrobust.evaluation.autoattack import AutoAttack
 from kerasrobust.evaluation.chain import PROBES, Chained, Part, part_of, run_chain, without_gradients
-from kerasrobust.evaluation.checks.labels import at_chance
+from kerasrobust.evaluation.checks.labels import at_chance, classes_missing
 from kerasrobust.events import AttackProgress, Emit, Finding
 from kerasrobust.networks.classifier import Classifier
 from kerasrobust.runs import read_json, write_json
@@ -97,7 +97,7 @@ class Measurement:
             Cancelled: when the task's `should_stop` says so.
         """
         clean = self.task.judge(self.task.x, 1)
-        early = at_chance(self.task, clean) if self.plan.audit else []
+        early = at_chance(self.task, clean) + classes_missing(self.task) if self.plan.audit else []
         if emit is not None:
             for finding in early:
                 emit(finding)

@@ -60,8 +60,7 @@ class Classifier:
             `arrays` (NumPy code, without gradients) and `warnings` itself.
         inner: the pass that is attacked, in the network's own conventions.
         of_labels: the same with each output a label by itself, once images with several were seen (`making`).
-        asked: what it was before images with labels told more of it (`adapters`); None where they told nothing.
-        mark: of the weights that it was told for.
+        asked: what it was before images with labels told more of it, or None; `mark` is that of its weights then.
         slack: margin error: how far its margins may be from those of the model that gives the verdict.
         shapes: the image shapes that it is known to take.
     """

@@ -67,6 +67,20 @@ def at_chance(task: Task, clean: Verdict) -> list[Finding]:
     )
 
 
+def classes_missing(task: Task) -> list[Finding]:
+    """Whether the images lack classes that so many drawn at random would hardly lack: files may be sorted by class."""
+    y, classes = task.y, task.classifier.classes
+    there = len(np.unique(y))
+    if task.classifier.labels is not None or classes * (1 - 1 / classes) ** len(y) > SURE or there == classes:
+        return []
+    return finding(
+        "classes-missing",
+        f"The {len(y)} images are of {there} of the model's {classes:,} classes: the figures say nothing of the "
+        "others. If the data are sorted by class, take images from all over them.",
+        classes=there,
+    )
+
+
 def _exchanged(task: Task, said: np.ndarray) -> list[Finding]:
     """Whether a model is right on some, and clearly more often with some of its classes exchanged for others."""
     y, classes = task.y, task.classifier.classes

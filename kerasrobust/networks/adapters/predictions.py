@@ -21,7 +21,8 @@ class Prediction:
     Attributes:
         name: what reports call it.
         width: how many numbers its object takes for an image, as estimators of scikit-learn say it; None for any.
-        labels: whether it has given numbers or names of classes, so that nothing is known but its decisions.
+        labels: whether it has given numbers or names of classes, or nothing but rows of a single 1, so that nothing is
+            known but its decisions.
 
     Example:
         >>> Prediction(lambda x: x.argmax(axis=1), classes=3)(np.eye(3, dtype=np.float32))
@@ -32,7 +33,7 @@ class Prediction:
 
     def __init__(self, predict: Callable[[np.ndarray], Any], classes: int | None = None) -> None:
         self.predict, self._classes = predict, classes
-        self.labels = False
+        self._named, self._whole, self._asked = False, True, False
         owner = getattr(predict, "__self__", None)
         self.name = str(getattr(predict, "__name__", None) or type(predict).__name__)
         if owner is not None:
@@ -41,9 +42,13 @@ class Prediction:
         self._names = getattr(owner, "classes_", None)
         self._scores: bool | None = None
 
+    @property
+    def labels(self) -> bool:
+        return self._named or (self._asked and self._whole)
+
     def takes(self, shape: tuple[int, ...], dtype: str) -> bool:
         """Returns whether it works on arrays (N, *shape) of a dtype."""
-        before = self.labels, self._scores
+        before = self._named, self._whole, self._asked, self._scores
         try:
             return len(np.shape(self(np.zeros((2, *shape), dtype)))) in (1, 2)
         except InputError:  # It has given class numbers.
@@ -51,7 +56,7 @@ class Prediction:
         except Exception:  # Somebody's own code may raise anything: the other layout gets its chance.
             return False
         finally:  # What it gives for black images alone says little.
-            self.labels, self._scores = before
+            self._named, self._whole, self._asked, self._scores = before
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Returns float32 (N, classes), or (N, 1) for one score each; raises InputError for unknown labels."""
@@ -59,12 +64,20 @@ class Prediction:
         for step in ("detach", "cpu", "numpy"):  # As tensors of PyTorch have them.
             outputs = getattr(outputs, step)() if hasattr(outputs, step) else outputs
         found = np.asarray(outputs)
+        if isinstance(outputs, list) and found.ndim == 3:
+            raise InputError(
+                f"Expected scores (N, classes). Received: {len(outputs)} arrays of {self.name!r}, as of several labels "
+                "an image. Give a function of one of them, or of all with outputs='multi-label': "
+                "np.stack([part[:, 1] for part in ...], axis=1)."
+            )
         count = self._classes or (0 if self._names is None else len(self._names))
-        named = found.ndim == 1 and self._are_classes(found, count)
-        self.labels = self.labels or named or found.dtype.kind in "biu"
+        column = found.ndim == 2 and found.shape[1] == 1
+        named = _are_numbers(found, count) if column else found.ndim == 1 and self._are_classes(found, count)
+        self._named = self._named or named or found.dtype.kind in "biu"
         if named:
-            return self._decisions(found)
+            return self._decisions(found.reshape(-1))
         scores = found.astype(np.float32)
+        self._asked, self._whole = True, self._whole and _are_decisions(scores)
         return scores[:, None] if scores.ndim == 1 and self._scores else scores
 
     def _are_classes(self, found: np.ndarray, count: int) -> bool:
@@ -108,6 +121,20 @@ class Prediction:
             "The figures of attacks that follow scores, as square, are too high. Give a function that gives scores, "
             "if it has one.",
         )
+
+
+def _are_numbers(column: np.ndarray, count: int) -> bool:
+    """Returns whether a column (N, 1) is of class numbers: one score otherwise, which may be 0 or 1 by chance."""
+    if column.dtype.kind not in "biuf":
+        return True
+    return bool((column == np.round(column)).all() and (count > 2 or column.max(initial=0) > 1))
+
+
+def _are_decisions(scores: np.ndarray) -> bool:
+    """Returns whether scores say no more than a class: rows of a single 1, or one number that is -1, 0 or 1."""
+    if scores.ndim == 1 or scores.shape[1:] == (1,):
+        return bool(np.isin(scores, (-1, 0, 1)).all())
+    return scores.ndim == 2 and bool(((scores == 0) | (scores == 1)).all() and (scores.sum(axis=1) == 1).all())
 
 
 def is_of(model: Any, library: str) -> bool:

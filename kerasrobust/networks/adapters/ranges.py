@@ -205,8 +205,8 @@ def understood(classifier: Classifier, x: np.ndarray, y: np.ndarray) -> Classifi
     """Returns the classifier with the range and the order of colours that images with labels show.
 
     Nothing changes where they were said, or where [0, 1] and RGB fit as well as any. What the model's first layers show
-    takes the place of [0, 1] there. Once its weights have changed they are asked again, and what they told before takes
-    that place.
+    takes the place of [0, 1] there. Once its weights have changed they are asked again; fewer than 100 have
+    to tell clearly that it has changed.
 
     Args:
         classifier: the model.
@@ -225,28 +225,23 @@ def understood(classifier: Classifier, x: np.ndarray, y: np.ndarray) -> Classifi
     classifier = as_regression(asked, x, y)
     before = before if classifier is asked else None
     said = classifier.conventions
-    # Noise that can't be switched off is drowned by large pixels, so that any range may look better.
-    if said.fixed or classifier.adapter.whole or not classifier.repeats:
-        return classifier
-    if before is None and classifier in _SETTLED and _SETTLED[classifier] == mark_of(classifier):
+    if not _is_open(classifier) or (before is None and _SETTLED.get(classifier) == mark_of(classifier)):
         return classifier
     classifier.notes = _UNDOUBTED.pop(classifier, classifier.notes)  # What more images show counts.
-    plain = (
-        _PLAIN[0] if said.input_range == "auto" else said.input_range,
-        _PLAIN[1] if said.colors == "auto" else said.colors,
-    )
+    plain = _plain(said)
     shown = range_shown(classifier.network) if said.input_range == "auto" else ""
     if shown == _PLAIN[0] and said.colors == "auto":  # As our own networks show it, which then cost nothing.
         return classifier
     x, y = mixed(x, y, COUNTS[-1])
     shape, x = x.shape[1:], as_taken(classifier, x)
-    default = (shown or plain[0], plain[1]) if before is None else _conversion(before)
+    default = shown or plain[0], plain[1]
+    if before is not None and len(x) < COUNTS[0]:
+        default = _conversion(before)
     choice, seen = _looked(classifier, x, y, default, plain)
-    if before is not None and choice.best == default:
-        if seen:
-            others = [note for note in before.notes if not note.startswith(FOUND_OUT)]
-            before.notes = [*others, _found_out(classifier, choice, seen, plain)]
-        return told(before, classifier)
+    if before is not None and choice.best == _conversion(before) and plain not in choice.rivals:
+        return (
+            before if seen < COUNTS[0] else _confirmed(before, classifier, _found_out(classifier, choice, seen, plain))
+        )
     if choice.best not in (default, plain):
         _check_several(classifier.name, choice, plain, y[:seen])
     # Of images of one class nothing is found out.
@@ -260,22 +255,26 @@ def understood(classifier: Classifier, x: np.ndarray, y: np.ndarray) -> Classifi
     if choice.best == plain or plain in choice.rivals:
         if choice.clear and seen >= COUNTS[0]:  # More images, or more training, may tell what these don't.
             _SETTLED[classifier] = mark_of(classifier)
-        if before is None:
-            return classifier
-        found = _read_with(classifier, said, shape)
-        found.notes = classifier.notes
-        return found
-    if choice.rivals:
-        fitting = " and ".join(sorted({name[0] for name in (choice.best, *choice.rivals)}))
-        raise InputError(
-            f"Expected the range of pixels that {classifier.name!r} takes. Received: none, and it isn't [0, 1], where "
-            f"{100 * choice.accuracy[1]:.1f} % of {seen} images are right: {fitting} fit equally well. Say which by "
-            "--input-range, or input_range= of as_classifier."
-        )
+        return classifier if before is None else _read_with(classifier, said, shape, classifier.notes)
+    _check_one(classifier.name, choice, seen)
     input_range, colors = choice.best
     found = _read_with(classifier, dataclasses.replace(said, input_range=input_range, colors=colors), shape)
     found.notes.append(_found_out(classifier, choice, seen, plain))
     return told(found, classifier)
+
+
+def _is_open(classifier: Classifier) -> bool:
+    """Returns whether images could tell more of a model than was said."""
+    # Noise that can't be switched off is drowned by large pixels, so that any range may look better.
+    return not (classifier.conventions.fixed or classifier.adapter.whole) and classifier.repeats
+
+
+def _plain(said: Conventions) -> tuple[str, str]:
+    """Returns what counts where images tell nothing."""
+    return (
+        _PLAIN[0] if said.input_range == "auto" else said.input_range,
+        _PLAIN[1] if said.colors == "auto" else said.colors,
+    )
 
 
 def _found_for_others(classifier: Classifier) -> Classifier | None:
@@ -286,14 +285,24 @@ def _found_for_others(classifier: Classifier) -> Classifier | None:
     return classifier
 
 
+def _confirmed(before: Classifier, asked: Classifier, note: str) -> Classifier:
+    """Returns a classifier of which images have told again what they told before, of the weights as they are now."""
+    before.notes = [*(other for other in before.notes if not other.startswith(FOUND_OUT)), note]
+    return told(before, asked)
+
+
 def _conversion(classifier: Classifier) -> tuple[str, str]:
     return classifier.conventions.input_range, classifier.conventions.colors
 
 
-def _read_with(classifier: Classifier, said: Conventions, shape: tuple[int, ...]) -> Classifier:
+def _read_with(
+    classifier: Classifier, said: Conventions, shape: tuple[int, ...], notes: list[str] | None = None
+) -> Classifier:
     """Returns a new classifier of the same model with other conventions, which from now on is the model's."""
     found = classifier_with(classifier.model, said, image_shape=shape)
-    return found if classifier.labels is None else of_labels(found, classifier.labels.count)
+    found = found if classifier.labels is None else of_labels(found, classifier.labels.count)
+    found.notes = found.notes if notes is None else notes
+    return found
 
 
 def _found_out(classifier: Classifier, choice: Choice, seen: int, plain: tuple[str, str]) -> str:
@@ -316,14 +325,25 @@ def _looked(
     choice, seen = Choice(default), 0
     if len(x) >= min(classifier.classes, LEAST):
         said = classifier.conventions
-        tried = conversions_left(said, x.shape[-1])
+        tried = conversions_left(said, x.shape[1:])
         if default not in tried:
-            tried |= conversions_left(dataclasses.replace(said, input_range=default[0]), x.shape[-1])
+            tried |= conversions_left(dataclasses.replace(said, input_range=default[0]), x.shape[1:])
         for seen in dict.fromkeys(min(count, len(x)) for count in COUNTS):
             choice = choice_of(logits_by(classifier, tried, x[:seen]), y[:seen], default, plain)
             if choice.clear:
                 break
     return choice, seen
+
+
+def _check_one(name: str, choice: Choice, seen: int) -> None:
+    """Raises InputError where several conversions fit equally well."""
+    if choice.rivals:
+        fitting = " and ".join(sorted({name[0] for name in (choice.best, *choice.rivals)}))
+        raise InputError(
+            f"Expected the range of pixels that {name!r} takes. Received: none, and it isn't [0, 1], where "
+            f"{100 * choice.accuracy[1]:.1f} % of {seen} images are right: {fitting} fit equally well. Say which by "
+            "--input-range, or input_range= of as_classifier."
+        )
 
 
 def _check_several(name: str, choice: Choice, plain: tuple[str, str], y: np.ndarray) -> None:

@@ -61,12 +61,7 @@ def as_regression(classifier: Classifier, x: np.ndarray, y: np.ndarray) -> Class
     _check_probability(classifier, x, y)
     asked = classifier.asked
     if asked is not None and asked.conventions.outputs != classifier.conventions.outputs and is_stale(classifier):
-        if np.bincount(y, minlength=2).min() < FEWEST:
-            return classifier
-        again = as_regression(asked, x, y)
-        if again is asked:
-            return classifier_with(asked.model, asked.conventions, image_shape=x.shape[1:])
-        return again
+        return _asked_again(classifier, asked, x, y)
     said, probed = classifier.conventions, classifier.probed
     if (probed.width, probed.outputs, said.outputs) != (1, "logits", "auto") or classifier.labels is not None:
         return classifier
@@ -78,7 +73,7 @@ def as_regression(classifier: Classifier, x: np.ndarray, y: np.ndarray) -> Class
     shape, x = x.shape[1:], as_taken(classifier, x)
     # Integers have one range. What isn't said of others may be any.
     own = {(said.input_range, said.colors): classifier.adapter}
-    found = logits_by(classifier, own if classifier.adapter.whole else conversions_left(said, x.shape[-1]), x)
+    found = logits_by(classifier, own if classifier.adapter.whole else conversions_left(said, x.shape[1:]), x)
     guesses = (y - y.mean()) ** 2
     fitting = {
         key: logits
@@ -101,6 +96,14 @@ def as_regression(classifier: Classifier, x: np.ndarray, y: np.ndarray) -> Class
     if len(x) == SEEN and any(clearly_lower(calibrated_loss(logits, y)[0], guessing(y)) for logits in found.values()):
         _LOGITS[classifier] = mark_of(classifier)
     return classifier
+
+
+def _asked_again(classifier: Classifier, asked: Classifier, x: np.ndarray, y: np.ndarray) -> Classifier:
+    """Returns what images show of other weights than those that the classifier was found with."""
+    if np.bincount(y, minlength=2).min() < FEWEST:
+        return classifier
+    again = as_regression(asked, x, y)
+    return again if again is not asked else classifier_with(asked.model, asked.conventions, image_shape=x.shape[1:])
 
 
 def _check_probability(classifier: Classifier, x: np.ndarray, y: np.ndarray) -> None:

@@ -66,14 +66,14 @@ def as_taken(classifier: Classifier, x: np.ndarray) -> np.ndarray:
     return x @ np.array(LUMA, np.float32)[:, None] if (given, taken) == (3, 1) else x
 
 
-def conversions_left(said: Conventions, channels: int) -> dict[tuple[str, str], Adapter]:
-    """Returns the conversions that what is said of a model leaves open."""
+def conversions_left(said: Conventions, shape: tuple[int, ...]) -> dict[tuple[str, str], Adapter]:
+    """Returns the conversions of images (H, W, C) that what is said of a model leaves open."""
     if said.input_range != "auto":
-        orders = ("rgb", "bgr") if channels == 3 else ("rgb",)
+        orders = ("rgb", "bgr") if shape[-1] == 3 else ("rgb",)
         return {
             (said.input_range, order): applied(Adapter(), dataclasses.replace(said, colors=order)) for order in orders
         }
-    return {name: found for name, found in candidates(channels).items() if said.colors in ("auto", name[1])}
+    return {name: found for name, found in candidates(shape).items() if said.colors in ("auto", name[1])}
 
 
 def logits_by(

@@ -148,9 +148,10 @@ class SavedModelNetwork(ForeignNetwork):
                     f"Expected a SavedModel with images as its one input, or single numbers beside them. Received: "
                     f"{self.path} with {name}: {spec.dtype.name} {spec.shape}. {_ADVICE}"
                 )
-            # What is kept is all of it, what is dropped is nothing, and it isn't trained.
-            drops = "rate" in name.lower() or ("drop" in name.lower() and "keep" not in name.lower())
-            value: float | bool = False if spec.dtype.is_bool else 0.0 if drops else 1.0
+            # What is kept is all of it, what is dropped is nothing, and it isn't trained but predicts.
+            drops = any(word in name.lower() for word in ("rate", "drop")) and "keep" not in name.lower()
+            predicts = any(word in name.lower() for word in ("infer", "predict", "eval", "determin"))
+            value: float | bool = predicts if spec.dtype.is_bool else 0.0 if drops else 1.0
             values[name] = tf.constant(value, spec.dtype)
             notes.append(("given-input", f"{self.name!r} takes {name!r} beside the images, and is given {value}."))
         self.notes = notes
