@@ -107,6 +107,97 @@ def test_the_layout_of_keras_own_files_has_two_parts(path: Path) -> None:
     assert load_dataset(name, None).split == "test"
 
 
+def in_parts(path: Path, **labels: np.ndarray) -> str:
+    """Writes a file with parts of five images, each with its labels."""
+    images = {f"x_{part}": IMAGES[5 * number : 5 * number + 5] for number, part in enumerate(labels)}
+    return _write(path, **images, **{f"y_{part}": own for part, own in labels.items()})
+
+
+FIVE = np.array([2, 0, 3, 1, 2])
+FORMS = {
+    "indices": FIVE,
+    "column": FIVE[:, None],
+    "uint8": FIVE.astype(np.uint8),
+    "floating": FIVE[:, None].astype(np.float32),
+    "one-hot": np.eye(4)[FIVE],
+    "one-hot of booleans": np.eye(4, dtype=bool)[FIVE],
+}
+
+
+@pytest.mark.parametrize("train", FORMS)
+@pytest.mark.parametrize("test", FORMS)
+def test_each_part_may_have_its_own_form_of_labels(path: Path, train: str, test: str) -> None:
+    name = in_parts(path, train=FORMS[train], test=FORMS[test])
+    for split in ("train", "test"):
+        found = load_dataset(name, split)
+        assert found.y.tolist() == FIVE.tolist() and found.class_names == ("0", "1", "2", "3")
+    both = load_dataset(name, "test[:2]+train[2:]")
+    assert both.y.tolist() == [2, 0, 3, 1, 2] and both.y.dtype == np.int64
+
+
+def test_one_hot_labels_count_the_classes_of_indices_beside_them(path: Path) -> None:
+    parts = {"train": np.eye(6)[FIVE], "validation": FIVE[:, None], "test": FIVE}
+    assert {load_dataset(in_parts(path, **parts), part).classes for part in parts} == {6}
+    words = [b"a", b"b", b"c", b"d", b"e", b"f"]
+    named = _write(path, x_train=IMAGES[:5], y_train=np.eye(6)[FIVE], x_test=IMAGES[:5], y_test=FIVE, classes=words)
+    assert [load_dataset(named, "test").class_names[label] for label in load_dataset(named, "test").y] == list("cadbc")
+
+
+def test_words_of_several_parts_in_columns_and_rows_are_numbered_together(path: Path) -> None:
+    train = np.array([b"dog", b"cat", b"dog", b"cat", b"dog"])
+    test = np.array([b"ant", b"dog", b"ant", b"cat", b"dog"])[:, None]
+    name = in_parts(path, train=train, test=test)
+    assert load_dataset(name, "train").y.tolist() == [2, 1, 2, 1, 2]
+    assert load_dataset(name, "test").y.tolist() == [0, 2, 0, 1, 2]
+    assert load_dataset(name, "test").class_names == ("ant", "cat", "dog")
+
+
+SEVERAL = np.array([[1, 1, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1], [0, 0, 0, 0], [1, 0, 0, 0]])
+UNLIKE = {
+    "several": (
+        SEVERAL,
+        FIVE,
+        r"class indices in 'test' beside several labels an image, or none \(4 columns\) in 'train'",
+    ),
+    "none": (FIVE, SEVERAL[1:].repeat(2, 0)[:5] * 1.0, r"none \(4 columns\) in 'test' beside class indices in 'train'"),
+    "past the columns": (
+        np.eye(3)[FIVE % 3],
+        FIVE,
+        r"indices below 3.*3 columns\. Received: 3 in 'test'.*Add a column",
+    ),
+    "below 0": (np.eye(4)[FIVE], FIVE - 1, "Received: -1 to 2"),
+    "other columns": (
+        np.eye(4)[FIVE],
+        np.eye(5)[FIVE],
+        r"\(5 columns\) in 'test' beside one-hot labels \(4 columns\) in 'train'",
+    ),
+    "words and numbers": (FIVE, FIVE.astype("S"), "words in 'test' beside class indices in 'train'"),
+    "words and one-hot": (
+        FIVE.astype("S"),
+        np.eye(4)[FIVE],
+        r"one-hot labels \(4 columns\) in 'test' beside words in 'train'",
+    ),
+    "shares": (FIVE, np.full((5, 4), 0.25), "argmax"),
+}
+
+
+@pytest.mark.parametrize("kind", UNLIKE)
+def test_parts_in_which_a_class_is_not_surely_the_same_are_refused(path: Path, kind: str) -> None:
+    train, test, message = UNLIKE[kind]
+    name = in_parts(path, train=train, test=test)
+    for split in ("train", "test"):
+        with pytest.raises(InputError, match=message) as caught:
+            load_dataset(name, split)
+        assert "Received" in str(caught.value) and "\n" not in str(caught.value)
+        assert "Write it again" not in str(caught.value)
+
+
+def test_several_labels_an_image_may_be_single_ones_in_a_part(path: Path) -> None:
+    name = in_parts(path, train=SEVERAL, test=np.eye(4)[FIVE])
+    np.testing.assert_array_equal(load_dataset(name, "train").y, SEVERAL)
+    np.testing.assert_array_equal(load_dataset(name, "test").y, np.eye(4)[FIVE])
+
+
 @pytest.mark.parametrize(
     ("names", "keys"),
     [

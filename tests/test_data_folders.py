@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import struct
+import warnings
 from itertools import product
 from pathlib import Path
 
@@ -58,6 +60,30 @@ def test_files_that_are_left_out_are_counted(tmp_path: Path) -> None:
     assert len(images) == 6
     (message,) = messages
     assert "Left out 8 files" in message and "6 .tif, 1 .avif, 1 .txt" in message
+
+
+def test_in_python_a_warning_says_what_is_left_out_where_the_data_are_loaded(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        write(tmp_path / f"set/{part}/ant/1.png", 1)
+        write(tmp_path / f"set/{part}/bee/1.png", 2)
+    write(tmp_path / "set/plots/1.png", 3)
+    with pytest.warns(UserWarning) as caught:
+        load_dataset(str(tmp_path / "set"), "test")
+    assert [f"{warning.message}".rpartition("): ")[2] for warning in caught] == ["plots."]
+    (tmp_path / "set/test/ant/1.jpg").write_bytes(jpeg(6, "little"))
+    (tmp_path / "set/test/ant/1.tif").write_bytes(b"II*")
+    with pytest.warns(UserWarning) as caught:
+        load_dataset(str(tmp_path / "set"), "test", size=4)
+    said_there = [str(warning.message) for warning in caught]
+    assert len(said_there) == 3 and all(warning.filename == __file__ for warning in caught)
+    assert "plots" in said_there[0] and "Left out 1 files" in said_there[1] and "1 of 3 images" in said_there[2]
+
+
+def test_in_python_nothing_is_warned_of_where_nothing_is_left_out(tmp_path: Path) -> None:
+    write(tmp_path / "set/ant/1.png", 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_dataset(str(tmp_path / "set"), "all")
 
 
 @pytest.mark.parametrize("other", ["x.tif", "x.avif", None])
@@ -145,6 +171,64 @@ def test_turned_photographs_are_told(tmp_path: Path, order: str) -> None:
     assert len(messages) == 1 and "3 of 6 images" in messages[0] and images.shape == (6, 4, 6, 3)
     with pytest.warns(UserWarning, match="marked as turned"):
         load_data(str(tmp_path / "set"), "all")
+
+
+GREYS = [(grey, grey, grey) for grey in range(256)]
+COLOURS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)]
+
+
+def bmp(bits: int, palette: list[tuple[int, int, int]], packed: int = 0, used: int = 0, core: bool = False) -> bytes:
+    """A BMP file of 4x4 pixels by hand: each row is 0, 1, 2, 3 in places of the palette, or, without one, in greys."""
+    if bits == 24:
+        row = bytes(value for grey in range(4) for value in (grey, grey, grey))
+    else:
+        whole = int("".join(f"{place % 2**bits:0{bits}b}" for place in range(4)), 2)
+        row = (whole << -4 * bits % 32).to_bytes(-(-4 * bits // 32) * 4, "big")
+    if core:
+        head = struct.pack("<IHHHH", 12, 4, 4, 1, bits) + b"".join(bytes(colour[::-1]) for colour in palette)
+    else:
+        head = struct.pack("<IiiHHIIiiII", 40, 4, 4, 1, bits, packed, 0, 0, 0, used, 0)
+        head += b"".join(bytes((*colour[::-1], 0)) for colour in palette)
+    return struct.pack("<2sIHHI", b"BM", 14 + len(head) + 4 * len(row), 0, 0, 14 + len(head)) + head + 4 * row
+
+
+PALETTES = {
+    "8 bits": (8, bmp(8, COLOURS, used=4)),
+    "8 bits, 256 colours": (8, bmp(8, COLOURS * 64)),
+    "8 bits, greys in another order": (8, bmp(8, GREYS[::-1])),
+    "8 bits, one colour among greys": (8, bmp(8, [*GREYS[:255], (255, 255, 254)])),
+    "8 bits, in runs": (8, bmp(8, GREYS, packed=1)),
+    "4 bits": (4, bmp(4, COLOURS * 4)),
+    "1 bit": (1, bmp(1, COLOURS[:2])),
+    "1 bit, black and white": (1, bmp(1, [(0, 0, 0), (255, 255, 255)])),
+    "8 bits, of OS/2": (8, bmp(8, COLOURS * 64, core=True)),
+}
+
+
+@pytest.mark.parametrize("kind", PALETTES)
+def test_bmp_files_with_a_palette_are_refused(tmp_path: Path, kind: str) -> None:
+    bits, content = PALETTES[kind]
+    (tmp_path / "set/ant").mkdir(parents=True)
+    (tmp_path / "set/ant/a.bmp").write_bytes(content)
+    with pytest.raises(InputError, match=rf"a\.bmp', a BMP file of {bits} bits a pixel with a palette.*PNG") as caught:
+        load_dataset(str(tmp_path / "set"), "all")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [bmp(8, GREYS), bmp(8, GREYS, used=256), bmp(8, GREYS[:4], used=4), bmp(24, [])])
+def test_bmp_files_of_greys_and_of_colours_are_read(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "set/ant").mkdir(parents=True)
+    (tmp_path / "set/ant/a.bmp").write_bytes(content)
+    images = load_dataset(str(tmp_path / "set"), "all").images
+    assert images.tolist() == [[[[grey] * 3 for grey in range(4)]] * 4]
+
+
+@pytest.mark.parametrize("size", [10, 20, 40, 53, 60])
+def test_bmp_files_that_end_early_are_refused(tmp_path: Path, size: int) -> None:
+    (tmp_path / "set/ant").mkdir(parents=True)
+    (tmp_path / "set/ant/a.bmp").write_bytes(bmp(24, [])[:size])
+    with pytest.raises(InputError, match="can be decoded"):
+        load_dataset(str(tmp_path / "set"), "all")
 
 
 @pytest.mark.parametrize("size", ["0", "x", "8x", "3 2", "-4", "8x8x3"])

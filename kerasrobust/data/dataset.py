@@ -15,6 +15,8 @@ from kerasrobust.ops import stored
 
 MOST_CLASSES = 65_536  # More than any image set has: labels above that aren't class indices.
 
+KEYS = "Name the array of images first, that of labels second: --keys IMAGES,LABELS, or keys=."
+
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
@@ -82,10 +84,20 @@ def checked(name: str, images: np.ndarray, labels: np.ndarray, first: int = 0) -
 
 def checked_images(name: str, images: np.ndarray, first: int = 0) -> np.ndarray:
     """Returns images as uint8, or float32 in [0, 1], (N, H, W, C), or raises InputError; see `stored.unit_pixels`."""
+    if images.dtype.kind in "SUO":
+        raise InputError(
+            f"Expected images as numbers. Received: strings or objects ({images.dtype}) of shape {images.shape} in "
+            f"{name!r}. {KEYS}"
+        )
     if images.ndim == 3:
         images = images[..., None]
     if images.ndim != 4 or not 1 <= images.shape[3] <= 4 or 0 in images.shape[1:]:
-        advice = stored.TRANSPOSE if stored.is_channels_first(images.shape) else "Put the channels last."
+        if images.ndim < 2:
+            advice = KEYS
+        elif images.ndim == 2:
+            advice = f"Rows of numbers aren't images. {stored.reshaping(images.shape)}"
+        else:
+            advice = stored.TRANSPOSE if stored.is_channels_first(images.shape) else "Put the channels last."
         raise InputError(
             f"Expected images of shape (N, height, width, channels), 1 to 4 channels. Received: {images.shape} "
             f"in {name!r}. {advice}"

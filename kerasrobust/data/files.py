@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from kerasrobust.data.dataset import Dataset, Source, checked_images, checked_labels, first_line
+from kerasrobust.data.dataset import KEYS, Dataset, Source, checked_images, checked_labels, first_line
 from kerasrobust.data.split import PARTS, default_split, parts_of
 from kerasrobust.errors import InputError
 
@@ -70,14 +70,14 @@ def _pairs(name: str, there: list[str], keys: str | None) -> dict[str, tuple[str
 
 
 def _from_arrays(name: str, arrays: Any, pairs: dict[str, tuple[str, str]], split: str | None, most: int) -> Dataset:
-    stored = {part: np.atleast_1d(arrays[label][()]) for part, (_, label) in pairs.items()}
+    stored = {part: _labels(name, label, arrays[label][()]) for part, (_, label) in pairs.items()}
     sizes = {part: len(labels) for part, labels in stored.items()}
     if "all" in sizes:
         sizes = dict.fromkeys(("all", "train", "test"), sizes["all"])
     split = default_split(sizes, most) if split is None else split
     parts = parts_of(split, sizes)
     # Of all parts, so that a class is the same number in each.
-    merged = np.concatenate(list(stored.values()))
+    merged = _merged(name, stored)
     labels, class_names = checked_labels(name, merged, len(merged))
     if merged.dtype.kind not in "SUO" and NAMES in arrays:
         class_names = _named(name, arrays[NAMES], class_names, exactly=labels.ndim == 2)
@@ -99,6 +99,56 @@ def _from_arrays(name: str, arrays: Any, pairs: dict[str, tuple[str, str]], spli
     return Dataset(
         name=name, split=split, images=np.concatenate(images), labels=np.concatenate(chosen), class_names=class_names
     )
+
+
+def _labels(name: str, label: str, found: Any) -> np.ndarray:
+    """Returns the labels of a part as they are stored, a column of them, (N, 1), as (N,)."""
+    labels = np.atleast_1d(found)
+    if labels.ndim > 2:
+        raise InputError(
+            f"Expected labels, one an image or a column for each class. Received: {labels.dtype} of shape "
+            f"{labels.shape} as {label!r} in {name!r}. {KEYS}"
+        )
+    return labels[:, 0] if labels.shape[1:] == (1,) else labels
+
+
+def _merged(name: str, stored: dict[str, np.ndarray]) -> np.ndarray:
+    """Returns the labels of all parts in one array, of one form.
+
+    Class indices beside one-hot labels become one-hot, as the columns of these say how many classes there are.
+
+    Raises:
+        InputError: for forms in which a class isn't surely the same in each part.
+    """
+    parts = {part: labels for part, labels in stored.items() if len(labels)} or stored
+    if len({(labels.shape[1:], labels.dtype.kind in "SUO") for labels in parts.values()}) == 1:
+        return np.concatenate(list(parts.values()))
+    read = {part: checked_labels(name, labels, len(labels))[0] for part, labels in parts.items()}
+    columns = {labels.shape[1] for labels in parts.values() if labels.ndim == 2}
+    words = any(labels.dtype.kind in "SUO" for labels in parts.values())
+    if words or len(columns) > 1 or any(indices.ndim == 2 for indices in read.values()):
+        told = " beside ".join(f"{_form(labels, read[part])} in {part!r}" for part, labels in parts.items())
+        raise InputError(
+            f"Expected labels of one form in all parts, or class indices beside one-hot ones. Received: {told} of "
+            f"{name!r}. Write all of them in one form, with the same columns."
+        )
+    (count,) = columns
+    for part, indices in read.items():
+        if indices.max() >= count:
+            raise InputError(
+                f"Expected class indices below {count}, as one-hot labels beside them have {count} columns. "
+                f"Received: {indices.max()} in {part!r} of {name!r}. Add a column for each class, or correct them."
+            )
+    return np.concatenate([indices[:, None] == np.arange(count) for indices in read.values()])
+
+
+def _form(labels: np.ndarray, read: np.ndarray) -> str:
+    """Returns in words how labels are stored that have been read."""
+    if labels.dtype.kind in "SUO":
+        return "words"
+    if read.ndim == 2:
+        return f"several labels an image, or none ({read.shape[1]} columns)"
+    return f"one-hot labels ({labels.shape[1]} columns)" if labels.ndim == 2 else "class indices"
 
 
 def _named(name: str, found: Any, counted: tuple[str, ...], exactly: bool) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from kerasrobust.data.bmp import palette_bits
 from kerasrobust.data.dataset import Dataset, Source
 from kerasrobust.data.exif import orientation
 from kerasrobust.data.files import names_arrays
@@ -70,9 +71,8 @@ def load_folder(
 def _readable(name: str, emit: Emit | None) -> tuple[Found, list[str]]:
     """Returns the images of each part with their classes, and all classes; says which files are left out."""
     everything, names, beside = _found(_root(Path(name).expanduser()))
-    if beside and emit is not None:
-        message = f"Left out what lies beside the parts of {name} ({_listed(everything)}): {_listed(beside)}."
-        emit(Log(level="warning", message=message))
+    if beside:
+        _warn(f"Left out what lies beside the parts of {name} ({_listed(everything)}): {_listed(beside)}.", emit)
     found, left_out = {}, Counter[str]()
     for part, files in everything.items():
         images = [(file, label) for file, label in files if _is_image(file)]
@@ -90,9 +90,8 @@ def _readable(name: str, emit: Emit | None) -> tuple[Found, list[str]]:
             f"Expected images ({', '.join(IMAGE_FILES)}) of each class. Received: none of {min(empty)!r} in {name!r}"
             f"{f' (other files: {listed})' if left_out else ''}. Convert its files, or take it away."
         )
-    if left_out and emit is not None:
-        message = f"Left out {left_out.total()} files of {name} that are no images that can be read: {listed}."
-        emit(Log(level="warning", message=message))
+    if left_out:
+        _warn(f"Left out {left_out.total()} files of {name} that are no images that can be read: {listed}.", emit)
     return found, sorted(names)
 
 
@@ -127,14 +126,19 @@ def _brought_to(wanted: Wanted) -> str:
 def _say_turned(name: str, turned: int, count: int, emit: Emit | None) -> None:
     """Warns of photographs that their cameras marked as turned, which the decoders of TensorFlow don't turn back."""
     if turned:
-        message = (
+        _warn(
             f"{turned} of {count} images of {name} are marked as turned (EXIF), and were read as they are stored, "
-            "as the loaders of Keras do. Turn the files upright if the model was trained on upright ones."
+            "as the loaders of Keras do. Turn the files upright if the model was trained on upright ones.",
+            emit,
         )
-        if emit is None:
-            warnings.warn(message, stacklevel=4)
-        else:
-            emit(Log(level="warning", message=message))
+
+
+def _warn(message: str, emit: Emit | None) -> None:
+    """Says it in the log, or, without one, as a warning of Python."""
+    if emit is None:
+        warnings.warn(message, stacklevel=5)  # Past what calls this and `load_folder`, at the call of `load_dataset`.
+    else:
+        emit(Log(level="warning", message=message))
 
 
 def _is_image(file: Path) -> bool:
@@ -272,6 +276,11 @@ def _decoded(file: Path, wanted: Wanted | None) -> tuple[np.ndarray, bool]:
 
     try:
         content = file.read_bytes()
+        if bits := palette_bits(content):
+            raise InputError(
+                f"Expected an image file that holds the colours of its pixels. Received: {str(file)!r}, a BMP file of "
+                f"{bits} bits a pixel with a palette, which TensorFlow doesn't apply. Save it as PNG."
+            )
         # Of WebP the decoder leaves no alpha out.
         channels = 0 if content[8:12] == b"WEBP" else 3
         image = tf.io.decode_image(content, channels=channels, expand_animations=False)[..., :3]

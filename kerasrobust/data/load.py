@@ -50,7 +50,8 @@ def load_dataset(
         size: N or "HEIGHTxWIDTH": the images of a folder are resized to cover that, and cropped at the centre; or
             "stretch:HEIGHTxWIDTH", which stretches them as `keras.utils.image_dataset_from_directory` does.
         most: images of the split that is taken where none is said.
-        emit: gets a download's progress events.
+        emit: gets the progress of a download, and the warnings about a folder, on what is left out and photographs that
+            are marked as turned; without it, these are warnings of Python.
 
     Returns:
         The data set, checked: labels are class indices, or 0 and 1 for several labels an image; images have one size

@@ -86,11 +86,7 @@ def _shape_advice(shape: tuple[int, ...]) -> str:
         return "Ask for a larger split."
     if len(shape) == 3:
         return "Add a missing axis as in x[None]."
-    if len(shape) == 2:
-        side = round((shape[1] / (3 if shape[1] % 3 == 0 else 1)) ** 0.5)
-        if side**2 in (shape[1], shape[1] / 3):
-            return f"Give x.reshape(-1, {side}, {side}, {shape[1] // side**2})."
-    return "Reshape them with x.reshape(-1, height, width, channels)."
+    return stored.reshaping(shape)
 
 
 def collected(data: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -36,6 +36,20 @@ def is_channels_first(shape: tuple[int, ...]) -> bool:
     return len(shape) == 4 and shape[1] in (1, 3, 4) and min(shape[2:]) > 4
 
 
+def reshaping(shape: tuple[int, ...]) -> str:
+    """Returns how arrays that lack the shape of images get it; rows whose length tells it, as square images.
+
+    Example:
+        >>> reshaping((50, 192)), reshaping((50, 50))
+        ('Give x.reshape(-1, 8, 8, 3).', 'Reshape them with x.reshape(-1, height, width, channels).')
+    """
+    if len(shape) == 2 and shape[1]:
+        side = round((shape[1] / (3 if shape[1] % 3 == 0 else 1)) ** 0.5)
+        if side**2 in (shape[1], shape[1] / 3):
+            return f"Give x.reshape(-1, {side}, {side}, {shape[1] // side**2})."
+    return "Reshape them with x.reshape(-1, height, width, channels)."
+
+
 def unit_pixels(x: np.ndarray, where: str = "", first: int = 0) -> np.ndarray:
     """Returns images as uint8 (0 to 255), or as float32 in [0, 1].
 
