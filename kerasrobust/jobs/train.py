@@ -31,6 +31,7 @@ from kerasrobust.networks import saving
 from kerasrobust.networks.adapters.inputs import adapted
 from kerasrobust.networks.adapters.ranges import COUNTS, understood
 from kerasrobust.networks.architectures import build_model
+from kerasrobust.networks.classifier import Classifier
 from kerasrobust.networks.cloning import trainable
 from kerasrobust.networks.images import check_fits
 from kerasrobust.networks.logits import ending
@@ -41,7 +42,7 @@ from kerasrobust.training import OBJECTIVES, AdversarialModel, Objective
 from kerasrobust.training.adversarial import training_precision
 from kerasrobust.training.alarms import Alarms
 from kerasrobust.training.callbacks import BestEpoch, DataOrder, EventCallback
-from kerasrobust.training.labels import CrossEntropy
+from kerasrobust.training.labels import CrossEntropy, check_range, range_taken
 from kerasrobust.training.optimizers import learning_rate, optimizer_for
 from kerasrobust.training.schedules import StepsSchedule
 from kerasrobust.twins import MEANING
@@ -195,12 +196,28 @@ def make_network(config: TrainConfig, data: Dataset, emit: Emit | None = None) -
             )
         if emit is not None and classifier.notes:
             emit(Log(level="info", message=" ".join(classifier.notes)))
-        network = adapted(trainable(classifier.model), classifier.adapter, data.images.shape[1:])
+        network = in_unit_range(classifier, data.images.shape[1:])
         if emit is not None and data.classes < known:
             emit(Log(level="info", message=f"The data have {data.classes} of the model's {known} classes."))
     else:
         raise unknown_name("architecture or saved model", config.model, ARCHITECTURES)
     return network if config.randomize is None else randomize(network, config.randomize)
+
+
+def in_unit_range(classifier: Classifier, shape: tuple[int, ...]) -> keras.Model:
+    """Returns the network of images in [0, 1] that a model becomes, to be trained or to teach.
+
+    Raises:
+        InputError: where another range shows that nobody has said, and noise kept images from telling.
+    """
+    network = adapted(trainable(classifier.model), classifier.adapter, shape)
+    known = classifier.repeats or classifier.conventions.input_range != "auto"
+    if known and range_taken(network) != "0,1":
+        # Its first layer looks like another range, but it is [0, 1]. Rescaling(1.0) keeps it from showing.
+        layers = [keras.Input(shape), keras.layers.Rescaling(1.0), network]
+        network = keras.Sequential(layers, name=network.name)
+    check_range(network)
+    return network
 
 
 def make_objective(config: TrainConfig, steps_per_epoch: int) -> Objective:
@@ -327,7 +344,8 @@ def load_teacher(name: str, context: Context, config: TrainConfig, data: Dataset
             f"Expected a teacher of {data.classes} classes. Received: {name} with {classifier.classes}. "
             "Choose one that was trained on the same data."
         )
-    return adapted(trainable(classifier.model), classifier.adapter, data.images.shape[1:])
+    some = data[: COUNTS[-1]]
+    return in_unit_range(understood(classifier, some.x, some.y), data.images.shape[1:])
 
 
 def _fixed_precision(context: Context, config: TrainConfig, data: TrainData, network: keras.Model, folder: Path) -> str:

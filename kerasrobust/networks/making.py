@@ -157,6 +157,17 @@ def _kept(model: Any) -> Classifier | None:
     return kept if kept is not None and kept.model is model else None
 
 
+def range_said(network: keras.Model) -> str:
+    """Returns the range of pixels that was said of a Keras model or found out by images; "auto" for none.
+
+    Example:
+        >>> range_said(as_classifier(model, input_range=(0, 255)).model)
+        '0,255'
+    """
+    kept = _kept(network)
+    return "auto" if kept is None else kept.conventions.input_range
+
+
 def is_of_labels(model: Any) -> bool:
     """Returns whether it was said of a model that each of its outputs is a label by itself."""
     model = _network_of(model)

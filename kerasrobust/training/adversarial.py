@@ -38,7 +38,8 @@ class AdversarialModel(Wrapper):
     quarter of it, predicted in inference mode, where all of it is attacked). In validation both are over all images.
 
     Args:
-        network: Keras model, float32 (N, H, W, C) in [0, 1] -> logits (N, K).
+        network: Keras model, float32 (N, H, W, C) in [0, 1] -> logits (N, K). One that shows another range, as with its
+            own `Rescaling(1 / 255)`, is refused: `Rescaling(255.0)` in front takes it to [0, 1].
         objective: an `Objective`; PGD with epsilon 8/255 by default.
         seed: of the random starts.
         precision: of the attack's gradients, as attacks take it: "auto" for what a probe finds fastest, "float32" for

@@ -13,7 +13,11 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrobust.errors import InputError
+from kerasrobust.fields import scaling
+from kerasrobust.networks.adapters.adapter import range_words
+from kerasrobust.networks.adapters.first_layers import range_shown
 from kerasrobust.networks.architectures import is_graph
+from kerasrobust.networks.making import range_said
 from kerasrobust.ops import losses
 
 ROUNDING = 1e-3
@@ -191,6 +195,34 @@ def check_array(x: Any) -> None:
     low, high = float(x[:FIRST].min()), float(x[:FIRST].max())
     if not (low >= -ROUNDING and high <= 1 + ROUNDING):
         raise _outside(low, high)
+
+
+def range_taken(network: keras.Model) -> str:
+    """Returns the range of pixels that a network takes, as far as it was said or its first layers show it.
+
+    Example:
+        >>> range_taken(keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Rescaling(1 / 255)]))
+        '0,255'
+    """
+    said = range_said(network)
+    return (range_shown(network) or "0,1") if said == "auto" else said
+
+
+def check_range(network: keras.Model) -> None:
+    """Raises InputError for a network of another range than [0, 1], in which all of training is done."""
+    taken = range_taken(network)
+    scale, offset = scaling(taken) or ((1.0,), (0.0,))
+    if (scale, offset) == ((1.0,), (0.0,)):
+        return
+    numbers = [values[0] if len(values) == 1 else list(values) for values in (scale, offset)]
+    front = f"Rescaling({numbers[0]}, offset={numbers[1]})" if any(offset) else f"Rescaling({numbers[0]})"
+    shape = network.input_shape if is_graph(network) and network.built else None
+    size = shape[1:] if isinstance(shape, tuple) else "shape"
+    raise InputError(
+        f"Expected a network that takes images in [0, 1]. Received: {network.name!r}, which takes pixels in "
+        f"{range_words(taken)}. Train keras.Sequential([keras.Input({size}), keras.layers.{front}, network]), or take "
+        "its own scaling out. If it takes [0, 1] all the same, say so: as_classifier(network, input_range=(0, 1))."
+    )
 
 
 def check_classes(y: Any, network: keras.Model) -> None:

@@ -20,6 +20,7 @@ from kerasrobust.training.labels import (
     Reading,
     check_array,
     check_classes,
+    check_range,
     checked,
     in_one_line,
     name_of,
@@ -48,6 +49,7 @@ class Teacher:
     """Holds a network so that the model around it neither trains nor saves it."""
 
     def __init__(self, network: keras.Model) -> None:
+        check_range(network)
         self.network = network
         # Read by what it gives, which the loss of the network that it teaches says nothing of.
         some = np.random.default_rng(0).random((8, *network.input_shape[1:]), np.float32)
@@ -70,6 +72,7 @@ class Wrapper(keras.Model):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        check_range(network)
         if not 0 <= average < 1:
             raise InputError(f"Expected average in [0, 1). Received: {average}. Try 0.999.")
         self.precision = checked_precision(precision)
@@ -120,6 +123,7 @@ class Wrapper(keras.Model):
 
     def compile(self, optimizer: Any = "sgd", loss: Any = None, **kwargs: Any) -> None:
         """Configures training as `keras.Model.compile` does; without a loss, the cross-entropy that fits the labels."""
+        check_range(self.network)  # Again, as layers may have been adapted since.
         given = tf.nest.flatten(loss)  # A dict of one, as networks with one named output have it.
         loss = given[0] if len(given) == 1 else loss
         if loss is None:

@@ -50,7 +50,8 @@ def range_shown(network: Any) -> str:
         if isinstance(part, layers.Rescaling):
             return _rescaled(np.ravel(part.scale).astype(float), np.ravel(part.offset).astype(float))
         if isinstance(part, layers.Normalization):
-            return "0,255" if float(np.max(part.mean)) > 2 else ""
+            mean = part.input_mean if part.mean is None else part.mean  # The latter comes when it is built.
+            return "0,255" if mean is not None and float(np.max(mean)) > 2 else ""
         if not isinstance(part, KEEPING) and type(part).__name__ not in OPERATIONS:
             return ""
     return ""
