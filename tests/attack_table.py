@@ -36,7 +36,7 @@ from kerasrobust.attacks import (
 )
 from kerasrobust.attacks.apgd import APGD
 
-EPSILON = {"linf": 0.05, "l2": 0.5}
+EPSILON = {"linf": 0.05, "l2": 0.5, "l1": 1.5}
 
 
 @dataclass(frozen=True)

@@ -257,7 +257,7 @@ def test_gradients_count_each_class() -> None:
         assert result.forwards == 2 * (7 + 1 + 2) + (2 * 8 if kind is FABT else 0)
 
 
-@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("norm", ["linf", "l2"])  # DeepFool has no other.
 def test_distances_are_not_above_those_of_deepfool(norm: Any, smooth: Any) -> None:
     y = np.asarray(smooth(X)).argmax(axis=1)
     rough = DeepFool(norm=norm)(smooth, X, y)
