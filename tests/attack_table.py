@@ -36,7 +36,7 @@ from kerasrobust.attacks import (
 )
 from kerasrobust.attacks.apgd import APGD
 
-EPSILON = {"linf": 0.05, "l2": 0.5}
+EPSILON = {"linf": 0.05, "l2": 0.5, "l1": 1.5}
 
 
 @dataclass(frozen=True)
@@ -101,6 +101,9 @@ TABLE = {
     "cw-l2": case(CW, "l2", steps=10, binary_steps=3),
     "ddn-l2": case(DDN, "l2", steps=12),
     "superdeepfool-l2": case(SuperDeepFool, "l2", steps=12),
+    # Two steps go to the smaller balls.
+    "apgd-ce multi-radius-l1": case(APGDCE, "l1", steps=5, multi_radius=True, random=True, gradients=7),
+    "fab-l1": case(FAB, "l1", steps=6),
     "fmn-l1": case(FMN, "l1", steps=12),
     "pdpgd-l1": case(PDPGD, "l1", steps=12),
     "sigma-zero-l0": case(SigmaZero, "l0", steps=12),
@@ -119,7 +122,7 @@ NOISY = [
             "rfgsm", "bim", "pgd restarts", "deepfool", "apgd-dlr", "apgd-margin", "fab-t", "hopskipjump", "cw", "ddn",
             "superdeepfool",
         ),
-        "l1": ("pdpgd",),
+        "l1": ("apgd-ce multi-radius", "pdpgd"),
         "l0": ("sigma-zero", "patch", "universal-patch", "sparse-rs", "spatial"),
     }.items()
     for name in names

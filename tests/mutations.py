@@ -62,7 +62,7 @@ MUTATIONS = (
     Mutation("noise-repeats-in-each-pass", "kerasrobust/attacks/network.py", "test_eot.py",
              "half.slope(lambda images: self.forward(images, noise), signed, images)",
              "half.slope(lambda images: self.forward(images, self._key(0)), signed, images)"),
-    Mutation("apgd-never-halves", "kerasrobust/attacks/apgd.py", "test_apgd.py",
+    Mutation("apgd-never-halves", "kerasrobust/attacks/ascent.py", "test_apgd.py",
              "size=tf.where(halve, state.size / 2, state.size)", "size=state.size"),
     Mutation("square-counts-no-queries", "kerasrobust/attacks/network.py", "test_square.py",
              'attack succeeds."""\n        self.cost.forwards += 1',

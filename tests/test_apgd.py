@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from kerasrobust.attacks import APGDCE, APGDDLR, APGDT, PGD, APGDMargin
 from kerasrobust.attacks.algorithm import Images
-from kerasrobust.attacks.apgd import Ascent, _check, _check_l1, _sparse, schedule
+from kerasrobust.attacks.ascent import Ascent, check, check_l1, schedule, sparse
 from kerasrobust.attacks.network import Network, nth_rival
 from kerasrobust.errors import InputError
 from kerasrobust.networks.making import as_classifier
@@ -54,7 +54,7 @@ def test_checkpoints(steps: int, expected: list[int]) -> None:
     now = state(checkpoint=[schedule(steps, "linf")[0]], period=[schedule(steps, "linf")[0]])
     for step in range(steps):
         before = int(now.checkpoint[0])
-        _, now = _check(now._replace(age=tf.constant([step])), given)
+        _, now = check(now._replace(age=tf.constant([step])), given)
         found += [step] if int(now.checkpoint[0]) != before else []
     assert found == expected
 
@@ -74,7 +74,7 @@ def test_checkpoints(steps: int, expected: list[int]) -> None:
     ],
 )
 def test_when_the_step_is_halved(case: dict[str, Any], halves: bool) -> None:
-    back, changed = _check(state(**case), numbers(100))
+    back, changed = check(state(**case), numbers(100))
     assert bool(back[0]) == halves
     assert float(changed.size[0]) == pytest.approx(0.1 if halves else 0.2)
     if "age" not in case:
@@ -143,18 +143,18 @@ def test_targets_are_the_wrong_classes_by_their_logits() -> None:
 def test_l1_steps_by_hand() -> None:
     # Of four entries a share of one half: the two steepest, each half of a step of L1 norm 1.
     slope = tf.reshape(tf.constant([[0.1, -3.0, 2.0, 0.5]]), [1, 2, 2, 1])
-    np.testing.assert_allclose(tf.reshape(_sparse(slope, tf.constant([0.5])), [-1]), [0, -0.5, 0.5, 0], atol=1e-6)
+    np.testing.assert_allclose(tf.reshape(sparse(slope, tf.constant([0.5])), [-1]), [0, -0.5, 0.5, 0], atol=1e-6)
     # 4 % of 100 steps. With two of 16 entries changed instead of 16 the full step comes back, on 2 / 16 / 1.5 of them.
     x = tf.zeros([1, 4, 4, 1])
     best = tf.reshape(tf.one_hot([3], 16) + tf.one_hot([7], 16), [1, 4, 4, 1])
     now = state(age=[4], checkpoint=[4], period=[4], best=best, entries=[16.0], size=[0.05], share=[0.2])
-    back, changed = _check_l1(x, now, numbers(100, "l1"))
+    back, changed = check_l1(x, now, numbers(100, "l1"))
     assert bool(back[0])
     assert float(changed.size[0]) == pytest.approx(0.1)
     assert float(changed.share[0]) == pytest.approx(2 / 16 / 1.5)
     assert int(changed.checkpoint[0]) == 8
     # Sparsity as before: the step shrinks by 1.5, but not below a tenth of the radius.
-    back, changed = _check_l1(x, now._replace(entries=tf.constant([2.0])), numbers(100, "l1"))
+    back, changed = check_l1(x, now._replace(entries=tf.constant([2.0])), numbers(100, "l1"))
     assert not bool(back[0])
     assert float(changed.size[0]) == pytest.approx(0.05 / 1.5)
 

@@ -36,13 +36,19 @@ def test_versions_are_those_of_the_paper(small: keras.Model, randomized: keras.M
     quick = ["apgd-ce", "apgd-t", "apgd-t", "fab-t", "square", "square"]
     assert names(AutoAttack(version="adaptive"), small) == quick
     assert names(AutoAttack(version="adaptive", confirm=True), small) == [*quick, *names(AutoAttack(), small)]
-    assert names(AutoAttack(norm="l1", epsilon=4.0), small) == ["apgd-ce", "apgd-t", "square"]
+    assert names(AutoAttack(norm="l1", epsilon=4.0), small) == ["apgd-ce", "apgd-t", "fab-t", "square"]
     parts = {part.name: part for part in AutoAttack(epsilon=0.02).parts(classifier_of(small))}
     assert vars(parts["apgd-ce"])["steps"] == vars(parts["fab-t"])["steps"] == 100
     assert vars(parts["square"])["queries"] == 5000 and not vars(parts["square"])["rescale"]
     # Four classes have three wrong ones.
     assert vars(parts["apgd-t"])["targets"] == vars(parts["fab-t"])["targets"] == 3
     assert {vars(part)["epsilon"] for part in parts.values()} == {0.02}
+    # Croce and Hein 2021, section 5, and their program: in L1 larger balls first, APGD-CE five times, 5 targets.
+    ten = linear_model(np.eye(PIXELS, 10, dtype=np.float32), np.zeros(10, np.float32))
+    sparse = {part.name: vars(part) for part in AutoAttack(norm="l1", epsilon=12.0).parts(classifier_of(ten))}
+    assert (sparse["apgd-ce"]["restarts"], sparse["apgd-t"]["restarts"]) == (5, 1)
+    assert (sparse["apgd-t"]["targets"], sparse["fab-t"]["targets"]) == (5, 9)
+    assert sparse["apgd-ce"]["multi_radius"] and sparse["apgd-t"]["multi_radius"]
     plus = {part.name: part for part in AutoAttack(version="plus").parts(classifier_of(small))}
     assert [vars(plus[name])["restarts"] for name in ("apgd-ce", "apgd-dlr", "fab")] == [5, 5, 5]
     assert {part.eot for part in AutoAttack().parts(classifier_of(randomized))} == {20}

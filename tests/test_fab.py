@@ -18,9 +18,9 @@ from kerasrobust.errors import InputError
 from kerasrobust.networks.making import as_classifier
 
 X = images(30)
-NORMS: list[Any] = ["linf", "l2"]
-ORDER = {"linf": np.inf, "l2": 2}
-DUAL = {"linf": 1, "l2": 2}
+NORMS: list[Any] = ["linf", "l2", "l1"]
+ORDER = {"linf": np.inf, "l2": 2, "l1": 1}
+DUAL = {"linf": 1, "l2": 2, "l1": np.inf}
 
 
 def boundaries(kernel: np.ndarray, bias: np.ndarray, x: np.ndarray, y: np.ndarray, norm: str) -> np.ndarray:
@@ -44,6 +44,13 @@ def projected(x: list[float], w: list[float], rise: float, norm: Any) -> list[fl
         ([0.5, 0.5], [3, -4], 1.0, "l2", [0.12, -0.16]),
         ([0.5, 0.5], [3, -4], 1.4, "linf", [0.2, -0.2]),
         ([0.5, 0.5], [3, -4], -1.4, "linf", [-0.2, 0.2]),
+        # In L1 the steepest alone, and once it is stopped, the next one: 4 * 0.5 of 2.6, and 0.6 / 3.
+        ([0.5, 0.5], [3, -4], 1.0, "l1", [0, -0.25]),
+        ([0.5, 0.5], [3, -4], 2.6, "l1", [0.2, -0.5]),
+        ([0.5, 0.9, 0.3], [1, -1, 0], 2.0, "l1", [0.5, -0.9, 0]),
+        ([0.5, 0.9], [0, 0], 1.0, "l1", [0, 0]),
+        # Equally steep ones share the way: 2 * 0.2 of 0.6, and 0.2 of what is there, 0.5 + 0.3.
+        ([0.8, 0.5, 0.7], [2, 1, 1], 0.6, "l1", [0.2, 0.125, 0.075]),
         # The second entry has 0.1 to go, and the first one makes up for it.
         ([0.5, 0.9], [1, 1], 0.4, "linf", [0.3, 0.1]),
         ([0.5, 0.9], [1, 1], 0.4, "l2", [0.3, 0.1]),
@@ -91,7 +98,25 @@ def test_projection_is_the_shortest_way_in_the_box(norm: Any, points: list[tuple
     assert length <= np.linalg.norm(z.astype(np.float64) - x, ord=ORDER[norm]) * (1 + 1e-4) + 1e-5 + rounding
 
 
-@pytest.mark.parametrize("norm", NORMS)
+def test_projection_in_l1_agrees_with_sorting_in_many_dimensions() -> None:
+    draw = np.random.default_rng(0)
+    x, w = draw.random((40, 500)), draw.normal(size=(40, 500)) ** 3
+    x[:, :100] = x[:, :100].round()
+    rise = draw.normal(size=40) * np.logspace(-3, 2.5, 40)
+    toward = np.sign(rise)[:, None] * w
+    room = np.where(toward > 0, 1 - x, x)
+    order = np.argsort(-np.abs(w), axis=1)
+    first, rooms = (np.take_along_axis(part, order, axis=1) for part in (np.abs(w), room))
+    done = np.cumsum(first * rooms, axis=1) - first * rooms
+    ways = np.clip((np.abs(rise)[:, None] - done) / first, 0, rooms)
+    way = np.zeros_like(x)
+    np.put_along_axis(way, order, ways, axis=1)
+    given = [tf.constant(part, tf.float32) for part in (x, w, rise)]
+    found = project_plane(given[0], given[1], given[2], "l1")
+    np.testing.assert_allclose(found, np.sign(toward) * way, atol=2e-6)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_projection_agrees_with_bisection_in_many_dimensions(norm: Any) -> None:
     draw = np.random.default_rng(0)
     x, w = draw.random((40, 500)), draw.normal(size=(40, 500)) ** 3
@@ -152,6 +177,11 @@ def two_pixels(kernel: tuple[float, float], bias: float) -> Any:
         # Step 2: b has 0.01 to go: d1 = (0.0165, 0.01); alpha = 0.0165 / 0.3165 = 0.0521327.
         #   a = 0.9478673 * (0.7835 + 0.017325) + 0.0521327 * 0.815 = 0.8015640, b = 1: flipped, at 0.3015640.
         (FAB, "linf", (0.5, 0.9), (1, 1), -1.8, {}, (0.315, 0.3015640)),
+        # f = 3a + 4b - 5 is -1.5 at (0.5, 0.5): b alone, 0.375. Step 1: 1.05 of it: (0.5, 0.89375), f = 0.075: flipped.
+        #   Back to 0.9 of that: (0.5, 0.854375), f = -0.0825.
+        # Step 2: d1 = (0, 0.020625); alpha = 0.020625 / 0.395625 = 0.0521327: b = 0.9478673 * (0.854375 + 0.02165625)
+        #   + 0.0521327 * 0.89375 = 0.8769550: flipped, at 0.3769550.
+        (FAB, "l1", (0.5, 0.5), (3, 4), -5, {}, (0.39375, 0.3769550)),
         # The same with beta = 0.1: back to (0.5315, 0.91), f = -0.3585, b has 0.09 to go: d1 = (0.2685, 0.09).
         #   alpha = 0.2685 / 0.5685 = 0.47 is cut to 0.1: a = 0.9 * (0.5315 + 0.281925) + 0.1 * 0.815 = 0.8135825.
         (FAB, "linf", (0.5, 0.9), (1, 1), -1.8, {"beta": 0.1}, (0.315, 0.3135825)),
@@ -227,7 +257,7 @@ def test_gradients_count_each_class() -> None:
         assert result.forwards == 2 * (7 + 1 + 2) + (2 * 8 if kind is FABT else 0)
 
 
-@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("norm", ["linf", "l2"])  # DeepFool has no other.
 def test_distances_are_not_above_those_of_deepfool(norm: Any, smooth: Any) -> None:
     y = np.asarray(smooth(X)).argmax(axis=1)
     rough = DeepFool(norm=norm)(smooth, X, y)
@@ -345,7 +375,7 @@ def test_eot_averages_what_a_randomized_network_says(attack: Attack, randomized:
         ({"eta": 0.9}, "eta"),
         ({"beta": 0.0}, "beta"),
         ({"epsilon": -0.1}, "epsilon"),
-        ({"norm": "l1"}, "linf, l2"),
+        ({"norm": "l0"}, "linf, l2, l1"),
         ({"targeted": True}, "takes targets"),
         ({"targets": 0}, "target class"),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from kerasrobust.attacks.algorithm import Images, Numbers
@@ -15,7 +16,7 @@ from kerasrobust.ops import balls, draws, losses
 from kerasrobust.ops.tracing import one_piece
 from kerasrobust.settings import check_epsilon
 
-REACH = {"linf": 0.3, "l2": 1.0}
+REACH = {"linf": 0.3, "l2": 1.0, "l1": 5.0}
 """How far random restarts look around where no epsilon is given, as in the authors' program."""
 
 
@@ -24,13 +25,14 @@ def project_plane(x: tf.Tensor, w: tf.Tensor, rise: tf.Tensor, norm: balls.Norm)
 
     Each entry moves towards the plane until the box stops it, all at one speed (Linf) or at speeds |w_i| (L2). How long
     they have to move is the root of a concave function of one number, made of straight pieces. Newton's method finds it
-    from below without ever overshooting, mostly in two to five steps, and needs no sorting.
+    from below without ever overshooting, mostly in two to five steps, and needs no sorting. In L1 the entries go one
+    after the other, those with the largest |w_i| first, each as far as the box lets it.
 
     Args:
         x: float32 (N, D) in [0, 1].
         w: float32 (N, D), normals of the hyperplanes.
         rise: float32 (N,), by how much <w, z> has to grow on the way.
-        norm: "linf" or "l2", in which the way is short.
+        norm: "linf", "l2" or "l1", in which the way is short.
 
     Returns:
         float32 (N, D), z - x. Where the box doesn't meet the hyperplane, the way to its point nearest to that: the
@@ -40,7 +42,7 @@ def project_plane(x: tf.Tensor, w: tf.Tensor, rise: tf.Tensor, norm: balls.Norm)
         >>> project_plane(tf.constant([[0.5, 0.9]]), tf.constant([[1.0, 1.0]]), tf.constant([0.4]), "linf")
         <tf.Tensor: shape=(1, 2), dtype=float32, numpy=array([[0.3, 0.1]], dtype=float32)>
 
-    Reference: Croce and Hein 2020b, sections 2.2 and 3.1.
+    Reference: Croce and Hein 2020b, sections 2.2 and 3.1, and the appendix for L1.
     """
     # In units of the largest entry: the squares of small gradients are 0 in float32.
     largest = tf.reduce_max(tf.abs(w), axis=1)
@@ -48,6 +50,8 @@ def project_plane(x: tf.Tensor, w: tf.Tensor, rise: tf.Tensor, norm: balls.Norm)
     rise = tf.math.divide_no_nan(tf.abs(rise), largest)
     rates = tf.abs(toward)
     room = tf.where(toward > 0, 1.0 - x, x)
+    if norm == "l1":
+        return tf.sign(toward) * _steepest_first(rates, room, rise)
 
     def ways(time: tf.Tensor) -> tf.Tensor:
         return time[:, None] * (rates if norm == "l2" else 1.0)
@@ -66,6 +70,28 @@ def project_plane(x: tf.Tensor, w: tf.Tensor, rise: tf.Tensor, norm: balls.Norm)
     start = tf.zeros_like(rise)
     time, _ = tf.while_loop(lambda _, going: tf.reduce_any(going), one_piece(wait), (start, start >= 0))
     return tf.sign(toward) * tf.minimum(ways(time), room)
+
+
+def _steepest_first(rates: tf.Tensor, room: tf.Tensor, rise: tf.Tensor) -> tf.Tensor:
+    """Returns how far each entry goes, (N, D), if those of the largest rates go as far as they can until `rise` is met.
+
+    Bisection finds the rate, up to 1, down to which entries have to move, to 2**-26. That takes a third of the time of
+    sorting 3,072 of them.
+    """
+    gains = rates * room
+
+    def halve(number: tf.Tensor, low: tf.Tensor, high: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        middle = (low + high) / 2
+        short = tf.reduce_sum(tf.where(rates > middle[:, None], gains, 0.0), axis=1) < rise
+        return number + 1, tf.where(short, low, middle), tf.where(short, middle, high)
+
+    start = tf.constant(0), tf.zeros_like(rise), tf.ones_like(rise)
+    _, low, high = tf.while_loop(lambda number, *_: number < 26, one_piece(halve), start)
+    whole = rates > high[:, None]
+    last = (rates > low[:, None]) & ~whole
+    missing = rise - tf.reduce_sum(tf.where(whole, gains, 0.0), axis=1)
+    share = tf.math.divide_no_nan(missing, tf.reduce_sum(tf.where(last, gains, 0.0), axis=1))
+    return tf.where(whole, room, tf.where(last, room * tf.clip_by_value(share, 0.0, 1.0)[:, None], 0.0))
 
 
 class Approach(NamedTuple):
@@ -98,7 +124,7 @@ class FAB(Attack[Approach]):
     x_0 + beta (x_{t+1} - x_0). All rival classes are looked at in each step; `FABT` looks at one per run.
 
     Attributes:
-        norm: "linf" or "l2".
+        norm: "linf", "l2" or "l1".
         steps: how many.
         restarts: how often the attack is run; the first time from the image itself, then from random points.
         alpha_max: how much of the way from the original enters a step at most.
@@ -117,6 +143,7 @@ class FAB(Attack[Approach]):
     name: ClassVar[str] = "fab"
     minimum_norm: ClassVar[bool] = True
     scores_distance: ClassVar[bool] = True
+    norms: ClassVar[tuple[balls.Norm, ...]] = ("linf", "l2", "l1")
 
     steps: int = 100
     restarts: int = 1
@@ -245,7 +272,8 @@ def _nearest(leads: tf.Tensor, slopes: tf.Tensor, norm: balls.Norm) -> tuple[tf.
     """Returns lead (N,) and slope (N, D) of the rival whose linearised boundary is nearest, box or not."""
     if leads.shape[1] == 1:
         return leads[:, 0], slopes[:, 0]
-    speeds = tf.reduce_sum(tf.abs(slopes), axis=2) if norm == "linf" else tf.norm(slopes, axis=2)
+    # By the dual norm.
+    speeds = tf.norm(slopes, ord={"linf": 1, "l2": 2, "l1": np.inf}[norm], axis=2)
     nearest = tf.argmin(tf.abs(leads) / (speeds + 1e-12), axis=1)
     return tf.gather(leads, nearest, batch_dims=1), tf.gather(slopes, nearest, batch_dims=1)
 

@@ -41,7 +41,7 @@ class AutoAttack:
     - `auto` chooses `rand` for a network whose answers differ from pass to pass, else `standard`.
 
     With three classes or fewer the losses of APGD-DLR and APGD-T are undefined: APGD on the margin takes their place.
-    FAB has no L1 version here and is left out there.
+    In L1 APGD begins in larger balls; `standard` runs APGD-CE five times there, and APGD-T on 5 targets.
 
     Attributes:
         norm: "linf", "l2" or "l1".
@@ -108,29 +108,33 @@ class AutoAttack:
         if self.attacks:
             return parts([make(attack) if isinstance(attack, str) else self._within(attack) for attack in self.attacks])
         rivals = classifier.classes - 1
+        l1 = self.norm == "l1"
         targets = min(9, rivals)
         dlr = "apgd-dlr" if rivals > 1 else "apgd-margin"
 
+        def apgd(name: str, **settings: Any) -> Attack[Any]:
+            return make(name, multi_radius=l1, **settings)
+
         def targeted(targets: int, **settings: Any) -> Attack[Any]:
-            return make("apgd-t", targets=targets, **settings) if rivals > 2 else make("apgd-margin", **settings)
+            return apgd("apgd-t", targets=targets, **settings) if rivals > 2 else apgd("apgd-margin", **settings)
 
-        def fab(name: str, **settings: Any) -> list[Attack[Any]]:
-            return [make(name, **settings)] if self.norm != "l1" else []
-
-        standard = [make("apgd-ce"), targeted(targets), *fab("fab-t", targets=targets), make("square")]
+        standard = [
+            apgd("apgd-ce", restarts=5 if l1 else 1), targeted(min(5, rivals) if l1 else targets),
+            make("fab-t", targets=targets), make("square"),
+        ]  # fmt: skip
         if version == "standard":
             return parts(standard)
         if version == "adaptive":
             few = min(FEW_TARGETS, rivals)
-            quick = [make("apgd-ce", steps=QUICK_STEPS), targeted(few, steps=QUICK_STEPS)]
+            quick = [apgd("apgd-ce", steps=QUICK_STEPS), targeted(few, steps=QUICK_STEPS)]
             squares = [make("square", queries=QUICK_QUERIES), make("square")]
-            thorough = [targeted(targets), *fab("fab-t", targets=few), *squares]
+            thorough = [targeted(targets), make("fab-t", targets=few), *squares]
             return parts(quick) + parts(thorough, narrowed=True) + (parts(standard) if self.confirm else [])
         if version == "rand":
             return parts([make("apgd-ce"), make(dlr)])
         return parts([
-            make("apgd-ce", restarts=5), make(dlr, restarts=5), *fab("fab", restarts=5), make("square"),
-            *([targeted(targets)] if rivals > 1 else []), *fab("fab-t", targets=targets),
+            apgd("apgd-ce", restarts=5), apgd(dlr, restarts=5), make("fab", restarts=5), make("square"),
+            *([targeted(targets)] if rivals > 1 else []), make("fab-t", targets=targets),
         ])  # fmt: skip
 
     def _within(self, attack: Attack[Any]) -> Attack[Any]:
