@@ -13,7 +13,7 @@ from kerasrobust.attacks.driver import Attack
 from kerasrobust.attacks.network import Loss, Network, nth_rival
 from kerasrobust.errors import InputError
 from kerasrobust.ops import balls, draws, losses
-from kerasrobust.settings import check_epsilon
+from kerasrobust.settings import read_epsilon
 
 MOMENTUM = 0.75
 RISES = 0.75
@@ -103,7 +103,7 @@ class APGD(Attack[Ascent]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_epsilon(self.epsilon, self.norm)
+        read_epsilon(self)
         if self.steps < 1 or self.restarts < 1:
             raise InputError(
                 f"Expected at least 1 step and 1 restart. Received: {self.steps} and {self.restarts}. Try 100 and 1."
