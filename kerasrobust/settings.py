@@ -39,14 +39,37 @@ EPSILON = Epsilon("8/255")
 """The usual radius on colour images."""
 
 
-def radius(epsilon: float | None, norm: str) -> float:
-    """Returns a radius, or the usual one of the norm: 8/255 in Linf, 0.5 in L2, 12 in L1, 24 values in L0."""
-    return float(Epsilon(EPSILONS.get(norm, EPSILON)) if epsilon is None else epsilon)
+def radius(epsilon: float | str | None, norm: str) -> float:
+    """Returns a radius, or the usual one of the norm: 8/255 in Linf, 0.5 in L2, 12 in L1, 24 values in L0.
+
+    Raises:
+        InputError: for what is no number, and no text of one such as "8/255".
+    """
+    if epsilon is None:
+        return float(Epsilon(EPSILONS.get(norm, EPSILON)))
+    try:
+        number: float | str = float(epsilon)
+    except (TypeError, ValueError):
+        number = " ".join(str(epsilon).split())
+    return float(Epsilon(number))
+
+
+def read_epsilon(settings: Any) -> None:
+    """Checks the `epsilon` of a frozen dataclass that has a `norm`, and makes a number of a text such as "8/255".
+
+    Raises:
+        InputError: as `radius` and `check_epsilon` do.
+    """
+    if settings.epsilon is not None and not isinstance(settings.epsilon, int | float):
+        object.__setattr__(settings, "epsilon", radius(settings.epsilon, settings.norm))
+    check_epsilon(settings.epsilon, settings.norm)
 
 
 def check_epsilon(epsilon: float, norm: str) -> None:
     """Raises InputError for a radius that is negative or non-finite, an Linf radius above 1, and an L0 radius below."""
     Epsilon(epsilon)
+    if isinstance(epsilon, str):
+        raise InputError(f"Expected epsilon as a number. Received: text, {epsilon!r}. Leave out the quotes.")
     if norm == "l0" and 0 < epsilon < 1:
         raise InputError(
             f"Expected an L0 epsilon of at least 1, as it counts changed values. Received: {epsilon:g}. Try 24."

@@ -15,6 +15,7 @@ from conftest import PIXELS, SHAPE, images, labels_of, linear_model
 from kerasrobust.attacks import FGSM, PGD, DeepFool, Square
 from kerasrobust.data.load import load_data
 from kerasrobust.evaluation import audit
+from kerasrobust.evaluation.checks import model as checks
 from kerasrobust.evaluation.evaluate import Evaluation, evaluate
 from kerasrobust.networks.classifier import Classifier
 from kerasrobust.networks.making import as_classifier
@@ -102,8 +103,8 @@ def misled(base: keras.Model, leap: float = 1e-4) -> Callable[[tf.Tensor], tf.Te
     return lambda x: base(turn(x), training=False)
 
 
-def as_said(model: Callable[[tf.Tensor], tf.Tensor]) -> Classifier:
-    return as_classifier(model, image_shape=X.shape[1:], input_range=(0, 1), colors="rgb")
+def as_said(model: Callable[[tf.Tensor], tf.Tensor], x: np.ndarray = X) -> Classifier:
+    return as_classifier(model, image_shape=x.shape[1:], input_range=(0, 1), colors="rgb")
 
 
 PLANTED: dict[str, Callable[[keras.Model], Callable[[tf.Tensor], tf.Tensor]]] = {
@@ -123,6 +124,52 @@ def test_planted_defects_are_found_by_their_codes(code: str, base: keras.Model, 
     assert len(finding.message) > 40 and finding.message.endswith(".")
     # What it leads to may be found too, but no other defect.
     assert codes(found) & set(PLANTED) <= {code, "saturated-loss"}
+
+
+def labels_by(plain: np.ndarray, turned: np.ndarray, shares: tuple[float, float], spread: int) -> np.ndarray:
+    """Returns labels of 100 images on `shares` of which a model is right as they are, and with the sides exchanged.
+
+    Where it is right neither way, the label is the next of the first `spread` classes.
+    """
+    differ, same = np.flatnonzero(plain != turned), np.flatnonzero(plain == turned)
+    first, second = (int(100 * share) for share in shares)
+    y = np.full(len(plain), -1)
+    y[differ[:first]] = plain[differ[:first]]
+    y[differ[first : first + second]] = turned[differ[first : first + second]]
+    rest = same[: 100 - first - second]
+    y[rest] = (plain[rest] + 1) % spread
+    return y
+
+
+@pytest.mark.parametrize(
+    ("classes", "shares", "told"),
+    [(2, (0.04, 0.42), False), (4, (0.02, 0.28), False), (4, (0.02, 0.5), True), (2, (0.02, 0.7), True)],
+)
+def test_a_layout_counts_that_is_right_more_often_than_by_guessing(
+    classes: int, shares: tuple[float, float], told: bool
+) -> None:
+    """Of two classes 42 % are fewer than a coin gets right, of four 28 % are no more than chance."""
+    kernel = np.random.default_rng(1).normal(size=(PIXELS, classes)).astype(np.float32)
+    model = linear_model(kernel, -(kernel.sum(axis=0) / 2).astype(np.float32))
+    x = images(1000, seed=8)
+    plain, turned = (model.predict(pixels, verbose=0).argmax(axis=1) for pixels in (x, x.transpose(0, 2, 1, 3)))
+    y = labels_by(plain, turned, shares, classes)
+    x, y = x[y >= 0], y[y >= 0]
+    right = [(model.predict(pixels, verbose=0).argmax(axis=1) == y).mean() for pixels in (x, x.transpose(0, 2, 1, 3))]
+    assert right == pytest.approx(shares)
+    found = evaluate(as_said(model), x, y, attacks=FGSM(epsilon=0.01))
+    assert ("input-layout" in codes(found)) is told
+
+
+def test_a_layout_counts_that_is_right_more_often_than_the_commonest_class() -> None:
+    """Half are right with the sides exchanged, and 60 % are of one class."""
+    said = np.arange(100) % 4
+    y = np.where(np.arange(100) < 60, 0, said)
+    turned = np.where(np.arange(100) % 2 == 0, y, (y + 1) % 4)
+    logits = np.eye(4)[turned]
+    assert (turned == y).mean() == 0.5
+    assert not checks._tells(logits, y)
+    assert checks._tells(logits, np.where(turned == y, turned, said))
 
 
 def test_a_keras_softmax_is_told_though_it_is_attacked_before_it(base: keras.Model, y: np.ndarray) -> None:
@@ -251,6 +298,25 @@ def test_gradients_of_another_function_are_found(kind: str, base: keras.Model, y
     found = evaluate(WRONG[kind](base), X, y, attacks=PGD(epsilon=0.01, steps=3), thorough=True)
     (finding,) = [item for item in found.findings if item.code == "wrong-gradient"]
     assert finding.severity == "error" and finding.evidence["agreement"] < 0.15
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_a_pooling_layer_has_right_gradients_on_images_of_one_value(value: float) -> None:
+    """The largest of two differences that are 0: it grows by as much along its gradient as along minus that."""
+    model = keras.Sequential([
+        keras.Input((16, 16, 1)), keras.layers.Conv2D(1, (1, 2)), keras.layers.MaxPooling2D((1, 2)),
+        keras.layers.Flatten(), keras.layers.Dense(2),
+    ])  # fmt: skip
+    kernel = np.array([1.0, -1.0]).reshape(1, 2, 1, 1)
+    model.set_weights([kernel, np.zeros(1), np.tile([1.0, 0.0], (16 * 7, 1)), np.array([1.0, 0.0])])
+    x, y = np.full((40, 16, 16, 1), value, np.float32), np.zeros(40, int)
+    step = np.where(np.arange(16) % 2 == 0, 0.01, -0.01).astype(np.float32)[:, None]
+    both = model.predict(np.stack([x[0] + step, x[0] - step]), verbose=0)
+    np.testing.assert_allclose(both[:, 0], 1 + 16 * 7 * 0.02, rtol=1e-4)
+    for base, told in ((model, False), (WRONG["reversed"](model), True)):
+        found = evaluate(as_said(base, x), x, y, attacks=PGD(epsilon=0.01, steps=3), thorough=True)
+        assert found.audit is not None and "wrong-gradient" in found.audit.checked
+        assert ("wrong-gradient" in codes(found)) is told
 
 
 IN_FLOAT8: dict[str, Callable[[], keras.Layer]] = {

@@ -257,3 +257,15 @@ def test_the_first_tutorial_of_keras() -> None:
     x = images(COUNT)[..., 0]
     y = model.predict(x, verbose=0).argmax(axis=1)
     assert kr.evaluate(model, x, y, attacks=FGSM(epsilon=0.0), audit=False).robust_accuracy == 1
+
+
+@pytest.mark.parametrize("pair", [(X, Y), [X, Y], (X, Y, Y), (X, Y[:, None]), (X[..., 0], Y), (tf.constant(X), Y)])
+def test_a_pair_of_arrays_is_asked_for_one_by_one(pair: Any) -> None:
+    with pytest.raises(InputError, match=r"Give x and y separately: evaluate\(model, x, y\)") as caught:
+        read_images(pair)
+    assert "\n" not in str(caught.value)
+    assert f"Received: both in a {type(pair).__name__}." in str(caught.value)
+    # Two batches, each a pair, are a data set.
+    x, y = read_images([(X[:5], Y[:5]), (X[5:], Y[5:])])
+    np.testing.assert_array_equal(x, X)
+    np.testing.assert_array_equal(y, Y)

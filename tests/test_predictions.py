@@ -185,6 +185,25 @@ def test_modules_of_pytorch_are_answered_with_the_call_to_make() -> None:
         as_classifier(module, image_shape=SHAPE)
 
 
+def test_modules_of_pytorch_as_functions_are_told_that_they_take_tensors() -> None:
+    def call(self: Any, x: Any) -> Any:
+        if isinstance(x, np.ndarray):
+            raise TypeError("flatten() takes from 0 to 1 positional arguments but 2 were given")
+        return np.asarray(x).reshape(len(x), -1) @ MATRIX
+
+    known = {"__module__": "torch.nn.modules.module", "__call__": call, "eval": lambda self: self}
+    module = type("Sequential", (), known)()
+    with pytest.raises(InputError, match="Received: Sequential of PyTorch, which takes tensors") as caught:
+        as_classifier(predict=module, image_shape=SHAPE, input_range=(0, 1))
+    line = str(caught.value)
+    assert "predict=lambda x: model.eval()(torch.from_numpy(x)), channels='first'" in line and "\n" not in line
+    # One that takes arrays stays a function of arrays.
+    own = type(
+        "Own", (), {"__module__": "torch.nn.modules.module", "__call__": lambda self, x: scores(x.reshape(-1, 16))}
+    )()
+    assert as_classifier(predict=own, image_shape=SHAPE, input_range=(0, 1)).classes == 3
+
+
 def test_one_of_model_and_predict_is_needed() -> None:
     with pytest.raises(InputError, match="Received: neither"):
         as_classifier()

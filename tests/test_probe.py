@@ -84,6 +84,18 @@ def test_convolutions_that_need_onednn_say_so(there: bool, advice: str, monkeypa
         as_classifier(tf.function(fails, autograph=False), image_shape=SHAPE)
 
 
+def test_a_second_input_is_fixed_as_the_message_says() -> None:
+    images, other = keras.Input(SHAPE), keras.Input((5,))
+    model = keras.Model([other, images], L.Dense(4)(L.Flatten()(images)) + L.Dense(4, bias_initializer="ones")(other))
+    with pytest.raises(InputError, match="with 2 inputs") as caught:
+        as_classifier(model)
+    advice = str(caught.value).partition("Give ")[2].partition(", with the values")[0]
+    assert advice == "lambda x: model([tf.zeros((tf.shape(x)[0], 5)), x], training=False)"
+    x = np.random.default_rng(0).random((3, *SHAPE), np.float32)
+    found = as_classifier(eval(advice, {"model": model, "tf": tf}), image_shape=SHAPE)
+    np.testing.assert_allclose(found.run(x), model.predict([np.zeros((3, 5)), x], verbose=0), rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", BAD)
 def test_what_cannot_be_attacked_is_refused_in_one_line(name: str) -> None:
     make, part = BAD[name]

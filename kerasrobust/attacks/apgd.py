@@ -15,7 +15,7 @@ from kerasrobust.attacks.network import Loss, Network, nth_rival
 from kerasrobust.attacks.shrinking import Shrinking
 from kerasrobust.errors import InputError
 from kerasrobust.ops import balls, losses
-from kerasrobust.settings import check_epsilon
+from kerasrobust.settings import read_epsilon
 
 MOMENTUM = 0.75
 
@@ -51,7 +51,7 @@ class APGD(Attack[Ascent]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_epsilon(self.epsilon, self.norm)
+        read_epsilon(self)
         if self.multi_radius and self.norm != "l1":
             raise InputError(f"Expected multi_radius with norm l1 only. Received: it with {self.norm!r}. Leave it out.")
         if self.steps < 1 or self.restarts < 1:

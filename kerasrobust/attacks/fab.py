@@ -14,7 +14,7 @@ from kerasrobust.attacks.network import Network, nth_rival, rivals_of
 from kerasrobust.errors import InputError
 from kerasrobust.ops import balls, draws, losses
 from kerasrobust.ops.tracing import one_piece
-from kerasrobust.settings import check_epsilon
+from kerasrobust.settings import read_epsilon
 
 REACH = {"linf": 0.3, "l2": 1.0, "l1": 5.0}
 """How far random restarts look around where no epsilon is given, as in the authors' program."""
@@ -155,7 +155,7 @@ class FAB(Attack[Approach]):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.epsilon is not None:
-            check_epsilon(self.epsilon, self.norm)
+            read_epsilon(self)
         if self.steps < 1 or self.restarts < 1:
             raise InputError(
                 f"Expected at least 1 step and 1 restart. Received: {self.steps} and {self.restarts}. Try 100 and 1."

@@ -14,7 +14,7 @@ from kerasrobust.attacks.driver import Attack
 from kerasrobust.attacks.network import Network
 from kerasrobust.errors import InputError
 from kerasrobust.ops import balls, draws
-from kerasrobust.settings import check_epsilon
+from kerasrobust.settings import read_epsilon
 
 
 class Walk(NamedTuple):
@@ -49,7 +49,7 @@ class GradientAttack(Attack[Walk]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_epsilon(self.epsilon, self.norm)
+        read_epsilon(self)
         if self.step_count() < 1:
             raise InputError(f"Expected at least 1 step. Received: steps={self.step_count()}.")
 

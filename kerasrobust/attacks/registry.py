@@ -21,7 +21,7 @@ ATTACKS: dict[str, type[Attack[Any]]] = {
 def make_attack(
     name: str,
     *,
-    epsilon: float | None = None,
+    epsilon: float | str | None = None,
     norm: str = "linf",
     eot: int = 1,
     targeted: bool = False,

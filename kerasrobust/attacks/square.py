@@ -13,7 +13,7 @@ from kerasrobust.attacks.network import Network
 from kerasrobust.attacks.random_search import Incumbent, RandomSearch, begun
 from kerasrobust.errors import InputError
 from kerasrobust.ops import balls, draws
-from kerasrobust.settings import check_epsilon
+from kerasrobust.settings import read_epsilon
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """Queries after which the share of pixels in a window is halved, of 10,000."""
@@ -52,7 +52,7 @@ class Square(RandomSearch):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_epsilon(self.epsilon, self.norm)
+        read_epsilon(self)
         if self.queries < 1 or self.restarts < 1:
             raise InputError(
                 f"Expected at least 1 query and 1 restart. Received: {self.queries} and {self.restarts}. "

@@ -18,7 +18,7 @@ from kerasrobust.evaluation.chain import Part, part_of, run_chain, without_gradi
 from kerasrobust.names import Version
 from kerasrobust.networks.classifier import Classifier
 from kerasrobust.ops import balls
-from kerasrobust.settings import check_epsilon
+from kerasrobust.settings import read_epsilon
 
 EOT = 20
 """Passes of each gradient in the version for randomized networks."""
@@ -69,7 +69,7 @@ class AutoAttack:
     attacks: Sequence[str | Attack[Any]] = ()
 
     def __post_init__(self) -> None:
-        check_epsilon(self.epsilon, self.norm)
+        read_epsilon(self)
         if self.version not in get_args(Version):
             raise unknown_name("version", self.version, get_args(Version))
         if self.confirm and self.version != "adaptive":

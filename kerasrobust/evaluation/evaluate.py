@@ -24,6 +24,7 @@ from kerasrobust.evaluation.outcome import AttackReport, Share
 from kerasrobust.events import AttackProgress, Emit, Finding, Log
 from kerasrobust.names import norm_of
 from kerasrobust.networks.classifier import Classifier
+from kerasrobust.networks.remarks import by_severity
 from kerasrobust.settings import radius
 from kerasrobust.show.figures import format_accuracy, format_interval
 from kerasrobust.stats import accuracy_interval, pass_error
@@ -103,7 +104,7 @@ def evaluate(
     *,
     attacks: str | Attack[Any] | AutoAttack | Iterable[str | Attack[Any] | AutoAttack] = "pgd",
     norm: str | None = None,
-    epsilon: float | None = None,
+    epsilon: float | str | None = None,
     eot: int | None = None,
     target: str | int | np.ndarray | None = None,
     surrogate: Any = None,
@@ -135,8 +136,9 @@ def evaluate(
             parts of AutoAttack run on what is left by the part before.
         norm: of attacks that are given by name; without it Linf, or L2 for those that have no other. Attacks that no
             ball holds, as patches, take neither this nor `epsilon`.
-        epsilon: of attacks that are given by name; the radius at which minimum-norm attacks are read off. Without it
-            the usual one of the norm: 8/255 in Linf, 0.5 in L2, 12 in L1, 24 values in L0.
+        epsilon: of attacks that are given by name, a number or a text such as "8/255"; the radius at which minimum-norm
+            attacks are read off. Without it the usual one of the norm: 8/255 in Linf, 0.5 in L2, 12 in L1, 24 values in
+            L0.
         eot: of attacks that are given by name; without it 1, and 20 for AutoAttack's version for randomized networks.
         target: makes the attacks targeted: the class that images are driven to instead of away from their own: "next"
             (the number after their own), "random" (any other), "least-likely" (of the lowest logit), a class for all
@@ -225,7 +227,7 @@ def _share(found: Chained, y: np.ndarray, deciding: Callable[[np.ndarray], np.nd
 def _made(
     attacks: str | Attack[Any] | AutoAttack | Iterable[str | Attack[Any] | AutoAttack],
     norm: str | None,
-    epsilon: float | None,
+    epsilon: float | str | None,
     eot: int | None,
     targeted: bool,
 ) -> list[Attack[Any] | AutoAttack]:
@@ -257,10 +259,9 @@ def _about_models(task: Task) -> list[Finding]:
     found = []
     for classifier in dict.fromkeys([task.classifier, task.source]):
         found += [Finding(code=code, message=text, severity="warning") for code, text in classifier.warnings]
-        if classifier.notes:
-            notes = " ".join(classifier.notes)
+        for severity, notes in by_severity(classifier.notes).items():
             message = notes if classifier is task.classifier else of_surrogate(notes)
-            found.append(Finding(code="conventions", message=message, severity="info"))
+            found.append(Finding(code="conventions", message=message, severity=severity))
     return found
 
 

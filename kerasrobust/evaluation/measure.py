@@ -33,7 +33,7 @@ class Plan:
     """How a classifier is measured; the attributes are the arguments of `evaluate.evaluate`, the attacks made."""
 
     attacks: Sequence[Attack[Any] | AutoAttack]
-    epsilon: float | None
+    epsilon: float | str | None
     precision: str
     passes: int
     audit: bool

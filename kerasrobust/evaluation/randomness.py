@@ -25,6 +25,7 @@ from kerasrobust.evaluation.steered import can_be_steered, steered
 from kerasrobust.events import AttackFinished, AttackProgress, Emit, Event, Finding
 from kerasrobust.networks.classifier import Classifier
 from kerasrobust.ops.balls import Norm
+from kerasrobust.settings import radius
 from kerasrobust.show.figures import format_accuracy
 from kerasrobust.stats import accuracy_interval
 
@@ -117,7 +118,7 @@ def probe_randomness(
     y: np.ndarray,
     *,
     norm: Norm = "linf",
-    epsilon: float = 8 / 255,
+    epsilon: float | str = 8 / 255,
     gradients: int = 500,
     passes: int = 50,
     seed: int = 0,
@@ -133,7 +134,7 @@ def probe_randomness(
         x: float32 (N, H, W, C) in [0, 1].
         y: integers (N,).
         norm: of the ball.
-        epsilon: its radius.
+        epsilon: its radius, a number or a text such as "8/255".
         gradients: gradient evaluations per image of each attack, at least 50; rounded up to whole hundreds.
         passes: fresh passes that judge each example.
         seed: of everything random.
@@ -148,6 +149,7 @@ def probe_randomness(
     Example:
         >>> print(probe_randomness(model, x, y).verdict)
     """
+    epsilon = radius(epsilon, norm)
     task = Task.checked(
         model, x, y, precision="float32", seed=seed, batch_size=batch_size, passes=passes, emit=emit,
         should_stop=should_stop,

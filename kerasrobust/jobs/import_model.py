@@ -19,6 +19,7 @@ from kerasrobust.networks import saving
 from kerasrobust.networks.adapters.ranges import COUNTS, understood
 from kerasrobust.networks.classifier import Classifier
 from kerasrobust.networks.making import classifier_of, classifier_with
+from kerasrobust.networks.remarks import by_severity
 from kerasrobust.ops.stored import patterns
 from kerasrobust.runs import read_card
 
@@ -55,8 +56,8 @@ class ImportJob(Job[ImportConfig]):
         self.classifier = self._understood(classifier_of(self.model))
         for code, message in self.classifier.warnings:
             self.context.emit(Finding(code=code, message=message, severity="warning"))
-        if self.classifier.notes:
-            self.context.emit(Log(level="info", message=" ".join(self.classifier.notes)))
+        for severity, notes in by_severity(self.classifier.notes).items():
+            self.context.emit(Log(level=severity, message=notes))
 
     def _understood(self, classifier: Classifier) -> Classifier:
         """Returns the classifier with what images with labels, or else its first layers, show of it."""

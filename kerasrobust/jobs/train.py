@@ -37,6 +37,7 @@ from kerasrobust.networks.images import check_fits
 from kerasrobust.networks.logits import ending
 from kerasrobust.networks.making import classifier_of
 from kerasrobust.networks.randomizing import randomize
+from kerasrobust.networks.remarks import by_severity
 from kerasrobust.runs import read_json, write_json
 from kerasrobust.training import OBJECTIVES, AdversarialModel, Objective
 from kerasrobust.training.adversarial import training_precision
@@ -194,8 +195,9 @@ def make_network(config: TrainConfig, data: Dataset, emit: Emit | None = None) -
                 f"Expected a model of logits, softmax or sigmoid to train on from. Received: {config.model}, which "
                 "gives a number near 0 or 1. Put keras.layers.Rescaling(4, offset=-2) behind it, which makes a logit."
             )
-        if emit is not None and classifier.notes:
-            emit(Log(level="info", message=" ".join(classifier.notes)))
+        for severity, notes in by_severity(classifier.notes).items():
+            if emit is not None:
+                emit(Log(level=severity, message=notes))
         network = in_unit_range(classifier, data.images.shape[1:])
         if emit is not None and data.classes < known:
             emit(Log(level="info", message=f"The data have {data.classes} of the model's {known} classes."))

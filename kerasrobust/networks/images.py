@@ -15,6 +15,8 @@ from kerasrobust.networks.classifier import Classifier
 from kerasrobust.ops import stored
 
 _ENDLESS = "Take a part of it: dataset.take(100) of a tf.data.Dataset, itertools.islice(batches, 100) of a generator."
+_PAIRS = ([4, 1], [4, 2], [3, 1])
+"""Dimensions of images and their labels."""
 
 
 def check_fits(classifier: Classifier, shape: tuple[int, ...], y: np.ndarray) -> None:
@@ -104,6 +106,11 @@ def collected(data: Any) -> tuple[np.ndarray, np.ndarray]:
         raise InputError(
             f"Expected labels, or a data set that gives images and labels. Received: {type(data).__name__} alone. "
             "Give y as well."
+        )
+    if isinstance(data, tuple | list) and [len(getattr(part, "shape", ())) for part in data[:2]] in _PAIRS:
+        raise InputError(
+            f"Expected images and labels by themselves. Received: both in a {type(data).__name__}. Give x and y "
+            "separately: evaluate(model, x, y)."
         )
     images: list[np.ndarray] = []
     labels: list[np.ndarray] = []

@@ -108,7 +108,12 @@ def as_classifier(
         input_range=range_text(input_range), colors=colors, channels=channels, outputs=outputs, output=output,
         noise=noise, resize=resize, dtype=dtype,
     )  # fmt: skip
-    return classifier_with(model, said, image_shape=image_shape, classes=classes)
+    try:
+        return classifier_with(model, said, image_shape=image_shape, classes=classes)
+    except InputError as error:
+        if is_of(predict, "torch") and error.__cause__ is not None:  # It has failed, as modules do on arrays.
+            raise unknown_kind(predict, image_shape) from error
+        raise
 
 
 def classifier_with(

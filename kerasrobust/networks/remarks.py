@@ -3,18 +3,39 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from kerasrobust.events import Severity
 from kerasrobust.networks.adapters.adapter import Adapter, Conventions
 from kerasrobust.networks.architectures import is_graph, predicting
 from kerasrobust.networks.logits import logits_of, noise_left_out
 from kerasrobust.networks.noise import is_noisy, noise_off
 from kerasrobust.networks.probe import TRACED, Forward, Probed, apart, one_output, trial
+
+
+class Doubt(str):
+    """A note of what isn't clear, and was taken to be so: it warns, where other notes inform."""
+
+    __slots__ = ()
+
+
+def by_severity(notes: Iterable[str]) -> dict[Severity, str]:
+    """Returns notes as one text for each severity that they have.
+
+    Example:
+        >>> by_severity(["It ends in softmax.", Doubt("Its range isn't clear.")])
+        {'info': 'It ends in softmax.', 'warning': "Its range isn't clear."}
+    """
+    found: dict[Severity, str] = {}
+    for note in notes:
+        severity: Severity = "warning" if isinstance(note, Doubt) else "info"
+        found[severity] = f"{found[severity]} {note}" if severity in found else str(note)
+    return found
 
 
 def integer_layers(name: str, adapter: Adapter) -> tuple[str, str]:

@@ -16,6 +16,9 @@ from kerasrobust.stats import mcnemar
 
 LENGTHS = (0.5 / 255, 2 / 255, 8 / 255)
 """Linf lengths of the steps along a gradient that differences are taken over."""
+AROUND = 8 / 255
+"""How much of an image is noise where differences are taken. On images of one value the values that a pooling layer
+compares are the same, its gradient is that of one of them, and each step makes another the largest."""
 AGREEMENT = 0.15
 """Share of what a gradient says that has to be seen at the best of them, and that it has to say of what is seen."""
 
@@ -98,13 +101,14 @@ def masked_layers(case: Case, straight: Classifier) -> list[Finding]:
 def differences(case: Case) -> list[Finding]:
     """Whether the margin falls along its gradient by what the gradient says, for the best of several step lengths.
 
-    Rounding inside a model whose gradient is passed on as if it weren't there shows at longer steps only. A gradient in
-    float8 is cut off at the largest one of the training, and far too small.
+    It is taken near the images (`AROUND`). Rounding inside a model whose gradient is passed on as if it weren't there
+    shows at longer steps only. A gradient in float8 is cut off at the largest one of the training, and far too small.
     """
     classifier, chosen = case.classifier, case.chosen
     if not classifier.repeats:
         return []
-    x, y = case.x[chosen], tf.constant(case.y[chosen])
+    noise = np.random.default_rng(case.task.seed).random(case.x[chosen].shape, np.float32)
+    x, y = case.x[chosen] + np.float32(AROUND) * (noise - case.x[chosen]), tf.constant(case.y[chosen])
     key = tf.constant([0, 3]) if classifier.seedable else None
 
     def slope(x: tf.Tensor, y: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

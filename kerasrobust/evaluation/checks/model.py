@@ -13,7 +13,7 @@ from kerasrobust.networks.adapters.adapter import candidates, converted, range_w
 from kerasrobust.networks.adapters.trials import as_taken, calibrated_loss, numbers_of
 from kerasrobust.networks.architectures import predicting
 from kerasrobust.networks.probe import apart
-from kerasrobust.stats import mcnemar
+from kerasrobust.stats import mcnemar, wilson
 
 AS_GIVEN = ""
 """The images as they were given to the model, beside other ways to give them."""
@@ -87,9 +87,14 @@ def _logits(case: Case, x: np.ndarray) -> np.ndarray | None:
 
 
 def _tells(logits: np.ndarray, y: np.ndarray) -> bool:
-    """Returns whether logits tell images apart: who says the same of nearly all is right on some, too."""
-    said, commonest = (int(np.bincount(numbers).max()) for numbers in (logits.argmax(axis=1), y))
-    return said <= max(SAME * len(y), commonest)
+    """Returns whether logits tell images apart: they don't say the same of nearly all, and more than guessing is right.
+
+    Who guesses is right on one class of them, or who always says the commonest on its share.
+    """
+    found = logits.argmax(axis=1)
+    said, commonest = (int(np.bincount(numbers).max()) for numbers in (found, y))
+    guessed = max(1 / logits.shape[1], commonest / len(y))
+    return said <= max(SAME * len(y), commonest) and wilson(float((found == y).sum()), len(y))[0] > guessed
 
 
 def batch_dependence(case: Case) -> list[Finding]:

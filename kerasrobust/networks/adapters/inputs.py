@@ -42,11 +42,24 @@ def network_of(model: keras.Model, said: Conventions, stated: Sequence[int | Non
     if len(model.inputs) != 1:
         raise InputError(
             f"Expected a classifier with one input. Received: {model.name!r} with {len(model.inputs)} inputs. "
-            "Make a keras.Model of the images and the logits alone."
+            f"{_one_input(model)}"
         )
     if said.output is not None or len(model.outputs) != 1:
         model = keras.Model(model.inputs, output_of(model, said.output), name=model.name)
     return model
+
+
+def _one_input(model: keras.Model) -> str:
+    """Returns how a model of several inputs becomes one of images: the others get values that stay."""
+    shapes = [tuple(item.shape[1:]) for item in model.inputs]
+    images = max(range(len(shapes)), key=lambda place: (len(shapes[place]), -place))
+    given = [
+        "x" if place == images else f"tf.zeros(({', '.join(['tf.shape(x)[0]', *map(str, shape)])}))"
+        for place, shape in enumerate(shapes)
+    ]
+    return (
+        f"Give lambda x: model([{', '.join(given)}], training=False), with the values that you mean in place of zeros."
+    )
 
 
 def of_floats(model: keras.Model) -> keras.Model:

@@ -147,13 +147,13 @@ def unknown_kind(model: Any, stated: Sequence[int | None] | None) -> InputError:
     shape = "(HEIGHT, WIDTH, CHANNELS)" if stated is None else str(tuple(stated))
     common = f"image_shape={shape}, input_range=(LOW, HIGH))"
     methods = [name for name in ("predict_proba", "decision_function", "predict") if hasattr(model, name)]
+    kind = type(model).__name__
     if is_of(model, "torch"):
+        kind = f"{kind} of PyTorch, which takes tensors"
         function = "lambda x: model.eval()(torch.from_numpy(x))"
         advice = f"Give kerasrobust.as_classifier(predict={function}, channels='first', {common}."
     elif methods:
         advice = f"Give kerasrobust.as_classifier(predict=model.{methods[0]}, {common}."
     else:
         advice = "Load a file with kerasrobust.load_model first."
-    return InputError(
-        f"Expected a Keras model or a callable that gives logits. Received: {type(model).__name__}. {advice}"
-    )
+    return InputError(f"Expected a Keras model or a callable that gives logits. Received: {kind}. {advice}")

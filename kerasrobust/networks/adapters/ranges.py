@@ -36,6 +36,7 @@ from kerasrobust.networks.adapters.trials import (
 )
 from kerasrobust.networks.classifier import Classifier
 from kerasrobust.networks.making import classifier_with, of_labels
+from kerasrobust.networks.remarks import Doubt
 from kerasrobust.stats import wilson
 
 COUNTS = (100, 300, 1000)
@@ -413,9 +414,9 @@ def _standardized(x: np.ndarray) -> np.ndarray:
     return (x - x.mean(axis=axes, keepdims=True)) / np.maximum(x.std(axis=axes, keepdims=True), least)
 
 
-def _unclear(name: str, choice: Choice, seen: int) -> str:
+def _unclear(name: str, choice: Choice, seen: int) -> Doubt:
     better, plain = (f"{100 * share:.1f} %" for share in choice.accuracy)
-    return (
+    return Doubt(
         f"Whether {name!r} takes pixels in [0, 1] isn't clear: {plain} of {seen} images are right so, and {better} "
         f"in {range_words((choice.other or choice.best)[0])}. It was taken to; say so by --input-range, or try more "
         "images."
