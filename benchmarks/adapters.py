@@ -51,6 +51,8 @@ NEEDS: dict[str, tuple[dict[str, Any], Callable[[Any], Any]]] = {
 }
 """What is said of a model, and the conversion of images (N, 32, 32, 3) in [0, 1] that it needs."""
 
+NONE = "none"
+
 
 def needing(network: keras.Model, need: str, x: np.ndarray, work: Callable[..., object], rounds: int) -> Seconds:
     """Returns the seconds of an attack through the adapter, and with the conversion within the model."""
@@ -97,19 +99,22 @@ def main() -> int:
     attack = PGD(epsilon=1e-6, steps=args.steps)
     attacking = partial(attack, **settings)
     evaluating = partial(evaluate, attacks=attack, audit=False, **settings)
-    rows = [(need, *needing(network, need, x, attacking, args.rounds)) for need in NEEDS]
-    rows.append(("none", *needless(network, x, evaluating, args.rounds)))
-    width = max(len(row[0]) for row in rows)
-    print(f"{'conversion':{width}}   adapter     model   ratio with its 95 % interval (target <= {TARGET})")
+    width = max(map(len, NEEDS))
+    print(f"{'conversion':{width}}   adapter     model   ratio with its 95 % interval (target <= {TARGET})", flush=True)
     above = False
-    for name, *seconds in rows:
+    for name in (*NEEDS, NONE):
+        seconds = (
+            needless(network, x, evaluating, args.rounds)
+            if name == NONE
+            else needing(network, name, x, attacking, args.rounds)
+        )
         ratios = np.divide(*seconds)
         # How many pairs lie below the true median is binomial, with a deviation of half the root of their number.
         place = max(0, int(len(ratios) / 2 - 0.98 * len(ratios) ** 0.5))
         low, middle, high = np.sort(ratios)[place], np.median(ratios), np.sort(ratios)[-1 - place]
         above |= low > TARGET
         taken, bare = np.median(seconds, axis=1)
-        print(f"{name:{width}}  {taken:8.4f}  {bare:8.4f}   {middle:5.3f} ({low:5.3f}-{high:5.3f})")
+        print(f"{name:{width}}  {taken:8.4f}  {bare:8.4f}   {middle:5.3f} ({low:5.3f}-{high:5.3f})", flush=True)
     return int(above)
 
 

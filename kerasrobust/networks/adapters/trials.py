@@ -43,7 +43,7 @@ def mark_of(classifier: Classifier) -> int:
     """
     mark = 0
     for weight in getattr(classifier.network, "weights", getattr(classifier.network, "variables", ())):
-        mark = zlib.crc32(np.ascontiguousarray(weight.numpy()), mark)
+        mark = zlib.crc32(np.asarray(weight.numpy()).tobytes(), mark)
     return mark
 
 
