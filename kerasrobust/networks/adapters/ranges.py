@@ -206,8 +206,8 @@ def understood(classifier: Classifier, x: np.ndarray, y: np.ndarray) -> Classifi
     """Returns the classifier with the range and the order of colours that images with labels show.
 
     Nothing changes where they were said, or where [0, 1] and RGB fit as well as any. What the model's first layers show
-    takes the place of [0, 1] there. Once its weights have changed they are asked again; fewer than 100 have
-    to tell clearly that it has changed.
+    takes the place of [0, 1] there. Once its weights have changed they are asked again; of fewer than 100 images, what
+    was found before takes that place.
 
     Args:
         classifier: the model.
@@ -226,7 +226,7 @@ def understood(classifier: Classifier, x: np.ndarray, y: np.ndarray) -> Classifi
     classifier = as_regression(asked, x, y)
     before = before if classifier is asked else None
     said = classifier.conventions
-    if not _is_open(classifier) or (before is None and _SETTLED.get(classifier) == mark_of(classifier)):
+    if not _is_open(classifier) or (before is None and _is_settled(classifier)):
         return classifier
     classifier.notes = _UNDOUBTED.pop(classifier, classifier.notes)  # What more images show counts.
     plain = _plain(said)
@@ -240,9 +240,8 @@ def understood(classifier: Classifier, x: np.ndarray, y: np.ndarray) -> Classifi
         default = _conversion(before)
     choice, seen = _looked(classifier, x, y, default, plain)
     if before is not None and choice.best == _conversion(before) and plain not in choice.rivals:
-        return (
-            before if seen < COUNTS[0] else _confirmed(before, classifier, _found_out(classifier, choice, seen, plain))
-        )
+        note = _found_out(classifier, choice, seen, plain)
+        return before if seen < COUNTS[0] else _confirmed(before, classifier, note)
     if choice.best not in (default, plain):
         _check_several(classifier.name, choice, plain, y[:seen])
     # Of images of one class nothing is found out.
@@ -268,6 +267,11 @@ def _is_open(classifier: Classifier) -> bool:
     """Returns whether images could tell more of a model than was said."""
     # Noise that can't be switched off is drowned by large pixels, so that any range may look better.
     return not (classifier.conventions.fixed or classifier.adapter.whole) and classifier.repeats
+
+
+def _is_settled(classifier: Classifier) -> bool:
+    """Returns whether its weights, as they are now, were found to take [0, 1]."""
+    return classifier in _SETTLED and _SETTLED[classifier] == mark_of(classifier)
 
 
 def _plain(said: Conventions) -> tuple[str, str]:
