@@ -264,23 +264,56 @@ def test_a_column_of_class_numbers_is_one(dtype: type) -> None:
     classifier = as_classifier(predict=predict, classes=3, image_shape=SHAPE)
     np.testing.assert_array_equal(classifier.run(X).argmax(axis=1), predict(X)[:, 0])
     assert "decisions-only" in dict(classifier.warnings)
-    with pytest.raises(InputError, match=r"gives class numbers alone.*Give classes= to as_classifier"):
-        as_classifier(predict=lambda x: 2 + predict(x), image_shape=SHAPE)
+    if dtype is int:
+        with pytest.raises(InputError, match=r"gives class numbers alone.*Give classes= to as_classifier"):
+            as_classifier(predict=lambda x: 2 + predict(x), image_shape=SHAPE)
 
 
-def test_rows_of_a_single_1_are_decisions() -> None:
-    rows = np.eye(3)
+def test_a_column_of_named_classes_is_one_however_its_batches_look() -> None:
+    class Named(Forest):
+        classes_ = np.array([1, 2])
+
+        def predict(self, x: np.ndarray) -> np.ndarray:
+            return self.classes_[(scores(x)[:, 0] > 0).astype(int)][:, None]
+
+    classifier, second = as_classifier(predict=Named().predict), scores(X.reshape(6, -1))[:, 0] > 0
+    for one in range(6):
+        assert classifier.run(X[one : one + 1]).argmax(axis=1) == second[one]
+
+
+def test_a_column_of_scores_in_steps_stays_one() -> None:
+    """Single images may have a whole one, above 1 or below 0."""
+
+    def predict(x: np.ndarray) -> np.ndarray:
+        return np.round(2 * scores(x.reshape(len(x), -1))[:, :1]) / 2
+
+    classifier = as_classifier(predict=predict, image_shape=SHAPE)
+    x = np.random.default_rng(5).random((40, *SHAPE), np.float32)
+    assert ((predict(x) % 1 == 0) & (abs(predict(x)) > 1)).any()
+    for image in x:
+        np.testing.assert_allclose(classifier.run(image[None])[0], [0, predict(image[None])[0, 0]], atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["rows", "0 or 1", "-1 or 1", "now and then", "saturated on noise"])
+def test_rows_of_a_single_1_are_decisions(kind: str) -> None:
+    """On the images themselves: what a softmax gives for noise may be whole by chance."""
 
     def certain(x: np.ndarray) -> np.ndarray:
-        return rows[scores(x.reshape(len(x), -1)).argmax(axis=1)]
+        rows = np.eye(3)[scores(x.reshape(len(x), -1)).argmax(axis=1)]
+        if kind == "0 or 1":
+            return rows[:, :1]
+        if kind == "-1 or 1":
+            return 2 * rows[:, :1] - 1
+        unsure = {"now and then": x[:, 0, 0, 0] > 0.5, "saturated on noise": x.mean(axis=(1, 2, 3)) > 0.7}
+        return np.where(unsure.get(kind, np.zeros(len(x), bool))[:, None], 0.05 + 0.85 * rows, rows)
 
-    assert "decisions-only" in dict(as_classifier(predict=certain, image_shape=SHAPE).warnings)
-    for column in (0.0, 1.0), (-1.0, 1.0):
-        second = as_classifier(predict=lambda x, c=column: np.take(c, certain(x)[:, :1].astype(int)), image_shape=SHAPE)
-        assert second.classes == 2 and "decisions-only" in dict(second.warnings)
-    # A forest whose trees agree now and then isn't one.
-    unsure = as_classifier(predict=lambda x: np.where(x[:, :1, 0, 0] > 0.1, 0.9, 1) * certain(x), image_shape=SHAPE)
-    assert "decisions-only" not in dict(unsure.warnings)
+    x = np.clip(X + (0.4 if kind == "saturated on noise" else 0), 0, 1)
+    found = evaluate(
+        as_classifier(predict=certain, image_shape=SHAPE, input_range="0,1"), x, np.zeros(6, int), audit=False,
+        attacks=Square(epsilon=0.1, queries=5),
+    )  # fmt: skip
+    told = "decisions-only" in [finding.code for finding in found.findings]
+    assert told == (kind in ("rows", "0 or 1", "-1 or 1"))
 
 
 def test_a_list_of_labels_is_told_how_to_be_stacked() -> None:

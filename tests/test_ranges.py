@@ -45,24 +45,6 @@ def test_it_is_told_once_and_kept_with_the_model(coloured: Data, colour_network:
     assert evaluation.robust_accuracy == plain.robust_accuracy
 
 
-@pytest.mark.parametrize("levels", [1, 16, 255])
-def test_small_grey_images_may_have_16_levels(levels: int) -> None:
-    """As the digits of scikit-learn have them."""
-    draw = np.random.default_rng(0)
-    means = draw.random((4, 8, 8, 1))
-    y = draw.integers(0, 4, 300)
-    x = np.clip(means[y] + draw.normal(0, 0.4, (300, 8, 8, 1)), 0, 1).astype(np.float32)
-    # The network of equal Gaussian classes: log p(x | c) is -|x - mean|^2 / (2 * 0.4^2) but for what all have.
-    kernel = means.reshape(4, -1).T / 0.16
-    bias = -(means.reshape(4, -1) ** 2).sum(axis=1) / 0.32
-    model = keras.Sequential([keras.Input((8, 8, 1)), L.Flatten(), L.Dense(4)])
-    # Its logits are those of an overfitted network, twice as large.
-    model.set_weights([2 * kernel / levels, 2 * bias])
-    found = understood(as_classifier(model), x, y)
-    assert found.conventions.input_range == {1: "auto", 16: "0,16", 255: "0,255"}[levels]
-    np.testing.assert_array_equal(found.run(x).argmax(axis=1), (x.reshape(300, -1) @ kernel + bias).argmax(axis=1))
-
-
 @pytest.mark.parametrize("found", [False, True], ids=["settled", "found"])
 def test_it_is_asked_again_of_other_weights(found: bool, coloured: Data, colour_network: keras.Model) -> None:
     """One object that holds a network of [0, 1] and one of [0, 255] in turn is each time judged as a fresh one."""
@@ -87,6 +69,39 @@ def test_it_is_asked_again_of_other_weights(found: bool, coloured: Data, colour_
     assert understood(kept, x[:30], y[:30]) is kept
     # The same range of other weights is the same classifier, and its graphs stay.
     assert understood(kept, x, y) is kept and not is_stale(kept)
+
+
+def test_training_on_costs_one_pass_of_100_images(coloured: Data, colour_network: keras.Model) -> None:
+    """As long as it is right in [0, 1] as often as when it was settled; then all conversions are tried."""
+    x, y = coloured[0][:300], coloured[1][:300]
+    scale, image = L.Dense(3, kernel_initializer="identity"), keras.Input((8, 8, 3))
+    model = keras.Model(image, colour_network(scale(image)))
+    classifier = understood(as_classifier(model), x, y)
+    passes, inner = [], classifier.passed
+    classifier.passed = lambda x: passes.append(len(x)) or inner(x)  # type: ignore[method-assign]
+    assert understood(classifier, x, y) is classifier and not passes
+    for turn in range(2):
+        scale.set_weights([np.eye(3) * (1.01 + turn / 100), np.zeros(3)])
+        assert understood(classifier, x, y) is classifier and passes == [100] * (turn + 1)
+    assert understood(classifier, x, y) is classifier and passes == [100, 100]
+    scale.set_weights([np.eye(3) / 255, np.zeros(3)])
+    assert understood(classifier, x, y).conventions.input_range == "0,255" and len(passes) > 8
+
+
+@pytest.mark.parametrize("form", ["dict", "arrays", "method"])
+def test_weights_of_other_objects_are_left_alone(form: str, coloured: Data, colour_network: keras.Model) -> None:
+    x, y = coloured[0][:200], coloured[1][:200]
+
+    class Own:
+        weights: object = {"w": tf.Variable(1.0)} if form == "dict" else [np.ones(2)]
+
+        def __call__(self, x: tf.Tensor) -> tf.Tensor:
+            return colour_network(x)
+
+    if form == "method":
+        Own.weights, Own.variables = None, lambda self: []  # type: ignore[attr-defined]
+    found = evaluate(Own(), x, y, attacks="fgsm", epsilon=1 / 255, audit=False)
+    assert found.clean_accuracy == np.mean(colour_network(x).numpy().argmax(axis=1) == y)
 
 
 @pytest.mark.parametrize(("input_range", "colors"), [pair for pair in CONVENTIONS if pair != ("0,1", "rgb")])

@@ -105,6 +105,34 @@ def test_layers_that_were_adapted_since_are_seen() -> None:
         model.compile("sgd")
 
 
+@pytest.mark.parametrize(
+    ("input_range", "colors"), [("caffe", "auto"), ("caffe", "bgr"), ("0,1", "bgr"), ("-1,1", "bgr")]
+)
+def test_the_advice_for_bgr_is_the_conversion(input_range: str, colors: str) -> None:
+    network = flat()
+    through = kr.as_classifier(network, input_range=input_range, colors=colors)
+    images = np.random.default_rng(0).random((4, 8, 8, 3), np.float32)
+    right = through.run(images)
+    with pytest.raises(InputError, match="and RGB") as caught:
+        AdversarialModel(network)
+    model, image = re.findall(r"Train (keras\.Model\(.*\)) with x = (keras\.Input\(\(8, 8, 3\)\)),", str(caught.value))[
+        0
+    ]
+    train = eval(model, {"keras": keras, "network": network, "x": eval(image, {"keras": keras})})
+    np.testing.assert_allclose(AdversarialModel(train).network(images), right, rtol=1e-4, atol=1e-3)
+
+
+def test_what_was_said_is_not_asked_again_of_a_whole_that_was_saved(tmp_path: Path) -> None:
+    model = AdversarialModel(said((0, 1), L.Rescaling(1 / 16)), PGD(epsilon=EPSILON, steps=1))
+    model.compile("sgd")
+    images = np.random.default_rng(0).random((4, 8, 8, 3), np.float32)
+    model.fit(images, np.arange(4), verbose=0)
+    keras.saving.save_model(model, tmp_path / "whole.keras")
+    loaded = keras.saving.load_model(tmp_path / "whole.keras")
+    np.testing.assert_allclose(loaded.predict(images, verbose=0), model.predict(images, verbose=0), rtol=1e-5)
+    loaded.fit(images, np.arange(4), verbose=0)
+
+
 @pytest.fixture(scope="module")
 def eight(coloured: Data) -> tuple[np.ndarray, np.ndarray]:
     return np.round(coloured[0] * 255).astype(np.uint8), coloured[1]

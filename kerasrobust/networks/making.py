@@ -162,15 +162,15 @@ def _kept(model: Any) -> Classifier | None:
     return kept if kept is not None and kept.model is model else None
 
 
-def range_said(network: keras.Model) -> str:
-    """Returns the range of pixels that was said of a Keras model or found out by images; "auto" for none.
+def conventions_kept(network: keras.Model) -> Conventions:
+    """Returns what was said of a Keras model, or found out by images.
 
     Example:
-        >>> range_said(as_classifier(model, input_range=(0, 255)).model)
+        >>> conventions_kept(as_classifier(model, input_range=(0, 255)).model).input_range
         '0,255'
     """
     kept = _kept(network)
-    return "auto" if kept is None else kept.conventions.input_range
+    return Conventions() if kept is None else kept.conventions
 
 
 def is_of_labels(model: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ from kerasrobust.fields import scaling
 from kerasrobust.networks.adapters.adapter import range_words
 from kerasrobust.networks.adapters.first_layers import range_shown
 from kerasrobust.networks.architectures import is_graph
-from kerasrobust.networks.making import range_said
+from kerasrobust.networks.making import conventions_kept
 from kerasrobust.ops import losses
 
 ROUNDING = 1e-3
@@ -204,24 +205,39 @@ def range_taken(network: keras.Model) -> str:
         >>> range_taken(keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Rescaling(1 / 255)]))
         '0,255'
     """
-    said = range_said(network)
+    said = conventions_kept(network).input_range
     return (range_shown(network) or "0,1") if said == "auto" else said
 
 
+_TRUSTED: weakref.WeakSet[keras.Model] = weakref.WeakSet()
+"""Networks that take [0, 1], whatever their first layers show."""
+
+
+def trust_range(network: keras.Model) -> None:
+    """Has a network taken as one of images in [0, 1], as it was when it was saved within an `AdversarialModel`."""
+    _TRUSTED.add(network)
+
+
 def check_range(network: keras.Model) -> None:
-    """Raises InputError for a network of another range than [0, 1], in which all of training is done."""
-    taken = range_taken(network)
+    """Raises InputError for a network of another range than [0, 1] or of BGR, in which all of training is done."""
+    taken, colors = range_taken(network), conventions_kept(network).colors
     scale, offset = scaling(taken) or ((1.0,), (0.0,))
-    if (scale, offset) == ((1.0,), (0.0,)):
+    bgr = colors == "bgr" or (colors == "auto" and taken == "caffe")
+    if network in _TRUSTED or ((scale, offset) == ((1.0,), (0.0,)) and not bgr):
         return
     numbers = [values[0] if len(values) == 1 else list(values) for values in (scale, offset)]
     front = f"Rescaling({numbers[0]}, offset={numbers[1]})" if any(offset) else f"Rescaling({numbers[0]})"
     shape = network.input_shape if is_graph(network) and network.built else None
-    size = shape[1:] if isinstance(shape, tuple) else "shape"
+    image = f"keras.Input({shape[1:] if isinstance(shape, tuple) else 'shape'})"
+    wrapped = f"keras.Sequential([{image}, keras.layers.{front}, network])"
+    pixels, own = range_words(taken), "input_range=(0, 1)"
+    if bgr:
+        wrapped = f"keras.Model(x, network(keras.layers.{front}(x[..., ::-1]))) with x = {image}"
+        pixels, own = f"{pixels} and BGR", f"{own}, colors='rgb'"
     raise InputError(
-        f"Expected a network that takes images in [0, 1]. Received: {network.name!r}, which takes pixels in "
-        f"{range_words(taken)}. Train keras.Sequential([keras.Input({size}), keras.layers.{front}, network]), or take "
-        "its own scaling out. If it takes [0, 1] all the same, say so: as_classifier(network, input_range=(0, 1))."
+        f"Expected a network that takes images in [0, 1]{' and RGB' if bgr else ''}. Received: {network.name!r}, which "
+        f"takes pixels in {pixels}. Train {wrapped}, or take its own scaling out. If it takes [0, 1] all the same, say "
+        f"so: as_classifier(network, {own})."
     )
 
 

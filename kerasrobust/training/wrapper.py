@@ -26,6 +26,7 @@ from kerasrobust.training.labels import (
     name_of,
     reading_of,
     scaled,
+    trust_range,
 )
 from kerasrobust.training.objectives import OBJECTIVES, PGD, Objective
 from kerasrobust.training.schedules import Clock
@@ -197,6 +198,7 @@ class Wrapper(keras.Model):
         settings = dict(config["objective"])
         objective = OBJECTIVES[settings.pop("name")](**settings)
         network = keras.saving.deserialize_keras_object(config["network"], custom_objects=custom_objects)
+        trust_range(network)  # It was checked when it was wrapped; what was said of it then isn't saved.
         return cls(**{**config, "network": network, "objective": objective})
 
     def save(self, filepath: Any, overwrite: bool = True, **kwargs: Any) -> None:

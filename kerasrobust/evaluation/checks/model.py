@@ -46,7 +46,7 @@ def input_conventions(case: Case) -> list[Finding]:
     x = as_taken(case.classifier, case.x[:FORWARD_IMAGES])
     others: dict[str, dict[str, np.ndarray]] = {"input-range": {}, "input-layout": {}}
     if said.input_range != "auto" and not adapter.whole:
-        for (name, order), other in candidates(x.shape[1:]).items():
+        for (name, order), other in candidates(x.shape[-1]).items():
             # Where the order alone wasn't said, it was found out.
             open_order = said.fixed or (other.scale, other.offset) != (adapter.scale, adapter.offset)
             if open_order and (other.scale, other.offset, other.bgr) != (adapter.scale, adapter.offset, adapter.bgr):

@@ -203,16 +203,9 @@ def logits_from(outputs: tf.Tensor, kind: str, labels: Labels | None = None) -> 
     return tf.concat([tf.zeros_like(outputs), outputs], axis=1) if outputs.shape[1] == 1 else outputs
 
 
-SMALL = 16
-"""Pixels a side up to which grey images may be those of scikit-learn, of which the levels of grey are 0 to 16."""
-
-
-def candidates(shape: tuple[int, ...]) -> dict[tuple[str, str], Adapter]:
-    """Returns the conversions that are tried on images (H, W, C) where nothing is said, by range and colours."""
-    high, wide, channels = shape
+def candidates(channels: int) -> dict[tuple[str, str], Adapter]:
+    """Returns the conversions that are tried where nothing is said, by range and order of colours."""
     found = {}
-    if channels == 1 and max(high, wide) <= SMALL:
-        found["0,16", "rgb"] = Adapter(scale=(16.0,), offset=(0.0,))
     for name, (scale, offset) in RANGES.items():
         if len(scale) not in (1, channels) or len(offset) not in (1, channels):
             continue

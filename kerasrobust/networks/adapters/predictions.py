@@ -21,8 +21,8 @@ class Prediction:
     Attributes:
         name: what reports call it.
         width: how many numbers its object takes for an image, as estimators of scikit-learn say it; None for any.
-        labels: whether it has given numbers or names of classes, or nothing but rows of a single 1, so that nothing is
-            known but its decisions.
+        labels: whether it has given numbers or names of classes, so that nothing is known but its decisions.
+        decides: whether it has given nothing else so far, or nothing but rows of a single 1.
 
     Example:
         >>> Prediction(lambda x: x.argmax(axis=1), classes=3)(np.eye(3, dtype=np.float32))
@@ -33,7 +33,7 @@ class Prediction:
 
     def __init__(self, predict: Callable[[np.ndarray], Any], classes: int | None = None) -> None:
         self.predict, self._classes = predict, classes
-        self._named, self._whole, self._asked = False, True, False
+        self.labels, self._whole = False, True
         owner = getattr(predict, "__self__", None)
         self.name = str(getattr(predict, "__name__", None) or type(predict).__name__)
         if owner is not None:
@@ -43,12 +43,12 @@ class Prediction:
         self._scores: bool | None = None
 
     @property
-    def labels(self) -> bool:
-        return self._named or (self._asked and self._whole)
+    def decides(self) -> bool:
+        return self.labels or self._whole
 
     def takes(self, shape: tuple[int, ...], dtype: str) -> bool:
         """Returns whether it works on arrays (N, *shape) of a dtype."""
-        before = self._named, self._whole, self._asked, self._scores
+        before = self.labels, self._whole, self._scores
         try:
             return len(np.shape(self(np.zeros((2, *shape), dtype)))) in (1, 2)
         except InputError:  # It has given class numbers.
@@ -56,7 +56,7 @@ class Prediction:
         except Exception:  # Somebody's own code may raise anything: the other layout gets its chance.
             return False
         finally:  # What it gives for black images alone says little.
-            self._named, self._whole, self._asked, self._scores = before
+            self.labels, self._whole, self._scores = before
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Returns float32 (N, classes), or (N, 1) for one score each; raises InputError for unknown labels."""
@@ -72,12 +72,12 @@ class Prediction:
             )
         count = self._classes or (0 if self._names is None else len(self._names))
         column = found.ndim == 2 and found.shape[1] == 1
-        named = _are_numbers(found, count) if column else found.ndim == 1 and self._are_classes(found, count)
-        self._named = self._named or named or found.dtype.kind in "biu"
+        named = self._are_named(found, count) if column else found.ndim == 1 and self._are_classes(found, count)
+        self.labels = self.labels or named or found.dtype.kind in "biu"
         if named:
             return self._decisions(found.reshape(-1))
         scores = found.astype(np.float32)
-        self._asked, self._whole = True, self._whole and _are_decisions(scores)
+        self._whole = self._whole and _are_decisions(scores)
         return scores[:, None] if scores.ndim == 1 and self._scores else scores
 
     def _are_classes(self, found: np.ndarray, count: int) -> bool:
@@ -91,6 +91,13 @@ class Prediction:
         if self._scores is None and (count == 2 or not whole):
             self._scores = not whole
         return self._scores is False
+
+    def _are_named(self, column: np.ndarray, count: int) -> bool:
+        """Returns whether a column (N, 1) has a class in each row: one score otherwise, however it looks by chance."""
+        if column.dtype.kind not in "biuf" or count > 2:
+            return True
+        whole = column.dtype.kind in "iu"
+        return whole and (self._names is not None or column.max(initial=0) > 1)
 
     def _decisions(self, found: np.ndarray) -> np.ndarray:
         """Returns rows that are 1 at the class, for its numbers or names (N,)."""
@@ -121,13 +128,6 @@ class Prediction:
             "The figures of attacks that follow scores, as square, are too high. Give a function that gives scores, "
             "if it has one.",
         )
-
-
-def _are_numbers(column: np.ndarray, count: int) -> bool:
-    """Returns whether a column (N, 1) is of class numbers: one score otherwise, which may be 0 or 1 by chance."""
-    if column.dtype.kind not in "biuf":
-        return True
-    return bool((column == np.round(column)).all() and (count > 2 or column.max(initial=0) > 1))
 
 
 def _are_decisions(scores: np.ndarray) -> bool:

@@ -80,8 +80,9 @@ LEAD = 2.5
 scale is odd. That counts twice, and is meant to: an odd scale makes a range less likely, and where none that is tried
 is the right one, it is one of an odd scale that may lead."""
 
-_SETTLED: weakref.WeakKeyDictionary[Classifier, int] = weakref.WeakKeyDictionary()
-"""The marks of those that were found to take [0, 1], so that it isn't asked again of the same weights."""
+_SETTLED: weakref.WeakKeyDictionary[Classifier, tuple[int, float]] = weakref.WeakKeyDictionary()
+"""Those that were found to take [0, 1], so that it isn't asked again: the marks of their weights, and what share of the
+images was right."""
 
 _UNDOUBTED: weakref.WeakKeyDictionary[Classifier, list[str]] = weakref.WeakKeyDictionary()
 """What there is to say of those whose range isn't clear, but for that."""
@@ -221,12 +222,11 @@ def understood(classifier: Classifier, x: np.ndarray, y: np.ndarray) -> Classifi
         >>> understood(as_classifier(model), x, y).conventions.input_range
         '-1,1'
     """
-    before = _found_for_others(classifier)
-    asked = classifier if before is None or classifier.asked is None else classifier.asked
+    before, asked = _before(classifier)
     classifier = as_regression(asked, x, y)
     before = before if classifier is asked else None
     said = classifier.conventions
-    if not _is_open(classifier) or (before is None and _is_settled(classifier)):
+    if not _is_open(classifier) or (before is None and _is_settled(classifier, x, y)):
         return classifier
     classifier.notes = _UNDOUBTED.pop(classifier, classifier.notes)  # What more images show counts.
     plain = _plain(said)
@@ -242,6 +242,8 @@ def understood(classifier: Classifier, x: np.ndarray, y: np.ndarray) -> Classifi
     if before is not None and choice.best == _conversion(before) and plain not in choice.rivals:
         note = _found_out(classifier, choice, seen, plain)
         return before if seen < COUNTS[0] else _confirmed(before, classifier, note)
+    if before is not None and (choice.best == plain or plain in choice.rivals):
+        classifier = _read_with(classifier, said, shape)
     if choice.best not in (default, plain):
         _check_several(classifier.name, choice, plain, y[:seen])
     # Of images of one class nothing is found out.
@@ -254,11 +256,11 @@ def understood(classifier: Classifier, x: np.ndarray, y: np.ndarray) -> Classifi
         _check_own(classifier, x[: COUNTS[1]], y[: COUNTS[1]], fit)
     if choice.best == plain or plain in choice.rivals:
         if choice.clear and seen >= COUNTS[0]:  # More images, or more training, may tell what these don't.
-            _SETTLED[classifier] = mark_of(classifier)
-        return classifier if before is None else _read_with(classifier, said, shape, classifier.notes)
+            _SETTLED[classifier] = mark_of(classifier), choice.accuracy[1]
+        return classifier
     _check_one(classifier.name, choice, seen)
-    input_range, colors = choice.best
-    found = _read_with(classifier, dataclasses.replace(said, input_range=input_range, colors=colors), shape)
+    now = dataclasses.replace(said, input_range=choice.best[0], colors=choice.best[1])
+    found = _read_with(classifier, now, shape)
     found.notes.append(_found_out(classifier, choice, seen, plain))
     return told(found, classifier)
 
@@ -269,9 +271,23 @@ def _is_open(classifier: Classifier) -> bool:
     return not (classifier.conventions.fixed or classifier.adapter.whole) and classifier.repeats
 
 
-def _is_settled(classifier: Classifier) -> bool:
-    """Returns whether its weights, as they are now, were found to take [0, 1]."""
-    return classifier in _SETTLED and _SETTLED[classifier] == mark_of(classifier)
+def _is_settled(classifier: Classifier, x: np.ndarray, y: np.ndarray) -> bool:
+    """Returns whether it was found to take [0, 1], with these weights, or is right so as often as with those then.
+
+    That spares those in training most of the trials.
+    """
+    if classifier not in _SETTLED:
+        return False
+    (mark, share), now = _SETTLED[classifier], mark_of(classifier)
+    if mark == now:
+        return True
+    x, y = mixed(x, y, COUNTS[0])
+    logits = logits_by(classifier, {_PLAIN: classifier.adapter}, as_taken(classifier, x))
+    right = float(np.mean([found.argmax(axis=1) == y for found in logits.values()])) if logits else 0.0
+    if right < share - 2 * math.sqrt(share * (1 - share) / len(y)):
+        return False
+    _SETTLED[classifier] = now, share
+    return True
 
 
 def _plain(said: Conventions) -> tuple[str, str]:
@@ -282,12 +298,15 @@ def _plain(said: Conventions) -> tuple[str, str]:
     )
 
 
-def _found_for_others(classifier: Classifier) -> Classifier | None:
-    """Returns the classifier itself if its range or order of colours was found out for other weights."""
+def _before(classifier: Classifier) -> tuple[Classifier | None, Classifier]:
+    """Returns a classifier whose range or colours were found out for other weights, and what it was before that.
+
+    None, and the classifier itself, where they weren't.
+    """
     asked = classifier.asked
     if asked is None or _conversion(asked) == _conversion(classifier) or not is_stale(classifier):
-        return None
-    return classifier
+        return None, classifier
+    return classifier, asked
 
 
 def _confirmed(before: Classifier, asked: Classifier, note: str) -> Classifier:
@@ -300,14 +319,10 @@ def _conversion(classifier: Classifier) -> tuple[str, str]:
     return classifier.conventions.input_range, classifier.conventions.colors
 
 
-def _read_with(
-    classifier: Classifier, said: Conventions, shape: tuple[int, ...], notes: list[str] | None = None
-) -> Classifier:
+def _read_with(classifier: Classifier, said: Conventions, shape: tuple[int, ...]) -> Classifier:
     """Returns a new classifier of the same model with other conventions, which from now on is the model's."""
     found = classifier_with(classifier.model, said, image_shape=shape)
-    found = found if classifier.labels is None else of_labels(found, classifier.labels.count)
-    found.notes = found.notes if notes is None else notes
-    return found
+    return found if classifier.labels is None else of_labels(found, classifier.labels.count)
 
 
 def _found_out(classifier: Classifier, choice: Choice, seen: int, plain: tuple[str, str]) -> str:
@@ -330,9 +345,9 @@ def _looked(
     choice, seen = Choice(default), 0
     if len(x) >= min(classifier.classes, LEAST):
         said = classifier.conventions
-        tried = conversions_left(said, x.shape[1:])
+        tried = conversions_left(said, x.shape[-1])
         if default not in tried:
-            tried |= conversions_left(dataclasses.replace(said, input_range=default[0]), x.shape[1:])
+            tried |= conversions_left(dataclasses.replace(said, input_range=default[0]), x.shape[-1])
         for seen in dict.fromkeys(min(count, len(x)) for count in COUNTS):
             choice = choice_of(logits_by(classifier, tried, x[:seen]), y[:seen], default, plain)
             if choice.clear:

@@ -73,7 +73,7 @@ def as_regression(classifier: Classifier, x: np.ndarray, y: np.ndarray) -> Class
     shape, x = x.shape[1:], as_taken(classifier, x)
     # Integers have one range. What isn't said of others may be any.
     own = {(said.input_range, said.colors): classifier.adapter}
-    found = logits_by(classifier, own if classifier.adapter.whole else conversions_left(said, x.shape[1:]), x)
+    found = logits_by(classifier, own if classifier.adapter.whole else conversions_left(said, x.shape[-1]), x)
     guesses = (y - y.mean()) ** 2
     fitting = {
         key: logits

@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Hashable, Mapping
 from typing import TypeVar
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -37,12 +38,13 @@ def mixed(x: np.ndarray, y: np.ndarray, count: int) -> tuple[np.ndarray, np.ndar
 
 
 def mark_of(classifier: Classifier) -> int:
-    """Returns a checksum of a model's weights; 0 for one whose weights can't be seen.
+    """Returns a checksum of a model's weights; 0 for one that is neither of Keras nor a `tf.Module`.
 
     What images with labels told of a model is told of its weights, which may change.
     """
-    mark = 0
-    for weight in getattr(classifier.network, "weights", getattr(classifier.network, "variables", ())):
+    network, mark = classifier.network, 0
+    weights = network.weights if isinstance(network, keras.Model) else getattr(network, "variables", ())
+    for weight in weights if isinstance(network, keras.Model | tf.Module) else ():
         mark = zlib.crc32(np.asarray(weight.numpy()).tobytes(), mark)
     return mark
 
@@ -66,14 +68,14 @@ def as_taken(classifier: Classifier, x: np.ndarray) -> np.ndarray:
     return x @ np.array(LUMA, np.float32)[:, None] if (given, taken) == (3, 1) else x
 
 
-def conversions_left(said: Conventions, shape: tuple[int, ...]) -> dict[tuple[str, str], Adapter]:
-    """Returns the conversions of images (H, W, C) that what is said of a model leaves open."""
+def conversions_left(said: Conventions, channels: int) -> dict[tuple[str, str], Adapter]:
+    """Returns the conversions that what is said of a model leaves open."""
     if said.input_range != "auto":
-        orders = ("rgb", "bgr") if shape[-1] == 3 else ("rgb",)
+        orders = ("rgb", "bgr") if channels == 3 else ("rgb",)
         return {
             (said.input_range, order): applied(Adapter(), dataclasses.replace(said, colors=order)) for order in orders
         }
-    return {name: found for name, found in candidates(shape).items() if said.colors in ("auto", name[1])}
+    return {name: found for name, found in candidates(channels).items() if said.colors in ("auto", name[1])}
 
 
 def logits_by(
