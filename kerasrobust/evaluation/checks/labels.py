@@ -68,10 +68,14 @@ def at_chance(task: Task, clean: Verdict) -> list[Finding]:
 
 
 def classes_missing(task: Task) -> list[Finding]:
-    """Whether the images lack classes that so many drawn at random would hardly lack: files may be sorted by class."""
+    """Whether the images are of one class, or of a quarter of the classes at most, as random ones would hardly be.
+
+    Files may be sorted by class. More may be there, and others missing for a reason: outputs that stand for nothing.
+    """
     y, classes = task.y, task.classifier.classes
     there = len(np.unique(y))
-    if task.classifier.labels is not None or classes * (1 - 1 / classes) ** len(y) > SURE or there == classes:
+    by_chance = classes * (1 - 1 / classes) ** len(y) > SURE
+    if task.classifier.labels is not None or by_chance or there > max(1, classes // 4):
         return []
     return finding(
         "classes-missing",
