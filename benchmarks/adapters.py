@@ -51,8 +51,6 @@ NEEDS: dict[str, tuple[dict[str, Any], Callable[[Any], Any]]] = {
 }
 """What is said of a model, and the conversion of images (N, 32, 32, 3) in [0, 1] that it needs."""
 
-NONE = "none"
-
 
 def needing(network: keras.Model, need: str, x: np.ndarray, work: Callable[..., object], rounds: int) -> Seconds:
     """Returns the seconds of an attack through the adapter, and with the conversion within the model."""
@@ -102,12 +100,10 @@ def main() -> int:
     width = max(map(len, NEEDS))
     print(f"{'conversion':{width}}   adapter     model   ratio with its 95 % interval (target <= {TARGET})", flush=True)
     above = False
-    for name in (*NEEDS, NONE):
-        seconds = (
-            needless(network, x, evaluating, args.rounds)
-            if name == NONE
-            else needing(network, name, x, attacking, args.rounds)
-        )
+    measured = {need: partial(needing, network, need, x, attacking, args.rounds) for need in NEEDS}
+    measured["none"] = partial(needless, network, x, evaluating, args.rounds)
+    for name, measure in measured.items():
+        seconds = measure()
         ratios = np.divide(*seconds)
         # How many pairs lie below the true median is binomial, with a deviation of half the root of their number.
         place = max(0, int(len(ratios) / 2 - 0.98 * len(ratios) ** 0.5))

@@ -12,7 +12,7 @@ from cli import call
 from conftest import Data
 
 from kerasrobust.evaluation.evaluate import evaluate
-from kerasrobust.networks.adapters.ranges import Choice
+from kerasrobust.networks.adapters.choosing import Choice
 from kerasrobust.networks.remarks import Doubt, by_severity
 
 

@@ -98,13 +98,19 @@ def test_projection_is_the_shortest_way_in_the_box(norm: Any, points: list[tuple
     assert length <= np.linalg.norm(z.astype(np.float64) - x, ord=ORDER[norm]) * (1 + 1e-4) + 1e-5 + rounding
 
 
-def test_projection_in_l1_agrees_with_sorting_in_many_dimensions() -> None:
+def many_dimensions() -> tuple[np.ndarray, ...]:
+    """Returns points, normals and rises of 40 planes, the ways that lead up, and how far the box lets each entry go."""
     draw = np.random.default_rng(0)
     x, w = draw.random((40, 500)), draw.normal(size=(40, 500)) ** 3
     x[:, :100] = x[:, :100].round()
     rise = draw.normal(size=40) * np.logspace(-3, 2.5, 40)
     toward = np.sign(rise)[:, None] * w
     room = np.where(toward > 0, 1 - x, x)
+    return x, w, rise, toward, room
+
+
+def test_projection_in_l1_agrees_with_sorting_in_many_dimensions() -> None:
+    x, w, rise, toward, room = many_dimensions()
     order = np.argsort(-np.abs(w), axis=1)
     first, rooms = (np.take_along_axis(part, order, axis=1) for part in (np.abs(w), room))
     done = np.cumsum(first * rooms, axis=1) - first * rooms
@@ -118,12 +124,7 @@ def test_projection_in_l1_agrees_with_sorting_in_many_dimensions() -> None:
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_projection_agrees_with_bisection_in_many_dimensions(norm: Any) -> None:
-    draw = np.random.default_rng(0)
-    x, w = draw.random((40, 500)), draw.normal(size=(40, 500)) ** 3
-    x[:, :100] = x[:, :100].round()
-    rise = draw.normal(size=40) * np.logspace(-3, 2.5, 40)
-    toward = np.sign(rise)[:, None] * w
-    room = np.where(toward > 0, 1 - x, x)
+    x, w, rise, toward, room = many_dimensions()
     low, high = np.zeros(40), np.full(40, 1e6)
     for _ in range(200):
         time = ((low + high) / 2)[:, None]

@@ -14,7 +14,8 @@ from keras import layers as L
 from kerasrobust.errors import InputError
 from kerasrobust.evaluation.evaluate import evaluate
 from kerasrobust.networks.adapters.adapter import range_words
-from kerasrobust.networks.adapters.ranges import Choice, choice_of, understood
+from kerasrobust.networks.adapters.choosing import Choice, choice_of
+from kerasrobust.networks.adapters.ranges import understood
 from kerasrobust.networks.adapters.trials import calibrated_loss, is_stale
 from kerasrobust.networks.making import as_classifier, classifier_of
 

@@ -11,7 +11,8 @@ from keras import layers as L
 
 from kerasrobust.errors import InputError
 from kerasrobust.evaluation.evaluate import evaluate
-from kerasrobust.networks.adapters.ranges import Choice, understood
+from kerasrobust.networks.adapters.choosing import Choice
+from kerasrobust.networks.adapters.ranges import understood
 from kerasrobust.networks.making import as_classifier
 
 

@@ -41,7 +41,7 @@ class AutoAttack:
     - `auto` chooses `rand` for a network whose answers differ from pass to pass, else `standard`.
 
     With three classes or fewer the losses of APGD-DLR and APGD-T are undefined: APGD on the margin takes their place.
-    In L1 APGD begins in larger balls, but in `rand`; `standard` runs APGD-CE five times there, and APGD-T on 5 targets.
+    In L1 APGD begins in larger balls, except in `rand`, and `standard` runs APGD-CE five times and APGD-T on 5 targets.
 
     Attributes:
         norm: "linf", "l2" or "l1".

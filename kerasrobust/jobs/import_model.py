@@ -16,7 +16,8 @@ from kerasrobust.events import Finding, Log, ModelSaved
 from kerasrobust.jobs.job import Job
 from kerasrobust.jobs.subject import fitting, load_model
 from kerasrobust.networks import saving
-from kerasrobust.networks.adapters.ranges import COUNTS, understood
+from kerasrobust.networks.adapters.choosing import COUNTS
+from kerasrobust.networks.adapters.ranges import understood
 from kerasrobust.networks.classifier import Classifier
 from kerasrobust.networks.making import classifier_of, classifier_with
 from kerasrobust.networks.remarks import by_severity

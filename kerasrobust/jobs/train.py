@@ -28,8 +28,9 @@ from kerasrobust.jobs.recipes import recipe_of
 from kerasrobust.jobs.subject import load_model
 from kerasrobust.names import ARCHITECTURES
 from kerasrobust.networks import saving
+from kerasrobust.networks.adapters.choosing import COUNTS
 from kerasrobust.networks.adapters.inputs import adapted
-from kerasrobust.networks.adapters.ranges import COUNTS, understood
+from kerasrobust.networks.adapters.ranges import understood
 from kerasrobust.networks.architectures import build_model
 from kerasrobust.networks.classifier import Classifier
 from kerasrobust.networks.cloning import trainable

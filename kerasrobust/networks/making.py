@@ -49,7 +49,7 @@ def as_classifier(
 
     **When graphs are used again**, as with `compile` of Keras: attacks and `evaluate`, given a Keras model, a
     `tf.function` or what `load_model` returns, keep its classifier and their graphs, as long as the model lives.
-    Weights may change at any time: what images with labels told of them is asked again. After changing layers, their
+    Weights may change at any time; what images with labels showed is then asked anew. After changing layers, their
     settings (also by `adapt`) or values that the model's Python code reads, call `as_classifier(model)`: the new
     classifier replaces the kept one, with all that is said of the model here. Verdicts never depend on graphs, as the
     model itself predicts again. Any other callable is probed and traced in each call; hand over its `Classifier` to

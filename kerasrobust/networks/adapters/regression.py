@@ -22,8 +22,8 @@ from kerasrobust.networks.adapters.trials import (
     is_stale,
     logits_by,
     mark_of,
+    marked,
     mixed,
-    told,
 )
 from kerasrobust.networks.classifier import Classifier
 from kerasrobust.networks.logits import ending
@@ -91,7 +91,7 @@ def as_regression(classifier: Classifier, x: np.ndarray, y: np.ndarray) -> Class
             read = classifier_with(classifier.model, now, image_shape=shape)
             better, before = (f"{100 * np.mean((fitting[best][:, 1] > limit) == y):.1f} %" for limit in (0.5, 0))
             read.notes.append(f"{FOUND_OUT} {len(x)} images: {better} are right so, and {before} as a logit.")
-            return told(read, classifier)
+            return marked(read, classifier)
     # An untrained network may become either.
     if len(x) == SEEN and any(clearly_lower(calibrated_loss(logits, y)[0], guessing(y)) for logits in found.values()):
         _LOGITS[classifier] = mark_of(classifier)

@@ -49,8 +49,8 @@ def mark_of(classifier: Classifier) -> int:
     return mark
 
 
-def told(found: Classifier, asked: Classifier) -> Classifier:
-    """Returns a classifier that images with labels told more of, marked as that of another one as it is now."""
+def marked(found: Classifier, asked: Classifier) -> Classifier:
+    """Returns a classifier that labelled images showed more of, with the one before it and the mark of its weights."""
     found.asked, found.mark = asked, mark_of(asked)
     return found
 
