@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from kerasrobust import attacks, training
     from kerasrobust.data.load import load_data, load_dataset
     from kerasrobust.evaluation import outcome
+    from kerasrobust.evaluation.assess import assess
     from kerasrobust.evaluation.autoattack import AutoAttack
     from kerasrobust.evaluation.evaluate import evaluate
     from kerasrobust.networks.architectures import build_model
@@ -36,6 +37,7 @@ _HOMES = {
     "AutoAttack": "evaluation.autoattack",
     "RandomDropout": "networks.noise",
     "as_classifier": "networks.making",
+    "assess": "evaluation.assess",
     "build_model": "networks.architectures",
     "evaluate": "evaluation.evaluate",
     "load_data": "data.load",
@@ -54,6 +56,7 @@ __all__ = [
     "InputError",
     "RandomDropout",
     "as_classifier",
+    "assess",
     "attacks",
     "build_model",
     "evaluate",

@@ -1,0 +1,220 @@
+"""Several measurements within one budget of time: each on as many images as its share of the budget allows.
+
+A part runs on block after block of images, 64 at first and then always twice as many as so far, as long as the next
+block is expected to fit. Few sizes are possible that way, so that a run that was killed and resumed, or repeated on the
+same machine, ends with the same images.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from kerasrobust.attacks.checkpoint import Checkpoints
+from kerasrobust.errors import Cancelled
+from kerasrobust.events import Emit, Event, Finding, Progress, staged
+
+BLOCK = 64
+"""Images of a part's first block."""
+LATE = 1.05
+"""Share of the budget at which a block that takes longer than expected is given up."""
+PERIOD = 0.2
+"""Seconds between two events of progress."""
+
+Arrays = dict[str, np.ndarray]
+
+
+class Block(NamedTuple):
+    """Images to measure.
+
+    Attributes:
+        rows: which of all.
+        checkpoints: where the block may keep what it has done.
+        emit: takes events; of those only findings and progress reach the person.
+        should_stop: asked about every half second.
+    """
+
+    rows: slice
+    checkpoints: Checkpoints
+    emit: Emit
+    should_stop: Callable[[], bool]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One measurement.
+
+    Attributes:
+        name: of its stage and its files.
+        title: what people read.
+        share: of the budget, beside those of the other parts; what it leaves goes to the parts after it.
+        measure: takes a block to arrays with one entry an image.
+        most: images at most.
+    """
+
+    name: str
+    title: str
+    share: float
+    measure: Callable[[Block], Mapping[str, np.ndarray]]
+    most: int | None = None
+
+
+class Found(NamedTuple):
+    """What a part has found.
+
+    Attributes:
+        arrays: by name, with one entry an image; empty where no block was finished.
+        images: how many those are.
+        seconds: what they took.
+        findings: what was emitted on the way.
+    """
+
+    arrays: Arrays
+    images: int
+    seconds: float
+    findings: list[Finding]
+
+
+class Budget:
+    """Seconds to spend on parts, and where what they have found is kept.
+
+    Args:
+        seconds: of the whole.
+        images: how many there are.
+        checkpoints: finished blocks are kept here, and found again.
+        emit: takes the events.
+        should_stop: asked about every half second.
+        clock: gives the seconds since some moment.
+
+    Example:
+        >>> budget = Budget(60, len(x), Checkpoints())
+        >>> budget.spend([Part(name="clean", title="Clean", share=1, measure=right)])["clean"].images
+        1000
+    """
+
+    def __init__(
+        self,
+        seconds: float,
+        images: int,
+        checkpoints: Checkpoints,
+        emit: Emit | None = None,
+        should_stop: Callable[[], bool] = lambda: False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.seconds = seconds
+        self.images = images
+        self.spent = 0.0
+        self._checkpoints = checkpoints
+        self._emit = emit or (lambda event: None)
+        self._should_stop = should_stop
+        self._clock = clock
+        self._said = -math.inf
+
+    def spend(self, parts: Sequence[Part]) -> dict[str, Found]:
+        """Returns what each part has found, by name.
+
+        Raises:
+            Cancelled: when `should_stop` says so.
+        """
+        found = {}
+        for place, part in enumerate(parts):
+            left = sum(later.share for later in parts[place:])
+            with staged(self._emit, part.name, part.title) as emit:
+                found[part.name] = self._measured(part, (self.seconds - self.spent) * part.share / left, emit)
+        return found
+
+    def _measured(self, part: Part, allowed: float, emit: Emit) -> Found:
+        checkpoints = self._checkpoints.inside(part.name)
+        blocks: list[Arrays] = []
+        images, seconds, count = 0, 0.0, min(self.images, part.most or self.images)
+        while images < count:
+            size = min(max(BLOCK, images), count - images)
+            rows = slice(images, images + size)
+            block = checkpoints.get(f"block-{len(blocks)}")
+            if block is None:
+                # The first block is the one that tells how long the others take.
+                if checkpoints.get("ended") is not None or (blocks and seconds + _next(blocks, size) > allowed):
+                    break
+                block = self._block(part, rows, len(blocks), checkpoints, emit)
+            else:
+                _say_again(block, emit)
+                self.spent += float(block["seconds"])
+            if block is None:
+                break
+            blocks.append(block)
+            images += size
+            seconds += float(block["seconds"])
+        checkpoints.put("ended", {"images": np.array(images)})
+        names = [name for name in blocks[0] if name not in ("seconds", "findings")] if blocks else []
+        return Found(
+            arrays={name: np.concatenate([block[name] for block in blocks]) for name in names},
+            images=images,
+            seconds=seconds,
+            findings=[item for block in blocks for item in _findings(block)],
+        )
+
+    def _block(self, part: Part, rows: slice, number: int, checkpoints: Checkpoints, emit: Emit) -> Arrays | None:
+        """Returns a block measured and kept, or None where the budget ended before it did."""
+        began, before, late = self._clock(), self.spent, False
+        findings: list[Finding] = []
+
+        def heard(event: Event) -> None:
+            if isinstance(event, Finding):
+                findings.append(event)
+                emit(event)
+            self._tell(before + self._clock() - began, emit)
+
+        def stops() -> bool:
+            nonlocal late
+            late = before + self._clock() - began > LATE * self.seconds
+            self._tell(before + self._clock() - began, emit)
+            return late or self._should_stop()
+
+        try:
+            block = Block(rows, checkpoints.inside(f"within-{number}"), heard, stops)
+            arrays = dict(part.measure(block))
+        except Cancelled:
+            if self._should_stop() or not late:
+                raise
+            return None
+        finally:
+            self.spent = before + self._clock() - began
+        arrays["seconds"] = np.array(self.spent - before)
+        arrays["findings"] = np.array(json.dumps([[item.code, item.message, item.severity] for item in findings]))
+        checkpoints.put(f"block-{number}", arrays)
+        return arrays
+
+    def _tell(self, spent: float, emit: Emit) -> None:
+        """Emits how much of the budget is spent, a few times a second."""
+        if self._clock() - self._said < PERIOD:
+            return
+        self._said = self._clock()
+        left = max(0.0, self.seconds - spent)
+        done = min(round(spent), round(self.seconds))
+        emit(Progress(unit="second", done=done, total=round(self.seconds), seconds_left=left))
+
+
+def _next(blocks: Sequence[Arrays], size: int) -> float:
+    """Returns the seconds that a block of `size` images may take, by the one before it."""
+    # Graphs are traced in the first block; the second may cost as much again at most.
+    last = blocks[-1]
+    images = len(next(values for name, values in last.items() if name not in ("seconds", "findings")))
+    return float(last["seconds"]) * size / images
+
+
+def _findings(block: Arrays) -> list[Finding]:
+    return [
+        Finding(code=code, message=text, severity=severity)
+        for code, text, severity in json.loads(str(block["findings"]))
+    ]
+
+
+def _say_again(block: Arrays, emit: Emit) -> None:
+    for item in _findings(block):
+        emit(item)
