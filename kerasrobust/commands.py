@@ -37,6 +37,7 @@ COMMANDS: dict[str, Command] = {
     "train": Command("kerasrobust.config:TrainConfig", "kerasrobust.jobs.train:TrainJob"),
     "attack": Command("kerasrobust.config:AttackConfig", "kerasrobust.jobs.attack:AttackJob"),
     "audit": Command("kerasrobust.config:AuditConfig", "kerasrobust.jobs.attack:AuditJob"),
+    "assess": Command("kerasrobust.assessing:AssessConfig", "kerasrobust.jobs.assess:AssessJob"),
     "randomness": Command("kerasrobust.config:RandomnessConfig", "kerasrobust.jobs.randomness:RandomnessJob"),
     "study": Command("kerasrobust.config:StudyConfig", "kerasrobust.jobs.study:StudyJob"),
     "demo": Command("kerasrobust.config:DemoConfig", "kerasrobust.jobs.study:StudyJob"),

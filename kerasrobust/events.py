@@ -180,7 +180,8 @@ class ModelSaved(Event):
 class Row(Event):
     """One row of the study's table, fields as in `result.json`; null if not applicable.
 
-    `name` is the network's, null in older runs; `noise` says how a randomized network was attacked and judged.
+    `name` is the network's, null in older runs; `noise` says how a randomized network was attacked and judged;
+    `examples` is the number of images, where rows have each their own.
     """
 
     name: str | None = None
@@ -197,6 +198,7 @@ class Row(Event):
     interval: list[float]
     median_distance: float | None = None
     published: float | None = None
+    examples: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -106,6 +106,7 @@ class Row:
     interval: Interval | None = None
     median_distance: float | None = None
     published: float | None = None
+    examples: int | None = None
     target: str | None = None
     surrogate: str | None = None
 

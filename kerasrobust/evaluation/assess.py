@@ -25,10 +25,13 @@ from kerasrobust.names import Version
 from kerasrobust.networks.classifier import has_gradient
 from kerasrobust.ops.balls import Norm
 from kerasrobust.settings import radius
+from kerasrobust.show.figures import format_budget
 from kerasrobust.stats import accuracy_interval
 
 BALLS: tuple[Norm, ...] = ("linf", "l2", "l1")
 UNION = "union"
+PASSES_OF_AUTOATTACK = 1_500
+"""Forward passes that the adaptive version takes about for an image of a robust network, by which slow models are told."""
 AUDITED = 256
 """Images that the audit looks at, at most."""
 
@@ -143,13 +146,17 @@ def assess(
     checkpoints = Checkpoints(None if resume_dir is None else Path(resume_dir))
     with checkpoints.held():
         clean = task.judge(task.x, 1)
-        budget = Budget(60 * minutes - (time.monotonic() - began), len(task.x), checkpoints, emit, task.should_stop)
+        pace = _pace(task)
+        left = 60 * minutes - (time.monotonic() - began)
+        budget = Budget(left, len(task.x), pace, checkpoints, emit, task.should_stop)
         parts, left_out = _parts(task, version)
         found = budget.spend(parts)
     figures, rates = _figures(found, _threats(task), task.classifier.randomized)
     for part in parts:
         if not found[part.name].images:
-            left_out.append(f"{part.title}: the time was spent before {min(BLOCK, len(task.x))} images were done.")
+            left_out.append(
+                f"{part.title}: the time was spent before the first images were done. Give it more minutes."
+            )
     return Assessment(
         unattacked=unattacked(clean, task.y, task.classifier.classes, task.classifier.randomized),
         figures=figures,
@@ -171,38 +178,45 @@ def _threats(task: Task) -> dict[str, Attack[Any]]:
 def _parts(task: Task, version: Version) -> tuple[list[Part], list[str]]:
     """Returns what is looked at, in its order, and what isn't, with the reason."""
     chosen: Version = version if version != "auto" else "rand" if task.classifier.randomized else "adaptive"
-    ensembles = {norm: AutoAttack(norm=norm, epsilon=radius(None, norm), version=chosen) for norm in BALLS}
-    parts = [
-        Part(
-            name="autoattack",
-            title=f"AutoAttack ({chosen}) in L∞, L2 and L1",
-            share=50,
-            measure=partial(_attacked, task, ensembles),
-        ),
-        Part(name="audit", title="Reasons to doubt", share=10, measure=partial(_audited, task), most=AUDITED),
-    ]
+    parts = []
+    for norm in BALLS:
+        attack = AutoAttack(norm=norm, epsilon=radius(None, norm), version=chosen)
+        title = f"AutoAttack ({chosen}), {format_budget(attack.epsilon, norm)}"
+        measure = partial(_attacked, task, norm, attack)
+        parts.append(Part(name=norm, title=title, share=20, passes=PASSES_OF_AUTOATTACK, measure=measure))
+    audit = partial(_audited, task)
+    parts.append(Part(name="audit", title="Reasons to doubt", share=10, passes=300, measure=audit, most=AUDITED))
     blind = not has_gradient(task.classifier, task.x[:1])
     left_out = []
     if blind:
         left_out.append("Accuracy over epsilon: it is found by gradients, and there are none.")
     else:
-        parts.append(Part(name="nearest", title="Accuracy over epsilon", share=20, measure=partial(_nearest, task)))
+        nearest = partial(_nearest, task)
+        parts.append(Part(name="nearest", title="Accuracy over epsilon", share=20, passes=1_000, measure=nearest))
     for name, attack in _threats(task).items():
         title = f"{name.capitalize()}: {attack.threat()}"
         if blind and not attack.gradient_free:
             left_out.append(f"{title}: it is made by gradients, and there are none.")
         else:
-            parts.append(Part(name=name, title=title, share=10, measure=partial(_attacked, task, {name: attack})))
+            measure = partial(_attacked, task, name, attack)
+            parts.append(Part(name=name, title=title, share=10, passes=500, measure=measure))
     return parts, left_out
 
 
-def _attacked(task: Task, attacks: Mapping[str, Attack[Any] | AutoAttack], block: Block) -> dict[str, np.ndarray]:
-    """Returns by name of an attack the rates of a block, and the error by noise that its images share."""
-    arrays: dict[str, np.ndarray] = {}
-    for name, attack in attacks.items():
-        found = _evaluated(task, block, attack)
-        arrays |= {name: found.per_example, f"{name} shared": np.full(len(found.per_example), found.worst.shared)}
-    return arrays
+def _attacked(task: Task, name: str, attack: Attack[Any] | AutoAttack, block: Block) -> dict[str, np.ndarray]:
+    """Returns the rates of a block under an attack, and the error by noise that its images share."""
+    found = _evaluated(task, block, attack)
+    return {name: found.per_example, f"{name} shared": np.full(len(found.per_example), found.worst.shared)}
+
+
+def _pace(task: Task) -> float:
+    """Returns the seconds that a forward pass takes for an image, in batches."""
+    x = task.x[: task.batch_size]
+    run = task.classifier.runner(len(x))
+    run(x)  # It is traced here.
+    began = time.perf_counter()
+    run(x)
+    return (time.perf_counter() - began) / len(x)
 
 
 def _evaluated(task: Task, block: Block, attack: Attack[Any] | AutoAttack, **settings: Any) -> Evaluation:
@@ -251,14 +265,15 @@ def _figures(
         interval = accuracy_interval(right, randomized, float(shared.max()))
         figures.append(Figure(name, threat, epsilon, float(right.mean()), interval, len(right)))
 
-    balls = found["autoattack"].arrays
-    for norm in BALLS if balls else ():
-        rates[norm] = balls[norm]
-        add(AutoAttack.name, norm, radius(None, norm), rates[norm], balls[f"{norm} shared"])
-    if balls:
-        rates[UNION] = np.min([rates[norm] for norm in BALLS], axis=0)
-        shared = np.max([balls[f"{norm} shared"] for norm in BALLS], axis=0)
-        add(UNION, "L∞, L2 or L1", None, rates[UNION], shared)
+    for norm in BALLS:
+        if found[norm].images:
+            rates[norm] = found[norm].arrays[norm]
+            add(AutoAttack.name, norm, radius(None, norm), rates[norm], found[norm].arrays[f"{norm} shared"])
+    if all(norm in rates for norm in BALLS):
+        count = min(len(rates[norm]) for norm in BALLS)
+        rates[UNION] = np.min([rates[norm][:count] for norm in BALLS], axis=0)
+        shared = np.max([found[norm].arrays[f"{norm} shared"][0] for norm in BALLS])
+        add(UNION, "L∞, L2 or L1", None, rates[UNION], np.array([shared]))
     for name, attack in threats.items():
         if name in found and found[name].images:
             rates[name] = found[name].arrays[name]

@@ -1,8 +1,8 @@
 """Several measurements within one budget of time: each on as many images as its share of the budget allows.
 
-A part runs on block after block of images, 64 at first and then always twice as many as so far, as long as the next
-block is expected to fit. Few sizes are possible that way, so that a run that was killed and resumed, or repeated on the
-same machine, ends with the same images.
+A part runs on block after block of images, 64 at first, or fewer of a slow model, and then always as many as so far, as
+long as the next block is expected to fit. Few sizes are possible that way, so that a run that was killed and resumed, or
+repeated on the same machine, ends with the same images.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from kerasrobust.attacks.checkpoint import Checkpoints
 from kerasrobust.errors import Cancelled
 from kerasrobust.events import Emit, Event, Finding, Progress, staged
 
-BLOCK = 64
-"""Images of a part's first block."""
+BLOCK, LEAST = 64, 8
+"""Images of a part's first block, at most and at least."""
 LATE = 1.05
 """Share of the budget at which a block that takes longer than expected is given up."""
 PERIOD = 0.2
@@ -54,6 +54,7 @@ class Part:
         name: of its stage and its files.
         title: what people read.
         share: of the budget, beside those of the other parts; what it leaves goes to the parts after it.
+        passes: forward passes that it takes about for an image, a gradient counting as three.
         measure: takes a block to arrays with one entry an image.
         most: images at most.
     """
@@ -61,6 +62,7 @@ class Part:
     name: str
     title: str
     share: float
+    passes: int
     measure: Callable[[Block], Mapping[str, np.ndarray]]
     most: int | None = None
 
@@ -87,14 +89,15 @@ class Budget:
     Args:
         seconds: of the whole.
         images: how many there are.
+        pace: seconds that a forward pass takes for an image.
         checkpoints: finished blocks are kept here, and found again.
         emit: takes the events.
         should_stop: asked about every half second.
         clock: gives the seconds since some moment.
 
     Example:
-        >>> budget = Budget(60, len(x), Checkpoints())
-        >>> budget.spend([Part(name="clean", title="Clean", share=1, measure=right)])["clean"].images
+        >>> budget = Budget(60, len(x), 0.001, Checkpoints())
+        >>> budget.spend([Part(name="clean", title="Clean", share=1, passes=1, measure=right)])["clean"].images
         1000
     """
 
@@ -102,6 +105,7 @@ class Budget:
         self,
         seconds: float,
         images: int,
+        pace: float,
         checkpoints: Checkpoints,
         emit: Emit | None = None,
         should_stop: Callable[[], bool] = lambda: False,
@@ -109,6 +113,7 @@ class Budget:
     ) -> None:
         self.seconds = seconds
         self.images = images
+        self.pace = pace
         self.spent = 0.0
         self._checkpoints = checkpoints
         self._emit = emit or (lambda event: None)
@@ -133,8 +138,9 @@ class Budget:
         checkpoints = self._checkpoints.inside(part.name)
         blocks: list[Arrays] = []
         images, seconds, count = 0, 0.0, min(self.images, part.most or self.images)
+        first = self._first(part, allowed, checkpoints)
         while images < count:
-            size = min(max(BLOCK, images), count - images)
+            size = min(max(first, images), count - images)
             rows = slice(images, images + size)
             block = checkpoints.get(f"block-{len(blocks)}")
             if block is None:
@@ -158,6 +164,17 @@ class Budget:
             seconds=seconds,
             findings=[item for block in blocks for item in _findings(block)],
         )
+
+    def _first(self, part: Part, allowed: float, checkpoints: Checkpoints) -> int:
+        """Returns the size of the first block: that of the first start, where the part is resumed."""
+        kept = checkpoints.get("first")
+        if kept is not None:
+            return int(kept["images"])
+        size = BLOCK
+        while size > LEAST and size * part.passes * self.pace > allowed:
+            size //= 2
+        checkpoints.put("first", {"images": np.array(size)})
+        return size
 
     def _block(self, part: Part, rows: slice, number: int, checkpoints: Checkpoints, emit: Emit) -> Arrays | None:
         """Returns a block measured and kept, or None where the budget ended before it did."""

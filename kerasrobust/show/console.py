@@ -24,7 +24,7 @@ from kerasrobust.show.figures import (
     format_seconds,
 )
 from kerasrobust.show.narrate import is_synthetic, narrate, severity
-from kerasrobust.show.tables import attack_table, epsilon_text, label_table, study_table
+from kerasrobust.show.tables import attack_table, epsilon_text, label_table, study_table, threat_table
 
 REFRESH = 8  # Bars are redrawn this often a second, however many events come.
 PLAIN_PERIOD = 10.0  # Seconds between two lines of progress where there is no terminal.
@@ -270,7 +270,12 @@ class ConsoleRenderer:
             self._drop(stage)
         if self._rows or self._attacks:
             rows, attacks, synthetic = self._rows, self._attacks, self._synthetic
-            table = study_table(rows, synthetic=synthetic) if rows else attack_table(attacks, synthetic=synthetic)
+            if rows and rows[-1].examples is not None:
+                table = threat_table(rows, synthetic=synthetic)
+            elif rows:
+                table = study_table(rows, synthetic=synthetic)
+            else:
+                table = attack_table(attacks, synthetic=synthetic)
             for shown in [table, *([label_table(self._labels, synthetic=synthetic)] if self._labels else [])]:
                 shown.padding = (0, 1) if self._wide else 0
                 self.console.print(shown)

@@ -199,6 +199,8 @@ def summary(result: Mapping[str, Any]) -> str:
 
 def summarize(result: Result) -> str:
     """Returns what came out of a run in a few sentences, each computed from the result."""
+    if result.rows and result.rows[-1].examples is not None:
+        return " ".join(_threat_summary(result, result.rows))
     if result.rows:
         return " ".join(_study_summary(result, result.rows))
     sentences = [f"{result.model or 'The model'} was measured on {format_images(result)}."]
@@ -248,6 +250,26 @@ def _attack_summary(result: Result, attacks: Sequence[AttackEntry]) -> Iterable[
     under = made_on(under + at, worst.surrogate)
     yield f"Robust accuracy under {under}: {_with_interval(result.robust_accuracy, result.robust_interval)}."
     yield f"After each attack in turn: {parts}."
+
+
+def _threat_summary(result: Result, rows: Sequence[Row]) -> Iterable[str]:
+    """Yields what is left of one model under several threats."""
+    clean, threats = rows[0], rows[1:]
+    name = result.model.rpartition("/")[2] or "The model"
+    yield f"{name} is right on {_with_interval(clean.accuracy, clean.interval)} of {format_images(result)}."
+    kept = [
+        f"{_with_interval(row.accuracy, row.interval)} under {attack_name(row.attack or '')}"
+        f" ({format_budget(row.epsilon, row.norm)}, {row.examples or 0:,} images)"
+        for row in threats
+        if row.attack != "union"
+    ]
+    if kept:
+        yield f"It keeps {_list(kept)}."
+    yield from (
+        f"Under the worst of {row.norm} on each image it keeps {_with_interval(row.accuracy, row.interval)}."
+        for row in threats
+        if row.attack == "union"
+    )
 
 
 def _study_summary(result: Result, rows: Sequence[Row]) -> Iterable[str]:

@@ -49,6 +49,24 @@ def study_table(rows: Iterable[Row], *, synthetic: bool) -> Table:
     return table
 
 
+def threat_table(rows: Iterable[Row], *, synthetic: bool) -> Table:
+    """Returns the table of one model under several threats, each measured on its own number of images."""
+    table = make_table(synthetic)
+    table.add_column("attack", overflow="fold")
+    table.add_column("threat", overflow="fold")
+    for header in ("accuracy", "95 %\ninterval", "images"):
+        table.add_column(header, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            figures.attack_name(row.attack or "clean"),
+            figures.format_budget(row.epsilon, row.norm) or "none",
+            figures.format_accuracy(row.accuracy),
+            figures.format_interval(row.interval),
+            "" if row.examples is None else f"{row.examples:,}",
+        )
+    return table
+
+
 def attack_table(attacks: Sequence[AttackFinished], *, synthetic: bool) -> Table:
     """Returns the table of one model's attacks, in the order in which they ended."""
     table = make_table(synthetic)
