@@ -31,7 +31,7 @@ from kerasrobust.stats import accuracy_interval
 BALLS: tuple[Norm, ...] = ("linf", "l2", "l1")
 UNION = "union"
 PASSES_OF_AUTOATTACK = 1_500
-"""Forward passes that the adaptive version takes about for an image of a robust network, by which slow models are told."""
+"""Forward passes that the adaptive version takes about for an image of a robust network; slow models are told by it."""
 AUDITED = 256
 """Images that the audit looks at, at most."""
 
@@ -154,9 +154,7 @@ def assess(
     figures, rates = _figures(found, _threats(task), task.classifier.randomized)
     for part in parts:
         if not found[part.name].images:
-            left_out.append(
-                f"{part.title}: the time was spent before the first images were done. Give it more minutes."
-            )
+            left_out.append(f"{part.title}: the time was spent before. Give it more minutes.")
     return Assessment(
         unattacked=unattacked(clean, task.y, task.classifier.classes, task.classifier.randomized),
         figures=figures,
@@ -193,12 +191,12 @@ def _parts(task: Task, version: Version) -> tuple[list[Part], list[str]]:
     else:
         nearest = partial(_nearest, task)
         parts.append(Part(name="nearest", title="Accuracy over epsilon", share=20, passes=1_000, measure=nearest))
-    for name, attack in _threats(task).items():
-        title = f"{name.capitalize()}: {attack.threat()}"
-        if blind and not attack.gradient_free:
+    for name, threat in _threats(task).items():
+        title = f"{name.capitalize()}: {threat.threat()}"
+        if blind and not threat.gradient_free:
             left_out.append(f"{title}: it is made by gradients, and there are none.")
         else:
-            measure = partial(_attacked, task, name, attack)
+            measure = partial(_attacked, task, name, threat)
             parts.append(Part(name=name, title=title, share=10, passes=500, measure=measure))
     return parts, left_out
 

@@ -1,8 +1,8 @@
 """Several measurements within one budget of time: each on as many images as its share of the budget allows.
 
-A part runs on block after block of images, 64 at first, or fewer of a slow model, and then always as many as so far, as
-long as the next block is expected to fit. Few sizes are possible that way, so that a run that was killed and resumed, or
-repeated on the same machine, ends with the same images.
+A part runs on block after block of images, 64 at first, or fewer of a slow model, and then always as many as so far,
+as long as the next block is expected to fit. Few sizes are possible that way, so that a run that was killed and
+resumed, or repeated on the same machine, ends with the same images.
 """
 
 from __future__ import annotations

@@ -1,0 +1,118 @@
+"""An assessment: figures of a linear network against closed forms, the union by image, calibration by hand."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from conftest import PIXELS, images, labels_of, linear_model
+
+from kerasrobust.attacks.verdict import Verdict
+from kerasrobust.errors import InputError
+from kerasrobust.evaluation.assess import Assessment, assess
+from kerasrobust.evaluation.unattacked import calibration_error, unattacked
+
+COUNT = 96
+
+
+@pytest.fixture(scope="module")
+def linear() -> keras.Model:
+    draw = np.random.default_rng(3)
+    return linear_model(draw.normal(size=(PIXELS, 4)).astype(np.float32), np.zeros(4, np.float32))
+
+
+@pytest.fixture(scope="module")
+def blocks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("blocks")
+
+
+@pytest.fixture(scope="module")
+def found(linear: keras.Model, blocks: Path) -> Assessment:
+    x = images(COUNT)
+    return assess(linear, x, labels_of(linear, x, 0), minutes=5, resume_dir=blocks)
+
+
+def exact(model: keras.Model, x: np.ndarray, epsilon: float, dual: int) -> np.ndarray:
+    """Whether each image of a linear network keeps its class in a ball that meets no edge of the box."""
+    kernel, bias = model.get_weights()
+    logits = x.reshape(len(x), -1) @ kernel + bias
+    y = logits.argmax(axis=1)
+    lead = logits[np.arange(len(x)), y][:, None] - logits
+    slope = np.linalg.norm(kernel[:, y][:, :, None] - kernel[:, None], ord=dual, axis=0)
+    slope[np.arange(len(x)), y] = 1
+    lead[np.arange(len(x)), y] = np.inf
+    return (lead > epsilon * slope).all(axis=1)
+
+
+def test_figures_of_a_linear_network_are_those_of_the_closed_form(linear: keras.Model, found: Assessment) -> None:
+    x = images(COUNT)[found.order]
+    for norm, epsilon, dual in (("linf", 8 / 255, 1), ("l2", 0.5, 2)):
+        np.testing.assert_array_equal(found.rates[norm], exact(linear, x, epsilon, dual))
+        (figure,) = [item for item in found.figures if item.name == "autoattack" and item.threat == norm]
+        assert (figure.accuracy, figure.images) == (exact(linear, x, epsilon, dual).mean(), COUNT)
+    assert 0 < found.rates["l2"].mean() < 1
+
+
+def test_the_union_is_the_worst_of_its_parts_on_each_image(found: Assessment) -> None:
+    parts = [found.rates[norm] for norm in ("linf", "l2", "l1")]
+    np.testing.assert_array_equal(found.rates["union"], np.min(parts, axis=0))
+    (union,) = [item for item in found.figures if item.name == "union"]
+    assert union.accuracy == found.rates["union"].mean() <= min(part.mean() for part in parts)
+
+
+def test_curves_fall_from_the_clean_accuracy_and_meet_the_closed_form(linear: keras.Model, found: Assessment) -> None:
+    x = images(COUNT)[found.order]
+    for norm, dual in (("linf", 1), ("l2", 2)):
+        points = found.curves[norm]
+        assert points[0].accuracy == found.unattacked.clean.accuracy == 1
+        assert all(later.accuracy <= earlier.accuracy for earlier, later in itertools.pairwise(points))
+        middle = points[len(points) // 2]
+        # FMN comes within a few per cent of the nearest example.
+        high, low = (exact(linear, x, middle.epsilon / factor, dual).mean() for factor in (1.05, 1.0))
+        assert low <= middle.accuracy <= high
+
+
+def test_everything_was_looked_at_and_stands_in_the_files(linear: keras.Model, found: Assessment, blocks: Path) -> None:
+    assert found.left_out == []
+    assert {item.name for item in found.figures} == {"autoattack", "union", "spatial", "patch"}
+    x = images(COUNT)
+    again = assess(linear, x, labels_of(linear, x, 0), minutes=5, resume_dir=blocks)
+    assert again.figures == found.figures and again.curves == found.curves
+    assert [item.code for item in again.findings] == [item.code for item in found.findings]
+
+
+def test_a_budget_of_nothing_is_refused(linear: keras.Model) -> None:
+    with pytest.raises(InputError, match="above 0 minutes"):
+        assess(linear, images(4), np.zeros(4, int), minutes=0)
+
+
+def test_confusion_and_accuracy_by_class_are_counted() -> None:
+    y, predicted = np.array([0, 0, 0, 1, 1, 3]), np.array([0, 1, 1, 1, 1, -1])
+    right = (y == predicted).astype(float)
+    verdict = Verdict(passes=predicted[None], prediction=predicted, correct_rate=right, confidence=np.full(6, 0.5))
+    seen = unattacked(verdict, y, 4, randomized=False)
+    np.testing.assert_array_equal(seen.confusion, [[1, 2, 0, 0], [0, 2, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
+    assert [None if share is None else share.accuracy for share in seen.per_class] == [1 / 3, 1, None, 0]
+    assert seen.clean.accuracy == 0.5
+
+
+def test_the_calibration_error_is_that_of_the_formula() -> None:
+    # Two bins: 0.95 with 3 of 4 right, 0.55 with 3 of 6 right: 0.4 * 0.2 + 0.6 * 0.05.
+    confidence = np.array([0.95] * 4 + [0.55] * 6)
+    right = np.array([True, True, True, False] + [True, False] * 3)
+    assert calibration_error(confidence, right).accuracy == pytest.approx(0.11)
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.15])
+def test_the_interval_of_the_calibration_error_holds_the_truth(shift: float) -> None:
+    draw = np.random.default_rng(0)
+    held = 0
+    for seed in range(40):
+        confidence = draw.uniform(0.4, 1, 400)
+        low, high = calibration_error(confidence, draw.random(400) < confidence - shift, seed).interval
+        held += low <= shift <= high
+    # Of 40 at 95 %, fewer than 34 come by a chance of 1 in 1,000.
+    assert held >= 34

@@ -1,0 +1,123 @@
+"""Several parts within one budget: how many images each gets, what is resumed, what is given up. On a clock by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kerasrobust.attacks.checkpoint import Checkpoints
+from kerasrobust.errors import Cancelled
+from kerasrobust.evaluation.budget import Block, Budget, Found, Part
+from kerasrobust.events import Event, Finding, Progress
+
+
+class Clock:
+    """Moves by what is measured alone."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def part(name: str, clock: Clock, each: float, share: float = 1, first: float = 0.0, **settings: int) -> Part:
+    """A part that takes `each` seconds an image, and `first` before its first; it gives the images' numbers."""
+
+    def measure(block: Block) -> dict[str, np.ndarray]:
+        rows = np.arange(block.rows.start, block.rows.stop)
+        clock.now += first if block.rows.start == 0 else 0.0
+        for _ in rows:
+            clock.now += each
+            if block.should_stop():
+                raise Cancelled
+        return {"rows": rows}
+
+    return Part(name=name, title=name, share=share, passes=settings.pop("passes", 1), measure=measure, **settings)
+
+
+def spent(seconds: float, images: int, clock: Clock, parts: list[Part], folder: Path | None = None) -> dict[str, Found]:
+    return Budget(seconds, images, 0.0, Checkpoints(folder), clock=clock).spend(parts)
+
+
+def test_each_part_takes_as_many_images_as_its_share_allows_and_leaves_the_rest_to_the_next() -> None:
+    clock = Clock()
+    # 50 seconds for the first: blocks of 64, 64 and 128 take 25.6, and one of 256 would take as much again. The second
+    # has the other 74.4: 64 to 512 images take 51.2.
+    found = spent(100, 10_000, clock, [part("a", clock, 0.1), part("b", clock, 0.1)])
+    assert {name: one.images for name, one in found.items()} == {"a": 256, "b": 512}
+    np.testing.assert_array_equal(found["b"].arrays["rows"], np.arange(512))
+    assert (found["a"].seconds, clock.now) == (pytest.approx(25.6), pytest.approx(76.8))
+
+
+def test_no_part_takes_more_images_than_there_are_or_than_it_wants() -> None:
+    clock = Clock()
+    found = spent(1000, 100, clock, [part("a", clock, 0.1), part("b", clock, 0.1, most=70)])
+    assert {name: one.images for name, one in found.items()} == {"a": 100, "b": 70}
+
+
+def test_the_first_block_of_a_slow_model_is_small() -> None:
+    clock = Clock()
+    # 100 passes of 0.05 s an image: 10 images in 50 seconds.
+    slow = [part("a", clock, 5.0, passes=100), part("b", clock, 0.1)]
+    found = Budget(100, 1000, 0.05, Checkpoints(), clock=clock).spend(slow)
+    assert found["a"].images == 8
+
+
+def test_a_block_that_takes_far_longer_than_the_budget_is_given_up(tmp_path: Path) -> None:
+    clock = Clock()
+    found = spent(10, 1000, clock, [part("a", clock, 0.1, first=100.0), part("b", clock, 0.1)], tmp_path)
+    assert (found["a"].images, found["b"].images) == (0, 0) and found["a"].arrays == {}
+    # Resumed it ends the same way, without another try.
+    again = spent(1000, 1000, clock, [part("a", clock, 0.1), part("b", clock, 0.1)], tmp_path)
+    assert (again["a"].images, again["b"].images) == (0, 0)
+
+
+@pytest.mark.parametrize("stop", [30, 100, 300, 500, 700])
+def test_what_was_stopped_and_resumed_ends_with_the_same_images(stop: int, tmp_path: Path) -> None:
+    def parts(clock: Clock) -> list[Part]:
+        return [part("a", clock, 0.1), part("b", clock, 0.05, share=2)]
+
+    clock = Clock()
+    whole = spent(100, 2000, clock, parts(clock))
+    asked = 0
+
+    def stops() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked > stop
+
+    clock = Clock()
+    with pytest.raises(Cancelled):
+        Budget(100, 2000, 0.0, Checkpoints(tmp_path), should_stop=stops, clock=clock).spend(parts(clock))
+    resumed = spent(100, 2000, clock, parts(clock), tmp_path)
+    assert {name: one.images for name, one in resumed.items()} == {name: one.images for name, one in whole.items()}
+    for name, one in whole.items():
+        np.testing.assert_array_equal(resumed[name].arrays["rows"], one.arrays["rows"])
+
+
+def test_findings_are_told_and_told_again_when_resumed_and_progress_is_of_the_budget(tmp_path: Path) -> None:
+    clock = Clock()
+
+    def measure(block: Block) -> dict[str, np.ndarray]:
+        clock.now += 3.0
+        block.emit(Finding(code="doubt", message="A doubt.", severity="warning"))
+        return {"rows": np.zeros(10)}
+
+    def run(emit: Callable[[Event], None]) -> Found:
+        doubtful = [Part(name="a", title="A", share=1, passes=1, measure=measure)]
+        return Budget(10, 10, 0.0, Checkpoints(tmp_path), emit, clock=clock).spend(doubtful)["a"]
+
+    for _ in range(2):
+        heard: list[Event] = []
+        found = run(heard.append)
+        assert [item.message for item in heard if isinstance(item, Finding)] == ["A doubt."]
+        assert [item.code for item in found.findings] == ["doubt"]
+    heard = []
+    other = Budget(10, 10, 0.0, Checkpoints(), heard.append, clock=clock)
+    other.spend([Part(name="a", title="A", share=1, passes=1, measure=measure)])
+    progress = [(item.done, item.total, item.seconds_left) for item in heard if isinstance(item, Progress)]
+    assert progress == [(3, 10, 7.0)]
