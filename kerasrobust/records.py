@@ -311,6 +311,20 @@ class LabelEntry:
         return cls(**_read(cls, record))
 
 
+@dataclass(frozen=True, kw_only=True)
+class ClassEntry:
+    """One class of a result: how many images are of it, and the share of them that is right as it is."""
+
+    name: str
+    images: int | None
+    accuracy: float | None
+    interval: Interval | None
+
+    @classmethod
+    def parse(cls, record: JSON) -> ClassEntry:
+        return cls(**_read(cls, record))
+
+
 class Verdicts(NamedTuple):
     """Robust accuracy of a randomized network by majority and in the worst of `passes`, each with its interval."""
 
@@ -330,6 +344,9 @@ class Result(Card):
         rows: of a study; None for any other run.
         verdict: of a run that looked into randomness; of a study, whether it helps.
         labels: each alone, where an image has several; the other figures are of all of them together.
+        by_class: each class on unchanged images; `confusion` counts them by true (row) and predicted class.
+        calibration_error: the expected calibration error on unchanged images, with its interval.
+        left_out: what an assessment hasn't looked at, and why.
     """
 
     kind: str = ""
@@ -340,6 +357,11 @@ class Result(Card):
     verdict: str = ""
     verdicts: Verdicts | None = None
     labels: tuple[LabelEntry, ...] = ()
+    by_class: tuple[ClassEntry, ...] = ()
+    confusion: tuple[tuple[int, ...], ...] = ()
+    calibration_error: float | None = None
+    calibration_interval: Interval | None = None
+    left_out: tuple[str, ...] = ()
 
     @classmethod
     def parse(cls, record: JSON) -> Result:
@@ -348,6 +370,9 @@ class Result(Card):
             rows=tuple(map(Row.parse, _objects(record.get("rows")))) if "rows" in record else None,
             verdicts=_verdicts(_object(record.get("verdicts"))),
             labels=tuple(map(LabelEntry.parse, _objects(record.get("labels")))),
+            by_class=tuple(map(ClassEntry.parse, _objects(record.get("by_class")))),
+            confusion=_counts(record.get("confusion")),
+            left_out=tuple(map(text, found)) if isinstance(found := record.get("left_out"), list) else (),
         )
 
     @property
@@ -361,6 +386,13 @@ class Result(Card):
         if self.has_card:
             return super().table(title)
         return self._table(self.model.rpartition("/")[2] or title, None) if self.attacks else ()
+
+
+def _counts(value: Any) -> tuple[tuple[int, ...], ...]:
+    """Returns a square table of whole numbers; an empty one for anything else."""
+    rows = value if isinstance(value, list) else []
+    whole = all(isinstance(row, list) and len(row) == len(rows) and all(type(n) is int for n in row) for row in rows)
+    return tuple(map(tuple, rows)) if whole else ()
 
 
 def _verdicts(record: JSON) -> Verdicts | None:

@@ -20,7 +20,7 @@ from kerasrobust.evaluation.budget import BLOCK, Block, Budget, Found, Part
 from kerasrobust.evaluation.evaluate import Evaluation, evaluate
 from kerasrobust.evaluation.outcome import CURVE_POINTS, CurvePoint
 from kerasrobust.evaluation.unattacked import Unattacked, unattacked
-from kerasrobust.events import Emit, Finding
+from kerasrobust.events import Emit, Event, Finding
 from kerasrobust.names import Version
 from kerasrobust.networks.classifier import has_gradient
 from kerasrobust.ops.balls import Norm
@@ -186,6 +186,8 @@ def _parts(task: Task, version: Version) -> tuple[list[Part], list[str]]:
     parts.append(Part(name="audit", title="Reasons to doubt", share=10, passes=300, measure=audit, most=AUDITED))
     blind = not has_gradient(task.classifier, task.x[:1])
     left_out = []
+    if chosen == "adaptive":
+        left_out.append("The rest of AutoAttack's version standard: --version standard (version=) runs it.")
     if blind:
         left_out.append("Accuracy over epsilon: it is found by gradients, and there are none.")
     else:
@@ -220,6 +222,11 @@ def _pace(task: Task) -> float:
 def _evaluated(task: Task, block: Block, attack: Attack[Any] | AutoAttack, **settings: Any) -> Evaluation:
     """Returns the evaluation of a block; what it has done is kept under the attack's name and norm."""
     within = block.checkpoints.inside(f"{attack.name}-{attack.norm}")
+
+    def heard(event: Event) -> None:
+        if getattr(event, "code", "") != "adaptive-version":  # Said once, of the whole.
+            block.emit(event)
+
     given: dict[str, Any] = {"audit": False} | settings
     return evaluate(
         task.classifier,
@@ -231,7 +238,7 @@ def _evaluated(task: Task, block: Block, attack: Attack[Any] | AutoAttack, **set
         batch_size=task.batch_size,
         passes=task.passes,
         resume_dir=within.folder,
-        emit=block.emit,
+        emit=heard,
         should_stop=block.should_stop,
         **given,
     )

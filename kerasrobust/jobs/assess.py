@@ -60,8 +60,9 @@ class AssessJob(Job[AssessConfig]):
             ],
             "clean_accuracy": found.unattacked.clean.accuracy,
             "clean_interval": list(found.unattacked.clean.interval),
-            "calibration_error": _share(found.unattacked.calibration),
-            "classes": [
+            "calibration_error": found.unattacked.calibration.accuracy,
+            "calibration_interval": list(found.unattacked.calibration.interval),
+            "by_class": [
                 {"name": name, "images": int(count), **({} if share is None else _share(share))}
                 for name, count, share in zip(
                     data.class_names, found.unattacked.confusion.sum(axis=1), found.unattacked.per_class, strict=False

@@ -122,6 +122,7 @@ def _page(result: Mapping[str, Any], examples: Sequence[ExampleStrip], **given: 
 
     known = Result.parse(result)
     rows = known.rows or ()
+    one_model = bool(rows) and rows[-1].examples is not None
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -129,7 +130,7 @@ def _page(result: Mapping[str, Any], examples: Sequence[ExampleStrip], **given: 
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    plain = ("accuracy", "change", "distance", "epsilon", "interval", "norm", "published")
+    plain = ("accuracy", "budget", "change", "distance", "epsilon", "interval", "norm", "published")
     environment.filters |= {name: getattr(figures, f"format_{name}") for name in plain} | {
         "attack": figures.attack_name,
         "made_on": figures.made_on,
@@ -143,17 +144,31 @@ def _page(result: Mapping[str, Any], examples: Sequence[ExampleStrip], **given: 
         given,
         result=known,
         summary=figures.summarize(known),
-        networks=figures.by_network(rows),
+        networks={} if one_model else figures.by_network(rows),
+        threats=rows if one_model else (),
+        attacks=[entry for entry in known.attacks if entry.robust_accuracy is not None],
         trainings=_TRAININGS,
         has_published=any(row.published is not None for row in rows),
         panels=[*panels(rows), *curve_panels(known.attacks)],
         draw=draw,
         legend=legend,
         examples=_strips(examples),
+        confused=_confused(known),
         method=list(_method(known)),
         budgets=_budgets(rows),
         tables={name: list(_flat(values, prefix="")) for name, values in tables.items()},
     )
+
+
+def _confused(result: Result) -> dict[int, str]:
+    """Returns by class the other class that its images are taken for most often, and in how many cases."""
+    names, found = [entry.name for entry in result.by_class], {}
+    for number, row in enumerate(result.confusion):
+        others = {other: count for other, count in enumerate(row) if other != number and count}
+        if others and len(row) == len(names):
+            worst = max(others, key=lambda other: others[other])
+            found[number] = f"{names[worst]} ({others[worst]:,})"
+    return found
 
 
 def _strips(examples: Sequence[ExampleStrip]) -> dict[str, list[dict[str, Any]]]:
