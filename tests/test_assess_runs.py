@@ -1,0 +1,65 @@
+"""The command `assess`: what it leaves behind, that a stopped run resumes to the same table, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from whole_runs import unheard
+
+from kerasrobust import runs
+from kerasrobust.assessing import AssessConfig
+from kerasrobust.errors import Cancelled, InputError
+from kerasrobust.events import Event, Row, StageStarted
+from kerasrobust.jobs import engine
+from kerasrobust.records import Result
+
+pytest_plugins = ["cli_fixtures"]
+
+COUNT = 12
+
+
+def config(models_dir: Path, agreed: Path, runs_dir: Path, name: str) -> AssessConfig:
+    places: dict[str, Any] = {"models_dir": models_dir, "runs_dir": runs_dir}
+    return AssessConfig(model="tiny", data=str(agreed), split=f"test[:{COUNT}]", minutes=10, name=name, **places)
+
+
+def test_a_run_that_was_stopped_resumes_to_one_table(models_dir: Path, agreed: Path, tmp_path: Path) -> None:
+    def stop(event: Event) -> None:
+        if isinstance(event, StageStarted) and event.stage == "l1":
+            raise KeyboardInterrupt
+
+    with pytest.raises(Cancelled):
+        engine.run(config(models_dir, agreed, tmp_path, "one"), stop)
+    assert runs.state(tmp_path / "one") == "cancelled"
+    heard: list[Event] = []
+    result = engine.run(config(models_dir, agreed, tmp_path, "one"), heard.append)
+    assert runs.state(tmp_path / "one") == "done" and not (tmp_path / "one" / "blocks").exists()
+    written = json.loads((tmp_path / "one" / "result.json").read_text())
+    assert written == json.loads(json.dumps(result))
+    known = Result.parse(written)
+    threats = {row.attack or "clean": row for row in known.rows or ()}
+    assert list(threats) == ["clean", "autoattack", "union", "spatial", "patch"]
+    assert [row.norm for row in known.rows or () if row.attack == "autoattack"] == ["linf", "l2", "l1"]
+    assert all(row.examples == COUNT for row in known.rows or ())
+    assert threats["clean"].accuracy == known.clean_accuracy == 1
+    lowest = min(row.accuracy or 0 for row in known.rows or () if row.attack == "autoattack")
+    assert (threats["union"].accuracy or 0) <= lowest
+    assert sum(entry.images or 0 for entry in known.by_class) == sum(map(sum, known.confusion)) == COUNT
+    assert [item.norm for item in known.attacks if item.curve] == ["linf", "l2", "l1"]
+    assert [event.accuracy for event in heard if isinstance(event, Row)] == [row.accuracy for row in known.rows or ()]
+    page = (tmp_path / "one" / "report.html").read_text()
+    assert "Union: an image counts only where it withstands each of them" in page
+
+
+def test_a_budget_of_nothing_is_refused(models_dir: Path) -> None:
+    with pytest.raises(InputError, match="Try --minutes 10"):
+        AssessConfig(model="tiny", models_dir=models_dir, minutes=0)
+
+
+def test_nothing_is_left_of_a_run_without_a_model(models_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError):
+        engine.run(AssessConfig(model="none", models_dir=models_dir, runs_dir=tmp_path), unheard)
+    assert list(tmp_path.iterdir()) == []
