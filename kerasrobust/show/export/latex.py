@@ -1,0 +1,111 @@
+"""Tables for LaTeX: what the console draws, with booktabs, as a file to `\\input`."""
+
+from __future__ import annotations
+
+import re
+
+from rich.table import Table
+
+from kerasrobust.show.export.sheets import Sheet, sheets
+from kerasrobust.show.export.subject import Part, Subject, slug
+
+_SPECIAL = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
+    "^": r"\textasciicircum{}", "~": r"\textasciitilde{}",
+    # As other glyphs in the font encoding that documents begin with.
+    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"{\ttfamily\char34}", "`": r"\textasciigrave{}",
+    # A row that begins with one of them would be an argument of the line's end before it.
+    "[": "{[}", "]": "{]}", "*": "{*}",
+    "±": r"$\pm$", "°": r"$^\circ$", "×": r"$\times$", "∞": r"$\infty$", "ℓ": r"$\ell$", "≤": r"$\le$", "≥": r"$\ge$",
+    "−": "$-$", "σ": r"$\sigma$", "ε": r"$\varepsilon$", "…": r"\ldots{}",
+}  # fmt: skip
+_NORMS = {"linf": r"$\ell_\infty$", "l2": r"$\ell_2$", "l1": r"$\ell_1$", "l0": r"$\ell_0$"}
+_PAGE = 45  # Rows; what is longer goes over several pages.
+_NEEDS = r"""% Written by kerasrobust export. Needs \usepackage{booktabs,longtable}. Names in other scripts than Latin
+% need LuaLaTeX or XeLaTeX, and a font that has them."""
+_NUMBER = r"-?\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?"
+
+
+def latex_parts(subject: Subject) -> list[Part]:
+    """Returns a .tex file for each table that the console draws."""
+    return [
+        Part.of_text(f"{sheet.name}.tex", f"{sheet.title}: {_rows(sheet.table)}", to_latex(sheet.table, sheet, subject))
+        for sheet in sheets(subject)
+        if sheet.table is not None
+    ]
+
+
+def _rows(table: Table) -> str:
+    return f"{table.row_count:,} row{'' if table.row_count == 1 else 's'}"
+
+
+def to_latex(table: Table, sheet: Sheet, subject: Subject) -> str:
+    """Returns a table as a `table` environment, or a `longtable` where it doesn't fit a page, for documents with booktabs.
+
+    Percentages keep their sign, intervals are written `$[24.1, 31.9]$`: Wilson's aren't symmetric, so that no plus-minus
+    would be theirs.
+
+    Args:
+        table: as `show` draws it.
+        sheet: the same with its name and title.
+        subject: of what it is.
+    """
+    heads = [" ".join(str(column.header).replace("-\n", "").split()) for column in table.columns]
+    ruled = {place for place, row in enumerate(table.rows[:-1]) if row.end_section}
+    lines = []
+    for place, cells in enumerate(zip(*(column._cells for column in table.columns), strict=True)):
+        lines.append(" & ".join(cell(str(words), head) for words, head in zip(cells, heads, strict=True)) + r" \\")
+        if place in ruled:
+            lines.append(r"\midrule")
+    columns = "".join("r" if column.justify == "right" else "l" for column in table.columns)
+    caption = rf"\caption{{{escape(f'{sheet.title} of {subject.name}')}}}"
+    label = rf"\label{{tab:{slug(subject.name)}-{sheet.name}}}"
+    head = [r"\toprule", " & ".join(map(escape, heads)) + r" \\", r"\midrule"]
+    note = rf"\footnotesize {escape(str(table.caption))}" if table.caption else ""
+    if table.row_count > _PAGE:
+        begin, end = rf"\begin{{longtable}}{{{columns}}}", r"\end{longtable}"
+        body = [r"{\small", begin, caption, label + r"\\", *head, r"\endhead", r"\bottomrule", r"\endfoot", *lines, end]
+        whole = [*body, *([rf"\noindent {note}\par"] if note else []), "}"]
+    else:
+        begin, end = rf"\begin{{tabular}}{{{columns}}}", r"\end{tabular}"
+        body = [r"\begin{table}", r"\centering\small", caption, label, begin, *head, *lines, r"\bottomrule", end]
+        whole = [*body, *([rf"\\[2pt] {note}"] if note else []), r"\end{table}"]
+    return "\n".join([_NEEDS, *whole, ""])
+
+
+def cell(words: str, head: str = "") -> str:
+    """Returns a cell as LaTeX has it: figures in mathematics, all else escaped.
+
+    Args:
+        words: as the console has it.
+        head: its column's heading, as `l2` is a norm in a column of norms, and elsewhere may be a name.
+
+    Example:
+        >>> cell("27.8 %"), cell("24.1-31.9"), cell("8/255 L2", "epsilon"), cell("my_net")
+        ('$27.8$\\\\,\\\\%', '$[24.1, 31.9]$', '$8/255$ $\\\\ell_2$', 'my\\\\_net')
+    """
+    if share := re.fullmatch(rf"({_NUMBER}) %", words):
+        return rf"${share[1]}$\,\%"
+    if interval := re.fullmatch(r"(\d+\.\d)-(\d+\.\d)", words):
+        return f"$[{interval[1]}, {interval[2]}]$"
+    if re.fullmatch(_NUMBER, words):
+        return f"${words.replace(',', '{,}')}$"
+    if "dist" in head and words == "infinite":
+        return r"$\infty$"
+    if head in ("norm", "epsilon"):
+        return " ".join(
+            _NORMS.get(word.lower(), f"${word}$" if re.fullmatch(rf"{_NUMBER}(/255)?", word) else escape(word))
+            for word in words.split()
+        )
+    return escape(words)
+
+
+def escape(words: str) -> str:
+    """Returns text that LaTeX prints as it is, without ligatures of dashes and quotes.
+
+    Example:
+        >>> escape("my_net & 50 %")
+        'my\\\\_net \\\\& 50 \\\\%'
+    """
+    plain = "".join(_SPECIAL.get(letter, letter) for letter in " ".join(words.split()) if letter.isprintable())
+    return plain.replace("--", "-{}-").replace("--", "-{}-").replace("''", "'{}'").replace("!`", "!{}`")
