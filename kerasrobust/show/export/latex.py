@@ -64,8 +64,9 @@ def to_latex(table: Table, sheet: Sheet, subject: Subject) -> str:
     note = rf"\footnotesize {escape(str(table.caption))}" if table.caption else ""
     if table.row_count > _PAGE:
         begin, end = rf"\begin{{longtable}}{{{columns}}}", r"\end{longtable}"
-        body = [r"{\small", begin, caption, label + r"\\", *head, r"\endhead", r"\bottomrule", r"\endfoot", *lines, end]
-        whole = [*body, *([rf"\noindent {note}\par"] if note else []), "}"]
+        first = [caption, label + r"\\", *head, r"\endfirsthead"]
+        body = [r"{\small", begin, *first, *head, r"\endhead", r"\bottomrule", r"\endfoot", *lines, end]
+        whole = [*body, *([rf"\noindent{note}\par"] if note else []), "}"]
     else:
         begin, end = rf"\begin{{tabular}}{{{columns}}}", r"\end{tabular}"
         body = [r"\begin{table}", r"\centering\small", caption, label, begin, *head, *lines, r"\bottomrule", end]
