@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,13 @@ from pathlib import Path
 from kerasrobust.assessing import ExportConfig
 from kerasrobust.errors import InputError
 from kerasrobust.runs import find
+from kerasrobust.show.export.images import array_parts, image_parts
 from kerasrobust.show.export.latex import latex_parts
+from kerasrobust.show.export.model_card import section_parts
+from kerasrobust.show.export.pictures import png_parts, svg_parts
 from kerasrobust.show.export.sheets import csv_parts
 from kerasrobust.show.export.subject import Part, Subject
+from kerasrobust.show.export.tensorboard import log_parts
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,11 @@ class Format:
 FORMATS: dict[str, Format] = {
     "csv": Format("tables", csv_parts),
     "latex": Format("tables", latex_parts),
+    "markdown": Format("a result", section_parts),
+    "svg": Format("figures", svg_parts),
+    "png": Format("figures or images", lambda subject: [*image_parts(subject), *png_parts(subject)]),
+    "npz": Format("adversarial images", array_parts),
+    "tensorboard": Format("curves of a training or an attack", log_parts),
 }
 """The formats of `--format`."""
 
@@ -42,6 +52,9 @@ def export(config: ExportConfig) -> int:
     parts = FORMATS[config.format].parts(subject)
     if not parts:
         raise _nothing(subject, config)
+    lacking, parts = [part.lacks for part in parts if part.lacks], [part for part in parts if not part.lacks]
+    if lacking and not parts:
+        raise InputError(lacking[0])
     folder = config.to or (Path(f"{subject.name}-export") if subject.is_model else subject.folder / "export")
     present = [part.name for part in parts if (folder / part.name).exists()]
     if present and not config.overwrite:
@@ -53,12 +66,14 @@ def export(config: ExportConfig) -> int:
         for part in parts:
             _write(part, folder / part.name)
             if not config.json:
-                print(f"{folder / part.name}  {part.what}", flush=True)
+                print(f"{folder / part.name}: {part.what}", flush=True)
     except OSError as error:
         raise InputError(
             f"Expected a folder that can be written. Received: {folder} ({error.strerror or error}). "
             "Free some space, or choose another with --to."
         ) from error
+    if lacking:
+        print(f"{len(lacking)} left out. {lacking[0]}", file=sys.stderr)
     if config.json:
         print(json.dumps([{"path": str(folder / part.name), "what": part.what} for part in parts], ensure_ascii=False))
     return 0

@@ -69,7 +69,7 @@ def to_latex(table: Table, sheet: Sheet, subject: Subject) -> str:
         whole = [*body, *([rf"\noindent{note}\par"] if note else []), "}"]
     else:
         begin, end = rf"\begin{{tabular}}{{{columns}}}", r"\end{tabular}"
-        body = [r"\begin{table}", r"\centering\small", caption, label, begin, *head, *lines, r"\bottomrule", end]
+        body = [r"\begin{table}", r"\centering\small", caption, label + r"\smallskip", begin, *head, *lines, r"\bottomrule", end]
         whole = [*body, *([rf"\\[2pt] {note}"] if note else []), r"\end{table}"]
     return "\n".join([_NEEDS, *whole, ""])
 

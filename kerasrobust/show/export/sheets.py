@@ -82,7 +82,7 @@ def _flat(record: Record, prefix: str = "") -> Iterator[tuple[str, Any]]:
         elif isinstance(value, list | tuple):
             yield name, " ".join(map(str, value))
         else:
-            yield name, value
+            yield name, "" if value != value else value  # NaN: nothing was measured.
 
 
 def _results(subject: Subject) -> Iterator[Sheet]:

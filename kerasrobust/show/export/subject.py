@@ -66,11 +66,13 @@ class Part:
         name: its path in the folder of the export.
         what: what it holds, for people.
         write: writes it to a path where nothing is yet.
+        lacks: why it can't be written on this machine, and what to do; empty if it can.
     """
 
     name: str
     what: str
     write: Callable[[Path], None]
+    lacks: str = ""
 
     @classmethod
     def of_text(cls, name: str, what: str, content: str) -> Part:
