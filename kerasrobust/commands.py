@@ -50,9 +50,11 @@ COMMANDS: dict[str, Command] = {
         "kerasrobust.config:ModelsConfig", answer="kerasrobust.show.compare:models", schema="figures", in_form=False
     ),
     "export": Command(
-        "kerasrobust.assessing:ExportConfig", answer="kerasrobust.show.export.command:export", schema="export",
+        "kerasrobust.assessing:ExportConfig",
+        answer="kerasrobust.show.export.command:export",
+        schema="export",
         in_form=False,
-    ),  # fmt: skip
+    ),
 }
 
 

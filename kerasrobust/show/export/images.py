@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ from kerasrobust.show.export.subject import Part, Subject
 from kerasrobust.show.report import encode_png
 
 _COLUMNS = (
-    "y", "prediction", "prediction_adv", "confidence", "confidence_adv", "success", "correct_rate", "distance", "attack",
-    "epsilon", "eot",
+    "y", "prediction", "prediction_adv", "confidence", "confidence_adv", "success", "correct_rate", "distance",
+    "attack", "epsilon", "eot",
 )  # fmt: skip
 
 
@@ -31,7 +32,7 @@ def image_parts(subject: Subject) -> list[Part]:
         Part(
             name=_name(path, "images", ""),
             what=f"{len(index):,} images before and after {_attacks(index)}, rounded to 8 bits",
-            write=lambda folder, path=path, index=index: _write_folder(folder, path, index),
+            write=partial(_write_folder, path=path, index=index),
         )
         for path, index in _files(subject)
         if index.image_shape[-1] in (1, 3, 4)
@@ -48,7 +49,7 @@ def array_parts(subject: Subject) -> list[Part]:
         Part(
             name=_name(path, "examples", ".npz"),
             what=f"{len(index):,} images before and after {_attacks(index)}, float32",
-            write=lambda target, path=path, index=index: _write_npz(target, path, index),
+            write=partial(_write_npz, path=path, index=index),
         )
         for path, index in _files(subject)
     ]
@@ -78,8 +79,7 @@ def _pairs(path: Path, index: Index) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 def _console() -> Any:
     from rich.console import Console
 
-    # On standard error, as what is printed on standard output may be read by a program.
-    return Console(stderr=True)
+    return Console(stderr=True)  # What is printed on standard output may be read by a program.
 
 
 def _write_folder(folder: Path, path: Path, index: Index) -> None:

@@ -1,4 +1,4 @@
-"""Tables for LaTeX: what the console draws, with booktabs, as a file to `\\input`."""
+r"""Tables for LaTeX: what the console draws, with booktabs, as a file to `\input`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ _SPECIAL = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
     "^": r"\textasciicircum{}", "~": r"\textasciitilde{}",
     # As other glyphs in the font encoding that documents begin with.
-    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"{\ttfamily\char34}", "`": r"\textasciigrave{}",
+    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "`": r"\textasciigrave{}",
+    '"': r"{\ttfamily\char34}",
     # A row that begins with one of them would be an argument of the line's end before it.
     "[": "{[}", "]": "{]}", "*": "{*}",
     "±": r"$\pm$", "°": r"$^\circ$", "×": r"$\times$", "∞": r"$\infty$", "ℓ": r"$\ell$", "≤": r"$\le$", "≥": r"$\ge$",
@@ -40,10 +41,10 @@ def _rows(table: Table) -> str:
 
 
 def to_latex(table: Table, sheet: Sheet, subject: Subject) -> str:
-    """Returns a table as a `table` environment, or a `longtable` where it doesn't fit a page, for documents with booktabs.
+    """Returns a table as a `table` environment, or as a `longtable` where it doesn't fit a page, with booktabs' rules.
 
-    Percentages keep their sign, intervals are written `$[24.1, 31.9]$`: Wilson's aren't symmetric, so that no plus-minus
-    would be theirs.
+    Percentages keep their sign. Intervals are written `$[24.1, 31.9]$`: Wilson's aren't symmetric, so that plus-minus
+    would be another interval.
 
     Args:
         table: as `show` draws it.
@@ -69,13 +70,23 @@ def to_latex(table: Table, sheet: Sheet, subject: Subject) -> str:
         whole = [*body, *([rf"\noindent{note}\par"] if note else []), "}"]
     else:
         begin, end = rf"\begin{{tabular}}{{{columns}}}", r"\end{tabular}"
-        body = [r"\begin{table}", r"\centering\small", caption, label + r"\smallskip", begin, *head, *lines, r"\bottomrule", end]
+        body = [
+            r"\begin{table}",
+            r"\centering\small",
+            caption,
+            label + r"\smallskip",
+            begin,
+            *head,
+            *lines,
+            r"\bottomrule",
+            end,
+        ]
         whole = [*body, *([rf"\\[2pt] {note}"] if note else []), r"\end{table}"]
     return "\n".join([_NEEDS, *whole, ""])
 
 
 def cell(words: str, head: str = "") -> str:
-    """Returns a cell as LaTeX has it: figures in mathematics, all else escaped.
+    r"""Returns a cell as LaTeX has it: figures in mathematics, all else escaped.
 
     Args:
         words: as the console has it.
@@ -83,7 +94,7 @@ def cell(words: str, head: str = "") -> str:
 
     Example:
         >>> cell("27.8 %"), cell("24.1-31.9"), cell("8/255 L2", "epsilon"), cell("my_net")
-        ('$27.8$\\\\,\\\\%', '$[24.1, 31.9]$', '$8/255$ $\\\\ell_2$', 'my\\\\_net')
+        ('$27.8$\\,\\%', '$[24.1, 31.9]$', '$8/255$ $\\ell_2$', 'my\\_net')
     """
     if share := re.fullmatch(rf"({_NUMBER}) %", words):
         return rf"${share[1]}$\,\%"
@@ -102,11 +113,11 @@ def cell(words: str, head: str = "") -> str:
 
 
 def escape(words: str) -> str:
-    """Returns text that LaTeX prints as it is, without ligatures of dashes and quotes.
+    r"""Returns text that LaTeX prints as it is, without ligatures of dashes and quotes.
 
     Example:
         >>> escape("my_net & 50 %")
-        'my\\\\_net \\\\& 50 \\\\%'
+        'my\\_net \\& 50 \\%'
     """
     plain = "".join(_SPECIAL.get(letter, letter) for letter in " ".join(words.split()) if letter.isprintable())
     return plain.replace("--", "-{}-").replace("--", "-{}-").replace("''", "'{}'").replace("!`", "!{}`")

@@ -1,15 +1,16 @@
-"""A section for a model card, in Markdown: threat model, attacks, figures with intervals, doubts, and how to repeat it.
+"""A section for a model card, in Markdown: threat model, attacks, intervals, doubts, and how to repeat it.
 
-Reference: Mitchell et al. 2019, "Model Cards for Model Reporting": what was measured, on which data, how, and with which
-uncertainty.
+Reference: Mitchell et al. 2019, "Model Cards for Model Reporting": what was measured, on which data, how, and with
+which uncertainty.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.table import Table
 
+from kerasrobust.names import ATTACKS
 from kerasrobust.records import AttackEntry, Result
 from kerasrobust.show.export.sheets import sheets
 from kerasrobust.show.export.subject import Part, Subject
@@ -17,14 +18,13 @@ from kerasrobust.show.figures import (
     attack_name,
     format_accuracy,
     format_budget,
+    format_epsilon,
     format_interval,
+    format_norm,
     is_no_ball,
     summarize,
 )
 from kerasrobust.show.tables import SYNTHETIC
-
-_ASKS_ONLY = ("square", "sparse-rs", "spatial", "hopskipjump")
-"""Attacks that ask for predictions alone."""
 
 
 def section_parts(subject: Subject) -> list[Part]:
@@ -42,14 +42,16 @@ def section(subject: Subject) -> str:
     if card.data.synthetic:
         parts.append(f"> {SYNTHETIC}")
     parts += ["### Threat model", "\n".join(f"- {_plain(line)}" for line in threats(subject))]
-    parts += [f"### {sheet.title}\n\n{to_markdown(sheet.table)}" for sheet in sheets(subject) if sheet.table is not None]
+    parts += [
+        f"### {sheet.title}\n\n{to_markdown(sheet.table)}" for sheet in sheets(subject) if sheet.table is not None
+    ]
     parts += ["### Reasons for doubt", "\n".join(_doubts(subject))]
     parts.append(
-        "An attack is no proof: a robust accuracy is an upper bound on what a better attack would leave. Intervals are at "
-        "95 %."
+        "An attack is no proof: a robust accuracy is an upper bound on what a better attack would leave. Intervals are "
+        "at 95 %."
     )
     if subject.command:
-        made = "Trained by" if subject.is_model else "Repeated by"
+        made = "This made the model:" if subject.is_model else "This repeats the run:"
         parts.append(f"### Reproduce\n\n{made}\n\n{_fenced(subject.command)}")
     return "\n\n".join(parts) + "\n"
 
@@ -73,7 +75,7 @@ def _measured(subject: Subject) -> Iterator[str]:
         yield _plain(" ".join(words))
     versions = ", ".join(f"{name} {version}" for name, version in card.versions.items())
     if versions:
-        yield _plain(f"Versions: {versions}.") + (_plain(f" Seed: {card.seed}.") if card.seed else "")
+        yield _plain(f"Versions: {versions}.{f' Seed: {card.seed}.' if card.seed else ''}")
 
 
 def _share(accuracy: float | None, interval: tuple[float, float] | None) -> str:
@@ -95,20 +97,12 @@ def threats(subject: Subject) -> Iterator[str]:
     if not attacked:
         yield "None was measured: the figures are those of unchanged images."
         return
-    balls: dict[str, None] = {}
-    for _, norm, epsilon in attacked:
-        if is_no_ball(norm):
-            balls[f"may change {norm}"] = None
-        elif epsilon is None:
-            balls[f"looks for the smallest change in {format_budget(0.0, norm).removeprefix('0 ')}"] = None
-        else:
-            balls[f"may change an image by {format_budget(epsilon, norm)}"] = None
-    yield f"The attacker {', or '.join(balls)}; images are in [0, 1] and stay there."
+    yield f"The attacker {' or '.join(_powers(attacked))}; images are in [0, 1] and stay there."
     surrogates = dict.fromkeys(entry.surrogate for entry in card.entries if entry.surrogate)
-    names = {name for name, *_ in attacked}
+    known = [ATTACKS.get(name) for name, *_ in attacked]
     if surrogates:
         yield f"Examples were made on {', '.join(surrogates)}; the model itself was asked for its verdicts alone."
-    elif names <= set(_ASKS_ONLY):
+    elif all(found is not None and found.gradient_free for found in known):
         yield "It asks for the model's predictions, and knows nothing else of it (black box)."
     else:
         yield "It knows the model with its weights, and follows its gradients (white box)."
@@ -118,6 +112,25 @@ def threats(subject: Subject) -> Iterator[str]:
         yield "It wants each image taken for any class but its own."
     if isinstance(card, Result) and card.attack == "autoattack" and card.version:
         yield f"AutoAttack, version {card.version}."
+
+
+def _powers(attacked: Sequence[tuple[str, str, float | None]]) -> Iterator[str]:
+    """Yields what attacks may do, from their names, norms and radii."""
+    radii: dict[str, set[float]] = {}
+    for _, norm, epsilon in attacked:
+        radii.setdefault(norm, set()).update(() if epsilon is None else (epsilon,))
+    for norm, found in radii.items():
+        if is_no_ball(norm):
+            yield f"may change {norm}"
+        elif found:
+            most = _list([format_epsilon(epsilon) for epsilon in sorted(found)])
+            yield f"may change an image by at most {most} in {format_norm(norm)}"
+        else:
+            yield f"looks for the smallest change in {format_norm(norm)}"
+
+
+def _list(words: Sequence[str]) -> str:
+    return " or ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
 
 def _doubts(subject: Subject) -> Iterator[str]:
@@ -147,9 +160,9 @@ def _cell(words: str) -> str:
 def _plain(words: str) -> str:
     """Returns text in one line that Markdown shows as it is: no emphasis, links or HTML from somebody's names."""
     line = " ".join(words.split())
-    for mark in "\\`*_[]<":
-        line = line.replace(mark, f"\\{mark}" if mark != "<" else "&lt;")
-    return line
+    for mark in "\\`*_":
+        line = line.replace(mark, f"\\{mark}")
+    return line.replace("<", "&lt;").replace("](", "]\\(")
 
 
 def _fenced(words: str) -> str:

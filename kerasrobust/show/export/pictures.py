@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from html import escape
 from pathlib import Path
 
@@ -22,6 +23,7 @@ _ZOOM = 3
 """Pixels of a PNG file for one of the SVG: as wide as a column of a page at 300 dpi."""
 
 _FONTS = "Helvetica, Arial, Liberation Sans, DejaVu Sans, Noto Sans, Segoe UI, sans-serif"
+_VARIABLE = re.compile(r"var\((--\w+)\)")
 _LACKS = (
     "Expected the package resvg-py, which makes PNG files of figures. Received: none. "
     "pip install 'kerasrobust[png]', or take --format svg."
@@ -100,9 +102,7 @@ def png_parts(subject: Subject) -> list[Part]:
 
     def part(item: Figure) -> Part:
         drawn = standalone(item)
-        return Part(
-            name=f"{item.name}.png", what=item.title, write=lambda path: _write_png(path, drawn), lacks=lacks
-        )
+        return Part(name=f"{item.name}.png", what=item.title, write=lambda path: _write_png(path, drawn), lacks=lacks)
 
     lacks = "" if importlib.util.find_spec("resvg_py") else _LACKS
     return [part(item) for item in figures(subject)]
@@ -143,11 +143,14 @@ def standalone(figure: Figure) -> str:
     chart = figure.chart.replace("<svg ", f'<svg y="{_TITLE}" width="{width}" height="{height}" ', 1)
     below = _TITLE + height + _MARGIN
     legend = [
-        f'<g transform="translate({_MARGIN} {below + place * _ROW})">{piece}<text x="42" y="11.5">{escape(words)}</text></g>'
+        f'<g transform="translate({_MARGIN} {below + place * _ROW})">{piece}'
+        f'<text x="42" y="11.5">{escape(words)}</text></g>'
         for place, (piece, words) in enumerate(figure.legend)
     ]
     end = below + len(legend) * _ROW
-    note = f'<text x="{_MARGIN}" y="{end + 12}" style="font-size:11px">{escape(figure.note)}</text>' if figure.note else ""
+    note = (
+        f'<text x="{_MARGIN}" y="{end + 12}" style="font-size:11px">{escape(figure.note)}</text>' if figure.note else ""
+    )
     whole = end + (_ROW if note else 0) + _MARGIN
     return "\n".join(
         [
@@ -173,7 +176,7 @@ def style(drawn: str) -> str:
     """
     rules = re.findall(r"([^{}]+)\{([^{}]*)\}", (Path(__file__).parents[1] / "report.css").read_text(encoding="utf-8"))
     colours = dict(re.findall(r"(--\w+):\s*([^;]+);", next(body for names, body in rules if names.endswith(":root "))))
-    series = {name.strip(): body for names, body in rules if (name := names).strip() in {f".s{n}" for n in range(7)}}
+    series = {f".s{number}" for number in range(7)}
     classes = {word for found in re.findall(r'class="([^"]*)"', drawn) for word in found.split()}
     made = [f"text {{ fill: {colours['--ink']}; font-size: 12.5px }}"]
     for names, body in rules:
@@ -181,8 +184,11 @@ def style(drawn: str) -> str:
             own = set(re.findall(r"\.([\w-]+)", name))
             if not own or not own <= classes or name in series:
                 continue
-            for colour in sorted(classes & {key[1:] for key in series}) if "var(--c)" in body else [""]:
-                values = colours | {"--c": colours.get(f"--{colour}", "")}
-                resolved = re.sub(r"var\((--\w+)\)", lambda found, known=values: known[found[1]], body)
-                made.append(f"{name}{f'.{colour}' if colour else ''} {{{resolved}}}")
+            for colour in sorted(series & {f".{word}" for word in classes}) if "var(--c)" in body else [""]:
+                values = colours | ({"--c": colours[f"--{colour[1:]}"]} if colour else {})
+                made.append(f"{name}{colour} {{{_VARIABLE.sub(partial(_value, values), body)}}}")
     return "\n".join(made)
+
+
+def _value(values: Mapping[str, str], found: re.Match[str]) -> str:
+    return values[found[1]]

@@ -54,13 +54,13 @@ def _lines(records: Sequence[Record]) -> str:
 
 
 def to_csv(records: Sequence[Record]) -> str:
-    """Returns records as CSV, with one line of names: an interval is two columns, a setting has a dotted name.
+    r"""Returns records as CSV, with one line of names: an interval is two columns, a setting has a dotted name.
 
     What is missing is empty, infinity `inf`, and numbers have all of their digits.
 
     Example:
         >>> to_csv([{"attack": "pgd", "interval": (0.25, 0.5)}, {"attack": "cw", "settings": {"steps": 9}}])
-        'attack,interval_low,interval_high,settings.steps\\npgd,0.25,0.5,\\ncw,,,9\\n'
+        'attack,interval_low,interval_high,settings.steps\npgd,0.25,0.5,\ncw,,,9\n'
     """
     lines = [dict(_flat(record)) for record in records]
     names = list(dict.fromkeys(name for line in lines for name in line))
@@ -101,7 +101,9 @@ def _study(subject: Subject) -> Iterator[Sheet]:
     if isinstance(subject.card, Result) and subject.card.rows:
         rows = subject.card.rows
         table = study_table(rows, synthetic=subject.card.data.synthetic)
-        yield Sheet(name="study", title="Study", records=[{"network": row.network} | vars(row) for row in rows], table=table)
+        yield Sheet(
+            name="study", title="Study", records=[{"network": row.network} | vars(row) for row in rows], table=table
+        )
 
 
 def _attacks(subject: Subject) -> Iterator[Sheet]:

@@ -25,7 +25,7 @@ _DOUBLE, _LENGTH, _FLOAT = 1, 2, 5  # Wire types of protocol buffers.
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """A figure at a step: of optimisation in a training; in an attack how often the network was evaluated, backward or forward.
+    """A figure at a step: of optimisation in a training; of an attack how many forward and backward passes it took.
 
     Attributes:
         curves: the folder that it is written to, which TensorBoard shows as a run.
@@ -61,41 +61,41 @@ def _part(curves: str, own: list[Point]) -> Part:
 def points(happened: Iterable[Event]) -> Iterator[Point]:
     """Yields what a run's events say of its curves.
 
-    A training's metrics are in `STAGE/train` and `STAGE/validation`, by Keras' names. An attack has a folder by its name,
-    norm and radius: `survivors` is the share of all images that it hasn't yet fooled, `robust_accuracy` with the bounds
-    of its interval what it came to.
+    A training's metrics are in `STAGE/train` and `STAGE/validation`, by Keras' names. An attack has a folder by its
+    name, norm and radius: `survivors` is the share of all images that it hasn't yet fooled, `robust_accuracy` with the
+    bounds of its interval what it came to.
     """
     folders: dict[str, str] = {}  # By what tells attacks apart; the names of two of them may be the same.
     running: dict[tuple[str | None, str], str] = {}
     for event in happened:
         stage = slug(event.stage or "run")
         match event:
-            case Metrics():
-                for name, value in event.values.items():
-                    if value is not None:
-                        yield Point(
-                            curves=f"{stage}/{event.split}", tag=name.removeprefix("val_"), step=event.step,
-                            time=event.time, value=value,
-                        )  # fmt: skip
             case AttackStarted():
                 known = repr((event.stage, event.attack, event.norm, event.epsilon, event.settings))
                 if known not in folders:
                     folders[known] = _free(f"{stage}/{_title(event)}", folders.values())
                 running[event.stage, event.attack] = folders[known]
-            case AttackProgress(total=total) if total:
+            case Metrics():
+                for name, value in event.values.items():
+                    yield from _point(event, f"{stage}/{event.split}", event.step, name.removeprefix("val_"), value)
+            case AttackProgress() | AttackFinished():
                 curves = running.get((event.stage, event.attack), f"{stage}/{slug(event.attack)}")
-                share = event.survivors / total
-                yield Point(curves=curves, tag="survivors", step=event.gradients + event.forwards, time=event.time, value=share)
-            case AttackFinished():
-                curves = running.get((event.stage, event.attack), f"{stage}/{slug(event.attack)}")
-                low, high = [*event.interval, None, None][:2]
-                names = {"": event.robust_accuracy, "_low": low, "_high": high}
-                for name, value in names.items():
-                    if value is not None:
-                        yield Point(
-                            curves=curves, tag=f"robust_accuracy{name}", step=event.gradients + event.forwards,
-                            time=event.time, value=value,
-                        )  # fmt: skip
+                for name, figure in _figures(event):
+                    yield from _point(event, curves, event.gradients + event.forwards, name, figure)
+
+
+def _figures(event: AttackProgress | AttackFinished) -> Iterator[tuple[str, float | None]]:
+    if isinstance(event, AttackProgress):
+        yield "survivors", event.survivors / event.total if event.total else None
+    else:
+        yield "robust_accuracy", event.robust_accuracy
+        yield from zip(("robust_accuracy_low", "robust_accuracy_high"), event.interval, strict=False)
+
+
+def _point(event: Event, curves: str, step: int, tag: str, value: float | None) -> Iterator[Point]:
+    """Yields a figure, where there is one: JSON has null for what isn't finite."""
+    if value is not None:
+        yield Point(curves=curves, tag=tag, step=step, time=event.time, value=value)
 
 
 def _title(event: AttackStarted) -> str:
