@@ -182,7 +182,7 @@ def _axes(panel: Panel, epsilons: Sequence[float], at: Any) -> str:
         _, down = at(0, percent / 100)
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{down:.1f}" y2="{down:.1f}"/>')
         parts.append(f'<text x="{_LEFT - 6}" y="{down + 4:.1f}" text-anchor="end">{percent}</text>')
-    counted = panel.over != "epsilon"
+    counted = panel.over in ("queries", "epoch")
     written = [f"{epsilon:,.0f}" if counted else figures.format_epsilon(epsilon) for epsilon in epsilons]
     whole = not counted and all(label.endswith("/255") for label in written[1:])
     floor = _HEIGHT - _BOTTOM
@@ -197,7 +197,7 @@ def _axes(panel: Panel, epsilons: Sequence[float], at: Any) -> str:
             parts.append(f'<text x="{across:.1f}" y="{floor + 17}" text-anchor="middle">{label}</text>')
             free = across - half - 5
     norm = figures.format_norm(panel.norm)
-    title = ", ".join(filter(None, ("epsilon in 1/255" if whole else panel.over, norm)))
+    title = ", ".join(filter(None, (f"{panel.over} in 1/255" if whole else panel.over, norm)))
     middle = (_LEFT + _WIDTH - _RIGHT) / 2
     parts.append(f'<text x="{middle:.1f}" y="{_HEIGHT - 6}" text-anchor="middle">{escape(title)}</text>')
     centre = (_TOP + floor) / 2

@@ -3,10 +3,11 @@ r"""Tables for LaTeX: what the console draws, with booktabs, as a file to `\inpu
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from rich.table import Table
 
-from kerasrobust.show.export.sheets import Sheet, sheets
+from kerasrobust.show.export.sheets import Drawn, Sheet, sheets
 from kerasrobust.show.export.subject import Part, Subject, slug
 
 _SPECIAL = {
@@ -51,19 +52,18 @@ def to_latex(table: Table, sheet: Sheet, subject: Subject) -> str:
         sheet: the same with its name and title.
         subject: of what it is.
     """
-    heads = [" ".join(str(column.header).replace("-\n", "").split()) for column in table.columns]
-    ruled = {place for place, row in enumerate(table.rows[:-1]) if row.end_section}
+    drawn = Drawn.of(table)
     lines = []
-    for place, cells in enumerate(zip(*(column._cells for column in table.columns), strict=True)):
-        lines.append(" & ".join(cell(str(words), head) for words, head in zip(cells, heads, strict=True)) + r" \\")
-        if place in ruled:
+    for place, row in enumerate(drawn.rows):
+        lines.append(_line(cell(words, head) for words, head in zip(row, drawn.heads, strict=True)))
+        if place in drawn.ruled:
             lines.append(r"\midrule")
-    columns = "".join("r" if column.justify == "right" else "l" for column in table.columns)
+    columns = "".join("r" if right else "l" for right in drawn.right)
     caption = rf"\caption{{{escape(f'{sheet.title} of {subject.name}')}}}"
     label = rf"\label{{tab:{slug(subject.name)}-{sheet.name}}}"
-    head = [r"\toprule", " & ".join(map(escape, heads)) + r" \\", r"\midrule"]
-    note = rf"\footnotesize {escape(str(table.caption))}" if table.caption else ""
-    if table.row_count > _PAGE:
+    head = [r"\toprule", _line(map(escape, drawn.heads)), r"\midrule"]
+    note = rf"\footnotesize {escape(drawn.note)}" if drawn.note else ""
+    if len(drawn.rows) > _PAGE:
         begin, end = rf"\begin{{longtable}}{{{columns}}}", r"\end{longtable}"
         first = [caption, label + r"\\", *head, r"\endfirsthead"]
         body = [r"{\small", begin, *first, *head, r"\endhead", r"\bottomrule", r"\endfoot", *lines, end]
@@ -83,6 +83,10 @@ def to_latex(table: Table, sheet: Sheet, subject: Subject) -> str:
         ]
         whole = [*body, *([rf"\\[2pt] {note}"] if note else []), r"\end{table}"]
     return "\n".join([_NEEDS, *whole, ""])
+
+
+def _line(cells: Iterable[str]) -> str:
+    return " & ".join(cells) + r" \\"
 
 
 def cell(words: str, head: str = "") -> str:

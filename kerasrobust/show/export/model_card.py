@@ -12,7 +12,7 @@ from rich.table import Table
 
 from kerasrobust.names import ATTACKS
 from kerasrobust.records import AttackEntry, Result
-from kerasrobust.show.export.sheets import sheets
+from kerasrobust.show.export.sheets import Drawn, sheets
 from kerasrobust.show.export.subject import Part, Subject
 from kerasrobust.show.figures import (
     attack_name,
@@ -147,10 +147,10 @@ def _doubts(subject: Subject) -> Iterator[str]:
 
 def to_markdown(table: Table) -> str:
     """Returns a table as GitHub and the Hugging Face Hub draw it; intervals and figures as on the console."""
-    heads = [_cell(" ".join(str(column.header).replace("-\n", "").split())) for column in table.columns]
-    rules = ["---:" if column.justify == "right" else "---" for column in table.columns]
-    rows = zip(*([_cell(str(words)) for words in column._cells] for column in table.columns), strict=True)
-    return "\n".join(f"| {' | '.join(line)} |" for line in (heads, rules, *rows))
+    drawn = Drawn.of(table)
+    rules = ["---:" if right else "---" for right in drawn.right]
+    lines = [list(map(_cell, line)) for line in (drawn.heads, *drawn.rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (lines[0], rules, *lines[1:]))
 
 
 def _cell(words: str) -> str:

@@ -20,6 +20,35 @@ Record = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """What a table of the console says: its headings and lines in words, without what is drawn beside them.
+
+    Attributes:
+        right: whether each column stands to the right, as figures do.
+        ruled: the lines that a rule follows.
+        note: what stands below it.
+    """
+
+    heads: list[str]
+    right: list[bool]
+    rows: list[list[str]]
+    ruled: set[int]
+    note: str
+
+    @classmethod
+    def of(cls, table: Table) -> Drawn:
+        # A bar that shows a figure once more has no words.
+        columns = [column for column in table.columns if all(isinstance(cell, str) for cell in column.cells)]
+        return cls(
+            heads=[" ".join(str(column.header).replace("-\n", "").split()) for column in columns],
+            right=[column.justify == "right" for column in columns],
+            rows=[list(map(str, cells)) for cells in zip(*(column.cells for column in columns), strict=True)],
+            ruled={place for place, row in enumerate(table.rows[:-1]) if row.end_section},
+            note=str(table.caption or ""),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Sheet:
     """A table of a run.
 
