@@ -32,6 +32,16 @@ def faults(name: str, value: Any) -> list[str]:
     return [f"{error.json_path}: {error.message[:200]}" for error in validator(name).iter_errors(value)]
 
 
+def faults_of_run(folder: Path) -> list[str]:
+    """Returns the faults of all that a run left which has a schema: its result, its events, and its networks' cards."""
+    found = faults("result", json.loads((folder / "result.json").read_text(encoding="utf-8")))
+    for line in (folder / "events.jsonl").read_text(encoding="utf-8").splitlines():
+        found += faults("event", json.loads(line))
+    for path in folder.glob("models/*/card.json"):
+        found += faults("card", json.loads(path.read_text(encoding="utf-8")))
+    return found
+
+
 def of_hint(hint: Any) -> Any:
     """Returns the schema of a type hint of an event's field, as `kerasrobust.events` reads it."""
     origin, parts = get_origin(hint), get_args(hint)

@@ -6,9 +6,9 @@ import zipfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from rich.console import Console
 from rich.progress import track
 
 from kerasrobust.show.examples import Index, list_examples, read_blocks, read_index
@@ -72,14 +72,10 @@ def _attacks(index: Index) -> str:
 
 def _pairs(path: Path, index: Index) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields each image before and after the attack, with progress and the time left where a person looks on."""
+    console = Console(stderr=True)  # What is printed on standard output may be read by a program.
     pairs = (pair for block in read_blocks(path) for pair in zip(*block, strict=True))
-    yield from track(pairs, f"Images of {path.name}", total=len(index), console=_console(), transient=True)
-
-
-def _console() -> Any:
-    from rich.console import Console
-
-    return Console(stderr=True)  # What is printed on standard output may be read by a program.
+    title, hidden = f"Images of {path.name}", not console.is_terminal
+    yield from track(pairs, title, total=len(index), console=console, transient=True, disable=hidden)
 
 
 def _write_folder(folder: Path, path: Path, index: Index) -> None:
