@@ -15,6 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kerasrobust import names
+from kerasrobust.assessing import ExportConfig, ExportFormat
 from kerasrobust.commands import COMMANDS, config_class, from_dict
 from kerasrobust.config import (
     AttackConfig,
@@ -179,6 +180,11 @@ FIELDS: dict[type[RunConfig], dict[str, st.SearchStrategy[Any]]] = {
     },
     CompareConfig: {"subjects": st.lists(WORDS, min_size=1, max_size=3).map(tuple)},
     ModelsConfig: {},
+    ExportConfig: {
+        "run": WORDS,
+        "format": st.sampled_from(get_args(ExportFormat)),
+        "to": st.none() | WORDS.map(Path),
+    },
 }
 
 

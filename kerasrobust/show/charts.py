@@ -193,6 +193,7 @@ def _axes(panel: Panel, epsilons: Sequence[float], at: Any) -> str:
         across, _ = at(epsilon, 0)
         parts.append(f'<line class="tick" x1="{across:.1f}" x2="{across:.1f}" y1="{floor}" y2="{floor + 4}"/>')
         half = 3.5 * len(label)
+        across = min(across, _WIDTH - 3.8 * len(label))  # The last one would be cut off; some fonts are wider.
         if across + half <= free:
             parts.append(f'<text x="{across:.1f}" y="{floor + 17}" text-anchor="middle">{label}</text>')
             free = across - half - 5

@@ -55,7 +55,7 @@ class Figure:
     def of_panel(cls, panel: Panel, name: str, title: str, *, synthetic: bool) -> Figure:
         legend = [(swatch(line), line.label) for line in panel.lines]
         note = SYNTHETIC.partition(".")[0] if synthetic else ""
-        return cls(name=slug(name), title=title, chart=draw(panel), legend=legend, note=note)
+        return cls(name=slug(name), title=title[:1].upper() + title[1:], chart=draw(panel), legend=legend, note=note)
 
 
 def figures(subject: Subject) -> list[Figure]:
