@@ -196,7 +196,8 @@ def check_latex(path: Path) -> list[list[str]]:
     assert opened == []
     bare = re.sub(r"\\[{}\\]", "", text)
     assert bare.count("{") == bare.count("}")
-    columns = len(re.search(r"\\begin\{(?:tabular|longtable)\}\{([lr]+)\}", text)[1])  # type: ignore[index]
+    (shapes,) = re.findall(r"\\begin\{(?:tabular|longtable)\}\{(.*)\}", text)
+    columns = len(re.sub(r"p\{.*?\}", "l", shapes))
     body = text.partition(r"\toprule")[2]
     rows = [cells_of(line) for line in body.splitlines() if " & " in line]
     assert rows and {len(row) for row in rows} == {columns}
@@ -206,7 +207,10 @@ def check_latex(path: Path) -> list[list[str]]:
 def test_latex_has_the_rows_of_the_console(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", attacks=[PGD, FMN])
     files = {path.stem: path for path in export(folder, "latex")}
-    assert set(files) == {"results", "attacks"}
+    assert set(files) == {"results", "attacks", "findings"}
+    assert (
+        check_latex(files["findings"])[1][1].strip() == "Says {\\ttfamily\\char34}no{\\ttfamily\\char34}, twice, and é."
+    )
     rows = check_latex(files["attacks"])
     shown = next(sheet.table for sheet in sheets(Subject.read(folder)) if sheet.name == "attacks")
     assert shown is not None and len(rows) == shown.row_count + 1
@@ -533,12 +537,15 @@ def test_what_a_run_lacks_is_refused_with_what_it_has(tmp_path: Path, runs: Path
 def test_nothing_is_replaced_unasked_or_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, target = write_run(tmp_path / "run", examples=2), tmp_path / "deep" / "er"
     first = export(folder, "png", "--to", target)
-    (target / "images" / "mine.txt").write_text("x")
     message = call("export", folder, "--format", "png", "--to", target).message
     assert message.startswith(f"Expected a folder without earlier exports. Received: {target}, which has images.")
-    assert (target / "images" / "mine.txt").exists()
+    (target / "images" / "9999-clear.png").write_bytes(b"")  # Of an export of more images.
     assert export(folder, "png", "--to", target, "--overwrite") == first
-    assert not (target / "images" / "mine.txt").exists()
+    assert len(list((target / "images").iterdir())) == 5
+    (target / "images" / "mine.txt").write_text("x")
+    message = call("export", folder, "--format", "png", "--to", target, "--overwrite").message
+    assert f"Received: {target / 'images'}, which holds something else" in message
+    assert (target / "images" / "mine.txt").exists()
     (tmp_path / "file").write_text("x")
     assert (
         "Expected a folder that can be written"
@@ -548,6 +555,13 @@ def test_nothing_is_replaced_unasked_or_half_written(tmp_path: Path, monkeypatch
     def fail(*_: Any) -> bytes:
         raise OSError(28, os.strerror(28))
 
+    def interrupt(*_: Any) -> bytes:
+        raise KeyboardInterrupt
+
+    # As Ctrl-C does.
+    monkeypatch.setattr("kerasrobust.show.export.images.encode_png", interrupt)
+    assert call("export", folder, "--format", "png", "--to", tmp_path / "full").status == 130
+    assert list((tmp_path / "full").iterdir()) == []
     monkeypatch.setattr("kerasrobust.show.export.images.encode_png", fail)
     assert "No space left" in call("export", folder, "--format", "png", "--to", tmp_path / "full").message
     assert list((tmp_path / "full").iterdir()) == []

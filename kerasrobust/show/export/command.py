@@ -13,7 +13,7 @@ from pathlib import Path
 from kerasrobust.assessing import ExportConfig
 from kerasrobust.errors import InputError
 from kerasrobust.runs import find
-from kerasrobust.show.export.images import array_parts, image_parts
+from kerasrobust.show.export.images import INDEX, array_parts, image_parts
 from kerasrobust.show.export.latex import latex_parts
 from kerasrobust.show.export.model_card import section_parts
 from kerasrobust.show.export.pictures import png_parts, svg_parts
@@ -62,6 +62,8 @@ def export(config: ExportConfig) -> int:
             f"Expected a folder without earlier exports. Received: {folder}, which has {', '.join(present[:3])}. "
             "Choose another with --to, or replace them with --overwrite."
         )
+    for part in parts:
+        _check_ours(folder / part.name)
     try:
         for part in parts:
             _write(part, folder / part.name)
@@ -92,6 +94,15 @@ def _nothing(subject: Subject, config: ExportConfig) -> InputError:
         f"{f'only {words}' if words else 'nothing to export yet'}. Choose "
         f"{'one of these with --format' if words else 'another run'}."
     )
+
+
+def _check_ours(path: Path) -> None:
+    """Raises InputError for a folder that would be replaced and holds anything that no export has written."""
+    if path.is_dir() and not all(item.suffix == ".png" or item.name == INDEX for item in path.iterdir()):
+        raise InputError(
+            f"Expected a folder of an earlier export to replace. Received: {path}, which holds something else. "
+            "Choose another with --to."
+        )
 
 
 def _write(part: Part, path: Path) -> None:

@@ -16,6 +16,9 @@ from kerasrobust.show.export.sheets import to_csv
 from kerasrobust.show.export.subject import Part, Subject
 from kerasrobust.show.report import encode_png
 
+INDEX = "images.csv"
+"""What says in a folder of images what the model made of each."""
+
 _COLUMNS = (
     "y", "prediction", "prediction_adv", "confidence", "confidence_adv", "success", "correct_rate", "distance",
     "attack", "epsilon", "eot",
@@ -89,7 +92,7 @@ def _write_folder(folder: Path, path: Path, index: Index) -> None:
         classes = {name: index.class_name(int(getattr(index, name)[place])) for name in _COLUMNS[:3]}
         values = {name: getattr(index, name)[place].item() for name in _COLUMNS[3:]}
         records.append({"clear": names[0], "adversarial": names[1], **classes, **values})
-    (folder / "images.csv").write_text(to_csv(records), encoding="utf-8", newline="")
+    (folder / INDEX).write_text(to_csv(records), encoding="utf-8", newline="")
 
 
 def _write_npz(target: Path, path: Path, index: Index) -> None:

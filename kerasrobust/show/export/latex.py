@@ -23,6 +23,7 @@ _SPECIAL = {
 }  # fmt: skip
 _NORMS = {"linf": r"$\ell_\infty$", "l2": r"$\ell_2$", "l1": r"$\ell_1$", "l0": r"$\ell_0$"}
 _PAGE = 45  # Rows; what is longer goes over several pages.
+_WIDE, _WRAPPED = 50, r"p{0.6\linewidth}"  # Letters of a column whose cells go over several lines.
 _NEEDS = r"""% Written by kerasrobust export. Needs \usepackage{booktabs,longtable}. Names in other scripts than Latin
 % need LuaLaTeX or XeLaTeX, and a font that has them."""
 _NUMBER = r"-?\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?"
@@ -58,7 +59,11 @@ def to_latex(table: Table, sheet: Sheet, subject: Subject) -> str:
         lines.append(_line(cell(words, head) for words, head in zip(row, drawn.heads, strict=True)))
         if place in drawn.ruled:
             lines.append(r"\midrule")
-    columns = "".join("r" if right else "l" for right in drawn.right)
+    longest = [max(map(len, cells), default=0) for cells in zip(*drawn.rows, strict=True)]
+    columns = "".join(
+        _WRAPPED if length > _WIDE else "r" if right else "l"
+        for length, right in zip(longest, drawn.right, strict=True)
+    )
     caption = rf"\caption{{{escape(f'{sheet.title} of {subject.name}')}}}"
     label = rf"\label{{tab:{slug(subject.name)}-{sheet.name}}}"
     head = [r"\toprule", _line(map(escape, drawn.heads)), r"\midrule"]

@@ -42,9 +42,8 @@ def section(subject: Subject) -> str:
     if card.data.synthetic:
         parts.append(f"> {SYNTHETIC}")
     parts += ["### Threat model", "\n".join(f"- {_plain(line)}" for line in threats(subject))]
-    parts += [
-        f"### {sheet.title}\n\n{to_markdown(sheet.table)}" for sheet in sheets(subject) if sheet.table is not None
-    ]
+    figures = [(sheet.title, sheet.table) for sheet in sheets(subject) if sheet.name != "findings"]
+    parts += [f"### {title}\n\n{to_markdown(table)}" for title, table in figures if table is not None]
     parts += ["### Reasons for doubt", "\n".join(_doubts(subject))]
     parts.append(
         "An attack is no proof: a robust accuracy is an upper bound on what a better attack would leave. Intervals are "

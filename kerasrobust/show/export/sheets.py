@@ -14,7 +14,7 @@ from kerasrobust.records import Result
 from kerasrobust.show.compare import figures, figures_table
 from kerasrobust.show.export.metrics import epochs
 from kerasrobust.show.export.subject import Part, Subject
-from kerasrobust.show.tables import attack_table, label_table, study_table
+from kerasrobust.show.tables import attack_table, label_table, make_table, study_table
 
 Record = Mapping[str, Any]
 
@@ -157,8 +157,13 @@ def _labels(subject: Subject) -> Iterator[Sheet]:
 
 
 def _findings(subject: Subject) -> Iterator[Sheet]:
-    doubts = [doubt._asdict() for doubt in subject.card.doubts]
-    yield Sheet(name="findings", title="Reasons for doubt", records=doubts)
+    doubts = subject.card.doubts
+    table = make_table(synthetic=False)
+    table.add_column("code", no_wrap=True)
+    table.add_column("finding")
+    for doubt in doubts:
+        table.add_row(*doubt)
+    yield Sheet(name="findings", title="Reasons for doubt", records=[doubt._asdict() for doubt in doubts], table=table)
 
 
 def _epochs(subject: Subject) -> Iterator[Sheet]:
