@@ -495,7 +495,7 @@ def test_a_section_for_a_model_card(tmp_path: Path) -> None:
     tables = [line for line in text.splitlines() if line.startswith("|")]
     assert {len(re.split(r"(?<!\\)\|", line)) for line in tables} == {
         10,
-        12,
+        11,
     }  # Columns of the two tables, and the ends.
     assert "<i>" not in text and r"a\_b" in text
 
@@ -542,10 +542,10 @@ def test_nothing_is_replaced_unasked_or_half_written(tmp_path: Path, monkeypatch
     (target / "images" / "9999-clear.png").write_bytes(b"")  # Of an export of more images.
     assert export(folder, "png", "--to", target, "--overwrite") == first
     assert len(list((target / "images").iterdir())) == 5
-    (target / "images" / "mine.txt").write_text("x")
+    (target / "images" / "mine.png").write_text("x")
     message = call("export", folder, "--format", "png", "--to", target, "--overwrite").message
     assert f"Received: {target / 'images'}, which holds something else" in message
-    assert (target / "images" / "mine.txt").exists()
+    assert (target / "images" / "mine.png").exists()
     (tmp_path / "file").write_text("x")
     assert (
         "Expected a folder that can be written"
@@ -577,12 +577,12 @@ def test_a_saved_model_is_exported_beside_its_caller(tmp_path: Path, monkeypatch
     assert outcome.out.splitlines()[0] == "convnet-pgd-export/results.csv: Clean and robust accuracy: 1 line"
 
 
-def test_bars_of_the_console_are_left_out() -> None:
+def test_bars_of_the_console_and_empty_columns_are_left_out() -> None:
     from rich.progress_bar import ProgressBar
     from rich.table import Table
 
-    table = Table("a", "", "b")
-    table.add_row("1", ProgressBar(), "2")
+    table = Table("a", "", "b", "empty")
+    table.add_row("1", ProgressBar(), "2", "")
     assert Drawn.of(table).rows == [["1", "2"]] and Drawn.of(table).heads == ["a", "b"]
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from kerasrobust.assessing import ExportConfig
 from kerasrobust.errors import InputError
 from kerasrobust.runs import find
-from kerasrobust.show.export.images import INDEX, array_parts, image_parts
+from kerasrobust.show.export.images import are_images, array_parts, image_parts
 from kerasrobust.show.export.latex import latex_parts
 from kerasrobust.show.export.model_card import section_parts
 from kerasrobust.show.export.pictures import png_parts, svg_parts
@@ -69,6 +69,8 @@ def export(config: ExportConfig) -> int:
             _write(part, folder / part.name)
             if not config.json:
                 print(f"{folder / part.name}: {part.what}", flush=True)
+    except BrokenPipeError:  # Of who reads the lines, not of a file.
+        raise
     except OSError as error:
         raise InputError(
             f"Expected a folder that can be written. Received: {folder} ({error.strerror or error}). "
@@ -98,7 +100,7 @@ def _nothing(subject: Subject, config: ExportConfig) -> InputError:
 
 def _check_ours(path: Path) -> None:
     """Raises InputError for a folder that would be replaced and holds anything that no export has written."""
-    if path.is_dir() and not all(item.suffix == ".png" or item.name == INDEX for item in path.iterdir()):
+    if path.is_dir() and not are_images(path):
         raise InputError(
             f"Expected a folder of an earlier export to replace. Received: {path}, which holds something else. "
             "Choose another with --to."

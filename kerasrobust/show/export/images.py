@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 from collections.abc import Iterator
 from functools import partial
@@ -16,9 +17,7 @@ from kerasrobust.show.export.sheets import to_csv
 from kerasrobust.show.export.subject import Part, Subject
 from kerasrobust.show.report import encode_png
 
-INDEX = "images.csv"
-"""What says in a folder of images what the model made of each."""
-
+_INDEX = "images.csv"
 _COLUMNS = (
     "y", "prediction", "prediction_adv", "confidence", "confidence_adv", "success", "correct_rate", "distance",
     "attack", "epsilon", "eot",
@@ -92,7 +91,13 @@ def _write_folder(folder: Path, path: Path, index: Index) -> None:
         classes = {name: index.class_name(int(getattr(index, name)[place])) for name in _COLUMNS[:3]}
         values = {name: getattr(index, name)[place].item() for name in _COLUMNS[3:]}
         records.append({"clear": names[0], "adversarial": names[1], **classes, **values})
-    (folder / INDEX).write_text(to_csv(records), encoding="utf-8", newline="")
+    (folder / _INDEX).write_text(to_csv(records), encoding="utf-8", newline="")
+
+
+def are_images(folder: Path) -> bool:
+    """Returns whether a folder holds what an export has written, and nothing else."""
+    names = {item.name for item in folder.iterdir()}
+    return _INDEX in names and all(re.fullmatch(r"\d{4,}-(clear|adversarial)\.png", name) for name in names - {_INDEX})
 
 
 def _write_npz(target: Path, path: Path, index: Index) -> None:

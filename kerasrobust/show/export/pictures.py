@@ -14,7 +14,7 @@ from kerasrobust.errors import InputError
 from kerasrobust.records import Result
 from kerasrobust.show.charts import Line, Panel, Point, curve_panels, draw, panels, swatch
 from kerasrobust.show.export.metrics import Measured, events_of, trainings
-from kerasrobust.show.export.subject import Part, Subject, slug
+from kerasrobust.show.export.subject import Part, Subject, free, slug
 from kerasrobust.show.figures import attack_name, format_norm
 from kerasrobust.show.tables import SYNTHETIC
 
@@ -55,7 +55,7 @@ class Figure:
     def of_panel(cls, panel: Panel, name: str, title: str, *, synthetic: bool) -> Figure:
         legend = [(swatch(line), line.label) for line in panel.lines]
         note = SYNTHETIC.partition(".")[0] if synthetic else ""
-        return cls(name=slug(name), title=title[:1].upper() + title[1:], chart=draw(panel), legend=legend, note=note)
+        return cls(name=name, title=title[:1].upper() + title[1:], chart=draw(panel), legend=legend, note=note)
 
 
 def figures(subject: Subject) -> list[Figure]:
@@ -70,8 +70,12 @@ def figures(subject: Subject) -> list[Figure]:
     for panel in training_panels(trainings(events_of(subject))):
         drawn.append((panel, panel.attack, f"Accuracy: {subject.name if panel.attack == 'train' else panel.attack}"))
     synthetic = card.data.synthetic
+    names: list[str] = []
+    for panel, name, _ in drawn:
+        names.append(free(slug(f"{name} over {panel.over}"), names))
     return [
-        Figure.of_panel(panel, f"{name} over {panel.over}", title, synthetic=synthetic) for panel, name, title in drawn
+        Figure.of_panel(panel, name, title, synthetic=synthetic)
+        for name, (panel, _, title) in zip(names, drawn, strict=True)
     ]
 
 

@@ -21,7 +21,7 @@ Record = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Drawn:
-    """What a table of the console says: its headings and lines in words, without what is drawn beside them.
+    """What a table of the console says: its headings and lines in words, without bars and without empty columns.
 
     Attributes:
         right: whether each column stands to the right, as figures do.
@@ -37,8 +37,12 @@ class Drawn:
 
     @classmethod
     def of(cls, table: Table) -> Drawn:
-        # A bar that shows a figure once more has no words.
-        columns = [column for column in table.columns if all(isinstance(cell, str) for cell in column.cells)]
+        # A bar that shows a figure once more has no words, and a column where nothing applies takes room.
+        columns = [
+            column
+            for column in table.columns
+            if all(isinstance(cell, str) for cell in column.cells) and any(column.cells)
+        ]
         return cls(
             heads=[" ".join(str(column.header).replace("-\n", "").split()) for column in columns],
             right=[column.justify == "right" for column in columns],

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,19 @@ class Part:
 def _write_text(path: Path, content: str) -> None:
     # Lines end as they are given: csv's own readers want them so on any system.
     path.write_text(content, encoding="utf-8", newline="")
+
+
+def free(name: str, taken: Iterable[str]) -> str:
+    """Returns a name that is not taken: the same, or with a number behind it.
+
+    Example:
+        >>> free("pgd", ["pgd", "pgd-2"])
+        'pgd-3'
+    """
+    known = set(taken)
+    return next(
+        found for number in itertools.count(1) if (found := f"{name}-{number}" if number > 1 else name) not in known
+    )
 
 
 def slug(words: str) -> str:

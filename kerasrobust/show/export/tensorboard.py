@@ -17,7 +17,7 @@ from pathlib import Path
 
 from kerasrobust.events import AttackFinished, AttackProgress, AttackStarted, Event, Metrics
 from kerasrobust.show.export.metrics import events_of
-from kerasrobust.show.export.subject import Part, Subject, slug
+from kerasrobust.show.export.subject import Part, Subject, free, slug
 from kerasrobust.show.figures import format_epsilon
 
 _DOUBLE, _LENGTH, _FLOAT = 1, 2, 5  # Wire types of protocol buffers.
@@ -73,7 +73,7 @@ def points(happened: Iterable[Event]) -> Iterator[Point]:
             case AttackStarted():
                 known = repr((event.stage, event.attack, event.norm, event.epsilon, event.settings))
                 if known not in folders:
-                    folders[known] = _free(f"{stage}/{_title(event)}", folders.values())
+                    folders[known] = free(f"{stage}/{_title(event)}", folders.values())
                 running[event.stage, event.attack] = folders[known]
             case Metrics():
                 for name, value in event.values.items():
@@ -102,11 +102,6 @@ def _title(event: AttackStarted) -> str:
     eot = event.settings.get("eot", 1)
     words = (event.attack, event.norm, format_epsilon(event.epsilon), f"eot {eot}" if eot != 1 else "")
     return slug(" ".join(words))
-
-
-def _free(name: str, taken: Iterable[str]) -> str:
-    known = set(taken)
-    return next(found for found in (name, *(f"{name}-{n}" for n in range(2, len(known) + 3))) if found not in known)
 
 
 def _write(path: Path, own: Iterable[Point]) -> None:
