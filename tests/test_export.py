@@ -383,6 +383,18 @@ def test_images_are_those_of_the_attack(tmp_path: Path) -> None:
         assert str(known["model"]) == "net" and known["class_names"].tolist() == ["cat", "dog", "é"]
 
 
+def test_networks_of_a_study_have_images_of_their_own(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", examples=2)
+    (folder / "examples").mkdir()
+    for name in ("lenet", "convnet"):
+        shutil.copy(folder / "examples.h5", folder / "examples" / f"{name}.h5")
+    (folder / "examples.h5").unlink()
+    top = folder / "export"
+    assert export(folder, "npz") == [top / "examples" / "convnet.npz", top / "examples" / "lenet.npz"]
+    assert export(folder, "png") == [top / "images" / "convnet", top / "images" / "lenet"]
+    assert len(list((top / "images" / "lenet").glob("*.png"))) == 4
+
+
 def test_arrays_are_read_in_blocks_and_by_the_program_itself(tmp_path: Path) -> None:
     from kerasrobust.data.load import load_dataset
     from kerasrobust.show.examples import read_pair
@@ -493,10 +505,8 @@ def test_a_section_for_a_model_card(tmp_path: Path) -> None:
     ):  # fmt: skip
         assert words in text, words
     tables = [line for line in text.splitlines() if line.startswith("|")]
-    assert {len(re.split(r"(?<!\\)\|", line)) for line in tables} == {
-        10,
-        11,
-    }  # Columns of the two tables, and the ends.
+    # The columns of two tables, and the ends.
+    assert {len(re.split(r"(?<!\\)\|", line)) for line in tables} == {10, 11}
     assert "<i>" not in text and r"a\_b" in text
 
 
