@@ -289,12 +289,17 @@ def test_svg_stands_by_itself(study: Path) -> None:
     (line,) = [element for element in root.iter(f"{space}polyline") if element.get("class") == "line s0"]
     assert len((line.get("points") or "").split()) == 3
     # The first colour of Okabe and Ito's palette, which is the report's on white.
-    assert ".line.s0 { fill: none; stroke: #0072b2;" in style
+    assert ".line.s0 {fill: none; stroke: #0072b2;" in style
     words = [element.text for element in root.iter(f"{space}text")]
     assert "PGD, L∞" in words and "a<b-pgd" in words
     inner = next(element for element in root if element.tag == f"{space}svg")
     width, height = (float(root.get(name) or 0) for name in ("width", "height"))
     assert float(inner.get("y") or 0) + float(inner.get("height") or 0) < height and width == 360
+
+
+def test_of_the_style_sheet_only_light_colours_are_taken() -> None:
+    drawn = pictures.style('<g class="line s0 banner bar"><circle class="mark s0"/></g>')
+    assert "#0072b2" in drawn and "#58aee6" not in drawn and "display" not in drawn and "background" not in drawn
 
 
 def test_a_training_is_drawn_by_epoch(runs: Path) -> None:
@@ -590,9 +595,10 @@ def test_a_saved_model_is_exported_beside_its_caller(tmp_path: Path, monkeypatch
 def test_bars_of_the_console_and_empty_columns_are_left_out() -> None:
     from rich.progress_bar import ProgressBar
     from rich.table import Table
+    from rich.text import Text
 
     table = Table("a", "", "b", "empty")
-    table.add_row("1", ProgressBar(), "2", "")
+    table.add_row("1", ProgressBar(), Text(" 2 ", "white on black"), "")
     assert Drawn.of(table).rows == [["1", "2"]] and Drawn.of(table).heads == ["a", "b"]
 
 

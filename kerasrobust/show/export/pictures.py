@@ -23,6 +23,7 @@ _ZOOM = 3
 """Pixels of a PNG file for one of the SVG: as wide as a column of a page at 300 dpi."""
 
 _FONTS = "Helvetica, Arial, Liberation Sans, DejaVu Sans, Noto Sans, Segoe UI, sans-serif"
+_DRAWING = ("fill", "fill-opacity", "font-size", "opacity", "stroke", "stroke-linejoin", "stroke-width")
 _VARIABLE = re.compile(r"var\((--\w+)\)")
 _LACKS = (
     "Expected the package resvg-py, which makes PNG files of figures. Received: none. "
@@ -140,7 +141,7 @@ def rasterize(drawn: str, zoom: float = _ZOOM) -> bytes:
 
 def standalone(figure: Figure) -> str:
     """Returns a figure as an SVG file that needs no style sheet: title, chart and legend, dark on white."""
-    found = re.match(r'<svg viewBox="0 0 (\d+) (\d+)"', figure.chart)
+    found = re.match(r'<svg\b[^>]*\bviewBox="0 0 (\d+) (\d+)"', figure.chart)
     if found is None:
         raise ValueError(f"Expected a chart with a viewBox from 0 0. Received: {figure.chart[:60]!r}.")
     width, height = int(found[1]), int(found[2])
@@ -178,15 +179,19 @@ def style(drawn: str) -> str:
 
     Other programs than browsers know classes, but no variables.
     """
-    rules = re.findall(r"([^{}]+)\{([^{}]*)\}", (Path(__file__).parents[1] / "report.css").read_text(encoding="utf-8"))
+    css = (Path(__file__).parents[1] / "report.css").read_text(encoding="utf-8")
+    rules = re.findall(r"([^{}]+)\{([^{}]*)\}", re.sub(r"@media[^{]*\{(?:[^{}]*\{[^{}]*\})*[^{}]*\}", "", css))
     colours = dict(re.findall(r"(--\w+):\s*([^;]+);", next(body for names, body in rules if names.endswith(":root "))))
     series = {f".s{number}" for number in range(7)}
     classes = {word for found in re.findall(r'class="([^"]*)"', drawn) for word in found.split()}
     made = [f"text {{ fill: {colours['--ink']}; font-size: 12.5px }}"]
-    for names, body in rules:
+    for names, whole in rules:
+        # Of a page's layout nothing is left. The word transparent is younger than many a reader of SVG.
+        parts = whole.replace("transparent", "#fff; fill-opacity: 0").split(";")
+        body = "; ".join(part.strip() for part in parts if part.partition(":")[0].strip() in _DRAWING)
         for name in map(str.strip, names.split(",")):
             own = set(re.findall(r"\.([\w-]+)", name))
-            if not own or not own <= classes or name in series:
+            if not body or not own or not own <= classes:
                 continue
             for colour in sorted(series & {f".{word}" for word in classes}) if "var(--c)" in body else [""]:
                 values = colours | ({"--c": colours[f"--{colour[1:]}"]} if colour else {})

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from kerasrobust.records import Result
 from kerasrobust.show.compare import figures, figures_table
@@ -41,12 +42,13 @@ class Drawn:
         columns = [
             column
             for column in table.columns
-            if all(isinstance(cell, str) for cell in column.cells) and any(column.cells)
+            if all(isinstance(cell, str | Text) for cell in column.cells) and any(column.cells)
         ]
+        rows = zip(*(column.cells for column in columns), strict=True)
         return cls(
             heads=[" ".join(str(column.header).replace("-\n", "").split()) for column in columns],
             right=[column.justify == "right" for column in columns],
-            rows=[list(map(str, cells)) for cells in zip(*(column.cells for column in columns), strict=True)],
+            rows=[[str(cell).strip() for cell in cells] for cells in rows],
             ruled={place for place, row in enumerate(table.rows[:-1]) if row.end_section},
             note=str(table.caption or ""),
         )
