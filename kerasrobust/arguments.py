@@ -111,14 +111,17 @@ class _Reader:
                 del rest[: len(given)]
             values[item.name] = self._read(item, given)
         positional = next((item for item in self._table if item.positional), None)
-        if positional is not None:
-            values[positional.name] = self._read(positional, [word for word in loose if not _is_option(word)])
-        wrong = [word for word in loose if positional is None or _is_option(word)]
+        named = [word for word in loose if not _is_option(word)]
+        taken = 0 if positional is None else len(named) if positional.is_list else 1
+        if positional is not None and (named or positional.is_list):
+            values[positional.name] = self._read(positional, named[:taken])
+        wrong = [word for word in loose if _is_option(word)] + named[taken:]
         if wrong:
             raise InputError(f"Expected options of {self._kind!r} only. Received: {' '.join(wrong)}. {self._see}")
         for item in self._table:
             if item.default is None and item.name not in values:
-                raise InputError(f"Expected the option {item.option}. Received: none. {self._see}")
+                what = f"a {item.name}" if item.positional else f"the option {item.option}"
+                raise InputError(f"Expected {what}. Received: none. {self._see}")
         return values
 
     def _read(self, item: Field, given: Sequence[str]) -> Any:
@@ -197,7 +200,7 @@ def _metavar(item: Field) -> str:
 def _entry(item: Field) -> tuple[str, str]:
     """Returns how an option is typed, and what there is to say about it."""
     if item.positional:
-        return f"{item.name.upper()} ...", item.help
+        return f"{item.name.upper()}{' ...' if item.is_list else ''}", item.help
     if item.is_switch:
         on = item.default == "yes"
         return f"{item.option}, --no-{item.option[2:]}" if on else item.option, item.help + " (default: yes)" * on

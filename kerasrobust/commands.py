@@ -24,12 +24,14 @@ class Command:
         job: `module:Class` of a `jobs.job.Job`, which the engine runs in a folder of its own.
         answer: instead of a job, `module:function` that prints something at once, without a run or TensorFlow, and
             returns the exit status.
+        schema: what `--json` prints, by the name of a file in `schemas/`.
         in_form: whether the UI's form of a new run offers it.
     """
 
     config: str
     job: str = ""
     answer: str = ""
+    schema: str = "event"
     in_form: bool = True
 
 
@@ -42,8 +44,18 @@ COMMANDS: dict[str, Command] = {
     "study": Command("kerasrobust.config:StudyConfig", "kerasrobust.jobs.study:StudyJob"),
     "demo": Command("kerasrobust.config:DemoConfig", "kerasrobust.jobs.study:StudyJob"),
     "import": Command("kerasrobust.config:ImportConfig", "kerasrobust.jobs.import_model:ImportJob", in_form=False),
-    "compare": Command("kerasrobust.config:CompareConfig", answer="kerasrobust.show.compare:compare", in_form=False),
-    "models": Command("kerasrobust.config:ModelsConfig", answer="kerasrobust.show.compare:models", in_form=False),
+    "compare": Command(
+        "kerasrobust.config:CompareConfig", answer="kerasrobust.show.compare:compare", schema="figures", in_form=False
+    ),
+    "models": Command(
+        "kerasrobust.config:ModelsConfig", answer="kerasrobust.show.compare:models", schema="figures", in_form=False
+    ),
+    "export": Command(
+        "kerasrobust.exporting:ExportConfig",
+        answer="kerasrobust.show.export.command:export",
+        schema="export",
+        in_form=False,
+    ),
 }
 
 

@@ -54,13 +54,15 @@ ARCHITECTURES = ("lenet", "convnet", "resnet")
 class KnownAttack:
     """Where an attack's class is, imported when it is needed, what people call it, and its usual norm.
 
-    Without `in_ball` what the attack may do is no ball: it has no epsilon, and the norm is only that of distances.
+    Without `in_ball` what the attack may do is no ball: it has no epsilon, and the norm is only that of distances. One
+    that is `gradient_free` asks for predictions only.
     """
 
     home: str
     title: str
     norm: Norm = "linf"
     in_ball: bool = True
+    gradient_free: bool = False
 
 
 ATTACKS = {
@@ -88,10 +90,12 @@ ATTACKS = {
     "universal-patch": KnownAttack(
         "kerasrobust.attacks.universal_patch:UniversalPatch", "Universal patch", "l0", in_ball=False
     ),
-    "spatial": KnownAttack("kerasrobust.attacks.spatial:Spatial", "Spatial", "l0", in_ball=False),
-    "sparse-rs": KnownAttack("kerasrobust.attacks.sparse_rs:SparseRS", "Sparse-RS", "l0", in_ball=False),
-    "square": KnownAttack("kerasrobust.attacks.square:Square", "Square"),
-    "hopskipjump": KnownAttack("kerasrobust.attacks.hopskipjump:HopSkipJump", "HopSkipJump"),
+    "spatial": KnownAttack("kerasrobust.attacks.spatial:Spatial", "Spatial", "l0", in_ball=False, gradient_free=True),
+    "sparse-rs": KnownAttack(
+        "kerasrobust.attacks.sparse_rs:SparseRS", "Sparse-RS", "l0", in_ball=False, gradient_free=True
+    ),
+    "square": KnownAttack("kerasrobust.attacks.square:Square", "Square", gradient_free=True),
+    "hopskipjump": KnownAttack("kerasrobust.attacks.hopskipjump:HopSkipJump", "HopSkipJump", gradient_free=True),
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,3 +90,17 @@ def last_events(path: Path, size: int = 2**16) -> list[Event]:
         file.seek(max(0, os.fstat(file.fileno()).st_size - size))
         lines = file.read().split(b"\n")[:-1]
     return [event for event in map(from_json, lines) if event is not None]
+
+
+def read_all(path: Path) -> Iterator[Event]:
+    """Yields the whole events of a file, in order; what can't be read is skipped.
+
+    Raises:
+        OSError: if the file can't be read.
+    """
+    tail = Tail(path)
+    while True:
+        piece = tail.read()
+        yield from piece.events
+        if not piece.more:
+            return

@@ -105,7 +105,9 @@ def test_names_that_are_declared_without_tensorflow_are_those_of_the_code() -> N
         name: name for name in names.ATTACKS
     }
     for known in names.ATTACKS.values():
-        assert known.in_ball == getattr(commands.load(known.home), "in_ball", True)
+        kind = commands.load(known.home)
+        assert known.in_ball == getattr(kind, "in_ball", True)
+        assert known.gradient_free == getattr(kind, "gradient_free", False)
     assert set(get_args(names.Precision)) == {"auto", *precision.MEANING}
     assert set(get_args(names.Training)) == set(OBJECTIVES)
 

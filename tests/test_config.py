@@ -15,6 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kerasrobust import names
+from kerasrobust.assessing import AssessConfig
 from kerasrobust.commands import COMMANDS, config_class, from_dict
 from kerasrobust.config import (
     AttackConfig,
@@ -28,6 +29,7 @@ from kerasrobust.config import (
     TrainConfig,
 )
 from kerasrobust.errors import InputError
+from kerasrobust.exporting import ExportConfig, ExportFormat
 from kerasrobust.fields import Epsilon
 from kerasrobust.names import RANGES
 from kerasrobust.run import parse
@@ -179,6 +181,22 @@ FIELDS: dict[type[RunConfig], dict[str, st.SearchStrategy[Any]]] = {
     },
     CompareConfig: {"subjects": st.lists(WORDS, min_size=1, max_size=3).map(tuple)},
     ModelsConfig: {},
+    AssessConfig: {
+        **LOADED,
+        **MODEL,
+        "data": st.none() | WORDS,
+        "split": st.none() | WORDS,
+        "minutes": st.floats(0.1, 1e6),
+        "version": st.sampled_from(get_args(names.Version)),
+        "passes": st.integers(1, 100),
+        "keys": st.none() | WORDS,
+        "size": st.none() | WORDS,
+    },
+    ExportConfig: {
+        "run": WORDS,
+        "format": st.sampled_from(get_args(ExportFormat)),
+        "to": st.none() | WORDS.map(Path),
+    },
 }
 
 

@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 import pytest
 from cli import events
+from schemas import faults_of_run
 from whole_runs import ENTRY, EXAMPLES, RESULT, nothing_half_written, share, unheard
 
 from kerasrobust import runs
@@ -47,6 +48,7 @@ def attacked(models_dir: Path, runs_dir: Path, name: str = "one", **settings: An
     result = engine.run(config, unheard)
     written = json.loads((runs_dir / name / "result.json").read_text())
     assert written == json.loads(json.dumps(result)), "what is returned is what is written"
+    assert faults_of_run(runs_dir / name) == []
     return written, runs_dir / name
 
 
@@ -211,6 +213,7 @@ def test_randomness_leaves_a_verdict_and_refuses_a_network_without_any(models_di
     result = engine.run(RandomnessConfig(model="noisy", name="one", **small, **places), unheard)
     assert json.loads((tmp_path / "one" / "result.json").read_text()) == json.loads(json.dumps(result))
     assert result.keys() >= RESULT and result["verdict"] and result["kind"] == "randomness"
+    assert faults_of_run(tmp_path / "one") == []
     assert [entry["name"] for entry in result["attacks"]]
     assert all(entry.keys() >= ENTRY for entry in result["attacks"])
     assert (tmp_path / "one" / "report.html").is_file()

@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 import pytest
 import tensorflow as tf
+from schemas import faults, faults_of_run
 from whole_runs import ENTRY, nothing_half_written, share, stages_of, unheard
 
 from kerasrobust import presets
@@ -101,6 +102,7 @@ def test_training_leaves_a_model_with_its_card(trained: tuple[Path, list[Event],
     assert {"saved_model.pb", "variables", "model.keras", "card.json"} <= {path.name for path in folder.iterdir()}
     assert callable(tf.saved_model.load(str(folder)).signatures["serving_default"])
     card = json.loads((folder / "card.json").read_text())
+    assert faults("card", card) == faults_of_run(top / "runs" / "net") == []
     assert card["schema"] == 1 and card["name"] == "net" and card["randomized"] is True
     assert {"name": "shapes", "split": "train[:200]", "test_split": "test[:30]", "examples": 30}.items() <= card[
         "data"

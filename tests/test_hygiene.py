@@ -18,7 +18,7 @@ from kerasrobust.presets import PRESETS
 HEAVY = ("tensorflow", "keras", "tensorflow_datasets", "h5py")
 LIGHT = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-    for folder, pattern in (("kerasrobust", "*.py"), ("kerasrobust/show", "*.py"), ("tui", "**/*.py"))
+    for folder, pattern in (("kerasrobust", "*.py"), ("kerasrobust/show", "**/*.py"), ("tui", "**/*.py"))
     for path in (ROOT / folder).glob(pattern)
 )
 

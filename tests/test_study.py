@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cli import events
+from schemas import faults_of_run
 from whole_runs import ROW, nothing_half_written, share, stages_of, unheard
 
 from kerasrobust import presets, runs
@@ -82,7 +83,7 @@ STAGES = [
 def test_a_study_is_one_table(demo: tuple[Path, dict[str, Any]]) -> None:
     folder, result = demo
     assert json.loads((folder / "result.json").read_text()) == json.loads(json.dumps(result))
-    assert (result["schema"], result["kind"]) == (1, "demo")
+    assert (result["schema"], result["kind"]) == (1, "demo") and faults_of_run(folder) == []
     rows = result["rows"]
     assert all(row.keys() == ROW for row in rows)
     assert all(share(row["interval"][0], row["accuracy"], row["interval"][1]) for row in rows)

@@ -1,4 +1,4 @@
-"""Curves over epsilon as SVG, in the colours of `report.css`. No TensorFlow and no NumPy here."""
+"""Curves over epsilon, queries or epochs as SVG, in the colours of `report.css`. No TensorFlow and no NumPy here."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from kerasrobust.show import figures
 _Key = tuple[str, int | None, int | None, str]
 _DASHES = ("", "6 4", "2 3", "9 3 2 3")
 _PALETTE = 7  # The colours s0 to s6 of the style sheet: Okabe and Ito's without the yellow, darkened on white.
+_MARKED = 30  # Points of a line that have markers; those of more would touch.
 _WIDTH, _HEIGHT = 360, 264
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 10, 42
 
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """An accuracy in [0, 1] at an epsilon, or after so many queries, with its interval where there is one."""
+    """An accuracy in [0, 1] at an epsilon, or after so many queries or epochs, with its interval where there is one."""
 
     at: float
     accuracy: float
@@ -39,7 +40,10 @@ class Line:
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """The curves of one attack in one norm, drawn in one chart: over epsilon, or over queries."""
+    """The curves of one attack in one norm, drawn in one chart: over epsilon, or over queries.
+
+    Over epochs it is those of a training, which stands for the attack.
+    """
 
     attack: str
     norm: str
@@ -147,11 +151,14 @@ def draw(panel: Panel) -> str:
             interval = figures.format_interval(point.interval)
             where = _where(panel, point.at)
             accuracy = figures.format_accuracy(point.accuracy) + (f" ({interval})" if interval else "")
+            marker = _marker(line, across, down) if len(line.points) <= _MARKED else ""
             parts.append(
                 f"<g><title>{escape(f'{line.label}, {where}: {accuracy}')}</title>"
-                f'<circle class="hit" cx="{across:.1f}" cy="{down:.1f}" r="9"/>{_marker(line, across, down)}</g>'
+                f'<circle class="hit" cx="{across:.1f}" cy="{down:.1f}" r="9"/>{marker}</g>'
             )
-    name = f"Accuracy over {panel.over} under {panel.attack}, {panel.norm}"
+    name = f"Accuracy over {panel.over} " + " ".join(
+        ("of", panel.attack) if panel.over == "epoch" else ("under", f"{panel.attack}, {panel.norm}")
+    )
     return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(name)}">{"".join(parts)}</svg>'
 
 
@@ -159,10 +166,14 @@ def legend(panel: Panel) -> str:
     """Returns the panel's legend as an HTML list, each entry with a piece of its line."""
     items = []
     for line in panel.lines:
-        stroke = f'<line class="line {_colour(line)}"{_dash(line)} x1="1" y1="7" x2="33" y2="7"/>'
-        swatch = (stroke if len(line.points) > 1 else "") + _marker(line, 17, 7)
-        items.append(f'<li><svg viewBox="0 0 34 14" aria-hidden="true">{swatch}</svg>{escape(line.label)}</li>')
+        items.append(f'<li><svg viewBox="0 0 34 14" aria-hidden="true">{swatch(line)}</svg>{escape(line.label)}</li>')
     return f'<ul class="legend">{"".join(items)}</ul>'
+
+
+def swatch(line: Line) -> str:
+    """Returns a piece of a line as SVG, 34 wide and 14 high."""
+    stroke = f'<line class="line {_colour(line)}"{_dash(line)} x1="1" y1="7" x2="33" y2="7"/>'
+    return (stroke if len(line.points) > 1 else "") + _marker(line, 17, 7)
 
 
 def _axes(panel: Panel, epsilons: Sequence[float], at: Any) -> str:
@@ -171,9 +182,9 @@ def _axes(panel: Panel, epsilons: Sequence[float], at: Any) -> str:
         _, down = at(0, percent / 100)
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{down:.1f}" y2="{down:.1f}"/>')
         parts.append(f'<text x="{_LEFT - 6}" y="{down + 4:.1f}" text-anchor="end">{percent}</text>')
-    queries = panel.over == "queries"
-    written = [f"{epsilon:,.0f}" if queries else figures.format_epsilon(epsilon) for epsilon in epsilons]
-    whole = all(label.endswith("/255") for label in written[1:])
+    counted = panel.over in ("queries", "epoch")
+    written = [f"{epsilon:,.0f}" if counted else figures.format_epsilon(epsilon) for epsilon in epsilons]
+    whole = not counted and all(label.endswith("/255") for label in written[1:])
     floor = _HEIGHT - _BOTTOM
     free = float("inf")
     # From the right, so that the largest epsilon keeps its label where two would touch.
@@ -182,11 +193,12 @@ def _axes(panel: Panel, epsilons: Sequence[float], at: Any) -> str:
         across, _ = at(epsilon, 0)
         parts.append(f'<line class="tick" x1="{across:.1f}" x2="{across:.1f}" y1="{floor}" y2="{floor + 4}"/>')
         half = 3.5 * len(label)
+        across = min(across, _WIDTH - 3.8 * len(label))  # The last one would be cut off; some fonts are wider.
         if across + half <= free:
             parts.append(f'<text x="{across:.1f}" y="{floor + 17}" text-anchor="middle">{label}</text>')
             free = across - half - 5
     norm = figures.format_norm(panel.norm)
-    title = f"queries, {norm}" if queries else f"epsilon in 1/255, {norm}" if whole else f"epsilon, {norm}"
+    title = ", ".join(filter(None, (f"{panel.over} in 1/255" if whole else panel.over, norm)))
     middle = (_LEFT + _WIDTH - _RIGHT) / 2
     parts.append(f'<text x="{middle:.1f}" y="{_HEIGHT - 6}" text-anchor="middle">{escape(title)}</text>')
     centre = (_TOP + floor) / 2
@@ -197,6 +209,8 @@ def _axes(panel: Panel, epsilons: Sequence[float], at: Any) -> str:
 
 
 def _where(panel: Panel, at: float) -> str:
+    if panel.over == "epoch":
+        return f"epoch {at:,.0f}"
     if not at:
         return "clean"
     return f"after {at:,.0f} queries" if panel.over == "queries" else f"epsilon {figures.format_epsilon(at)}"

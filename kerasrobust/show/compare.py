@@ -61,7 +61,7 @@ def _print(config: RunConfig, title: str, folders: Sequence[Path], pairs: bool =
         print(f"No models in {config.models_dir}. Train one: kerasrobust train --help")
     else:
         console = Console(highlight=False)
-        console.print(_table(title, lines))
+        console.print(figures_table(title, lines))
         if others and any(map(_comparable, lines)):
             console.print()
             console.print(published_table())
@@ -249,7 +249,8 @@ def _attack(line: Figures) -> str:
     return made_on(" ".join(filter(None, (line["attack"], line["version"], target))), line["surrogate"])
 
 
-def _table(title: str, lines: Sequence[Figures]) -> Table:
+def figures_table(title: str, lines: Sequence[Figures]) -> Table:
+    """Returns the table of what `figures` yields."""
     table = make_table(synthetic=any(line["synthetic"] for line in lines))
     table.title = title
     for heading in ("name", "model", "training", "data", "clean", "attack", "epsilon", "images", "robust", "95 %"):

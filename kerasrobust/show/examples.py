@@ -32,7 +32,7 @@ COLUMNS = {
 _LATER = {"confidence": "float32", "confidence_adv": "float32", "epsilon": "float64", "eot": "int64"}
 """What files of older runs lack."""
 
-_CHUNK = 512  # Images that are in memory at once when two files are compared.
+_CHUNK = 512  # Images that are in memory at once when two files are compared, or one is read from end to end.
 
 
 class Block(NamedTuple):
@@ -246,6 +246,20 @@ def read_pair(path: Path, index: int) -> tuple[np.ndarray, np.ndarray]:
         if not 0 <= index < len(file["x"]):
             raise ValueError(f"{len(file['x'])} examples, none of number {index}")
         return file["x"][index].astype(np.float32), file["x_adv"][index].astype(np.float32)
+
+
+def read_blocks(path: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields the images before and after the attack, some hundred at once: float32 (n, H, W, C) in [0, 1].
+
+    Raises:
+        InputError: for a file as in `read_index`.
+    """
+    import numpy as np
+
+    with _open(path) as file:
+        for start in range(0, len(file["x"]), _CHUNK):
+            block = slice(start, start + _CHUNK)
+            yield file["x"][block].astype(np.float32), file["x_adv"][block].astype(np.float32)
 
 
 def same_images(first: Path, second: Path) -> bool:

@@ -8,7 +8,7 @@ from rich import box
 from rich.table import Table
 
 from kerasrobust.events import AttackFinished
-from kerasrobust.records import LabelEntry, Row
+from kerasrobust.records import AttackEntry, LabelEntry, Row
 from kerasrobust.show import figures
 
 SYNTHETIC = "Synthetic data: generated shapes, not photographs. The figures say nothing about real images."
@@ -67,7 +67,7 @@ def threat_table(rows: Iterable[Row], *, synthetic: bool) -> Table:
     return table
 
 
-def attack_table(attacks: Sequence[AttackFinished], *, synthetic: bool) -> Table:
+def attack_table(attacks: Sequence[AttackFinished | AttackEntry], *, synthetic: bool) -> Table:
     """Returns the table of one model's attacks, in the order in which they ended."""
     table = make_table(synthetic)
     table.add_column("attack", overflow="fold")
@@ -89,8 +89,8 @@ def attack_table(attacks: Sequence[AttackFinished], *, synthetic: bool) -> Table
             figures.format_interval(attack.interval),
             *((figures.format_accuracy(attack.reached),) if targeted else ()),
             figures.format_distance(attack.median_distance),
-            figures.format_seconds(attack.seconds),
-            f"{attack.gradients:,}",
+            "" if attack.seconds is None else figures.format_seconds(attack.seconds),
+            "" if attack.gradients is None else f"{attack.gradients:,}",
         )
     return table
 

@@ -1,0 +1,180 @@
+"""The tables of a run: as records for CSV, with every digit, and as `show` draws them for LaTeX."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from kerasrobust.records import Result
+from kerasrobust.show.compare import figures, figures_table
+from kerasrobust.show.export.metrics import epochs
+from kerasrobust.show.export.subject import Part, Subject
+from kerasrobust.show.tables import attack_table, label_table, make_table, study_table
+
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """What a table of the console says: its headings and lines in words, without bars and without empty columns.
+
+    Attributes:
+        right: whether each column stands to the right, as figures do.
+        ruled: the lines that a rule follows.
+        note: what stands below it.
+    """
+
+    heads: list[str]
+    right: list[bool]
+    rows: list[list[str]]
+    ruled: set[int]
+    note: str
+
+    @classmethod
+    def of(cls, table: Table) -> Drawn:
+        # A bar that shows a figure once more has no words, and a column where nothing applies takes room.
+        columns = [
+            column
+            for column in table.columns
+            if all(isinstance(cell, str | Text) for cell in column.cells) and any(column.cells)
+        ]
+        rows = zip(*(column.cells for column in columns), strict=True)
+        return cls(
+            heads=[" ".join(str(column.header).replace("-\n", "").split()) for column in columns],
+            right=[column.justify == "right" for column in columns],
+            rows=[[str(cell).strip() for cell in cells] for cells in rows],
+            ruled={place for place, row in enumerate(table.rows[:-1]) if row.end_section},
+            note=str(table.caption or ""),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sheet:
+    """A table of a run.
+
+    Attributes:
+        name: of its file, without the ending.
+        title: for people.
+        records: its lines by name, each value as it was measured: shares in [0, 1], radii of images in [0, 1], seconds.
+        table: the same as the console draws it; None for what is no table of a paper, such as the points of a curve.
+    """
+
+    name: str
+    title: str
+    records: Sequence[Record]
+    table: Table | None = None
+
+
+def sheets(subject: Subject) -> list[Sheet]:
+    """Returns the tables that a run or a saved model has, none without lines."""
+    return [sheet for make in _SHEETS for sheet in make(subject) if sheet.records]
+
+
+def csv_parts(subject: Subject) -> list[Part]:
+    """Returns a CSV file for each table."""
+    return [
+        Part.of_text(f"{sheet.name}.csv", f"{sheet.title}: {_lines(sheet.records)}", to_csv(sheet.records))
+        for sheet in sheets(subject)
+    ]
+
+
+def _lines(records: Sequence[Record]) -> str:
+    return f"{len(records):,} line{'' if len(records) == 1 else 's'}"
+
+
+def to_csv(records: Sequence[Record]) -> str:
+    r"""Returns records as CSV, with one line of names: an interval is two columns, a setting has a dotted name.
+
+    What is missing is empty, infinity `inf`, and numbers have all of their digits.
+
+    Example:
+        >>> to_csv([{"attack": "pgd", "interval": (0.25, 0.5)}, {"attack": "cw", "settings": {"steps": 9}}])
+        'attack,interval_low,interval_high,settings.steps\npgd,0.25,0.5,\ncw,,,9\n'
+    """
+    lines = [dict(_flat(record)) for record in records]
+    names = list(dict.fromkeys(name for line in lines for name in line))
+    file = io.StringIO()
+    writer = csv.DictWriter(file, names, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return file.getvalue()
+
+
+def _flat(record: Record, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in record.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{name}.")
+        elif key.endswith("interval"):
+            low, high = value or ("", "")
+            yield from ((f"{name}_low", low), (f"{name}_high", high))
+        elif isinstance(value, list | tuple):
+            yield name, " ".join(map(str, value))
+        else:
+            yield name, "" if value != value else value  # NaN: nothing was measured.
+
+
+def _results(subject: Subject) -> Iterator[Sheet]:
+    """Yields one line an attack, as `compare` has them; those of a study stand in its own table."""
+    if subject.raw and not (isinstance(subject.card, Result) and subject.card.rows is not None):
+        lines = list(figures(subject.folder))
+        yield Sheet(
+            name="results",
+            title="Clean and robust accuracy",
+            records=lines,
+            table=figures_table(f"Clean and robust accuracy of {subject.name}", lines),
+        )
+
+
+def _study(subject: Subject) -> Iterator[Sheet]:
+    if isinstance(subject.card, Result) and subject.card.rows:
+        rows = subject.card.rows
+        table = study_table(rows, synthetic=subject.card.data.synthetic)
+        yield Sheet(
+            name="study", title="Study", records=[{"network": row.network} | vars(row) for row in rows], table=table
+        )
+
+
+def _attacks(subject: Subject) -> Iterator[Sheet]:
+    entries = subject.card.entries
+    curves = ("curve", "query_curve")
+    records = [{name: value for name, value in vars(entry).items() if name not in curves} for entry in entries]
+    table = attack_table(entries, synthetic=subject.card.data.synthetic)
+    yield Sheet(name="attacks", title="Attacks", records=records, table=table)
+    for name, over, title in (("curve", "epsilon", "epsilon"), ("query_curve", "queries", "queries")):
+        points = [
+            {"attack": entry.name, "norm": entry.norm, over: at, "accuracy": accuracy, "interval": (low, high)}
+            for entry in entries
+            for at, accuracy, low, high in getattr(entry, name)
+        ]
+        yield Sheet(name=f"accuracy-over-{over}", title=f"Accuracy over {title}", records=points)
+
+
+def _labels(subject: Subject) -> Iterator[Sheet]:
+    labels = subject.card.labels if isinstance(subject.card, Result) else ()
+    table = label_table(labels, synthetic=subject.card.data.synthetic)
+    yield Sheet(name="labels", title="Labels, each attacked alone", records=list(map(vars, labels)), table=table)
+
+
+def _findings(subject: Subject) -> Iterator[Sheet]:
+    doubts = subject.card.doubts
+    table = make_table(synthetic=False)
+    table.add_column("code", no_wrap=True)
+    table.add_column("finding")
+    for doubt in doubts:
+        table.add_row(*doubt)
+    yield Sheet(name="findings", title="Reasons for doubt", records=[doubt._asdict() for doubt in doubts], table=table)
+
+
+def _epochs(subject: Subject) -> Iterator[Sheet]:
+    yield Sheet(name="epochs", title="Epochs of training", records=epochs(subject))
+
+
+_SHEETS: tuple[Callable[[Subject], Iterable[Sheet]], ...] = (_results, _study, _attacks, _labels, _findings, _epochs)
+"""What makes the tables. Another command's table is one more function here."""
