@@ -25,6 +25,7 @@ from kerasrobust.networks.making import as_classifier
 X = images(96, seed=6)
 DRAW = np.random.default_rng(3)
 ORDER = np.array([2, 3, 0, 1])
+FEW = np.random.default_rng(7).permutation(96) % 8
 
 
 def linear(classes: int = 4, *between: L.Layer) -> keras.Model:
@@ -57,6 +58,13 @@ def unit() -> keras.Model:
     return keras.Sequential([keras.Input((8, 8, 3)), L.Flatten(), L.Dense(16), L.UnitNormalization()])
 
 
+def few_answers(unit_length: bool = True) -> keras.Model:
+    """A network of 128 outputs that answers by the first eight alone, whatever the image."""
+    kernel = np.random.default_rng(1).normal(size=(PIXELS, 128))
+    model = linear_model(kernel, -kernel.sum(axis=0) / 2 + 100 * (np.arange(128) < 8))
+    return keras.Sequential([model, L.UnitNormalization()]) if unit_length else model
+
+
 ASKED_WRONGLY: dict[str, tuple[Callable[[], keras.Model], np.ndarray, np.ndarray, str]] = {
     "labels from 1 on": (linear, SAID < 3, SAID + 1, "With 1 taken from each label it is right on 100.0 %"),
     "a class for the background": (linear, SAID > 0, SAID - 1, "With 1 added to each label it is right on 100.0 %"),
@@ -77,6 +85,10 @@ ASKED_WRONGLY: dict[str, tuple[Callable[[], keras.Model], np.ndarray, np.ndarray
     "one answer, the commonest": (lambda: always(1), SAID < 4, np.where(SAID < 3, 1, 0), "as often as who always says"),
     "an embedding": (unit, SAID < 4, DRAW.integers(0, 16, 96), "vectors of length 1: an embedding"),
     "an embedding of other data": (unit, SAID < 4, DRAW.integers(0, 8, 96), "vectors of length 1: an embedding"),
+    "an embedding that answers by a few": (few_answers, SAID < 4, FEW, "an embedding, no classes"),
+    "many outputs of which few are answers": (
+        lambda: few_answers(False), SAID < 4, FEW, "The data have 8 of its 128 classes",
+    ),
     "other folders": (lambda: linear(12), SAID < 4, DRAW.integers(0, 3, 96), "The data have 3 of its 12 classes"),
     "other data": (linear, SAID < 4, DRAW.integers(0, 4, 96), "Give the data that it was trained for"),
 }  # fmt: skip
@@ -232,3 +244,12 @@ def test_classes_that_are_missing_are_told() -> None:
     # All are there; half of them; or too few to tell.
     for x, y in ((X, SAID), (X[two], SAID[two]), (X[one[:9]], SAID[one[:9]])):
         assert "classes-missing" not in [item.code for item in audited(MODEL, x, y).findings]
+
+
+def test_a_model_that_knows_its_rare_classes_is_left_alone_and_who_only_says_the_commonest_is_not() -> None:
+    y = np.where(np.arange(96) % 8 == 0, 1, 0)
+    said = {"knows": y, "guesses": np.roll(y, 3)}
+    for kind, answers in said.items():
+        model = as_classifier(predict=lambda x, a=answers: np.eye(4)[a[: len(x)]], classes=4, image_shape=(8, 8, 3))
+        found = evaluate(model, X, y, attacks=Square(epsilon=0.01, queries=2), batch_size=96)
+        assert bool(of(found)) == (kind == "guesses")

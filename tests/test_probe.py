@@ -102,3 +102,45 @@ def test_what_cannot_be_attacked_is_refused_in_one_line(name: str) -> None:
     with pytest.raises(InputError, match=part) as caught:
         as_classifier(make(), image_shape=None if name == "vectors" else SHAPE)
     assert "\n" not in str(caught.value) and "\x1b" not in str(caught.value)
+
+
+def beyond(limit: float, refuses: bool, squash: Callable[[tf.Tensor], tf.Tensor]) -> Callable[[tf.Tensor], tf.Tensor]:
+    """A model of one output, between 0 and 1 for images, that has none where pixels lie further away than `limit`."""
+
+    def forward(x: tf.Tensor) -> tf.Tensor:
+        largest = tf.reduce_max(abs(x), axis=(1, 2, 3))
+        if refuses:
+            tf.debugging.assert_less(largest, limit)
+        output = squash(tf.reduce_mean(x, axis=(1, 2, 3)))
+        return tf.where(largest < limit, output, np.nan)[:, None]
+
+    return forward
+
+
+@pytest.mark.parametrize("refuses", [False, True])
+@pytest.mark.parametrize("limit", [5.0, 50.0, 5000.0])
+def test_a_logit_between_0_and_1_is_no_probability_where_far_values_say_nothing(limit: float, refuses: bool) -> None:
+    for squash, kind in ((tf.identity, "logits"), (tf.sigmoid, "sigmoid")):
+        assert as_classifier(beyond(limit, refuses, squash), image_shape=SHAPE).probed.outputs == kind
+
+
+class OfIntegers(keras.Model):
+    """Takes whole numbers, which it doesn't show: pixels in [0, 1] are cut off to 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        seen = keras.Input((8, 8, 1), dtype="int32")
+        self.inner = keras.Model(seen, L.Dense(1)(L.Flatten()(seen)))
+        self.inner.quantize("int8")
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        return self.inner(x)
+
+
+@pytest.mark.filterwarnings("ignore:Layer")
+def test_one_logit_of_whole_numbers_in_8_bits_is_no_probability() -> None:
+    keras.utils.set_random_seed(8494)
+    model = OfIntegers()
+    # All 0 for images, and no number at 1,000 times their size, where whole numbers of 8 bits overflow.
+    assert not model.predict(np.full((1, 8, 8, 1), 0.9, np.float32), verbose=0).any()
+    assert as_classifier(model, image_shape=(8, 8, 1)).probed.outputs == "logits"

@@ -76,6 +76,10 @@ class Probed:
         return forward if self.untraced else tf.function(forward, autograph=False)
 
 
+DISTANCES = (1000, 30, 3)
+"""How many times as far from 0 as pixels the values lie that tell a sigmoid; nearer ones where outputs are not finite,
+as in half precision and in whole numbers that overflow, or where a model refuses such values."""
+
 SHARE = 1e-3
 """How far outside [0, 1] a probability may be."""
 
@@ -171,12 +175,21 @@ def _kind_of(outputs: np.ndarray, run: Callable[..., np.ndarray], shape: tuple[i
         return "logits"
     if outputs.shape[1] > 1 and (abs(outputs.sum(axis=1) - 1) < max(1e-3, 5e-4 * outputs.shape[1])).all():
         return "softmax"
+    for distance in DISTANCES:
+        far = np.concatenate([_far(run, sign * distance * probe_images(shape)) for sign in (1, -1)])
+        if ((far < 0) | (far > 1)).any():
+            return "logits"
+        if np.isfinite(far).all():
+            break
+    return "sigmoid"
+
+
+def _far(run: Callable[..., np.ndarray], images: np.ndarray) -> np.ndarray:
+    """Returns a model's outputs for what is no image any more, (N * K,); NaN where it has none."""
     try:
-        far = np.concatenate([run(sign * 1000 * probe_images(shape)) for sign in (1, -1)])
-    except Exception:  # A model may refuse such values in any way; what it says of images has to do then.
-        return "sigmoid"
-    far = far[np.isfinite(far)]  # Half precision overflows there.
-    return "sigmoid" if not far.size or (far.min() >= 0 and far.max() <= 1) else "logits"
+        return run(images).ravel()
+    except Exception:  # A model may refuse such values in any way.
+        return np.full(1, np.nan)
 
 
 def probe_images(shape: tuple[int, ...]) -> np.ndarray:

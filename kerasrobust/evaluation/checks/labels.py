@@ -22,6 +22,8 @@ SHOWN = 3
 FEW = 5
 """Images of other classes that have to be there before it means something that a model always says the same."""
 
+EMBEDDING = "Its outputs are vectors of length 1: an embedding, no classes. Put a classifier on top."
+
 
 def at_chance(task: Task, clean: Verdict) -> list[Finding]:
     """Whether a model is right no more often than by guessing, and what would fit better.
@@ -48,23 +50,40 @@ def at_chance(task: Task, clean: Verdict) -> list[Finding]:
         )
     if exchanged := _exchanged(task, said):
         return exchanged
-    if wilson(right, len(y))[0] > 1 / classes:
+    guess = _guess(said, y, classes)
+    if wilson(right, len(y))[0] > guess:
         return []
-    guessed = percent(1 / classes)
-    if share > 1 / classes and len(np.unique(said)) > 1:
+    guessing = f"by guessing among {classes:,} {what}" if guess == 1 / classes else "with its answers in random order"
+    better = _better(task, said)
+    if share > guess and len(np.unique(said)) > 1 and better != EMBEDDING:
         message = (
-            f"{len(y)} unchanged images don't show that the model is right more often ({percent(share)}) than by "
-            f"guessing among {classes:,} {what} ({guessed}). Take more images."
+            f"{len(y)} unchanged images don't show that the model is right more often ({percent(share)}) than "
+            f"{guessing} ({percent(guess)}). Take more images."
         )
-        return finding("at-chance", message, accuracy=share, chance=1 / classes)
+        return finding("at-chance", message, accuracy=share, chance=guess)
     return finding(
         "at-chance",
-        f"The model is right on {percent(share)} of {len(y)} unchanged images, no more than by guessing among "
-        f"{classes:,} {what} ({guessed}): a robust accuracy says nothing then. {_better(task, said)}",
+        f"The model is right on {percent(share)} of {len(y)} unchanged images, no more than {guessing} "
+        f"({percent(guess)}): a robust accuracy says nothing then. {better}",
         "error",
         accuracy=share,
-        chance=1 / classes,
+        chance=guess,
     )
+
+
+def _guess(said: np.ndarray, y: np.ndarray, classes: int) -> float:
+    """Returns how often a model is right that knows nothing of an image: by guessing, or with its answers in random
+    order, where that is more often.
+
+    Who gives a few of many classes as answers, which are the labels' classes by chance, is right more often than by
+    guessing among all.
+    """
+    known, counts = np.unique(y, return_counts=True)
+    # Of images of one class any order of the answers is as good.
+    if len(y) - counts.max() < FEW or len(np.unique(said)) == 1:
+        return 1 / classes
+    frequency = np.array([(said == number).mean() for number in known])
+    return max(1 / classes, float(frequency @ counts) / len(y))
 
 
 def classes_missing(task: Task) -> list[Finding]:
@@ -90,7 +109,7 @@ def _exchanged(task: Task, said: np.ndarray) -> list[Finding]:
     y, classes = task.y, task.classifier.classes
     plain = said == y
     # Where it is right no more than by guessing, or always says the same, there is more to say (`_better`).
-    guessing = wilson(float(plain.sum()), len(y))[0] <= 1 / classes or len(np.unique(said)) == 1
+    guessing = wilson(float(plain.sum()), len(y))[0] <= _guess(said, y, classes) or len(np.unique(said)) == 1
     if guessing or task.classifier.labels is not None:
         return []
     hits = _otherwise(said, y, classes)
@@ -169,7 +188,7 @@ def _better(task: Task, said: np.ndarray) -> str:
     logits = predict(task.classifier, task.x[:LEAST], batch_size=min(task.batch_size, LEAST))
     # Class numbers are rows of a single 1.
     if (abs(np.linalg.norm(logits, axis=1) - 1) < 1e-3).all() and abs(logits).max() < 0.999:
-        return "Its outputs are vectors of length 1: an embedding, no classes. Put a classifier on top."
+        return EMBEDDING
     if len(np.unique(said)) == 1:
         constant = _words(task.classifier, said[0])
         return (
