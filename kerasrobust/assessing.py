@@ -11,13 +11,16 @@ from kerasrobust.fields import CardData, Epsilon, Keys, Option, Size, SomeSplit
 from kerasrobust.names import SmoothingNoise
 from kerasrobust.settings import ModelConfig
 
+NOTHING = Epsilon("0")
+VotedNoise = Annotated[SmoothingNoise, Option("Noise that is voted under: gaussian (certifies in L2) or uniform (L1).")]
+
 
 @dataclass(frozen=True, kw_only=True)
 class CertifyConfig(ModelConfig):
     """Certify a model by randomized smoothing: the radius within which nothing changes its vote under noise.
 
-    Gaussian noise certifies in L2, uniform noise in L1. Networks that weren't trained under such noise (`train --training
-    gaussian`) mostly abstain.
+    Gaussian noise certifies in L2, uniform noise in L1. Networks that weren't trained under such noise (`train
+    --training gaussian`) mostly abstain.
     """
 
     kind: ClassVar[str] = "certify"
@@ -27,19 +30,17 @@ class CertifyConfig(ModelConfig):
     data: CardData = None
     split: SomeSplit = None
     sigma: Annotated[float, Option("Standard deviation of the noise in each pixel of an image in [0, 1].")] = 0.25
-    noise: Annotated[  # type: ignore[assignment]
-        SmoothingNoise, Option("Noise that is voted under: gaussian (certifies in L2) or uniform (L1).")
-    ] = "gaussian"
-    samples: Annotated[int, Option("Noisy samples of each image that its bound is made of.", "number of samples", 1)] = (
-        100_000
-    )
+    noise: VotedNoise = "gaussian"  # type: ignore[assignment]
+    samples: Annotated[
+        int, Option("Noisy samples of each image that its bound is made of.", "number of samples", 1)
+    ] = 100_000
     selection: Annotated[
         int, Option("Samples before those, which choose the class.", "number of samples that choose the class", 1)
     ] = 100
     alpha: Annotated[float, Option("Probability of each certificate to be wrong.")] = 0.001
     least_radius: Annotated[
         Epsilon, Option("Smallest radius of interest: images that can't reach it any more are abandoned, and abstain.")
-    ] = Epsilon("0")
+    ] = NOTHING
     radii: Annotated[
         tuple[Epsilon, ...], Option("Radii of the table; without them the multiples of half of sigma.")
     ] = ()

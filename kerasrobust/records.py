@@ -310,6 +310,29 @@ class LabelEntry:
         return cls(**_read(cls, record))
 
 
+@dataclass(frozen=True, kw_only=True)
+class CertificateEntry:
+    """What randomized smoothing certified; `points`, those of the table, and `curve` are (radius, accuracy, low, high).
+
+    `confidence` is that of each image's certificate by itself, and `abstained` the share of images without one.
+    """
+
+    noise: str
+    sigma: float | None
+    norm: str
+    samples: int | None
+    confidence: float | None
+    abstained: float | None
+    counted: int | None
+    points: tuple[tuple[float, float, float, float], ...]
+    curve: tuple[tuple[float, float, float, float], ...]
+
+    @classmethod
+    def parse(cls, record: JSON) -> CertificateEntry:
+        own = {"noise": text(record.get("noise")), "curve": _points(record.get("curve"))}
+        return cls(**_read(cls, record) | own | {"points": _points(record.get("points"))})
+
+
 class Verdicts(NamedTuple):
     """Robust accuracy of a randomized network by majority and in the worst of `passes`, each with its interval."""
 
@@ -329,6 +352,7 @@ class Result(Card):
         rows: of a study; None for any other run.
         verdict: of a run that looked into randomness; of a study, whether it helps.
         labels: each alone, where an image has several; the other figures are of all of them together.
+        certificate: what was certified of a network that votes under noise, whose figures the others then are.
     """
 
     kind: str = ""
@@ -339,6 +363,7 @@ class Result(Card):
     verdict: str = ""
     verdicts: Verdicts | None = None
     labels: tuple[LabelEntry, ...] = ()
+    certificate: CertificateEntry | None = None
 
     @classmethod
     def parse(cls, record: JSON) -> Result:
@@ -347,6 +372,7 @@ class Result(Card):
             rows=tuple(map(Row.parse, _objects(record.get("rows")))) if "rows" in record else None,
             verdicts=_verdicts(_object(record.get("verdicts"))),
             labels=tuple(map(LabelEntry.parse, _objects(record.get("labels")))),
+            certificate=CertificateEntry.parse(entry) if (entry := _object(record.get("certificate"))) else None,
         )
 
     @property

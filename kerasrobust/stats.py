@@ -209,7 +209,7 @@ def lowest_share(right: np.ndarray, count: int, alpha: float) -> np.ndarray:
 def _tail_share(right: np.ndarray, count: int, alpha: float) -> np.ndarray:
     """Returns the shares at which the binomial tail from `right` on, float64 (N,) inside (0, count), is alpha."""
     low, high = np.zeros(len(right)), right / count
-    share = high * 0.5
+    share, found = high * 0.5, np.zeros(len(right), bool)
     constant = np.array([math.lgamma(count + 1) - math.lgamma(k) - math.lgamma(count - k + 1) for k in right])
     for _ in range(100):
         tail = _log_tail(share, right, count, constant)
@@ -218,23 +218,25 @@ def _tail_share(right: np.ndarray, count: int, alpha: float) -> np.ndarray:
         slope = np.exp(constant + (right - 1) * np.log(share) + (count - right) * np.log1p(-share) - tail)
         step = share - (tail - math.log(alpha)) / slope
         after = np.where((step > low) & (step < high), step, (low + high) / 2)
-        if (abs(after - share) <= 1e-11 * share).all():
+        # One that is found stays, so that it doesn't depend on what it is asked for with.
+        found |= abs(after - share) <= 1e-11 * share
+        if found.all():
             break
-        share = after
+        share = np.where(found, share, after)
     return share
 
 
 def _log_tail(share: np.ndarray, right: np.ndarray, count: int, constant: np.ndarray) -> np.ndarray:
     """Returns the logarithms of P(X >= right) of binomial X, (N,), for shares below right / count.
 
-    From term to term the tail's summands fall by the ratio p / (1 - p) (count - k) / (k + 1), so that the sum ends where
-    a summand no longer counts: after a few times sqrt(count) terms.
+    From term to term the tail's summands fall by the ratio p / (1 - p) (count - k) / (k + 1), so that the sum ends
+    where a summand no longer counts: after a few times sqrt(count) terms.
     """
     first = constant - np.log(right) + right * np.log(share) + (count - right) * np.log1p(-share)
     odds, total, term, k = share / (1 - share), np.ones(len(share)), np.ones(len(share)), right.copy()
     while True:
-        term = term * odds * (count - k) / (k + 1)
+        term = np.where(term > 1e-16 * total, term * odds * (count - k) / (k + 1), 0.0)
         total += term
         k += 1
-        if (term <= 1e-16 * total).all():
+        if not term.any():
             return first + np.log(total)

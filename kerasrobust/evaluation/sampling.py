@@ -1,8 +1,9 @@
-"""The votes of randomized smoothing: what a network says of images under noise, many samples of several images at once.
+"""The votes of randomized smoothing: what a network says of images under noise, samples of several images at once.
 
-A batch is made of samples, whichever images they are of. Every sample has a number, and its noise follows from the seed,
-the image's index and that number alone, so that it is the same in whatever batch it stands. All images still undecided
-advance together, in rounds; after each, those leave of which all remaining samples couldn't change the verdict.
+A batch is made of samples, whichever images they are of. Every sample has a number, and its noise follows from the
+seed, the image's index and that number alone, so that it is the same in whatever batch it stands. All images still
+undecided advance together, in rounds; after each, those leave of which all remaining samples couldn't change the
+verdict.
 """
 
 from __future__ import annotations
@@ -260,7 +261,7 @@ def _any_count(arguments: tuple[tf.Tensor, ...]) -> tuple[Any, ...]:
 
 
 def _graph(classifier: Classifier, smoothing: Smoothing) -> Callable[..., tf.Tensor]:
-    """Returns the classes of noisy samples of images (N, H, W, C): places and numbers, int32 (R, B), to int32 (R, B)."""
+    """Returns the graph from images (N, H, W, C) and samples, places and numbers (R, B), to classes, int32 (R, B)."""
 
     def voted(images: tf.Tensor, seed: tf.Tensor, places: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
         keys = tf.stack([tf.fill(tf.shape(places), seed), places], axis=1)

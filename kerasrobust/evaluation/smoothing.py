@@ -76,7 +76,7 @@ class Certificate:
             the vote; 0 where it abstains.
         y: int64 (N,), the true classes.
         right: int64 (N,), votes for the class that was chosen, of those that were counted.
-        counted: int64 (N,), samples that were counted for each image; fewer than `samples` where an image was abandoned.
+        counted: int64 (N,), samples that were counted for each image; fewer than `samples` where it was abandoned.
         noise: "gaussian" or "uniform".
         sigma: its standard deviation.
         samples: that each bound is made of.
@@ -118,9 +118,7 @@ class Certificate:
     def largest(self) -> float:
         """The radius that an image gets whose votes all agree: no certificate can be larger."""
         everyone = np.array([self.samples])
-        return float(
-            certified_radii(everyone, self.samples, noise=self.noise, sigma=self.sigma, alpha=self.alpha)[0]
-        )
+        return float(certified_radii(everyone, self.samples, noise=self.noise, sigma=self.sigma, alpha=self.alpha)[0])
 
     def certified(self, radius: float) -> Share:
         """Returns the certified accuracy at a radius, with its 95 % interval.
@@ -206,7 +204,7 @@ def certify(
         model: as of `evaluate`; one that takes floating pixels.
         x: images, as of `evaluate`.
         y: class indices, as of `evaluate`.
-        sigma: standard deviation of the noise in each pixel, in units of an image in [0, 1]. Noisy pixels aren't clipped.
+        sigma: standard deviation of the noise in each pixel, in units of an image in [0, 1]. Nothing clips it.
         noise: "gaussian" certifies in L2, "uniform" in L1.
         samples: that each bound is made of.
         selection: samples before those that choose the class.
@@ -214,8 +212,8 @@ def certify(
         least_radius: the smallest radius of interest, in units of an image in [0, 1].
         seed: of the noise. That of a sample depends on this, the image's place in `x`, and the sample's number.
         batch_size: samples at once, of whichever images.
-        resume_dir: a folder where the votes are saved every few seconds: a call that was killed and is repeated with the
-            same arguments goes on from there, and ends with the same result.
+        resume_dir: a folder where the votes are saved every few seconds: a call that was killed and is repeated with
+            the same arguments goes on from there, and ends with the same result.
         emit: takes events: progress, then the findings.
         should_stop: asked about every half second.
 
@@ -236,7 +234,7 @@ def certify(
         model, x, y, precision="float32", seed=seed, batch_size=batch_size, emit=emit, should_stop=should_stop
     )
     _check_network(task.classifier)
-    radii = {"noise": noise, "sigma": sigma, "alpha": alpha}
+    radii: dict[str, Any] = {"noise": noise, "sigma": sigma, "alpha": alpha}
     needed = _needed(samples, least_radius, radii)
     smoothing = Smoothing(noise=noise, sigma=sigma, samples=samples, selection=selection, needed=needed)
     checkpoints = Checkpoints(None if resume_dir is None else Path(resume_dir))
@@ -263,9 +261,7 @@ def certify(
     )
 
 
-def _check_settings(
-    noise: str, sigma: float, samples: int, selection: int, alpha: float, least_radius: float
-) -> None:
+def _check_settings(noise: str, sigma: float, samples: int, selection: int, alpha: float, least_radius: float) -> None:
     if noise not in get_args(SmoothingNoise):
         raise unknown_name("noise", str(noise), get_args(SmoothingNoise))
     if not (sigma > 0 and math.isfinite(sigma)):
@@ -326,7 +322,7 @@ def _setting(task: Task, smoothing: Smoothing, checkpoints: Checkpoints) -> dict
         "model": np.array(mark_of(task.classifier, task)),
     }
     before = checkpoints.get(VOTES) or now
-    other = [name for name, value in now.items() if not np.array_equal(value, before.get(name))]
+    other = [name for name, value in now.items() if not np.array_equal(value, before.get(name, np.nan))]
     if other:
         raise InputError(
             f"Expected the certificate that {checkpoints.folder} was begun with. Received: another in "

@@ -50,15 +50,16 @@ class CertifyJob(Job[CertifyConfig]):
                 context.emit(finding)
         self._save(context, found)
         entry = found.entry(list(map(float, config.radii)))
-        measured = {"clean_accuracy": found.clean.accuracy, "clean_interval": list(found.clean.interval)}
-        context.emit(Certified(**measured, certificate=entry))
+        accuracy, interval = found.clean.accuracy, list(found.clean.interval)
+        context.emit(Certified(clean_accuracy=accuracy, clean_interval=interval, certificate=entry))
         result = {
             **context.header(),
             "model": config.model,
             "data": describe_data(self.data),
             "precision": "float32",
             "randomized": self.classifier.randomized,
-            **measured,
+            "clean_accuracy": accuracy,
+            "clean_interval": interval,
             "certificate": entry,
             "warnings": context.findings,
         }

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
-from kerasrobust.records import AttackEntry, Row
+from kerasrobust.records import AttackEntry, CertificateEntry, Row
 from kerasrobust.show import figures
 
 _Key = tuple[str, int | None, int | None, str]
@@ -39,7 +39,7 @@ class Line:
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """The curves of one attack in one norm, drawn in one chart: over epsilon, or over queries."""
+    """The curves of one attack in one norm, drawn in one chart: over epsilon, queries, or a certified radius."""
 
     attack: str
     norm: str
@@ -118,6 +118,15 @@ def curve_panels(attacks: Sequence[AttackEntry]) -> list[Panel]:
     return list(found.values())
 
 
+def certified_panels(found: CertificateEntry | None) -> list[Panel]:
+    """Returns the chart of certified accuracy over the radius; none without a certificate, or where all abstain."""
+    if found is None or len(found.curve) < 2:
+        return []
+    points = [Point(at=at, accuracy=share, interval=(low, high)) for at, share, low, high in found.curve]
+    line = Line(label=f"certified, sigma {found.sigma or 0:.4g}", series=0, variant=0, points=points)
+    return [Panel(attack=f"{found.noise} noise", norm=found.norm, over="radius", lines=[line])]
+
+
 def draw(panel: Panel) -> str:
     """Returns the panel's chart as an SVG element that takes its colours from the page's style sheet."""
     epsilons = sorted({point.at for line in panel.lines for point in line.points} | {0.0})
@@ -186,7 +195,7 @@ def _axes(panel: Panel, epsilons: Sequence[float], at: Any) -> str:
             parts.append(f'<text x="{across:.1f}" y="{floor + 17}" text-anchor="middle">{label}</text>')
             free = across - half - 5
     norm = figures.format_norm(panel.norm)
-    title = f"queries, {norm}" if queries else f"epsilon in 1/255, {norm}" if whole else f"epsilon, {norm}"
+    title = f"{panel.over} in 1/255, {norm}" if whole and not queries else f"{panel.over}, {norm}"
     middle = (_LEFT + _WIDTH - _RIGHT) / 2
     parts.append(f'<text x="{middle:.1f}" y="{_HEIGHT - 6}" text-anchor="middle">{escape(title)}</text>')
     centre = (_TOP + floor) / 2
@@ -199,7 +208,7 @@ def _axes(panel: Panel, epsilons: Sequence[float], at: Any) -> str:
 def _where(panel: Panel, at: float) -> str:
     if not at:
         return "clean"
-    return f"after {at:,.0f} queries" if panel.over == "queries" else f"epsilon {figures.format_epsilon(at)}"
+    return f"after {at:,.0f} queries" if panel.over == "queries" else f"{panel.over} {figures.format_epsilon(at)}"
 
 
 def _marker(line: Line, across: float, down: float) -> str:

@@ -15,7 +15,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
-from rich.table import Column
+from rich.table import Column, Table
 from rich.text import Text
 
 from kerasrobust import events, records
@@ -24,7 +24,7 @@ from kerasrobust.show.figures import (
     format_seconds,
 )
 from kerasrobust.show.narrate import is_synthetic, narrate, severity
-from kerasrobust.show.tables import attack_table, epsilon_text, label_table, study_table
+from kerasrobust.show.tables import attack_table, certificate_table, epsilon_text, label_table, study_table
 
 REFRESH = 8  # Bars are redrawn this often a second, however many events come.
 PLAIN_PERIOD = 10.0  # Seconds between two lines of progress where there is no terminal.
@@ -102,6 +102,7 @@ class ConsoleRenderer:
         self._rows: list[records.Row] = []
         self._attacks: list[events.AttackFinished] = []
         self._labels: list[records.LabelEntry] = []
+        self._certificates: list[records.CertificateEntry] = []
         self._synthetic = False
 
     def __enter__(self) -> ConsoleRenderer:
@@ -155,6 +156,9 @@ class ConsoleRenderer:
                 self._labels.append(records.LabelEntry.parse(vars(event)))
                 # The table of attacks is that of all labels together.
                 self._attacks = [attack for attack in self._attacks if attack.stage != event.stage]
+                self._narrate(event, indent="  ")
+            case events.Certified():
+                self._certificates.append(records.CertificateEntry.parse(event.certificate))
                 self._narrate(event, indent="  ")
             case events.ExamplesSaved() | events.ModelSaved():
                 self._narrate(event, "dim" if isinstance(event, events.ExamplesSaved) else "", indent="  ")
@@ -268,13 +272,22 @@ class ConsoleRenderer:
         self._say_epoch(self._epochs.end())
         for stage, _ in list(self._tracks):
             self._drop(stage)
-        if self._rows or self._attacks:
-            rows, attacks, synthetic = self._rows, self._attacks, self._synthetic
-            table = study_table(rows, synthetic=synthetic) if rows else attack_table(attacks, synthetic=synthetic)
-            for shown in [table, *([label_table(self._labels, synthetic=synthetic)] if self._labels else [])]:
-                shown.padding = (0, 1) if self._wide else 0
-                self.console.print(shown)
+        for shown in self._tables():
+            shown.padding = (0, 1) if self._wide else 0
+            self.console.print(shown)
         self._narrate(event, _STATUS_STYLES[event.status], even_if_quiet=True)
+
+    def _tables(self) -> Iterator[Table]:
+        """Yields the tables that come last."""
+        synthetic = self._synthetic
+        if self._rows:
+            yield study_table(self._rows, synthetic=synthetic)
+        elif self._attacks:
+            yield attack_table(self._attacks, synthetic=synthetic)
+        if self._labels and (self._rows or self._attacks):
+            yield label_table(self._labels, synthetic=synthetic)
+        for found in self._certificates:
+            yield certificate_table(found, synthetic=synthetic)
 
 
 def _values(name: str, train: float | None, validation: float | None) -> str:
