@@ -1,12 +1,13 @@
 """Interval bound propagation through single layers: from bounds on what goes in to bounds on what comes out.
 
-Bounds are computed in float64 and widened by what float32 may round, so that they hold for the network as it runs. A sum
-of n products that is rounded to float32 in any order is off by at most gamma(n) times the sum of their sizes, where
-gamma(n) = n u / (1 - n u) and u = 2^-24 (Higham 2002, section 3.1). What float64 rounds here is a billionth of that, and
-is covered by counting one more term. That holds for sums of products as the layers define them: not for Winograd's
+Bounds are computed in float64 and widened by what float32 may round, so that they hold for the network as it runs. A
+sum of n products that is rounded to float32 in any order is off by at most gamma(n) times the sum of their sizes, where
+gamma(n) = n u / (1 - n u) and u = 2^-24 (Higham 2002, section 3.1). What float64 rounds here is a billionth of that,
+and is covered by counting one more term. That holds for sums of products as the layers define them: not for Winograd's
 convolutions, which some GPUs choose, nor for TF32 or bfloat16.
 
-Reference: Gowal et al. 2018, "On the Effectiveness of Interval Bound Propagation for Training Verifiably Robust Models".
+Reference: Gowal et al. 2018, "On the Effectiveness of Interval Bound Propagation for Training Verifiably Robust
+Models".
 """
 
 from __future__ import annotations
@@ -266,7 +267,7 @@ RULES: dict[type, Callable[..., Interval]] = {
         _same,
     ),
 }
-"""What is done to intervals by each kind of layer. A subclass may compute something else, so it isn't one of its base."""
+"""What each kind of layer does to intervals. A subclass may compute something else, so a rule isn't for it."""
 
 
 def through(layer: Any, *given: Interval) -> Interval:
