@@ -8,7 +8,7 @@ both, and the study's table comes last. No TensorFlow here.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -272,22 +272,28 @@ class ConsoleRenderer:
         self._say_epoch(self._epochs.end())
         for stage, _ in list(self._tracks):
             self._drop(stage)
-        for shown in self._tables():
+        for shown in _tables(self._rows, self._attacks, self._labels, self._certificates, self._synthetic):
             shown.padding = (0, 1) if self._wide else 0
             self.console.print(shown)
         self._narrate(event, _STATUS_STYLES[event.status], even_if_quiet=True)
 
-    def _tables(self) -> Iterator[Table]:
-        """Yields the tables that come last."""
-        synthetic = self._synthetic
-        if self._rows:
-            yield study_table(self._rows, synthetic=synthetic)
-        elif self._attacks:
-            yield attack_table(self._attacks, synthetic=synthetic)
-        if self._labels and (self._rows or self._attacks):
-            yield label_table(self._labels, synthetic=synthetic)
-        for found in self._certificates:
-            yield certificate_table(found, synthetic=synthetic)
+
+def _tables(
+    rows: Sequence[records.Row],
+    attacks: Sequence[events.AttackFinished],
+    labels: Sequence[records.LabelEntry],
+    certificates: Sequence[records.CertificateEntry],
+    synthetic: bool,
+) -> Iterator[Table]:
+    """Yields the tables that come last in a run."""
+    if rows:
+        yield study_table(rows, synthetic=synthetic)
+    elif attacks:
+        yield attack_table(attacks, synthetic=synthetic)
+    if labels and (rows or attacks):
+        yield label_table(labels, synthetic=synthetic)
+    for found in certificates:
+        yield certificate_table(found, synthetic=synthetic)
 
 
 def _values(name: str, train: float | None, validation: float | None) -> str:
