@@ -61,7 +61,7 @@ class Smoothing:
     def drawn(self, keys: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
         """Returns noise of `shape`, (N, H, W, C), from a key for each sample, (N, 2)."""
         if self.noise == "gaussian":
-            return self.sigma * draws.normal(keys, shape)
+            return self.sigma * draws.normal_pairs(keys, shape)
         return draws.uniform(keys, shape, -self.half_width, self.half_width)
 
 
@@ -116,7 +116,7 @@ class Ballot:
         votes = self._kept() or Votes.none(total, self.task.classifier.classes)
         pace = _Pace(self, votes)
         with full_float32():
-            asked = _Asked(self.task, smoothing)
+            asked = Asked(self.task, smoothing)
             if (votes.chosen == NO_CLASS).all():
                 for places, classes in self._round(asked, pace, np.arange(total), 0, smoothing.selection):
                     known = classes != NO_CLASS
@@ -143,7 +143,7 @@ class Ballot:
         return np.flatnonzero((remaining > 0) & able)
 
     def _round(
-        self, asked: _Asked, pace: _Pace, places: np.ndarray, first: int, count: int
+        self, asked: Asked, pace: _Pace, places: np.ndarray, first: int, count: int
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yields what is said of `count` samples, from number `first` on, of each of some images: images, classes.
 
@@ -232,7 +232,7 @@ class _Pace:
         )
 
 
-class _Asked:
+class Asked:
     """A network that is asked about samples, as one graph for any number of batches.
 
     Args:
