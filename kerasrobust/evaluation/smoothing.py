@@ -17,7 +17,7 @@ from kerasrobust.attacks.task import Task
 from kerasrobust.attacks.verdict import NO_CLASS
 from kerasrobust.errors import InputError, unknown_name
 from kerasrobust.evaluation.measure import mark_of
-from kerasrobust.evaluation.outcome import CURVE_POINTS, CurvePoint, Share
+from kerasrobust.evaluation.outcome import CurvePoint, Share
 from kerasrobust.evaluation.sampling import VOTES, Ballot, Smoothing
 from kerasrobust.events import Emit, Finding
 from kerasrobust.names import SmoothingNoise
@@ -133,19 +133,18 @@ class Certificate:
         return Share(float(right.mean()), accuracy_interval(right, randomized=False))
 
     def curve(self, radii: Sequence[float] | None = None) -> list[CurvePoint]:
-        """Returns the certified accuracy at some radii, or without them at 25 from 0 to the largest possible.
+        """Returns the certified accuracy at some radii, or without them at the multiples of sigma / 10.
 
         Example:
             >>> for radius, accuracy, low, high in certificate.curve():
             ...     print(radius, accuracy)
         """
-        at = np.linspace(0, self.largest, CURVE_POINTS).tolist() if radii is None else radii
-        shares = [(radius, self.certified(radius)) for radius in at]
+        shares = [(radius, self.certified(radius)) for radius in (self.multiples(10) if radii is None else radii)]
         return [CurvePoint(radius, share.accuracy, *share.interval) for radius, share in shares]
 
-    def usual_radii(self) -> list[float]:
-        """Returns the multiples of sigma / 2, from 0 on, at which there can be a certificate."""
-        return (np.arange(math.ceil(2 * self.largest / self.sigma)) * self.sigma / 2).tolist()
+    def multiples(self, parts: int) -> list[float]:
+        """Returns the multiples of sigma / `parts`, from 0 on, at which there can be a certificate."""
+        return (np.arange(math.ceil(parts * self.largest / self.sigma)) * self.sigma / parts).tolist()
 
     def entry(self, radii: Sequence[float] = ()) -> dict[str, Any]:
         """Returns what `result.json` holds of it; `radii` are those of the table."""
@@ -154,7 +153,7 @@ class Certificate:
             **{name: getattr(self, name) for name in names},
             "confidence": 1 - self.alpha,
             "counted": int(self.counted.sum()),
-            "points": [list(point) for point in self.curve(radii or self.usual_radii())],
+            "points": [list(point) for point in self.curve(radii or self.multiples(2))],
             "curve": [list(point) for point in self.curve()],
         }
 
@@ -167,7 +166,7 @@ class Certificate:
             f"abstained {format_accuracy(self.abstained)}",
             *(
                 f"{radius:g} {self.norm} {format_accuracy(accuracy)}"
-                for radius, accuracy, *_ in self.curve(self.usual_radii()[1:])
+                for radius, accuracy, *_ in self.curve(self.multiples(2)[1:])
             ),
             f"findings {', '.join(finding.code for finding in self.findings) or 'none'}",
         ]

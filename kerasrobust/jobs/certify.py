@@ -42,7 +42,7 @@ class CertifyJob(Job[CertifyConfig]):
                 least_radius=float(config.least_radius),
                 seed=config.seed,
                 batch_size=config.batch_size,
-                resume_dir=context.run.path / "samples",
+                resume_dir=context.run.path / "batches",
                 emit=context.emit,
                 should_stop=context.should_stop,
             )
@@ -67,7 +67,7 @@ class CertifyJob(Job[CertifyConfig]):
         context.publish(result, examples=[], title=f"What is certified of {name}", settings=settings)
         context.emit(Log(level="info", message=summary(result)))
         # Only a killed run would resume from these.
-        shutil.rmtree(context.run.path / "samples", ignore_errors=True)
+        shutil.rmtree(context.run.path / "batches", ignore_errors=True)
         return result
 
     def _save(self, context: Context, found: Certificate) -> None:

@@ -31,7 +31,7 @@ def normal(keys: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
 
 
 def normal_pairs(keys: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
-    """Returns standard normal noise of `shape` from a key per example, (N, 2), by both numbers of Box and Muller's pairs.
+    """Returns standard normal noise of `shape` from a key per example, (N, 2), by Box and Muller's pairs.
 
     Other numbers than `normal` gives, in two thirds of its time: for where noise is drawn at each pass.
     """
