@@ -163,7 +163,7 @@ def holds(bounded: object, logits: np.ndarray) -> bool:
 
 def networks() -> Iterator[tuple[str, keras.Model, float]]:
     """Yields five networks, each with a radius at which something is certified and something isn't."""
-    yield "lenet", kr.load_model(MODELS / "lenet"), 0.02 / 255
+    yield "lenet", kr.load_model(MODELS / "lenet"), 0.002 / 255
     yield "convnet", kr.load_model(MODELS / "convnet"), 0.01 / 255
     yield "convnet-pgd", kr.load_model(MODELS / "convnet-pgd"), 0.1 / 255
     x, y = kr.load_data("cifar10", split="train[:5000]")

@@ -229,6 +229,7 @@ def test_refusals_are_one_line(gaussian: Any) -> None:
         ({"noise": "laplace"}, "gaussian, uniform"),
         ({"alpha": 0.5}, "alpha between 0 and 0.5"),
         ({"samples": 0}, "at least one sample"),
+        ({"samples": 9}, "at least 10 samples"),
         ({"samples": 100, "least_radius": 0.4}, "from 0 to below 0.375"),
     ):
         with pytest.raises(InputError, match=message):
@@ -276,6 +277,8 @@ def test_the_command_certifies_and_says_with_which_confidence(models_dir: Path, 
     assert "classified again in float32" not in report  # What it says of attacks.
     assert not (tmp_path / "one" / "batches").exists()
     assert "Expected a sigma above 0" in call("certify", "--model", "tiny", "--sigma", "0", *places).message
+    assert "at least 10 samples" in call(*words, "--samples", "9", "--overwrite").message
+    assert (tmp_path / "one" / "result.json").is_file()  # What was there is still.
     call(*words, "--noise", "uniform", "--overwrite")
     assert json.loads((tmp_path / "one" / "result.json").read_text())["certificate"]["norm"] == "l1"
 

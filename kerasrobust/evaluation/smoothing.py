@@ -228,11 +228,11 @@ def certify(
     Reference: Cohen et al. 2019, "Certified Adversarial Robustness via Randomized Smoothing"; Yang et al. 2020,
     "Randomized Smoothing of All Shapes and Sizes".
     """
-    _check_settings(noise, sigma, samples, selection, alpha, least_radius)
+    check_settings(noise, sigma, samples, selection, alpha, least_radius)
     task = Task.checked(
         model, x, y, precision="float32", seed=seed, batch_size=batch_size, emit=emit, should_stop=should_stop
     )
-    _check_network(task.classifier)
+    check_network(task.classifier)
     radii: dict[str, Any] = {"noise": noise, "sigma": sigma, "alpha": alpha}
     needed = _needed(samples, least_radius, radii)
     smoothing = Smoothing(noise=noise, sigma=sigma, samples=samples, selection=selection, needed=needed)
@@ -260,7 +260,8 @@ def certify(
     )
 
 
-def _check_settings(noise: str, sigma: float, samples: int, selection: int, alpha: float, least_radius: float) -> None:
+def check_settings(noise: str, sigma: float, samples: int, selection: int, alpha: float, least_radius: float) -> None:
+    """Raises InputError for settings of `certify` that can't be, or with which nothing could be certified."""
     if noise not in get_args(SmoothingNoise):
         raise unknown_name("noise", str(noise), get_args(SmoothingNoise))
     if not (sigma > 0 and math.isfinite(sigma)):
@@ -272,6 +273,12 @@ def _check_settings(noise: str, sigma: float, samples: int, selection: int, alph
             f"Expected at least one sample for each of class and bound. Received: {selection} and {samples}. "
             "Try 100 and 100000."
         )
+    fewest = math.ceil(math.log(alpha) / math.log(0.5) + 1e-6)
+    if samples < fewest:
+        raise InputError(
+            f"Expected at least {fewest} samples, as fewer can't certify anything with alpha {alpha:g}. "
+            f"Received: {samples}. Try 100000."
+        )
     largest = float(certified_radii(np.array([samples]), samples, noise=noise, sigma=sigma, alpha=alpha)[0])
     if not 0 <= least_radius < largest:
         raise InputError(
@@ -281,7 +288,8 @@ def _check_settings(noise: str, sigma: float, samples: int, selection: int, alph
         )
 
 
-def _check_network(classifier: Classifier) -> None:
+def check_network(classifier: Classifier) -> None:
+    """Raises InputError for a network that noise can't be added to, or that gives several labels."""
     if classifier.labels is not None:
         raise InputError(
             f"Expected one label an image for a certificate. Received: {classifier.labels.count}. Take one output, by "

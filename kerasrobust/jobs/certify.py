@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from kerasrobust.assessing import CertifyConfig
-from kerasrobust.evaluation.smoothing import Certificate, certify
+from kerasrobust.evaluation.smoothing import Certificate, certify, check_network, check_settings
 from kerasrobust.events import Certified, Finding, Log
 from kerasrobust.jobs.context import Context
 from kerasrobust.jobs.job import Job
@@ -24,7 +24,12 @@ class CertifyJob(Job[CertifyConfig]):
     """Certifies a saved model; writes `result.json`, the report, and each image's certificate in `certificate.npz`."""
 
     def check(self) -> None:
-        self.classifier, self.data = load_subject(self.context, self.config)
+        config = self.config
+        check_settings(
+            config.noise, config.sigma, config.samples, config.selection, config.alpha, float(config.least_radius)
+        )
+        self.classifier, self.data = load_subject(self.context, config)
+        check_network(self.classifier)
 
     def run(self) -> dict[str, Any]:
         context, config = self.context, self.config
