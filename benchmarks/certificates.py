@@ -164,14 +164,14 @@ def holds(bounded: object, logits: np.ndarray) -> bool:
 def networks() -> Iterator[tuple[str, keras.Model, float]]:
     """Yields five networks, each with a radius at which something is certified and something isn't."""
     yield "lenet", kr.load_model(MODELS / "lenet"), 0.002 / 255
-    yield "convnet", kr.load_model(MODELS / "convnet"), 0.01 / 255
+    yield "convnet", kr.load_model(MODELS / "convnet"), 0.001 / 255
     yield "convnet-pgd", kr.load_model(MODELS / "convnet-pgd"), 0.1 / 255
     x, y = kr.load_data("cifar10", split="train[:5000]")
     keras.utils.set_random_seed(0)
     dense = keras.Sequential([keras.Input(SHAPE), L.Flatten(), L.Dense(128, activation="relu"), L.Dense(10)])
     small = keras.Sequential([
         keras.Input(SHAPE), L.Conv2D(16, 4, strides=4, activation="softplus"), L.BatchNormalization(),
-        L.AveragePooling2D(), L.Flatten(), L.Dense(10),
+        L.AveragePooling2D(2), L.Flatten(), L.Dense(10),
     ])  # fmt: skip
     for name, model, epsilon in (("dense", dense, 1 / 255), ("pooled", small, 1 / 255)):
         model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))

@@ -17,11 +17,13 @@ from scipy import stats as scipy_stats
 
 import kerasrobust as kr
 from kerasrobust.assessing import CertifyConfig
+from kerasrobust.config import TrainConfig
 from kerasrobust.errors import Cancelled, InputError
 from kerasrobust.evaluation.smoothing import Certificate, certified_radii, certify
 from kerasrobust.events import Certified, Finding, Progress
 from kerasrobust.jobs import engine
 from kerasrobust.jobs.certify import untrained
+from kerasrobust.jobs.recipes import recipe_of
 from kerasrobust.ops import draws
 from kerasrobust.stats import lowest_share
 
@@ -289,6 +291,7 @@ def test_only_a_training_under_such_noise_is_beyond_doubt(tmp_path: Path) -> Non
     for training, doubted in (
         ({"training": "gaussian", "sigma": 0.5}, False),
         ({"training": "gaussian", "sigma": 0.25}, True),
+        ({"training": "gaussian"}, True),  # That is 0.25, as cards leave out what has its default.
         ({"training": "pgd", "sigma": 0.5}, True),
         ({}, True),
     ):
@@ -296,6 +299,9 @@ def test_only_a_training_under_such_noise_is_beyond_doubt(tmp_path: Path) -> Non
         assert (untrained(config) is not None) == doubted
         assert untrained(dataclasses.replace(config, noise="uniform")) is not None
     assert untrained(dataclasses.replace(config, model="nobody")) is not None
+    recipe = recipe_of(TrainConfig(training="gaussian"))
+    (tmp_path / "mine" / "card.json").write_text(json.dumps({"training": recipe}))
+    assert untrained(dataclasses.replace(config, sigma=0.25)) is None and untrained(config) is not None
 
 
 def test_a_cancelled_run_is_resumed_by_the_same_command(models_dir: Path, tmp_path: Path) -> None:

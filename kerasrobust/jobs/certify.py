@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from kerasrobust.assessing import CertifyConfig
+from kerasrobust.config import TrainConfig
 from kerasrobust.evaluation.smoothing import Certificate, certify, check_network, check_settings
 from kerasrobust.events import Certified, Finding, Log
 from kerasrobust.jobs.context import Context
@@ -18,6 +19,7 @@ from kerasrobust.records import Card
 from kerasrobust.runs import card_of
 from kerasrobust.settings import to_dict
 from kerasrobust.show.figures import summary
+from kerasrobust.training.objectives.gaussian import Gaussian
 
 
 class CertifyJob(Job[CertifyConfig]):
@@ -84,12 +86,13 @@ class CertifyJob(Job[CertifyConfig]):
 def untrained(config: CertifyConfig) -> Finding | None:
     """Returns a finding unless the model's card shows that it was trained under the noise that it is certified with."""
     training = Card.parse(card_of(config.model, config.models_dir)).training
-    objective, sigma = training.get("training"), training.get("sigma")
+    # Cards leave out what has its default (`jobs.recipes`).
+    objective, sigma = training.get("training"), training.get("sigma", TrainConfig.sigma)
     if objective == config.noise and sigma == config.sigma:
         return None
     if objective is None:
         known = "Its card, if it has one, doesn't say how it was trained"
-    elif objective == "gaussian":
+    elif objective == Gaussian.name:
         known = f"Its card says that it was trained under gaussian noise of sigma {sigma}"
     else:
         known = f"Its card says that it was trained by {objective}"
@@ -106,5 +109,5 @@ def untrained(config: CertifyConfig) -> Finding | None:
             f"{advice}."
         ),
         severity="warning",
-        evidence={"sigma": config.sigma} | ({"trained": sigma} if isinstance(sigma, float) else {}),
+        evidence={"sigma": config.sigma} | ({"trained": sigma} if objective == Gaussian.name else {}),
     )
