@@ -321,3 +321,16 @@ def test_a_cancelled_run_is_resumed_by_the_same_command(models_dir: Path, tmp_pa
     again = engine.run(config("cut"), emit=resumed.append)
     assert again["certificate"] == whole["certificate"] and len(list((tmp_path / "cut").iterdir())) == 1
     assert min(event.done for event in resumed if isinstance(event, Progress)) > 32  # Not from the start.
+
+
+def test_rounds_of_one_call_each_can_be_stopped_and_are_kept(gaussian: Any, tmp_path: Path) -> None:
+    """As on a fast machine: twenty rounds of few samples, each in a batch."""
+    _, _, (model, x, y) = gaussian
+    settings: dict[str, Any] = {"sigma": SIGMA, "samples": 400, "selection": 10, "batch_size": 40}
+    asked = iter(range(4))
+    with pytest.raises(Cancelled):
+        certify(model, x[:2], y[:2], resume_dir=tmp_path, should_stop=lambda: next(asked, None) is None, **settings)
+    kept = np.load(tmp_path / "votes.npz")
+    assert kept["taken"].tolist() == [80, 80] and kept["place"] == 0  # Looked at after the choice and after each round.
+    again = certify(model, x[:2], y[:2], resume_dir=tmp_path, **settings)
+    np.testing.assert_array_equal(again.right, certify(model, x[:2], y[:2], **settings).right)

@@ -123,6 +123,7 @@ class Ballot:
                     np.add.at(votes.selected, (places[known], classes[known]), 1)
                 votes.chosen = np.where(votes.selected.any(axis=1), votes.selected.argmax(axis=1), NO_CLASS)
             while len(left := self.undecided(votes)):
+                self._look(pace)  # A round may be a single call.
                 # All that are left have drawn as many samples. A round fills a batch at least.
                 taken = int(votes.taken[left[0]])
                 more = max(-(-smoothing.samples // ROUNDS), -(-self.task.batch_size // len(left)))
@@ -194,6 +195,7 @@ class _Pace:
     votes: Votes
     batches: int = 1
     saved: float = field(default_factory=time.monotonic)
+    _warm: bool = False
     _counted: int = 0
     _seconds: float = 0.0
     _emitted: float = 0.0
@@ -204,11 +206,12 @@ class _Pace:
 
     def after(self, count: int, seconds: float) -> None:
         """Notes how long so many samples took, and emits how far the count is."""
-        if self._counted:  # The first call also traced.
+        if self._warm:  # The first call also traced.
             self._seconds += seconds
+            self._counted += count
             if count == self.rows:
                 self.batches = max(1, min(int(self.batches * CHUNK_SECONDS / seconds), 4 * self.batches))
-        self._counted += count
+        self._warm = True
         now = time.monotonic()
         emit = self.ballot.task.emit
         if emit is not None and now - self._emitted > EMIT_SECONDS:
