@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from kerasrobust.evaluation import outcome
     from kerasrobust.evaluation.assess import assess
     from kerasrobust.evaluation.autoattack import AutoAttack
+    from kerasrobust.evaluation.bounds import certified_by_bounds, interval_bounds
     from kerasrobust.evaluation.evaluate import evaluate
+    from kerasrobust.evaluation.smoothing import certify
     from kerasrobust.networks.architectures import build_model
     from kerasrobust.networks.making import as_classifier
     from kerasrobust.networks.noise import RandomDropout
@@ -39,7 +41,10 @@ _HOMES = {
     "as_classifier": "networks.making",
     "assess": "evaluation.assess",
     "build_model": "networks.architectures",
+    "certified_by_bounds": "evaluation.bounds",
+    "certify": "evaluation.smoothing",
     "evaluate": "evaluation.evaluate",
+    "interval_bounds": "evaluation.bounds",
     "load_data": "data.load",
     "load_dataset": "data.load",
     "load_model": "networks.saving",
@@ -59,7 +64,10 @@ __all__ = [
     "assess",
     "attacks",
     "build_model",
+    "certified_by_bounds",
+    "certify",
     "evaluate",
+    "interval_bounds",
     "load_data",
     "load_dataset",
     "load_model",

@@ -159,6 +159,15 @@ class LabelFinished(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Certified(Event):
+    """A network was certified: the fields of `certificate` in `result.json`, and the smoothed network's accuracy."""
+
+    clean_accuracy: float
+    clean_interval: list[float]
+    certificate: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExamplesSaved(Event):
     """`count` examples of `attack` were written to the HDF5 file at `path` (relative to the run's folder)."""
 

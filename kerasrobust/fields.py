@@ -307,7 +307,7 @@ SomeSplit = Annotated[
     str | None,
     Option(
         "Part of the data, in TFDS's syntax; without it all images of an own file or folder, the test images of other "
-        "data, but at most 1,000 (audit: 500, randomness: 200)."
+        "data, but at most 1,000 (audit: 500, randomness and certify: 200)."
     ),
 ]
 RADII = f"Without it {', '.join(f'{radius} in {norm}' for norm, radius in EPSILONS.items())}."

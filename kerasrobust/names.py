@@ -40,6 +40,7 @@ Outputs = Literal["auto", "logits", "softmax", "sigmoid", "regression", "multi-l
 Channels = Literal["auto", "last", "first"]
 Colors = Literal["auto", "rgb", "bgr"]
 Noise = Literal["off", "on"]
+SmoothingNoise = Literal["gaussian", "uniform"]
 
 TARGETS = ("next", "random", "least-likely")
 """Words for the classes that images are driven to."""

@@ -325,6 +325,29 @@ class ClassEntry:
         return cls(**_read(cls, record))
 
 
+@dataclass(frozen=True, kw_only=True)
+class CertificateEntry:
+    """What randomized smoothing certified; `points`, those of the table, and `curve` are (radius, accuracy, low, high).
+
+    `confidence` is that of each image's certificate by itself, and `abstained` the share of images without one.
+    """
+
+    noise: str
+    sigma: float | None
+    norm: str
+    samples: int | None
+    confidence: float | None
+    abstained: float | None
+    counted: int | None
+    points: tuple[tuple[float, float, float, float], ...]
+    curve: tuple[tuple[float, float, float, float], ...]
+
+    @classmethod
+    def parse(cls, record: JSON) -> CertificateEntry:
+        own = {"noise": text(record.get("noise")), "curve": _points(record.get("curve"))}
+        return cls(**_read(cls, record) | own | {"points": _points(record.get("points"))})
+
+
 class Verdicts(NamedTuple):
     """Robust accuracy of a randomized network by majority and in the worst of `passes`, each with its interval."""
 
@@ -347,6 +370,7 @@ class Result(Card):
         by_class: each class on unchanged images; `confusion` counts them by true (row) and predicted class.
         calibration_error: the expected calibration error on unchanged images, with its interval.
         left_out: what an assessment hasn't looked at, and why.
+        certificate: what was certified of a network that votes under noise, whose figures the others then are.
     """
 
     kind: str = ""
@@ -362,6 +386,7 @@ class Result(Card):
     calibration_error: float | None = None
     calibration_interval: Interval | None = None
     left_out: tuple[str, ...] = ()
+    certificate: CertificateEntry | None = None
 
     @classmethod
     def parse(cls, record: JSON) -> Result:
@@ -373,6 +398,7 @@ class Result(Card):
             by_class=tuple(map(ClassEntry.parse, _objects(record.get("by_class")))),
             confusion=_counts(record.get("confusion")),
             left_out=tuple(map(text, found)) if isinstance(found := record.get("left_out"), list) else (),
+            certificate=CertificateEntry.parse(entry) if (entry := _object(record.get("certificate"))) else None,
         )
 
     @property

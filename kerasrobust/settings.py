@@ -181,6 +181,10 @@ class ModelConfig(RunConfig):
         super().__post_init__()
         scaling(self.input_range)  # Refuses what can't be read.
 
+    def of_model(self) -> dict[str, Any]:
+        """Returns the settings among which are those that say how the model takes images."""
+        return dict(vars(self))
+
 
 def to_dict(config: RunConfig) -> dict[str, Any]:
     """Returns the config as JSON has it, with its `kind`."""

@@ -15,7 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kerasrobust import names
-from kerasrobust.assessing import AssessConfig
+from kerasrobust.assessing import AssessConfig, CertifyConfig
 from kerasrobust.commands import COMMANDS, config_class, from_dict
 from kerasrobust.config import (
     AttackConfig,
@@ -166,6 +166,21 @@ FIELDS: dict[type[RunConfig], dict[str, st.SearchStrategy[Any]]] = {
         "epsilon": st.none() | RADII,
         "gradients": st.integers(50, 10**6),
         "passes": st.integers(2, 1000),
+        "keys": st.none() | WORDS,
+        "size": st.none() | WORDS,
+    },
+    CertifyConfig: {
+        **LOADED,
+        **MODEL,
+        "data": st.none() | WORDS,
+        "split": st.none() | WORDS,
+        "sigma": st.floats(0, 10, exclude_min=True),
+        "noise": st.sampled_from(get_args(names.SmoothingNoise)),
+        "samples": COUNTS,
+        "selection": COUNTS,
+        "alpha": st.floats(0, 0.5, exclude_min=True, exclude_max=True),
+        "least_radius": RADII,
+        "radii": st.lists(RADII, max_size=3).map(tuple),
         "keys": st.none() | WORDS,
         "size": st.none() | WORDS,
     },

@@ -26,6 +26,7 @@ CONTRACT = {
     "AttackFinished": "attack name norm epsilon robust_accuracy interval median_distance seconds gradients forwards "
     "attacked curve median_queries query_curve reached reached_interval surrogate",
     "LabelFinished": "name share clean_accuracy clean_interval robust_accuracy interval",
+    "Certified": "clean_accuracy clean_interval certificate",
     "ExamplesSaved": "path count attack",
     "ModelSaved": "name path card",
     "Row": "name model training randomized noise attack norm epsilon steps eot accuracy interval median_distance "

@@ -213,13 +213,13 @@ def _agreed(checkpoints: Checkpoints, task: Task, parts: Sequence[Part], plan: P
         "passes": plan.passes,
         "attacks": [f"{part.attack.name} {part.attack.settings()}" for part in parts],
         "chain": [[part.chained, part.narrowed, part.radius] for part in parts],
-        "model": _mark(task.classifier, task),
+        "model": mark_of(task.classifier, task),
         "data": zlib.crc32(task.y.tobytes(), zlib.crc32(task.x.tobytes())),
     }
     if task.target is not None:
         now["target"] = zlib.crc32(task.target.tobytes())
     if task.surrogate is not None:
-        now["surrogate"] = _mark(task.surrogate, task)
+        now["surrogate"] = mark_of(task.surrogate, task)
     path = checkpoints.folder / "evaluation.json"
     before = read_json(path)
     if before is None:
@@ -244,7 +244,7 @@ def _agreed(checkpoints: Checkpoints, task: Task, parts: Sequence[Part], plan: P
     return chosen
 
 
-def _mark(classifier: Classifier, task: Task) -> int:
+def mark_of(classifier: Classifier, task: Task) -> int:
     """Returns a number that another model than this one hardly has."""
     # Not Keras' `variables`, among which are the states of random generators.
     variables = getattr(classifier.model, "weights", getattr(classifier.model, "variables", ()))

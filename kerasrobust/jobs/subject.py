@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from kerasrobust.assessing import AssessConfig
+from kerasrobust.assessing import AssessConfig, CertifyConfig
 from kerasrobust.config import AttackConfig, BallConfig
 from kerasrobust.data.dataset import Dataset
 from kerasrobust.data.load import load_dataset
@@ -23,6 +23,9 @@ from kerasrobust.records import Data
 from kerasrobust.runs import card_of, data_of
 from kerasrobust.settings import ModelConfig, to_dict
 
+Examining = AttackConfig | BallConfig | AssessConfig | CertifyConfig
+"""What the commands take that look at one model on some data."""
+
 
 def load_model(config: ModelConfig, emit: Emit | None, path: Path | None = None) -> Any:
     """Returns the model that a config names, or that of a path, with what the config says of it."""
@@ -30,7 +33,7 @@ def load_model(config: ModelConfig, emit: Emit | None, path: Path | None = None)
         path or config.model,
         models_dir=config.models_dir,
         code=config.code,
-        said=conventions_of(vars(config)),
+        said=conventions_of(config.of_model()),
         emit=emit,
     )
 
@@ -40,7 +43,7 @@ def load_surrogate(config: AttackConfig, emit: Emit | None) -> Any:
     return saving.load_model(str(config.surrogate), models_dir=config.models_dir, code=config.code, emit=emit)
 
 
-def load_subject(context: Context, config: AttackConfig | BallConfig | AssessConfig) -> tuple[Classifier, Dataset]:
+def load_subject(context: Context, config: Examining) -> tuple[Classifier, Dataset]:
     """Returns the model that a config names, and the data, which fit each other."""
     model = load_model(config, context.emit)
     name = data_of(to_dict(config))
@@ -77,7 +80,7 @@ def fitting(classifier: Classifier, data: Dataset) -> tuple[Classifier, Dataset]
     return classifier, data
 
 
-def _by_name(context: Context, config: AttackConfig | BallConfig | AssessConfig, data: Dataset) -> Dataset:
+def _by_name(context: Context, config: Examining, data: Dataset) -> Dataset:
     """Returns the data with the classes numbered as on the model's card, where that names all of them otherwise.
 
     Columns of labels without names are those of the model's outputs, and get the names of its classes.

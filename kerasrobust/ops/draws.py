@@ -30,6 +30,19 @@ def normal(keys: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
     return length * tf.cos(2.0 * np.pi * _chances(keys, shape, _ANGLE))
 
 
+def normal_pairs(keys: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
+    """Returns standard normal noise of `shape` from a key per example, (N, 2), by Box and Muller's pairs.
+
+    Other numbers than `normal` gives, in two thirds of its time: for where noise is drawn at each pass.
+    """
+    shape = tf.convert_to_tensor(shape)
+    count = tf.reduce_prod(shape[1:])
+    half = (count + 1) // 2
+    chances = [hashed_uniform(fold(keys, use), tf.constant(0), half) for use in (_LENGTH, _ANGLE)]
+    length, angle = tf.sqrt(-2.0 * tf.math.log1p(-chances[0])), 2.0 * np.pi * chances[1]
+    return tf.reshape(tf.concat([length * tf.cos(angle), length * tf.sin(angle)], axis=1)[:, :count], shape)
+
+
 def _chances(keys: tf.Tensor, shape: tf.Tensor, use: int) -> tf.Tensor:
     """Returns uniform numbers in [0, 1) of `shape`, from a key per example, for one of the uses above."""
     shape = tf.convert_to_tensor(shape)

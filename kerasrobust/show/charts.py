@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
-from kerasrobust.records import AttackEntry, Row
+from kerasrobust.records import AttackEntry, CertificateEntry, Row
 from kerasrobust.show import figures
 
 _Key = tuple[str, int | None, int | None, str]
@@ -40,7 +40,7 @@ class Line:
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """The curves of one attack in one norm, drawn in one chart: over epsilon, or over queries.
+    """The curves of one attack in one norm, drawn in one chart: over epsilon, queries, or a certified radius.
 
     Over epochs it is those of a training, which stands for the attack.
     """
@@ -120,6 +120,15 @@ def curve_panels(attacks: Sequence[AttackEntry]) -> list[Panel]:
             panel = found.setdefault((over, attack.norm), Panel(attack=title, norm=attack.norm, over=over))
             panel.lines.append(Line(label=figures.attack_name(attack.name), series=number, variant=0, points=points))
     return list(found.values())
+
+
+def certified_panels(found: CertificateEntry | None) -> list[Panel]:
+    """Returns the chart of certified accuracy over the radius; none without a certificate, or where all abstain."""
+    if found is None or len(found.curve) < 2:
+        return []
+    points = [Point(at=at, accuracy=share, interval=(low, high)) for at, share, low, high in found.curve]
+    line = Line(label=f"certified, sigma {found.sigma or 0:.4g}", series=0, variant=0, points=points)
+    return [Panel(attack=f"{found.noise} noise", norm=found.norm, over="radius", lines=[line])]
 
 
 def draw(panel: Panel) -> str:
@@ -213,7 +222,7 @@ def _where(panel: Panel, at: float) -> str:
         return f"epoch {at:,.0f}"
     if not at:
         return "clean"
-    return f"after {at:,.0f} queries" if panel.over == "queries" else f"epsilon {figures.format_epsilon(at)}"
+    return f"after {at:,.0f} queries" if panel.over == "queries" else f"{panel.over} {figures.format_epsilon(at)}"
 
 
 def _marker(line: Line, across: float, down: float) -> str:

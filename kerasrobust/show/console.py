@@ -8,14 +8,14 @@ both, and the study's table comes last. No TensorFlow here.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
-from rich.table import Column
+from rich.table import Column, Table
 from rich.text import Text
 
 from kerasrobust import events, records
@@ -24,7 +24,14 @@ from kerasrobust.show.figures import (
     format_seconds,
 )
 from kerasrobust.show.narrate import is_synthetic, narrate, severity
-from kerasrobust.show.tables import attack_table, epsilon_text, label_table, study_table, threat_table
+from kerasrobust.show.tables import (
+    attack_table,
+    certificate_table,
+    epsilon_text,
+    label_table,
+    study_table,
+    threat_table,
+)
 
 REFRESH = 8  # Bars are redrawn this often a second, however many events come.
 PLAIN_PERIOD = 10.0  # Seconds between two lines of progress where there is no terminal.
@@ -102,6 +109,7 @@ class ConsoleRenderer:
         self._rows: list[records.Row] = []
         self._attacks: list[events.AttackFinished] = []
         self._labels: list[records.LabelEntry] = []
+        self._certificates: list[records.CertificateEntry] = []
         self._synthetic = False
 
     def __enter__(self) -> ConsoleRenderer:
@@ -155,6 +163,9 @@ class ConsoleRenderer:
                 self._labels.append(records.LabelEntry.parse(vars(event)))
                 # The table of attacks is that of all labels together.
                 self._attacks = [attack for attack in self._attacks if attack.stage != event.stage]
+                self._narrate(event, indent="  ")
+            case events.Certified():
+                self._certificates.append(records.CertificateEntry.parse(event.certificate))
                 self._narrate(event, indent="  ")
             case events.ExamplesSaved() | events.ModelSaved():
                 self._narrate(event, "dim" if isinstance(event, events.ExamplesSaved) else "", indent="  ")
@@ -268,18 +279,30 @@ class ConsoleRenderer:
         self._say_epoch(self._epochs.end())
         for stage, _ in list(self._tracks):
             self._drop(stage)
-        if self._rows or self._attacks:
-            rows, attacks, synthetic = self._rows, self._attacks, self._synthetic
-            if rows and rows[-1].examples is not None:
-                table = threat_table(rows, synthetic=synthetic)
-            elif rows:
-                table = study_table(rows, synthetic=synthetic)
-            else:
-                table = attack_table(attacks, synthetic=synthetic)
-            for shown in [table, *([label_table(self._labels, synthetic=synthetic)] if self._labels else [])]:
-                shown.padding = (0, 1) if self._wide else 0
-                self.console.print(shown)
+        for shown in _tables(self._rows, self._attacks, self._labels, self._certificates, self._synthetic):
+            shown.padding = (0, 1) if self._wide else 0
+            self.console.print(shown)
         self._narrate(event, _STATUS_STYLES[event.status], even_if_quiet=True)
+
+
+def _tables(
+    rows: Sequence[records.Row],
+    attacks: Sequence[events.AttackFinished],
+    labels: Sequence[records.LabelEntry],
+    certificates: Sequence[records.CertificateEntry],
+    synthetic: bool,
+) -> Iterator[Table]:
+    """Yields the tables that come last in a run."""
+    if rows and rows[-1].examples is not None:
+        yield threat_table(rows, synthetic=synthetic)
+    elif rows:
+        yield study_table(rows, synthetic=synthetic)
+    elif attacks:
+        yield attack_table(attacks, synthetic=synthetic)
+    if labels and (rows or attacks):
+        yield label_table(labels, synthetic=synthetic)
+    for found in certificates:
+        yield certificate_table(found, synthetic=synthetic)
 
 
 def _values(name: str, train: float | None, validation: float | None) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from kerasrobust.names import ATTACKS
-from kerasrobust.records import AttackEntry, Result, Row
+from kerasrobust.records import AttackEntry, CertificateEntry, Result, Row
 
 _NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1", "l0": "L0"}
 _ATTACKS = {
@@ -100,6 +100,16 @@ def format_seconds(seconds: float) -> str:
     minutes, rest = divmod(whole, 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def format_confidence(value: float | None) -> str:
+    """Returns a confidence below 1 with as many digits as it needs.
+
+    Example:
+        >>> format_confidence(0.999), format_confidence(0.95)
+        ('99.9 %', '95 %')
+    """
+    return "" if value is None else f"{100 * value:.10g} %"
 
 
 def attack_name(attack: str) -> str:
@@ -209,6 +219,8 @@ def summarize(result: Result) -> str:
         sentences.append(f"Clean accuracy{all_labels}: {format_accuracy(result.clean_accuracy)}.")
     if result.verdict:
         return " ".join([*sentences, f"Is its randomness real? {result.verdict}"])
+    if result.certificate is not None:
+        return " ".join([sentences[0], *_certified(result, result.certificate)])
     measured = [entry for entry in result.attacks if entry.robust_accuracy is not None]
     if measured:
         sentences += _attack_summary(result, measured)
@@ -224,6 +236,28 @@ def summarize(result: Result) -> str:
             f"worst of the passes {_with_interval(*worst_case)}."
         )
     return " ".join(sentences)
+
+
+def _certified(result: Result, found: CertificateEntry) -> Iterable[str]:
+    """Yields what was certified, and with which confidence."""
+    clean = _with_interval(result.clean_accuracy, result.clean_interval)
+    abstained = format_accuracy(found.abstained)
+    yield f"Smoothed by {noise_words(found)}, it is right on {clean}, and abstains on {abstained}."
+    if len(found.points) > 1:
+        certain = [
+            f"{format_accuracy(accuracy)} within {radius:.3g}" for radius, accuracy, *_ in found.points if radius > 0
+        ]
+        yield f"Certified accuracy in {format_norm(found.norm)}: {_list(certain)}."
+    yield (
+        f"Each image's certificate holds with confidence {format_confidence(found.confidence)} by itself, and is one "
+        "of the vote under noise, not of the network without it."
+    )
+
+
+def noise_words(found: CertificateEntry) -> str:
+    """Returns the noise of a certificate, such as `gaussian noise of sigma 0.25 (100,000 samples an image)`."""
+    many = "" if found.samples is None else f" ({found.samples:,} samples an image)"
+    return f"{found.noise} noise of sigma {found.sigma or 0:.4g}{many}"
 
 
 def _with_interval(accuracy: float | None, interval: Sequence[float] | None) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kerasrobust import events
+from kerasrobust.records import CertificateEntry
 from kerasrobust.runs import data_of
 from kerasrobust.show import figures
 
@@ -33,6 +34,10 @@ def narrate(event: events.Event, title: str = "") -> str | None:
                 f"label {event.name}: clean accuracy {figures.format_accuracy(event.clean_accuracy)}, robust accuracy "
                 f"{figures.format_accuracy(event.robust_accuracy)} ({interval} %)"
             )
+        case events.Certified():
+            found = CertificateEntry.parse(event.certificate)
+            right, abstained = map(figures.format_accuracy, (event.clean_accuracy, found.abstained))
+            return f"certified under {figures.noise_words(found)}: right on {right}, abstained on {abstained}"
         case events.ExamplesSaved():
             return f"{event.count:,} examples of {event.attack} in {event.path}"
         case events.ModelSaved():

@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from kerasrobust.records import Result, Row
+from kerasrobust.records import CertificateEntry, Result, Row
 from kerasrobust.runs import write_whole
 from kerasrobust.show import figures
-from kerasrobust.show.charts import curve_panels, draw, legend, panels
+from kerasrobust.show.charts import certified_panels, curve_panels, draw, legend, panels
 
 _RUN = ("kind", "model", "data", "seed", "precision", "device")
 _TRAININGS = {
@@ -130,7 +130,7 @@ def _page(result: Mapping[str, Any], examples: Sequence[ExampleStrip], **given: 
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    plain = ("accuracy", "budget", "change", "distance", "epsilon", "interval", "norm", "published")
+    plain = ("accuracy", "budget", "change", "confidence", "distance", "epsilon", "interval", "norm", "published")
     environment.filters |= {name: getattr(figures, f"format_{name}") for name in plain} | {
         "attack": figures.attack_name,
         "made_on": figures.made_on,
@@ -149,7 +149,7 @@ def _page(result: Mapping[str, Any], examples: Sequence[ExampleStrip], **given: 
         attacks=[entry for entry in known.attacks if entry.robust_accuracy is not None],
         trainings=_TRAININGS,
         has_published=any(row.published is not None for row in rows),
-        panels=[*panels(rows), *curve_panels(known.attacks)],
+        panels=[*panels(rows), *curve_panels(known.attacks), *certified_panels(known.certificate)],
         draw=draw,
         legend=legend,
         examples=_strips(examples),
@@ -205,6 +205,9 @@ def _data_uri(image: np.ndarray) -> str:
 
 
 def _method(result: Result) -> Iterable[str]:
+    if result.certificate is not None:
+        yield from _certified(result, result.certificate)
+        return
     rows = result.rows or ()
     yield (
         f"Measured on {figures.format_images(result)}. An attack counts as successful where the attacked image, "
@@ -242,6 +245,22 @@ def _method(result: Result) -> Iterable[str]:
         yield (
             "Median distance: over the images that were right before the attack, a failed attack counting as infinite."
         )
+
+
+def _certified(result: Result, found: CertificateEntry) -> Iterable[str]:
+    yield (
+        f"Measured on {figures.format_images(result)}. The smoothed network says of an image what the network says "
+        f"most often of it under {found.noise} noise of standard deviation {found.sigma or 0:.4g} in each pixel, which "
+        f"isn't clipped. Some samples choose a class; others, {found.samples or 0:,} an image, bound the share of its "
+        "votes from below (Clopper and Pearson's exact bound)."
+    )
+    yield (
+        f"From that follows the {figures.format_norm(found.norm)} radius within which nothing changes the vote, with "
+        f"confidence {figures.format_confidence(found.confidence)} for each image by itself. Where the class might "
+        "have no majority the network abstains, which counts as wrong; images that couldn't get any certificate any "
+        "more were abandoned before all samples."
+    )
+    yield "Intervals are Wilson's at 95 %: of which images were drawn, not of the confidence of their certificates."
 
 
 def _budgets(rows: Sequence[Row]) -> list[tuple[str, str]]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from rich import box
+from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from kerasrobust.events import AttackFinished
-from kerasrobust.records import AttackEntry, LabelEntry, Row
+from kerasrobust.records import AttackEntry, CertificateEntry, LabelEntry, Row
 from kerasrobust.show import figures
 
 SYNTHETIC = "Synthetic data: generated shapes, not photographs. The figures say nothing about real images."
@@ -110,6 +111,18 @@ def label_table(labels: Iterable[LabelEntry], *, synthetic: bool) -> Table:
             figures.format_accuracy(label.robust_accuracy),
             figures.format_interval(label.interval),
         )
+    return table
+
+
+def certificate_table(found: CertificateEntry, *, synthetic: bool) -> Table:
+    """Returns the certified accuracy at each radius, as figures and drawn."""
+    table = make_table(synthetic)
+    for header in (f"{figures.format_norm(found.norm)}\nradius", "certified\naccuracy", "95 %\ninterval"):
+        table.add_column(header, justify="right", no_wrap=True)
+    table.add_column("")
+    for radius, accuracy, *interval in found.points:
+        bar = ProgressBar(total=1, completed=accuracy, width=30)
+        table.add_row(f"{radius:.4g}", figures.format_accuracy(accuracy), figures.format_interval(interval), bar)
     return table
 
 

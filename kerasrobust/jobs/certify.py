@@ -1,0 +1,113 @@
+"""The command `certify`: what randomized smoothing proves of a saved model, and with which confidence."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kerasrobust.assessing import CertifyConfig
+from kerasrobust.config import TrainConfig
+from kerasrobust.evaluation.smoothing import Certificate, certify, check_network, check_settings
+from kerasrobust.events import Certified, Finding, Log
+from kerasrobust.jobs.context import Context
+from kerasrobust.jobs.job import Job
+from kerasrobust.jobs.subject import describe_data, load_subject
+from kerasrobust.records import Card
+from kerasrobust.runs import card_of
+from kerasrobust.settings import to_dict
+from kerasrobust.show.figures import summary
+from kerasrobust.training.objectives.gaussian import Gaussian
+
+
+class CertifyJob(Job[CertifyConfig]):
+    """Certifies a saved model; writes `result.json`, the report, and each image's certificate in `certificate.npz`."""
+
+    def check(self) -> None:
+        config = self.config
+        check_settings(
+            config.noise, config.sigma, config.samples, config.selection, config.alpha, float(config.least_radius)
+        )
+        self.classifier, self.data = load_subject(self.context, config)
+        check_network(self.classifier)
+
+    def run(self) -> dict[str, Any]:
+        context, config = self.context, self.config
+        name = Path(config.model).name
+        with context.stage("certify", f"Certifying {config.model} under {config.noise} noise, sigma {config.sigma:g}"):
+            found = certify(
+                self.classifier,
+                self.data.x,
+                self.data.y,
+                sigma=config.sigma,
+                noise=config.noise,
+                samples=config.samples,
+                selection=config.selection,
+                alpha=config.alpha,
+                least_radius=float(config.least_radius),
+                seed=config.seed,
+                batch_size=config.batch_size,
+                resume_dir=context.run.path / "batches",
+                emit=context.emit,
+                should_stop=context.should_stop,
+            )
+            if (finding := untrained(config)) is not None:
+                context.emit(finding)
+        self._save(context, found)
+        entry = found.entry(list(map(float, config.radii)))
+        accuracy, interval = found.clean.accuracy, list(found.clean.interval)
+        context.emit(Certified(clean_accuracy=accuracy, clean_interval=interval, certificate=entry))
+        result = {
+            **context.header(),
+            "model": config.model,
+            "data": describe_data(self.data),
+            "precision": "float32",
+            "randomized": self.classifier.randomized,
+            "clean_accuracy": accuracy,
+            "clean_interval": interval,
+            "certificate": entry,
+            "warnings": context.findings,
+        }
+        settings = to_dict(config) | {"data": self.data.name, "split": self.data.split}
+        context.publish(result, examples=[], title=f"What is certified of {name}", settings=settings)
+        context.emit(Log(level="info", message=summary(result)))
+        # Only a killed run would resume from these.
+        shutil.rmtree(context.run.path / "batches", ignore_errors=True)
+        return result
+
+    def _save(self, context: Context, found: Certificate) -> None:
+        """Writes what was found of each image, in the order of the data."""
+        names = ("y", "prediction", "radius", "right", "counted")
+        np.savez(context.run.path / "certificate.npz", **{name: getattr(found, name) for name in names})
+
+
+def untrained(config: CertifyConfig) -> Finding | None:
+    """Returns a finding unless the model's card shows that it was trained under the noise that it is certified with."""
+    training = Card.parse(card_of(config.model, config.models_dir)).training
+    # Cards leave out what has its default (`jobs.recipes`).
+    objective, sigma = training.get("training"), training.get("sigma", TrainConfig.sigma)
+    if objective == config.noise and sigma == config.sigma:
+        return None
+    if objective is None:
+        known = "Its card, if it has one, doesn't say how it was trained"
+    elif objective == Gaussian.name:
+        known = f"Its card says that it was trained under gaussian noise of sigma {sigma}"
+    else:
+        known = f"Its card says that it was trained by {objective}"
+    advice = (
+        f"kerasrobust train --training gaussian --sigma {config.sigma:g} trains one"
+        if config.noise == "gaussian"
+        else "train it on images with such noise"
+    )
+    return Finding(
+        code="noise-not-trained",
+        message=(
+            f"{known}, and it is certified under {config.noise} noise of sigma {config.sigma:g}. The certificate holds "
+            f"all the same, but it is one of this network under such noise, which it may hardly recognise images in: "
+            f"{advice}."
+        ),
+        severity="warning",
+        evidence={"sigma": config.sigma} | ({"trained": sigma} if objective == Gaussian.name else {}),
+    )
