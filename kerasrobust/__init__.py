@@ -17,6 +17,7 @@ from kerasrobust.errors import Cancelled, InputError
 
 if TYPE_CHECKING:
     from kerasrobust import attacks, training
+    from kerasrobust.data.corruptions.corrupting import corrupt
     from kerasrobust.data.load import load_data, load_dataset
     from kerasrobust.evaluation import outcome
     from kerasrobust.evaluation.autoattack import AutoAttack
@@ -37,6 +38,7 @@ _HOMES = {
     "RandomDropout": "networks.noise",
     "as_classifier": "networks.making",
     "build_model": "networks.architectures",
+    "corrupt": "data.corruptions.corrupting",
     "evaluate": "evaluation.evaluate",
     "load_data": "data.load",
     "load_dataset": "data.load",
@@ -56,6 +58,7 @@ __all__ = [
     "as_classifier",
     "attacks",
     "build_model",
+    "corrupt",
     "evaluate",
     "load_data",
     "load_dataset",

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
+from kerasrobust.names import uncorrupted
+
 Interval = tuple[float, float]
 JSON = Mapping[str, Any]
 
@@ -194,7 +196,7 @@ class Data:
         own = {
             "name": name,
             "examples": None if count is None else int(count),
-            "synthetic": known if isinstance(known, bool) else name == "shapes",
+            "synthetic": known if isinstance(known, bool) else uncorrupted(name) == "shapes",
             "classes": tuple(map(text, found)) if isinstance(found := data.get("classes"), list) else (),
         }
         return cls(**_read(cls, data) | own)

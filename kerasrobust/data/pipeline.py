@@ -9,6 +9,7 @@ import numpy as np
 
 from kerasrobust.data.dataset import Dataset
 from kerasrobust.errors import InputError
+from kerasrobust.names import uncorrupted
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -56,7 +57,7 @@ def train_pipeline(
     with tf.device("CPU:0"):  # Otherwise the whole set would go into a GPU's memory.
         pixels = tf.constant(dataset.images.reshape(count * height * width, channels))
         labels = tf.constant(dataset.labels)
-    flip = augment and dataset.name.split("/")[0].split(":")[0] not in UNFLIPPED
+    flip = augment and uncorrupted(dataset.name).split("/")[0].split(":")[0] not in UNFLIPPED
 
     def batch(indices: tf.Tensor, noise: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         rows = tf.broadcast_to(tf.range(height, dtype=tf.int64), [batch_size, height])

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kerasrobust import events
+from kerasrobust.names import uncorrupted
 from kerasrobust.runs import data_of
 from kerasrobust.show import figures
 
@@ -76,4 +77,4 @@ def severity(event: events.Event) -> events.Severity:
 def is_synthetic(config: Mapping[str, Any], kind: str = "") -> bool:
     """Returns whether a run of these settings is on generated pictures."""
     name = data_of({"kind": kind, **config})
-    return name == "shapes" if name else kind == "demo"
+    return uncorrupted(name) == "shapes" if name else kind == "demo"

@@ -1,0 +1,1 @@
+"""What the commands take that judge a model beyond attacks."""
