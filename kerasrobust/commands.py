@@ -38,6 +38,7 @@ COMMANDS: dict[str, Command] = {
     "attack": Command("kerasrobust.config:AttackConfig", "kerasrobust.jobs.attack:AttackJob"),
     "audit": Command("kerasrobust.config:AuditConfig", "kerasrobust.jobs.attack:AuditJob"),
     "randomness": Command("kerasrobust.config:RandomnessConfig", "kerasrobust.jobs.randomness:RandomnessJob"),
+    "corruptions": Command("kerasrobust.assessing:CorruptionsConfig", "kerasrobust.jobs.corruptions:CorruptionsJob"),
     "study": Command("kerasrobust.config:StudyConfig", "kerasrobust.jobs.study:StudyJob"),
     "demo": Command("kerasrobust.config:DemoConfig", "kerasrobust.jobs.study:StudyJob"),
     "import": Command("kerasrobust.config:ImportConfig", "kerasrobust.jobs.import_model:ImportJob", in_form=False),

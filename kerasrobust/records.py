@@ -331,6 +331,7 @@ class Result(Card):
         rows: of a study; None for any other run.
         verdict: of a run that looked into randomness; of a study, whether it helps.
         labels: each alone, where an image has several; the other figures are of all of them together.
+        corruptions: what was measured under common corruptions, which `show.corruptions` reads; empty elsewhere.
     """
 
     kind: str = ""
@@ -341,6 +342,7 @@ class Result(Card):
     verdict: str = ""
     verdicts: Verdicts | None = None
     labels: tuple[LabelEntry, ...] = ()
+    corruptions: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, record: JSON) -> Result:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from kerasrobust.assessing import CorruptionsConfig
 from kerasrobust.config import AttackConfig, BallConfig
 from kerasrobust.data.dataset import Dataset
 from kerasrobust.data.load import load_dataset
@@ -22,6 +23,9 @@ from kerasrobust.records import Data
 from kerasrobust.runs import card_of, data_of
 from kerasrobust.settings import ModelConfig, to_dict
 
+Config = AttackConfig | BallConfig | CorruptionsConfig
+"""Of the commands that examine a saved model on data."""
+
 
 def load_model(config: ModelConfig, emit: Emit | None, path: Path | None = None) -> Any:
     """Returns the model that a config names, or that of a path, with what the config says of it."""
@@ -34,12 +38,12 @@ def load_model(config: ModelConfig, emit: Emit | None, path: Path | None = None)
     )
 
 
-def load_surrogate(config: AttackConfig, emit: Emit | None) -> Any:
-    """Returns the model that a config names as the surrogate; what the config says of the attacked one isn't of it."""
-    return saving.load_model(str(config.surrogate), models_dir=config.models_dir, code=config.code, emit=emit)
+def load_other(config: ModelConfig, name: str, emit: Emit | None) -> Any:
+    """Returns another model that a config names, as a surrogate; what the config says of its own isn't of it."""
+    return saving.load_model(name, models_dir=config.models_dir, code=config.code, emit=emit)
 
 
-def load_subject(context: Context, config: AttackConfig | BallConfig) -> tuple[Classifier, Dataset]:
+def load_subject(context: Context, config: Config) -> tuple[Classifier, Dataset]:
     """Returns the model that a config names, and the data, which fit each other."""
     model = load_model(config, context.emit)
     name = data_of(to_dict(config))
@@ -76,7 +80,7 @@ def fitting(classifier: Classifier, data: Dataset) -> tuple[Classifier, Dataset]
     return classifier, data
 
 
-def _by_name(context: Context, config: AttackConfig | BallConfig, data: Dataset) -> Dataset:
+def _by_name(context: Context, config: Config, data: Dataset) -> Dataset:
     """Returns the data with the classes numbered as on the model's card, where that names all of them otherwise.
 
     Columns of labels without names are those of the model's outputs, and get the names of its classes.
@@ -97,14 +101,17 @@ def _by_name(context: Context, config: AttackConfig | BallConfig, data: Dataset)
     return dataclasses.replace(data, labels=labels, class_names=classes)
 
 
-def settings_of(config: AttackConfig | BallConfig, data: Dataset) -> dict[str, Any]:
+def settings_of(config: Config, data: Dataset) -> dict[str, Any]:
     """Returns a config as JSON has it, with the data, norm and radius that were taken where it left them open.
 
     Norm and radius are None for attacks that have none.
     """
+    known = to_dict(config) | {"data": data.name, "split": data.split}
+    if isinstance(config, CorruptionsConfig):
+        return known
     in_ball = config.in_ball if isinstance(config, AttackConfig) else True
     norm, epsilon = config.ball if in_ball else (None, None)
-    return to_dict(config) | {"data": data.name, "split": data.split, "norm": norm, "epsilon": epsilon}
+    return known | {"norm": norm, "epsilon": epsilon}
 
 
 def describe_data(data: Dataset) -> dict[str, Any]:

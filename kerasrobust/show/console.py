@@ -19,10 +19,12 @@ from rich.table import Column
 from rich.text import Text
 
 from kerasrobust import events, records
+from kerasrobust.show import corrupted
 from kerasrobust.show.figures import (
     format_accuracy,
     format_seconds,
 )
+from kerasrobust.show.heat import heat_table
 from kerasrobust.show.narrate import is_synthetic, narrate, severity
 from kerasrobust.show.tables import attack_table, epsilon_text, label_table, study_table
 
@@ -102,6 +104,7 @@ class ConsoleRenderer:
         self._rows: list[records.Row] = []
         self._attacks: list[events.AttackFinished] = []
         self._labels: list[records.LabelEntry] = []
+        self._cells: list[corrupted.Cell | None] = []
         self._synthetic = False
 
     def __enter__(self) -> ConsoleRenderer:
@@ -155,6 +158,9 @@ class ConsoleRenderer:
                 self._labels.append(records.LabelEntry.parse(vars(event)))
                 # The table of attacks is that of all labels together.
                 self._attacks = [attack for attack in self._attacks if attack.stage != event.stage]
+                self._narrate(event, indent="  ")
+            case events.CorruptionFinished():
+                self._cells.append(corrupted.Cell.parse(vars(event)))
                 self._narrate(event, indent="  ")
             case events.ExamplesSaved() | events.ModelSaved():
                 self._narrate(event, "dim" if isinstance(event, events.ExamplesSaved) else "", indent="  ")
@@ -268,6 +274,8 @@ class ConsoleRenderer:
         self._say_epoch(self._epochs.end())
         for stage, _ in list(self._tracks):
             self._drop(stage)
+        if self._cells:
+            self.console.print(heat_table(corrupted.CorruptionMap.of(self._cells), synthetic=self._synthetic))
         if self._rows or self._attacks:
             rows, attacks, synthetic = self._rows, self._attacks, self._synthetic
             table = study_table(rows, synthetic=synthetic) if rows else attack_table(attacks, synthetic=synthetic)

@@ -11,6 +11,7 @@ from typing import Any
 
 from kerasrobust.names import ATTACKS
 from kerasrobust.records import AttackEntry, Result, Row
+from kerasrobust.show.corrupted import CorruptionMap, title_of
 
 _NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1", "l0": "L0"}
 _ATTACKS = {
@@ -207,6 +208,8 @@ def summarize(result: Result) -> str:
         sentences.append(f"Clean accuracy{all_labels}: {format_accuracy(result.clean_accuracy)}.")
     if result.verdict:
         return " ".join([*sentences, f"Is its randomness real? {result.verdict}"])
+    if (found := CorruptionMap.parse(result.corruptions)) is not None:
+        return " ".join([*sentences, *_corruption_summary(found)])
     measured = [entry for entry in result.attacks if entry.robust_accuracy is not None]
     if measured:
         sentences += _attack_summary(result, measured)
@@ -222,6 +225,25 @@ def summarize(result: Result) -> str:
             f"worst of the passes {_with_interval(*worst_case)}."
         )
     return " ".join(sentences)
+
+
+def _corruption_summary(found: CorruptionMap) -> Iterable[str]:
+    """Yields the mean accuracy under corruptions, the weakest point, and the errors beside those of a reference."""
+    count = len(found.counted)
+    over = f"{count} corruptions" if count > 1 else title_of(next(iter(found.counted), found.weakest))
+    severities = ", ".join(map(str, found.severities))
+    mean = _with_interval(found.mean_accuracy, found.interval)
+    yield f"Mean accuracy under {over} at severity {severities}: {mean}."
+    if len(found.kinds) > 1:
+        weakest = found.weakest
+        yield f"It falls most under {title_of(weakest)}, to {format_accuracy(found.mean_of(weakest))}."
+    if not found.reference:
+        yield "No reference network was named, so that errors are not normalised and there is no mCE."
+    elif found.mce is None:
+        yield f"There is no mCE, as {found.reference} makes no error under one of them."
+    else:
+        relative = f", relative mCE {format_accuracy(found.relative_mce)}" if found.relative_mce is not None else ""
+        yield f"In relation to {found.reference}: mCE {format_accuracy(found.mce)}{relative}."
 
 
 def _with_interval(accuracy: float | None, interval: Sequence[float] | None) -> str:

@@ -9,6 +9,7 @@ from kerasrobust import events
 from kerasrobust.names import uncorrupted
 from kerasrobust.runs import data_of
 from kerasrobust.show import figures
+from kerasrobust.show.corrupted import title_of
 
 
 def narrate(event: events.Event, title: str = "") -> str | None:
@@ -34,6 +35,8 @@ def narrate(event: events.Event, title: str = "") -> str | None:
                 f"label {event.name}: clean accuracy {figures.format_accuracy(event.clean_accuracy)}, robust accuracy "
                 f"{figures.format_accuracy(event.robust_accuracy)} ({interval} %)"
             )
+        case events.CorruptionFinished():
+            return _corruption(event)
         case events.ExamplesSaved():
             return f"{event.count:,} examples of {event.attack} in {event.path}"
         case events.ModelSaved():
@@ -60,6 +63,15 @@ def _attack(event: events.AttackFinished) -> str:
     budget = figures.format_budget(event.epsilon, event.norm) or figures.format_norm(event.norm)
     name = figures.made_on(f"{event.name} {budget}", event.surrogate)
     return f"{name}: {found}, {figures.format_seconds(event.seconds)}"
+
+
+def _corruption(event: events.CorruptionFinished) -> str:
+    interval = figures.format_interval(event.interval)
+    other = "" if event.reference is None else f", reference {figures.format_accuracy(event.reference)}"
+    return (
+        f"{title_of(event.kind)}, severity {event.severity}: accuracy {figures.format_accuracy(event.accuracy)} "
+        f"({interval} %){other}, {figures.format_seconds(event.seconds)}"
+    )
 
 
 def severity(event: events.Event) -> events.Severity:

@@ -21,6 +21,8 @@ from kerasrobust.records import Result, Row
 from kerasrobust.runs import write_whole
 from kerasrobust.show import figures
 from kerasrobust.show.charts import curve_panels, draw, legend, panels
+from kerasrobust.show.corrupted import CorruptionMap, title_of
+from kerasrobust.show.heat import draw_heat
 
 _RUN = ("kind", "model", "data", "seed", "precision", "device")
 _TRAININGS = {
@@ -134,6 +136,7 @@ def _page(result: Mapping[str, Any], examples: Sequence[ExampleStrip], **given: 
         "attack": figures.attack_name,
         "made_on": figures.made_on,
         "noise": figures.format_noise,
+        "corruption": title_of,
         "grouped": lambda value: "" if value is None else f"{value:,}",
         "seconds": lambda value: "" if value is None else figures.format_seconds(value),
     }
@@ -147,7 +150,9 @@ def _page(result: Mapping[str, Any], examples: Sequence[ExampleStrip], **given: 
         trainings=_TRAININGS,
         has_published=any(row.published is not None for row in rows),
         panels=[*panels(rows), *curve_panels(known.attacks)],
+        corruptions=CorruptionMap.parse(known.corruptions),
         draw=draw,
+        draw_heat=draw_heat,
         legend=legend,
         examples=_strips(examples),
         method=list(_method(known)),
@@ -191,6 +196,13 @@ def _data_uri(image: np.ndarray) -> str:
 
 def _method(result: Result) -> Iterable[str]:
     rows = result.rows or ()
+    if (found := CorruptionMap.parse(result.corruptions)) is not None:
+        yield f"Measured on {figures.format_images(result)}. {found.source}"
+        yield (
+            "Intervals are at 95 %: Wilson's of one corruption at one severity, from resampling the images of means, "
+            "as all are over the same images, and for a randomized network."
+        )
+        return
     yield (
         f"Measured on {figures.format_images(result)}. An attack counts as successful where the attacked image, "
         "classified again in float32, is not given its true label; what the model gets wrong from the start counts as "
