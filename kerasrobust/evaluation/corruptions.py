@@ -17,14 +17,14 @@ import numpy as np
 
 from kerasrobust.attacks.checkpoint import Checkpoints
 from kerasrobust.attacks.task import Task
-from kerasrobust.attacks.verdict import judge
+from kerasrobust.attacks.verdict import Verdict, judge
 from kerasrobust.data.corruptions.corrupting import check, corrupted, levels
 from kerasrobust.errors import Cancelled, InputError
 from kerasrobust.evaluation.checks.labels import at_chance, classes_missing
 from kerasrobust.evaluation.outcome import Share
 from kerasrobust.events import CorruptionFinished, Emit, Finding, Progress
 from kerasrobust.names import CORRUPTIONS, SEVERITIES
-from kerasrobust.stats import accuracy_interval, shared_error
+from kerasrobust.stats import accuracy_interval, corruption_error, shared_error
 
 PASSES = 5
 """Fresh passes over each corrupted image, where a network is randomized."""
@@ -121,43 +121,6 @@ def counted(kinds: Sequence[str]) -> list[str]:
     return [kind for kind in kinds if CORRUPTIONS[kind].group != "extra"] or list(kinds)
 
 
-def kind_errors(
-    errors: Mapping[str, Sequence[float]],
-    clean: float,
-    reference: Mapping[str, Sequence[float]] | None = None,
-    reference_clean: float = 0.0,
-) -> list[KindError]:
-    """Returns the errors by kind, in relation to those of a reference network where there is one.
-
-    A relation to a reference that makes no error, or loses nothing by a corruption, is None.
-
-    Args:
-        errors: for each kind the errors in [0, 1], one a severity.
-        clean: the error on clean images.
-        reference: the errors of the reference network.
-        reference_clean: its error on clean images.
-
-    Example:
-        >>> kind_errors({"fog": [0.25, 0.5]}, 0.125, {"fog": [0.5, 1.0]}, 0.25)
-        [KindError(kind='fog', error=0.375, ce=0.5, relative_ce=0.5)]
-
-    Reference: Hendrycks and Dietterich 2019, section 4.1.
-    """
-
-    def share(above: float, below: float) -> float | None:
-        return above / below if below > 1e-12 else None
-
-    found = []
-    for kind, own in errors.items():
-        error = sum(own) / len(own)
-        ce = relative = None
-        if reference is not None:
-            other = sum(reference[kind]) / len(reference[kind])
-            ce, relative = share(error, other), share(error - clean, other - reference_clean)
-        found.append(KindError(kind=kind, error=error, ce=ce, relative_ce=relative))
-    return found
-
-
 def mean_of(values: Sequence[float | None]) -> float | None:
     """Returns the mean, or None where one is missing."""
     known = [value for value in values if value is not None]
@@ -235,15 +198,12 @@ class _Measurement:
         with task.classifier.unchanged():
             cells = list(self._cells([(kind, severity) for kind in kinds for severity in severities]))
         means = counted(kinds)
-        of_kinds = kind_errors(
-            _errors(cells, lambda cell: cell.judged),
-            1 - clean.accuracy,
-            None if reference is None else _errors(cells, lambda cell: cell.reference),
-            0.0 if reference_clean is None else 1 - reference_clean.accuracy,
-        )
+        of_kinds = [_of_kind(kind, cells, clean, reference_clean) for kind in kinds]
         counting = [item for item in of_kinds if item.kind in means]
         return Corrupted(
-            clean=Share(clean.accuracy, accuracy_interval(clean.correct_rate, task.classifier.randomized, clean.shared)),
+            clean=Share(
+                clean.accuracy, accuracy_interval(clean.correct_rate, task.classifier.randomized, clean.shared)
+            ),
             reference_clean=None if reference_clean is None else reference_clean.accuracy,
             cells=cells,
             kinds=of_kinds,
@@ -335,13 +295,16 @@ class _Measurement:
         )
 
 
-def _errors(cells: Sequence[Cell], judged: Callable[[Cell], Judged | None]) -> dict[str, list[float]]:
-    found: dict[str, list[float]] = {}
-    for cell in cells:
-        said = judged(cell)
-        if said is not None:
-            found.setdefault(cell.kind, []).append(1 - said.accuracy)
-    return found
+def _of_kind(kind: str, cells: Sequence[Cell], clean: Verdict, reference_clean: Verdict | None) -> KindError:
+    """Returns the errors of one corruption, beside those of the reference network where there is one."""
+    own = [cell for cell in cells if cell.kind == kind]
+    errors = [1 - cell.judged.accuracy for cell in own]
+    error = sum(errors) / len(errors)
+    if reference_clean is None:
+        return KindError(kind=kind, error=error)
+    others = [1 - cell.reference.accuracy for cell in own if cell.reference is not None]
+    relative = corruption_error(errors, others, 1 - clean.accuracy, 1 - reference_clean.accuracy)
+    return KindError(kind=kind, error=error, ce=corruption_error(errors, others), relative_ce=relative)
 
 
 class _Progress:

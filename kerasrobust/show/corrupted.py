@@ -8,6 +8,7 @@ from typing import Any
 
 from kerasrobust.names import CORRUPTIONS
 from kerasrobust.records import JSON, Interval, interval, number, text
+from kerasrobust.stats import corruption_error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,26 +37,18 @@ class Cell:
 
 
 @dataclass(frozen=True, kw_only=True)
-class KindFigures:
-    """Corruption error of one kind in relation to the reference network, and the same of what is above clean error."""
-
-    ce: float | None = None
-    relative_ce: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
 class CorruptionMap:
     """All cells of a measurement, and what was made of them.
 
     Attributes:
         cells: by kind and severity; kinds and severities may be missing.
-        figures: by kind.
+        relative: relative corruption error, by kind, where there is one.
         counted: the kinds that the means are over.
         source: how the images were corrupted, in a sentence.
     """
 
     cells: Mapping[tuple[str, int], Cell]
-    figures: Mapping[str, KindFigures] = field(default_factory=dict)
+    relative: Mapping[str, float | None] = field(default_factory=dict)
     counted: tuple[str, ...] = ()
     mean_accuracy: float | None = None
     interval: Interval | None = None
@@ -78,11 +71,8 @@ class CorruptionMap:
         counted = record.get("counted")
         return cls(
             cells=cells,
-            figures={
-                text(item.get("kind")): KindFigures(
-                    ce=number(item.get("ce")), relative_ce=number(item.get("relative_ce"))
-                )
-                for item in _objects(record.get("kinds"))
+            relative={
+                text(item.get("kind")): number(item.get("relative_ce")) for item in _objects(record.get("kinds"))
             },
             counted=tuple(map(text, counted)) if isinstance(counted, list) else (),
             mean_accuracy=number(record.get("mean_accuracy")),
@@ -106,6 +96,12 @@ class CorruptionMap:
         """Returns the mean accuracy of a kind over its severities."""
         own = [cell.accuracy for cell in self.cells.values() if cell.kind == kind]
         return sum(own) / len(own)
+
+    def ce_of(self, kind: str) -> float | None:
+        """Returns the corruption error of a kind in relation to the reference network, or None without one."""
+        own = [cell for cell in self.cells.values() if cell.kind == kind]
+        others = [1 - cell.reference for cell in own if cell.reference is not None]
+        return corruption_error([1 - cell.accuracy for cell in own], others) if len(others) == len(own) else None
 
     @property
     def weakest(self) -> str:

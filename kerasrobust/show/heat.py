@@ -21,7 +21,8 @@ _BLUE = (0, 114, 178)
 def heat_table(found: CorruptionMap, *, synthetic: bool) -> Table:
     """Returns the table of accuracies by corruption and severity, the background the darker the higher.
 
-    The intervals stand in the lines that came before, and in the report. It fits 80 columns.
+    The intervals stand in the lines that came before, and in the report. CE is the corruption error, where there is a
+    reference network. It fits 80 columns.
 
     Example:
         >>> heat_table(CorruptionMap.of([Cell(kind="fog", severity=1, accuracy=0.9)]), synthetic=False).row_count
@@ -30,18 +31,20 @@ def heat_table(found: CorruptionMap, *, synthetic: bool) -> Table:
     table = make_table(synthetic)
     table.add_column("accuracy under", no_wrap=True)
     for severity in found.severities:
-        table.add_column(f"severity\n{severity}" if severity == found.severities[0] else f"\n{severity}", justify="right")
+        table.add_column(
+            f"severity\n{severity}" if severity == found.severities[0] else f"\n{severity}", justify="right"
+        )
     table.add_column("mean", justify="right", no_wrap=True)
-    if found.reference:
-        table.add_column(f"CE over\n{found.reference}", justify="right")
+    errors = {kind: figures.format_accuracy(found.ce_of(kind)) for kind in found.kinds}
+    if any(errors.values()):
+        table.add_column("CE", justify="right", no_wrap=True)
     for kind in found.kinds:
         cells = [found.cells.get((kind, severity)) for severity in found.severities]
-        own = found.figures.get(kind)
         table.add_row(
             title_of(kind),
             *(_coloured(None if cell is None else cell.accuracy) for cell in cells),
             _coloured(found.mean_of(kind)),
-            *([figures.format_accuracy(own.ce if own else None)] if found.reference else []),
+            *([f" {errors[kind]}"] if any(errors.values()) else []),
         )
     return table
 
@@ -62,7 +65,9 @@ def draw_heat(found: CorruptionMap) -> str:
     width, height = _LEFT + _WIDTH * (len(severities) + 1) + 10, _TOP + _HEIGHT * len(found.kinds) + 2
     parts = []
     for column, words in enumerate([*map(str, severities), "mean"]):
-        parts.append(f'<text x="{_across(column, severities) + _WIDTH / 2:g}" y="15" text-anchor="middle">{words}</text>')
+        parts.append(
+            f'<text x="{_across(column, severities) + _WIDTH / 2:g}" y="15" text-anchor="middle">{words}</text>'
+        )
     for row, kind in enumerate(found.kinds):
         down = _TOP + _HEIGHT * row
         parts.append(f'<text x="{_LEFT - 8}" y="{down + 15}" text-anchor="end">{escape(title_of(kind))}</text>')

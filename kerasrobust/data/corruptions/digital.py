@@ -73,7 +73,10 @@ def pixelate(images: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
     share = (0.95, 0.9, 0.85, 0.75, 0.65)[severity - 1]
     height, width = images.shape[1:3]
     pixels = np.rint(images * 255)
-    for old, new in (((height, width), _shrunk(height, width, share)), (_shrunk(height, width, share), (height, width))):
+    for old, new in (
+        ((height, width), _shrunk(height, width, share)),
+        (_shrunk(height, width, share), (height, width)),
+    ):
         # Rounded after each side, as Pillow does.
         pixels = np.floor(filters.along(np.eye(old[0]), filters.boxed(old[1], new[1]), pixels) + 0.5)
         pixels = np.floor(filters.along(filters.boxed(old[0], new[0]), np.eye(new[1]), pixels) + 0.5)

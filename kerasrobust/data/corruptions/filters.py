@@ -60,9 +60,7 @@ def bell(sigma: float, radius: int) -> np.ndarray:
     return weights / weights.sum()
 
 
-def gaussian(
-    images: np.ndarray, sigma: float, *, border: Border = "edge", deviations: float = 4.0
-) -> np.ndarray:
+def gaussian(images: np.ndarray, sigma: float, *, border: Border = "edge", deviations: float = 4.0) -> np.ndarray:
     """Returns images (N, H, W, C) blurred by a Gaussian of `sigma` pixels, cut off after so many deviations."""
     if sigma == 0:
         return images
