@@ -26,6 +26,9 @@ from kerasrobust.events import CorruptionFinished, Emit, Finding, Progress
 from kerasrobust.names import CORRUPTIONS, SEVERITIES
 from kerasrobust.stats import accuracy_interval, corruption_error, shared_error
 
+FIFTEEN = tuple(kind for kind, known in CORRUPTIONS.items() if known.group != "extra")
+"""The corruptions of the benchmark, without those for validation."""
+
 PASSES = 5
 """Fresh passes over each corrupted image, where a network is randomized."""
 
@@ -118,7 +121,7 @@ def counted(kinds: Sequence[str]) -> list[str]:
         >>> counted(["fog", "spatter"]), counted(["spatter"])
         (['fog'], ['spatter'])
     """
-    return [kind for kind in kinds if CORRUPTIONS[kind].group != "extra"] or list(kinds)
+    return [kind for kind in kinds if kind in FIFTEEN] or list(kinds)
 
 
 def mean_of(values: Sequence[float | None]) -> float | None:
@@ -132,7 +135,7 @@ def measure_corruptions(
     x: Any,
     y: Any = None,
     *,
-    kinds: Sequence[str] = tuple(kind for kind, known in CORRUPTIONS.items() if known.group != "extra"),
+    kinds: Sequence[str] = FIFTEEN,
     severities: Sequence[int] = SEVERITIES,
     reference: Any = None,
     seed: int = 0,
@@ -145,7 +148,9 @@ def measure_corruptions(
     """Measures a network's accuracy under common corruptions (`data.corruptions`).
 
     Args:
-        model: as `evaluate` takes it; `x` and `y` as well.
+        model: as `evaluate` takes it.
+        x: likewise.
+        y: likewise.
         kinds: names of `names.CORRUPTIONS`.
         severities: 1 to 5.
         reference: a network of the same images and classes, in relation to whose errors mCE is; None for none.
@@ -200,10 +205,9 @@ class _Measurement:
         means = counted(kinds)
         of_kinds = [_of_kind(kind, cells, clean, reference_clean) for kind in kinds]
         counting = [item for item in of_kinds if item.kind in means]
+        interval = accuracy_interval(clean.correct_rate, task.classifier.randomized, clean.shared)
         return Corrupted(
-            clean=Share(
-                clean.accuracy, accuracy_interval(clean.correct_rate, task.classifier.randomized, clean.shared)
-            ),
+            clean=Share(clean.accuracy, interval),
             reference_clean=None if reference_clean is None else reference_clean.accuracy,
             cells=cells,
             kinds=of_kinds,

@@ -16,8 +16,8 @@ from kerasrobust.names import uncorrupted
 from kerasrobust.show.figures import summary
 
 SOURCE = (
-    "Images were corrupted here, with the parameters of CIFAR-10-C (Hendrycks and Dietterich 2019), by the seed. Frost is "
-    "procedural, where the published one is cut out of photographs."
+    "Images were corrupted here, with the parameters of CIFAR-10-C (Hendrycks and Dietterich 2019), by the seed. Frost "
+    "is procedural, where the published one is cut out of photographs."
 )
 
 

@@ -208,8 +208,8 @@ def summarize(result: Result) -> str:
         sentences.append(f"Clean accuracy{all_labels}: {format_accuracy(result.clean_accuracy)}.")
     if result.verdict:
         return " ".join([*sentences, f"Is its randomness real? {result.verdict}"])
-    if (found := CorruptionMap.parse(result.corruptions)) is not None:
-        return " ".join([*sentences, *_corruption_summary(found)])
+    if (corruptions := CorruptionMap.parse(result.corruptions)) is not None:
+        return " ".join([*sentences, *_corruption_summary(corruptions)])
     measured = [entry for entry in result.attacks if entry.robust_accuracy is not None]
     if measured:
         sentences += _attack_summary(result, measured)

@@ -13,8 +13,8 @@ from kerasrobust.show.corrupted import Cell, CorruptionMap, title_of
 from kerasrobust.show.tables import make_table
 
 _LEFT, _TOP, _WIDTH, _HEIGHT = 132, 24, 58, 22
-_DARK = 0.55
-"""The accuracy from which a cell is so dark that its figure is light."""
+_MIDDLE, _DARK = 0.6, 0.85
+"""The accuracies from which a figure is light on a cell in dark colours, and in light ones."""
 _BLUE = (0, 114, 178)
 
 
@@ -90,12 +90,12 @@ def _drawn(cell: Cell, across: float, down: float) -> str:
     where = f"severity {cell.severity}" if cell.severity else "mean over severities"
     accuracy = figures.format_accuracy(cell.accuracy)
     title = f"{title_of(cell.kind)}, {where}: {accuracy}{f' ({interval})' if interval else ''}"
-    light = ' class="light"' if cell.accuracy > _DARK else ""
+    ink = ' class="dark"' if cell.accuracy > _DARK else ' class="middle"' if cell.accuracy > _MIDDLE else ""
     return (
         f"<g><title>{escape(title)}</title>"
         f'<rect x="{across:g}" y="{down}" width="{_WIDTH - 2}" height="{_HEIGHT - 2}"/>'
         f'<rect class="warm" x="{across:g}" y="{down}" width="{_WIDTH - 2}" height="{_HEIGHT - 2}" '
         f'fill-opacity="{cell.accuracy:.3f}"/>'
-        f'<text{light} x="{across + _WIDTH / 2 - 1:g}" y="{down + 14.5:g}" text-anchor="middle">'
+        f'<text{ink} x="{across + _WIDTH / 2 - 1:g}" y="{down + 14.5:g}" text-anchor="middle">'
         f"{accuracy.removesuffix(' %')}</text></g>"
     )

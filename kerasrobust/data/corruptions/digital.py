@@ -52,7 +52,7 @@ def elastic_transform(images: np.ndarray, severity: int, draws: Draws) -> np.nda
 
 
 def _affine(images: np.ndarray, shifts: np.ndarray) -> np.ndarray:
-    """Returns images under the affine maps that move three points around their middle by `shifts`, (N, 3, 2), (x, y)."""
+    """Returns images under the affine map that moves three points around their middle by `shifts`, x and y (N, 3, 2)."""
     height, width = images.shape[1:3]
     # Whole pixels, as in the published program.
     middle, arm = np.array([width // 2, height // 2]), min(height, width) // 3
@@ -71,20 +71,14 @@ def _affine(images: np.ndarray, shifts: np.ndarray) -> np.ndarray:
 def pixelate(images: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
     """Makes the image smaller and larger again, by means over boxes."""
     share = (0.95, 0.9, 0.85, 0.75, 0.65)[severity - 1]
-    height, width = images.shape[1:3]
+    size = images.shape[1:3]
+    small = max(int(size[0] * share), 1), max(int(size[1] * share), 1)
     pixels = np.rint(images * 255)
-    for old, new in (
-        ((height, width), _shrunk(height, width, share)),
-        (_shrunk(height, width, share), (height, width)),
-    ):
+    for old, new in ((size, small), (small, size)):
         # Rounded after each side, as Pillow does.
         pixels = np.floor(filters.along(np.eye(old[0]), filters.boxed(old[1], new[1]), pixels) + 0.5)
         pixels = np.floor(filters.along(filters.boxed(old[0], new[0]), np.eye(new[1]), pixels) + 0.5)
     return pixels.astype(np.uint8)
-
-
-def _shrunk(height: int, width: int, share: float) -> tuple[int, int]:
-    return max(int(height * share), 1), max(int(width * share), 1)
 
 
 def jpeg_compression(images: np.ndarray, severity: int, draws: Draws) -> np.ndarray:

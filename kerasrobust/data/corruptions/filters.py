@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 Border = Literal["edge", "reflect", "symmetric"]
-"""What lies outside an image: its last pixel again; its mirror image without that pixel, or with it (as in `np.pad`)."""
+"""What lies outside an image: its last pixel again, or its mirror image, without that pixel or with it (`np.pad`)."""
 
 
 def inside(places: np.ndarray, size: int, border: Border) -> np.ndarray:
@@ -88,8 +88,8 @@ def zoomed(size: int, factor: float) -> np.ndarray:
     """
     middle = math.ceil(size / factor)
     wide = round(middle * factor)
-    places = np.arange(size) + (wide - size) // 2
-    places = places * ((middle - 1) / (wide - 1) if wide > 1 else 0.0)
+    step = (middle - 1) / (wide - 1) if wide > 1 else 0.0
+    places = (np.arange(size) + (wide - size) // 2) * step
     lower = np.minimum(np.floor(places).astype(int), max(middle - 2, 0))
     share = places - lower
     made = np.zeros((size, size))
@@ -112,9 +112,7 @@ def boxed(size: int, to: int) -> np.ndarray:
 def read_at(images: np.ndarray, rows: np.ndarray, columns: np.ndarray, border: Border) -> np.ndarray:
     """Returns images (N, H, W, C) read between their pixels, bilinearly.
 
-    Args:
-        rows: float64 (N, H', W'), the row that each new pixel is read at; it may lie outside.
-        columns: the same.
+    `rows` and `columns`, float64 (N, H', W'), are where each new pixel is read; that may lie outside.
     """
     height, width = images.shape[1:3]
     top, left = np.floor(rows), np.floor(columns)
@@ -132,7 +130,8 @@ def smeared(images: np.ndarray, radius: int, sigma: float, degrees: np.ndarray) 
 
     Args:
         images: (N, H, W, C).
-        radius: of the 2 radius + 1 pixels that are mixed, `sigma` being the bell's deviation.
+        radius: 2 radius + 1 pixels are mixed.
+        sigma: the bell's deviation, in pixels.
         degrees: float64 (N,), the direction.
     """
     count, height, width = images.shape[:3]

@@ -40,7 +40,7 @@ def frost(images: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
     return kept * images + added * ice(images.shape[1:3], draws)
 
 
-# Means of the five photographs' reds, greens and blues in their darkest and brightest, and the spread of their crystals.
+# Mean red, green and blue of the darkest and of the brightest of the five photographs, and the spread of the crystals.
 _DARK, _BRIGHT = np.array([0.31, 0.51, 0.57]), np.array([0.78, 0.79, 0.83])
 _CRYSTALS = 0.11
 
@@ -90,8 +90,8 @@ def plasma(shape: tuple[int, ...], decay: float, draws: Draws) -> np.ndarray:
         heights[:, half::step, half::step] = middles = around / 4 + jitter[:, 0]
         # The points between two corners, with the middles on their two sides.
         heights[:, ::step, half::step] = (corners + right + middles + np.roll(middles, 1, axis=1)) / 4 + jitter[:, 1]
-        # Those below a corner take the corner to the right, as in the published program, and not the one below.
-        heights[:, half::step, ::step] = (corners + right + middles + np.roll(middles, 1, axis=2)) / 4 + jitter[:, 2]
+        beside = corners + np.roll(corners, -1, axis=1)
+        heights[:, half::step, ::step] = (beside + middles + np.roll(middles, 1, axis=2)) / 4 + jitter[:, 2]
         step, noise = half, noise / decay**2
     heights -= heights.min(axis=(1, 2), keepdims=True)
     return (heights / heights.max(axis=(1, 2), keepdims=True))[:, : shape[0], : shape[1]]
