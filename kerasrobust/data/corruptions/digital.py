@@ -52,7 +52,7 @@ def elastic_transform(images: np.ndarray, severity: int, draws: Draws) -> np.nda
 
 
 def _affine(images: np.ndarray, shifts: np.ndarray) -> np.ndarray:
-    """Returns images under the affine map that moves three points around their middle by `shifts`, x and y (N, 3, 2)."""
+    """Returns images under the affine map that moves three points around their middle by `shifts` (N, 3, 2)."""
     height, width = images.shape[1:3]
     # Whole pixels, as in the published program.
     middle, arm = np.array([width // 2, height // 2]), min(height, width) // 3

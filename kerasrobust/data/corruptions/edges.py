@@ -7,8 +7,8 @@ import numpy as np
 FAR = 1e6
 """A distance where there is nothing to be near to."""
 
-_SLOPE = np.tan(np.pi / 8)
-"""Of 22.5 degrees, where a gradient counts as oblique."""
+_SLOPE, _ONE = 13573, 2**15
+"""The tangent of 22.5 degrees, above which a gradient counts as oblique, in 1/32768: whole numbers decide ties."""
 
 
 def edges(images: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -31,7 +31,7 @@ def edges(images: np.ndarray, low: float, high: float) -> np.ndarray:
         return strength[:, 1 + down : 1 + down + size[0], 1 + right : 1 + right + size[1]]
 
     own = beside(0, 0)
-    flat, steep = np.abs(y) < _SLOPE * np.abs(x), np.abs(y) > (_SLOPE + 2) * np.abs(x)
+    flat, steep = _ONE * np.abs(y) < _SLOPE * np.abs(x), _ONE * np.abs(y) > (_SLOPE + 2 * _ONE) * np.abs(x)
     across = (own > beside(0, -1)) & (own >= beside(0, 1))
     along = (own > beside(-1, 0)) & (own >= beside(1, 0))
     falling = (own > beside(-1, -1)) & (own > beside(1, 1))
@@ -108,8 +108,8 @@ def equalized(images: np.ndarray) -> np.ndarray:
     levels = images.astype(int).reshape(len(images), count)
     frequent = np.bincount((number[:, None] * 256 + levels).ravel(), minlength=256 * len(images)).reshape(-1, 256)
     fewest = frequent[number, levels.min(axis=1)]
-    # The darkest becomes 0; an image of one level stays as it is.
-    total = np.maximum(count - fewest, 1)
-    table = np.rint((frequent.cumsum(axis=1) - fewest[:, None]) * (255 / total)[:, None])
+    # The darkest becomes 0; an image of one level stays as it is. In float32, as rounding decides between two levels.
+    scale = np.float32(255) / np.maximum(count - fewest, 1).astype(np.float32)
+    table = np.rint((frequent.cumsum(axis=1) - fewest[:, None]).astype(np.float32) * scale[:, None])
     table = np.where((fewest == count)[:, None], np.arange(256), np.clip(table, 0, 255))
     return np.take_along_axis(table, levels, axis=1).reshape(images.shape)

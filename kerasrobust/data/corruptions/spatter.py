@@ -12,7 +12,7 @@ from kerasrobust.data.corruptions.edges import distances, edges, equalized
 WATER, MUD = np.array([175, 238, 238]) / 255, np.array([63, 42, 20]) / 255
 
 _RELIEF = np.array([[-2.0, -1.0, 0.0], [-1.0, 1.0, 1.0], [0.0, 1.0, 2.0]])
-_MEAN = np.full((3, 3), 1 / 9)
+_SUM = np.ones((3, 3))
 _DEEPEST = 20.0
 """Pixels from a drop's edge on which it is no deeper."""
 
@@ -38,11 +38,11 @@ def spatter(images: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
 
 def _water(liquid: np.ndarray) -> np.ndarray:
     """Returns how bright drops are, (N, H, W), from 0 to 1 in each image: lit from the lower right, by their relief."""
-    drops = np.floor(liquid * 255)
+    drops = np.floor(liquid * 255) % 256  # Values above 1 begin anew at 0, as 8 bits do in the published program.
     depth = np.minimum(distances(edges(drops, 50, 150)), _DEEPEST)
-    depth = equalized(np.floor(_filtered(depth, _MEAN)))
+    depth = equalized(np.floor(_filtered(depth, _SUM) / 9))
     lit = np.clip(_filtered(depth, _RELIEF), 0, 255)
-    bright = liquid * np.rint(_filtered(lit, _MEAN))
+    bright = liquid * np.rint(_filtered(lit, _SUM) / 9)
     most = bright.max(axis=(1, 2), keepdims=True)
     return np.divide(bright, most, out=np.zeros_like(bright), where=most > 0)
 
