@@ -10,7 +10,7 @@ from kerasrobust.data.corruptions.draws import Draws
 
 def gaussian_blur(images: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
     """Mixes each pixel with its neighbours by a Gaussian."""
-    return filters.gaussian(images, (0.4, 0.6, 0.7, 0.8, 1.0)[severity - 1])
+    return filters.gaussian(images, (0.4, 0.6, 0.7, 0.8, 1.0)[severity - 1]) + filters.ABOVE
 
 
 def defocus_blur(images: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
@@ -20,7 +20,7 @@ def defocus_blur(images: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
     places = np.arange(-3, 4)
     disk = (places[:, None] ** 2 + places**2 <= radius**2).astype(float)
     blurred = filters.gaussian((disk / disk.sum())[None, :, :, None], edge, deviations=1 / edge)[0, :, :, 0]
-    return filters.correlated(images, blurred)
+    return filters.correlated(images, blurred) + filters.ABOVE
 
 
 def glass_blur(images: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
@@ -31,7 +31,7 @@ def glass_blur(images: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
     pixel that is still unchanged, so that all are made at once here.
     """
     sigma, rounds = ((0.05, 1), (0.25, 1), (0.4, 1), (0.25, 2), (0.4, 2))[severity - 1]
-    pixels = np.floor(filters.gaussian(images, sigma) * 255)
+    pixels = np.floor((filters.gaussian(images, sigma) + filters.ABOVE) * 255)
     height, width = images.shape[1:3]
     rows, columns = np.arange(height)[:, None], np.arange(width)
     kept = (rows < 2) | (columns < 2)  # It leaves out the first two of each side.
@@ -39,7 +39,7 @@ def glass_blur(images: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
     for _ in range(rounds):
         down, right = np.moveaxis(np.where(kept, 0, draws.integers(-1, 1, 2, height, width)), 1, 0)
         pixels = pixels[number, rows + down, columns + right]
-    return filters.gaussian(pixels / 255, sigma)
+    return filters.gaussian(pixels / 255, sigma) + filters.ABOVE
 
 
 def motion_blur(images: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
@@ -57,4 +57,4 @@ def zoom_blur(images: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
     total = images.copy()
     for factor in factors:
         total += filters.along(filters.zoomed(height, factor), filters.zoomed(width, factor), images)
-    return total / (len(factors) + 1)
+    return total / (len(factors) + 1) + filters.ABOVE

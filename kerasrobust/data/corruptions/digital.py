@@ -40,7 +40,7 @@ def elastic_transform(images: np.ndarray, severity: int, draws: Draws) -> np.nda
     )[severity - 1]
     height, width = images.shape[1:3]
     side = min(height, width)
-    moved = _affine(images, side * shift * draws.uniform(-1, 1, 3, 2))
+    moved = _affine(images, side * shift * draws.uniform(-1, 1, 3, 2)) + filters.ABOVE
     if not bend:
         return moved
     pull = np.moveaxis(draws.uniform(-1, 1, height, width, 2), 3, 0)[..., None]

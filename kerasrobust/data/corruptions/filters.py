@@ -11,6 +11,11 @@ Border = Literal["edge", "reflect", "symmetric"]
 """What lies outside an image: its last pixel again, or its mirror image, without that pixel or with it (`np.pad`)."""
 
 
+ABOVE = 1e-9
+"""Added to mixtures that are cut to whole levels. Those of equal pixels may end just below their level, and whether they
+do depends on the processor."""
+
+
 def inside(places: np.ndarray, size: int, border: Border) -> np.ndarray:
     """Returns places along a side, which may lie outside, as the places of the pixels that stand there.
 
