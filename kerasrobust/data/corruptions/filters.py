@@ -12,8 +12,8 @@ Border = Literal["edge", "reflect", "symmetric"]
 
 
 ABOVE = 1e-9
-"""Added to mixtures that are cut to whole levels. Those of equal pixels may end just below their level, and whether they
-do depends on the processor."""
+"""Added to mixtures that are cut to whole levels. Those of equal pixels may end just below their level; whether they do
+depends on the processor."""
 
 
 def inside(places: np.ndarray, size: int, border: Border) -> np.ndarray:
