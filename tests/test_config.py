@@ -15,6 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kerasrobust import names
+from kerasrobust.assessing import CorruptionsConfig
 from kerasrobust.commands import COMMANDS, config_class, from_dict
 from kerasrobust.config import (
     AttackConfig,
@@ -164,6 +165,18 @@ FIELDS: dict[type[RunConfig], dict[str, st.SearchStrategy[Any]]] = {
         "epsilon": st.none() | RADII,
         "gradients": st.integers(50, 10**6),
         "passes": st.integers(2, 1000),
+        "keys": st.none() | WORDS,
+        "size": st.none() | WORDS,
+    },
+    CorruptionsConfig: {
+        **LOADED,
+        **MODEL,
+        "data": st.none() | WORDS,
+        "split": st.none() | WORDS,
+        "severity": st.sampled_from(["3", "1,5", "1,2,3,4,5"]),
+        "kinds": st.none() | st.sampled_from([*names.CORRUPTIONS, "all", "noise,fog"]),
+        "reference": st.none() | WORDS,
+        "passes": COUNTS,
         "keys": st.none() | WORDS,
         "size": st.none() | WORDS,
     },
