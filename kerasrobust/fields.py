@@ -364,6 +364,13 @@ RateSchedule = Annotated[
 Teacher = Annotated[
     str | None, Option("Saved model whose predictions on clean images are the labels (robust distillation).")
 ]
+TrainingCorruptions = Annotated[
+    tuple[str, ...],
+    Option(
+        "Common corruptions in training, such as `gaussian_noise fog`: half of each batch is under one of them, at one "
+        "severity, both drawn anew."
+    ),
+]
 LastPooling = Annotated[
     Pooling,
     Option(

@@ -94,6 +94,7 @@ FIELDS: dict[type[RunConfig], dict[str, st.SearchStrategy[Any]]] = {
         "learning_rate": st.floats(0, 10, exclude_min=True),
         "weight_decay": st.floats(0, 1),
         "augment": st.booleans(),
+        "corruptions": st.lists(st.sampled_from(list(names.CORRUPTIONS)), max_size=3).map(tuple),
         "validation_share": SHARES,
         "widths": st.lists(COUNTS, min_size=1, max_size=4).map(tuple),
         "depth": COUNTS,

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kerasrobust.data.corruptions.corrupting import corrupt
 from kerasrobust.data.dataset import Dataset
 from kerasrobust.errors import InputError
-from kerasrobust.names import uncorrupted
+from kerasrobust.names import SEVERITIES, uncorrupted
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -21,7 +23,13 @@ UNFLIPPED = frozenset({"mnist", "emnist", "kmnist", "qmnist", "mnist_corrupted",
 
 
 def train_pipeline(
-    dataset: Dataset, batch_size: int, *, seed: int, augment: bool = True, epoch: tf.Variable | None = None
+    dataset: Dataset,
+    batch_size: int,
+    *,
+    seed: int,
+    augment: bool = True,
+    corruptions: Sequence[str] = (),
+    epoch: tf.Variable | None = None,
 ) -> tf.data.Dataset:
     """Returns the images in batches for `fit`: shuffled anew each epoch, augmented, prefetched.
 
@@ -37,6 +45,8 @@ def train_pipeline(
             are counted from the pipeline's creation.
         augment: as in He 2016: a flip with probability 1/2, but for digits and letters, and a crop from the image
             padded by 4 pixels (by reflection).
+        corruptions: kinds of `names.CORRUPTIONS`: half of each batch is under one of them at one severity, both drawn
+            for the batch.
 
     Returns:
         Pairs of images, float32 in [0, 1], (batch_size, H, W, C), and labels, int64, (batch_size,).
@@ -72,6 +82,8 @@ def train_pipeline(
         images = tf.cast(tf.gather(pixels, places), tf.float32)
         if dataset.images.dtype == np.uint8:
             images /= 255.0
+        if corruptions:
+            images = _half_corrupted(images, noise, tuple(corruptions))
         return images, tf.gather(labels, indices)
 
     counted = epoch is None
@@ -105,6 +117,19 @@ def unwatched(batches: tf.data.Dataset) -> tf.data.Dataset:
     options = tf.data.Options()
     options.autotune.enabled = False
     return batches.with_options(options)
+
+
+def _half_corrupted(images: tf.Tensor, noise: tf.Tensor, kinds: Sequence[str]) -> tf.Tensor:
+    """Returns a batch, float32 in [0, 1], with its first half, which shuffling has chosen, under a corruption."""
+    import tensorflow as tf
+
+    def drawn(images: np.ndarray, noise: np.ndarray) -> np.ndarray:
+        draw = np.random.default_rng(noise.view(np.uint64).tolist())
+        kind, severity, seed = kinds[draw.integers(len(kinds))], draw.choice(SEVERITIES), draw.integers(2**31)
+        half = len(images) // 2
+        return np.concatenate([corrupt(images[:half], kind, int(severity), seed=int(seed)), images[half:]])
+
+    return tf.ensure_shape(tf.numpy_function(drawn, [images, noise], tf.float32), images.shape)
 
 
 def _moved(places: tf.Tensor, size: int, noise: tf.Tensor) -> tf.Tensor:

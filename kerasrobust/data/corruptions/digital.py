@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 
 from kerasrobust.data.corruptions import filters
@@ -85,21 +81,15 @@ def jpeg_compression(images: np.ndarray, severity: int, draws: Draws) -> np.ndar
     """Writes and reads a JPEG file of low quality."""
     import tensorflow as tf
 
-    compress = _compressor((80, 65, 58, 50, 40)[severity - 1], images.shape[3] == 1)
-    with tf.device("CPU:0"):
-        out: np.ndarray = compress(tf.constant(np.rint(images * 255).astype(np.uint8))).numpy()
-    return out
+    quality = (80, 65, 58, 50, 40)[severity - 1]
+    layout = "grayscale" if images.shape[3] == 1 else "rgb"
 
-
-@functools.cache
-def _compressor(quality: int, grey: bool) -> Callable[[Any], Any]:
-    """Returns a graph that takes uint8 images (N, H, W, C) through files of so low a quality."""
-    import tensorflow as tf
-
-    def compressed(image: tf.Tensor) -> tf.Tensor:
-        file = tf.io.encode_jpeg(image, format="grayscale" if grey else "rgb", quality=quality)
+    def compressed(image: np.ndarray) -> np.ndarray:
+        file = tf.io.encode_jpeg(image, format=layout, quality=quality)
         # As libjpeg decodes by default; TensorFlow's default is faster and a level or two off.
-        return tf.io.decode_jpeg(file, channels=1 if grey else 3, dct_method="INTEGER_ACCURATE")
+        pixels: np.ndarray = tf.io.decode_jpeg(file, dct_method="INTEGER_ACCURATE").numpy()
+        return pixels
 
-    shape = tf.TensorSpec((None, None, None, 1 if grey else 3), tf.uint8)
-    return tf.function(lambda images: tf.map_fn(compressed, images), input_signature=[shape], autograph=False)
+    # One operation after the other: a graph would wait for the threads of the pipeline that it is called in.
+    with tf.device("CPU:0"):
+        return np.stack([compressed(image) for image in np.rint(images * 255).astype(np.uint8)])
