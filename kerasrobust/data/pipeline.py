@@ -125,7 +125,7 @@ def _half_corrupted(images: tf.Tensor, noise: tf.Tensor, kinds: Sequence[str]) -
 
     def drawn(images: np.ndarray, noise: np.ndarray) -> np.ndarray:
         draw = np.random.default_rng(noise.view(np.uint64).tolist())
-        kind, severity, seed = kinds[draw.integers(len(kinds))], draw.choice(SEVERITIES), draw.integers(2**31)
+        kind, severity, seed = kinds[int(draw.integers(len(kinds)))], draw.choice(SEVERITIES), draw.integers(2**31)
         half = len(images) // 2
         return np.concatenate([corrupt(images[:half], kind, int(severity), seed=int(seed)), images[half:]])
 
