@@ -17,6 +17,7 @@ from kerasrobust.errors import Cancelled, InputError
 
 if TYPE_CHECKING:
     from kerasrobust import attacks, training
+    from kerasrobust.data.corruptions.corrupting import corrupt
     from kerasrobust.data.load import load_data, load_dataset
     from kerasrobust.evaluation import outcome
     from kerasrobust.evaluation.assess import assess
@@ -43,6 +44,7 @@ _HOMES = {
     "build_model": "networks.architectures",
     "certified_by_bounds": "evaluation.bounds",
     "certify": "evaluation.smoothing",
+    "corrupt": "data.corruptions.corrupting",
     "evaluate": "evaluation.evaluate",
     "interval_bounds": "evaluation.bounds",
     "load_data": "data.load",
@@ -66,6 +68,7 @@ __all__ = [
     "build_model",
     "certified_by_bounds",
     "certify",
+    "corrupt",
     "evaluate",
     "interval_bounds",
     "load_data",

@@ -42,6 +42,7 @@ COMMANDS: dict[str, Command] = {
     "assess": Command("kerasrobust.assessing:AssessConfig", "kerasrobust.jobs.assess:AssessJob"),
     "randomness": Command("kerasrobust.config:RandomnessConfig", "kerasrobust.jobs.randomness:RandomnessJob"),
     "certify": Command("kerasrobust.assessing:CertifyConfig", "kerasrobust.jobs.certify:CertifyJob"),
+    "corruptions": Command("kerasrobust.assessing:CorruptionsConfig", "kerasrobust.jobs.corruptions:CorruptionsJob"),
     "study": Command("kerasrobust.config:StudyConfig", "kerasrobust.jobs.study:StudyJob"),
     "demo": Command("kerasrobust.config:DemoConfig", "kerasrobust.jobs.study:StudyJob"),
     "import": Command("kerasrobust.config:ImportConfig", "kerasrobust.jobs.import_model:ImportJob", in_form=False),

@@ -32,12 +32,23 @@ from kerasrobust.fields import (
     StudyEot,
     Teacher,
     TrainingAttackLoss,
+    TrainingCorruptions,
     TrainingObjective,
     TrainSplit,
     WeightPerturbation,
     fields,
 )
-from kerasrobust.names import ATTACKS, OBJECTIVES_WITH, TARGETS, BallNorm, Norm, NormOrAuto, Version, norm_of
+from kerasrobust.names import (
+    ATTACKS,
+    CORRUPTIONS,
+    OBJECTIVES_WITH,
+    TARGETS,
+    BallNorm,
+    Norm,
+    NormOrAuto,
+    Version,
+    norm_of,
+)
 from kerasrobust.settings import EPSILON, ModelConfig, RunConfig, check_epsilon, radius, variants_of
 
 
@@ -87,6 +98,7 @@ class TrainConfig(ModelConfig):
         bool, Option("Whether images are flipped and shifted by up to 4 pixels while they are trained on.")
     ] = True
     validation_share: Annotated[float, Option("Share of the training data kept aside to choose the best epoch.")] = 0.04
+    corruptions: TrainingCorruptions = ()
     widths: Annotated[tuple[int, ...], Option("Filters of each block of `convnet`.")] = (32, 64, 128)
     depth: Annotated[int, Option("Blocks in each stage of `resnet`.", least=1)] = 2
     width: Annotated[int, Option("Filters in the first stage of `resnet`.", least=1)] = 16
@@ -107,6 +119,9 @@ class TrainConfig(ModelConfig):
         for what, value in ((name.replace("_", " "), getattr(self, name)) for name in shares):
             if value is not None and not 0 <= value < 1:
                 raise InputError(f"Expected a {what} in [0, 1). Received: {value}. Choose a smaller one.")
+        for kind in self.corruptions:
+            if kind not in CORRUPTIONS:
+                raise unknown_name("corruption", kind, CORRUPTIONS)
         if self.randomize is not None and not 0 < self.randomize < 1:
             raise InputError(f"Expected a dropout rate between 0 and 1. Received: {self.randomize}. Try 0.15.")
         if not self.sigma > 0:

@@ -168,6 +168,21 @@ class Certified(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CorruptionFinished(Event):
+    """A corruption was measured at a severity: the fields of its entry in `result.json`.
+
+    `reference` is the accuracy of the reference network on the same images, or null.
+    """
+
+    kind: str
+    severity: int
+    accuracy: float
+    interval: list[float]
+    reference: float | None = None
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExamplesSaved(Event):
     """`count` examples of `attack` were written to the HDF5 file at `path` (relative to the run's folder)."""
 

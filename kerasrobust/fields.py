@@ -288,9 +288,9 @@ LayerNoise = Annotated[
 ]
 Resize = Annotated[bool, Option("Resize images of another size to the model's, inside the model.", group="model")]
 _SOURCES = [known.takes for known in SOURCES.values()]
-_DATA = f"Data set: {', '.join(_SOURCES[:-1])}, or {_SOURCES[-1]}"
+_DATA = f"Data set: {', '.join(_SOURCES[:-1])}, or {_SOURCES[-1]}; with `+fog:3` behind it under that corruption"
 Data = Annotated[str, Option(f"{_DATA}.")]
-CardData = Annotated[str | None, Option(f"{_DATA}; without it that of the model's card, or `shapes`.")]
+CardData = Annotated[str | None, Option(f"{_DATA}. Without it that of the model's card, or `shapes`.")]
 Keys = Annotated[
     str | None, Option("IMAGES,LABELS: names of the arrays in an .npz or .h5 file; x,y without it.", group="common")
 ]
@@ -363,6 +363,13 @@ RateSchedule = Annotated[
 ]
 Teacher = Annotated[
     str | None, Option("Saved model whose predictions on clean images are the labels (robust distillation).")
+]
+TrainingCorruptions = Annotated[
+    tuple[str, ...],
+    Option(
+        "Common corruptions in training, such as `gaussian_noise fog`: half of each batch is under one of them, at one "
+        "severity, both drawn anew."
+    ),
 ]
 LastPooling = Annotated[
     Pooling,

@@ -1,7 +1,8 @@
-"""The words that settings may be, and the registries of attacks and of data sources. No TensorFlow here.
+"""The words that settings may be, and the registries of attacks, data sources and corruptions. No TensorFlow here.
 
 A new attack is one file with a subclass of `attacks.driver.Attack`, and one line in `ATTACKS`. A new kind of data set
-is one file with a `data.dataset.Source`, and one line in `SOURCES`. The command line and its help, the form, tables and
+is one file with a `data.dataset.Source`, and one line in `SOURCES`. A new corruption is a function on images
+(`data.corruptions.corrupting`), and one line in `CORRUPTIONS`. The command line and its help, the form, tables and
 reports, and the README learn of them from there.
 """
 
@@ -128,6 +129,60 @@ SOURCES = {
     "folder": KnownSource("kerasrobust.data.folders:FOLDER", "a folder of images"),
 }
 """The last one that takes a name reads it; the first takes any."""
+
+
+@dataclass(frozen=True)
+class KnownCorruption:
+    """Where a corruption's function is, imported when it is needed, what people call it, and what group it is of.
+
+    The group `extra` is for validation: it isn't among the fifteen that means are over.
+    """
+
+    home: str
+    title: str
+    group: Literal["noise", "blur", "weather", "digital", "extra"]
+
+
+_NOISE, _BLUR, _WEATHER, _DIGITAL, _SPATTER = (
+    f"kerasrobust.data.corruptions.{module}:" for module in ("noise", "blur", "weather", "digital", "spatter")
+)
+CORRUPTIONS = {
+    "gaussian_noise": KnownCorruption(f"{_NOISE}gaussian_noise", "Gaussian noise", "noise"),
+    "shot_noise": KnownCorruption(f"{_NOISE}shot_noise", "shot noise", "noise"),
+    "impulse_noise": KnownCorruption(f"{_NOISE}impulse_noise", "impulse noise", "noise"),
+    "defocus_blur": KnownCorruption(f"{_BLUR}defocus_blur", "defocus blur", "blur"),
+    "glass_blur": KnownCorruption(f"{_BLUR}glass_blur", "glass blur", "blur"),
+    "motion_blur": KnownCorruption(f"{_BLUR}motion_blur", "motion blur", "blur"),
+    "zoom_blur": KnownCorruption(f"{_BLUR}zoom_blur", "zoom blur", "blur"),
+    "snow": KnownCorruption(f"{_WEATHER}snow", "snow", "weather"),
+    "frost": KnownCorruption(f"{_WEATHER}frost", "frost (procedural)", "weather"),
+    "fog": KnownCorruption(f"{_WEATHER}fog", "fog", "weather"),
+    "brightness": KnownCorruption(f"{_WEATHER}brightness", "brightness", "weather"),
+    "contrast": KnownCorruption(f"{_DIGITAL}contrast", "contrast", "digital"),
+    "elastic_transform": KnownCorruption(f"{_DIGITAL}elastic_transform", "elastic transform", "digital"),
+    "pixelate": KnownCorruption(f"{_DIGITAL}pixelate", "pixelate", "digital"),
+    "jpeg_compression": KnownCorruption(f"{_DIGITAL}jpeg_compression", "JPEG compression", "digital"),
+    "speckle_noise": KnownCorruption(f"{_NOISE}speckle_noise", "speckle noise", "extra"),
+    "gaussian_blur": KnownCorruption(f"{_BLUR}gaussian_blur", "Gaussian blur", "extra"),
+    "spatter": KnownCorruption(f"{_SPATTER}spatter", "spatter", "extra"),
+    "saturate": KnownCorruption(f"{_DIGITAL}saturate", "saturate", "extra"),
+}
+"""Those of Hendrycks and Dietterich 2019: the fifteen in the paper's order, then the four for validation."""
+
+SEVERITIES = (1, 2, 3, 4, 5)
+
+
+def uncorrupted(name: str) -> str:
+    """Returns the name of the data that a name says to corrupt, and any other name as it is.
+
+    Example:
+        >>> uncorrupted("cifar10+fog:3"), uncorrupted("c+d.npz")
+        ('cifar10', 'c+d.npz')
+    """
+    base, _, last = name.rpartition("+")
+    known = base and last.partition(":")[0] in CORRUPTIONS
+    return uncorrupted(base) if known else name
+
 
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 RANGES: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {

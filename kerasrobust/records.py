@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
+from kerasrobust.names import uncorrupted
+
 Interval = tuple[float, float]
 JSON = Mapping[str, Any]
 
@@ -195,7 +197,7 @@ class Data:
         own = {
             "name": name,
             "examples": None if count is None else int(count),
-            "synthetic": known if isinstance(known, bool) else name == "shapes",
+            "synthetic": known if isinstance(known, bool) else uncorrupted(name) == "shapes",
             "classes": tuple(map(text, found)) if isinstance(found := data.get("classes"), list) else (),
         }
         return cls(**_read(cls, data) | own)
@@ -371,6 +373,7 @@ class Result(Card):
         calibration_error: the expected calibration error on unchanged images, with its interval.
         left_out: what an assessment hasn't looked at, and why.
         certificate: what was certified of a network that votes under noise, whose figures the others then are.
+        corruptions: what was measured under common corruptions, which `show.corruptions` reads; empty elsewhere.
     """
 
     kind: str = ""
@@ -387,6 +390,7 @@ class Result(Card):
     calibration_interval: Interval | None = None
     left_out: tuple[str, ...] = ()
     certificate: CertificateEntry | None = None
+    corruptions: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, record: JSON) -> Result:

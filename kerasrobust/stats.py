@@ -1,9 +1,9 @@
-"""95 % intervals of accuracies, exact lower bounds, and the test of two models on the same images."""
+"""95 % intervals of accuracies, exact lower bounds, the test of two models, and corruption errors."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -163,6 +163,31 @@ def _widened(interval: tuple[float, float], mean: float, shared: float) -> tuple
     if not shared:
         return low, high
     return mean - math.hypot(mean - low, _Z * shared), mean + math.hypot(high - mean, _Z * shared)
+
+
+def corruption_error(
+    errors: Sequence[float], reference: Sequence[float], clean: float = 0.0, reference_clean: float = 0.0
+) -> float | None:
+    """Returns a network's errors under a corruption in relation to those of a reference network.
+
+    Args:
+        errors: in [0, 1], one a severity.
+        reference: those of the reference network, as many.
+        clean: the error on clean images, for what the errors are above it (relative CE); 0 for CE itself.
+        reference_clean: that of the reference network.
+
+    Returns:
+        Sum over sum, 1 where they are equal; None where the reference network loses nothing.
+
+    Example:
+        >>> corruption_error([0.25, 0.5], [0.5, 1.0]), corruption_error([0.25, 0.5], [0.5, 1.0], 0.25, 0.5)
+        (0.5, 0.5)
+
+    Reference: Hendrycks and Dietterich 2019, section 4.1.
+    """
+    above = sum(error - clean for error in errors)
+    below = sum(error - reference_clean for error in reference)
+    return above / below if below > 1e-9 else None
 
 
 def mcnemar(only_first: int, only_second: int) -> float:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from kerasrobust import names
 from kerasrobust.assessing import AssessConfig, CertifyConfig
+from kerasrobust.assessing import CorruptionsConfig
 from kerasrobust.commands import COMMANDS, config_class, from_dict
 from kerasrobust.config import (
     AttackConfig,
@@ -95,6 +96,7 @@ FIELDS: dict[type[RunConfig], dict[str, st.SearchStrategy[Any]]] = {
         "learning_rate": st.floats(0, 10, exclude_min=True),
         "weight_decay": st.floats(0, 1),
         "augment": st.booleans(),
+        "corruptions": st.lists(st.sampled_from(list(names.CORRUPTIONS)), max_size=3).map(tuple),
         "validation_share": SHARES,
         "widths": st.lists(COUNTS, min_size=1, max_size=4).map(tuple),
         "depth": COUNTS,
@@ -170,6 +172,7 @@ FIELDS: dict[type[RunConfig], dict[str, st.SearchStrategy[Any]]] = {
         "size": st.none() | WORDS,
     },
     CertifyConfig: {
+    CorruptionsConfig: {
         **LOADED,
         **MODEL,
         "data": st.none() | WORDS,
@@ -181,6 +184,18 @@ FIELDS: dict[type[RunConfig], dict[str, st.SearchStrategy[Any]]] = {
         "alpha": st.floats(0, 0.5, exclude_min=True, exclude_max=True),
         "least_radius": RADII,
         "radii": st.lists(RADII, max_size=3).map(tuple),
+        "keys": st.none() | WORDS,
+        "size": st.none() | WORDS,
+    },
+    CorruptionsConfig: {
+        **LOADED,
+        **MODEL,
+        "data": st.none() | WORDS,
+        "split": st.none() | WORDS,
+        "severity": st.sampled_from(["3", "1,5", "1,2,3,4,5"]),
+        "kinds": st.none() | st.sampled_from([*names.CORRUPTIONS, "all", "noise,fog"]),
+        "reference": st.none() | WORDS,
+        "passes": COUNTS,
         "keys": st.none() | WORDS,
         "size": st.none() | WORDS,
     },

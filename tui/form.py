@@ -47,7 +47,7 @@ def suggestions(kind: type[RunConfig], name: str, models: Sequence[str] = ()) ->
         return tuple(ATTACKS)
     if name == "model":
         return tuple(dict.fromkeys([*(ARCHITECTURES if kind is TrainConfig else ()), *models]))
-    if name in ("surrogate", "teacher"):
+    if name in ("surrogate", "teacher", "reference"):
         return tuple(models)
     if name == "data":
         recipes = [make() for make in presets.PRESETS.values()]

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from kerasrobust.data.corruptions.corrupting import parted, under
 from kerasrobust.data.dataset import Dataset
 from kerasrobust.errors import InputError, folder_meant
 from kerasrobust.events import Emit
@@ -39,13 +40,14 @@ def load_dataset(
             or words, or 0 and 1 for several labels an image, (N, L); or the same as `x_train`, `y_train`, `x_test` and
             `y_test`; the path of a folder with one sub-folder of images for each class (`./mnist` is a folder, `mnist`
             the set of TFDS); or any image-classification set of TFDS (`cifar10`, `cifar10_corrupted/fog_3`), downloaded
-            if not in `data_dir`.
+            if not in `data_dir`. Any of these with `+` and a corruption and its severity behind it, as `cifar10+fog:3`,
+            is the same under that corruption (`data.corruptions`); several are applied in their order.
         split: as in TFDS: `test`, `train[:90%]`, `test[-500:]+train[:500]`. A file or folder without parts of its own
             goes by `train`, `test` and `all`, others by `train`, `validation` and `test`; a folder's images are put
             into a fixed random order before a slice is taken. Slices of `shapes` may go past its usual 10,000 and 2,000
             images: there are always more. None for all of a set of one part and the test part of others, up to `most`.
         data_dir: where TFDS keeps its sets; by default, the variable TFDS_DATA_DIR or TFDS's own folder.
-        seed: of generated pictures; stored ones are the same for every seed.
+        seed: of generated pictures, and of corruptions; stored ones are the same for every seed.
         keys: "IMAGES,LABELS", the names of the arrays in a file instead of `x` and `y`.
         size: N or "HEIGHTxWIDTH": the images of a folder are resized to cover that, and cropped at the centre; or
             "stretch:HEIGHTxWIDTH", which stretches them as `keras.utils.image_dataset_from_directory` does.
@@ -65,6 +67,10 @@ def load_dataset(
         >>> len(dataset), dataset.classes, dataset.synthetic
         (2000, 10, True)
     """
+    if not Path(name).exists() and (said := parted(name)) is not None:
+        base, kind, severity = said
+        options: dict[str, Any] = {"data_dir": data_dir, "keys": keys, "size": size, "most": most, "emit": emit}
+        return under(load_dataset(base, split, seed=seed, **options), kind, severity, seed=seed, emit=emit)
     sources = (pkgutil.resolve_name(known.home) for known in reversed(SOURCES.values()))
     source = next(source for source in sources if source.takes(name))
     given = {"keys": keys, "size": size}

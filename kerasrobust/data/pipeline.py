@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kerasrobust.data.corruptions.corrupting import corrupt
 from kerasrobust.data.dataset import Dataset
 from kerasrobust.errors import InputError
+from kerasrobust.names import SEVERITIES, uncorrupted
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -20,7 +23,13 @@ UNFLIPPED = frozenset({"mnist", "emnist", "kmnist", "qmnist", "mnist_corrupted",
 
 
 def train_pipeline(
-    dataset: Dataset, batch_size: int, *, seed: int, augment: bool = True, epoch: tf.Variable | None = None
+    dataset: Dataset,
+    batch_size: int,
+    *,
+    seed: int,
+    augment: bool = True,
+    corruptions: Sequence[str] = (),
+    epoch: tf.Variable | None = None,
 ) -> tf.data.Dataset:
     """Returns the images in batches for `fit`: shuffled anew each epoch, augmented, prefetched.
 
@@ -36,6 +45,8 @@ def train_pipeline(
             are counted from the pipeline's creation.
         augment: as in He 2016: a flip with probability 1/2, but for digits and letters, and a crop from the image
             padded by 4 pixels (by reflection).
+        corruptions: kinds of `names.CORRUPTIONS`: half of each batch is under one of them at one severity, both drawn
+            for the batch.
 
     Returns:
         Pairs of images, float32 in [0, 1], (batch_size, H, W, C), and labels, int64, (batch_size,).
@@ -56,7 +67,7 @@ def train_pipeline(
     with tf.device("CPU:0"):  # Otherwise the whole set would go into a GPU's memory.
         pixels = tf.constant(dataset.images.reshape(count * height * width, channels))
         labels = tf.constant(dataset.labels)
-    flip = augment and dataset.name.split("/")[0].split(":")[0] not in UNFLIPPED
+    flip = augment and uncorrupted(dataset.name).split("/")[0].split(":")[0] not in UNFLIPPED
 
     def batch(indices: tf.Tensor, noise: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         rows = tf.broadcast_to(tf.range(height, dtype=tf.int64), [batch_size, height])
@@ -71,6 +82,8 @@ def train_pipeline(
         images = tf.cast(tf.gather(pixels, places), tf.float32)
         if dataset.images.dtype == np.uint8:
             images /= 255.0
+        if corruptions:
+            images = _half_corrupted(images, noise, tuple(corruptions))
         return images, tf.gather(labels, indices)
 
     counted = epoch is None
@@ -104,6 +117,19 @@ def unwatched(batches: tf.data.Dataset) -> tf.data.Dataset:
     options = tf.data.Options()
     options.autotune.enabled = False
     return batches.with_options(options)
+
+
+def _half_corrupted(images: tf.Tensor, noise: tf.Tensor, kinds: Sequence[str]) -> tf.Tensor:
+    """Returns a batch, float32 in [0, 1], with its first half, which shuffling has chosen, under a corruption."""
+    import tensorflow as tf
+
+    def drawn(images: np.ndarray, noise: np.ndarray) -> np.ndarray:
+        draw = np.random.default_rng(noise.view(np.uint64).tolist())
+        kind, severity, seed = kinds[int(draw.integers(len(kinds)))], draw.choice(SEVERITIES), draw.integers(2**31)
+        half = len(images) // 2
+        return np.concatenate([corrupt(images[:half], kind, int(severity), seed=int(seed)), images[half:]])
+
+    return tf.ensure_shape(tf.numpy_function(drawn, [images, noise], tf.float32), images.shape)
 
 
 def _moved(places: tf.Tensor, size: int, noise: tf.Tensor) -> tf.Tensor:

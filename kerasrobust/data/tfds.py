@@ -218,4 +218,11 @@ def reachable(address: str, seconds: float = PROBE_SECONDS) -> bool:
     return answered.is_set()
 
 
+def is_local(name: str, data_dir: str | Path | None) -> bool:
+    """Returns whether a set, or a configuration of it, lies in the folder of TFDS's sets."""
+    with _quiet_tfds() as tfds:
+        root = Path(data_dir or tfds.core.constants.DATA_DIR)
+    return any((root / name).glob("**/dataset_info.json"))
+
+
 SOURCE = Source(takes=lambda name: True, load=load)

@@ -21,7 +21,7 @@ from kerasrobust.evaluation.outcome import AttackReport, Share
 from kerasrobust.events import ExamplesSaved, Log
 from kerasrobust.jobs.context import Context
 from kerasrobust.jobs.job import Job
-from kerasrobust.jobs.subject import describe_data, load_subject, load_surrogate, settings_of
+from kerasrobust.jobs.subject import describe_data, load_other, load_subject, settings_of
 from kerasrobust.names import TARGETS
 from kerasrobust.networks.classifier import Classifier
 from kerasrobust.show.examples import read_index, read_pair, write_examples
@@ -63,7 +63,8 @@ class AttackJob(Job[Any]):
         if config.surrogate is None:
             return None
         check_transfers(attack.parts(self.classifier) if isinstance(attack, AutoAttack) else [attack])
-        found = surrogate_of(self.classifier, load_surrogate(config, self.context.emit), self.data.images.shape[1:])
+        surrogate = load_other(config, config.surrogate, self.context.emit)
+        found = surrogate_of(self.classifier, surrogate, self.data.images.shape[1:])
         found.name = Path(config.surrogate).name
         return found
 

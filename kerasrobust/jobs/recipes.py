@@ -19,6 +19,7 @@ RECIPE = (
 LATER = (
     "keys", "size", "convolutions", "pooling", "activation", "stem", "steps_by_epoch", "attack_loss", "beta", "awp",
     "sigma", "average", "teacher", "label_smoothing", "optimizer", "schedule",
+    "corruptions",
 )  # fmt: skip
 """More of them, left out where they have their default, as cards of earlier trainings don't have them."""
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from kerasrobust.assessing import AssessConfig, CertifyConfig
+from kerasrobust.assessing import AssessConfig, CertifyConfig, CorruptionsConfig
 from kerasrobust.config import AttackConfig, BallConfig
 from kerasrobust.data.dataset import Dataset
 from kerasrobust.data.load import load_dataset
@@ -23,7 +23,7 @@ from kerasrobust.records import Data
 from kerasrobust.runs import card_of, data_of
 from kerasrobust.settings import ModelConfig, to_dict
 
-Examining = AttackConfig | BallConfig | AssessConfig | CertifyConfig
+Examining = AttackConfig | BallConfig | AssessConfig | CertifyConfig | CorruptionsConfig
 """What the commands take that look at one model on some data."""
 
 
@@ -38,9 +38,9 @@ def load_model(config: ModelConfig, emit: Emit | None, path: Path | None = None)
     )
 
 
-def load_surrogate(config: AttackConfig, emit: Emit | None) -> Any:
-    """Returns the model that a config names as the surrogate; what the config says of the attacked one isn't of it."""
-    return saving.load_model(str(config.surrogate), models_dir=config.models_dir, code=config.code, emit=emit)
+def load_other(config: ModelConfig, name: str, emit: Emit | None) -> Any:
+    """Returns another model that a config names, as a surrogate; what the config says of its own isn't of it."""
+    return saving.load_model(name, models_dir=config.models_dir, code=config.code, emit=emit)
 
 
 def load_subject(context: Context, config: Examining) -> tuple[Classifier, Dataset]:
@@ -101,13 +101,13 @@ def _by_name(context: Context, config: Examining, data: Dataset) -> Dataset:
     return dataclasses.replace(data, labels=labels, class_names=classes)
 
 
-def settings_of(config: AttackConfig | BallConfig | AssessConfig, data: Dataset) -> dict[str, Any]:
+def settings_of(config: Examining, data: Dataset) -> dict[str, Any]:
     """Returns a config as JSON has it, with the data, norm and radius that were taken where it left them open.
 
     Norm and radius are None for attacks that have none.
     """
     known = to_dict(config) | {"data": data.name, "split": data.split}
-    if isinstance(config, AssessConfig):  # It has several.
+    if not isinstance(config, AttackConfig | BallConfig):  # It has several, or none.
         return known
     in_ball = config.in_ball if isinstance(config, AttackConfig) else True
     norm, epsilon = config.ball if in_ball else (None, None)

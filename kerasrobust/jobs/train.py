@@ -281,7 +281,14 @@ def fit(context: Context, config: TrainConfig, data: TrainData, network: keras.M
     epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
     every, schedule = validation_period(objective, config), steps_schedule(config)
     model.fit(
-        train_pipeline(data.train, batch_size, seed=config.seed, augment=config.augment, epoch=epoch),
+        train_pipeline(
+            data.train,
+            batch_size,
+            seed=config.seed,
+            augment=config.augment,
+            corruptions=config.corruptions,
+            epoch=epoch,
+        ),
         epochs=config.epochs,
         validation_freq=[number for number in range(1, config.epochs + 1) if (config.epochs - number) % every == 0],
         validation_data=unwatched(

@@ -8,30 +8,24 @@ both, and the study's table comes last. No TensorFlow here.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
-from rich.table import Column, Table
+from rich.table import Column
 from rich.text import Text
 
-from kerasrobust import events, records
+from kerasrobust import events
+from kerasrobust.show.conclusion import Conclusion
 from kerasrobust.show.figures import (
     format_accuracy,
     format_seconds,
 )
-from kerasrobust.show.narrate import is_synthetic, narrate, severity
-from kerasrobust.show.tables import (
-    attack_table,
-    certificate_table,
-    epsilon_text,
-    label_table,
-    study_table,
-    threat_table,
-)
+from kerasrobust.show.narrate import narrate, severity
+from kerasrobust.show.tables import epsilon_text
 
 REFRESH = 8  # Bars are redrawn this often a second, however many events come.
 PLAIN_PERIOD = 10.0  # Seconds between two lines of progress where there is no terminal.
@@ -106,11 +100,7 @@ class ConsoleRenderer:
         self._titles: dict[str, str] = {}
         self._epochs = _Epochs()
         self._last_line: float | None = None
-        self._rows: list[records.Row] = []
-        self._attacks: list[events.AttackFinished] = []
-        self._labels: list[records.LabelEntry] = []
-        self._certificates: list[records.CertificateEntry] = []
-        self._synthetic = False
+        self._conclusion = Conclusion()
 
     def __enter__(self) -> ConsoleRenderer:
         """Starts the bars where there is a terminal to draw them on."""
@@ -140,9 +130,9 @@ class ConsoleRenderer:
         """Draws one event; types that it doesn't know are ignored."""
         if self._last_line is None:
             self._last_line = event.time
+        self._conclusion.add(event)
         match event:
             case events.RunStarted():
-                self._synthetic = is_synthetic(event.config, event.kind)
                 self._narrate(event, "bold")
             case events.StageStarted():
                 self._titles[event.stage or ""] = event.title
@@ -159,18 +149,10 @@ class ConsoleRenderer:
                 self._attack_progress(event)
             case events.AttackFinished():
                 self._finish_attack(event)
-            case events.LabelFinished():
-                self._labels.append(records.LabelEntry.parse(vars(event)))
-                # The table of attacks is that of all labels together.
-                self._attacks = [attack for attack in self._attacks if attack.stage != event.stage]
-                self._narrate(event, indent="  ")
-            case events.Certified():
-                self._certificates.append(records.CertificateEntry.parse(event.certificate))
+            case events.LabelFinished() | events.CorruptionFinished() | events.Certified():
                 self._narrate(event, indent="  ")
             case events.ExamplesSaved() | events.ModelSaved():
                 self._narrate(event, "dim" if isinstance(event, events.ExamplesSaved) else "", indent="  ")
-            case events.Row():
-                self._rows.append(records.Row.parse(vars(event)))
             case events.Finding() | events.Log():
                 worst = severity(event)
                 prefix = "" if worst == "info" else f"{worst}: "
@@ -262,7 +244,6 @@ class ConsoleRenderer:
 
     def _finish_attack(self, event: events.AttackFinished) -> None:
         self._drop(event.stage, event.attack)
-        self._attacks.append(event)
         self._narrate(event, indent="  ")
 
     def _say_epoch(self, lines: Iterable[str]) -> None:
@@ -279,30 +260,9 @@ class ConsoleRenderer:
         self._say_epoch(self._epochs.end())
         for stage, _ in list(self._tracks):
             self._drop(stage)
-        for shown in _tables(self._rows, self._attacks, self._labels, self._certificates, self._synthetic):
-            shown.padding = (0, 1) if self._wide else 0
-            self.console.print(shown)
+        for table in self._conclusion.tables(wide=self._wide):
+            self.console.print(table)
         self._narrate(event, _STATUS_STYLES[event.status], even_if_quiet=True)
-
-
-def _tables(
-    rows: Sequence[records.Row],
-    attacks: Sequence[events.AttackFinished],
-    labels: Sequence[records.LabelEntry],
-    certificates: Sequence[records.CertificateEntry],
-    synthetic: bool,
-) -> Iterator[Table]:
-    """Yields the tables that come last in a run."""
-    if rows and rows[-1].examples is not None:
-        yield threat_table(rows, synthetic=synthetic)
-    elif rows:
-        yield study_table(rows, synthetic=synthetic)
-    elif attacks:
-        yield attack_table(attacks, synthetic=synthetic)
-    if labels and (rows or attacks):
-        yield label_table(labels, synthetic=synthetic)
-    for found in certificates:
-        yield certificate_table(found, synthetic=synthetic)
 
 
 def _values(name: str, train: float | None, validation: float | None) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from kerasrobust.names import ATTACKS
 from kerasrobust.records import AttackEntry, CertificateEntry, Result, Row
+from kerasrobust.show.corrupted import CorruptionMap, title_of
 
 _NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1", "l0": "L0"}
 _ATTACKS = {
@@ -221,6 +222,8 @@ def summarize(result: Result) -> str:
         return " ".join([*sentences, f"Is its randomness real? {result.verdict}"])
     if result.certificate is not None:
         return " ".join([sentences[0], *_certified(result, result.certificate)])
+    if (corruptions := CorruptionMap.parse(result.corruptions)) is not None:
+        return " ".join([*sentences, *_corruption_summary(corruptions)])
     measured = [entry for entry in result.attacks if entry.robust_accuracy is not None]
     if measured:
         sentences += _attack_summary(result, measured)
@@ -258,6 +261,25 @@ def noise_words(found: CertificateEntry) -> str:
     """Returns the noise of a certificate, such as `gaussian noise of sigma 0.25 (100,000 samples an image)`."""
     many = "" if found.samples is None else f" ({found.samples:,} samples an image)"
     return f"{found.noise} noise of sigma {found.sigma or 0:.4g}{many}"
+
+
+def _corruption_summary(found: CorruptionMap) -> Iterable[str]:
+    """Yields the mean accuracy under corruptions, the weakest point, and the errors beside those of a reference."""
+    count = len(found.counted)
+    over = f"{count} corruptions" if count > 1 else title_of(next(iter(found.counted), found.weakest))
+    severities = ", ".join(map(str, found.severities))
+    mean = _with_interval(found.mean_accuracy, found.interval)
+    yield f"Mean accuracy under {over} at severity {severities}: {mean}."
+    if len(found.kinds) > 1:
+        weakest = found.weakest
+        yield f"It falls most under {title_of(weakest)}, to {format_accuracy(found.mean_of(weakest))}."
+    if not found.reference:
+        yield "No reference network was named, so that errors are not normalised and there is no mCE."
+    elif found.mce is None:
+        yield f"There is no mCE, as {found.reference} makes no error under one of them."
+    else:
+        relative = f", relative mCE {format_accuracy(found.relative_mce)}" if found.relative_mce is not None else ""
+        yield f"In relation to {found.reference}: mCE {format_accuracy(found.mce)}{relative}."
 
 
 def _with_interval(accuracy: float | None, interval: Sequence[float] | None) -> str:

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from kerasrobust import events
+from kerasrobust.names import uncorrupted
 from kerasrobust.records import CertificateEntry
 from kerasrobust.runs import data_of
 from kerasrobust.show import figures
+from kerasrobust.show.corrupted import title_of
 
 
 def narrate(event: events.Event, title: str = "") -> str | None:
@@ -38,6 +40,8 @@ def narrate(event: events.Event, title: str = "") -> str | None:
             found = CertificateEntry.parse(event.certificate)
             right, abstained = map(figures.format_accuracy, (event.clean_accuracy, found.abstained))
             return f"certified under {figures.noise_words(found)}: right on {right}, abstained on {abstained}"
+        case events.CorruptionFinished():
+            return _corruption(event)
         case events.ExamplesSaved():
             return f"{event.count:,} examples of {event.attack} in {event.path}"
         case events.ModelSaved():
@@ -66,6 +70,15 @@ def _attack(event: events.AttackFinished) -> str:
     return f"{name}: {found}, {figures.format_seconds(event.seconds)}"
 
 
+def _corruption(event: events.CorruptionFinished) -> str:
+    interval = figures.format_interval(event.interval)
+    other = "" if event.reference is None else f", reference {figures.format_accuracy(event.reference)}"
+    return (
+        f"{title_of(event.kind)}, severity {event.severity}: accuracy {figures.format_accuracy(event.accuracy)} "
+        f"({interval} %){other}, {figures.format_seconds(event.seconds)}"
+    )
+
+
 def severity(event: events.Event) -> events.Severity:
     """Returns how bad an event is."""
     match event:
@@ -81,4 +94,4 @@ def severity(event: events.Event) -> events.Severity:
 def is_synthetic(config: Mapping[str, Any], kind: str = "") -> bool:
     """Returns whether a run of these settings is on generated pictures."""
     name = data_of({"kind": kind, **config})
-    return name == "shapes" if name else kind == "demo"
+    return uncorrupted(name) == "shapes" if name else kind == "demo"

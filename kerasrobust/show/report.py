@@ -21,6 +21,8 @@ from kerasrobust.records import CertificateEntry, Result, Row
 from kerasrobust.runs import write_whole
 from kerasrobust.show import figures
 from kerasrobust.show.charts import certified_panels, curve_panels, draw, legend, panels
+from kerasrobust.show.corrupted import CorruptionMap, title_of
+from kerasrobust.show.heat import draw_heat
 
 _RUN = ("kind", "model", "data", "seed", "precision", "device")
 _TRAININGS = {
@@ -135,6 +137,7 @@ def _page(result: Mapping[str, Any], examples: Sequence[ExampleStrip], **given: 
         "attack": figures.attack_name,
         "made_on": figures.made_on,
         "noise": figures.format_noise,
+        "corruption": title_of,
         "grouped": lambda value: "" if value is None else f"{value:,}",
         "seconds": lambda value: "" if value is None else figures.format_seconds(value),
     }
@@ -150,7 +153,9 @@ def _page(result: Mapping[str, Any], examples: Sequence[ExampleStrip], **given: 
         trainings=_TRAININGS,
         has_published=any(row.published is not None for row in rows),
         panels=[*panels(rows), *curve_panels(known.attacks), *certified_panels(known.certificate)],
+        corruptions=CorruptionMap.parse(known.corruptions),
         draw=draw,
+        draw_heat=draw_heat,
         legend=legend,
         examples=_strips(examples),
         confused=_confused(known),
@@ -209,6 +214,13 @@ def _method(result: Result) -> Iterable[str]:
         yield from _certified(result, result.certificate)
         return
     rows = result.rows or ()
+    if (found := CorruptionMap.parse(result.corruptions)) is not None:
+        yield f"Measured on {figures.format_images(result)}. {found.source}"
+        yield (
+            "Intervals are at 95 %: Wilson's of one corruption at one severity, from resampling the images of means, "
+            "as all are over the same images, and for a randomized network."
+        )
+        return
     yield (
         f"Measured on {figures.format_images(result)}. An attack counts as successful where the attacked image, "
         "classified again in float32, is not given its true label; what the model gets wrong from the start counts as "

@@ -1,0 +1,70 @@
+"""The tables at the end of a run, from what its events told. No TensorFlow here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.table import Table
+
+from kerasrobust import events, records
+from kerasrobust.show import corrupted
+from kerasrobust.show.heat import heat_table
+from kerasrobust.show.narrate import is_synthetic
+from kerasrobust.show.tables import attack_table, certificate_table, label_table, study_table, threat_table
+
+
+class Conclusion:
+    """Takes in all events, and makes tables of the figures among them.
+
+    Example:
+        >>> found = Conclusion()
+        >>> for event in events:
+        ...     found.add(event)
+        >>> for table in found.tables():
+        ...     console.print(table)
+    """
+
+    def __init__(self) -> None:
+        self._rows: list[records.Row] = []
+        self._attacks: list[events.AttackFinished] = []
+        self._labels: list[records.LabelEntry] = []
+        self._cells: list[corrupted.Cell | None] = []
+        self._certificates: list[records.CertificateEntry] = []
+        self._synthetic = False
+
+    def add(self, event: events.Event) -> None:
+        """Takes in one event; types that it doesn't know are ignored."""
+        match event:
+            case events.RunStarted():
+                self._synthetic = is_synthetic(event.config, event.kind)
+            case events.Row():
+                self._rows.append(records.Row.parse(vars(event)))
+            case events.AttackFinished():
+                self._attacks.append(event)
+            case events.LabelFinished():
+                self._labels.append(records.LabelEntry.parse(vars(event)))
+                # The table of attacks is that of all labels together.
+                self._attacks = [attack for attack in self._attacks if attack.stage != event.stage]
+            case events.CorruptionFinished():
+                self._cells.append(corrupted.Cell.parse(vars(event)))
+            case events.Certified():
+                self._certificates.append(records.CertificateEntry.parse(event.certificate))
+
+    def tables(self, *, wide: bool = True) -> Iterator[Table]:
+        """Yields the tables; those that would fill 80 columns are closer where the terminal isn't `wide`."""
+        synthetic = self._synthetic
+        if self._cells:
+            yield heat_table(corrupted.CorruptionMap.of(self._cells), synthetic=synthetic)
+        tables = []
+        if self._rows and self._rows[-1].examples is not None:
+            tables.append(threat_table(self._rows, synthetic=synthetic))
+        elif self._rows:
+            tables.append(study_table(self._rows, synthetic=synthetic))
+        elif self._attacks:
+            tables.append(attack_table(self._attacks, synthetic=synthetic))
+        if tables and self._labels:
+            tables.append(label_table(self._labels, synthetic=synthetic))
+        tables += [certificate_table(found, synthetic=synthetic) for found in self._certificates]
+        for table in tables:
+            table.padding = (0, 1) if wide else 0
+            yield table
