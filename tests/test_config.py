@@ -15,8 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kerasrobust import names
-from kerasrobust.assessing import AssessConfig, CertifyConfig
-from kerasrobust.assessing import CorruptionsConfig
+from kerasrobust.assessing import AssessConfig, CertifyConfig, CorruptionsConfig
 from kerasrobust.commands import COMMANDS, config_class, from_dict
 from kerasrobust.config import (
     AttackConfig,
@@ -172,7 +171,6 @@ FIELDS: dict[type[RunConfig], dict[str, st.SearchStrategy[Any]]] = {
         "size": st.none() | WORDS,
     },
     CertifyConfig: {
-    CorruptionsConfig: {
         **LOADED,
         **MODEL,
         "data": st.none() | WORDS,
