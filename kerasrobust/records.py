@@ -372,6 +372,7 @@ class Result(Card):
         by_class: each class on unchanged images; `confusion` counts them by true (row) and predicted class.
         calibration_error: the expected calibration error on unchanged images, with its interval.
         left_out: what an assessment hasn't looked at, and why.
+        curves: accuracy over the radius, as entries of attacks that have nothing else.
         certificate: what was certified of a network that votes under noise, whose figures the others then are.
         corruptions: what was measured under common corruptions, which `show.corruptions` reads; empty elsewhere.
     """
@@ -389,6 +390,7 @@ class Result(Card):
     calibration_error: float | None = None
     calibration_interval: Interval | None = None
     left_out: tuple[str, ...] = ()
+    curves: tuple[AttackEntry, ...] = ()
     certificate: CertificateEntry | None = None
     corruptions: dict[str, Any] = field(default_factory=dict)
 
@@ -401,6 +403,7 @@ class Result(Card):
             labels=tuple(map(LabelEntry.parse, _objects(record.get("labels")))),
             by_class=tuple(map(ClassEntry.parse, _objects(record.get("by_class")))),
             confusion=_counts(record.get("confusion")),
+            curves=tuple(map(AttackEntry.parse, _objects(record.get("curves")))),
             left_out=tuple(map(text, found)) if isinstance(found := record.get("left_out"), list) else (),
             certificate=CertificateEntry.parse(entry) if (entry := _object(record.get("certificate"))) else None,
         )
@@ -415,7 +418,11 @@ class Result(Card):
             return self.rows
         if self.has_card:
             return super().table(title)
-        return self._table(self.model.rpartition("/")[2] or title, None) if self.attacks else ()
+        return (
+            self._table(self.model.rpartition("/")[2] or title, None)
+            if self.attacks or self.clean_accuracy is not None
+            else ()
+        )
 
 
 def _counts(value: Any) -> tuple[tuple[int, ...], ...]:

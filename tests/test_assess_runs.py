@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from whole_runs import unheard
+from schemas import faults_of_run
+from whole_runs import exported, unheard
 
 from kerasrobust import runs
 from kerasrobust.assessing import AssessConfig
@@ -39,6 +40,11 @@ def test_a_run_that_was_stopped_resumes_to_one_table(models_dir: Path, agreed: P
     assert runs.state(tmp_path / "one") == "done" and not (tmp_path / "one" / "blocks").exists()
     written = json.loads((tmp_path / "one" / "result.json").read_text())
     assert written == json.loads(json.dumps(result))
+    assert faults_of_run(tmp_path / "one") == []
+    files = exported(tmp_path / "one")
+    assert files["threats.csv"].count("\n") == 8 and "union" in files["threats.tex"]
+    assert files["classes.csv"].splitlines()[0] == "name,images,accuracy,interval_low,interval_high"
+    assert sum(name.endswith(".svg") for name in files) >= 3
     known = Result.parse(written)
     threats = {row.attack or "clean": row for row in known.rows or ()}
     assert list(threats) == ["clean", "autoattack", "union", "spatial", "patch"]
@@ -48,7 +54,7 @@ def test_a_run_that_was_stopped_resumes_to_one_table(models_dir: Path, agreed: P
     lowest = min(row.accuracy or 0 for row in known.rows or () if row.attack == "autoattack")
     assert (threats["union"].accuracy or 0) <= lowest
     assert sum(entry.images or 0 for entry in known.by_class) == sum(map(sum, known.confusion)) == COUNT
-    assert [item.norm for item in known.attacks if item.curve] == ["linf", "l2", "l1"]
+    assert [item.norm for item in known.curves if item.curve] == ["linf", "l2", "l1"]
     assert [event.accuracy for event in heard if isinstance(event, Row)] == [row.accuracy for row in known.rows or ()]
     page = (tmp_path / "one" / "report.html").read_text()
     assert "Union: an image counts only where it withstands each of them" in page

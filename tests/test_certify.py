@@ -13,7 +13,9 @@ import pytest
 import tensorflow as tf
 from cli import call, events
 from conftest import PIXELS, SHAPE, images, labels_of, linear_model
+from schemas import faults_of_run
 from scipy import stats as scipy_stats
+from whole_runs import exported
 
 import kerasrobust as kr
 from kerasrobust.assessing import CertifyConfig
@@ -264,6 +266,11 @@ def test_the_command_certifies_and_says_with_which_confidence(models_dir: Path, 
     assert outcome.status == 0, outcome.err
     assert "L2 certified" in outcome.out and "confidence 99.9 %" in outcome.out and "[noise-not-trained]" in outcome.out
     result = json.loads((tmp_path / "one" / "result.json").read_text())
+    assert faults_of_run(tmp_path / "one") == []
+    files = exported(tmp_path / "one")
+    assert files["certificate.csv"].splitlines()[0].startswith("noise,sigma,norm,samples,radius,accuracy")
+    assert files["certificate.csv"].count("\n") == 3 and "certified" in files["certificate.tex"]
+    assert any("certified, sigma 0.25" in text for name, text in files.items() if name.endswith(".svg"))
     entry = result["certificate"]
     assert [point[0] for point in entry["points"]] == [0, 0.1] and entry["confidence"] == 0.999
     assert (entry["norm"], entry["samples"], entry["curve"][1][0]) == ("l2", 60, 0.025)

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from cli import call
 from rich.console import Console
+from schemas import faults_of_run
 from test_report import Page
+from whole_runs import exported
 
 import kerasrobust as kr
 from kerasrobust import commands
@@ -79,6 +81,11 @@ def test_figures_are_those_of_keras_and_of_the_formulas(models_dir: Path, tmp_pa
     page = Page((tmp_path / "one" / "report.html").read_text())
     assert "In relation to other: mCE" in page.text and "Relative CE" in page.text
     assert json.loads((tmp_path / "one" / "result.json").read_text()) == json.loads(json.dumps(result))
+    assert faults_of_run(tmp_path / "one") == []
+    files = exported(tmp_path / "one")
+    assert files["corruptions.csv"].startswith("kind,severity,accuracy,interval_low,interval_high,reference")
+    assert files["corruptions.csv"].count("\n") == 1 + len(found["cells"])
+    assert "fog" in files["corruptions.tex"] and "<svg" in files["corruptions.svg"]
     assert not (tmp_path / "one" / "batches").exists()
 
 

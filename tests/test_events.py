@@ -27,10 +27,11 @@ CONTRACT = {
     "attacked curve median_queries query_curve reached reached_interval surrogate",
     "LabelFinished": "name share clean_accuracy clean_interval robust_accuracy interval",
     "Certified": "clean_accuracy clean_interval certificate",
+    "CorruptionFinished": "kind severity accuracy interval reference seconds",
     "ExamplesSaved": "path count attack",
     "ModelSaved": "name path card",
     "Row": "name model training randomized noise attack norm epsilon steps eot accuracy interval median_distance "
-    "published",
+    "published examples",
     "Finding": "code message severity evidence",
     "Log": "level message",
     "RunFinished": "status seconds message",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cli import call
+
 from kerasrobust.events import Event, StageFinished
 
 # What other programs read.
@@ -36,3 +38,14 @@ def share(low: float, value: float, high: float) -> bool:
 
 def stages_of(log: list[Event]) -> dict[str, str]:
     return {event.stage or "": event.status for event in log if isinstance(event, StageFinished)}
+
+
+def exported(folder: Path) -> dict[str, str]:
+    """Returns what a run's folder is exported to as CSV, LaTeX and SVG, by the names of the files."""
+    found = {}
+    for kind in ("csv", "latex", "svg"):
+        target = folder.parent / f"{folder.name}-{kind}"
+        outcome = call("export", folder, "--format", kind, "--to", target)
+        assert outcome.status == 0, outcome.err
+        found |= {path.name: path.read_text() for path in target.iterdir()}
+    return found

@@ -69,7 +69,7 @@ class AssessJob(Job[AssessConfig]):
                 )
             ],
             "confusion": found.unattacked.confusion.tolist(),
-            "attacks": [_curve(norm, points) for norm, points in found.curves.items()],
+            "curves": [_curve(norm, points) for norm, points in found.curves.items()],
             "left_out": found.left_out,
             "warnings": context.findings,
         }
@@ -111,7 +111,7 @@ class AssessJob(Job[AssessConfig]):
 
 def _curve(norm: str, points: list[CurvePoint]) -> dict[str, Any]:
     """Returns the entry of the attack that a curve over the radius is of."""
-    return {"name": "fmn", "norm": norm, "epsilon": None, "curve": [list(point) for point in points]}
+    return {"name": "fmn", "norm": norm, "curve": [list(point) for point in points]}
 
 
 def _share(share: Share) -> dict[str, Any]:

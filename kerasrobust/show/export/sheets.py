@@ -13,9 +13,18 @@ from rich.text import Text
 
 from kerasrobust.records import Result
 from kerasrobust.show.compare import figures, figures_table
+from kerasrobust.show.corrupted import CorruptionMap
 from kerasrobust.show.export.metrics import epochs
 from kerasrobust.show.export.subject import Part, Subject
-from kerasrobust.show.tables import attack_table, label_table, make_table, study_table
+from kerasrobust.show.heat import heat_table
+from kerasrobust.show.tables import (
+    attack_table,
+    certificate_table,
+    label_table,
+    make_table,
+    study_table,
+    threat_table,
+)
 
 Record = Mapping[str, Any]
 
@@ -134,11 +143,42 @@ def _results(subject: Subject) -> Iterator[Sheet]:
 
 def _study(subject: Subject) -> Iterator[Sheet]:
     if isinstance(subject.card, Result) and subject.card.rows:
-        rows = subject.card.rows
-        table = study_table(rows, synthetic=subject.card.data.synthetic)
-        yield Sheet(
-            name="study", title="Study", records=[{"network": row.network} | vars(row) for row in rows], table=table
-        )
+        rows, synthetic = subject.card.rows, subject.card.data.synthetic
+        records = [{"network": row.network} | vars(row) for row in rows]
+        if rows[-1].examples is None:
+            yield Sheet(name="study", title="Study", records=records, table=study_table(rows, synthetic=synthetic))
+        else:
+            table = threat_table(rows, synthetic=synthetic)
+            yield Sheet(name="threats", title="Accuracy under several threats", records=records, table=table)
+
+
+def _classes(subject: Subject) -> Iterator[Sheet]:
+    entries = subject.card.by_class if isinstance(subject.card, Result) else ()
+    yield Sheet(name="classes", title="Unchanged images, class by class", records=list(map(vars, entries)))
+
+
+def _certificate(subject: Subject) -> Iterator[Sheet]:
+    found = subject.card.certificate if isinstance(subject.card, Result) else None
+    if found is None:
+        return
+    known = {"noise": found.noise, "sigma": found.sigma, "norm": found.norm, "samples": found.samples}
+    for name, title, points in (
+        ("certificate", "Certified accuracy", found.points),
+        ("accuracy-over-radius", "Certified accuracy over the radius", found.curve),
+    ):
+        records = [
+            known | {"radius": at, "accuracy": accuracy, "interval": (low, high)} for at, accuracy, low, high in points
+        ]
+        table = certificate_table(found, synthetic=subject.card.data.synthetic) if name == "certificate" else None
+        yield Sheet(name=name, title=title, records=records, table=table)
+
+
+def _corruptions(subject: Subject) -> Iterator[Sheet]:
+    found = CorruptionMap.parse(subject.card.corruptions) if isinstance(subject.card, Result) else None
+    if found is not None:
+        table = heat_table(found, synthetic=subject.card.data.synthetic)
+        records = [vars(cell) for cell in found.cells.values()]
+        yield Sheet(name="corruptions", title="Accuracy by corruption and severity", records=records, table=table)
 
 
 def _attacks(subject: Subject) -> Iterator[Sheet]:
@@ -150,7 +190,7 @@ def _attacks(subject: Subject) -> Iterator[Sheet]:
     for name, over, title in (("curve", "epsilon", "epsilon"), ("query_curve", "queries", "queries")):
         points = [
             {"attack": entry.name, "norm": entry.norm, over: at, "accuracy": accuracy, "interval": (low, high)}
-            for entry in entries
+            for entry in (*entries, *(subject.card.curves if isinstance(subject.card, Result) else ()))
             for at, accuracy, low, high in getattr(entry, name)
         ]
         yield Sheet(name=f"accuracy-over-{over}", title=f"Accuracy over {title}", records=points)
@@ -176,5 +216,7 @@ def _epochs(subject: Subject) -> Iterator[Sheet]:
     yield Sheet(name="epochs", title="Epochs of training", records=epochs(subject))
 
 
-_SHEETS: tuple[Callable[[Subject], Iterable[Sheet]], ...] = (_results, _study, _attacks, _labels, _findings, _epochs)
+_SHEETS: tuple[Callable[[Subject], Iterable[Sheet]], ...] = (
+    _results, _study, _classes, _certificate, _corruptions, _attacks, _labels, _findings, _epochs,
+)  # fmt: skip
 """What makes the tables. Another command's table is one more function here."""
