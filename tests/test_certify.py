@@ -267,6 +267,7 @@ def test_the_command_certifies_and_says_with_which_confidence(models_dir: Path, 
     assert "L2 certified" in outcome.out and "confidence 99.9 %" in outcome.out and "[noise-not-trained]" in outcome.out
     result = json.loads((tmp_path / "one" / "result.json").read_text())
     assert faults_of_run(tmp_path / "one") == []
+    assert call("compare", tmp_path / "one").out.count("%") >= 1
     files = exported(tmp_path / "one")
     assert files["certificate.csv"].splitlines()[0].startswith("noise,sigma,norm,samples,radius,accuracy")
     assert files["certificate.csv"].count("\n") == 3 and "certified" in files["certificate.tex"]

@@ -195,8 +195,9 @@ def figures(folder: Path) -> Iterator[Figures]:
             line = _line(folder.name, result.data, result.model, None, result.randomized, clean, whole)
             yield line | {"version": result.version}
             return
-        for row in filter(None, attacked):
-            yield _line(folder.name, result.data, result.model, None, result.randomized, clean, row)
+        rows: list[Row | None] = [*filter(None, attacked)]
+        for one in rows or [None]:  # What isn't attacked has its clean accuracy.
+            yield _line(folder.name, result.data, result.model, None, result.randomized, clean, one)
 
 
 def _of_card(name: str, card: Card) -> Iterator[Figures]:
