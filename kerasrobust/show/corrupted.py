@@ -8,7 +8,6 @@ from typing import Any
 
 from kerasrobust.names import CORRUPTIONS
 from kerasrobust.records import JSON, Interval, interval, number, text
-from kerasrobust.stats import corruption_error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +98,8 @@ class CorruptionMap:
 
     def ce_of(self, kind: str) -> float | None:
         """Returns the corruption error of a kind in relation to the reference network, or None without one."""
+        from kerasrobust.stats import corruption_error  # It takes NumPy, without which the UI starts.
+
         own = [cell for cell in self.cells.values() if cell.kind == kind]
         others = [1 - cell.reference for cell in own if cell.reference is not None]
         return corruption_error([1 - cell.accuracy for cell in own], others) if len(others) == len(own) else None
