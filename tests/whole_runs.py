@@ -18,7 +18,7 @@ ENTRY = {
 }  # fmt: skip
 ROW = {
     "name", "model", "training", "randomized", "noise", "attack", "norm", "epsilon", "steps", "eot", "accuracy",
-    "interval", "median_distance", "published",
+    "interval", "median_distance", "published", "examples",
 }  # fmt: skip
 CONTRACT = ("x", "y", "x_adv", "prediction", "prediction_adv", "success", "correct_rate", "distance", "attack")
 EXAMPLES = (*CONTRACT, "confidence", "confidence_adv", "epsilon", "eot")

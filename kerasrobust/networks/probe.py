@@ -177,7 +177,7 @@ def _kind_of(outputs: np.ndarray, run: Callable[..., np.ndarray], shape: tuple[i
         return "softmax"
     for distance in DISTANCES:
         far = np.concatenate([_far(run, sign * distance * probe_images(shape)) for sign in (1, -1)])
-        if ((far < 0) | (far > 1)).any():
+        if (((far < 0) | (far > 1)) & np.isfinite(far)).any():
             return "logits"
         if np.isfinite(far).all():
             break
