@@ -4,40 +4,46 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 from kerasrobust.errors import InputError, unknown_name
 from kerasrobust.fields import CardData, Epsilon, Keys, Option, Passes, Size, SomeSplit
 from kerasrobust.names import CORRUPTIONS, SEVERITIES, SmoothingNoise, Version
-from kerasrobust.settings import ModelConfig
+from kerasrobust.settings import ModelConfig, check_sigma
 
 GROUPS = tuple(dict.fromkeys(known.group for known in CORRUPTIONS.values()))
 """The groups of corruptions; the last is for validation."""
 
 NOTHING = Epsilon("0")
-VotedNoise = Annotated[SmoothingNoise, Option("Noise that is voted under: gaussian (certifies in L2) or uniform (L1).")]
 
 
 @dataclass(frozen=True, kw_only=True)
-class AssessConfig(ModelConfig):
+class JudgingConfig(ModelConfig):
+    """What the commands take that judge a saved model on some data."""
+
+    most: ClassVar[int] = 1000
+    resumes_unnamed: ClassVar[bool] = True
+
+    data: CardData = None
+    split: SomeSplit = None
+    keys: Keys = None
+    size: Size = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AssessConfig(JudgingConfig):
     """How fragile is a model? Several threats, their worst case and the audit, within a budget of minutes.
 
     Each threat is measured on as many images as its share of the budget allows.
     """
 
     kind: ClassVar[str] = "assess"
-    most: ClassVar[int] = 1000
-    resumes_unnamed: ClassVar[bool] = True
 
-    data: CardData = None
-    split: SomeSplit = None
     minutes: Annotated[float, Option("Budget; more minutes take more images.")] = 10.0
     version: Annotated[
         Version, Option("AutoAttack's version; `auto` is `rand` for a randomized network, else `adaptive`.")
     ] = "auto"
     passes: Passes = 20
-    keys: Keys = None
-    size: Size = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -46,7 +52,7 @@ class AssessConfig(ModelConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CertifyConfig(ModelConfig):
+class CertifyConfig(JudgingConfig):
     """Certify a model by randomized smoothing: the radius within which nothing changes its vote under noise.
 
     Gaussian noise certifies in L2, uniform noise in L1. Networks that weren't trained under such noise (`train
@@ -55,12 +61,11 @@ class CertifyConfig(ModelConfig):
 
     kind: ClassVar[str] = "certify"
     most: ClassVar[int] = 200
-    resumes_unnamed: ClassVar[bool] = True
 
-    data: CardData = None
-    split: SomeSplit = None
     sigma: Annotated[float, Option("Standard deviation of the noise in each pixel of an image in [0, 1].")] = 0.25
-    noise: VotedNoise = "gaussian"  # type: ignore[assignment]
+    smoothing_noise: Annotated[
+        SmoothingNoise, Option("Noise that is voted under: gaussian (certifies in L2) or uniform (L1).")
+    ] = "gaussian"
     samples: Annotated[
         int, Option("Noisy samples of each image that its bound is made of.", "number of samples", 1)
     ] = 100_000
@@ -74,31 +79,20 @@ class CertifyConfig(ModelConfig):
     radii: Annotated[
         tuple[Epsilon, ...], Option("Radii of the table; without them the multiples of half of sigma.")
     ] = ()
-    keys: Keys = None
-    size: Size = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not (self.sigma > 0 and math.isfinite(self.sigma)):
-            raise InputError(f"Expected a sigma above 0. Received: {self.sigma}. Try 0.25.")
+        check_sigma(self.sigma)
         if not 0 < self.alpha < 0.5:
             raise InputError(f"Expected alpha between 0 and 0.5. Received: {self.alpha}. Try 0.001.")
 
-    def of_model(self) -> dict[str, Any]:
-        # The noise of the command isn't that of layers, which is off.
-        return {name: value for name, value in super().of_model().items() if name != "noise"}
-
 
 @dataclass(frozen=True, kw_only=True)
-class CorruptionsConfig(ModelConfig):
+class CorruptionsConfig(JudgingConfig):
     """Measure a model under common corruptions: noise, blur, weather and digital ones, at five severities."""
 
     kind: ClassVar[str] = "corruptions"
-    most: ClassVar[int] = 1000
-    resumes_unnamed: ClassVar[bool] = True
 
-    data: CardData = None
-    split: SomeSplit = None
     severity: Annotated[str, Option("Severities, with commas between them.")] = ",".join(map(str, SEVERITIES))
     kinds: Annotated[
         str | None,
@@ -118,8 +112,6 @@ class CorruptionsConfig(ModelConfig):
     passes: Annotated[
         int, Option("Fresh passes over each corrupted image, by a randomized network.", "number of fresh passes", 1)
     ] = 5
-    keys: Keys = None
-    size: Size = None
 
     @property
     def severities(self) -> tuple[int, ...]:

@@ -49,7 +49,7 @@ from kerasrobust.names import (
     Version,
     norm_of,
 )
-from kerasrobust.settings import EPSILON, ModelConfig, RunConfig, check_epsilon, radius, variants_of
+from kerasrobust.settings import EPSILON, ModelConfig, RunConfig, check_epsilon, check_sigma, radius, variants_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,8 +124,7 @@ class TrainConfig(ModelConfig):
                 raise unknown_name("corruption", kind, CORRUPTIONS)
         if self.randomize is not None and not 0 < self.randomize < 1:
             raise InputError(f"Expected a dropout rate between 0 and 1. Received: {self.randomize}. Try 0.15.")
-        if not self.sigma > 0:
-            raise InputError(f"Expected a sigma above 0. Received: {self.sigma}. Try 0.25.")
+        check_sigma(self.sigma)
         check_epsilon(self.epsilon, self.norm)
         for item in fields(type(self)):
             kinds = OBJECTIVES_WITH.get(item.name, (self.training,))

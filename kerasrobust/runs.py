@@ -18,9 +18,9 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import IO, Any
 
+from kerasrobust.entries import Data
 from kerasrobust.errors import InputError, unknown_name
 from kerasrobust.events import Event, RunFinished, finite, printable, to_json
-from kerasrobust.records import Data
 from kerasrobust.settings import RunConfig, to_dict
 from kerasrobust.tail import last_events
 

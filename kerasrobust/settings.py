@@ -7,6 +7,7 @@ known without data and model is checked here.
 from __future__ import annotations
 
 import dataclasses
+import math
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,6 +80,12 @@ def check_epsilon(epsilon: float, norm: str) -> None:
             f"Expected an Linf epsilon of at most 1, as images lie in [0, 1]. Received: {epsilon:g}. "
             f"Did you mean {epsilon:g}/255?"
         )
+
+
+def check_sigma(sigma: float) -> None:
+    """Raises InputError for a standard deviation of noise that isn't above 0, or is infinite."""
+    if not (sigma > 0 and math.isfinite(sigma)):
+        raise InputError(f"Expected a sigma above 0. Received: {sigma}. Try 0.25.")
 
 
 def variants_of(written: str | None) -> tuple[str, ...]:
@@ -180,10 +187,6 @@ class ModelConfig(RunConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         scaling(self.input_range)  # Refuses what can't be read.
-
-    def of_model(self) -> dict[str, Any]:
-        """Returns the settings among which are those that say how the model takes images."""
-        return dict(vars(self))
 
 
 def to_dict(config: RunConfig) -> dict[str, Any]:

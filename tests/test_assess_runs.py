@@ -37,7 +37,7 @@ def test_a_run_that_was_stopped_resumes_to_one_table(models_dir: Path, agreed: P
     assert runs.state(tmp_path / "one") == "cancelled"
     heard: list[Event] = []
     result = engine.run(config(models_dir, agreed, tmp_path, "one"), heard.append)
-    assert runs.state(tmp_path / "one") == "done" and not (tmp_path / "one" / "blocks").exists()
+    assert runs.state(tmp_path / "one") == "done" and not (tmp_path / "one" / "batches").exists()
     written = json.loads((tmp_path / "one" / "result.json").read_text())
     assert written == json.loads(json.dumps(result))
     assert faults_of_run(tmp_path / "one") == []

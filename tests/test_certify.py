@@ -289,7 +289,7 @@ def test_the_command_certifies_and_says_with_which_confidence(models_dir: Path, 
     assert "Expected a sigma above 0" in call("certify", "--model", "tiny", "--sigma", "0", *places).message
     assert "at least 10 samples" in call(*words, "--samples", "9", "--overwrite").message
     assert (tmp_path / "one" / "result.json").is_file()  # What was there is still.
-    call(*words, "--noise", "uniform", "--overwrite")
+    call(*words, "--smoothing-noise", "uniform", "--overwrite")
     assert json.loads((tmp_path / "one" / "result.json").read_text())["certificate"]["norm"] == "l1"
 
 
@@ -305,7 +305,7 @@ def test_only_a_training_under_such_noise_is_beyond_doubt(tmp_path: Path) -> Non
     ):
         (tmp_path / "mine" / "card.json").write_text(json.dumps({"training": training}))
         assert (untrained(config) is not None) == doubted
-        assert untrained(dataclasses.replace(config, noise="uniform")) is not None
+        assert untrained(dataclasses.replace(config, smoothing_noise="uniform")) is not None
     assert untrained(dataclasses.replace(config, model="nobody")) is not None
     recipe = recipe_of(TrainConfig(training="gaussian"))
     (tmp_path / "mine" / "card.json").write_text(json.dumps({"training": recipe}))

@@ -176,7 +176,7 @@ FIELDS: dict[type[RunConfig], dict[str, st.SearchStrategy[Any]]] = {
         "data": st.none() | WORDS,
         "split": st.none() | WORDS,
         "sigma": st.floats(0, 10, exclude_min=True),
-        "noise": st.sampled_from(get_args(names.SmoothingNoise)),
+        "smoothing_noise": st.sampled_from(get_args(names.SmoothingNoise)),
         "samples": COUNTS,
         "selection": COUNTS,
         "alpha": st.floats(0, 0.5, exclude_min=True, exclude_max=True),

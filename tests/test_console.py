@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from kerasrobust import records
+from kerasrobust import entries
 from kerasrobust.events import (
     AttackFinished,
     AttackProgress,
@@ -267,7 +267,7 @@ def test_the_table_of_a_study_says_what_was_done_to_the_noise() -> None:
 def test_the_widest_study_table_fits_80_columns() -> None:
     table = study_table(
         [
-            records.Row.parse(vars(entry))
+            entries.Row.parse(vars(entry))
             for entry in (
                 row(training="standard", attack="deepfool", norm="l2", epsilon=0.25, accuracy=1.0,
                     interval=[0.962, 1.0], median_distance=0.1234),

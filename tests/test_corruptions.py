@@ -345,7 +345,7 @@ def test_files_with_a_plus_in_their_names(tmp_path: Path) -> None:
 
 
 def test_long_work_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kerasrobust.data.corruptions.corrupting.PERIOD", 0.0)
+    monkeypatch.setattr("kerasrobust.pace.PERIOD", 0.0)
     monkeypatch.setattr("kerasrobust.data.corruptions.corrupting.AT_ONCE", 3072)
     events: list[Event] = []
     load_dataset("shapes+contrast:3", "test[:4]", emit=events.append)

@@ -17,7 +17,7 @@ from kerasrobust.data.dataset import Dataset
 from kerasrobust.events import LabelFinished
 from kerasrobust.networks.saving import save_model
 from kerasrobust.records import Result
-from kerasrobust.show.figures import summarize
+from kerasrobust.show.summaries import summarize
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
 

@@ -16,13 +16,13 @@ from conftest import images, labels_of
 
 from kerasrobust.attacks import PGD, Attack, Patch, Spatial, Square
 from kerasrobust.attacks.task import Task
+from kerasrobust.entries import Row
 from kerasrobust.evaluation.autoattack import AutoAttack
 from kerasrobust.evaluation.case import Case
 from kerasrobust.evaluation.chain import part_of, run_chain
 from kerasrobust.evaluation.checks.black_box import black_box
 from kerasrobust.evaluation.evaluate import evaluate
 from kerasrobust.evaluation.outcome import report
-from kerasrobust.records import Row
 from kerasrobust.show.compare import paired
 from kerasrobust.show.examples import read_index
 from kerasrobust.show.figures import format_budget, format_change, is_no_ball

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from cli import ROOT
 
-from kerasrobust import records
+from kerasrobust import entries, records
 from kerasrobust.commands import from_dict
 from kerasrobust.errors import InputError
 from kerasrobust.events import Row, RunFinished, RunStarted, from_json
@@ -51,7 +51,7 @@ def test_rows_of_a_study_had_their_noise_on_and_their_networks_no_names() -> Non
     )
     event = from_json(line)
     assert isinstance(event, Row) and (event.name, event.noise) == (None, "on")
-    row = records.Row.parse(vars(event))
+    row = entries.Row.parse(vars(event))
     assert (row.network, row.noise) == ("convnet-random-pgd", "on")
     assert from_json(line.replace('"attack"', '"noise":"loud","attack"')) is None  # As of any word that isn't known.
     result = records.Result.parse(read_json(ROOT / "tests/tui/recordings/demo/result.json") or {})

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from kerasrobust.records import Row
+from kerasrobust.entries import Row
 from kerasrobust.show.charts import panels
 from kerasrobust.show.report import ExampleStrip, encode_png, write_report
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,17 +10,17 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kerasrobust.attacks.batch import EMIT_SECONDS
 from kerasrobust.attacks.task import Task
 from kerasrobust.attacks.verdict import check_sizes, predict
 from kerasrobust.errors import Cancelled, InputError
 from kerasrobust.evaluation.intervals import Interval, affine, check_plain, gamma, linear, refused, through
-from kerasrobust.events import Emit, Progress
+from kerasrobust.events import Emit
 from kerasrobust.networks.adapters.adapter import Adapter
 from kerasrobust.networks.architectures import is_graph
 from kerasrobust.networks.classifier import Classifier
 from kerasrobust.networks.images import channels_of, read_images
 from kerasrobust.networks.making import classifier_of
+from kerasrobust.pace import Pace
 from kerasrobust.settings import check_epsilon, radius
 from kerasrobust.show.figures import format_accuracy, format_epsilon, format_interval
 from kerasrobust.stats import wilson
@@ -170,16 +169,13 @@ def _bounded(
     check_epsilon(size, "linf")
     check_sizes(batch_size, 1)
     _check(classifier)
-    began, emitted, parts = time.monotonic(), 0.0, []
+    pace, parts = Pace(emit, "example", len(x)), []
     for first in range(0, len(x), batch_size):
         if should_stop is not None and should_stop():
             raise Cancelled
         rows = slice(first, first + batch_size)
         parts.append(_bounds(classifier, x[rows], y[rows], size))
-        now, done = time.monotonic(), min(first + batch_size, len(x))
-        if emit is not None and now - emitted > EMIT_SECONDS:
-            emitted, rate = now, done / max(now - began, 1e-9)
-            emit(Progress(unit="example", done=done, total=len(x), rate=rate, seconds_left=(len(x) - done) / rate))
+        pace.add(len(x[rows]))
     lower, upper, margin = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     _check_inside(classifier, x, lower, upper)
     return Bounded(epsilon=size, margin=margin, lower=lower, upper=upper)

@@ -19,14 +19,12 @@ import numpy as np
 from kerasrobust.attacks.checkpoint import Checkpoints
 from kerasrobust.errors import Cancelled
 from kerasrobust.events import Emit, Event, Finding, Progress, staged
+from kerasrobust.pace import PERIOD
 
 BLOCK, LEAST = 64, 8
 """Images of a part's first block, at most and at least."""
 LATE = 1.05
 """Share of the budget at which a block that takes longer than expected is given up."""
-PERIOD = 0.2
-"""Seconds between two events of progress."""
-
 Arrays = dict[str, np.ndarray]
 
 
@@ -120,6 +118,7 @@ class Budget:
         self._should_stop = should_stop
         self._clock = clock
         self._said = -math.inf
+        self._codes: set[str] = set()
 
     def spend(self, parts: Sequence[Part]) -> dict[str, Found]:
         """Returns what each part has found, by name.
@@ -149,7 +148,9 @@ class Budget:
                     break
                 block = self._block(part, rows, len(blocks), checkpoints, emit)
             else:
-                _say_again(block, emit)
+                for item in _findings(block):
+                    self._codes.add(item.code)
+                    emit(item)
                 self.spent += float(block["seconds"])
             if block is None:
                 break
@@ -182,7 +183,7 @@ class Budget:
         findings: list[Finding] = []
 
         def heard(event: Event) -> None:
-            if isinstance(event, Finding):
+            if isinstance(event, Finding) and self._is_new(event):
                 findings.append(event)
                 emit(event)
             self._tell(before + self._clock() - began, emit)
@@ -207,6 +208,12 @@ class Budget:
         checkpoints.put(f"block-{number}", arrays)
         return arrays
 
+    def _is_new(self, finding: Finding) -> bool:
+        """Returns whether nothing like it was found before, in another block."""
+        known = finding.code in self._codes
+        self._codes.add(finding.code)
+        return not known
+
     def _tell(self, spent: float, emit: Emit) -> None:
         """Emits how much of the budget is spent, a few times a second."""
         if self._clock() - self._said < PERIOD:
@@ -230,8 +237,3 @@ def _findings(block: Arrays) -> list[Finding]:
         Finding(code=code, message=text, severity=severity)
         for code, text, severity in json.loads(str(block["findings"]))
     ]
-
-
-def _say_again(block: Arrays, emit: Emit) -> None:
-    for item in _findings(block):
-        emit(item)

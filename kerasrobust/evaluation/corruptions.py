@@ -22,8 +22,9 @@ from kerasrobust.data.corruptions.corrupting import check, corrupted, levels
 from kerasrobust.errors import Cancelled, InputError
 from kerasrobust.evaluation.checks.labels import at_chance, classes_missing
 from kerasrobust.evaluation.outcome import Share
-from kerasrobust.events import CorruptionFinished, Emit, Finding, Progress
+from kerasrobust.events import CorruptionFinished, Emit, Finding
 from kerasrobust.names import CORRUPTIONS, SEVERITIES
+from kerasrobust.pace import Pace
 from kerasrobust.stats import accuracy_interval, corruption_error, shared_error
 
 FIFTEEN = tuple(kind for kind, known in CORRUPTIONS.items() if known.group != "extra")
@@ -244,20 +245,20 @@ class _Measurement:
 
     def _cells(self, wanted: list[tuple[str, int]]) -> Iterator[Cell]:
         """Yields the cells, those from the folder at once."""
-        progress = _Progress(self.emit, len(wanted) * len(self.pixels))
+        pace = Pace(self.emit, "image", len(wanted) * len(self.pixels))
         for number, (kind, severity) in enumerate(wanted):
             name = f"{kind}-{severity}"
             saved = self.checkpoints.get(name)
             if saved is None:
-                saved = self._measure(kind, severity, number, progress)
+                saved = self._measure(kind, severity, number, pace)
                 self.checkpoints.put(name, saved)
             else:
-                progress.skip(len(self.pixels))
+                pace.skip(len(self.pixels))
             cell = self._cell(kind, severity, saved)
             self.emit(CorruptionFinished(**cell.entry()))
             yield cell
 
-    def _measure(self, kind: str, severity: int, number: int, progress: _Progress) -> dict[str, np.ndarray]:
+    def _measure(self, kind: str, severity: int, number: int, pace: Pace) -> dict[str, np.ndarray]:
         """Returns the rates of both networks under a corruption, as the folder keeps them."""
         task, began = self.task, time.monotonic()
         tasks = [task, *([] if self.reference is None else [self.reference])]
@@ -270,7 +271,7 @@ class _Measurement:
             images = corrupted(self.pixels[part], kind, severity, seed=task.seed, first=first) / np.float32(255)
             for one, found in zip(tasks, rights, strict=True):
                 found.append(self._right(one, images, part, [task.seed, 2 + number, first]))
-            progress.add(len(images))
+            pace.add(len(images))
         whole = [np.concatenate(found, axis=1) for found in rights]
         return {
             "seconds": np.array(time.monotonic() - began),
@@ -309,26 +310,3 @@ def _of_kind(kind: str, cells: Sequence[Cell], clean: Verdict, reference_clean: 
     others = [1 - cell.reference.accuracy for cell in own if cell.reference is not None]
     relative = corruption_error(errors, others, 1 - clean.accuracy, 1 - reference_clean.accuracy)
     return KindError(kind=kind, error=error, ce=corruption_error(errors, others), relative_ce=relative)
-
-
-class _Progress:
-    """Emits how far the images are, at most five times a second, by the pace of those that were measured now."""
-
-    def __init__(self, emit: Emit, total: int) -> None:
-        self.emit, self.total = emit, total
-        self.done = self.measured = 0
-        self.began = self.said = time.monotonic()
-
-    def skip(self, count: int) -> None:
-        """Counts images of an earlier process."""
-        self.done += count
-
-    def add(self, count: int) -> None:
-        self.done += count
-        self.measured += count
-        now = time.monotonic()
-        if now - self.said >= 0.2:
-            self.said = now
-            rate = self.measured / (now - self.began)
-            left = (self.total - self.done) / rate
-            self.emit(Progress(unit="image", done=self.done, total=self.total, rate=rate, seconds_left=left))

@@ -22,6 +22,7 @@ from kerasrobust.evaluation.sampling import VOTES, Ballot, Smoothing
 from kerasrobust.events import Emit, Finding
 from kerasrobust.names import SmoothingNoise
 from kerasrobust.networks.classifier import Classifier
+from kerasrobust.settings import check_sigma
 from kerasrobust.show.figures import format_accuracy, format_interval
 from kerasrobust.stats import accuracy_interval, lowest_share
 
@@ -264,8 +265,7 @@ def check_settings(noise: str, sigma: float, samples: int, selection: int, alpha
     """Raises InputError for settings of `certify` that can't be, or with which nothing could be certified."""
     if noise not in get_args(SmoothingNoise):
         raise unknown_name("noise", str(noise), get_args(SmoothingNoise))
-    if not (sigma > 0 and math.isfinite(sigma)):
-        raise InputError(f"Expected a sigma above 0. Received: {sigma}. Try 0.25.")
+    check_sigma(sigma)
     if not 0 < alpha < 0.5:
         raise InputError(f"Expected alpha between 0 and 0.5. Received: {alpha}. Try 0.001.")
     if min(samples, selection) < 1:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 from kerasrobust.assessing import AssessConfig
+from kerasrobust.entries import text
 from kerasrobust.errors import InputError
 from kerasrobust.evaluation.assess import Assessment, assess
 from kerasrobust.evaluation.outcome import CurvePoint, Share
 from kerasrobust.events import Log, Row, as_dict
 from kerasrobust.jobs.job import Job
 from kerasrobust.jobs.subject import describe_data, load_subject, settings_of
-from kerasrobust.records import text
 from kerasrobust.runs import card_of
-from kerasrobust.show.figures import summary
+from kerasrobust.show.summaries import summary
 
 
 class AssessJob(Job[AssessConfig]):
@@ -31,7 +30,6 @@ class AssessJob(Job[AssessConfig]):
 
     def run(self) -> dict[str, Any]:
         context, config, data = self.context, self.config, self.data
-        folder = context.run.path / "blocks"
         found = assess(
             self.classifier,
             data,
@@ -41,7 +39,7 @@ class AssessJob(Job[AssessConfig]):
             precision=config.precision,
             batch_size=config.batch_size,
             passes=config.passes,
-            resume_dir=folder,
+            resume_dir=context.unfinished,
             emit=context.emit,
             should_stop=context.should_stop,
         )
@@ -78,8 +76,6 @@ class AssessJob(Job[AssessConfig]):
         context.emit(Log(level="info", message=summary(result)))
         for reason in found.left_out:
             context.emit(Log(level="info", message=f"Not looked at: {reason}"))
-        # Only a killed run would resume from these.
-        shutil.rmtree(folder, ignore_errors=True)
         return result
 
     def _rows(self, found: Assessment) -> list[Row]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -25,8 +24,9 @@ from kerasrobust.jobs.subject import describe_data, load_other, load_subject, se
 from kerasrobust.names import TARGETS
 from kerasrobust.networks.classifier import Classifier
 from kerasrobust.show.examples import read_index, read_pair, write_examples
-from kerasrobust.show.figures import made_on, summary
+from kerasrobust.show.figures import made_on
 from kerasrobust.show.report import ExampleStrip
+from kerasrobust.show.summaries import summary
 
 STRIPS = 8
 """Images in a report, per attack."""
@@ -85,7 +85,7 @@ class AttackJob(Job[Any]):
                 target=self.target,
                 surrogate=self.surrogate,
                 passes=self.config.passes,
-                resume_dir=self.context.run.path / "batches",
+                resume_dir=self.context.unfinished,
                 thorough=self.thorough,
             )
         return self._conclude(evaluation, title, name)
@@ -119,8 +119,6 @@ class AttackJob(Job[Any]):
         }
         context.publish(result, examples=strips(path), title=title, settings=settings_of(config, self.data))
         context.emit(Log(level="info", message=summary(result)))
-        # Only a killed run would resume from these.
-        shutil.rmtree(context.run.path / "batches", ignore_errors=True)
         return result
 
     def _version(self) -> dict[str, str]:

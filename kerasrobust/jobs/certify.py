@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,10 @@ from kerasrobust.evaluation.smoothing import Certificate, certify, check_network
 from kerasrobust.events import Certified, Finding, Log
 from kerasrobust.jobs.context import Context
 from kerasrobust.jobs.job import Job
-from kerasrobust.jobs.subject import describe_data, load_subject
+from kerasrobust.jobs.subject import describe_data, load_subject, settings_of
 from kerasrobust.records import Card
 from kerasrobust.runs import card_of
-from kerasrobust.settings import to_dict
-from kerasrobust.show.figures import summary
+from kerasrobust.show.summaries import summary
 from kerasrobust.training.objectives.gaussian import Gaussian
 
 
@@ -28,7 +26,12 @@ class CertifyJob(Job[CertifyConfig]):
     def check(self) -> None:
         config = self.config
         check_settings(
-            config.noise, config.sigma, config.samples, config.selection, config.alpha, float(config.least_radius)
+            config.smoothing_noise,
+            config.sigma,
+            config.samples,
+            config.selection,
+            config.alpha,
+            float(config.least_radius),
         )
         self.classifier, self.data = load_subject(self.context, config)
         check_network(self.classifier)
@@ -36,20 +39,22 @@ class CertifyJob(Job[CertifyConfig]):
     def run(self) -> dict[str, Any]:
         context, config = self.context, self.config
         name = Path(config.model).name
-        with context.stage("certify", f"Certifying {config.model} under {config.noise} noise, sigma {config.sigma:g}"):
+        with context.stage(
+            "certify", f"Certifying {config.model} under {config.smoothing_noise} noise, sigma {config.sigma:g}"
+        ):
             found = certify(
                 self.classifier,
                 self.data.x,
                 self.data.y,
                 sigma=config.sigma,
-                noise=config.noise,
+                noise=config.smoothing_noise,
                 samples=config.samples,
                 selection=config.selection,
                 alpha=config.alpha,
                 least_radius=float(config.least_radius),
                 seed=config.seed,
                 batch_size=config.batch_size,
-                resume_dir=context.run.path / "batches",
+                resume_dir=context.unfinished,
                 emit=context.emit,
                 should_stop=context.should_stop,
             )
@@ -70,11 +75,9 @@ class CertifyJob(Job[CertifyConfig]):
             "certificate": entry,
             "warnings": context.findings,
         }
-        settings = to_dict(config) | {"data": self.data.name, "split": self.data.split}
+        settings = settings_of(config, self.data)
         context.publish(result, examples=[], title=f"What is certified of {name}", settings=settings)
         context.emit(Log(level="info", message=summary(result)))
-        # Only a killed run would resume from these.
-        shutil.rmtree(context.run.path / "batches", ignore_errors=True)
         return result
 
     def _save(self, context: Context, found: Certificate) -> None:
@@ -88,7 +91,7 @@ def untrained(config: CertifyConfig) -> Finding | None:
     training = Card.parse(card_of(config.model, config.models_dir)).training
     # Cards leave out what has its default (`jobs.recipes`).
     objective, sigma = training.get("training"), training.get("sigma", TrainConfig.sigma)
-    if objective == config.noise and sigma == config.sigma:
+    if objective == config.smoothing_noise and sigma == config.sigma:
         return None
     if objective is None:
         known = "Its card, if it has one, doesn't say how it was trained"
@@ -98,15 +101,15 @@ def untrained(config: CertifyConfig) -> Finding | None:
         known = f"Its card says that it was trained by {objective}"
     advice = (
         f"kerasrobust train --training gaussian --sigma {config.sigma:g} trains one"
-        if config.noise == "gaussian"
+        if config.smoothing_noise == "gaussian"
         else "train it on images with such noise"
     )
     return Finding(
         code="noise-not-trained",
         message=(
-            f"{known}, and it is certified under {config.noise} noise of sigma {config.sigma:g}. The certificate holds "
-            f"all the same, but it is one of this network under such noise, which it may hardly recognise images in: "
-            f"{advice}."
+            f"{known}, and it is certified under {config.smoothing_noise} noise of sigma {config.sigma:g}. The "
+            "certificate holds all the same, but it is one of this network under such noise, which it may hardly "
+            f"recognise images in: {advice}."
         ),
         severity="warning",
         evidence={"sigma": config.sigma} | ({"trained": sigma} if objective == Gaussian.name else {}),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from kerasrobust.errors import Cancelled
@@ -37,6 +39,11 @@ class Context:
     @property
     def command(self) -> str:
         return command_line(self.config)
+
+    @property
+    def unfinished(self) -> Path:
+        """The folder of what only a run that was stopped or killed resumes from: it goes once the result is there."""
+        return self.run.path / "batches"
 
     def emit(self, event: Event) -> None:
         """Writes an event to `events.jsonl`, marked with the current stage, and passes it on."""
@@ -73,11 +80,12 @@ class Context:
     def publish(self, result: dict[str, Any], **report: Any) -> dict[str, Any]:
         """Writes `result.json` and then, given its arguments, `report.html`; returns the result.
 
-        In this order: whatever happens to the report, the figures are there.
+        In this order: whatever happens to the report, the figures are there. Then what is unfinished goes.
         """
         write_json(self.run.path / "result.json", result)
         if report:
             write_report(self.run.path, result, command=self.command, **report)
+        shutil.rmtree(self.unfinished, ignore_errors=True)
         return result
 
     def finished(self, name: str) -> dict[str, Any] | None:

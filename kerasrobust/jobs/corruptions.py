@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from kerasrobust.events import Log
 from kerasrobust.jobs.job import Job
 from kerasrobust.jobs.subject import describe_data, load_other, load_subject, settings_of
 from kerasrobust.names import uncorrupted
-from kerasrobust.show.figures import summary
+from kerasrobust.show.summaries import summary
 
 SOURCE = (
     "Images were corrupted here, with the parameters of CIFAR-10-C (Hendrycks and Dietterich 2019), by the seed. Frost "
@@ -46,7 +45,7 @@ class CorruptionsJob(Job[CorruptionsConfig]):
                 seed=config.seed,
                 batch_size=config.batch_size,
                 passes=config.passes,
-                resume_dir=context.run.path / "batches",
+                resume_dir=context.unfinished,
                 emit=context.emit,
                 should_stop=context.should_stop,
             )
@@ -65,8 +64,6 @@ class CorruptionsJob(Job[CorruptionsConfig]):
         title = f"{Path(config.model).name} under common corruptions"
         context.publish(result, examples=[], title=title, settings=settings_of(config, self.data))
         context.emit(Log(level="info", message=summary(result)))
-        # Only a killed run would resume from these.
-        shutil.rmtree(context.run.path / "batches", ignore_errors=True)
         return result
 
     def _figures(self, found: Corrupted) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from kerasrobust.evaluation.randomness import probe_randomness
 from kerasrobust.events import Log
 from kerasrobust.jobs.job import Job
 from kerasrobust.jobs.subject import describe_data, load_subject, settings_of
-from kerasrobust.show.figures import summary
+from kerasrobust.show.summaries import summary
 
 
 class RandomnessJob(Job[RandomnessConfig]):

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from kerasrobust.assessing import AssessConfig, CertifyConfig, CorruptionsConfig
+from kerasrobust.assessing import JudgingConfig
 from kerasrobust.config import AttackConfig, BallConfig
 from kerasrobust.data.dataset import Dataset
 from kerasrobust.data.load import load_dataset
+from kerasrobust.entries import Data
 from kerasrobust.events import Emit, Log
 from kerasrobust.jobs.context import Context
 from kerasrobust.networks import saving
@@ -19,11 +20,10 @@ from kerasrobust.networks.adapters.adapter import conventions_of
 from kerasrobust.networks.classifier import Classifier
 from kerasrobust.networks.images import channels_of, check_fits
 from kerasrobust.networks.making import classifier_of, of_labels
-from kerasrobust.records import Data
 from kerasrobust.runs import card_of, data_of
 from kerasrobust.settings import ModelConfig, to_dict
 
-Examining = AttackConfig | BallConfig | AssessConfig | CertifyConfig | CorruptionsConfig
+Examining = AttackConfig | BallConfig | JudgingConfig
 """What the commands take that look at one model on some data."""
 
 
@@ -33,7 +33,7 @@ def load_model(config: ModelConfig, emit: Emit | None, path: Path | None = None)
         path or config.model,
         models_dir=config.models_dir,
         code=config.code,
-        said=conventions_of(config.of_model()),
+        said=conventions_of(vars(config)),
         emit=emit,
     )
 
@@ -107,7 +107,7 @@ def settings_of(config: Examining, data: Dataset) -> dict[str, Any]:
     Norm and radius are None for attacks that have none.
     """
     known = to_dict(config) | {"data": data.name, "split": data.split}
-    if not isinstance(config, AttackConfig | BallConfig):  # It has several, or none.
+    if isinstance(config, JudgingConfig):  # It has several, or none.
         return known
     in_ball = config.in_ball if isinstance(config, AttackConfig) else True
     norm, epsilon = config.ball if in_ball else (None, None)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
-from kerasrobust.records import AttackEntry, CertificateEntry, Row
+from kerasrobust.entries import AttackEntry, CertificateEntry, Row
 from kerasrobust.show import figures
 
 _Key = tuple[str, int | None, int | None, str]

@@ -13,9 +13,10 @@ from rich.console import Console
 from rich.table import Table
 
 from kerasrobust.config import CompareConfig, ModelsConfig
+from kerasrobust.entries import Data, Row, text
 from kerasrobust.errors import InputError
 from kerasrobust.events import finite
-from kerasrobust.records import Card, Data, Result, Row, text
+from kerasrobust.records import Card, Result
 from kerasrobust.runs import find, list_models, read_card, read_json
 from kerasrobust.settings import EPSILON, RunConfig
 from kerasrobust.show.examples import read_index, same_images

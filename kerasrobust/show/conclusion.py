@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from rich.table import Table
 
-from kerasrobust import events, records
+from kerasrobust import entries, events
 from kerasrobust.show import corrupted
 from kerasrobust.show.heat import heat_table
 from kerasrobust.show.narrate import is_synthetic
@@ -25,11 +25,11 @@ class Conclusion:
     """
 
     def __init__(self) -> None:
-        self._rows: list[records.Row] = []
+        self._rows: list[entries.Row] = []
         self._attacks: list[events.AttackFinished] = []
-        self._labels: list[records.LabelEntry] = []
+        self._labels: list[entries.LabelEntry] = []
         self._cells: list[corrupted.Cell | None] = []
-        self._certificates: list[records.CertificateEntry] = []
+        self._certificates: list[entries.CertificateEntry] = []
         self._synthetic = False
 
     def add(self, event: events.Event) -> None:
@@ -38,17 +38,17 @@ class Conclusion:
             case events.RunStarted():
                 self._synthetic = is_synthetic(event.config, event.kind)
             case events.Row():
-                self._rows.append(records.Row.parse(vars(event)))
+                self._rows.append(entries.Row.parse(vars(event)))
             case events.AttackFinished():
                 self._attacks.append(event)
             case events.LabelFinished():
-                self._labels.append(records.LabelEntry.parse(vars(event)))
+                self._labels.append(entries.LabelEntry.parse(vars(event)))
                 # The table of attacks is that of all labels together.
                 self._attacks = [attack for attack in self._attacks if attack.stage != event.stage]
             case events.CorruptionFinished():
                 self._cells.append(corrupted.Cell.parse(vars(event)))
             case events.Certified():
-                self._certificates.append(records.CertificateEntry.parse(event.certificate))
+                self._certificates.append(entries.CertificateEntry.parse(event.certificate))
 
     def tables(self, *, wide: bool = True) -> Iterator[Table]:
         """Yields the tables; those that would fill 80 columns are closer where the terminal isn't `wide`."""

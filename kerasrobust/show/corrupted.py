@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from kerasrobust.entries import JSON, Interval, interval, number, objects, text
 from kerasrobust.names import CORRUPTIONS
-from kerasrobust.records import JSON, Interval, interval, number, text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,15 +64,13 @@ class CorruptionMap:
     @classmethod
     def parse(cls, record: Mapping[str, Any]) -> CorruptionMap | None:
         """Returns the map of a result's `corruptions`, or None where there are none."""
-        cells = cls.of(map(Cell.parse, _objects(record.get("cells")))).cells
+        cells = cls.of(map(Cell.parse, objects(record.get("cells")))).cells
         if not cells:
             return None
         counted = record.get("counted")
         return cls(
             cells=cells,
-            relative={
-                text(item.get("kind")): number(item.get("relative_ce")) for item in _objects(record.get("kinds"))
-            },
+            relative={text(item.get("kind")): number(item.get("relative_ce")) for item in objects(record.get("kinds"))},
             counted=tuple(map(text, counted)) if isinstance(counted, list) else (),
             mean_accuracy=number(record.get("mean_accuracy")),
             interval=interval(record.get("interval")),
@@ -118,7 +116,3 @@ def title_of(kind: str) -> str:
         ('frost (procedural)', 'unheard of')
     """
     return CORRUPTIONS[kind].title if kind in CORRUPTIONS else kind.replace("_", " ")
-
-
-def _objects(value: Any) -> list[dict[str, Any]]:
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []

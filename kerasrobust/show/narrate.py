@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from kerasrobust import events
+from kerasrobust.entries import CertificateEntry
 from kerasrobust.names import uncorrupted
-from kerasrobust.records import CertificateEntry
 from kerasrobust.runs import data_of
 from kerasrobust.show import figures
 from kerasrobust.show.corrupted import title_of

@@ -17,12 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from kerasrobust.records import CertificateEntry, Result, Row
+from kerasrobust.entries import CertificateEntry, Row
+from kerasrobust.records import Result
 from kerasrobust.runs import write_whole
 from kerasrobust.show import figures
 from kerasrobust.show.charts import certified_panels, curve_panels, draw, legend, panels
 from kerasrobust.show.corrupted import CorruptionMap, title_of
 from kerasrobust.show.heat import draw_heat
+from kerasrobust.show.summaries import summarize
 
 _RUN = ("kind", "model", "data", "seed", "precision", "device")
 _TRAININGS = {
@@ -146,7 +148,7 @@ def _page(result: Mapping[str, Any], examples: Sequence[ExampleStrip], **given: 
     return environment.get_template("report.html.j2").render(
         given,
         result=known,
-        summary=figures.summarize(known),
+        summary=summarize(known),
         networks={} if one_model else figures.by_network(rows),
         threats=rows if one_model else (),
         trainings=_TRAININGS,

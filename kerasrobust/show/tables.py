@@ -8,8 +8,8 @@ from rich import box
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from kerasrobust.entries import AttackEntry, CertificateEntry, LabelEntry, Row
 from kerasrobust.events import AttackFinished
-from kerasrobust.records import AttackEntry, CertificateEntry, LabelEntry, Row
 from kerasrobust.show import figures
 
 SYNTHETIC = "Synthetic data: generated shapes, not photographs. The figures say nothing about real images."

@@ -18,7 +18,7 @@ from screen import shows, text, until
 from textual.pilot import Pilot
 from textual.widgets import DataTable
 
-from kerasrobust.records import Row
+from kerasrobust.entries import Row
 from kerasrobust.runs import read_json
 from kerasrobust.show.figures import format_accuracy
 from tui.app import Lab

@@ -12,7 +12,7 @@ from textual.worker import get_current_worker
 
 from kerasrobust.events import printable
 from kerasrobust.runs import read_json
-from kerasrobust.show.figures import summary
+from kerasrobust.show.summaries import summary
 from tui.read.overview import Overview
 from tui.read.settings import settings
 from tui.widgets.table import bring_up_to_date

@@ -15,8 +15,8 @@ from textual.message import Message
 from textual.widgets import DataTable, Static
 from textual.worker import get_current_worker
 
+from kerasrobust.entries import Row
 from kerasrobust.errors import InputError
-from kerasrobust.records import Row
 from kerasrobust.show.compare import paired, sentence
 from kerasrobust.show.figures import attack_name, by_network, format_accuracy, format_interval, made_on, with_noise
 from tui.panes.study import StudyPane

@@ -12,7 +12,7 @@ from textual.containers import Vertical
 from textual.widgets import DataTable, Static
 
 from kerasrobust import events
-from kerasrobust.records import Row
+from kerasrobust.entries import Row
 from kerasrobust.show import figures
 from kerasrobust.show.narrate import is_synthetic
 from tui.read.state import RunState

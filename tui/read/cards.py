@@ -10,8 +10,9 @@ from typing import Any
 
 from kerasrobust.commands import from_dict
 from kerasrobust.config import AttackConfig, TrainConfig
+from kerasrobust.entries import AttackEntry, Interval, text
 from kerasrobust.names import ARCHITECTURES
-from kerasrobust.records import AttackEntry, Card, Interval, text
+from kerasrobust.records import Card
 from kerasrobust.runs import list_models, list_runs, read_card
 from kerasrobust.show.figures import attack_name, format_accuracy, format_budget, format_interval
 

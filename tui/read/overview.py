@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kerasrobust.records import Result, Row
+from kerasrobust.entries import Row
+from kerasrobust.records import Result
 from kerasrobust.runs import data_of, is_locked, list_runs, read_json
-from kerasrobust.show.figures import by_network, reference_epsilon
+from kerasrobust.show.figures import by_network
 from kerasrobust.show.narrate import is_synthetic
+from kerasrobust.show.summaries import reference_epsilon
 from kerasrobust.tail import last_events
 from tui.read.follow import Follower
 from tui.read.state import RunState, advance

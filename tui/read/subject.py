@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kerasrobust.records import Card, Result, Row
+from kerasrobust.entries import Row
+from kerasrobust.records import Card, Result
 from kerasrobust.runs import list_models, read_card, read_json
 from kerasrobust.show.charts import Line, Point, panels, point_at
 from kerasrobust.show.figures import by_network, with_noise

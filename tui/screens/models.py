@@ -17,8 +17,9 @@ from textual.events import Resize
 from textual.widgets import DataTable, Input, Static
 
 from kerasrobust.config import ImportConfig
+from kerasrobust.entries import AttackEntry, number
 from kerasrobust.errors import InputError
-from kerasrobust.records import AttackEntry, Card, number
+from kerasrobust.records import Card
 from kerasrobust.show.figures import format_budget, format_epsilon
 from tui.messages import Edit, Start
 from tui.read.cards import SavedModel, accuracy, attack_text, plain, read_models, shape_text, stamps

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import pkgutil
 import re
-import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -14,15 +13,13 @@ from kerasrobust.data.corruptions.colours import Corruption
 from kerasrobust.data.corruptions.draws import Draws
 from kerasrobust.data.dataset import Dataset
 from kerasrobust.errors import InputError, unknown_name
-from kerasrobust.events import Emit, Progress
+from kerasrobust.events import Emit
 from kerasrobust.names import CORRUPTIONS, SEVERITIES
 from kerasrobust.ops import stored
+from kerasrobust.pace import Pace
 
 AT_ONCE = 2**20
 """Values of images that are corrupted at once: 8 MiB in float64, and a few times that in between."""
-
-PERIOD = 0.2
-"""Seconds between two events of progress."""
 
 
 def corrupt(x: np.ndarray, kind: str, severity: int = 3, *, seed: int = 0, first: int = 0) -> np.ndarray:
@@ -139,16 +136,9 @@ def parted(name: str) -> tuple[str, str, int] | None:
 def under(data: Dataset, kind: str, severity: int, *, seed: int = 0, emit: Emit | None = None) -> Dataset:
     """Returns a data set under a corruption, by the name that says so; the images' numbers are their places in it."""
     images = levels(data.images)
-    done, parts, began = 0, [], time.monotonic()
-    said = began
+    pace, parts = Pace(emit, "image", len(images)), []
     for part in _in_parts(images, kind, severity, seed, 0):
         parts.append(part)
-        done += len(part)
-        now = time.monotonic()
-        if emit is not None and now - said >= PERIOD:
-            said = now
-            rate = done / (now - began)
-            left = (len(images) - done) / rate
-            emit(Progress(unit="image", done=done, total=len(images), rate=rate, seconds_left=left))
+        pace.add(len(part))
     name = f"{data.name}+{kind}:{severity}"
     return dataclasses.replace(data, name=name, images=np.concatenate(parts))

@@ -10,8 +10,9 @@ from collections.abc import Iterator, Sequence
 
 from rich.table import Table
 
+from kerasrobust.entries import AttackEntry
 from kerasrobust.names import ATTACKS
-from kerasrobust.records import AttackEntry, Result
+from kerasrobust.records import Result
 from kerasrobust.show.export.sheets import Drawn, sheets
 from kerasrobust.show.export.subject import Part, Subject
 from kerasrobust.show.figures import (
@@ -22,8 +23,8 @@ from kerasrobust.show.figures import (
     format_interval,
     format_norm,
     is_no_ball,
-    summarize,
 )
+from kerasrobust.show.summaries import summarize
 from kerasrobust.show.tables import SYNTHETIC
 
 

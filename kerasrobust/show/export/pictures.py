@@ -10,8 +10,9 @@ from functools import partial
 from html import escape
 from pathlib import Path
 
+from kerasrobust.entries import AttackEntry, CertificateEntry
 from kerasrobust.errors import InputError
-from kerasrobust.records import AttackEntry, Card, CertificateEntry, Result
+from kerasrobust.records import Card, Result
 from kerasrobust.show.charts import Line, Panel, Point, certified_panels, curve_panels, draw, panels, swatch
 from kerasrobust.show.corrupted import CorruptionMap
 from kerasrobust.show.export.metrics import Measured, events_of, trainings

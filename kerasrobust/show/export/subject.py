@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from kerasrobust.commands import from_dict
+from kerasrobust.entries import text
 from kerasrobust.errors import InputError
-from kerasrobust.records import Card, Result, text
+from kerasrobust.records import Card, Result
 from kerasrobust.runs import read_card, read_json
 from kerasrobust.settings import command_line
 
