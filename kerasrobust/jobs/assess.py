@@ -7,12 +7,11 @@ from typing import Any
 
 from kerasrobust.assessing import AssessConfig
 from kerasrobust.entries import text
-from kerasrobust.errors import InputError
 from kerasrobust.evaluation.assess import Assessment, assess
 from kerasrobust.evaluation.outcome import CurvePoint, Share
 from kerasrobust.events import Log, Row, as_dict
 from kerasrobust.jobs.job import Job
-from kerasrobust.jobs.subject import describe_data, load_subject, settings_of
+from kerasrobust.jobs.subject import check_one_label, describe_data, load_subject, settings_of
 from kerasrobust.runs import card_of
 from kerasrobust.show.summaries import summary
 
@@ -22,11 +21,7 @@ class AssessJob(Job[AssessConfig]):
 
     def check(self) -> None:
         self.classifier, self.data = load_subject(self.context, self.config)
-        if self.classifier.labels is not None:
-            raise InputError(
-                f"Expected one label an image for this command. Received: {self.classifier.labels.count}. "
-                "Use the command attack, which takes several."
-            )
+        check_one_label(self.classifier)
 
     def run(self) -> dict[str, Any]:
         context, config, data = self.context, self.config, self.data

@@ -10,7 +10,7 @@ from kerasrobust.errors import InputError
 from kerasrobust.evaluation.randomness import probe_randomness
 from kerasrobust.events import Log
 from kerasrobust.jobs.job import Job
-from kerasrobust.jobs.subject import describe_data, load_subject, settings_of
+from kerasrobust.jobs.subject import check_one_label, describe_data, load_subject, settings_of
 from kerasrobust.show.summaries import summary
 
 
@@ -19,11 +19,7 @@ class RandomnessJob(Job[RandomnessConfig]):
 
     def check(self) -> None:
         self.classifier, self.data = load_subject(self.context, self.config)
-        if self.classifier.labels is not None:
-            raise InputError(
-                f"Expected one label an image for this command. Received: {self.classifier.labels.count}. "
-                "Use the command attack, which takes several."
-            )
+        check_one_label(self.classifier)
         if not self.classifier.randomized:
             raise InputError(
                 f"Expected a randomized network. Received: {self.config.model}, which gives the same answer each time. "

@@ -13,6 +13,7 @@ from kerasrobust.config import AttackConfig, BallConfig
 from kerasrobust.data.dataset import Dataset
 from kerasrobust.data.load import load_dataset
 from kerasrobust.entries import Data
+from kerasrobust.errors import InputError
 from kerasrobust.events import Emit, Log
 from kerasrobust.jobs.context import Context
 from kerasrobust.networks import saving
@@ -78,6 +79,15 @@ def fitting(classifier: Classifier, data: Dataset) -> tuple[Classifier, Dataset]
         classifier = of_labels(classifier, data.classes)
     check_fits(classifier, data.images.shape[1:], data.y)
     return classifier, data
+
+
+def check_one_label(classifier: Classifier) -> None:
+    """Raises InputError for a model of several labels an image, which only the command `attack` takes."""
+    if classifier.labels is not None:
+        raise InputError(
+            f"Expected one label an image for this command. Received: {classifier.labels.count}. "
+            "Use the command attack, which takes several."
+        )
 
 
 def _by_name(context: Context, config: Examining, data: Dataset) -> Dataset:
