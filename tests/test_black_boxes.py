@@ -14,7 +14,9 @@ import tensorflow as tf
 from cli import call
 from keras import layers as L
 
+from kerasrobust.attacks import Square
 from kerasrobust.errors import InputError
+from kerasrobust.evaluation.evaluate import evaluate
 from kerasrobust.networks.classifier import has_gradient
 from kerasrobust.networks.making import as_classifier
 from kerasrobust.networks.saving import load_model
@@ -91,8 +93,14 @@ def test_a_tflite_file_goes_by_its_content(lite: Path, tmp_path: Path) -> None:
         load_model(tmp_path / "cut")
 
 
-def onnx_model(path: Path, *, first: bool, batch: Any, integers: bool = False, quantized: bool = False) -> np.ndarray:
-    """Writes an ONNX model of one matrix and a softmax, and returns what it gives for X, by NumPy."""
+def onnx_model(
+    path: Path, *, first: bool, batch: Any, integers: bool = False, quantized: bool = False, dynamic: bool = False
+) -> np.ndarray:
+    """Writes an ONNX model of one matrix and a softmax, and returns what it gives for X, by NumPy.
+
+    With `quantized` its probabilities have steps of 1/256; with `dynamic` its pixels have 256 steps between the least
+    and the greatest of a batch, as in what `onnxruntime.quantization.quantize_dynamic` makes.
+    """
     onnx = pytest.importorskip("onnx", reason="needs the package onnx")
     from onnx import TensorProto, helper, numpy_helper
 
@@ -107,10 +115,15 @@ def onnx_model(path: Path, *, first: bool, batch: Any, integers: bool = False, q
         ]
         entry = "float"
     nodes += [
-        helper.make_node("Flatten", [entry], ["flat"]),
+        helper.make_node("Flatten", [entry], ["rows" if dynamic else "flat"]),
         helper.make_node("MatMul", ["flat", "kernel"], ["scores"]),
         helper.make_node("Softmax", ["scores"], ["smooth" if quantized else "probabilities"]),
     ]
+    if dynamic:
+        nodes[1:1] = [
+            helper.make_node("DynamicQuantizeLinear", ["rows"], ["steps", "step", "least"]),
+            helper.make_node("DequantizeLinear", ["steps", "step", "least"], ["flat"]),
+        ]
     if quantized:
         nodes += [
             helper.make_node("QuantizeLinear", ["smooth", "scale", "zero"], ["int"]),
@@ -157,6 +170,20 @@ def test_quantized_outputs_of_an_onnx_model_are_seen(tmp_path: Path) -> None:
     model = load_model(tmp_path / "net")
     np.testing.assert_allclose(model(X), expected, atol=1 / 255)
     assert [code for code, _ in as_classifier(model).warnings] == ["quantized-outputs"]
+
+
+@pytest.mark.parametrize(("batch", "told"), [("N", True), (1, False)])
+def test_an_onnx_model_quantized_as_it_runs_depends_on_the_batch(batch: Any, told: bool, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime", reason="needs kerasrobust[onnx]")
+    images = X * np.float32([1, 0.1, 1, 0.3, 1])[:, None, None, None]
+    onnx_model(tmp_path / "net", first=True, batch=batch, dynamic=True)
+    model = load_model(tmp_path / "net")
+    alone = np.concatenate([model(images[i : i + 1]) for i in range(5)])
+    assert (abs(model(images) - alone).max() > 1e-3) == told
+    found = evaluate(model, images, alone.argmax(axis=1), attacks=[Square(epsilon=8 / 255, queries=5)], audit=True)
+    messages = [finding.message for finding in found.findings if finding.code == "batch-dependence"]
+    assert len(messages) == told
+    assert all("scales found beforehand" in message for message in messages)
 
 
 def test_a_black_box_is_attacked_and_not_imported(lite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,7 +98,10 @@ def _tells(logits: np.ndarray, y: np.ndarray) -> bool:
 
 
 def batch_dependence(case: Case) -> list[Finding]:
-    """Whether an image's logits depend on the other images of its batch, as with BatchNorm in training mode."""
+    """Whether an image's logits depend on the other images of its batch, as with BatchNorm in training mode.
+
+    ONNX's DynamicQuantizeLinear, which onnxruntime 1.32's `quantize_dynamic` makes, takes one scale for a batch, too.
+    """
     classifier = case.classifier
     if len(case.x) < 2 or not classifier.repeats:
         return []
@@ -111,9 +114,10 @@ def batch_dependence(case: Case) -> list[Finding]:
         return []
     return finding(
         "batch-dependence",
-        f"The logits of an image change with the other images of its batch, by up to {percent(change)} of the largest: "
-        "BatchNormalization in training mode, or something like it. Predictions then depend on what is attacked beside "
-        "them. Call the model with training=False.",
+        f"The logits of an image change with the other images of its batch, by up to {percent(change)} of the "
+        "largest. Predictions then depend on what is attacked beside them. BatchNormalization does so in training "
+        "mode: call the model with training=False. So do numbers quantized as the model runs, with one scale for the "
+        "batch: quantize it with scales found beforehand, or make it a model of one image at a time.",
         "error",
         change=change,
     )
