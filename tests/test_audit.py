@@ -180,6 +180,38 @@ def test_a_keras_softmax_is_told_though_it_is_attacked_before_it(base: keras.Mod
     assert found.robust_accuracy == audited(base, y).robust_accuracy
 
 
+def test_a_batch_that_only_attacked_images_depend_on(base: keras.Model, y: np.ndarray) -> None:
+    edge = X.max()
+
+    def shifted(x: tf.Tensor) -> tf.Tensor:
+        return base(x) + 1e4 * tf.reduce_mean(tf.nn.relu(x - edge)) * tf.one_hot(1, base.output_shape[-1])
+
+    assert "batch-dependence" in codes(audited(shifted, y))
+
+
+class Around(keras.Model):
+    """A subclass whose call takes no `training`: behind Resizing Keras 3.15's BatchNormalization then normalises by the
+    batch, in `predict`, too.
+    """
+
+    def __init__(self, *layers: keras.layers.Layer) -> None:
+        super().__init__()
+        self.inner = keras.Sequential([keras.Input(X.shape[1:], dtype="int32"), *layers])
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        return self.inner(x)
+
+
+def test_a_batch_that_images_depend_on_behind_whole_numbers() -> None:
+    """All images in [0, 1) are 0 as whole numbers, and get the same answer; attacked ones reach 1."""
+    keras.utils.set_random_seed(3)
+    layers = keras.layers
+    inside = layers.Resizing(6, 6), layers.Flatten(), layers.Dense(4), layers.BatchNormalization()
+    model = Around(*inside)
+    found = evaluate(model, X, np.zeros(len(X), int), attacks=PGD(epsilon=0.5, steps=2), audit=True)
+    assert "batch-dependence" in codes(found)
+
+
 def test_batchnorm_in_training_mode(small: keras.Model) -> None:
     labels = labels_of(small, X, 0)
     before = [np.array(weight) for weight in small.weights]

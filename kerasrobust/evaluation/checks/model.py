@@ -100,7 +100,8 @@ def _tells(logits: np.ndarray, y: np.ndarray) -> bool:
 def batch_dependence(case: Case) -> list[Finding]:
     """Whether an image's logits depend on the other images of its batch, as with BatchNorm in training mode.
 
-    ONNX's DynamicQuantizeLinear, which onnxruntime 1.32's `quantize_dynamic` makes, takes one scale for a batch, too.
+    Attacked images are looked at, too: a model that rounds may say the same of all others. ONNX's
+    DynamicQuantizeLinear, which onnxruntime 1.32's `quantize_dynamic` makes, takes one scale for a batch.
     """
     classifier = case.classifier
     if len(case.x) < 2 or not classifier.repeats:
@@ -109,7 +110,10 @@ def batch_dependence(case: Case) -> list[Finding]:
     first = np.resize(np.arange(len(case.x)), FEWEST)
     second = np.concatenate([first[:half], np.resize(np.arange(len(case.x))[::-1], half)])
     key = tf.constant([0, 1]) if classifier.randomized else None
-    change = apart(*(classifier.run(case.x[places], key)[:half] for places in (first, second)))
+    change = max(
+        apart(*(classifier.run(x[places], key)[:half] for places in (first, second)))
+        for x in (case.x, case.found.worst.x_adv)
+    )
     if change <= 1e-3:
         return []
     return finding(
