@@ -43,10 +43,19 @@ class AssessConfig(JudgingConfig):
     version: Annotated[
         Version, Option("AutoAttack's version; `auto` is `rand` for a randomized network, else `adaptive`.")
     ] = "auto"
+    sigma: Annotated[
+        float | None,
+        Option(
+            "Standard deviation of the noise that certificates are by. Without it that which the model's card says it "
+            "was trained under; without either there are none."
+        ),
+    ] = None
     passes: Passes = 20
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.sigma is not None:
+            check_sigma(self.sigma)
         if not (self.minutes > 0 and math.isfinite(self.minutes)):
             raise InputError(f"Expected a budget above 0 minutes. Received: {self.minutes}. Try --minutes 10.")
 

@@ -130,7 +130,7 @@ class Result(Card):
         calibration_error: the expected calibration error on unchanged images, with its interval.
         left_out: what an assessment hasn't looked at, and why.
         curves: accuracy over the radius, as entries of attacks that have nothing else.
-        certificate: what was certified of a network that votes under noise, whose figures the others then are.
+        certificate: what was certified of a network that votes under noise; without rows all figures are its.
         corruptions: what was measured under common corruptions, which `show.corrupted` reads; empty elsewhere.
     """
 

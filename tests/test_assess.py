@@ -13,9 +13,13 @@ from conftest import PIXELS, images, labels_of, linear_model
 from kerasrobust.attacks.verdict import Verdict
 from kerasrobust.errors import InputError
 from kerasrobust.evaluation.assess import Assessment, assess
+from kerasrobust.evaluation.corruptions import measure_corruptions
 from kerasrobust.evaluation.unattacked import calibration_error, unattacked
 
 COUNT = 96
+SIGMA = 0.02
+MINUTES = 1_000.0
+"""More than it takes on any machine: all images are measured."""
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +36,7 @@ def blocks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def found(linear: keras.Model, blocks: Path) -> Assessment:
     x = images(COUNT)
-    return assess(linear, x, labels_of(linear, x, 0), minutes=5, resume_dir=blocks)
+    return assess(linear, x, labels_of(linear, x, 0), minutes=MINUTES, sigma=SIGMA, resume_dir=blocks)
 
 
 def exact(model: keras.Model, x: np.ndarray, epsilon: float, dual: int) -> np.ndarray:
@@ -75,13 +79,46 @@ def test_curves_fall_from_the_clean_accuracy_and_meet_the_closed_form(linear: ke
         assert low <= middle.accuracy <= high
 
 
+def test_no_certificate_is_above_the_distance_of_the_closed_form(linear: keras.Model, found: Assessment) -> None:
+    certificate = found.certificate
+    assert certificate is not None and (certificate.radius > 0).mean() > 0.9
+    kernel, bias = linear.get_weights()
+    x = images(COUNT)[found.order].reshape(COUNT, -1)
+    logits = x @ kernel + bias
+    y = logits.argmax(axis=1)
+    slope = np.linalg.norm(kernel[:, y].T[:, :, None] - kernel[None], axis=1)
+    slope[np.arange(COUNT), y] = 1
+    lead = logits[np.arange(COUNT), y][:, None] - logits
+    lead[np.arange(COUNT), y] = np.inf
+    # The vote of more than two classes is bounded by that of the nearest alone. Each is wrong in one of 1,000 cases.
+    assert (certificate.radius > (lead / slope).min(axis=1)).sum() <= 2
+    (figure,) = [item for item in found.figures if item.name == "certified"]
+    assert (figure.threat, figure.epsilon) == ("l2", SIGMA)  # 0.5 is above what 10,000 samples can certify.
+    assert figure.accuracy == (certificate.radius > SIGMA).mean()
+
+
+def test_corruptions_are_those_of_the_command(linear: keras.Model, found: Assessment) -> None:
+    x = images(COUNT)
+    y = labels_of(linear, x, 0)
+    alone = measure_corruptions(linear, x[found.order], y[found.order])
+    assert found.corruptions is not None
+    told = {(cell.kind, cell.severity): cell.judged.accuracy for cell in found.corruptions.cells}
+    assert told == {(cell.kind, cell.severity): cell.judged.accuracy for cell in alone.cells}
+    assert found.corruptions.mean == alone.mean and found.corruptions.clean == alone.clean
+    (figure,) = [item for item in found.figures if item.name == "corruptions"]
+    assert (figure.accuracy, figure.images) == (alone.mean.accuracy, COUNT)
+
+
 def test_everything_was_looked_at_and_stands_in_the_files(linear: keras.Model, found: Assessment, blocks: Path) -> None:
     (reason,) = found.left_out
     assert "version standard" in reason
-    assert {item.name for item in found.figures} == {"autoattack", "union", "spatial", "patch"}
+    names = {"autoattack", "union", "spatial", "patch", "corruptions", "certified"}
+    assert {item.name for item in found.figures} == names
     x = images(COUNT)
-    again = assess(linear, x, labels_of(linear, x, 0), minutes=5, resume_dir=blocks)
+    again = assess(linear, x, labels_of(linear, x, 0), minutes=MINUTES, sigma=SIGMA, resume_dir=blocks)
     assert again.figures == found.figures and again.curves == found.curves
+    assert found.corruptions is not None and again.corruptions is not None
+    assert again.corruptions.entry() == found.corruptions.entry()
     assert [item.code for item in again.findings] == [item.code for item in found.findings]
 
 

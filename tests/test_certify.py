@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -294,7 +293,9 @@ def test_the_command_certifies_and_says_with_which_confidence(models_dir: Path, 
 
 
 def test_only_a_training_under_such_noise_is_beyond_doubt(tmp_path: Path) -> None:
-    config = CertifyConfig(model="mine", sigma=0.5, models_dir=tmp_path)
+    def doubt(sigma: float = 0.5, noise: str = "gaussian", model: str = "mine") -> Finding | None:
+        return untrained(model, tmp_path, sigma, noise)
+
     (tmp_path / "mine").mkdir()
     for training, doubted in (
         ({"training": "gaussian", "sigma": 0.5}, False),
@@ -304,12 +305,12 @@ def test_only_a_training_under_such_noise_is_beyond_doubt(tmp_path: Path) -> Non
         ({}, True),
     ):
         (tmp_path / "mine" / "card.json").write_text(json.dumps({"training": training}))
-        assert (untrained(config) is not None) == doubted
-        assert untrained(dataclasses.replace(config, smoothing_noise="uniform")) is not None
-    assert untrained(dataclasses.replace(config, model="nobody")) is not None
+        assert (doubt() is not None) == doubted
+        assert doubt(noise="uniform") is not None
+    assert doubt(model="nobody") is not None
     recipe = recipe_of(TrainConfig(training="gaussian"))
     (tmp_path / "mine" / "card.json").write_text(json.dumps({"training": recipe}))
-    assert untrained(dataclasses.replace(config, sigma=0.25)) is None and untrained(config) is not None
+    assert doubt(0.25) is None and doubt() is not None
 
 
 def test_a_cancelled_run_is_resumed_by_the_same_command(models_dir: Path, tmp_path: Path) -> None:

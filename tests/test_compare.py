@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kerasrobust.errors import InputError
-from kerasrobust.show.compare import format_probability, paired
 from kerasrobust.show.examples import write_examples
+from kerasrobust.show.pairs import format_probability, pairs
 from kerasrobust.stats import mcnemar
 
 pytest_plugins = ["cli_fixtures"]
@@ -83,13 +83,13 @@ def run_folder(folder: Path, wrong: list[int], kind: str = "attack", **columns: 
 
 def test_a_pair_of_runs(tmp_path: Path) -> None:
     one, two = run_folder(tmp_path / "one", [0, 1, 2, 3, 4, 5]), run_folder(tmp_path / "two", [5, 6], kind="train")
-    pair = paired(one, two)
+    (pair,) = pairs(one, two)
     assert pair is not None
     # Only the first: 0 to 4; only the second: 6.
     assert (pair.examples, pair.only_first, pair.only_second) == (10, 5, 1)
     assert pair.p_value == 2 * (1 + 6) / 64
     assert pair.difference == pytest.approx(0.4 - 0.8)
-    same = paired(one, one)
+    (same,) = pairs(one, one)
     assert same is not None and (same.only_first, same.only_second, same.p_value, same.difference) == (0, 0, 1, 0)
 
 
@@ -100,7 +100,7 @@ def test_a_minimum_norm_attack_counts_at_the_radius(tmp_path: Path) -> None:
     before[[3, 9]] += 1  # Wrong from the start; number 3 is also wrong where it wasn't attacked.
     columns = {"attack": "deepfool", "epsilon": None, "distance": far, "prediction": before}
     one = run_folder(tmp_path / "one", list(range(10)), **columns)
-    pair = paired(one, run_folder(tmp_path / "two", []))
+    (pair,) = pairs(one, run_folder(tmp_path / "two", []))
     assert pair is not None and (pair.only_first, pair.only_second) == (8, 0)
     assert pair.difference == pytest.approx(-0.8)
 
@@ -108,7 +108,7 @@ def test_a_minimum_norm_attack_counts_at_the_radius(tmp_path: Path) -> None:
 def test_the_rate_of_a_randomized_network_counts(tmp_path: Path) -> None:
     rates = np.full(10, 0.75)
     rates[0] = 0.25
-    pair = paired(run_folder(tmp_path / "one", [0], correct_rate=rates), run_folder(tmp_path / "two", []))
+    (pair,) = pairs(run_folder(tmp_path / "one", [0], correct_rate=rates), run_folder(tmp_path / "two", []))
     assert pair is not None and (pair.only_first, pair.only_second) == (1, 0)
     assert pair.difference == pytest.approx(0.7 - 1)
 
@@ -214,10 +214,10 @@ def test_runs_that_are_no_pair(tmp_path: Path) -> None:
     other = run_folder(tmp_path / "other", [0], x=X[::-1])
     bare = run_folder(tmp_path / "bare", [0])
     (bare / "examples.h5").unlink()
-    assert paired(one, other) is None and paired(one, bare) is None and paired(bare, one) is None
+    assert pairs(one, other) == pairs(one, bare) == pairs(bare, one) == []
     (bare / "examples.h5").write_bytes(b"nothing")
     with pytest.raises(InputError, match=r"Received: .*examples\.h5"):
-        paired(one, bare)
+        pairs(one, bare)
 
 
 def test_the_command_says_a_sentence_a_pair(tmp_path: Path) -> None:

@@ -23,9 +23,9 @@ from kerasrobust.evaluation.chain import part_of, run_chain
 from kerasrobust.evaluation.checks.black_box import black_box
 from kerasrobust.evaluation.evaluate import evaluate
 from kerasrobust.evaluation.outcome import report
-from kerasrobust.show.compare import paired
 from kerasrobust.show.examples import read_index
 from kerasrobust.show.figures import format_budget, format_change, is_no_ball
+from kerasrobust.show.pairs import pairs
 from kerasrobust.show.report import _budgets
 from kerasrobust.show.tables import epsilon_text
 
@@ -70,7 +70,7 @@ def test_what_a_run_writes(name: str, places: list[str], agreed: Path, runs: Pat
     # Another run that leaves all images as they are: each success of this one counts, whatever its distance.
     done = attack(places, agreed, "--attack", "fgsm", "--epsilon", "0", "--name", "b")
     assert done.status == 0, done.err
-    pair = paired(runs / "a", runs / "b")
+    (pair,) = pairs(runs / "a", runs / "b")
     assert pair is not None
     assert (pair.only_first, pair.only_second) == (index.success.sum(), 0)
 

@@ -5,37 +5,38 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from kerasrobust.attacks import FMN, PGD, Attack, Patch, Spatial
+from kerasrobust.attacks import Attack
 from kerasrobust.attacks.checkpoint import Checkpoints
 from kerasrobust.attacks.task import PASSES, Task
 from kerasrobust.errors import InputError
 from kerasrobust.evaluation.autoattack import AutoAttack
-from kerasrobust.evaluation.budget import BLOCK, Block, Budget, Found, Part
-from kerasrobust.evaluation.evaluate import Evaluation, evaluate
+from kerasrobust.evaluation.budget import BLOCK, Budget, Found
+from kerasrobust.evaluation.corruptions import Cell, Corrupted, Judged, of_cells
 from kerasrobust.evaluation.outcome import CURVE_POINTS, CurvePoint
+from kerasrobust.evaluation.smoothing import Certificate
+from kerasrobust.evaluation.threats import (
+    ALPHA,
+    BALLS,
+    CELLS,
+    CERTIFIED,
+    CORRUPTED,
+    OF_CERTIFICATE,
+    SAMPLES,
+    SELECTION,
+    UNION,
+    parts_of,
+    threats,
+)
 from kerasrobust.evaluation.unattacked import Unattacked, unattacked
-from kerasrobust.events import Emit, Event, Finding
+from kerasrobust.events import Emit, Finding
 from kerasrobust.names import Version
-from kerasrobust.networks.classifier import has_gradient
-from kerasrobust.ops.balls import Norm
-from kerasrobust.settings import radius
-from kerasrobust.show.figures import format_budget
+from kerasrobust.settings import check_sigma, radius
 from kerasrobust.stats import accuracy_interval
-
-BALLS: tuple[Norm, ...] = ("linf", "l2", "l1")
-UNION = "union"
-PASSES_OF_AUTOATTACK = 1_500
-"""Forward passes that the adaptive version takes about for an image of a robust network; slow models are told by it."""
-OF_BLOCKS = "adaptive-version", "few-examples"
-"""Findings about a block alone: what was left out is said of the whole, and each figure has its interval."""
-AUDITED = 256
-"""Images that the audit looks at, at most."""
 
 
 class Figure(NamedTuple):
@@ -66,6 +67,8 @@ class Assessment:
         unattacked: accuracy, confusion and calibration on all images as they are.
         figures: accuracy under each threat, on as many images as the budget allowed.
         curves: accuracy over the radius, by norm.
+        corruptions: accuracy under each corruption at each severity; None where the time was spent before.
+        certificate: what smoothing certifies; None without a sigma, or where the time was spent before.
         rates: float64 (n,), by name of a threat the share of fresh passes that are right on each image: of those that
             `order` names first.
         order: int64 (N,), the images in the order in which they were taken.
@@ -78,6 +81,8 @@ class Assessment:
     unattacked: Unattacked
     figures: list[Figure]
     curves: dict[str, list[CurvePoint]]
+    corruptions: Corrupted | None
+    certificate: Certificate | None
     rates: dict[str, np.ndarray]
     order: np.ndarray
     randomized: bool
@@ -93,6 +98,7 @@ def assess(
     *,
     minutes: float = 10.0,
     version: Version = "auto",
+    sigma: float | None = None,
     seed: int = 0,
     precision: str = "auto",
     batch_size: int = 256,
@@ -105,8 +111,9 @@ def assess(
 
     On all images: accuracy, confusion, calibration. On a random part of them, the same for all threats as far as the
     time goes: AutoAttack in Linf at 8/255, L2 at 0.5 and L1 at 12, and the worst of these on each image (union);
-    accuracy over the radius in each norm; rotation and translation; a patch of a quarter of the width; and what the
-    audit finds.
+    accuracy over the radius in each norm; rotation and translation; a patch of a quarter of the width; fifteen common
+    corruptions at five severities; certificates by randomized smoothing, where a sigma is given; and what the audit
+    finds.
 
     Args:
         model: as `evaluate` takes it.
@@ -114,6 +121,8 @@ def assess(
         y: labels; left out where `x` gives them.
         minutes: the budget. A tracing that takes longer than that can't be stopped.
         version: AutoAttack's; "auto" is "rand" for a randomized network, else "adaptive".
+        sigma: standard deviation of the gaussian noise that certificates are by, best that which the network was
+            trained under; without it there are none.
         seed: of everything random; equal seeds and equal numbers of images give equal figures.
         precision: of the attacks' gradients.
         batch_size: images at once, 64 at most.
@@ -135,6 +144,8 @@ def assess(
     began = time.monotonic()
     if not minutes > 0:
         raise InputError(f"Expected a budget above 0 minutes. Received: {minutes}. Try 10.")
+    if sigma is not None:
+        check_sigma(sigma)
     task = Task.checked(
         model, x, y, precision=precision, seed=seed, batch_size=min(batch_size, BLOCK), passes=passes,
         emit=emit, should_stop=should_stop,
@@ -151,9 +162,12 @@ def assess(
         pace = _pace(task)
         prepared = time.monotonic() - began
         budget = Budget(60 * minutes - prepared, len(task.x), pace, checkpoints, emit, task.should_stop)
-        parts, left_out = _parts(task, version)
+        parts, left_out = parts_of(task, version, sigma)
         found = budget.spend(parts)
-    figures, rates = _figures(found, _threats(task), task.classifier.randomized)
+    figures, rates = _figures(found, threats(task), task.classifier.randomized)
+    corruptions = _corruptions(found.get(CORRUPTED), Judged(rates=clean.correct_rate, shared=clean.shared), task)
+    certificate = _certificate(found.get(CERTIFIED), sigma or 0.0, task.y)
+    figures += _of_corruptions(corruptions) + _of_certificate(certificate)
     for part in parts:
         if not found[part.name].images:
             left_out.append(f"{part.title}: the time was spent before. Give it more minutes.")
@@ -161,6 +175,8 @@ def assess(
         unattacked=unattacked(clean, task.y, task.classifier.classes, task.classifier.randomized),
         figures=figures,
         curves=_curves(found.get("nearest"), task.classifier.randomized),
+        corruptions=corruptions,
+        certificate=certificate,
         rates=rates,
         order=order,
         randomized=task.classifier.randomized,
@@ -168,47 +184,6 @@ def assess(
         left_out=left_out,
         seconds=prepared + budget.spent,
     )
-
-
-def _threats(task: Task) -> dict[str, Attack[Any]]:
-    """Returns the attacks outside balls, by name."""
-    return {"spatial": Spatial(), "patch": Patch(size=max(1, min(task.x.shape[1:3]) // 4))}
-
-
-def _parts(task: Task, version: Version) -> tuple[list[Part], list[str]]:
-    """Returns what is looked at, in its order, and what isn't, with the reason."""
-    chosen: Version = version if version != "auto" else "rand" if task.classifier.randomized else "adaptive"
-    parts = []
-    for norm in BALLS:
-        attack = AutoAttack(norm=norm, epsilon=radius(None, norm), version=chosen)
-        title = f"AutoAttack ({chosen}), {format_budget(attack.epsilon, norm)}"
-        measure = partial(_attacked, task, norm, attack)
-        parts.append(Part(name=norm, title=title, share=20, passes=PASSES_OF_AUTOATTACK, measure=measure))
-    audit = partial(_audited, task)
-    parts.append(Part(name="audit", title="Reasons to doubt", share=10, passes=300, measure=audit, most=AUDITED))
-    blind = not has_gradient(task.classifier, task.x[:1])
-    left_out = []
-    if chosen == "adaptive":
-        left_out.append("The rest of AutoAttack's version standard: --version standard (version=) runs it.")
-    if blind:
-        left_out.append("Accuracy over epsilon: it is found by gradients, and there are none.")
-    else:
-        nearest = partial(_nearest, task)
-        parts.append(Part(name="nearest", title="Accuracy over epsilon", share=20, passes=1_000, measure=nearest))
-    for name, threat in _threats(task).items():
-        title = f"{name.capitalize()}: {threat.threat()}"
-        if blind and not threat.gradient_free:
-            left_out.append(f"{title}: it is made by gradients, and there are none.")
-        else:
-            measure = partial(_attacked, task, name, threat)
-            parts.append(Part(name=name, title=title, share=10, passes=500, measure=measure))
-    return parts, left_out
-
-
-def _attacked(task: Task, name: str, attack: Attack[Any] | AutoAttack, block: Block) -> dict[str, np.ndarray]:
-    """Returns the rates of a block under an attack, and the error by noise that its images share."""
-    found = _evaluated(task, block, attack)
-    return {name: found.per_example, f"{name} shared": np.full(len(found.per_example), found.worst.shared)}
 
 
 def _pace(task: Task) -> float:
@@ -221,48 +196,8 @@ def _pace(task: Task) -> float:
     return (time.perf_counter() - began) / len(x)
 
 
-def _evaluated(task: Task, block: Block, attack: Attack[Any] | AutoAttack, **settings: Any) -> Evaluation:
-    """Returns the evaluation of a block; what it has done is kept under the attack's name and norm."""
-    within = block.checkpoints.inside(f"{attack.name}-{attack.norm}")
-
-    def heard(event: Event) -> None:
-        if getattr(event, "code", "") not in OF_BLOCKS:
-            block.emit(event)
-
-    given: dict[str, Any] = {"audit": False} | settings
-    return evaluate(
-        task.classifier,
-        task.x[block.rows],
-        task.y[block.rows],
-        attacks=attack,
-        seed=task.seed,
-        precision=task.precision,
-        batch_size=task.batch_size,
-        passes=task.passes,
-        resume_dir=within.folder,
-        emit=heard,
-        should_stop=block.should_stop,
-        **given,
-    )
-
-
-def _audited(task: Task, block: Block) -> dict[str, np.ndarray]:
-    return {"pgd": _evaluated(task, block, PGD(), audit=True, thorough=True).per_example}
-
-
-def _nearest(task: Task, block: Block) -> dict[str, np.ndarray]:
-    """Returns how far the nearest adversarial example is in each norm, and the rates before and behind it."""
-    arrays: dict[str, np.ndarray] = {}
-    for norm in BALLS:
-        found = _evaluated(task, block, FMN(norm=norm)).worst
-        arrays |= {
-            f"{norm} distance": found.distance, f"{norm} before": found.clean_rate, f"{norm} behind": found.correct_rate
-        }  # fmt: skip
-    return arrays
-
-
 def _figures(
-    found: Mapping[str, Found], threats: Mapping[str, Attack[Any]], randomized: bool
+    found: Mapping[str, Found], attacks: Mapping[str, Attack[Any]], randomized: bool
 ) -> tuple[list[Figure], dict[str, np.ndarray]]:
     """Returns the accuracy under each threat, and the rates by image that they are made of."""
     figures: list[Figure] = []
@@ -279,9 +214,9 @@ def _figures(
     if all(norm in rates for norm in BALLS):
         count = min(len(rates[norm]) for norm in BALLS)
         rates[UNION] = np.min([rates[norm][:count] for norm in BALLS], axis=0)
-        shared = np.max([found[norm].arrays[f"{norm} shared"][0] for norm in BALLS])
-        add(UNION, "L∞, L2 or L1", None, rates[UNION], np.array([shared]))
-    for name, attack in threats.items():
+        shared = np.stack([found[norm].arrays[f"{norm} shared"][:count] for norm in BALLS])
+        add(UNION, "L∞, L2 or L1", None, rates[UNION], shared)
+    for name, attack in attacks.items():
         if name in found and found[name].images:
             rates[name] = found[name].arrays[name]
             add(name, attack.threat(), None, rates[name], found[name].arrays[f"{name} shared"])
@@ -303,3 +238,52 @@ def _curves(found: Found | None, randomized: bool) -> dict[str, list[CurvePoint]
             points.append(CurvePoint(epsilon, float(right.mean()), *accuracy_interval(right, randomized)))
         curves[norm] = points
     return curves
+
+
+def _corruptions(found: Found | None, clean: Judged, task: Task) -> Corrupted | None:
+    """Returns accuracy under corruptions, beside that on the same images without any."""
+    if found is None or not found.images:
+        return None
+    arrays, randomized = found.arrays, task.classifier.randomized
+    cells = []
+    for number, (kind, severity) in enumerate(CELLS):
+        judged = Judged(rates=arrays["rates"][:, number], shared=float(arrays["shared"][:, number].max()))
+        interval = accuracy_interval(judged.rates, randomized, judged.shared)
+        seconds = float(arrays["of cells"][:, number].sum())
+        cells.append(Cell(kind=kind, severity=severity, judged=judged, interval=interval, seconds=seconds))
+    return of_cells(cells, replace(clean, rates=clean.rates[: found.images]), randomized=randomized)
+
+
+def _of_corruptions(found: Corrupted | None) -> list[Figure]:
+    """Returns the line of the table for the mean over corruptions."""
+    if found is None:
+        return []
+    severities = sorted({cell.severity for cell in found.cells})
+    words = f"{len(found.kinds)} kinds, severities {severities[0]} to {severities[-1]}"
+    images = len(found.cells[0].judged.rates)
+    return [Figure(CORRUPTED, words, None, found.mean.accuracy, found.mean.interval, images)]
+
+
+def _certificate(found: Found | None, sigma: float, y: np.ndarray) -> Certificate | None:
+    if found is None or not found.images:
+        return None
+    return Certificate(
+        **{name: found.arrays[name] for name in OF_CERTIFICATE},  # type: ignore[arg-type]
+        y=y[: found.images],
+        noise="gaussian",
+        sigma=sigma,
+        samples=SAMPLES,
+        selection=SELECTION,
+        alpha=ALPHA,
+        findings=found.findings,
+    )
+
+
+def _of_certificate(found: Certificate | None) -> list[Figure]:
+    """Returns the line of the table for certificates: at AutoAttack's radius, where there can be any, else at sigma."""
+    if found is None:
+        return []
+    usual = radius(None, "l2")
+    epsilon = usual if usual < found.largest else found.sigma
+    share = found.certified(epsilon)
+    return [Figure(CERTIFIED, found.norm, epsilon, share.accuracy, share.interval, len(found.y))]

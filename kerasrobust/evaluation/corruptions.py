@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from kerasrobust.attacks.checkpoint import Checkpoints
 from kerasrobust.attacks.task import Task
-from kerasrobust.attacks.verdict import Verdict, judge
+from kerasrobust.attacks.verdict import judge
 from kerasrobust.data.corruptions.corrupting import check, corrupted, levels
 from kerasrobust.errors import Cancelled, InputError
 from kerasrobust.evaluation.checks.labels import at_chance, classes_missing
@@ -26,6 +26,11 @@ from kerasrobust.events import CorruptionFinished, Emit, Finding
 from kerasrobust.names import CORRUPTIONS, SEVERITIES
 from kerasrobust.pace import Pace
 from kerasrobust.stats import accuracy_interval, corruption_error, shared_error
+
+SOURCE = (
+    "Images were corrupted here, with the parameters of CIFAR-10-C (Hendrycks and Dietterich 2019), by the seed. Frost "
+    "is procedural, where the published one is cut out of photographs."
+)
 
 FIFTEEN = tuple(kind for kind, known in CORRUPTIONS.items() if known.group != "extra")
 """The corruptions of the benchmark, without those for validation."""
@@ -113,6 +118,21 @@ class Corrupted:
     mce: float | None
     relative_mce: float | None
     findings: list[Finding] = field(default_factory=list)
+
+    def entry(self, reference: str | None = None) -> dict[str, Any]:
+        """Returns what `result.json` holds of it; `reference` is the name of the reference network."""
+        return {
+            "source": SOURCE,
+            "counted": counted([item.kind for item in self.kinds]),
+            "mean_accuracy": self.mean.accuracy,
+            "interval": list(self.mean.interval),
+            "mce": self.mce,
+            "relative_mce": self.relative_mce,
+            "reference": reference,
+            "reference_clean_accuracy": self.reference_clean,
+            "kinds": [vars(item) for item in self.kinds],
+            "cells": [cell.entry() for cell in self.cells],
+        }
 
 
 def counted(kinds: Sequence[str]) -> list[str]:
@@ -203,28 +223,9 @@ class _Measurement:
         self._agree([verdict.passes for verdict in said])
         with task.classifier.unchanged():
             cells = list(self._cells([(kind, severity) for kind in kinds for severity in severities]))
-        means = counted(kinds)
-        of_kinds = [_of_kind(kind, cells, clean, reference_clean) for kind in kinds]
-        counting = [item for item in of_kinds if item.kind in means]
-        interval = accuracy_interval(clean.correct_rate, task.classifier.randomized, clean.shared)
-        return Corrupted(
-            clean=Share(clean.accuracy, interval),
-            reference_clean=None if reference_clean is None else reference_clean.accuracy,
-            cells=cells,
-            kinds=of_kinds,
-            mean=self._mean([cell for cell in cells if cell.kind in means]),
-            mce=mean_of([item.ce for item in counting]),
-            relative_mce=mean_of([item.relative_ce for item in counting]),
-            findings=findings,
-        )
-
-    def _mean(self, cells: list[Cell]) -> Share:
-        """Returns the mean over cells; its interval resamples images, as all cells are of the same ones."""
-        rates = np.mean([cell.judged.rates for cell in cells], axis=0)
-        # Each cell's noise is its own.
-        shared = float(np.sqrt(sum(cell.judged.shared**2 for cell in cells))) / len(cells)
-        mixed = len(cells) > 1 or self.task.classifier.randomized
-        return Share(float(rates.mean()), accuracy_interval(rates, mixed, shared))
+        others = None if reference_clean is None else reference_clean.accuracy
+        own = Judged(rates=clean.correct_rate, shared=clean.shared)
+        return replace(of_cells(cells, own, others, task.classifier.randomized), findings=findings)
 
     def _agree(self, clean: Sequence[np.ndarray]) -> None:
         """Raises InputError where the folder holds what was measured of other networks, images or seeds."""
@@ -270,7 +271,7 @@ class _Measurement:
             part = slice(first, first + size)
             images = corrupted(self.pixels[part], kind, severity, seed=task.seed, first=first) / np.float32(255)
             for one, found in zip(tasks, rights, strict=True):
-                found.append(self._right(one, images, part, [task.seed, 2 + number, first]))
+                found.append(right_passes(one, images, part, [task.seed, 2 + number, first]))
             pace.add(len(images))
         whole = [np.concatenate(found, axis=1) for found in rights]
         return {
@@ -278,12 +279,6 @@ class _Measurement:
             "rates": np.stack([right.mean(axis=0) for right in whole]),
             "shared": np.array([shared_error(right) for right in whole]),
         }
-
-    def _right(self, task: Task, images: np.ndarray, part: slice, seed: Sequence[int]) -> np.ndarray:
-        """Returns in which passes the images are right, bool (m, N)."""
-        options: dict[str, Any] = {"passes": task.passes, "batch_size": task.batch_size}
-        found = judge(task.classifier, images, task.y[part], seed=seed, should_stop=task.should_stop, **options)
-        return found.passes == task.y[part]
 
     def _cell(self, kind: str, severity: int, saved: Mapping[str, np.ndarray]) -> Cell:
         own, *others = (
@@ -300,7 +295,48 @@ class _Measurement:
         )
 
 
-def _of_kind(kind: str, cells: Sequence[Cell], clean: Verdict, reference_clean: Verdict | None) -> KindError:
+def right_passes(task: Task, images: np.ndarray, part: slice, seed: Sequence[int]) -> np.ndarray:
+    """Returns in which passes images in the place of a part of the task's are right, bool (m, N)."""
+    options: dict[str, Any] = {"passes": task.passes, "batch_size": task.batch_size}
+    found = judge(task.classifier, images, task.y[part], seed=seed, should_stop=task.should_stop, **options)
+    return found.passes == task.y[part]
+
+
+def of_cells(
+    cells: list[Cell], clean: Judged, reference_clean: float | None = None, randomized: bool = False
+) -> Corrupted:
+    """Returns what is made of cells that were measured on the same images.
+
+    Args:
+        cells: each kind at the same severities.
+        clean: what the network says of the unchanged images.
+        reference_clean: the accuracy of the reference network on them, where the cells have one.
+        randomized: whether the network is.
+    """
+    kinds = list(dict.fromkeys(cell.kind for cell in cells))
+    of_kinds = [_of_kind(kind, cells, clean.accuracy, reference_clean) for kind in kinds]
+    means = counted(kinds)
+    counting = [item for item in of_kinds if item.kind in means]
+    return Corrupted(
+        clean=Share(clean.accuracy, accuracy_interval(clean.rates, randomized, clean.shared)),
+        reference_clean=reference_clean,
+        cells=cells,
+        kinds=of_kinds,
+        mean=_mean([cell for cell in cells if cell.kind in means], randomized),
+        mce=mean_of([item.ce for item in counting]),
+        relative_mce=mean_of([item.relative_ce for item in counting]),
+    )
+
+
+def _mean(cells: list[Cell], randomized: bool) -> Share:
+    """Returns the mean over cells; its interval resamples images, as all cells are of the same ones."""
+    rates = np.mean([cell.judged.rates for cell in cells], axis=0)
+    # Each cell's noise is its own.
+    shared = float(np.sqrt(sum(cell.judged.shared**2 for cell in cells))) / len(cells)
+    return Share(float(rates.mean()), accuracy_interval(rates, len(cells) > 1 or randomized, shared))
+
+
+def _of_kind(kind: str, cells: Sequence[Cell], clean: float, reference_clean: float | None) -> KindError:
     """Returns the errors of one corruption, beside those of the reference network where there is one."""
     own = [cell for cell in cells if cell.kind == kind]
     errors = [1 - cell.judged.accuracy for cell in own]
@@ -308,5 +344,5 @@ def _of_kind(kind: str, cells: Sequence[Cell], clean: Verdict, reference_clean: 
     if reference_clean is None:
         return KindError(kind=kind, error=error)
     others = [1 - cell.reference.accuracy for cell in own if cell.reference is not None]
-    relative = corruption_error(errors, others, 1 - clean.accuracy, 1 - reference_clean.accuracy)
+    relative = corruption_error(errors, others, 1 - clean, 1 - reference_clean)
     return KindError(kind=kind, error=error, ce=corruption_error(errors, others), relative_ce=relative)

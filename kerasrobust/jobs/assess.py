@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from kerasrobust.assessing import AssessConfig
 from kerasrobust.entries import text
 from kerasrobust.evaluation.assess import Assessment, assess
 from kerasrobust.evaluation.outcome import CurvePoint, Share
 from kerasrobust.events import Log, Row, as_dict
+from kerasrobust.jobs.certify import trained_sigma, untrained
 from kerasrobust.jobs.job import Job
 from kerasrobust.jobs.subject import check_one_label, describe_data, load_subject, settings_of
 from kerasrobust.runs import card_of
+from kerasrobust.show.pairs import RATES
 from kerasrobust.show.summaries import summary
 
 
@@ -25,11 +30,13 @@ class AssessJob(Job[AssessConfig]):
 
     def run(self) -> dict[str, Any]:
         context, config, data = self.context, self.config, self.data
+        sigma = config.sigma if config.sigma is not None else trained_sigma(config.model, config.models_dir)
         found = assess(
             self.classifier,
             data,
             minutes=config.minutes,
             version=config.version,
+            sigma=sigma,
             seed=config.seed,
             precision=config.precision,
             batch_size=config.batch_size,
@@ -38,6 +45,11 @@ class AssessJob(Job[AssessConfig]):
             emit=context.emit,
             should_stop=context.should_stop,
         )
+        if found.certificate is not None:
+            finding = untrained(config.model, config.models_dir, found.certificate.sigma)
+            if finding is not None:
+                context.emit(finding)
+        self._save(found)
         rows = self._rows(found)
         for row in rows:
             context.emit(row)
@@ -63,6 +75,8 @@ class AssessJob(Job[AssessConfig]):
             ],
             "confusion": found.unattacked.confusion.tolist(),
             "curves": [_curve(norm, points) for norm, points in found.curves.items()],
+            **({} if found.corruptions is None else {"corruptions": found.corruptions.entry()}),
+            **({} if found.certificate is None else {"certificate": found.certificate.entry()}),
             "left_out": found.left_out,
             "warnings": context.findings,
         }
@@ -72,6 +86,16 @@ class AssessJob(Job[AssessConfig]):
         for reason in found.left_out:
             context.emit(Log(level="info", message=f"Not looked at: {reason}"))
         return result
+
+    def _save(self, found: Assessment) -> None:
+        """Writes which images were measured and what came of each, by threat; `compare` reads it."""
+        images, order = self.data.x, found.order
+        known = {
+            "order": order,
+            "y": self.data.y[order],
+            "checksum": np.array([zlib.crc32(images[number].tobytes()) for number in order], np.uint32),
+        }
+        np.savez(self.context.run.path / RATES, allow_pickle=False, **known, **found.rates)
 
     def _rows(self, found: Assessment) -> list[Row]:
         """Returns the rows of the table: clean, then each threat."""

@@ -58,7 +58,8 @@ class CertifyJob(Job[CertifyConfig]):
                 emit=context.emit,
                 should_stop=context.should_stop,
             )
-            if (finding := untrained(config)) is not None:
+            finding = untrained(config.model, config.models_dir, config.sigma, config.smoothing_noise)
+            if finding is not None:
                 context.emit(finding)
         self._save(context, found)
         entry = found.entry(list(map(float, config.radii)))
@@ -86,31 +87,37 @@ class CertifyJob(Job[CertifyConfig]):
         np.savez(context.run.path / "certificate.npz", **{name: getattr(found, name) for name in names})
 
 
-def untrained(config: CertifyConfig) -> Finding | None:
-    """Returns a finding unless the model's card shows that it was trained under the noise that it is certified with."""
-    training = Card.parse(card_of(config.model, config.models_dir)).training
+def trained_sigma(name: str, models_dir: str | Path) -> float | None:
+    """Returns the deviation of the gaussian noise that a model was trained under, by its card; None without."""
+    training = Card.parse(card_of(name, models_dir)).training
     # Cards leave out what has its default (`jobs.recipes`).
-    objective, sigma = training.get("training"), training.get("sigma", TrainConfig.sigma)
-    if objective == config.smoothing_noise and sigma == config.sigma:
+    return float(training.get("sigma", TrainConfig.sigma)) if training.get("training") == Gaussian.name else None
+
+
+def untrained(name: str, models_dir: str | Path, sigma: float, noise: str = "gaussian") -> Finding | None:
+    """Returns a finding unless the model's card shows that it was trained under the noise that it is certified with."""
+    objective = Card.parse(card_of(name, models_dir)).training.get("training")
+    trained = trained_sigma(name, models_dir)
+    if noise == "gaussian" and sigma == trained:
         return None
     if objective is None:
         known = "Its card, if it has one, doesn't say how it was trained"
-    elif objective == Gaussian.name:
-        known = f"Its card says that it was trained under gaussian noise of sigma {sigma}"
+    elif trained is not None:
+        known = f"Its card says that it was trained under gaussian noise of sigma {trained:g}"
     else:
         known = f"Its card says that it was trained by {objective}"
     advice = (
-        f"kerasrobust train --training gaussian --sigma {config.sigma:g} trains one"
-        if config.smoothing_noise == "gaussian"
+        f"kerasrobust train --training gaussian --sigma {sigma:g} trains one"
+        if noise == "gaussian"
         else "train it on images with such noise"
     )
     return Finding(
         code="noise-not-trained",
         message=(
-            f"{known}, and it is certified under {config.smoothing_noise} noise of sigma {config.sigma:g}. The "
+            f"{known}, and it is certified under {noise} noise of sigma {sigma:g}. The "
             "certificate holds all the same, but it is one of this network under such noise, which it may hardly "
             f"recognise images in: {advice}."
         ),
         severity="warning",
-        evidence={"sigma": config.sigma} | ({"trained": sigma} if objective == Gaussian.name else {}),
+        evidence={"sigma": sigma} | ({} if trained is None else {"trained": trained}),
     )

@@ -7,17 +7,12 @@ from typing import Any
 
 from kerasrobust.assessing import CorruptionsConfig
 from kerasrobust.data.tfds import is_local
-from kerasrobust.evaluation.corruptions import Corrupted, counted, measure_corruptions
+from kerasrobust.evaluation.corruptions import SOURCE, measure_corruptions
 from kerasrobust.events import Log
 from kerasrobust.jobs.job import Job
 from kerasrobust.jobs.subject import describe_data, load_other, load_subject, settings_of
 from kerasrobust.names import uncorrupted
 from kerasrobust.show.summaries import summary
-
-SOURCE = (
-    "Images were corrupted here, with the parameters of CIFAR-10-C (Hendrycks and Dietterich 2019), by the seed. Frost "
-    "is procedural, where the published one is cut out of photographs."
-)
 
 
 class CorruptionsJob(Job[CorruptionsConfig]):
@@ -58,26 +53,10 @@ class CorruptionsJob(Job[CorruptionsConfig]):
             "conventions": self.classifier.conventions.said(),
             "clean_accuracy": found.clean.accuracy,
             "clean_interval": list(found.clean.interval),
-            "corruptions": self._figures(found),
+            "corruptions": found.entry(None if config.reference is None else Path(config.reference).name),
             "warnings": context.findings,
         }
         title = f"{Path(config.model).name} under common corruptions"
         context.publish(result, examples=[], title=title, settings=settings_of(config, self.data))
         context.emit(Log(level="info", message=summary(result)))
         return result
-
-    def _figures(self, found: Corrupted) -> dict[str, Any]:
-        """Returns what `result.json` has of the corruptions."""
-        reference = self.config.reference
-        return {
-            "source": SOURCE,
-            "counted": counted(self.config.corruptions),
-            "mean_accuracy": found.mean.accuracy,
-            "interval": list(found.mean.interval),
-            "mce": found.mce,
-            "relative_mce": found.relative_mce,
-            "reference": None if reference is None else Path(reference).name,
-            "reference_clean_accuracy": found.reference_clean,
-            "kinds": [vars(item) for item in found.kinds],
-            "cells": [cell.entry() for cell in found.cells],
-        }

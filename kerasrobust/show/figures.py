@@ -15,6 +15,7 @@ from kerasrobust.records import Result
 _NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1", "l0": "L0"}
 _ATTACKS = {
     **{name: known.title for name, known in ATTACKS.items()},
+    "corruptions": "common corruptions", "certified": "certified, smoothed",
     "pgd-frozen": "PGD, noise frozen", "pgd-transfer": "PGD, transferred",
     **{f"pgd-eot-{passes}": f"PGD, EOT {passes}" for passes in (1, 5, 20, 50)},
 }  # fmt: skip

@@ -154,6 +154,7 @@ def _page(result: Mapping[str, Any], examples: Sequence[ExampleStrip], **given: 
         trainings=_TRAININGS,
         has_published=any(row.published is not None for row in rows),
         panels=[*panels(rows), *curve_panels((*known.attacks, *known.curves)), *certified_panels(known.certificate)],
+        all_smoothed=known.certificate is not None and not rows,
         corruptions=CorruptionMap.parse(known.corruptions),
         draw=draw,
         draw_heat=draw_heat,
@@ -211,17 +212,24 @@ def _data_uri(image: np.ndarray) -> str:
 
 
 def _method(result: Result) -> Iterable[str]:
-    if result.certificate is not None:
-        yield from _certified(result, result.certificate)
-        return
-    rows = result.rows or ()
-    if (found := CorruptionMap.parse(result.corruptions)) is not None:
-        yield f"Measured on {figures.format_images(result)}. {found.source}"
+    """Yields how the figures were made: of attacks, unless there are none, of corruptions, of certificates."""
+    corruptions = CorruptionMap.parse(result.corruptions)
+    if result.rows is not None or (result.certificate is None and corruptions is None):
+        yield from _attacked(result)
+    elif corruptions is not None:
+        yield f"Measured on {figures.format_images(result)}."
+    if corruptions is not None:
+        yield corruptions.source
         yield (
             "Intervals are at 95 %: Wilson's of one corruption at one severity, from resampling the images of means, "
             "as all are over the same images, and for a randomized network."
         )
-        return
+    if result.certificate is not None:
+        yield from _certified(result, result.certificate)
+
+
+def _attacked(result: Result) -> Iterable[str]:
+    rows = result.rows or ()
     yield (
         f"Measured on {figures.format_images(result)}. An attack counts as successful where the attacked image, "
         "classified again in float32, is not given its true label; what the model gets wrong from the start counts as "
@@ -261,8 +269,10 @@ def _method(result: Result) -> Iterable[str]:
 
 
 def _certified(result: Result, found: CertificateEntry) -> Iterable[str]:
+    if result.rows is None:
+        yield f"Measured on {figures.format_images(result)}."
     yield (
-        f"Measured on {figures.format_images(result)}. The smoothed network says of an image what the network says "
+        f"The smoothed network says of an image what the network says "
         f"most often of it under {found.noise} noise of standard deviation {found.sigma or 0:.4g} in each pixel, which "
         f"isn't clipped. Some samples choose a class; others, {found.samples or 0:,} an image, bound the share of its "
         "votes from below (Clopper and Pearson's exact bound)."

@@ -131,7 +131,7 @@ def _threat_summary(result: Result, rows: Sequence[Row]) -> Iterable[str]:
         f"{_with_interval(row.accuracy, row.interval)} under {attack_name(row.attack or '')}"
         f" ({format_budget(row.epsilon, row.norm)}, {row.examples or 0:,} images)"
         for row in threats
-        if row.attack != "union"
+        if row.attack not in ("union", "certified")
     ]
     if kept:
         yield f"It keeps {_list(kept)}."
@@ -140,6 +140,13 @@ def _threat_summary(result: Result, rows: Sequence[Row]) -> Iterable[str]:
         for row in threats
         if row.attack == "union"
     )
+    if result.certificate is not None:
+        yield from (
+            f"Smoothed by {noise_words(result.certificate)}, it is certified at {format_budget(row.epsilon, row.norm)} "
+            f"on {_with_interval(row.accuracy, row.interval)} of {row.examples or 0:,} images."
+            for row in threats
+            if row.attack == "certified"
+        )
 
 
 def _study_summary(result: Result, rows: Sequence[Row]) -> Iterable[str]:

@@ -197,7 +197,7 @@ async def test_pictures_are_compared_meanwhile(lab: Lab, add_run: AddRun, monkey
     def slow(*_: Path) -> None:
         release.wait(10)
 
-    monkeypatch.setattr(side_by_side, "paired", slow)
+    monkeypatch.setattr(side_by_side, "pairs", slow)
     add_run("attack")
     add_run("train")
     async with lab.run_test(size=NARROW) as pilot:

@@ -17,8 +17,8 @@ from textual.worker import get_current_worker
 
 from kerasrobust.entries import Row
 from kerasrobust.errors import InputError
-from kerasrobust.show.compare import paired, sentence
 from kerasrobust.show.figures import attack_name, by_network, format_accuracy, format_interval, made_on, with_noise
+from kerasrobust.show.pairs import keeps_images, pairs, sentence
 from tui.panes.study import StudyPane
 from tui.read.subject import Subject, difference, differing
 from tui.widgets.layout import FULL
@@ -193,28 +193,29 @@ def paired_sentences(subjects: Sequence[Subject], is_cancelled: Callable[[], boo
     if len(subjects) < 2:
         return
     reference, *others = subjects
-    lacking = [subject for subject in subjects if not (subject.path / "examples.h5").is_file()]
+    lacking = [subject for subject in subjects if not keeps_images(subject.path)]
     for other in others:
         if is_cancelled():
             return
         if reference not in lacking and other not in lacking:
-            yield _paired_sentence(reference, other)
+            yield from _paired_sentences(reference, other)
     if lacking:
         named = "the reference" if lacking == [reference] else ", ".join(subject.title for subject in lacking)
-        yield f"No McNemar test with {named}: only runs of an attack or a training keep their images (examples.h5)."
+        kinds = "an attack, a training or an assessment"
+        yield f"No McNemar test with {named}: only runs of {kinds} keep what became of each image."
 
 
-def _paired_sentence(first: Subject, second: Subject) -> str:
+def _paired_sentences(first: Subject, second: Subject) -> list[str]:
     try:
         # In this order, as differences are relative to the reference.
-        pair = paired(second.path, first.path)
+        found = pairs(second.path, first.path)
     except InputError as error:
-        return f"{first.title} and {second.title}: {error}"
+        return [f"{first.title} and {second.title}: {error}"]
     except OSError:
-        return f"{first.title} and {second.title}: their images or results can't be read."
-    if pair is None:
-        return f"{first.title} and {second.title} were measured on other images: no McNemar test."
-    return sentence(second.title, first.title, pair)
+        return [f"{first.title} and {second.title}: their images or results can't be read."]
+    if not found:
+        return [f"{first.title} and {second.title} were measured on other images: no McNemar test."]
+    return [sentence(second.title, first.title, pair) for pair in found]
 
 
 class SettingsTable(ComparedPane):

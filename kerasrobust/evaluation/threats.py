@@ -1,0 +1,187 @@
+"""The parts of an assessment: what each measures on a block of images. What is made of it stands in `assess`."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from kerasrobust.attacks import FMN, PGD, Attack, Patch, Spatial
+from kerasrobust.attacks.task import Task
+from kerasrobust.data.corruptions.corrupting import corrupted, levels
+from kerasrobust.errors import Cancelled
+from kerasrobust.evaluation.autoattack import AutoAttack
+from kerasrobust.evaluation.budget import Block, Part
+from kerasrobust.evaluation.corruptions import FIFTEEN, PART, right_passes
+from kerasrobust.evaluation.evaluate import Evaluation, evaluate
+from kerasrobust.evaluation.smoothing import certify
+from kerasrobust.events import Event
+from kerasrobust.names import SEVERITIES, Version
+from kerasrobust.networks.classifier import has_gradient
+from kerasrobust.ops.balls import Norm
+from kerasrobust.settings import radius
+from kerasrobust.show.figures import format_budget
+from kerasrobust.stats import shared_error
+
+BALLS: tuple[Norm, ...] = ("linf", "l2", "l1")
+UNION, CORRUPTED, CERTIFIED = "union", "corruptions", "certified"
+PASSES_OF_AUTOATTACK = 1_500
+"""Forward passes that the adaptive version takes about for an image of a robust network; slow models are told by it."""
+OF_BLOCKS = "adaptive-version", "few-examples"
+"""Findings about a block alone: what was left out is said of the whole, and each figure has its interval."""
+AUDITED = 256
+"""Images that the audit looks at, at most."""
+CELLS = tuple((kind, severity) for kind in FIFTEEN for severity in SEVERITIES)
+"""What an assessment looks at of corruptions."""
+SAMPLES, SELECTION, ALPHA = 10_000, 100, 0.001
+"""Of an assessment's certificates: a tenth of what `certify` takes, so the largest radius is 3.2 sigma, not 3.8."""
+OF_CERTIFICATE = "prediction", "radius", "right", "counted"
+"""The arrays of one."""
+CHANNELS = (1, 3)
+"""Of images that can be corrupted."""
+
+
+def threats(task: Task) -> dict[str, Attack[Any]]:
+    """Returns the attacks outside balls, by name."""
+    return {"spatial": Spatial(), "patch": Patch(size=max(1, min(task.x.shape[1:3]) // 4))}
+
+
+def parts_of(task: Task, version: Version, sigma: float | None) -> tuple[list[Part], list[str]]:
+    """Returns what is looked at, in its order, and what isn't, with the reason."""
+    found = [_of_attacks(task, version), _of_corruptions(task), _of_certificates(task, sigma)]
+    return [part for parts, _ in found for part in parts], [reason for _, reasons in found for reason in reasons]
+
+
+def _of_attacks(task: Task, version: Version) -> tuple[list[Part], list[str]]:
+    chosen: Version = version if version != "auto" else "rand" if task.classifier.randomized else "adaptive"
+    parts = []
+    for norm in BALLS:
+        attack = AutoAttack(norm=norm, epsilon=radius(None, norm), version=chosen)
+        title = f"AutoAttack ({chosen}), {format_budget(attack.epsilon, norm)}"
+        measure = partial(_attacked, task, norm, attack)
+        parts.append(Part(name=norm, title=title, share=20, passes=PASSES_OF_AUTOATTACK, measure=measure))
+    audit = partial(_audited, task)
+    parts.append(Part(name="audit", title="Reasons to doubt", share=10, passes=300, measure=audit, most=AUDITED))
+    blind = not has_gradient(task.classifier, task.x[:1])
+    left_out = []
+    if chosen == "adaptive":
+        left_out.append("The rest of AutoAttack's version standard: --version standard (version=) runs it.")
+    if blind:
+        left_out.append("Accuracy over epsilon: it is found by gradients, and there are none.")
+    else:
+        nearest = partial(_nearest, task)
+        parts.append(Part(name="nearest", title="Accuracy over epsilon", share=20, passes=1_000, measure=nearest))
+    for name, threat in threats(task).items():
+        title = f"{name.capitalize()}: {threat.threat()}"
+        if blind and not threat.gradient_free:
+            left_out.append(f"{title}: it is made by gradients, and there are none.")
+        else:
+            measure = partial(_attacked, task, name, threat)
+            parts.append(Part(name=name, title=title, share=10, passes=500, measure=measure))
+    return parts, left_out
+
+
+def _of_corruptions(task: Task) -> tuple[list[Part], list[str]]:
+    channels = task.x.shape[-1]
+    if channels not in CHANNELS:
+        return [], [f"Common corruptions: images have {channels} channels, and they are made of 1 or 3."]
+    title = f"Common corruptions: {len(FIFTEEN)} kinds, severities {SEVERITIES[0]} to {SEVERITIES[-1]}"
+    measure = partial(_corrupted, task, levels(task.x))
+    return [Part(name=CORRUPTED, title=title, share=10, passes=3 * len(CELLS), measure=measure)], []
+
+
+def _of_certificates(task: Task, sigma: float | None) -> tuple[list[Part], list[str]]:
+    if sigma is None:
+        return [], ["Certificates: no noise is known that it was trained under: --sigma 0.25 (sigma=) says one."]
+    if task.classifier.adapter.whole:
+        return [], ["Certificates: it takes whole numbers, which have no room for noise."]
+    title = f"Certificates by gaussian noise of sigma {sigma:g}"
+    return [Part(name=CERTIFIED, title=title, share=20, passes=SAMPLES, measure=partial(_certified, task, sigma))], []
+
+
+def _attacked(task: Task, name: str, attack: Attack[Any] | AutoAttack, block: Block) -> dict[str, np.ndarray]:
+    """Returns the rates of a block under an attack, and the error by noise that its images share."""
+    found = _evaluated(task, block, attack)
+    return {name: found.per_example, f"{name} shared": np.full(len(found.per_example), found.worst.shared)}
+
+
+def _evaluated(task: Task, block: Block, attack: Attack[Any] | AutoAttack, **settings: Any) -> Evaluation:
+    """Returns the evaluation of a block; what it has done is kept under the attack's name and norm."""
+    within = block.checkpoints.inside(f"{attack.name}-{attack.norm}")
+
+    def heard(event: Event) -> None:
+        if getattr(event, "code", "") not in OF_BLOCKS:
+            block.emit(event)
+
+    given: dict[str, Any] = {"audit": False} | settings
+    return evaluate(
+        task.classifier,
+        task.x[block.rows],
+        task.y[block.rows],
+        attacks=attack,
+        seed=task.seed,
+        precision=task.precision,
+        batch_size=task.batch_size,
+        passes=task.passes,
+        resume_dir=within.folder,
+        emit=heard,
+        should_stop=block.should_stop,
+        **given,
+    )
+
+
+def _audited(task: Task, block: Block) -> dict[str, np.ndarray]:
+    return {"pgd": _evaluated(task, block, PGD(), audit=True, thorough=True).per_example}
+
+
+def _nearest(task: Task, block: Block) -> dict[str, np.ndarray]:
+    """Returns how far the nearest adversarial example is in each norm, and the rates before and behind it."""
+    arrays: dict[str, np.ndarray] = {}
+    for norm in BALLS:
+        found = _evaluated(task, block, FMN(norm=norm)).worst
+        arrays |= {
+            f"{norm} distance": found.distance, f"{norm} before": found.clean_rate, f"{norm} behind": found.correct_rate
+        }  # fmt: skip
+    return arrays
+
+
+def _corrupted(task: Task, pixels: np.ndarray, block: Block) -> dict[str, np.ndarray]:
+    """Returns the rates of a block, (N, 75), under each corruption, the error by shared noise, and the seconds."""
+    rows = block.rows
+    count = rows.stop - rows.start
+    rates, shared, seconds = (np.zeros((count, len(CELLS))) for _ in range(3))
+    for number, (kind, severity) in enumerate(CELLS):
+        began = time.monotonic()
+        for first in range(rows.start, rows.stop, PART):
+            if block.should_stop():
+                raise Cancelled
+            part = slice(first, min(first + PART, rows.stop))
+            images = corrupted(pixels[part], kind, severity, seed=task.seed, first=first) / np.float32(255)
+            right = right_passes(task, images, part, [task.seed, 2 + number, first])
+            place = slice(part.start - rows.start, part.stop - rows.start)
+            rates[place, number] = right.mean(axis=0)
+            shared[place, number] = shared_error(right)
+        seconds[:, number] = (time.monotonic() - began) / count
+    return {"rates": rates, "shared": shared, "of cells": seconds}
+
+
+def _certified(task: Task, sigma: float, block: Block) -> dict[str, np.ndarray]:
+    """Returns what smoothing certifies of a block."""
+    found = certify(
+        task.classifier,
+        task.x[block.rows],
+        task.y[block.rows],
+        sigma=sigma,
+        samples=SAMPLES,
+        selection=SELECTION,
+        alpha=ALPHA,
+        # The noise of a sample depends on the image's place in the block.
+        seed=task.seed + block.rows.start,
+        batch_size=task.batch_size,
+        resume_dir=block.checkpoints.folder,
+        emit=block.emit,
+        should_stop=block.should_stop,
+    )
+    return {name: getattr(found, name) for name in OF_CERTIFICATE}
