@@ -39,6 +39,10 @@ class AssessConfig(JudgingConfig):
 
     kind: ClassVar[str] = "assess"
 
+    beside: Annotated[
+        str | None,
+        Option("Further saved models, with commas between them, that share the budget and are compared with it."),
+    ] = None
     minutes: Annotated[float, Option("Budget; more minutes take more images.")] = 10.0
     version: Annotated[
         Version, Option("AutoAttack's version; `auto` is `rand` for a randomized network, else `adaptive`.")
@@ -52,10 +56,19 @@ class AssessConfig(JudgingConfig):
     ] = None
     passes: Passes = 20
 
+    @property
+    def others(self) -> tuple[str, ...]:
+        """The models beside the first."""
+        return tuple(dict.fromkeys(filter(None, (name.strip() for name in (self.beside or "").split(",")))))
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.sigma is not None:
             check_sigma(self.sigma)
+        if self.model in self.others:
+            raise InputError(
+                f"Expected other models beside {self.model}. Received: --beside {self.beside}. Name it once."
+            )
         if not (self.minutes > 0 and math.isfinite(self.minutes)):
             raise InputError(f"Expected a budget above 0 minutes. Received: {self.minutes}. Try --minutes 10.")
 

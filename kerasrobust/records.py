@@ -129,6 +129,7 @@ class Result(Card):
         by_class: each class on unchanged images; `confusion` counts them by true (row) and predicted class.
         calibration_error: the expected calibration error on unchanged images, with its interval.
         left_out: what an assessment hasn't looked at, and why.
+        compared: how models that were assessed together differ on the same images, in sentences.
         curves: accuracy over the radius, as entries of attacks that have nothing else.
         certificate: what was certified of a network that votes under noise; without rows all figures are its.
         corruptions: what was measured under common corruptions, which `show.corrupted` reads; empty elsewhere.
@@ -147,6 +148,7 @@ class Result(Card):
     calibration_error: float | None = None
     calibration_interval: Interval | None = None
     left_out: tuple[str, ...] = ()
+    compared: tuple[str, ...] = ()
     curves: tuple[AttackEntry, ...] = ()
     certificate: CertificateEntry | None = None
     corruptions: dict[str, Any] = field(default_factory=dict)
@@ -161,7 +163,8 @@ class Result(Card):
             by_class=tuple(map(ClassEntry.parse, objects(record.get("by_class")))),
             confusion=_counts(record.get("confusion")),
             curves=tuple(map(AttackEntry.parse, objects(record.get("curves")))),
-            left_out=tuple(map(text, found)) if isinstance(found := record.get("left_out"), list) else (),
+            left_out=_texts(record.get("left_out")),
+            compared=_texts(record.get("compared")),
             certificate=CertificateEntry.parse(entry) if (entry := as_object(record.get("certificate"))) else None,
         )
 
@@ -180,6 +183,10 @@ class Result(Card):
             if self.attacks or self.clean_accuracy is not None
             else ()
         )
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    return tuple(map(text, value)) if isinstance(value, list) else ()
 
 
 def _counts(value: Any) -> tuple[tuple[int, ...], ...]:

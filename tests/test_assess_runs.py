@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
+import keras
+import numpy as np
 import pytest
 from schemas import faults_of_run
 from whole_runs import exported, unheard
@@ -15,7 +18,10 @@ from kerasrobust.assessing import AssessConfig
 from kerasrobust.errors import Cancelled, InputError
 from kerasrobust.events import Event, Row, StageStarted
 from kerasrobust.jobs import engine
+from kerasrobust.networks.architectures import build_model
 from kerasrobust.records import Result
+from kerasrobust.show.figures import by_network
+from kerasrobust.show.pairs import pairs
 
 pytest_plugins = ["cli_fixtures"]
 
@@ -58,6 +64,42 @@ def test_a_run_that_was_stopped_resumes_to_one_table(models_dir: Path, agreed: P
     assert [event.accuracy for event in heard if isinstance(event, Row)] == [row.accuracy for row in known.rows or ()]
     page = (tmp_path / "one" / "report.html").read_text()
     assert "Union: an image counts only where it withstands each of them" in page
+
+
+def test_models_are_compared_on_the_same_images(models_dir: Path, agreed: Path, tmp_path: Path) -> None:
+    keras.utils.set_random_seed(8)
+    build_model("convnet", widths=(4, 8)).save(tmp_path / "other.keras")
+    whole = config(models_dir, agreed, tmp_path, "two")
+    asked = dataclasses.replace(whole, beside=str(tmp_path / "other.keras"), split="test[:8]")
+    heard: list[Event] = []
+    result = engine.run(asked, heard.append)
+    assert faults_of_run(tmp_path / "two") == []
+    known = Result.parse(json.loads((tmp_path / "two" / "result.json").read_text()))
+    groups = by_network(known.rows or ())
+    assert list(groups) == ["tiny", "other.keras"]
+    assert [row.attack for row in groups["tiny"]] == [row.attack for row in groups["other.keras"]]
+    assert result["beside"][0]["clean_accuracy"] == groups["other.keras"][0].accuracy
+    stages = [event.stage for event in heard if isinstance(event, StageStarted)]
+    assert {"tiny linf", "other.keras linf"} <= set(stages) and len(set(stages)) == len(stages)
+    own, other = (dict(np.load(tmp_path / "two" / name)) for name in ("rates.npz", "rates-1.npz"))
+    np.testing.assert_array_equal(own["checksum"], other["checksum"])
+    lost = int(((own["linf"] == 0) & (other["linf"] > 0.5)).sum())
+    (told,) = [words for words in known.compared if "L∞:" in words]
+    assert f"the same 8 images under L∞: {lost} only tiny gets wrong" in told
+    page = (tmp_path / "two" / "report.html").read_text()
+    assert "How fragile are tiny, other.keras?" in page and told.replace("'", "&#39;") in page
+    # Another run of one of them is compared with it from the files.
+    by_file = pairs(tmp_path / "two", tmp_path / "two")
+    assert [(pair.only_first, pair.difference) for pair in by_file] == [(0, 0)] * len(by_file) and len(by_file) == 6
+
+
+@pytest.mark.parametrize(("beside", "message"), [("tiny", "Name it once"), ("nobody", "nobody")])
+def test_models_beside_it_are_others_that_are_there(
+    models_dir: Path, agreed: Path, tmp_path: Path, beside: str, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        engine.run(dataclasses.replace(config(models_dir, agreed, tmp_path, "a"), beside=beside), unheard)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_budget_of_nothing_is_refused(models_dir: Path) -> None:

@@ -215,6 +215,8 @@ FIELDS: dict[type[RunConfig], dict[str, st.SearchStrategy[Any]]] = {
         "data": st.none() | WORDS,
         "split": st.none() | WORDS,
         "minutes": st.floats(0.1, 1e6),
+        "beside": st.none() | st.just("beside-a, beside-b"),
+        "sigma": st.none() | st.floats(0, 10, exclude_min=True),
         "version": st.sampled_from(get_args(names.Version)),
         "passes": st.integers(1, 100),
         "keys": st.none() | WORDS,

@@ -1,110 +1,130 @@
-"""The command `assess`: one table of what a model is worth under several threats."""
+"""The command `assess`: one table of what models are worth under several threats."""
 
 from __future__ import annotations
 
+import dataclasses
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kerasrobust.assessing import AssessConfig
+from kerasrobust.data.dataset import Dataset
 from kerasrobust.entries import text
+from kerasrobust.errors import InputError
 from kerasrobust.evaluation.assess import Assessment, assess
 from kerasrobust.evaluation.outcome import CurvePoint, Share
-from kerasrobust.events import Log, Row, as_dict
+from kerasrobust.events import Emit, Event, Finding, Log, Row, StageStarted, as_dict
 from kerasrobust.jobs.certify import trained_sigma, untrained
 from kerasrobust.jobs.job import Job
-from kerasrobust.jobs.subject import check_one_label, describe_data, load_subject, settings_of
+from kerasrobust.jobs.subject import check_one_label, describe_data, fitting, load_other, load_subject, settings_of
+from kerasrobust.networks.making import classifier_of
 from kerasrobust.runs import card_of
-from kerasrobust.show.pairs import RATES
+from kerasrobust.show.pairs import RATES, by_threat, sentence
 from kerasrobust.show.summaries import summary
 
 
 class AssessJob(Job[AssessConfig]):
-    """Measures a saved model under several threats, within a budget of time."""
+    """Measures saved models under several threats on the same images, within a budget of time.
+
+    The first is the config's model. Of those beside it the result has the same, under `beside`.
+    """
 
     def check(self) -> None:
-        self.classifier, self.data = load_subject(self.context, self.config)
-        check_one_label(self.classifier)
+        classifier, self.data = load_subject(self.context, self.config)
+        self.classifiers = {self.config.model: classifier}
+        for name in self.config.others:
+            other = classifier_of(load_other(self.config, name, self.context.emit), image_shape=self.data.x.shape[1:])
+            try:
+                self.classifiers[name], _ = fitting(other, self.data)
+            except InputError as error:
+                raise InputError(f"--beside {name}: {error}") from error
+        for classifier in self.classifiers.values():
+            check_one_label(classifier)
 
     def run(self) -> dict[str, Any]:
         context, config, data = self.context, self.config, self.data
-        sigma = config.sigma if config.sigma is not None else trained_sigma(config.model, config.models_dir)
-        found = assess(
-            self.classifier,
-            data,
-            minutes=config.minutes,
-            version=config.version,
-            sigma=sigma,
-            seed=config.seed,
-            precision=config.precision,
-            batch_size=config.batch_size,
-            passes=config.passes,
-            resume_dir=context.unfinished,
-            emit=context.emit,
-            should_stop=context.should_stop,
-        )
-        if found.certificate is not None:
-            finding = untrained(config.model, config.models_dir, found.certificate.sigma)
-            if finding is not None:
-                context.emit(finding)
-        self._save(found)
-        rows = self._rows(found)
+        found = [self._assessed(number, name) for number, name in enumerate(self.classifiers)]
+        names = [Path(name).name for name in self.classifiers]
+        rows = [row for name, one in zip(self.classifiers, found, strict=True) for row in self._rows(name, one)]
         for row in rows:
             context.emit(row)
+        arrays = [self._saved(number, one) for number, one in enumerate(found)]
+        compared = [
+            (names[0], name, pair)
+            for name, other in zip(names[1:], arrays[1:], strict=True)
+            for pair in by_threat(arrays[0], other)
+        ]
+        beside = [{"model": name, **details(one, data)} for name, one in zip(config.others, found[1:], strict=True)]
         result = {
             **context.header(),
             "model": config.model,
             "data": describe_data(data),
             "precision": config.precision,
-            "randomized": found.randomized,
+            "randomized": found[0].randomized,
             "minutes": config.minutes,
             "rows": [
                 {name: value for name, value in as_dict(row).items() if name not in ("type", "time")} for row in rows
             ],
-            "clean_accuracy": found.unattacked.clean.accuracy,
-            "clean_interval": list(found.unattacked.clean.interval),
-            "calibration_error": found.unattacked.calibration.accuracy,
-            "calibration_interval": list(found.unattacked.calibration.interval),
-            "by_class": [
-                {"name": name, "images": int(count), **({} if share is None else _share(share))}
-                for name, count, share in zip(
-                    data.class_names, found.unattacked.confusion.sum(axis=1), found.unattacked.per_class, strict=False
-                )
-            ],
-            "confusion": found.unattacked.confusion.tolist(),
-            "curves": [_curve(norm, points) for norm, points in found.curves.items()],
-            **({} if found.corruptions is None else {"corruptions": found.corruptions.entry()}),
-            **({} if found.certificate is None else {"certificate": found.certificate.entry()}),
-            "left_out": found.left_out,
+            **details(found[0], data),
+            **({"beside": beside} if beside else {}),
+            **({"compared": [sentence(*pair) for pair in compared]} if compared else {}),
             "warnings": context.findings,
         }
-        title = f"How fragile is {Path(config.model).name}?"
+        title = f"How fragile is {names[0]}?" if len(names) == 1 else f"How fragile are {', '.join(names)}?"
         context.publish(result, examples=[], title=title, settings=settings_of(config, data))
         context.emit(Log(level="info", message=summary(result)))
-        for reason in found.left_out:
+        for reason in found[0].left_out:
             context.emit(Log(level="info", message=f"Not looked at: {reason}"))
         return result
 
-    def _save(self, found: Assessment) -> None:
-        """Writes which images were measured and what came of each, by threat; `compare` reads it."""
+    def _assessed(self, number: int, name: str) -> Assessment:
+        """Returns what comes of one model, in its part of the minutes."""
+        context, config = self.context, self.config
+        emit = context.emit if len(self.classifiers) == 1 else _of_model(context.emit, Path(name).name)
+        folder = context.unfinished
+        found = assess(
+            self.classifiers[name],
+            self.data,
+            minutes=config.minutes / len(self.classifiers),
+            version=config.version,
+            sigma=config.sigma if config.sigma is not None else trained_sigma(name, config.models_dir),
+            seed=config.seed,
+            precision=config.precision,
+            batch_size=config.batch_size,
+            passes=config.passes,
+            resume_dir=folder if number == 0 else folder / f"beside-{number}",
+            emit=emit,
+            should_stop=context.should_stop,
+        )
+        if found.certificate is not None:
+            finding = untrained(name, config.models_dir, found.certificate.sigma)
+            if finding is not None:
+                emit(finding)
+        return found
+
+    def _saved(self, number: int, found: Assessment) -> Mapping[str, np.ndarray]:
+        """Writes which images were measured and what came of each, by threat, and returns it; `compare` reads it."""
         images, order = self.data.x, found.order
-        known = {
+        arrays = {
             "order": order,
             "y": self.data.y[order],
-            "checksum": np.array([zlib.crc32(images[number].tobytes()) for number in order], np.uint32),
+            "checksum": np.array([zlib.crc32(images[place].tobytes()) for place in order], np.uint32),
+            **found.rates,
         }
-        np.savez(self.context.run.path / RATES, allow_pickle=False, **known, **found.rates)
+        path = self.context.run.path / RATES
+        np.savez(path if number == 0 else path.with_stem(f"{path.stem}-{number}"), allow_pickle=False, **arrays)
+        return arrays
 
-    def _rows(self, found: Assessment) -> list[Row]:
-        """Returns the rows of the table: clean, then each threat."""
-        config = self.config
-        card = card_of(config.model, config.models_dir)
+    def _rows(self, name: str, found: Assessment) -> list[Row]:
+        """Returns a model's rows of the table: clean, then each threat."""
+        card = card_of(name, self.config.models_dir)
         training = card.get("training")
         known: dict[str, Any] = {
-            "name": Path(config.model).name,
-            "model": Path(config.model).name,
+            "name": Path(name).name,
+            "model": Path(name).name,
             "training": text(training.get("training")) if isinstance(training, dict) else "",
             "randomized": found.randomized,
         }
@@ -122,6 +142,41 @@ class AssessJob(Job[AssessConfig]):
             )
             for figure in found.figures
         ]
+
+
+def details(found: Assessment, data: Dataset) -> dict[str, Any]:
+    """Returns what `result.json` has of one model beside the table."""
+    seen = found.unattacked
+    return {
+        "clean_accuracy": seen.clean.accuracy,
+        "clean_interval": list(seen.clean.interval),
+        "calibration_error": seen.calibration.accuracy,
+        "calibration_interval": list(seen.calibration.interval),
+        "by_class": [
+            {"name": name, "images": int(count), **({} if share is None else _share(share))}
+            for name, count, share in zip(data.class_names, seen.confusion.sum(axis=1), seen.per_class, strict=False)
+        ],
+        "confusion": seen.confusion.tolist(),
+        "curves": [_curve(norm, points) for norm, points in found.curves.items()],
+        **({} if found.corruptions is None else {"corruptions": found.corruptions.entry()}),
+        **({} if found.certificate is None else {"certificate": found.certificate.entry()}),
+        "left_out": found.left_out,
+    }
+
+
+def _of_model(emit: Emit, name: str) -> Emit:
+    """Returns where to emit events of one model of several: its stages and findings say whose they are."""
+
+    def named(event: Event) -> None:
+        if event.stage is not None:
+            event = dataclasses.replace(event, stage=f"{name} {event.stage}")
+        if isinstance(event, StageStarted):
+            event = dataclasses.replace(event, title=f"{name}: {event.title}")
+        elif isinstance(event, Finding):
+            event = dataclasses.replace(event, message=f"{name}: {event.message}")
+        emit(event)
+
+    return named
 
 
 def _curve(norm: str, points: list[CurvePoint]) -> dict[str, Any]:

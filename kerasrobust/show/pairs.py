@@ -62,12 +62,12 @@ def pairs(first: Path, second: Path) -> list[Paired]:
     """
     assessed = [path / RATES for path in (first, second)]
     if all(path.is_file() for path in assessed):
-        return list(_by_threat(*map(_rates, assessed)))
+        return list(by_threat(*map(_rates, assessed)))
     found = _of_examples(first, second)
     return [] if found is None else [found]
 
 
-def _by_threat(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[Paired]:
+def by_threat(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[Paired]:
     """Yields how two assessments differ under each threat, on the images that both have measured."""
     import numpy as np
 

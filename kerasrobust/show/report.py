@@ -126,7 +126,7 @@ def _page(result: Mapping[str, Any], examples: Sequence[ExampleStrip], **given: 
 
     known = Result.parse(result)
     rows = known.rows or ()
-    one_model = bool(rows) and rows[-1].examples is not None
+    assessed = bool(rows) and rows[-1].examples is not None
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -149,8 +149,8 @@ def _page(result: Mapping[str, Any], examples: Sequence[ExampleStrip], **given: 
         given,
         result=known,
         summary=summarize(known),
-        networks={} if one_model else figures.by_network(rows),
-        threats=rows if one_model else (),
+        networks={} if assessed else figures.by_network(rows),
+        threats=figures.by_network(rows) if assessed else {},
         trainings=_TRAININGS,
         has_published=any(row.published is not None for row in rows),
         panels=[*panels(rows), *curve_panels((*known.attacks, *known.curves)), *certified_panels(known.certificate)],

@@ -31,7 +31,9 @@ def summary(result: Mapping[str, Any]) -> str:
 def summarize(result: Result) -> str:
     """Returns what came out of a run in a few sentences, each computed from the result."""
     if result.rows and result.rows[-1].examples is not None:
-        return " ".join(_threat_summary(result, result.rows))
+        groups = list(by_network(result.rows).values())
+        several = [sentence for rows in groups[1:] for sentence in _threat_summary(result, rows)]
+        return " ".join([*_threat_summary(result, groups[0]), *several])
     if result.rows:
         return " ".join(_study_summary(result, result.rows))
     sentences = [f"{result.model or 'The model'} was measured on {format_images(result)}."]
@@ -125,8 +127,7 @@ def _attack_summary(result: Result, attacks: Sequence[AttackEntry]) -> Iterable[
 def _threat_summary(result: Result, rows: Sequence[Row]) -> Iterable[str]:
     """Yields what is left of one model under several threats."""
     clean, threats = rows[0], rows[1:]
-    name = result.model.rpartition("/")[2] or "The model"
-    yield f"{name} is right on {_with_interval(clean.accuracy, clean.interval)} of {format_images(result)}."
+    yield f"{clean.network} is right on {_with_interval(clean.accuracy, clean.interval)} of {format_images(result)}."
     kept = [
         f"{_with_interval(row.accuracy, row.interval)} under {attack_name(row.attack or '')}"
         f" ({format_budget(row.epsilon, row.norm)}, {row.examples or 0:,} images)"
@@ -140,13 +141,12 @@ def _threat_summary(result: Result, rows: Sequence[Row]) -> Iterable[str]:
         for row in threats
         if row.attack == "union"
     )
-    if result.certificate is not None:
-        yield from (
-            f"Smoothed by {noise_words(result.certificate)}, it is certified at {format_budget(row.epsilon, row.norm)} "
-            f"on {_with_interval(row.accuracy, row.interval)} of {row.examples or 0:,} images."
-            for row in threats
-            if row.attack == "certified"
-        )
+    yield from (
+        f"Smoothed by noise, it is certified at {format_budget(row.epsilon, row.norm)} on "
+        f"{_with_interval(row.accuracy, row.interval)} of {row.examples or 0:,} images."
+        for row in threats
+        if row.attack == "certified"
+    )
 
 
 def _study_summary(result: Result, rows: Sequence[Row]) -> Iterable[str]:
