@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from rich.table import Table
 
 from kerasrobust.attacks import Attack
 from kerasrobust.attacks.checkpoint import Checkpoints
 from kerasrobust.attacks.task import PASSES, Task
+from kerasrobust.entries import Row
 from kerasrobust.errors import InputError
+from kerasrobust.evaluation.about import about_models
 from kerasrobust.evaluation.autoattack import AutoAttack
-from kerasrobust.evaluation.budget import BLOCK, Budget, Found
+from kerasrobust.evaluation.begun import agree, marks_of
+from kerasrobust.evaluation.budget import BLOCK, LEAST, Budget, Found, Part
 from kerasrobust.evaluation.corruptions import Cell, Corrupted, Judged, of_cells
 from kerasrobust.evaluation.outcome import CURVE_POINTS, CurvePoint
 from kerasrobust.evaluation.smoothing import Certificate
@@ -35,8 +39,16 @@ from kerasrobust.evaluation.threats import (
 from kerasrobust.evaluation.unattacked import Unattacked, unattacked
 from kerasrobust.events import Emit, Finding
 from kerasrobust.names import Version
+from kerasrobust.networks.classifier import Classifier
+from kerasrobust.networks.images import channels_of, check_fits, read_images
+from kerasrobust.networks.making import classifier_of
 from kerasrobust.settings import check_sigma, radius
+from kerasrobust.show.figures import format_accuracy
+from kerasrobust.show.tables import as_html, printed, threat_table
 from kerasrobust.stats import accuracy_interval
+
+PREPARED, PREPARING = 15, 0.15
+"""Passes over each image that finding out how a model takes images needs, and the share of the budget that may take."""
 
 
 class Figure(NamedTuple):
@@ -64,18 +76,20 @@ class Assessment:
     """What `assess` found.
 
     Attributes:
-        unattacked: accuracy, confusion and calibration on all images as they are.
+        unattacked: accuracy, confusion and calibration on images as they are: all that `order` names.
         figures: accuracy under each threat, on as many images as the budget allowed.
         curves: accuracy over the radius, by norm.
         corruptions: accuracy under each corruption at each severity; None where the time was spent before.
         certificate: what smoothing certifies; None without a sigma, or where the time was spent before.
         rates: float64 (n,), by name of a threat the share of fresh passes that are right on each image: of those that
             `order` names first.
-        order: int64 (N,), the images in the order in which they were taken.
+        order: int64 (N,), the images in the order in which they were taken; of a slow model as many as there is time
+            for.
         randomized: whether the network is.
         findings: reasons to doubt the figures.
         left_out: what was not looked at, and why.
-        seconds: what it took, that of earlier processes included.
+        seconds: what the attacks took, that of earlier processes included.
+        conventions: what was said or found out of the model, as `evaluate` returns it.
     """
 
     unattacked: Unattacked
@@ -89,6 +103,30 @@ class Assessment:
     findings: list[Finding]
     left_out: list[str]
     seconds: float
+    conventions: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """Returns the table of figures, what there is to doubt, and what wasn't looked at."""
+        codes = ", ".join(dict.fromkeys(item.code for item in self.findings)) or "none"
+        error = f"{format_accuracy(self.unattacked.calibration.accuracy)}"
+        told = [f"calibration error {error}; findings {codes}", *(f"not looked at: {item}" for item in self.left_out)]
+        return "\n".join([printed(self._table()), *told])
+
+    def _repr_html_(self) -> str:
+        return as_html(self._table())
+
+    def _table(self) -> Table:
+        clean = self.unattacked.clean
+        known: dict[str, Any] = {"model": "", "randomized": self.randomized}
+        rows = [Row(**known, accuracy=clean.accuracy, interval=clean.interval, examples=len(self.order))]
+        rows += [
+            Row(
+                **known, attack=item.name, norm=item.threat, epsilon=item.epsilon, accuracy=item.accuracy,
+                interval=item.interval, examples=item.images,
+            )
+            for item in self.figures
+        ]  # fmt: skip
+        return threat_table(rows, synthetic=False)
 
 
 def assess(
@@ -146,31 +184,39 @@ def assess(
         raise InputError(f"Expected a budget above 0 minutes. Received: {minutes}. Try 10.")
     if sigma is not None:
         check_sigma(sigma)
-    task = Task.checked(
-        model, x, y, precision=precision, seed=seed, batch_size=min(batch_size, BLOCK), passes=passes,
-        emit=emit, should_stop=should_stop,
-    )  # fmt: skip
-    if task.classifier.labels is not None:
-        raise InputError(
-            f"Expected one label an image. Received: {task.classifier.labels.count}. Use evaluate, which takes several."
-        )
-    order = np.random.default_rng(seed).permutation(len(task.x))
-    task = replace(task, x=task.x[order], y=task.y[order])
+    images, labels = read_images(x, y)
+    classifier = classifier_of(model, image_shape=images.shape[1:])
+    images = channels_of(classifier, images)
+    if labels.ndim != 1 or classifier.labels is not None:
+        count = labels.shape[1] if labels.ndim == 2 else "a model of several"
+        raise InputError(f"Expected one label an image. Received: {count}. Use evaluate, which takes several.")
+    check_fits(classifier, images.shape[1:], labels)
     checkpoints = Checkpoints(None if resume_dir is None else Path(resume_dir))
     with checkpoints.held():
+        pace = _pace(classifier, images[:BLOCK])
+        most = _affordable(60 * minutes, pace, checkpoints)
+        order = np.random.default_rng(seed).permutation(len(images))[:most]
+        task = Task.checked(
+            classifier, images[order], labels[order], precision=precision, seed=seed, passes=passes,
+            batch_size=min(batch_size, BLOCK), emit=emit, should_stop=should_stop,
+        )  # fmt: skip
+        asked = {"minutes": minutes, "version": version, "sigma": sigma, "precision": precision, "passes": task.passes}
+        agree(checkpoints, "assessment", asked | {"seed": seed, "batch_size": task.batch_size} | marks_of(task))
+        about = about_models(task)
+        for finding in about if emit is not None else ():
+            emit(finding)  # type: ignore[misc]
         clean = task.judge(task.x, 1)
-        pace = _pace(task)
         prepared = time.monotonic() - began
-        budget = Budget(60 * minutes - prepared, len(task.x), pace, checkpoints, emit, task.should_stop)
+        budget = Budget(60 * minutes - prepared, len(task.x), pace, checkpoints, emit, task.should_stop, said=about)
         parts, left_out = parts_of(task, version, sigma)
         found = budget.spend(parts)
     figures, rates = _figures(found, threats(task), task.classifier.randomized)
     corruptions = _corruptions(found.get(CORRUPTED), Judged(rates=clean.correct_rate, shared=clean.shared), task)
     certificate = _certificate(found.get(CERTIFIED), sigma or 0.0, task.y)
     figures += _of_corruptions(corruptions) + _of_certificate(certificate)
-    for part in parts:
-        if not found[part.name].images:
-            left_out.append(f"{part.title}: the time was spent before. Give it more minutes.")
+    left_out += _without_time(parts, found, minutes, pace)
+    if most < len(images):
+        left_out.append(f"{len(images) - most:,} of {len(images):,} images: a pass takes {1000 * pace:.0f} ms for one.")
     return Assessment(
         unattacked=unattacked(clean, task.y, task.classifier.classes, task.classifier.randomized),
         figures=figures,
@@ -180,20 +226,41 @@ def assess(
         rates=rates,
         order=order,
         randomized=task.classifier.randomized,
-        findings=[item for part in found.values() for item in part.findings],
+        findings=about + [item for part in found.values() for item in part.findings],
         left_out=left_out,
         seconds=prepared + budget.spent,
+        conventions=task.classifier.conventions.said(),
     )
 
 
-def _pace(task: Task) -> float:
+def _pace(classifier: Classifier, x: np.ndarray) -> float:
     """Returns the seconds that a forward pass takes for an image, in batches."""
-    x = task.x[: task.batch_size]
-    run = task.classifier.runner(2)
+    run = classifier.runner(2)
     run(x)  # Code of one's own may be traced here.
     began = time.perf_counter()
     run(x)
     return (time.perf_counter() - began) / len(x)
+
+
+def _affordable(seconds: float, pace: float, checkpoints: Checkpoints) -> int:
+    """Returns how many images there is time to prepare: as many as at the first start, where that is resumed."""
+    kept = checkpoints.get("images")
+    if kept is not None:
+        return int(kept["most"])
+    most = max(LEAST, int(PREPARING * seconds / (PREPARED * pace)))
+    checkpoints.put("images", {"most": np.array(most)})
+    return most
+
+
+def _without_time(parts: Sequence[Part], found: Mapping[str, Found], minutes: float, pace: float) -> list[str]:
+    """Returns what wasn't looked at as there was no time, with the minutes that would have been enough."""
+    total = sum(part.share for part in parts)
+    told = []
+    for part in parts:
+        if not found[part.name].images:
+            wanted = max(1.5 * minutes, LEAST * part.passes * pace * total / part.share / 60)
+            told.append(f"{part.title}: there was no time. About {wanted:.0f} minutes would do.")
+    return told
 
 
 def _figures(

@@ -292,6 +292,9 @@ class _Known:
     """
 
     def __init__(self, model: Any, given: list[Interval]) -> None:
+        for tensor in model.inputs:  # Keras casts what it is given to that, and no layer shows it.
+            if tensor.dtype not in ("float32", "float64"):
+                raise refused(model, f"whose input is {tensor.dtype}")
         self._found = {id(tensor): interval for tensor, interval in zip(model.inputs, given, strict=True)}
         self._inputs = set(self._found)
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kerasrobust.attacks.checkpoint import Checkpoints
+from kerasrobust.attacks.checkpoint import SAVE_SECONDS, Checkpoints
 from kerasrobust.errors import Cancelled
 from kerasrobust.events import Emit, Event, Finding, Progress, staged
 from kerasrobust.pace import PERIOD
@@ -25,6 +25,8 @@ BLOCK, LEAST = 64, 8
 """Images of a part's first block, at most and at least."""
 LATE = 1.05
 """Share of the budget at which a block that takes longer than expected is given up."""
+OVER = 3.0
+"""Times what its part may still take at which it is given up, too: tracing isn't in what is expected of the first."""
 Arrays = dict[str, np.ndarray]
 
 
@@ -92,6 +94,7 @@ class Budget:
         emit: takes the events.
         should_stop: asked about every half second.
         clock: gives the seconds since some moment.
+        said: findings that no part has to say again.
 
     Example:
         >>> budget = Budget(60, len(x), 0.001, Checkpoints())
@@ -108,6 +111,7 @@ class Budget:
         emit: Emit | None = None,
         should_stop: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.monotonic,
+        said: Sequence[Finding] = (),
     ) -> None:
         self.seconds = seconds
         self.images = images
@@ -118,7 +122,7 @@ class Budget:
         self._should_stop = should_stop
         self._clock = clock
         self._said = -math.inf
-        self._codes: set[str] = set()
+        self._codes = {item.code for item in said}
 
     def spend(self, parts: Sequence[Part]) -> dict[str, Found]:
         """Returns what each part has found, by name.
@@ -138,7 +142,7 @@ class Budget:
         blocks: list[Arrays] = []
         images, seconds, count = 0, 0.0, min(self.images, part.most or self.images)
         first = self._first(part, allowed, checkpoints)
-        while images < count:
+        while first and images < count:
             size = min(max(first, images), count - images)
             rows = slice(images, images + size)
             block = checkpoints.get(f"block-{len(blocks)}")
@@ -146,7 +150,7 @@ class Budget:
                 # The first block is the one that tells how long the others take.
                 if checkpoints.get("ended") is not None or (blocks and seconds + _next(blocks, size) > allowed):
                     break
-                block = self._block(part, rows, len(blocks), checkpoints, emit)
+                block = self._block(part, rows, len(blocks), checkpoints, emit, OVER * (allowed - seconds))
             else:
                 for item in _findings(block):
                     self._codes.add(item.code)
@@ -167,19 +171,29 @@ class Budget:
         )
 
     def _first(self, part: Part, allowed: float, checkpoints: Checkpoints) -> int:
-        """Returns the size of the first block: that of the first start, where the part is resumed."""
+        """Returns the size of the first block, that of the first start where the part is resumed.
+
+        0 where the least is expected to take more than twice what the part may.
+        """
         kept = checkpoints.get("first")
         if kept is not None:
             return int(kept["images"])
         size = BLOCK
         while size > LEAST and size * part.passes * self.pace > allowed:
             size //= 2
+        if size * part.passes * self.pace > 2 * allowed:
+            size = 0
         checkpoints.put("first", {"images": np.array(size)})
         return size
 
-    def _block(self, part: Part, rows: slice, number: int, checkpoints: Checkpoints, emit: Emit) -> Arrays | None:
-        """Returns a block measured and kept, or None where the budget ended before it did."""
-        began, before, late = self._clock(), self.spent, False
+    def _block(
+        self, part: Part, rows: slice, number: int, checkpoints: Checkpoints, emit: Emit, most: float
+    ) -> Arrays | None:
+        """Returns a block measured and kept, or None where it wasn't done when `most` seconds or the budget ended."""
+        kept = checkpoints.get(f"elapsed-{number}")
+        # Of a process that was stopped within the block, so that its time counts.
+        earlier = 0.0 if kept is None else float(kept["seconds"])
+        began, before, late, saved = self._clock() - earlier, self.spent, False, self._clock()
         findings: list[Finding] = []
 
         def heard(event: Event) -> None:
@@ -188,9 +202,16 @@ class Budget:
                 emit(event)
             self._tell(before + self._clock() - began, emit)
 
+        def save() -> None:
+            nonlocal saved
+            saved = self._clock()
+            checkpoints.put(f"elapsed-{number}", {"seconds": np.array(saved - began)})
+
         def stops() -> bool:
             nonlocal late
-            late = before + self._clock() - began > LATE * self.seconds
+            late = self._clock() - began > min(most, LATE * self.seconds - before)
+            if self._clock() - saved > SAVE_SECONDS:
+                save()
             self._tell(before + self._clock() - began, emit)
             return late or self._should_stop()
 
@@ -199,6 +220,7 @@ class Budget:
             arrays = dict(part.measure(block))
         except Cancelled:
             if self._should_stop() or not late:
+                save()
                 raise
             return None
         finally:

@@ -14,17 +14,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.table import Table
 
 from kerasrobust.attacks.checkpoint import Checkpoints
 from kerasrobust.attacks.task import Task
 from kerasrobust.attacks.verdict import judge
 from kerasrobust.data.corruptions.corrupting import check, corrupted, levels
 from kerasrobust.errors import Cancelled, InputError
+from kerasrobust.evaluation.about import about_models
+from kerasrobust.evaluation.begun import agree, mark_of, marks_of
 from kerasrobust.evaluation.checks.labels import at_chance, classes_missing
 from kerasrobust.evaluation.outcome import Share
 from kerasrobust.events import CorruptionFinished, Emit, Finding
 from kerasrobust.names import CORRUPTIONS, SEVERITIES
 from kerasrobust.pace import Pace
+from kerasrobust.show.corrupted import Cell as MapCell
+from kerasrobust.show.corrupted import CorruptionMap
+from kerasrobust.show.figures import format_accuracy, format_interval
+from kerasrobust.show.heat import heat_table
+from kerasrobust.show.tables import as_html, printed
 from kerasrobust.stats import accuracy_interval, corruption_error, shared_error
 
 SOURCE = (
@@ -108,6 +116,7 @@ class Corrupted:
         mean: the mean accuracy over the kinds that count (`counted`) and severities, with its interval.
         mce: mean corruption error over these kinds, or None; `relative_mce` likewise.
         findings: reasons to doubt the figures.
+        conventions: what was said or found out of the model, as `evaluate` returns it.
     """
 
     clean: Share
@@ -118,6 +127,22 @@ class Corrupted:
     mce: float | None
     relative_mce: float | None
     findings: list[Finding] = field(default_factory=list)
+    conventions: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return "\n".join([printed(self._table()), *self._means()])
+
+    def _repr_html_(self) -> str:
+        return as_html(self._table())
+
+    def _table(self) -> Table:
+        return heat_table(CorruptionMap.of([MapCell.parse(cell.entry()) for cell in self.cells]), synthetic=False)
+
+    def _means(self) -> Iterator[str]:
+        yield f"clean {format_accuracy(self.clean.accuracy)} ({format_interval(self.clean.interval)} %)"
+        yield f"mean {format_accuracy(self.mean.accuracy)} ({format_interval(self.mean.interval)} %)"
+        if self.mce is not None:
+            yield f"mCE {format_accuracy(self.mce)}, relative {format_accuracy(self.relative_mce)}"
 
     def entry(self, reference: str | None = None) -> dict[str, Any]:
         """Returns what `result.json` holds of it; `reference` is the name of the reference network."""
@@ -216,42 +241,32 @@ class _Measurement:
         task, reference = self.task, self.reference
         clean = task.judge(task.x, 1)
         reference_clean = None if reference is None else reference.judge(reference.x, 1)
-        findings = at_chance(task, clean) + classes_missing(task)
+        findings = about_models(task) + at_chance(task, clean) + classes_missing(task)
         for finding in findings:
             self.emit(finding)
-        said = [clean, *([] if reference_clean is None else [reference_clean])]
-        self._agree([verdict.passes for verdict in said])
+        self._agree()
         with task.classifier.unchanged():
             cells = list(self._cells([(kind, severity) for kind in kinds for severity in severities]))
         others = None if reference_clean is None else reference_clean.accuracy
         own = Judged(rates=clean.correct_rate, shared=clean.shared)
-        return replace(of_cells(cells, own, others, task.classifier.randomized), findings=findings)
+        found = of_cells(cells, own, others, task.classifier.randomized)
+        return replace(found, findings=findings, conventions=task.classifier.conventions.said())
 
-    def _agree(self, clean: Sequence[np.ndarray]) -> None:
+    def _agree(self) -> None:
         """Raises InputError where the folder holds what was measured of other networks, images or seeds."""
-        task = self.task
-        sizes = [task.seed, task.batch_size, task.passes, len(clean)]
-        arrays = [self.pixels, task.y]
-        # What can't be seeded says something else each time.
-        arrays += clean if all(one.classifier.repeats for one in (task, self.reference) if one is not None) else []
-        mark = np.array([*sizes, *(zlib.crc32(array.tobytes()) for array in arrays)])
-        before = self.checkpoints.get("measurement")
-        if before is not None and not np.array_equal(before["mark"], mark):
-            raise InputError(
-                f"Expected the measurement that {self.checkpoints.folder} was begun with. Received: another model, "
-                "other images or another seed. Resume the same, or begin anew: by another --name, by --overwrite, or "
-                "in an empty folder."
-            )
-        self.checkpoints.put("measurement", {"mark": mark})
+        task, other = self.task, self.reference
+        marks = marks_of(task) | ({} if other is None else {"reference": mark_of(other.classifier, other)})
+        sizes = {"seed": task.seed, "batch_size": task.batch_size, "passes": task.passes}
+        agree(self.checkpoints, "measurement", sizes | marks)
 
     def _cells(self, wanted: list[tuple[str, int]]) -> Iterator[Cell]:
         """Yields the cells, those from the folder at once."""
         pace = Pace(self.emit, "image", len(wanted) * len(self.pixels))
-        for number, (kind, severity) in enumerate(wanted):
+        for kind, severity in wanted:
             name = f"{kind}-{severity}"
             saved = self.checkpoints.get(name)
             if saved is None:
-                saved = self._measure(kind, severity, number, pace)
+                saved = self._measure(kind, severity, pace)
                 self.checkpoints.put(name, saved)
             else:
                 pace.skip(len(self.pixels))
@@ -259,7 +274,7 @@ class _Measurement:
             self.emit(CorruptionFinished(**cell.entry()))
             yield cell
 
-    def _measure(self, kind: str, severity: int, number: int, pace: Pace) -> dict[str, np.ndarray]:
+    def _measure(self, kind: str, severity: int, pace: Pace) -> dict[str, np.ndarray]:
         """Returns the rates of both networks under a corruption, as the folder keeps them."""
         task, began = self.task, time.monotonic()
         tasks = [task, *([] if self.reference is None else [self.reference])]
@@ -271,7 +286,7 @@ class _Measurement:
             part = slice(first, first + size)
             images = corrupted(self.pixels[part], kind, severity, seed=task.seed, first=first) / np.float32(255)
             for one, found in zip(tasks, rights, strict=True):
-                found.append(right_passes(one, images, part, [task.seed, 2 + number, first]))
+                found.append(right_passes(one, images, part, kind, severity))
             pace.add(len(images))
         whole = [np.concatenate(found, axis=1) for found in rights]
         return {
@@ -295,8 +310,12 @@ class _Measurement:
         )
 
 
-def right_passes(task: Task, images: np.ndarray, part: slice, seed: Sequence[int]) -> np.ndarray:
-    """Returns in which passes images in the place of a part of the task's are right, bool (m, N)."""
+def right_passes(task: Task, images: np.ndarray, part: slice, kind: str, severity: int) -> np.ndarray:
+    """Returns in which passes corrupted images in the place of a part of the task's are right, bool (m, N).
+
+    A randomized network's noise depends on the seed, the corruption and the place, and not on what was asked before.
+    """
+    seed = [task.seed, zlib.crc32(kind.encode()), severity, part.start]
     options: dict[str, Any] = {"passes": task.passes, "batch_size": task.batch_size}
     found = judge(task.classifier, images, task.y[part], seed=seed, should_stop=task.should_stop, **options)
     return found.passes == task.y[part]

@@ -11,10 +11,10 @@ import numpy as np
 
 from kerasrobust.attacks import Attack, AttackResult, make_attack
 from kerasrobust.attacks.checkpoint import Checkpoints
-from kerasrobust.attacks.surrogate import of_surrogate
 from kerasrobust.attacks.targets import aimed
 from kerasrobust.attacks.task import PASSES, Task
 from kerasrobust.errors import InputError
+from kerasrobust.evaluation.about import about_models
 from kerasrobust.evaluation.audit import Audit
 from kerasrobust.evaluation.autoattack import AutoAttack
 from kerasrobust.evaluation.chain import Chained
@@ -23,9 +23,7 @@ from kerasrobust.evaluation.measure import Measurement, Plan
 from kerasrobust.evaluation.outcome import AttackReport, Share
 from kerasrobust.events import AttackProgress, Emit, Finding, Log
 from kerasrobust.names import norm_of
-from kerasrobust.networks.adapters.predictions import Prediction
 from kerasrobust.networks.classifier import Classifier
-from kerasrobust.networks.remarks import by_severity
 from kerasrobust.settings import radius
 from kerasrobust.show.figures import format_accuracy, format_interval
 from kerasrobust.stats import accuracy_interval, pass_error
@@ -185,7 +183,7 @@ def evaluate(
         labels = OfLabels() if classifier.labels is None else measure_labels(whole, _names(x, classifier.labels.count))
         measured = labels.together(whole)
     found, audited = measured.found, measured.audit
-    findings = _about_models(task) + measured.findings
+    findings = about_models(task) + measured.findings
     if emit is not None:
         _conclude(emit, task.source, found.reports, [item for item in findings if item not in whole.early], audited)
     return Evaluation(
@@ -253,21 +251,6 @@ def _made(
                 "of attacks such as PGD and give target=, or neither."
             )
     return made
-
-
-def _about_models(task: Task) -> list[Finding]:
-    """Returns what was understood of the model, and of its surrogate, and what their probes warn of."""
-    found = []
-    for classifier in dict.fromkeys([task.classifier, task.source]):
-        warnings = list(classifier.warnings)
-        # What it gave for the probe's noise may be whole by chance; by now it has seen the images.
-        if isinstance(classifier.model, Prediction) and classifier.model.decides and not classifier.model.labels:
-            warnings.append(classifier.model.decisions_only())
-        found += [Finding(code=code, message=text, severity="warning") for code, text in warnings]
-        for severity, notes in by_severity(classifier.notes).items():
-            message = notes if classifier is task.classifier else of_surrogate(notes)
-            found.append(Finding(code="conventions", message=message, severity=severity))
-    return found
 
 
 def _conclude(

@@ -12,6 +12,7 @@ Models".
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -228,8 +229,11 @@ def _exponential(layer: Any, x: Interval) -> Interval:
 
 
 def _sum(layer: Any, *given: Interval) -> Interval:
-    found = Interval(tf.add_n([x.low for x in given]), tf.add_n([x.high for x in given]))
-    return found.widened(gamma(len(given)) * tf.add_n([x.size for x in given]))
+    # Smaller ones are repeated, as the layer does; TensorFlow's add_n takes equal shapes alone.
+    low, high, size = (
+        functools.reduce(tf.add, parts) for parts in zip(*((x.low, x.high, x.size) for x in given), strict=True)
+    )
+    return Interval(low, high).widened(gamma(len(given)) * size)
 
 
 def _joined(layer: Any, *given: Interval) -> Interval:

@@ -7,17 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-import tensorflow as tf
-
 from kerasrobust.attacks import Attack, AttackResult
 from kerasrobust.attacks.checkpoint import Checkpoints
 from kerasrobust.attacks.task import Task
-from kerasrobust.attacks.verdict import Verdict, predict
+from kerasrobust.attacks.verdict import Verdict
 from kerasrobust.errors import InputError
 from kerasrobust.evaluation.audit import Audit, Case, run_audit
 from kerasrobust.evaluation.autoattack import AutoAttack
-from kerasrobust.evaluation.chain import PROBES, Chained, Part, part_of, run_chain, without_gradients
+from kerasrobust.evaluation.begun import ANEW, mark_of, marks_of
+from kerasrobust.evaluation.chain import Chained, Part, part_of, run_chain, without_gradients
 from kerasrobust.evaluation.checks.labels import at_chance, classes_missing
 from kerasrobust.events import AttackProgress, Emit, Finding
 from kerasrobust.networks.classifier import Classifier
@@ -213,8 +211,7 @@ def _agreed(checkpoints: Checkpoints, task: Task, parts: Sequence[Part], plan: P
         "passes": plan.passes,
         "attacks": [f"{part.attack.name} {part.attack.settings()}" for part in parts],
         "chain": [[part.chained, part.narrowed, part.radius] for part in parts],
-        "model": mark_of(task.classifier, task),
-        "data": zlib.crc32(task.y.tobytes(), zlib.crc32(task.x.tobytes())),
+        **marks_of(task),
     }
     if task.target is not None:
         now["target"] = zlib.crc32(task.target.tobytes())
@@ -226,11 +223,10 @@ def _agreed(checkpoints: Checkpoints, task: Task, parts: Sequence[Part], plan: P
         checkpoints.folder.mkdir(parents=True, exist_ok=True)
         write_json(path, now | {"precision": task.precision})
         return task.precision
-    anew = "begin anew: by another --name, by --overwrite, or in an empty folder."
     if before.get("format") != FORMAT:
         raise InputError(
             f"Expected an unfinished evaluation of this version in {checkpoints.folder}. Received: one that another "
-            f"version of kerasrobust has begun. Finish it with that version, or {anew}"
+            f"version of kerasrobust has begun. Finish it with that version, or {ANEW}"
         )
     chosen = str(before.get("precision", task.precision))
     # What only one of them has, as a target, is another one, too.
@@ -239,17 +235,6 @@ def _agreed(checkpoints: Checkpoints, task: Task, parts: Sequence[Part], plan: P
     if other:
         raise InputError(
             f"Expected the evaluation that {checkpoints.folder} was begun with. Received: another in "
-            f"{', '.join(other)}. Resume the same, or {anew}"
+            f"{', '.join(other)}. Resume the same, or {ANEW}"
         )
     return chosen
-
-
-def mark_of(classifier: Classifier, task: Task) -> int:
-    """Returns a number that another model than this one hardly has."""
-    # Not Keras' `variables`, among which are the states of random generators.
-    variables = getattr(classifier.model, "weights", getattr(classifier.model, "variables", ()))
-    arrays = [np.asarray(variable) for variable in variables]
-    if classifier.repeats:  # A function's only mark is what it says.
-        key = tf.constant([0, 6]) if classifier.seedable else None
-        arrays.append(predict(classifier, task.x[:PROBES], batch_size=task.batch_size, key=key))
-    return zlib.crc32(b"".join(part.tobytes() for part in arrays))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -98,13 +98,11 @@ class Ballot:
         task: the network and the images.
         smoothing: the noise.
         checkpoints: where an unfinished count is kept.
-        setting: of the count, which only its own may continue.
     """
 
     task: Task
     smoothing: Smoothing
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
-    setting: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def count(self) -> Votes:
         """Returns the votes, from where an earlier process left them.
@@ -172,7 +170,7 @@ class Ballot:
             raise Cancelled
 
     def _keep(self, votes: Votes) -> None:
-        self.checkpoints.put(VOTES, {**self.setting, **vars(votes)})
+        self.checkpoints.put(VOTES, vars(votes))
 
     def _kept(self) -> Votes | None:
         found = self.checkpoints.get(VOTES)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,15 +14,19 @@ import numpy as np
 from kerasrobust.attacks.checkpoint import Checkpoints
 from kerasrobust.attacks.task import Task
 from kerasrobust.attacks.verdict import NO_CLASS
+from kerasrobust.entries import CertificateEntry
 from kerasrobust.errors import InputError, unknown_name
-from kerasrobust.evaluation.measure import mark_of
+from kerasrobust.evaluation.about import about_models
+from kerasrobust.evaluation.begun import agree, marks_of
+from kerasrobust.evaluation.checks.model import DEPENDS, batch_change
 from kerasrobust.evaluation.outcome import CurvePoint, Share
-from kerasrobust.evaluation.sampling import VOTES, Ballot, Smoothing
+from kerasrobust.evaluation.sampling import Ballot, Smoothing
 from kerasrobust.events import Emit, Finding
 from kerasrobust.names import SmoothingNoise
 from kerasrobust.networks.classifier import Classifier
 from kerasrobust.settings import check_sigma
 from kerasrobust.show.figures import format_accuracy, format_interval
+from kerasrobust.show.tables import as_html, certificate_table
 from kerasrobust.stats import accuracy_interval, lowest_share
 
 NORMS = {"gaussian": "l2", "uniform": "l1"}
@@ -85,6 +88,7 @@ class Certificate:
         alpha: the probability of each certificate to be wrong.
         least_radius: certificates of no larger radius count as abstentions.
         findings: reasons to doubt the figures.
+        conventions: what was said or found out of the model, as `evaluate` returns it.
     """
 
     prediction: np.ndarray
@@ -99,6 +103,7 @@ class Certificate:
     alpha: float
     least_radius: float = 0.0
     findings: list[Finding] = field(default_factory=list)
+    conventions: dict[str, Any] = field(default_factory=dict)
 
     @property
     def norm(self) -> str:
@@ -157,6 +162,9 @@ class Certificate:
             "points": [list(point) for point in self.curve(radii or self.multiples(2))],
             "curve": [list(point) for point in self.curve()],
         }
+
+    def _repr_html_(self) -> str:
+        return as_html(certificate_table(CertificateEntry.parse(self.entry()), synthetic=False))
 
     def __repr__(self) -> str:
         """Returns the figures; the arrays would fill screens."""
@@ -234,15 +242,17 @@ def certify(
         model, x, y, precision="float32", seed=seed, batch_size=batch_size, emit=emit, should_stop=should_stop
     )
     check_network(task.classifier)
+    check_alone(task)
     radii: dict[str, Any] = {"noise": noise, "sigma": sigma, "alpha": alpha}
     needed = _needed(samples, least_radius, radii)
     smoothing = Smoothing(noise=noise, sigma=sigma, samples=samples, selection=selection, needed=needed)
     checkpoints = Checkpoints(None if resume_dir is None else Path(resume_dir))
     with checkpoints.held():
-        setting = _setting(task, smoothing, checkpoints)
-        votes = Ballot(task, smoothing, checkpoints, setting).count()
+        sizes = {"seed": task.seed, "batch_size": task.batch_size}
+        agree(checkpoints, "certificate", {**vars(smoothing), **sizes, **marks_of(task)})
+        votes = Ballot(task, smoothing, checkpoints).count()
     sure = (votes.right >= needed) & (votes.chosen != NO_CLASS)
-    findings = _about(task.classifier)
+    findings = about_models(task) + _about(task.classifier)
     for finding in findings if emit is not None else ():
         emit(finding)  # type: ignore[misc]
     return Certificate(
@@ -258,6 +268,7 @@ def certify(
         alpha=alpha,
         least_radius=least_radius,
         findings=findings,
+        conventions=task.classifier.conventions.said(),
     )
 
 
@@ -302,6 +313,17 @@ def check_network(classifier: Classifier) -> None:
         )
 
 
+def check_alone(task: Task) -> None:
+    """Raises InputError where answers depend on what is beside an image: then a vote is no answer of it."""
+    change = batch_change(task.classifier, task.x)
+    if change > DEPENDS:
+        raise InputError(
+            f"Expected a network that answers each image by itself. Received: {task.classifier.name!r}, whose logits "
+            f"change with the other images of a batch by up to {format_accuracy(change)} of the largest. Call it with "
+            "training=False."
+        )
+
+
 def _needed(samples: int, least_radius: float, radii: dict[str, Any]) -> int:
     """Returns the fewest votes of `samples` that certify a radius above the least one of interest."""
     low, high = 0, samples  # All votes together do, as was checked.
@@ -312,31 +334,6 @@ def _needed(samples: int, least_radius: float, radii: dict[str, Any]) -> int:
         else:
             low = middle
     return high
-
-
-def _setting(task: Task, smoothing: Smoothing, checkpoints: Checkpoints) -> dict[str, np.ndarray]:
-    """Returns what an unfinished count is kept with.
-
-    Raises:
-        InputError: where the folder holds one of another network, other images or other settings.
-    """
-    if checkpoints.folder is None:
-        return {}
-    numbers = [smoothing.sigma, smoothing.samples, smoothing.selection, smoothing.needed, task.seed, task.batch_size]
-    now = {
-        "settings": np.array([*numbers, smoothing.noise == "uniform"], np.float64),
-        "data": np.array(zlib.crc32(task.y.tobytes(), zlib.crc32(task.x.tobytes()))),
-        "model": np.array(mark_of(task.classifier, task)),
-    }
-    before = checkpoints.get(VOTES) or now
-    other = [name for name, value in now.items() if not np.array_equal(value, before.get(name, np.nan))]
-    if other:
-        raise InputError(
-            f"Expected the certificate that {checkpoints.folder} was begun with. Received: another in "
-            f"{', '.join(other)}. Resume the same, or begin anew: by another --name, by --overwrite, or in an empty "
-            "folder."
-        )
-    return now
 
 
 def _about(classifier: Classifier) -> list[Finding]:

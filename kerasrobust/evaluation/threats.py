@@ -159,7 +159,7 @@ def _corrupted(task: Task, pixels: np.ndarray, block: Block) -> dict[str, np.nda
                 raise Cancelled
             part = slice(first, min(first + PART, rows.stop))
             images = corrupted(pixels[part], kind, severity, seed=task.seed, first=first) / np.float32(255)
-            right = right_passes(task, images, part, [task.seed, 2 + number, first])
+            right = right_passes(task, images, part, kind, severity)
             place = slice(part.start - rows.start, part.stop - rows.start)
             rates[place, number] = right.mean(axis=0)
             shared[place, number] = shared_error(right)

@@ -22,7 +22,7 @@ class Unattacked:
     Attributes:
         clean: accuracy with its 95 % interval.
         confusion: int64 (K, K), images by true class (row) and predicted class (column); what was predicted as no
-            class, as logits were NaN, stands in none.
+            class in any pass, as logits were NaN, stands in none.
         per_class: the share of each class that is right, with its interval; None of a class without images.
         calibration: the expected calibration error in [0, 1], with its 95 % interval.
     """
@@ -43,7 +43,7 @@ def unattacked(verdict: Verdict, y: np.ndarray, classes: int, randomized: bool) 
         randomized: whether the network is.
     """
     confusion = np.zeros((classes, classes), np.int64)
-    known = verdict.prediction >= 0
+    known = (verdict.passes >= 0).any(axis=0)
     np.add.at(confusion, (y[known], verdict.prediction[known]), 1)
     rates = verdict.correct_rate
 
@@ -54,7 +54,7 @@ def unattacked(verdict: Verdict, y: np.ndarray, classes: int, randomized: bool) 
         clean=share(rates, verdict.shared),
         confusion=confusion,
         per_class=[share(own) if len(own := rates[y == number]) else None for number in range(classes)],
-        calibration=calibration_error(verdict.confidence, verdict.prediction == y),
+        calibration=calibration_error(np.where(known, verdict.confidence, 0), known & (verdict.prediction == y)),
     )
 
 

@@ -148,6 +148,7 @@ def details(found: Assessment, data: Dataset) -> dict[str, Any]:
     """Returns what `result.json` has of one model beside the table."""
     seen = found.unattacked
     return {
+        "conventions": found.conventions,
         "clean_accuracy": seen.clean.accuracy,
         "clean_interval": list(seen.clean.interval),
         "calibration_error": seen.calibration.accuracy,

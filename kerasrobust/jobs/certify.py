@@ -73,6 +73,7 @@ class CertifyJob(Job[CertifyConfig]):
             "randomized": self.classifier.randomized,
             "clean_accuracy": accuracy,
             "clean_interval": interval,
+            "conventions": found.conventions,
             "certificate": entry,
             "warnings": context.findings,
         }

@@ -29,7 +29,9 @@ class CorruptionsJob(Job[CorruptionsConfig]):
         published = f"{uncorrupted(self.data.name).split('/')[0].split(':')[0]}_corrupted"
         if is_local(published, config.data_dir):
             context.emit(Log(level="info", message=f"{published} of TFDS is there, but wasn't used. {SOURCE}"))
-        with context.stage("corruptions", f"{config.model} under {len(kinds)} corruptions"):
+        with context.stage(
+            "corruptions", f"{config.model} under {len(kinds)} corruption{'s' if len(kinds) > 1 else ''}"
+        ):
             found = measure_corruptions(
                 self.classifier,
                 self.data.x,
@@ -50,7 +52,7 @@ class CorruptionsJob(Job[CorruptionsConfig]):
             "data": describe_data(self.data),
             "precision": "float32",
             "randomized": self.classifier.randomized,
-            "conventions": self.classifier.conventions.said(),
+            "conventions": found.conventions,
             "clean_accuracy": found.clean.accuracy,
             "clean_interval": list(found.clean.interval),
             "corruptions": found.entry(None if config.reference is None else Path(config.reference).name),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Sequence
 
 from rich import box
+from rich.console import Console
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
@@ -51,20 +53,26 @@ def study_table(rows: Iterable[Row], *, synthetic: bool) -> Table:
 
 
 def threat_table(rows: Iterable[Row], *, synthetic: bool) -> Table:
-    """Returns the table of one model under several threats, each measured on its own number of images."""
+    """Returns the table of models under several threats, each measured on its own number of images."""
+    groups = figures.by_network(rows)
     table = make_table(synthetic)
+    if len(groups) > 1:
+        table.add_column("network", overflow="fold")
     table.add_column("attack", overflow="fold")
     table.add_column("threat", overflow="fold")
     for header in ("accuracy", "95 %\ninterval", "images"):
         table.add_column(header, justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(
-            figures.attack_name(row.attack or "clean"),
-            figures.format_budget(row.epsilon, row.norm) or "none",
-            figures.format_accuracy(row.accuracy),
-            figures.format_interval(row.interval),
-            "" if row.examples is None else f"{row.examples:,}",
-        )
+    for name, group in groups.items():
+        for row in group:
+            table.add_row(
+                *((name,) if len(groups) > 1 else ()),
+                figures.attack_name(row.attack or "clean"),
+                figures.format_budget(row.epsilon, row.norm) or "none",
+                figures.format_accuracy(row.accuracy),
+                figures.format_interval(row.interval),
+                "" if row.examples is None else f"{row.examples:,}",
+            )
+        table.add_section()
     return table
 
 
@@ -139,6 +147,21 @@ def make_table(synthetic: bool) -> Table:
         caption_style="bold yellow",
         highlight=False,
     )
+
+
+def printed(*tables: Table) -> str:
+    """Returns tables as text of 80 columns, as Python prints what it is given back."""
+    console = Console(width=80, file=io.StringIO(), color_system=None)
+    with console.capture() as captured:
+        console.print(*tables, sep="\n")
+    return captured.get().rstrip()
+
+
+def as_html(*tables: Table) -> str:
+    """Returns tables as HTML, as notebooks show what they are given back."""
+    console = Console(width=100, file=io.StringIO(), record=True, force_jupyter=False)
+    console.print(*tables, sep="\n")
+    return console.export_html(code_format='<pre style="line-height: normal">{code}</pre>', inline_styles=True)
 
 
 def epsilon_text(value: float | None, norm: str | None) -> str:

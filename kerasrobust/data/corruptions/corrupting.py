@@ -76,7 +76,7 @@ def check(kind: str, severity: int) -> None:
     """Raises InputError for a corruption or severity that doesn't exist."""
     if kind not in CORRUPTIONS:
         raise unknown_name("corruption", kind, CORRUPTIONS)
-    if severity not in SEVERITIES:
+    if severity not in SEVERITIES or not isinstance(severity, int | np.integer):
         raise InputError(
             f"Expected a severity from {SEVERITIES[0]} to {SEVERITIES[-1]}. Received: {severity}. Choose 3 for a "
             "medium one."

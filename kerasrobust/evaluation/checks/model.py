@@ -12,11 +12,15 @@ from kerasrobust.events import Finding
 from kerasrobust.networks.adapters.adapter import candidates, converted, range_words, undone
 from kerasrobust.networks.adapters.trials import as_taken, calibrated_loss, numbers_of
 from kerasrobust.networks.architectures import predicting
+from kerasrobust.networks.classifier import Classifier
 from kerasrobust.networks.probe import apart
 from kerasrobust.stats import mcnemar, wilson
 
 AS_GIVEN = ""
 """The images as they were given to the model, beside other ways to give them."""
+
+DEPENDS = 1e-3
+"""The share of the largest logit up to which batches may change others: convolutions add up in another order."""
 
 SAME = 0.9
 """The share of images with the same answer above which a model wasn't trained on a range."""
@@ -97,24 +101,28 @@ def _tells(logits: np.ndarray, y: np.ndarray) -> bool:
     return said <= max(SAME * len(y), commonest) and wilson(float((found == y).sum()), len(y))[0] > guessed
 
 
+def batch_change(classifier: Classifier, x: np.ndarray) -> float:
+    """Returns how much images' logits change where others stand beside them, as a share of the largest.
+
+    0 where there is one image only, or the network says something else each time.
+    """
+    if len(x) < 2 or not classifier.repeats:
+        return 0.0
+    half = FEWEST // 2
+    first = np.resize(np.arange(len(x)), FEWEST)
+    second = np.concatenate([first[:half], np.resize(np.arange(len(x))[::-1], half)])
+    key = tf.constant([0, 1]) if classifier.randomized else None
+    return float(apart(*(classifier.run(x[places], key)[:half] for places in (first, second))))
+
+
 def batch_dependence(case: Case) -> list[Finding]:
     """Whether an image's logits depend on the other images of its batch, as with BatchNorm in training mode.
 
     Attacked images are looked at, too: a model that rounds may say the same of all others. ONNX's
     DynamicQuantizeLinear, which onnxruntime 1.32's `quantize_dynamic` makes, takes one scale for a batch.
     """
-    classifier = case.classifier
-    if len(case.x) < 2 or not classifier.repeats:
-        return []
-    half = FEWEST // 2
-    first = np.resize(np.arange(len(case.x)), FEWEST)
-    second = np.concatenate([first[:half], np.resize(np.arange(len(case.x))[::-1], half)])
-    key = tf.constant([0, 1]) if classifier.randomized else None
-    change = max(
-        apart(*(classifier.run(x[places], key)[:half] for places in (first, second)))
-        for x in (case.x, case.found.worst.x_adv)
-    )
-    if change <= 1e-3:
+    change = max(batch_change(case.classifier, x) for x in (case.x, case.found.worst.x_adv))
+    if change <= DEPENDS:
         return []
     return finding(
         "batch-dependence",

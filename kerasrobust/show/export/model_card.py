@@ -23,6 +23,7 @@ from kerasrobust.show.figures import (
     format_interval,
     format_norm,
     is_no_ball,
+    noise_words,
 )
 from kerasrobust.show.summaries import summarize
 from kerasrobust.show.tables import SYNTHETIC
@@ -46,10 +47,11 @@ def section(subject: Subject) -> str:
     figures = [(sheet.title, sheet.table) for sheet in sheets(subject) if sheet.name != "findings"]
     parts += [f"### {title}\n\n{to_markdown(table)}" for title, table in figures if table is not None]
     parts += ["### Reasons for doubt", "\n".join(_doubts(subject))]
-    parts.append(
-        "An attack is no proof: a robust accuracy is an upper bound on what a better attack would leave. Intervals are "
-        "at 95 %."
-    )
+    if isinstance(card, Result) and card.left_out:
+        parts.append("### Not looked at\n\n" + "\n".join(f"- {_plain(reason)}" for reason in card.left_out))
+    proof = "An attack is no proof: a robust accuracy is an upper bound on what a better attack would leave. "
+    attacked = bool(card.entries) or (isinstance(card, Result) and bool(card.rows))
+    parts.append(f"{proof if attacked else ''}Intervals are at 95 %.")
     if subject.command:
         made = "This made the model:" if subject.is_model else "This repeats the run:"
         parts.append(f"### Reproduce\n\n{made}\n\n{_fenced(subject.command)}")
@@ -93,9 +95,17 @@ def threats(subject: Subject) -> Iterator[str]:
     card = subject.card
     rows = card.rows or () if isinstance(card, Result) else ()
     attacked = [(item.name, item.norm, item.epsilon) for item in card.entries]
-    attacked += [(row.attack, row.norm or "", row.epsilon) for row in rows if row.attack]
+    attacked += [(row.attack, row.norm or "", row.epsilon) for row in rows if row.attack in ATTACKS]
+    if isinstance(card, Result) and card.corruptions:
+        yield "Common corruptions are nobody's attack: they know nothing of the model."
+    if isinstance(card, Result) and card.certificate is not None:
+        yield (
+            f"Certificates are of the vote under {noise_words(card.certificate)}: within its radius nothing that an "
+            "attacker does to an image changes it."
+        )
     if not attacked:
-        yield "None was measured: the figures are those of unchanged images."
+        if not (isinstance(card, Result) and (card.corruptions or card.certificate)):
+            yield "None was measured: the figures are those of unchanged images."
         return
     yield f"The attacker {' or '.join(_powers(attacked))}; images are in [0, 1] and stay there."
     surrogates = dict.fromkeys(entry.surrogate for entry in card.entries if entry.surrogate)
@@ -121,7 +131,8 @@ def _powers(attacked: Sequence[tuple[str, str, float | None]]) -> Iterator[str]:
         radii.setdefault(norm, set()).update(() if epsilon is None else (epsilon,))
     for norm, found in radii.items():
         if is_no_ball(norm):
-            yield f"may change {norm}"
+            names = dict.fromkeys(attack_name(name) for name, of, _ in attacked if of == norm)
+            yield f"may use {_list(list(names))} ({norm})"
         elif found:
             most = _list([format_epsilon(epsilon) for epsilon in sorted(found)])
             yield f"may change an image by at most {most} in {format_norm(norm)}"
