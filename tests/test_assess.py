@@ -12,7 +12,7 @@ from conftest import PIXELS, images, labels_of, linear_model
 
 from kerasrobust.attacks.verdict import Verdict
 from kerasrobust.errors import InputError
-from kerasrobust.evaluation.assess import Assessment, assess
+from kerasrobust.evaluation.assess import Assessment, _worst, assess
 from kerasrobust.evaluation.corruptions import measure_corruptions
 from kerasrobust.evaluation.unattacked import calibration_error, unattacked
 
@@ -65,6 +65,15 @@ def test_the_union_is_the_worst_of_its_parts_on_each_image(found: Assessment) ->
     np.testing.assert_array_equal(found.rates["union"], np.min(parts, axis=0))
     (union,) = [item for item in found.figures if item.name == "union"]
     assert union.accuracy == found.rates["union"].mean() <= min(part.mean() for part in parts)
+
+
+def test_the_union_of_a_randomized_network_is_not_the_least_of_its_noise() -> None:
+    """Three attacks that leave each image right in half of the passes: so does the worst of them."""
+    halves = np.random.default_rng(0).binomial(10, 0.5, (3, 20_000, 2)) / 10
+    assert abs(_worst(halves).mean() - 0.5) < 0.01
+    assert halves.mean(axis=2).min(axis=0).mean() < 0.42
+    one = np.array([[[1.0, 1.0]], [[0.0, 0.0]]])
+    np.testing.assert_array_equal(_worst(one), [0.0])
 
 
 def test_curves_fall_from_the_clean_accuracy_and_meet_the_closed_form(linear: keras.Model, found: Assessment) -> None:

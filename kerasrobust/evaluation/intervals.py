@@ -230,9 +230,7 @@ def _exponential(layer: Any, x: Interval) -> Interval:
 
 def _sum(layer: Any, *given: Interval) -> Interval:
     # Smaller ones are repeated, as the layer does; TensorFlow's add_n takes equal shapes alone.
-    low, high, size = (
-        functools.reduce(tf.add, parts) for parts in zip(*((x.low, x.high, x.size) for x in given), strict=True)
-    )
+    low, high, size = (functools.reduce(tf.add, [getattr(x, part) for x in given]) for part in ("low", "high", "size"))
     return Interval(low, high).widened(gamma(len(given)) * size)
 
 

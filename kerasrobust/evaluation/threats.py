@@ -104,7 +104,14 @@ def _of_certificates(task: Task, sigma: float | None) -> tuple[list[Part], list[
 def _attacked(task: Task, name: str, attack: Attack[Any] | AutoAttack, block: Block) -> dict[str, np.ndarray]:
     """Returns the rates of a block under an attack, and the error by noise that its images share."""
     found = _evaluated(task, block, attack)
-    return {name: found.per_example, f"{name} shared": np.full(len(found.per_example), found.worst.shared)}
+    right = found.worst.passes == task.y[block.rows]
+    return {
+        name: found.per_example,
+        f"{name} shared": np.full(len(found.per_example), found.worst.shared),
+        f"{name} halves": np.stack(
+            [half.mean(axis=0) for half in (right[::2], right[1::2] if len(right) > 1 else right)], 1
+        ),
+    }
 
 
 def _evaluated(task: Task, block: Block, attack: Attack[Any] | AutoAttack, **settings: Any) -> Evaluation:

@@ -29,9 +29,8 @@ class CorruptionsJob(Job[CorruptionsConfig]):
         published = f"{uncorrupted(self.data.name).split('/')[0].split(':')[0]}_corrupted"
         if is_local(published, config.data_dir):
             context.emit(Log(level="info", message=f"{published} of TFDS is there, but wasn't used. {SOURCE}"))
-        with context.stage(
-            "corruptions", f"{config.model} under {len(kinds)} corruption{'s' if len(kinds) > 1 else ''}"
-        ):
+        under = f"{len(kinds)} corruptions" if len(kinds) > 1 else kinds[0]
+        with context.stage("corruptions", f"{config.model} under {under}"):
             found = measure_corruptions(
                 self.classifier,
                 self.data.x,
