@@ -17,7 +17,8 @@ from hypothesis.extra import numpy as arrays
 
 from kerasrobust.entries import Row
 from kerasrobust.show.charts import panels
-from kerasrobust.show.report import ExampleStrip, encode_png, write_report
+from kerasrobust.show.png import encode_png
+from kerasrobust.show.report import ExampleStrip, write_report
 
 VOID = {"meta", "img", "br", "line", "circle", "polygon", "polyline"}
 

@@ -54,7 +54,11 @@ class Judged:
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One corruption at one severity: `reference` is what the reference network says of the same images, or None."""
+    """One corruption at one severity: `reference` is what the reference network says of the same images, or None.
+
+    `said` is the class that the network says most often of the image that stands for all (`Corrupted.shown`); None
+    where that isn't known.
+    """
 
     kind: str
     severity: int
@@ -62,6 +66,7 @@ class Cell:
     interval: tuple[float, float]
     seconds: float
     reference: Judged | None = None
+    said: int | None = None
 
     def entry(self) -> dict[str, Any]:
         """Returns the cell's entry in `result.json`, and the fields of its event."""
@@ -102,6 +107,8 @@ class Corrupted:
         kinds: one for each kind.
         mean: the mean accuracy over the kinds that count (`counted`) and severities, with its interval.
         mce: mean corruption error over these kinds, or None; `relative_mce` likewise.
+        shown: the number of the image that stands for all: the first that is right as it is, or else the first.
+        said: what the network says of it as it is.
         findings: reasons to doubt the figures.
     """
 
@@ -112,6 +119,8 @@ class Corrupted:
     mean: Share
     mce: float | None
     relative_mce: float | None
+    shown: int
+    said: int
     findings: list[Finding] = field(default_factory=list)
 
 
@@ -191,10 +200,12 @@ class _Measurement:
         self.task, self.reference, self.checkpoints = task, reference, checkpoints
         self.emit = emit or (lambda event: None)
         self.pixels = levels(task.x)
+        self.shown = 0
 
     def run(self, kinds: list[str], severities: list[int]) -> Corrupted:
         task, reference = self.task, self.reference
         clean = task.judge(task.x, 1)
+        self.shown = int(np.argmax(~clean.wrong))
         reference_clean = None if reference is None else reference.judge(reference.x, 1)
         findings = at_chance(task, clean) + classes_missing(task)
         for finding in findings:
@@ -215,6 +226,8 @@ class _Measurement:
             mean=self._mean([cell for cell in cells if cell.kind in means]),
             mce=mean_of([item.ce for item in counting]),
             relative_mce=mean_of([item.relative_ce for item in counting]),
+            shown=self.shown,
+            said=int(clean.prediction[self.shown]),
             findings=findings,
         )
 
@@ -262,28 +275,29 @@ class _Measurement:
         """Returns the rates of both networks under a corruption, as the folder keeps them."""
         task, began = self.task, time.monotonic()
         tasks = [task, *([] if self.reference is None else [self.reference])]
-        rights: list[list[np.ndarray]] = [[] for _ in tasks]
+        verdicts: list[list[Verdict]] = [[] for _ in tasks]
         size = task.batch_size * -(-PART // task.batch_size)
         for first in range(0, len(self.pixels), size):
             if task.should_stop():
                 raise Cancelled
             part = slice(first, first + size)
             images = corrupted(self.pixels[part], kind, severity, seed=task.seed, first=first) / np.float32(255)
-            for one, found in zip(tasks, rights, strict=True):
-                found.append(self._right(one, images, part, [task.seed, 2 + number, first]))
+            for one, found in zip(tasks, verdicts, strict=True):
+                found.append(self._judged(one, images, part, [task.seed, 2 + number, first]))
             pace.add(len(images))
-        whole = [np.concatenate(found, axis=1) for found in rights]
+        passes = [np.concatenate([verdict.passes for verdict in found], axis=1) for found in verdicts]
+        whole = [found == task.y for found in passes]
+        said = np.concatenate([verdict.prediction for verdict in verdicts[0]])[self.shown]
         return {
             "seconds": np.array(time.monotonic() - began),
             "rates": np.stack([right.mean(axis=0) for right in whole]),
             "shared": np.array([shared_error(right) for right in whole]),
+            "said": np.array([self.shown, said]),
         }
 
-    def _right(self, task: Task, images: np.ndarray, part: slice, seed: Sequence[int]) -> np.ndarray:
-        """Returns in which passes the images are right, bool (m, N)."""
+    def _judged(self, task: Task, images: np.ndarray, part: slice, seed: Sequence[int]) -> Verdict:
         options: dict[str, Any] = {"passes": task.passes, "batch_size": task.batch_size}
-        found = judge(task.classifier, images, task.y[part], seed=seed, should_stop=task.should_stop, **options)
-        return found.passes == task.y[part]
+        return judge(task.classifier, images, task.y[part], seed=seed, should_stop=task.should_stop, **options)
 
     def _cell(self, kind: str, severity: int, saved: Mapping[str, np.ndarray]) -> Cell:
         own, *others = (
@@ -297,6 +311,8 @@ class _Measurement:
             interval=accuracy_interval(own.rates, self.task.classifier.randomized, own.shared),
             seconds=float(saved["seconds"]),
             reference=others[0] if others else None,
+            # What can't be seeded may have been right on another one when the cell was measured.
+            said=int(saved["said"][1]) if saved["said"][0] == self.shown else None,
         )
 
 

@@ -12,7 +12,6 @@ from textual.widgets import DataTable, Static
 from kerasrobust.show import figures
 from kerasrobust.show.corrupted import CorruptionMap, title_of
 from kerasrobust.show.heat import coloured
-from kerasrobust.show.tables import SYNTHETIC
 from tui.panes.results.pane import ResultPane
 from tui.read.measured import Measured
 from tui.widgets.table import bring_up_to_date
@@ -23,8 +22,7 @@ class HeatPane(ResultPane):
 
     DEFAULT_CSS = """
     HeatPane > DataTable { height: 1fr; }
-    HeatPane > Static { height: auto; padding: 0 1; }
-    HeatPane > #cell { height: 1; text-wrap: nowrap; text-overflow: ellipsis; }
+    HeatPane > #cell { height: 1; padding: 0 1; text-wrap: nowrap; text-overflow: ellipsis; }
     """
 
     def __init__(self) -> None:
@@ -32,7 +30,7 @@ class HeatPane(ResultPane):
         self._map = CorruptionMap(cells={})
 
     def compose(self) -> ComposeResult:
-        yield Static("", id="summary", markup=False, classes="dim")
+        yield from self.words()
         yield DataTable[Any](cursor_type="cell", cell_padding=0, fixed_columns=1)
         yield Static("", id="cell", markup=False)
 
@@ -44,9 +42,7 @@ class HeatPane(ResultPane):
             return
         self._map = found.corruptions
         count = len(self._map.cells)
-        so_far = f"{count} cell{'s' if count > 1 else ''} so far; means over corruptions come at the end."
-        words = [SYNTHETIC if found.synthetic else "", found.summary or so_far]
-        self.query_one("#summary", Static).update("\n".join(filter(None, words)))
+        self.say(found, f"{count} cell{'s' if count > 1 else ''} so far; means over corruptions come at the end.")
         self._fill_table()
 
     def _fill_table(self) -> None:

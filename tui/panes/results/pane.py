@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
-from textual.widgets import DataTable
+from textual.events import Resize
+from textual.widgets import DataTable, Static
 
+from kerasrobust.show.tables import SYNTHETIC
 from tui.read.measured import Measured
+from tui.widgets.layout import SUMMARY
 from tui.widgets.table import copy
 
 
@@ -24,6 +28,10 @@ class ResultPane(Vertical):
                 self.query_one(Static).update(" ".join(found.left_out))
     """
 
+    DEFAULT_CSS = """
+    ResultPane > .words { height: auto; padding: 0 1; }
+    ResultPane > .nothing, ResultPane.short > .summary { display: none; }
+    """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("y", "copy", "Copy", id="copy-result", tooltip="Copy the table, cells separated by tabs"),
     ]
@@ -35,6 +43,22 @@ class ResultPane(Vertical):
     def fill(self, found: Measured, page: int = 0) -> None:
         """Shows a page of what was found."""
         raise NotImplementedError
+
+    def on_resize(self, event: Resize) -> None:
+        # The summary stands in the log as well, and the figures need the lines.
+        self.set_class(event.size.height < SUMMARY, "short")
+
+    def words(self) -> ComposeResult:
+        """Yields a line on synthetic data, and one for the summary; `say` fills them."""
+        yield Static("", markup=False, classes="words synthetic")
+        yield Static("", markup=False, classes="words summary dim")
+
+    def say(self, found: Measured, so_far: str = "") -> None:
+        """Writes that data are synthetic, and the summary, or what there is to say until it comes."""
+        for name, text in (("synthetic", SYNTHETIC if found.synthetic else ""), ("summary", found.summary or so_far)):
+            line = self.query_one(f".{name}", Static)
+            line.update(text)
+            line.set_class(not text, "nothing")
 
     def action_copy(self) -> None:
         copy(self.query_one(DataTable))

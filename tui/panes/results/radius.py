@@ -7,11 +7,10 @@ from typing import Any
 
 from rich.text import Text
 from textual.app import ComposeResult
-from textual.widgets import DataTable, Static
+from textual.widgets import DataTable
 
 from kerasrobust.show import figures
 from kerasrobust.show.charts import Line, Panel, certified_panels, curve_panels
-from kerasrobust.show.tables import SYNTHETIC
 from tui.panes.results.pane import ResultPane
 from tui.read.measured import Measured
 from tui.widgets.chart import COLOURS, SIGNS, Chart, Curve
@@ -24,20 +23,18 @@ class RadiusPane(ResultPane):
     """A chart with its figures below; a subclass says which."""
 
     DEFAULT_CSS = """
-    RadiusPane > Static { height: auto; max-height: 6; padding: 0 1; }
     RadiusPane > Chart { height: 3fr; min-height: 8; }
     RadiusPane > DataTable { height: 2fr; }
     """
 
     def compose(self) -> ComposeResult:
-        yield Static("", markup=False, classes="dim")
+        yield from self.words()
         yield Chart("accuracy", percent=True, bounds=(0.0, 1.0))
         yield DataTable[Any](cursor_type="row", zebra_stripes=True)
 
     def draw(self, found: Measured, panel: Panel | None, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Shows the curves of a panel, or none, and a table of strings."""
-        words = [SYNTHETIC if found.synthetic else "", found.summary]
-        self.query_one(Static).update("\n".join(filter(None, words)))
+        self.say(found)
         chart, table = self.query_one(Chart), self.query_one(DataTable)
         chart.display = panel is not None
         if panel is not None:
