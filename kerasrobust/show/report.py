@@ -116,6 +116,8 @@ def _page(result: Mapping[str, Any], examples: Sequence[ExampleStrip], **given: 
         "made_on": figures.made_on,
         "noise": figures.format_noise,
         "corruption": title_of,
+        # No line may end between a figure and its sign.
+        "kept": lambda words: words.replace(" %", "\N{NO-BREAK SPACE}%"),
         "grouped": lambda value: "" if value is None else f"{value:,}",
         "seconds": lambda value: "" if value is None else figures.format_seconds(value),
     }
