@@ -60,7 +60,8 @@ def coloured(accuracy: float | None, *, bare: bool = False) -> Text:
         return Text("")
     written = figures.format_accuracy(accuracy)
     written = written.removesuffix(" %") if bare else written
-    red, green, blue = (round(255 + (end - 255) * accuracy) for end in _BLUE)
+    share = min(max(accuracy, 0.0), 1.0)  # A file may hold anything.
+    red, green, blue = (round(255 + (end - 255) * share) for end in _BLUE)
     ink = "white" if accuracy > _DARK else "black"
     # A space on both sides, as the columns touch each other.
     return Text(f" {written} ", Style.parse(f"{ink} on rgb({red},{green},{blue})"))
