@@ -107,4 +107,4 @@ def _bounds(line: Line, scale: float) -> list[Curve]:
     if not known:
         return []
     xs, low, high = zip(*known, strict=True)
-    return [Curve("95 % from", xs, low, "secondary"), Curve("to", xs, high, "secondary")]
+    return [Curve("95 % from", xs, low, "foreground"), Curve("to", xs, high, "foreground")]

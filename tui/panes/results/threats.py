@@ -38,7 +38,7 @@ class ThreatsPane(ResultPane):
 
     def compose(self) -> ComposeResult:
         yield DataTable[Any](cursor_type="row", zebra_stripes=True)
-        with VerticalScroll(can_focus=False):
+        with VerticalScroll():
             yield Static("", markup=False)
 
     def on_resize(self, event: Resize) -> None:
