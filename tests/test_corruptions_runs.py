@@ -80,7 +80,7 @@ def test_figures_are_those_of_keras_and_of_the_formulas(models_dir: Path, tmp_pa
             assert item["relative_ce"] is None
     assert found["mce"] == pytest.approx((errors["fog"]["ce"] + errors["contrast"]["ce"]) / 2)
     page = Page((tmp_path / "one" / "report.html").read_text())
-    assert "In relation to other: mCE" in page.text and "relative CE" in page.text
+    assert "In relation to other: mCE" in page.text and f", CE {100 * errors['fog']['ce']:.1f} %" in page.text
     assert json.loads((tmp_path / "one" / "result.json").read_text()) == json.loads(json.dumps(result))
     assert faults_of_run(tmp_path / "one") == []
     files = exported(tmp_path / "one")

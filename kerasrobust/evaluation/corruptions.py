@@ -304,6 +304,8 @@ class _Measurement:
             Judged(rates=rates, shared=float(shared))
             for rates, shared in zip(saved["rates"], saved["shared"], strict=True)
         )
+        # Another image may stand for all: what can't be seeded was right on another one then, or it wasn't kept yet.
+        place, said = saved.get("said", (None, 0))
         return Cell(
             kind=kind,
             severity=severity,
@@ -311,8 +313,7 @@ class _Measurement:
             interval=accuracy_interval(own.rates, self.task.classifier.randomized, own.shared),
             seconds=float(saved["seconds"]),
             reference=others[0] if others else None,
-            # What can't be seeded may have been right on another one when the cell was measured.
-            said=int(saved["said"][1]) if saved["said"][0] == self.shown else None,
+            said=int(said) if place == self.shown else None,
         )
 
 
