@@ -25,14 +25,20 @@ class Clock:
 
 
 def part(name: str, clock: Clock, each: float, share: float = 1, first: float = 0.0, **settings: int) -> Part:
-    """A part that takes `each` seconds an image, and `first` before its first; it gives the images' numbers."""
+    """A part that takes `each` seconds an image, and `first` before its first; it gives the images' numbers.
+
+    Stopped within a block it goes on from there, as attacks do.
+    """
 
     def measure(block: Block) -> dict[str, np.ndarray]:
         rows = np.arange(block.rows.start, block.rows.stop)
-        clock.now += first if block.rows.start == 0 else 0.0
-        for _ in rows:
+        kept = block.checkpoints.get("done")
+        done = 0 if kept is None else int(kept["rows"])
+        clock.now += first if block.rows.start == 0 and not done else 0.0
+        for number in range(done, len(rows)):
             clock.now += each
             if block.should_stop():
+                block.checkpoints.put("done", {"rows": np.array(number + 1)})
                 raise Cancelled
         return {"rows": rows}
 
@@ -97,6 +103,21 @@ def test_what_was_stopped_and_resumed_ends_with_the_same_images(stop: int, tmp_p
     assert {name: one.images for name, one in resumed.items()} == {name: one.images for name, one in whole.items()}
     for name, one in whole.items():
         np.testing.assert_array_equal(resumed[name].arrays["rows"], one.arrays["rows"])
+
+
+def test_a_part_that_would_take_over_twice_its_share_is_left_to_the_others() -> None:
+    clock = Clock()
+    # 100 passes of 0.1 s an image: 8 images take 80 seconds, and the part has 20.
+    slow = [part("a", clock, 10.0, passes=100), part("b", clock, 0.1, share=4)]
+    found = Budget(100, 1000, 0.1, Checkpoints(), clock=clock).spend(slow)
+    assert (found["a"].images, found["b"].images) == (0, 512)
+
+
+def test_a_block_is_given_up_where_it_takes_three_times_what_its_part_may() -> None:
+    clock = Clock()
+    found = spent(100, 1000, clock, [part("a", clock, 5.0), part("b", clock, 0.1, share=4)])
+    assert (found["a"].images, found["b"].images) == (0, 256)
+    assert 60 <= clock.now - found["b"].seconds <= 66
 
 
 def test_findings_are_told_and_told_again_when_resumed_and_progress_is_of_the_budget(tmp_path: Path) -> None:

@@ -174,7 +174,7 @@ def test_one_that_was_stopped_goes_on_and_ends_the_same(gaussian: Any, tmp_path:
             certify(
                 model, x, y, resume_dir=tmp_path, should_stop=lambda left=left: next(left, None) is None, **settings
             )
-    with pytest.raises(InputError, match="Received: another in settings"):
+    with pytest.raises(InputError, match="Received: another in sigma"):
         certify(model, x, y, resume_dir=tmp_path, **(settings | {"sigma": 0.3}))
     with pytest.raises(InputError, match="Received: another in data"):
         certify(model, x, 1 - y, resume_dir=tmp_path, **settings)

@@ -19,6 +19,7 @@ from whole_runs import exported
 import kerasrobust as kr
 from kerasrobust import commands
 from kerasrobust.assessing import CorruptionsConfig
+from kerasrobust.data.load import load_dataset
 from kerasrobust.errors import Cancelled, InputError
 from kerasrobust.evaluation.corruptions import FIFTEEN, measure_corruptions
 from kerasrobust.events import CorruptionFinished, Event, Progress
@@ -79,7 +80,7 @@ def test_figures_are_those_of_keras_and_of_the_formulas(models_dir: Path, tmp_pa
             assert item["relative_ce"] is None
     assert found["mce"] == pytest.approx((errors["fog"]["ce"] + errors["contrast"]["ce"]) / 2)
     page = Page((tmp_path / "one" / "report.html").read_text())
-    assert "In relation to other: mCE" in page.text and "Relative CE" in page.text
+    assert "In relation to other: mCE" in page.text and f", CE {100 * errors['fog']['ce']:.1f} %" in page.text
     assert json.loads((tmp_path / "one" / "result.json").read_text()) == json.loads(json.dumps(result))
     assert faults_of_run(tmp_path / "one") == []
     files = exported(tmp_path / "one")
@@ -87,6 +88,34 @@ def test_figures_are_those_of_keras_and_of_the_formulas(models_dir: Path, tmp_pa
     assert files["corruptions.csv"].count("\n") == 1 + len(found["cells"])
     assert "fog" in files["corruptions.tex"] and "<svg" in files["corruptions.svg"]
     assert not (tmp_path / "one" / "batches").exists()
+
+
+def test_the_report_shows_one_image_as_it_was_measured(
+    models_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: dict[str, Any] = {}
+
+    def keep(folder: Path, result: Any, **given: Any) -> None:
+        told.update(given)
+
+    monkeypatch.setattr("kerasrobust.jobs.context.write_report", keep)
+    run(models_dir, tmp_path, severity="1,2,3,5", kinds="contrast,gaussian_noise", batch_size=3, seed=4)
+    model = keras.models.load_model(models_dir / "tiny" / "model.keras")
+    x, y = kr.load_data("shapes", "test[:40]")
+    names = load_dataset("shapes", "test[:40]").class_names
+    right = np.flatnonzero(model.predict(x, verbose=0).argmax(axis=1) == y)
+    place = int(right[0]) if len(right) else 0
+    whole, *others = told["pictures"]
+    assert (whole.kind, whole.severity, whole.label) == ("", 0, names[y[place]])
+    np.testing.assert_array_equal(whole.image, x[place])
+    assert [(one.kind, one.severity) for one in others] == [
+        (kind, severity) for kind in ("gaussian_noise", "contrast") for severity in (1, 3, 5)
+    ]
+    for one in others:
+        images = kr.corrupt(x, one.kind, one.severity, seed=4)
+        np.testing.assert_array_equal(one.image, images[place])
+        said = int(model.predict(images[place : place + 1], verbose=0).argmax())
+        assert one.answer == names[said] and one.label == whole.label
 
 
 def test_a_network_beside_itself_has_an_mce_of_one(models_dir: Path, tmp_path: Path) -> None:
@@ -202,7 +231,7 @@ def test_what_is_done_is_read_and_another_measurement_is_refused(models_dir: Pat
     measured(models_dir, tmp_path)
     assert (tmp_path / "fog-1.npz").stat().st_mtime_ns > began[tmp_path / "fog-1.npz"]
     for other in ({"seed": 1}, {"batch_size": 8}, {"model": kr.load_model(models_dir / "tiny")}):
-        with pytest.raises(InputError, match="another model, other images or another seed"):
+        with pytest.raises(InputError, match=r"another in (seed|batch_size|.*model)\."):
             measured(models_dir, tmp_path, **other)
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import os
 import re
 import struct
@@ -17,7 +18,9 @@ from hypothesis.extra import numpy as arrays
 
 from kerasrobust.entries import Row
 from kerasrobust.show.charts import panels
-from kerasrobust.show.report import ExampleStrip, encode_png, write_report
+from kerasrobust.show.corrupted import Picture
+from kerasrobust.show.png import encode_png
+from kerasrobust.show.report import ExampleStrip, write_report
 
 VOID = {"meta", "img", "br", "line", "circle", "polygon", "polyline"}
 
@@ -320,6 +323,76 @@ def test_a_failed_write_leaves_the_old_report(tmp_path: Path, monkeypatch: pytes
         written(tmp_path, title="Another")
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
     assert (tmp_path / "report.html").read_text(encoding="utf-8") == before
+
+
+def picture(kind: str, severity: int, answer: str, image: np.ndarray | None = None) -> Picture:
+    image = np.full((2, 3, 3), severity * 40, np.uint8) if image is None else image
+    return Picture(kind=kind, severity=severity, image=image, label="cat", answer=answer)
+
+
+def corrupted(folder: Path, pictures: list[Picture], **more: Any) -> str:
+    cells = [{"kind": kind, "severity": 1, "accuracy": 0.5, "interval": [0.4, 0.6]} for kind in ("fog", "frost")]
+    found = {"cells": cells, "counted": ["fog", "frost"], "source": "Made here."} | more
+    result = {"kind": "corruptions", "model": "m", "corruptions": found}
+    return written(folder, result, pictures=pictures, title="m")
+
+
+def test_one_image_is_shown_under_each_corruption_with_the_networks_answers(tmp_path: Path) -> None:
+    shown = [picture("", 0, "cat"), picture("fog", 1, "cat"), picture("fog", 5, "dog"), picture("frost", 3, "cat")]
+    page = Page(corrupted(tmp_path, shown))
+    images = [attributes for tag, attributes in page.tags if tag == "img"]
+    assert [image["alt"] for image in images] == [
+        "cat", "cat under fog, severity 1", "cat under fog, severity 5", "cat under frost (procedural), severity 3",
+    ]  # fmt: skip
+    for image, one in zip(images, shown, strict=True):
+        data = base64.b64decode((image["src"] or "").removeprefix("data:image/png;base64,"))
+        np.testing.assert_array_equal(decoded(data), one.image)
+    assert "asitiscatfog1cat5dogfrost(procedural)3cat" in page.text.replace(" ", "")
+    assert "True label: cat" in page.text and "what m says of it" in page.text
+    # What is wrong is marked.
+    marks = [attributes for tag, attributes in page.tags if tag == "b" and attributes.get("class") == "wrong"]
+    assert len(marks) == 1
+
+
+def test_without_answers_images_have_their_severity_alone(tmp_path: Path) -> None:
+    nameless = [dataclasses.replace(picture(kind, severity, ""), label="") for kind, severity in (("", 0), ("fog", 1))]
+    page = Page(corrupted(tmp_path, nameless))
+    assert "Below each image, its severity." in page.text and "True label" not in page.text
+    assert "wrong" not in {attributes.get("class") for _, attributes in page.tags}
+    assert "One image under each" not in Page(corrupted(tmp_path, [])).text
+
+
+def test_large_images_are_made_smaller_by_their_means(tmp_path: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (301, 200, 1), dtype=np.uint8)
+    page = Page(corrupted(tmp_path, [picture("", 0, "cat", image), picture("fog", 1, "cat")]))
+    source = next(attributes["src"] for tag, attributes in page.tags if tag == "img") or ""
+    small = decoded(base64.b64decode(source.removeprefix("data:image/png;base64,")))
+    assert small.shape == (100, 66, 1)
+    for row_, column in ((0, 0), (99, 65), (40, 17)):
+        block = image[3 * row_ : 3 * row_ + 3, 3 * column : 3 * column + 3]
+        assert abs(int(small[row_, column, 0]) - block.mean()) <= 0.5 + 1e-9
+
+
+def test_a_corruption_has_its_errors_beside_its_name(tmp_path: Path) -> None:
+    cells = [
+        {"kind": kind, "severity": severity, "accuracy": 0.5, "interval": [0.4, 0.6], "reference": 0.75}
+        for kind in ("fog", "frost")
+        for severity in (1, 5)
+    ]
+    kinds = [{"kind": "fog", "relative_ce": 1.25}, {"kind": "frost", "relative_ce": None}]
+    page = Page(corrupted(tmp_path, [], cells=cells, kinds=kinds, reference="other"))
+    assert "fog mean 50.0 %, CE 200.0 %, relative CE 125.0 %" in page.text
+    assert "frost (procedural) mean 50.0 %, CE 200.0 %1" in page.text
+    assert page.cells.count(["1", "50.0 %", "40.0-60.0", "75.0 %"]) == 2
+
+
+def test_no_line_of_a_command_ends_behind_the_hyphens_of_an_option(tmp_path: Path) -> None:
+    text = written(tmp_path, command="kerasrobust attack --model 'my net' --data a<b")
+    code = re.search(r"<pre><code>(.*?)</code></pre>", text, re.DOTALL)
+    assert code is not None
+    assert "<span>--model</span> <span>&#39;my</span> <span>net&#39;</span>" in code[1]
+    # Whoever copies it gets the command.
+    assert "".join(Page(code[1]).words) == "kerasrobust attack --model 'my net' --data a<b"
 
 
 shapes = st.tuples(st.integers(1, 9), st.integers(1, 9), st.sampled_from([1, 3, 4]))

@@ -184,20 +184,10 @@ def assess(
         raise InputError(f"Expected a budget above 0 minutes. Received: {minutes}. Try 10.")
     if sigma is not None:
         check_sigma(sigma)
-    images, labels = read_images(x, y)
-    classifier = classifier_of(model, image_shape=images.shape[1:])
-    images = channels_of(classifier, images)
-    if labels.ndim != 1 or classifier.labels is not None:
-        count = labels.shape[1] if labels.ndim == 2 else "a model of several"
-        raise InputError(f"Expected one label an image. Received: {count}. Use evaluate, which takes several.")
-    check_fits(classifier, images.shape[1:], labels)
     checkpoints = Checkpoints(None if resume_dir is None else Path(resume_dir))
     with checkpoints.held():
-        pace = _pace(classifier, images[:BLOCK])
-        most = _affordable(60 * minutes, pace, checkpoints)
-        order = np.random.default_rng(seed).permutation(len(images))[:most]
-        task = Task.checked(
-            classifier, images[order], labels[order], precision=precision, seed=seed, passes=passes,
+        task, order, missed, pace = _prepared(
+            model, x, y, checkpoints, 60 * minutes, precision=precision, seed=seed, passes=passes,
             batch_size=min(batch_size, BLOCK), emit=emit, should_stop=should_stop,
         )  # fmt: skip
         asked = {"minutes": minutes, "version": version, "sigma": sigma, "precision": precision, "passes": task.passes}
@@ -215,8 +205,8 @@ def assess(
     certificate = _certificate(found.get(CERTIFIED), sigma or 0.0, task.y)
     figures += _of_corruptions(corruptions) + _of_certificate(certificate)
     left_out += _without_time(parts, found, minutes, pace)
-    if most < len(images):
-        left_out.append(f"{len(images) - most:,} of {len(images):,} images: a pass takes {1000 * pace:.0f} ms for one.")
+    if missed:
+        left_out.append(f"{missed:,} of {missed + len(order):,} images: a pass takes {1000 * pace:.0f} ms for one.")
     return Assessment(
         unattacked=unattacked(clean, task.y, task.classifier.classes, task.classifier.randomized),
         figures=figures,
@@ -240,6 +230,25 @@ def _pace(classifier: Classifier, x: np.ndarray) -> float:
     began = time.perf_counter()
     run(x)
     return (time.perf_counter() - began) / len(x)
+
+
+def _prepared(
+    model: Any, x: Any, y: Any, checkpoints: Checkpoints, seconds: float, **options: Any
+) -> tuple[Task, np.ndarray, int, float]:
+    """Returns the task of as many images as there is time for, which those are in the data, in a random order, how many
+    are missed, and the seconds that a pass takes for an image.
+    """
+    images, labels = read_images(x, y)
+    classifier = classifier_of(model, image_shape=images.shape[1:])
+    images = channels_of(classifier, images)
+    if labels.ndim != 1 or classifier.labels is not None:
+        count = labels.shape[1] if labels.ndim == 2 else "a model of several"
+        raise InputError(f"Expected one label an image. Received: {count}. Use evaluate, which takes several.")
+    check_fits(classifier, images.shape[1:], labels)
+    pace = _pace(classifier, images[:BLOCK])
+    most = _affordable(seconds, pace, checkpoints)
+    order = np.random.default_rng(options["seed"]).permutation(len(images))[:most]
+    return Task.checked(classifier, images[order], labels[order], **options), order, len(images) - len(order), pace
 
 
 def _affordable(seconds: float, pace: float, checkpoints: Checkpoints) -> int:

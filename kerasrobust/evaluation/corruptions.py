@@ -18,7 +18,7 @@ from rich.table import Table
 
 from kerasrobust.attacks.checkpoint import Checkpoints
 from kerasrobust.attacks.task import Task
-from kerasrobust.attacks.verdict import judge
+from kerasrobust.attacks.verdict import NO_CLASS, Verdict, judge
 from kerasrobust.data.corruptions.corrupting import check, corrupted, levels
 from kerasrobust.errors import Cancelled, InputError
 from kerasrobust.evaluation.about import about_models
@@ -67,7 +67,11 @@ class Judged:
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One corruption at one severity: `reference` is what the reference network says of the same images, or None."""
+    """One corruption at one severity: `reference` is what the reference network says of the same images, or None.
+
+    `said` is the class that the network says most often of the image that stands for all (`Corrupted.shown`); None
+    where that isn't known.
+    """
 
     kind: str
     severity: int
@@ -75,6 +79,7 @@ class Cell:
     interval: tuple[float, float]
     seconds: float
     reference: Judged | None = None
+    said: int | None = None
 
     def entry(self) -> dict[str, Any]:
         """Returns the cell's entry in `result.json`, and the fields of its event."""
@@ -115,6 +120,8 @@ class Corrupted:
         kinds: one for each kind.
         mean: the mean accuracy over the kinds that count (`counted`) and severities, with its interval.
         mce: mean corruption error over these kinds, or None; `relative_mce` likewise.
+        shown: the number of the image that stands for all: the first that is right as it is, or else the first.
+        said: what the network says of it as it is.
         findings: reasons to doubt the figures.
         conventions: what was said or found out of the model, as `evaluate` returns it.
     """
@@ -126,6 +133,8 @@ class Corrupted:
     mean: Share
     mce: float | None
     relative_mce: float | None
+    shown: int = 0
+    said: int = NO_CLASS
     findings: list[Finding] = field(default_factory=list)
     conventions: dict[str, Any] = field(default_factory=dict)
 
@@ -236,10 +245,12 @@ class _Measurement:
         self.task, self.reference, self.checkpoints = task, reference, checkpoints
         self.emit = emit or (lambda event: None)
         self.pixels = levels(task.x)
+        self.shown = 0
 
     def run(self, kinds: list[str], severities: list[int]) -> Corrupted:
         task, reference = self.task, self.reference
         clean = task.judge(task.x, 1)
+        self.shown = int(np.argmax(~clean.wrong))
         reference_clean = None if reference is None else reference.judge(reference.x, 1)
         findings = about_models(task) + at_chance(task, clean) + classes_missing(task)
         for finding in findings:
@@ -249,8 +260,13 @@ class _Measurement:
             cells = list(self._cells([(kind, severity) for kind in kinds for severity in severities]))
         others = None if reference_clean is None else reference_clean.accuracy
         own = Judged(rates=clean.correct_rate, shared=clean.shared)
-        found = of_cells(cells, own, others, task.classifier.randomized)
-        return replace(found, findings=findings, conventions=task.classifier.conventions.said())
+        return replace(
+            of_cells(cells, own, others, task.classifier.randomized),
+            shown=self.shown,
+            said=int(clean.prediction[self.shown]),
+            findings=findings,
+            conventions=task.classifier.conventions.said(),
+        )
 
     def _agree(self) -> None:
         """Raises InputError where the folder holds what was measured of other networks, images or seeds."""
@@ -278,21 +294,24 @@ class _Measurement:
         """Returns the rates of both networks under a corruption, as the folder keeps them."""
         task, began = self.task, time.monotonic()
         tasks = [task, *([] if self.reference is None else [self.reference])]
-        rights: list[list[np.ndarray]] = [[] for _ in tasks]
+        verdicts: list[list[Verdict]] = [[] for _ in tasks]
         size = task.batch_size * -(-PART // task.batch_size)
         for first in range(0, len(self.pixels), size):
             if task.should_stop():
                 raise Cancelled
             part = slice(first, first + size)
             images = corrupted(self.pixels[part], kind, severity, seed=task.seed, first=first) / np.float32(255)
-            for one, found in zip(tasks, rights, strict=True):
-                found.append(right_passes(one, images, part, kind, severity))
+            for one, found in zip(tasks, verdicts, strict=True):
+                found.append(judged(one, images, part, kind, severity))
             pace.add(len(images))
-        whole = [np.concatenate(found, axis=1) for found in rights]
+        passes = [np.concatenate([verdict.passes for verdict in found], axis=1) for found in verdicts]
+        whole = [found == task.y for found in passes]
+        said = np.concatenate([verdict.prediction for verdict in verdicts[0]])[self.shown]
         return {
             "seconds": np.array(time.monotonic() - began),
             "rates": np.stack([right.mean(axis=0) for right in whole]),
             "shared": np.array([shared_error(right) for right in whole]),
+            "said": np.array([self.shown, said]),
         }
 
     def _cell(self, kind: str, severity: int, saved: Mapping[str, np.ndarray]) -> Cell:
@@ -300,6 +319,8 @@ class _Measurement:
             Judged(rates=rates, shared=float(shared))
             for rates, shared in zip(saved["rates"], saved["shared"], strict=True)
         )
+        # Another image may stand for all: what can't be seeded was right on another one then, or it wasn't kept yet.
+        place, said = saved.get("said", (None, 0))
         return Cell(
             kind=kind,
             severity=severity,
@@ -307,18 +328,18 @@ class _Measurement:
             interval=accuracy_interval(own.rates, self.task.classifier.randomized, own.shared),
             seconds=float(saved["seconds"]),
             reference=others[0] if others else None,
+            said=int(said) if place == self.shown else None,
         )
 
 
-def right_passes(task: Task, images: np.ndarray, part: slice, kind: str, severity: int) -> np.ndarray:
-    """Returns in which passes corrupted images in the place of a part of the task's are right, bool (m, N).
+def judged(task: Task, images: np.ndarray, part: slice, kind: str, severity: int) -> Verdict:
+    """Returns the verdict on corrupted images in the place of a part of the task's.
 
     A randomized network's noise depends on the seed, the corruption and the place, and not on what was asked before.
     """
+    options: dict[str, Any] = {"passes": task.passes, "batch_size": task.batch_size, "should_stop": task.should_stop}
     seed = [task.seed, zlib.crc32(kind.encode()), severity, part.start]
-    options: dict[str, Any] = {"passes": task.passes, "batch_size": task.batch_size}
-    found = judge(task.classifier, images, task.y[part], seed=seed, should_stop=task.should_stop, **options)
-    return found.passes == task.y[part]
+    return judge(task.classifier, images, task.y[part], seed=seed, **options)
 
 
 def of_cells(

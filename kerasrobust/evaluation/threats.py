@@ -14,7 +14,7 @@ from kerasrobust.data.corruptions.corrupting import corrupted, levels
 from kerasrobust.errors import Cancelled
 from kerasrobust.evaluation.autoattack import AutoAttack
 from kerasrobust.evaluation.budget import Block, Part
-from kerasrobust.evaluation.corruptions import FIFTEEN, PART, right_passes
+from kerasrobust.evaluation.corruptions import FIFTEEN, PART, judged
 from kerasrobust.evaluation.evaluate import Evaluation, evaluate
 from kerasrobust.evaluation.smoothing import certify
 from kerasrobust.events import Event
@@ -166,7 +166,7 @@ def _corrupted(task: Task, pixels: np.ndarray, block: Block) -> dict[str, np.nda
                 raise Cancelled
             part = slice(first, min(first + PART, rows.stop))
             images = corrupted(pixels[part], kind, severity, seed=task.seed, first=first) / np.float32(255)
-            right = right_passes(task, images, part, kind, severity)
+            right = judged(task, images, part, kind, severity).passes == task.y[part]
             place = slice(part.start - rows.start, part.stop - rows.start)
             rates[place, number] = right.mean(axis=0)
             shared[place, number] = shared_error(right)

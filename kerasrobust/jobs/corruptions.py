@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from kerasrobust.assessing import CorruptionsConfig
+from kerasrobust.data.corruptions.corrupting import corrupt
 from kerasrobust.data.tfds import is_local
-from kerasrobust.evaluation.corruptions import SOURCE, measure_corruptions
+from kerasrobust.evaluation.corruptions import SOURCE, Corrupted, measure_corruptions
 from kerasrobust.events import Log
 from kerasrobust.jobs.job import Job
 from kerasrobust.jobs.subject import describe_data, load_other, load_subject, settings_of
 from kerasrobust.names import uncorrupted
+from kerasrobust.show.corrupted import Picture, pictured
 from kerasrobust.show.summaries import summary
 
 
@@ -58,6 +63,27 @@ class CorruptionsJob(Job[CorruptionsConfig]):
             "warnings": context.findings,
         }
         title = f"{Path(config.model).name} under common corruptions"
-        context.publish(result, examples=[], title=title, settings=settings_of(config, self.data))
+        pictures = list(self._pictures(found))
+        context.publish(result, examples=[], pictures=pictures, title=title, settings=settings_of(config, self.data))
         context.emit(Log(level="info", message=summary(result)))
         return result
+
+    def _pictures(self, found: Corrupted) -> Iterator[Picture]:
+        """Yields one image as it is and under each corruption, just as it was measured."""
+        data, place = self.data, found.shown
+        # Several labels have no single name.
+        names = data.class_names if self.classifier.labels is None else ()
+
+        def picture(image: np.ndarray, kind: str, severity: int, said: int | None) -> Picture:
+            known = {"label": names[data.y[place]] if names else "", "answer": ""}
+            if said is not None and 0 <= said < len(names):
+                known["answer"] = names[said]
+            return Picture(kind=kind, severity=severity, image=image, **known)
+
+        image = data.x[place]
+        yield picture(image, "", 0, found.said)
+        severities = pictured(self.config.severities)
+        for cell in found.cells:
+            if cell.severity in severities:
+                made = corrupt(image[None], cell.kind, cell.severity, seed=self.config.seed, first=place)[0]
+                yield picture(made, cell.kind, cell.severity, cell.said)

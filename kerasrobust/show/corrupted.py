@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kerasrobust.entries import JSON, Interval, interval, number, objects, text
 from kerasrobust.names import CORRUPTIONS
+
+if TYPE_CHECKING:
+    import numpy as np
+
+PICTURED = (1, 3, 5)
+"""Severities at which a report shows an image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +39,33 @@ class Cell:
             interval=interval(record.get("interval")),
             reference=number(record.get("reference")),
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """One image under a corruption, or with severity 0 as it is, and what the network says of it.
+
+    Attributes:
+        image: (H, W, C) with 1, 3 or 4 channels; uint8, or float in [0, 1].
+        label: the true class by name.
+        answer: the class that the network says, by name; empty where that isn't known.
+    """
+
+    kind: str
+    severity: int
+    image: np.ndarray
+    label: str
+    answer: str = ""
+
+
+def pictured(severities: Sequence[int]) -> tuple[int, ...]:
+    """Returns the severities that are shown of those that were measured.
+
+    Example:
+        >>> pictured([1, 2, 3, 4, 5]), pictured([2, 4])
+        ((1, 3, 5), (2, 4))
+    """
+    return tuple(severity for severity in severities if severity in PICTURED) or tuple(severities)
 
 
 @dataclass(frozen=True, kw_only=True)

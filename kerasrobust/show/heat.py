@@ -42,21 +42,29 @@ def heat_table(found: CorruptionMap, *, synthetic: bool) -> Table:
         cells = [found.cells.get((kind, severity)) for severity in found.severities]
         table.add_row(
             title_of(kind),
-            *(_coloured(None if cell is None else cell.accuracy) for cell in cells),
-            _coloured(found.mean_of(kind)),
+            *(coloured(None if cell is None else cell.accuracy) for cell in cells),
+            coloured(found.mean_of(kind)),
             *([f" {errors[kind]}"] if any(errors.values()) else []),
         )
     return table
 
 
-def _coloured(accuracy: float | None) -> Text:
-    """Returns an accuracy on a background between white and blue."""
+def coloured(accuracy: float | None, *, bare: bool = False) -> Text:
+    """Returns an accuracy on a background between white and blue, `bare` without the sign; nothing for None.
+
+    Example:
+        >>> coloured(0.5).plain, coloured(0.5, bare=True).plain
+        (' 50.0 % ', ' 50.0 ')
+    """
     if accuracy is None:
         return Text("")
-    red, green, blue = (round(255 + (end - 255) * accuracy) for end in _BLUE)
+    written = figures.format_accuracy(accuracy)
+    written = written.removesuffix(" %") if bare else written
+    share = min(max(accuracy, 0.0), 1.0)  # A file may hold anything.
+    red, green, blue = (round(255 + (end - 255) * share) for end in _BLUE)
     ink = "white" if accuracy > _DARK else "black"
     # A space on both sides, as the columns touch each other.
-    return Text(f" {figures.format_accuracy(accuracy)} ", Style.parse(f"{ink} on rgb({red},{green},{blue})"))
+    return Text(f" {written} ", Style.parse(f"{ink} on rgb({red},{green},{blue})"))
 
 
 def draw_heat(found: CorruptionMap) -> str:

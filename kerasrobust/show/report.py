@@ -7,9 +7,6 @@ data URIs) are inline. Every figure is computed from the run's result, in the se
 
 from __future__ import annotations
 
-import base64
-import struct
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +19,9 @@ from kerasrobust.records import Result
 from kerasrobust.runs import write_whole
 from kerasrobust.show import figures
 from kerasrobust.show.charts import certified_panels, curve_panels, draw, legend, panels
-from kerasrobust.show.corrupted import CorruptionMap, title_of
+from kerasrobust.show.corrupted import CorruptionMap, Picture, title_of
 from kerasrobust.show.heat import draw_heat
+from kerasrobust.show.png import data_uri, smaller
 from kerasrobust.show.summaries import summarize
 
 _RUN = ("kind", "model", "data", "seed", "precision", "device")
@@ -31,6 +29,8 @@ _TRAININGS = {
     "standard": "clean images", "fgsm": "FGSM images", "pgd": "PGD images",
     "adr": "PGD images and its average's labels",
 }  # fmt: skip
+_PICTURE = 128
+"""Pixels on a side of a picture of corruptions, at most."""
 _FACTORS = (50, 20, 10, 5, 2, 1)
 
 
@@ -70,6 +70,7 @@ def write_report(
     title: str,
     command: str,
     settings: Mapping[str, Any],
+    pictures: Sequence[Picture] = (),
 ) -> Path:
     """Writes `report.html` into a run's folder, all of it or nothing.
 
@@ -80,6 +81,7 @@ def write_report(
         title: the heading.
         command: what repeats the run.
         settings: the run's configuration; nested mappings are shown with dotted names.
+        pictures: one image as it is and under corruptions.
 
     Raises:
         OSError: if the folder can't be written to.
@@ -88,36 +90,10 @@ def write_report(
         >>> write_report(folder, result, examples=[], title="Study", command="kerasrobust study", settings={})
         ... # doctest: +SKIP
     """
-    page = _page(result, examples, title=title, command=command, settings=settings)
+    page = _page(result, examples, title=title, command=command, settings=settings, pictures=_pictured(pictures))
     target = folder / "report.html"
     write_whole(target, page)
     return target
-
-
-def encode_png(image: np.ndarray) -> bytes:
-    r"""Returns an image, (H, W, C) with 1, 3 or 4 channels, uint8 or float in [0, 1], as a PNG file.
-
-    Raises:
-        ValueError: for another shape.
-
-    Example:
-        >>> encode_png(np.zeros((2, 2, 3), np.uint8))[:4]
-        b'\x89PNG'
-    """
-    colour = {1: 0, 3: 2, 4: 6}.get(image.shape[-1]) if image.ndim == 3 else None
-    if colour is None:
-        raise ValueError(f"Expected an image (H, W, C) with 1, 3 or 4 channels. Received: shape={image.shape}.")
-    pixels = image if image.dtype == np.uint8 else np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
-    height, width, _ = pixels.shape
-    # Each scan line begins with its filter: 0, none.
-    lines = np.concatenate([np.zeros((height, 1), np.uint8), pixels.reshape(height, -1)], axis=1)
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, colour, 0, 0, 0)
-    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines.tobytes(), 9)) + chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + body
 
 
 def _page(result: Mapping[str, Any], examples: Sequence[ExampleStrip], **given: Any) -> str:
@@ -140,6 +116,8 @@ def _page(result: Mapping[str, Any], examples: Sequence[ExampleStrip], **given: 
         "made_on": figures.made_on,
         "noise": figures.format_noise,
         "corruption": title_of,
+        # No line may end between a figure and its sign.
+        "kept": lambda words: words.replace(" %", "\N{NO-BREAK SPACE}%"),
         "grouped": lambda value: "" if value is None else f"{value:,}",
         "seconds": lambda value: "" if value is None else figures.format_seconds(value),
     }
@@ -198,17 +176,23 @@ def _strip(example: ExampleStrip) -> dict[str, Any]:
     largest = float(np.abs(difference).max(initial=0.0))
     factor = next((factor for factor in _FACTORS if factor * largest <= 0.5), 1)
     return vars(example) | {
-        "original": _data_uri(clear),
-        "amplified": _data_uri(0.5 + factor * difference),
-        "perturbed": _data_uri(perturbed),
+        "original": data_uri(clear),
+        "amplified": data_uri(0.5 + factor * difference),
+        "perturbed": data_uri(perturbed),
         "factor": factor,
         "confidence": f"{100 * example.confidence:.0f} %",
         "confidence_adv": f"{100 * example.confidence_adv:.0f} %",
     }
 
 
-def _data_uri(image: np.ndarray) -> str:
-    return f"data:image/png;base64,{base64.b64encode(encode_png(image)).decode('ascii')}"
+def _pictured(pictures: Sequence[Picture]) -> dict[str, list[dict[str, Any]]]:
+    """Returns what is drawn of an image, by corruption; large ones are made smaller, as there are dozens of them."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for picture in pictures:
+        pixels = picture.image / 255.0 if picture.image.dtype == np.uint8 else picture.image
+        entry = vars(picture) | {"drawn": data_uri(smaller(pixels, _PICTURE))}
+        groups.setdefault(picture.kind, []).append(entry)
+    return groups
 
 
 def _method(result: Result) -> Iterable[str]:

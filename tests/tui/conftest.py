@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from fake_engine import ENGINE, leave_files, recorded
 
+from kerasrobust.assessing import AssessConfig, CertifyConfig, CorruptionsConfig
 from kerasrobust.config import AttackConfig, DemoConfig, TrainConfig
 from kerasrobust.events import to_json
 from kerasrobust.runs import write_json
@@ -19,6 +20,11 @@ CONFIGS: dict[str, RunConfig] = {
     "demo": DemoConfig(),
     "train": TrainConfig(model="lenet", split="train[:1000]", epochs=3),
     "attack": AttackConfig(model="small", steps=10),
+    "corruptions": CorruptionsConfig(
+        model="convnet-pgd", reference="convnet", kinds="all", data="cifar10", split="test[:60]"
+    ),
+    "certify": CertifyConfig(model="convnet-pgd", sigma=0.12, samples=1000, data="cifar10", split="test[:40]"),
+    "assess": AssessConfig(model="convnet-pgd", minutes=6, data="cifar10"),
 }
 
 AddRun = Callable[..., Path]

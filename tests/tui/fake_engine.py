@@ -26,6 +26,8 @@ from kerasrobust.settings import to_dict
 RECORDINGS = Path(__file__).parent / "recordings"
 ENGINE = (sys.executable, __file__)
 _LIKE = {"study": "demo", "import": "attack"}
+_PICTURED = ("demo", "train", "attack")
+"""Runs that keep adversarial images."""
 
 
 def recorded(kind: str) -> list[Event]:
@@ -37,7 +39,8 @@ def recorded(kind: str) -> list[Event]:
 def leave_files(kind: str, folder: Path) -> None:
     """Puts what a run leaves beside its events into a folder: the recorded result, and a few images."""
     shutil.copytree(RECORDINGS / _LIKE.get(kind, kind), folder, dirs_exist_ok=True)
-    write_pictures(folder / "examples.h5")
+    if _LIKE.get(kind, kind) in _PICTURED:
+        write_pictures(folder / "examples.h5")
 
 
 def write_pictures(path: Path, count: int = 6) -> None:

@@ -351,7 +351,7 @@ STEERED = tuple(
 
 
 def test_noise_off_and_frozen_are_compared_with_the_same() -> None:
-    study = Subject(Path("one"), "one", "study", rows=STEERED, is_study=True)
+    study = Subject(Path("one"), "one", "study", rows=STEERED)
     other = dataclasses.replace(STEERED[3], accuracy=0.75)
     assert difference(other, study) == pytest.approx(0.5)
     # A study without such rows is no reference for them.

@@ -130,6 +130,12 @@ GROUPS: list[dict[str, Steps]] = [
     {"monitor-running-attacks": monitor("demo-late", ("a", "● running"))},
     {"monitor-died": monitor("train-died", ("m", "† died"))},
 ]
+FOUND: dict[str, Steps] = {
+    "result-corruptions": monitor("corruptions", (lambda lab: None, "fog")),
+    "result-certify": [("escape", "3 runs"), *monitor("certify", (lambda lab: None, "L2 radius"))],
+    "result-assess": [("escape", "3 runs"), *monitor("assess", (lambda lab: None, "union"))],
+}
+"""What commands have found that neither train nor only attack."""
 EMPTY: dict[str, Steps] = {
     "runs-empty": [],
     "models-empty": [("3", "No models in")],
@@ -190,6 +196,14 @@ def folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monkey
     for card in sorted(CARDS.glob("*/card.json")):
         (Path("saved_models") / card.parent.name).mkdir(parents=True)
         shutil.copy(card, Path("saved_models") / card.parent.name)
+
+
+@pytest.fixture
+def found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, add_run: AddRun) -> None:
+    """A run of each kind whose result has a pane of its own."""
+    monkeypatch.chdir(tmp_path)
+    for kind in ("corruptions", "certify", "assess"):
+        add_run(kind, began=NOW - HOUR)
 
 
 @pytest.fixture
@@ -315,7 +329,7 @@ async def go_through(group: dict[str, Steps], size: str, runs_dir: Path) -> None
     """Takes the pictures of a group's screens, one after the other in one app."""
     lab = Lab(runs_dir, Path("saved_models"), ENGINE)
     async with lab.run_test(size=SIZES[size]) as pilot:
-        await shows(pilot, "No runs in" if group is EMPTY else "9 runs")
+        await shows(pilot, "No runs in" if group is EMPTY else "3 runs" if group is FOUND else "9 runs")
         for name, steps in group.items():
             for step, words in steps:
                 await take(pilot, step, words)
@@ -333,15 +347,15 @@ async def go_through(group: dict[str, Steps], size: str, runs_dir: Path) -> None
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("name", [*itertools.chain(*GROUPS), *EMPTY])
+@pytest.mark.parametrize("name", [*itertools.chain(*GROUPS), *FOUND, *EMPTY])
 async def test_the_screen_looks_as_it_did(
     name: str, size: str, runs_dir: Path, request: pytest.FixtureRequest, snap_compare: Any
 ) -> None:
     if (name, size) not in TAKEN:
-        request.getfixturevalue("nothing" if name in EMPTY else "folders")
+        request.getfixturevalue("nothing" if name in EMPTY else "found" if name in FOUND else "folders")
         if name == "system-gpus":
             request.getfixturevalue("monkeypatch").setattr("tui.screens.system.Sampler", TwoGpus)
-        await go_through(next(group for group in (EMPTY, *GROUPS) if name in group), size, runs_dir)
+        await go_through(next(group for group in (EMPTY, FOUND, *GROUPS) if name in group), size, runs_dir)
     # The first is dark, the second, .1, is light.
     for svg in TAKEN[name, size]:
         assert snap_compare(Taken(svg))

@@ -19,7 +19,8 @@ from kerasrobust.entries import Row
 from kerasrobust.errors import InputError
 from kerasrobust.show.figures import attack_name, by_network, format_accuracy, format_interval, made_on, with_noise
 from kerasrobust.show.pairs import keeps_images, pairs, sentence
-from tui.panes.study import StudyPane
+from tui.panes.results.panes import ResultPanes
+from tui.read.measured import Measured
 from tui.read.subject import Subject, difference, differing
 from tui.widgets.layout import FULL
 from tui.widgets.words import budget_text
@@ -260,27 +261,34 @@ class SettingsTable(ComparedPane):
 
 
 class StudiesPane(PagedPane):
-    """The tables of the studies that are chosen."""
+    """The tables, maps and certificates of those that are chosen."""
 
     DEFAULT_CSS = """
     StudiesPane > .next { height: auto; padding: 0 1; }
+    StudiesPane > ResultPanes { height: 1fr; }
     """
 
     def compose(self) -> ComposeResult:
         yield Static("", markup=False, classes="next")
-        yield StudyPane()
+        yield ResultPanes()
+
+    @property
+    def table(self) -> DataTable[Any]:
+        shown = self.query_one(ResultPanes).shown
+        return super().table if shown is None else shown.query_one(DataTable)
 
     def _fill(self) -> None:
-        line, pane = self.query_one(".next", Static), self.query_one(StudyPane)
-        studies = [subject for subject in self._subjects if subject.is_study]
-        if studies != self._pages:
-            self._pages, self._at = studies, 0
-        pane.display = bool(studies)
-        if not studies:
-            line.update("None of those chosen is a study or a demo: only these have a table with published figures.")
+        line, panes = self.query_one(".next", Static), self.query_one(ResultPanes)
+        pages = [(subject, page) for subject in self._subjects for page in panes.pages(subject.found)]
+        if pages != self._pages:
+            self._pages, self._at = pages, 0
+        if not pages:
+            panes.open(None, Measured())
+            line.update("None of those chosen has a table of its own: studies, assessments and the like have one.")
             return
-        study = studies[self._at]
-        text = Text(study.title, "bold")
-        text.append(f", {study.images}{self._which()}", "not bold")
+        subject, page = pages[self._at]
+        text = Text(subject.title, "bold")
+        title = f", {page.title}" if len(panes.pages(subject.found)) > 1 else ""
+        text.append(f", {subject.images}{title}{self._which()}", "not bold")
         line.update(text)
-        pane.fill(study.rows, synthetic=study.synthetic)
+        panes.open(page, subject.found)

@@ -21,7 +21,7 @@ POINTS = 1000
 LINES = 5000
 FINDINGS = 200
 MOST = 1000
-"""Stages, attacks, models and files of images: far above any real run. Rows: ten times as many."""
+"""Stages, attacks, corruptions, models and files of images: far above any real run. Rows: ten times as many."""
 
 
 @dataclass
@@ -128,6 +128,7 @@ class RunState:
         series: curves by (stage, split, metric), over training steps.
         stages: by name, in the order in which they began.
         now: the stage at work, or the last one.
+        cells: what was measured under corruptions, by kind and severity.
         time: when the last event happened.
         skipped: lines of the file that this version can't read.
     """
@@ -140,6 +141,8 @@ class RunState:
     series: dict[tuple[str, str, str], Series] = field(default_factory=dict)
     attacks: list[AttackLine] = field(default_factory=list)
     rows: list[events.Row] = field(default_factory=list)
+    cells: dict[tuple[str, int], events.CorruptionFinished] = field(default_factory=dict)
+    certified: events.Certified | None = None
     findings: deque[events.Finding] = field(default_factory=lambda: deque(maxlen=FINDINGS))
     found: int = 0
     models: dict[str, events.ModelSaved] = field(default_factory=dict)
@@ -169,7 +172,7 @@ def advance(state: RunState, fresh: Iterable[events.Event], skipped: int = 0) ->
     after.attacks = [
         replace(line, curve=line.curve.copy()) if line.status == "running" else line for line in state.attacks
     ]
-    for name in ("rows", "findings", "models", "examples", "lines"):
+    for name in ("rows", "cells", "findings", "models", "examples", "lines"):
         setattr(after, name, copy.copy(getattr(state, name)))
     after.skipped += skipped
     for event in fresh:
@@ -210,6 +213,11 @@ def _apply(state: RunState, event: events.Event) -> None:
         case events.Row():
             if len(state.rows) < 10 * MOST:
                 state.rows.append(event)
+        case events.CorruptionFinished():
+            if len(state.cells) < MOST:
+                state.cells[event.kind, event.severity] = event
+        case events.Certified():
+            state.certified = event
         case events.Finding():
             state.found += 1
             state.findings.append(event)
@@ -224,10 +232,11 @@ def _log(state: RunState, event: events.Event, text: str, level: events.Severity
 
 
 def _start(state: RunState, event: events.RunStarted) -> None:
-    if state.started is not None:  # Resumed: what was under way is void, and its rows come once more.
+    if state.started is not None:  # Resumed: what was under way is void, and its rows and cells come once more.
         _stop(state)
         state.attacks = [line for line in state.attacks if line.status == "done"]
         state.rows = []
+        state.cells, state.certified = {}, None
         state.finished = None
     state.started = event
 

@@ -14,6 +14,7 @@ from kerasrobust.runs import list_models, read_card, read_json
 from kerasrobust.show.charts import Line, Point, panels, point_at
 from kerasrobust.show.figures import by_network, with_noise
 from tui.read.cards import SavedModel, plain
+from tui.read.measured import Measured, of_result
 from tui.read.overview import Accuracies, Overview, Overviews, accuracies, one, stamp_of
 from tui.read.settings import settings
 
@@ -37,6 +38,7 @@ class Subject:
         images: on what it was measured, as `400 images of shapes test[:400]`.
         rows: its figures; the clean row of each network stands before its attacks.
         settings: as a person types them.
+        found: of a run, what it has for a table, a map or a curve of its own.
         clean: clean accuracy, or the range of several networks; `robust` likewise.
     """
 
@@ -48,7 +50,7 @@ class Subject:
     images: str = ""
     data: str = ""
     synthetic: bool = False
-    is_study: bool = False
+    found: Measured = dataclasses.field(default_factory=Measured)
     rows: tuple[Row, ...] = ()
     settings: Mapping[str, str] = dataclasses.field(default_factory=dict)
     clean: Accuracies = ()
@@ -108,7 +110,7 @@ def run_subject(overview: Overview) -> Subject:
     if all(row.accuracy is None for row in made.rows):
         return dataclasses.replace(bare, problem="Its result.json has no figures, or was not written by kerasrobust.")
     clean, robust = accuracies(result)
-    return dataclasses.replace(made, is_study=result.rows is not None, clean=clean, robust=robust)
+    return dataclasses.replace(made, found=of_result(result), clean=clean, robust=robust)
 
 
 def model_subject(path: Path, title: str) -> Subject:

@@ -22,9 +22,9 @@ from tui.panes.attacks import AttacksPane
 from tui.panes.curves import CurvesPane
 from tui.panes.gallery import GalleryPane
 from tui.panes.log import LogPane, last_lines
+from tui.panes.results.tab import ResultsTab
 from tui.panes.settings import SettingsPane
 from tui.panes.status import Stages, Status
-from tui.panes.study import StudyPane
 from tui.read.follow import Follower
 from tui.read.state import RunState
 from tui.screens.base import MainScreen
@@ -66,7 +66,7 @@ class MonitorScreen(MainScreen):
         Binding("m", "tab('curves')", "Monitor", id="tab-curves", show=False, tooltip="Curves of the training"),
         Binding("a", "tab('attacks')", "Attacks", id="tab-attacks", show=False, tooltip="Attacks, live, and survivors"),
         Binding("g", "tab('gallery')", "Gallery", id="tab-gallery", show=False, tooltip="Adversarial images"),
-        Binding("t", "tab('study')", "Table", id="tab-study", show=False, tooltip="The study's table"),
+        Binding("t", "tab('study')", "Table", id="tab-study", show=False, tooltip="Tables, maps and curves"),
         Binding("l", "tab('log')", "Log", id="tab-log", show=False, tooltip="The run's messages, and console.log"),
         Binding("i", "tab('settings')", "Settings", id="tab-settings", show=False,
                 tooltip="Settings, command, versions"),
@@ -93,7 +93,7 @@ class MonitorScreen(MainScreen):
             yield Stages()
             with TabbedContent():
                 live = CurvesPane(), AttacksPane(), GalleryPane(self.path)
-                panes = *live, StudyPane(), LogPane(self.path), SettingsPane(self.path)
+                panes = *live, ResultsTab(self.path), LogPane(self.path), SettingsPane(self.path)
                 for (name, label), pane in zip(_TABS.items(), panes, strict=True):
                     with TabPane(label, id=name):
                         yield pane
@@ -152,11 +152,16 @@ class MonitorScreen(MainScreen):
 
     def _open_what_there_is(self, message: RunRead) -> None:
         """Goes to the tab with something to see, in a run that trains nothing."""
-        kind = self.state.started.kind if self.state.started is not None else ""
+        state = self.state
+        kind = state.started.kind if state.started is not None else ""
         tab = {"attack": "attacks", "import": "log"}.get(kind, "")
-        if not tab and message.caught_up and self.state.finished is not None and not self.state.series:
-            tab = "study" if self.state.rows else "log"
-        self._chosen_tab = bool(tab) or message.caught_up
+        if not tab and message.caught_up and not state.series:
+            if state.rows or state.cells or state.certified is not None:
+                tab = "study"
+            elif state.finished is not None:
+                tab = "log"
+        # A run under way may still come to its first cell.
+        self._chosen_tab = bool(tab or state.series) or (message.caught_up and not message.living)
         if tab:
             self.query_one(TabbedContent).active = tab
 
@@ -208,7 +213,8 @@ class MonitorScreen(MainScreen):
         return cast(Pane, tabs.get_pane(tabs.active or "curves").children[0])
 
     @on(TabbedContent.TabActivated)
-    def _changed_tab(self) -> None:
+    def _changed_tab(self, event: TabbedContent.TabActivated) -> None:
+        self._chosen_tab |= event.pane.id != "curves"
         self._pane().show(self.state)
         # Into the tab, so that its keys work, also after a click on its name.
         inside = self.query_one(TabbedContent).active_pane

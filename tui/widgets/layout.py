@@ -1,4 +1,4 @@
-"""Breakpoints: from how many columns on there is more to see. Everything fits into 80."""
+"""Breakpoints: from how many columns or lines on there is more to see. Everything fits into 80 columns, 24 lines."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ STAGES = 120
 """Columns of the monitor with the list of stages beside the tabs."""
 ATTACKS = 116
 """Columns of the attacks' table with all its columns."""
+SUMMARY = 22
+"""Lines of a result's pane with the summary above its figures."""
 FULL = 100
 """Columns of a pane in which names are written out."""
 CHARTS = 88

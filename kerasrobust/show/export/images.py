@@ -15,7 +15,7 @@ from rich.progress import track
 from kerasrobust.show.examples import Index, list_examples, read_blocks, read_index
 from kerasrobust.show.export.sheets import to_csv
 from kerasrobust.show.export.subject import Part, Subject
-from kerasrobust.show.report import encode_png
+from kerasrobust.show.png import encode_png
 
 _INDEX = "images.csv"
 _COLUMNS = (

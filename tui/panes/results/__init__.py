@@ -1,0 +1,1 @@
+"""What a run has found, a pane for each kind of result; `tab` has them all."""

@@ -1,0 +1,96 @@
+"""What a run has measured, in the forms that result panes show: from its events, and once it's there from its
+`result.json`. No Textual here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from kerasrobust.entries import AttackEntry, CertificateEntry, Row
+from kerasrobust.records import Result
+from kerasrobust.runs import read_json
+from kerasrobust.show.corrupted import Cell, CorruptionMap
+from kerasrobust.show.narrate import is_synthetic
+from kerasrobust.show.summaries import summarize
+from tui.read.overview import stamp_of
+from tui.read.state import RunState
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What there is to show of a run, parsed.
+
+    Attributes:
+        rows: of a study's table, or of one model's under several threats.
+        corruptions: the map of the cells so far.
+        certificate: what randomized smoothing certified.
+        curves: attacks with accuracy over the radius, and black boxes over their queries; only of a result.
+        left_out: what an assessment hasn't looked at, and why.
+        summary: the result in a few sentences; empty while the run goes on.
+        synthetic: whether the images are generated.
+    """
+
+    rows: tuple[Row, ...] = ()
+    corruptions: CorruptionMap | None = None
+    certificate: CertificateEntry | None = None
+    curves: tuple[AttackEntry, ...] = ()
+    left_out: tuple[str, ...] = ()
+    summary: str = ""
+    synthetic: bool = False
+
+    @property
+    def is_assessment(self) -> bool:
+        """Whether the rows are those of one model under several threats, each with its own number of images."""
+        return bool(self.rows) and self.rows[-1].examples is not None
+
+
+class ResultFile:
+    """The `result.json` of the run in a folder, read again only when it has changed.
+
+    Example:
+        >>> ResultFile(Path("runs/demo")).read().summary
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "result.json"
+        self._stamp: object = None
+        self._found: Measured | None = None
+
+    def read(self) -> Measured | None:
+        """Returns what the file holds; None where there is none, or nothing that can be read."""
+        stamp = stamp_of(self._path)
+        if stamp != self._stamp:
+            self._stamp, record = stamp, read_json(self._path)
+            self._found = None if record is None else of_result(Result.parse(record))
+        return self._found
+
+
+def of_result(result: Result) -> Measured:
+    """Returns what there is to show of a result."""
+    return Measured(
+        rows=result.rows or (),
+        corruptions=CorruptionMap.parse(result.corruptions),
+        certificate=result.certificate,
+        curves=tuple(entry for entry in (*result.attacks, *result.curves) if entry.curve or entry.query_curve),
+        left_out=result.left_out,
+        summary=summarize(result),
+        synthetic=result.data.synthetic,
+    )
+
+
+def of_events(state: RunState) -> Measured:
+    """Returns what there is to show of a run that has no result yet.
+
+    Example:
+        >>> of_events(RunState())
+        Measured(rows=(), corruptions=None, certificate=None, curves=(), left_out=(), summary='', synthetic=False)
+    """
+    cells = [Cell.parse(vars(event)) for event in state.cells.values()]
+    started, certified = state.started, state.certified
+    return Measured(
+        rows=tuple(Row.parse(vars(row)) for row in state.rows),
+        corruptions=CorruptionMap.of(cells) if cells else None,
+        certificate=CertificateEntry.parse(certified.certificate) if certified is not None else None,
+        synthetic=started is not None and is_synthetic(started.config, started.kind),
+    )
