@@ -11,9 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from rich.table import Table
 
+from kerasrobust import events
 from kerasrobust.attacks import Attack
 from kerasrobust.attacks.checkpoint import Checkpoints
 from kerasrobust.attacks.task import PASSES, Task
+from kerasrobust.attacks.verdict import Verdict
 from kerasrobust.entries import Row
 from kerasrobust.errors import InputError
 from kerasrobust.evaluation.about import about_models
@@ -55,16 +57,16 @@ class Figure(NamedTuple):
     """A model's accuracy under one threat.
 
     Attributes:
-        name: of the attack, or "union" for the worst of several on each image.
-        threat: the norm, or words where the threat is no ball.
+        name: of the attack, or "union" for the worst of several on each image; None for no threat at all.
+        threat: the norm, or words where the threat is no ball; None without a threat.
         epsilon: the radius; None where there is none.
         accuracy: the share of images that stay right.
         interval: its 95 % interval.
         images: on how many it was measured.
     """
 
-    name: str
-    threat: str
+    name: str | None
+    threat: str | None
     epsilon: float | None
     accuracy: float
     interval: tuple[float, float]
@@ -199,16 +201,22 @@ def assess(
         prepared = time.monotonic() - began
         budget = Budget(60 * minutes - prepared, len(task.x), pace, checkpoints, emit, task.should_stop, said=about)
         parts, left_out = parts_of(task, version, sigma)
-        found = budget.spend(parts)
-    figures, rates = _figures(found, threats(task), task.classifier.randomized)
-    corruptions = _corruptions(found.get(CORRUPTED), Judged(rates=clean.correct_rate, shared=clean.shared), task)
-    certificate = _certificate(found.get(CERTIFIED), sigma or 0.0, task.y)
-    figures += _of_corruptions(corruptions) + _of_certificate(certificate)
+        before = unattacked(clean, task.y, task.classifier.classes, task.classifier.randomized)
+        _tell([Figure(None, None, None, *before.clean, len(order))], task)
+        told: list[Figure] = []
+
+        def tell(found: Mapping[str, Found]) -> None:
+            figures = _seen(found, clean, task, sigma)[0]
+            _tell(figures[len(told) :], task)
+            told[:] = figures
+
+        found = budget.spend(parts, tell)
+    figures, rates, corruptions, certificate = _seen(found, clean, task, sigma)
     left_out += _without_time(parts, found, minutes, pace)
     if missed:
         left_out.append(f"{missed:,} of {missed + len(order):,} images: a pass takes {1000 * pace:.0f} ms for one.")
     return Assessment(
-        unattacked=unattacked(clean, task.y, task.classifier.classes, task.classifier.randomized),
+        unattacked=before,
         figures=figures,
         curves=_curves(found.get("nearest"), task.classifier.randomized),
         corruptions=corruptions,
@@ -272,6 +280,34 @@ def _without_time(parts: Sequence[Part], found: Mapping[str, Found], minutes: fl
     return told
 
 
+def _tell(figures: Sequence[Figure], task: Task) -> None:
+    """Emits lines of the table."""
+    for item in figures if task.emit is not None else ():
+        task.emit(  # type: ignore[misc]
+            events.Row(
+                model=task.classifier.name,
+                training="",
+                randomized=task.classifier.randomized,
+                attack=item.name,
+                norm=item.threat,
+                epsilon=item.epsilon,
+                accuracy=item.accuracy,
+                interval=list(item.interval),
+                examples=item.images,
+            )
+        )
+
+
+def _seen(
+    found: Mapping[str, Found], clean: Verdict, task: Task, sigma: float | None
+) -> tuple[list[Figure], dict[str, np.ndarray], Corrupted | None, Certificate | None]:
+    """Returns what the parts that are done give: lines of the table, rates by image, corruptions, certificates."""
+    figures, rates = _figures(found, threats(task), task.classifier.randomized)
+    corruptions = _corruptions(found.get(CORRUPTED), Judged(rates=clean.correct_rate, shared=clean.shared), task)
+    certificate = _certificate(found.get(CERTIFIED), sigma or 0.0, task.y)
+    return figures + _of_corruptions(corruptions) + _of_certificate(certificate), rates, corruptions, certificate
+
+
 def _figures(
     found: Mapping[str, Found], attacks: Mapping[str, Attack[Any]], randomized: bool
 ) -> tuple[list[Figure], dict[str, np.ndarray]]:
@@ -284,7 +320,7 @@ def _figures(
         figures.append(Figure(name, threat, epsilon, float(right.mean()), interval, len(right)))
 
     for norm in BALLS:
-        if found[norm].images:
+        if norm in found and found[norm].images:
             rates[norm] = found[norm].arrays[norm]
             add(AutoAttack.name, norm, radius(None, norm), rates[norm], found[norm].arrays[f"{norm} shared"])
     if all(norm in rates for norm in BALLS):

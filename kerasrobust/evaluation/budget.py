@@ -124,17 +124,24 @@ class Budget:
         self._said = -math.inf
         self._codes = {item.code for item in said}
 
-    def spend(self, parts: Sequence[Part]) -> dict[str, Found]:
+    def spend(
+        self, parts: Sequence[Part], after: Callable[[Mapping[str, Found]], None] = lambda found: None
+    ) -> dict[str, Found]:
         """Returns what each part has found, by name.
+
+        Args:
+            parts: in their order.
+            after: called after each part with what was found so far.
 
         Raises:
             Cancelled: when `should_stop` says so.
         """
-        found = {}
+        found: dict[str, Found] = {}
         for place, part in enumerate(parts):
             left = sum(later.share for later in parts[place:])
             with staged(self._emit, part.name, part.title) as emit:
                 found[part.name] = self._measured(part, (self.seconds - self.spent) * part.share / left, emit)
+            after(found)
         return found
 
     def _measured(self, part: Part, allowed: float, emit: Emit) -> Found:

@@ -49,8 +49,6 @@ class AssessJob(Job[AssessConfig]):
         found = [self._assessed(number, name) for number, name in enumerate(self.classifiers)]
         names = [Path(name).name for name in self.classifiers]
         rows = [row for name, one in zip(self.classifiers, found, strict=True) for row in self._rows(name, one)]
-        for row in rows:
-            context.emit(row)
         arrays = [self._saved(number, one) for number, one in enumerate(found)]
         compared = [
             (names[0], name, pair)
@@ -83,7 +81,7 @@ class AssessJob(Job[AssessConfig]):
     def _assessed(self, number: int, name: str) -> Assessment:
         """Returns what comes of one model, in its part of the minutes."""
         context, config = self.context, self.config
-        emit = context.emit if len(self.classifiers) == 1 else _of_model(context.emit, Path(name).name)
+        emit = _of_model(context.emit, self._known(name), several=len(self.classifiers) > 1)
         folder = context.unfinished
         found = assess(
             self.classifiers[name],
@@ -118,16 +116,15 @@ class AssessJob(Job[AssessConfig]):
         np.savez(path if number == 0 else path.with_stem(f"{path.stem}-{number}"), allow_pickle=False, **arrays)
         return arrays
 
+    def _known(self, name: str) -> dict[str, Any]:
+        """Returns what each of a model's rows has."""
+        training = card_of(name, self.config.models_dir).get("training")
+        words = text(training.get("training")) if isinstance(training, dict) else ""
+        return {"name": Path(name).name, "model": Path(name).name, "training": words}
+
     def _rows(self, name: str, found: Assessment) -> list[Row]:
         """Returns a model's rows of the table: clean, then each threat."""
-        card = card_of(name, self.config.models_dir)
-        training = card.get("training")
-        known: dict[str, Any] = {
-            "name": Path(name).name,
-            "model": Path(name).name,
-            "training": text(training.get("training")) if isinstance(training, dict) else "",
-            "randomized": found.randomized,
-        }
+        known = self._known(name) | {"randomized": found.randomized}
         clean = found.unattacked.clean
         rows = [Row(**known, accuracy=clean.accuracy, interval=list(clean.interval), examples=len(found.order))]
         return rows + [
@@ -165,15 +162,18 @@ def details(found: Assessment, data: Dataset) -> dict[str, Any]:
     }
 
 
-def _of_model(emit: Emit, name: str) -> Emit:
-    """Returns where to emit events of one model of several: its stages and findings say whose they are."""
+def _of_model(emit: Emit, known: dict[str, Any], several: bool) -> Emit:
+    """Returns where to emit a model's events: rows get its name, and of several models stages and findings, too."""
+    name = known["name"]
 
     def named(event: Event) -> None:
-        if event.stage is not None:
+        if isinstance(event, Row):
+            event = dataclasses.replace(event, **known)
+        if several and event.stage is not None:
             event = dataclasses.replace(event, stage=f"{name} {event.stage}")
-        if isinstance(event, StageStarted):
+        if several and isinstance(event, StageStarted):
             event = dataclasses.replace(event, title=f"{name}: {event.title}")
-        elif isinstance(event, Finding):
+        elif several and isinstance(event, Finding):
             event = dataclasses.replace(event, message=f"{name}: {event.message}")
         emit(event)
 
