@@ -203,14 +203,7 @@ def assess(
         parts, left_out = parts_of(task, version, sigma)
         before = unattacked(clean, task.y, task.classifier.classes, task.classifier.randomized)
         _tell([Figure(None, None, None, *before.clean, len(order))], task)
-        told: list[Figure] = []
-
-        def tell(found: Mapping[str, Found]) -> None:
-            figures = _seen(found, clean, task, sigma)[0]
-            _tell(figures[len(told) :], task)
-            told[:] = figures
-
-        found = budget.spend(parts, tell)
+        found = budget.spend(parts, _telling(clean, task, sigma))
     figures, rates, corruptions, certificate = _seen(found, clean, task, sigma)
     left_out += _without_time(parts, found, minutes, pace)
     if missed:
@@ -278,6 +271,18 @@ def _without_time(parts: Sequence[Part], found: Mapping[str, Found], minutes: fl
             wanted = max(1.5 * minutes, LEAST * part.passes * pace * total / part.share / 60)
             told.append(f"{part.title}: there was no time. About {wanted:.0f} minutes would do.")
     return told
+
+
+def _telling(clean: Verdict, task: Task, sigma: float | None) -> Callable[[Mapping[str, Found]], None]:
+    """Returns what emits the lines of the table that a part has added."""
+    told: list[Figure] = []
+
+    def tell(found: Mapping[str, Found]) -> None:
+        figures = _seen(found, clean, task, sigma)[0]
+        _tell(figures[len(told) :], task)
+        told[:] = figures
+
+    return tell
 
 
 def _tell(figures: Sequence[Figure], task: Task) -> None:
