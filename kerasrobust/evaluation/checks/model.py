@@ -110,7 +110,9 @@ def batch_change(classifier: Classifier, x: np.ndarray) -> float:
         return 0.0
     half = FEWEST // 2
     first = np.resize(np.arange(len(x)), FEWEST)
-    second = np.concatenate([first[:half], np.resize(np.arange(len(x))[::-1], half)])
+    # Others beside the first half; where there are no others, copies of one of it.
+    beside = np.arange(len(x))[::-1] if len(x) > FEWEST else np.zeros(1, np.int64)
+    second = np.concatenate([first[:half], np.resize(beside, half)])
     key = tf.constant([0, 1]) if classifier.randomized else None
     return float(apart(*(classifier.run(x[places], key)[:half] for places in (first, second))))
 
