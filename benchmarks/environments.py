@@ -32,7 +32,8 @@ def requirements(peer: str) -> list[list[str]]:
     if peer == "foolbox":
         return [[*tensorflow, "eagerpy==0.30.0", "foolbox==3.3.4", "setuptools==80.9.0"]]
     if peer == "art":
-        return [[*tensorflow, "adversarial-robustness-toolbox==1.20.1", "setuptools==80.9.0"]]
+        # Its smoothing imports statsmodels, which it doesn't ask for.
+        return [[*tensorflow, "adversarial-robustness-toolbox==1.20.1", "setuptools==80.9.0", "statsmodels==0.15.0"]]
     if peer == "torch":
         # torchattacks asks for requests 2.25 and torchvision, and imports neither.
         return [

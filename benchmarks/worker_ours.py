@@ -130,6 +130,15 @@ def autoattack(model: str, count: int, seed: int, batch_size: int) -> Measuremen
     return Measurement(seconds, {"x_adv": evaluation.worst.x_adv}, figures)
 
 
+def smoothing(model: str, count: int, seed: int, batch_size: int, samples: int) -> Measurement:
+    """Measures certificates of randomized smoothing: 100 samples choose the class, `samples` bound its share."""
+    x, y = data(count)
+    found, seconds = timed(
+        lambda: kr.certify(network(model), x, y, sigma=0.25, samples=samples, seed=seed, batch_size=batch_size)
+    )
+    return Measurement(seconds, figures={"certified": found.certified(0.25).accuracy, "clean": found.clean.accuracy})
+
+
 def judge(model: str, count: int, file: str, norm: str) -> Measurement:
     """Judges images: the one referee of all peers, our Keras model in float32.
 
@@ -171,6 +180,6 @@ if __name__ == "__main__":
     serve(
         {
             "export": export, "versions": versions, "judge": judge, "pgd": pgd, "gradients": gradients,
-            "deepfool": deepfool, "autoattack": autoattack, "train": train, "feed": feed,
+            "deepfool": deepfool, "autoattack": autoattack, "smoothing": smoothing, "train": train, "feed": feed,
         }
     )  # fmt: skip

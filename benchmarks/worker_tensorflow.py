@@ -156,10 +156,27 @@ def art_deepfool(model: str, count: int, seed: int, batch_size: int, mode: str) 
     return Measurement(seconds, {"x_adv": x_adv})
 
 
+def art_smoothing(model: str, count: int, seed: int, batch_size: int, mode: str, samples: int) -> Measurement:
+    from art.estimators.certification.randomized_smoothing import TensorFlowV2RandomizedSmoothing
+
+    x, y = data(count)
+    forward = logits(model, "graph")
+    victim: Any = (lambda x, training: forward(x)) if mode == "graph" else network(model)
+    np.random.seed(seed)
+    smoothed = TensorFlowV2RandomizedSmoothing(
+        victim, nb_classes=10, input_shape=(32, 32, 3), clip_values=(0.0, 1.0), sample_size=100, scale=0.25, alpha=0.001
+    )
+    (prediction, radius), seconds = timed(lambda: smoothed.certify(x, n=samples, batch_size=batch_size))
+    right = prediction == y
+    return Measurement(
+        seconds, figures={"certified": float((right & (radius > 0.25)).mean()), "clean": float(right.mean())}
+    )
+
+
 FUNCTIONS: dict[str, dict[str, Callable[..., Measurement]]] = {
     "cleverhans": {"pgd": run_cleverhans},
     "foolbox": {"pgd": foolbox_pgd, "deepfool": foolbox_deepfool},
-    "art": {"pgd": art_pgd, "deepfool": art_deepfool},
+    "art": {"pgd": art_pgd, "deepfool": art_deepfool, "smoothing": art_smoothing},
 }
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from kerasrobust.evaluation.assess import assess
     from kerasrobust.evaluation.autoattack import AutoAttack
     from kerasrobust.evaluation.bounds import certified_by_bounds, interval_bounds
+    from kerasrobust.evaluation.corruptions import measure_corruptions
     from kerasrobust.evaluation.evaluate import evaluate
     from kerasrobust.evaluation.smoothing import certify
     from kerasrobust.networks.architectures import build_model
@@ -50,6 +51,7 @@ _HOMES = {
     "load_data": "data.load",
     "load_dataset": "data.load",
     "load_model": "networks.saving",
+    "measure_corruptions": "evaluation.corruptions",
     "randomize": "networks.randomizing",
     "save_model": "networks.saving",
     "straightened": "networks.straight",
@@ -74,6 +76,7 @@ __all__ = [
     "load_data",
     "load_dataset",
     "load_model",
+    "measure_corruptions",
     "outcome",
     "randomize",
     "save_model",

@@ -50,6 +50,10 @@ def test_a_run_that_was_stopped_resumes_to_one_table(models_dir: Path, agreed: P
     files = exported(tmp_path / "one")
     assert files["threats.csv"].count("\n") == 9 and "union" in files["threats.tex"]
     assert files["classes.csv"].splitlines()[0] == "name,images,accuracy,interval_low,interval_high"
+    counted = [line.split(",") for line in files["confusion.csv"].splitlines()[1:]]
+    assert all(own == predicted for own, predicted, _ in counted) and sum(int(line[2]) for line in counted) == COUNT
+    error = files["calibration.csv"].splitlines()[1].split(",")
+    assert [float(value) for value in error] == [result["calibration_error"], *result["calibration_interval"]]
     assert sum(name.endswith(".svg") for name in files) >= 3
     known = Result.parse(written)
     threats = {row.attack or "clean": row for row in known.rows or ()}

@@ -159,6 +159,23 @@ def test_what_a_model_takes_and_gives_is_the_models_own() -> None:
     np.testing.assert_array_equal(found.certified, (z > 0) == (y % 2 == 1))
 
 
+@pytest.mark.parametrize("given, taken", [(1, 3), (4, 3), (3, 1)])
+def test_images_of_other_channels_are_bounded_as_they_are_converted(given: int, taken: int) -> None:
+    keras.utils.set_random_seed(3)
+    rng = np.random.default_rng(0)
+    shape = (*SHAPE[:2], taken)
+    model = keras.Sequential([keras.Input(shape), L.Conv2D(5, 3, activation="relu"), L.Flatten(), L.Dense(4)])
+    x = rng.random((5, *SHAPE[:2], given), np.float32)
+    lower, upper = interval_bounds(model, x, EPSILON)
+    grey = x @ np.array([[0.2989], [0.587], [0.114]]) if taken == 1 else x
+    own = model(np.repeat(grey, 3, axis=-1) if given == 1 else grey[..., :taken]).numpy()
+    assert (lower <= own).all() and (own <= upper).all() and (upper - lower).max() < 1
+    for _ in range(20):
+        moved = np.clip(x + rng.choice([-EPSILON, EPSILON], x.shape), 0, 1).astype(np.float32)
+        found = classifier_of(model, image_shape=x.shape[1:]).run(moved)
+        assert (lower <= found).all() and (found <= upper).all()
+
+
 class Doubling(L.Layer):
     def call(self, x: tf.Tensor) -> tf.Tensor:
         return 2 * x

@@ -249,6 +249,15 @@ def test_refusals_are_one_line(gaussian: Any) -> None:
         certify(whole, x, y)
 
 
+def test_a_network_at_chance_is_said_to_be_one(gaussian: Any) -> None:
+    _, _, (model, x, y) = gaussian
+    codes = [
+        [finding.code for finding in certify(model, x, labels, samples=20, selection=5).findings]
+        for labels in (np.arange(len(x)) % 2, y)
+    ]
+    assert "at-chance" in codes[0] and "at-chance" not in codes[1]
+
+
 def test_a_random_network_is_said_to_be_one(randomized: keras.Model) -> None:
     x = images(4)
     told: list[Any] = []

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 from cli import call
+from conftest import images
 from rich.console import Console
 from schemas import faults_of_run
 from test_report import Page
@@ -116,6 +117,16 @@ def test_the_report_shows_one_image_as_it_was_measured(
         np.testing.assert_array_equal(one.image, images[place])
         said = int(model.predict(images[place : place + 1], verbose=0).argmax())
         assert one.answer == names[said] and one.label == whole.label
+
+
+def test_a_fourth_channel_that_the_model_does_not_see_is_left_out(small: keras.Model) -> None:
+    x, rng = images(12), np.random.default_rng(0)
+    y = np.arange(12) % 4
+    four = np.concatenate([x, rng.random((*x.shape[:3], 1), np.float32)], axis=-1)
+    settings: dict[str, Any] = {"kinds": ["fog", "impulse_noise"], "severities": [2]}
+    seen, plain = (kr.measure_corruptions(small, given, y, **settings) for given in (four, x))
+    for one, two in zip(seen.cells, plain.cells, strict=True):
+        np.testing.assert_array_equal(one.judged.rates, two.judged.rates)
 
 
 def test_a_network_beside_itself_has_an_mce_of_one(models_dir: Path, tmp_path: Path) -> None:

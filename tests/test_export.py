@@ -208,7 +208,7 @@ def test_a_section_for_a_model_card(tmp_path: Path) -> None:
     [
         ({"attacks": [PGD | {"name": "square"}]}, "(black box)"),
         ({"attacks": [PGD | {"surrogate": "other"}]}, "Examples were made on other"),
-        ({"attacks": [PGD | {"name": "patch", "norm": "8x8 pixels", "epsilon": None}]}, "may change 8x8 pixels"),
+        ({"attacks": [PGD | {"name": "patch", "norm": "8x8 pixels", "epsilon": None}]}, "may use Patch (8x8 pixels)"),
         ({"attacks": [FMN]}, "looks for the smallest change in L2"),
         ({"attacks": [PGD, PGD | {"norm": "l2", "epsilon": 0.5}]}, "8/255 in L∞ or may change an image by at most 0.5"),
         ({"attacks": [PGD], "target": "next"}, "taken for one class: next."),

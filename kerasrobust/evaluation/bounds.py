@@ -15,7 +15,7 @@ from kerasrobust.attacks.verdict import check_sizes, predict
 from kerasrobust.errors import Cancelled, InputError
 from kerasrobust.evaluation.intervals import Interval, affine, check_plain, gamma, linear, refused, through
 from kerasrobust.events import Emit
-from kerasrobust.networks.adapters.adapter import Adapter
+from kerasrobust.networks.adapters.adapter import LUMA, Adapter
 from kerasrobust.networks.architectures import is_graph
 from kerasrobust.networks.classifier import Classifier
 from kerasrobust.networks.images import channels_of, read_images
@@ -237,9 +237,16 @@ def _bounds(
 
 def _taken(adapter: Adapter, x: Interval, name: str) -> Interval:
     """Returns bounds on what a network takes for images within bounds."""
-    if adapter.channels not in (None, x.low.shape[-1]):
+    given = x.low.shape[-1]
+    if (adapter.channels, given) == (3, 1):
+        x = x.mapped(lambda value: tf.tile(value, (1, 1, 1, 3)))
+    elif (adapter.channels, given) == (3, 4):
+        x = x.mapped(lambda value: value[..., :3])
+    elif (adapter.channels, given) == (1, 3):
+        x = linear(x, tf.constant(LUMA, tf.float64)[:, None], tf.zeros(1, tf.float64), 4, tf.linalg.matmul)
+    elif adapter.channels not in (None, given):
         raise InputError(
-            f"Expected images of {adapter.channels} channels for {name!r}. Received: {x.low.shape[-1]}. Convert them."
+            f"Expected images of {adapter.channels} channels for {name!r}. Received: {given}. Convert them."
         )
     x = x.mapped(lambda value: value[..., ::-1]) if adapter.bgr else x
     if (adapter.scale, adapter.offset) != ((1.0,), (0.0,)):

@@ -27,6 +27,7 @@ from kerasrobust.evaluation.checks.labels import at_chance, classes_missing
 from kerasrobust.evaluation.outcome import Share
 from kerasrobust.events import CorruptionFinished, Emit, Finding
 from kerasrobust.names import CORRUPTIONS, SEVERITIES
+from kerasrobust.networks.images import visible
 from kerasrobust.pace import Pace
 from kerasrobust.show.corrupted import Cell as MapCell
 from kerasrobust.show.corrupted import CorruptionMap
@@ -244,7 +245,7 @@ class _Measurement:
     def __init__(self, task: Task, reference: Task | None, checkpoints: Checkpoints, emit: Emit | None) -> None:
         self.task, self.reference, self.checkpoints = task, reference, checkpoints
         self.emit = emit or (lambda event: None)
-        self.pixels = levels(task.x)
+        self.pixels = levels(visible(task.classifier, task.x))
         self.shown = 0
 
     def run(self, kinds: list[str], severities: list[int]) -> Corrupted:

@@ -18,6 +18,7 @@ from kerasrobust.entries import CertificateEntry
 from kerasrobust.errors import InputError, unknown_name
 from kerasrobust.evaluation.about import about_models
 from kerasrobust.evaluation.begun import agree, marks_of
+from kerasrobust.evaluation.checks.labels import at_chance, classes_missing
 from kerasrobust.evaluation.checks.model import DEPENDS, batch_change
 from kerasrobust.evaluation.outcome import CurvePoint, Share
 from kerasrobust.evaluation.sampling import Ballot, Smoothing
@@ -252,7 +253,8 @@ def certify(
         agree(checkpoints, "certificate", {**vars(smoothing), **sizes, **marks_of(task)})
         votes = Ballot(task, smoothing, checkpoints).count()
     sure = (votes.right >= needed) & (votes.chosen != NO_CLASS)
-    findings = about_models(task) + _about(task.classifier)
+    chance = at_chance(task, task.judge(task.x, 1)) + classes_missing(task)
+    findings = about_models(task) + chance + _about(task.classifier)
     for finding in findings if emit is not None else ():
         emit(finding)  # type: ignore[misc]
     return Certificate(

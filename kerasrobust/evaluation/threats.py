@@ -11,7 +11,7 @@ import numpy as np
 from kerasrobust.attacks import FMN, PGD, Attack, Patch, Spatial
 from kerasrobust.attacks.task import Task
 from kerasrobust.data.corruptions.corrupting import corrupted, levels
-from kerasrobust.errors import Cancelled
+from kerasrobust.errors import Cancelled, InputError
 from kerasrobust.evaluation.autoattack import AutoAttack
 from kerasrobust.evaluation.budget import Block, Part
 from kerasrobust.evaluation.corruptions import FIFTEEN, PART, judged
@@ -20,6 +20,7 @@ from kerasrobust.evaluation.smoothing import certify
 from kerasrobust.events import Event
 from kerasrobust.names import SEVERITIES, Version
 from kerasrobust.networks.classifier import has_gradient
+from kerasrobust.networks.images import visible
 from kerasrobust.ops.balls import Norm
 from kerasrobust.settings import radius
 from kerasrobust.show.figures import format_budget
@@ -39,8 +40,6 @@ SAMPLES, SELECTION, ALPHA = 10_000, 100, 0.001
 """Of an assessment's certificates: a tenth of what `certify` takes, so the largest radius is 3.2 sigma, not 3.8."""
 OF_CERTIFICATE = "prediction", "radius", "right", "counted"
 """The arrays of one."""
-CHANNELS = (1, 3)
-"""Of images that can be corrupted."""
 
 
 def threats(task: Task) -> dict[str, Attack[Any]]:
@@ -84,11 +83,12 @@ def _of_attacks(task: Task, version: Version) -> tuple[list[Part], list[str]]:
 
 
 def _of_corruptions(task: Task) -> tuple[list[Part], list[str]]:
-    channels = task.x.shape[-1]
-    if channels not in CHANNELS:
-        return [], [f"Common corruptions: images have {channels} channels, and they are made of 1 or 3."]
+    try:
+        pixels = levels(visible(task.classifier, task.x))
+    except InputError:
+        return [], [f"Common corruptions: images have {task.x.shape[3]} channels, and they are made of 1 or 3."]
     title = f"Common corruptions: {len(FIFTEEN)} kinds, severities {SEVERITIES[0]} to {SEVERITIES[-1]}"
-    measure = partial(_corrupted, task, levels(task.x))
+    measure = partial(_corrupted, task, pixels)
     return [Part(name=CORRUPTED, title=title, share=10, passes=3 * len(CELLS), measure=measure)], []
 
 

@@ -16,6 +16,7 @@ from kerasrobust.events import Log
 from kerasrobust.jobs.job import Job
 from kerasrobust.jobs.subject import describe_data, load_other, load_subject, settings_of
 from kerasrobust.names import uncorrupted
+from kerasrobust.networks.images import visible
 from kerasrobust.show.corrupted import Picture, pictured
 from kerasrobust.show.summaries import summary
 
@@ -80,7 +81,7 @@ class CorruptionsJob(Job[CorruptionsConfig]):
                 known["answer"] = names[said]
             return Picture(kind=kind, severity=severity, image=image, **known)
 
-        image = data.x[place]
+        image = visible(self.classifier, data.x[place])
         yield picture(image, "", 0, found.said)
         severities = pictured(self.config.severities)
         for cell in found.cells:

@@ -42,6 +42,11 @@ def channels_of(classifier: Classifier, x: np.ndarray) -> np.ndarray:
     return x[..., :1] if grey else x
 
 
+def visible(classifier: Classifier, x: np.ndarray) -> np.ndarray:
+    """Returns images, (..., H, W, C), without a fourth channel (alpha) that a model doesn't see."""
+    return x[..., :3] if (classifier.adapter.channels, x.shape[-1]) == (3, 4) else x
+
+
 def read_images(x: Any, y: Any = None, several: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Returns images and labels as float32 and int64 arrays.
 

@@ -63,6 +63,9 @@ def _measured(subject: Subject) -> Iterator[str]:
     card = subject.card
     if isinstance(card, Result):
         yield _plain(summarize(card))
+        if card.calibration_error is not None:
+            share = _share(card.calibration_error, card.calibration_interval)
+            yield _plain(f"Expected calibration error on unchanged images: {share}.")
     else:
         count = f"{card.data.examples:,} images" if card.data.examples else "images"
         where = " ".join(filter(None, (card.data.name, card.data.measured)))

@@ -157,6 +157,28 @@ def _classes(subject: Subject) -> Iterator[Sheet]:
     yield Sheet(name="classes", title="Unchanged images, class by class", records=list(map(vars, entries)))
 
 
+def _confusion(subject: Subject) -> Iterator[Sheet]:
+    """Yields one line for each true and predicted class that occur together: of 1,000 classes most pairs don't."""
+    card = subject.card
+    if not isinstance(card, Result) or len(card.confusion) != len(card.by_class):
+        return
+    names = [entry.name for entry in card.by_class]
+    records = [
+        {"class": name, "predicted": other, "images": count}
+        for name, row in zip(names, card.confusion, strict=True)
+        for other, count in zip(names, row, strict=False)
+        if count
+    ]
+    yield Sheet(name="confusion", title="Unchanged images by true and predicted class", records=records)
+
+
+def _calibration(subject: Subject) -> Iterator[Sheet]:
+    card = subject.card
+    if isinstance(card, Result) and card.calibration_error is not None:
+        record = {"expected_calibration_error": card.calibration_error, "interval": card.calibration_interval}
+        yield Sheet(name="calibration", title="Calibration on unchanged images", records=[record])
+
+
 def _certificate(subject: Subject) -> Iterator[Sheet]:
     found = subject.card.certificate if isinstance(subject.card, Result) else None
     if found is None:
@@ -217,6 +239,7 @@ def _epochs(subject: Subject) -> Iterator[Sheet]:
 
 
 _SHEETS: tuple[Callable[[Subject], Iterable[Sheet]], ...] = (
-    _results, _study, _classes, _certificate, _corruptions, _attacks, _labels, _findings, _epochs,
+    _results, _study, _classes, _confusion, _calibration, _certificate, _corruptions, _attacks, _labels, _findings,
+    _epochs,
 )  # fmt: skip
 """What makes the tables. Another command's table is one more function here."""
