@@ -228,7 +228,7 @@ def autoattack(sizes: Sizes) -> list[Task]:
 def smoothing(sizes: Sizes) -> list[Task]:
     count, samples = max(4, sizes.examples // 16), 10_000 if sizes.examples >= 512 else 200
     tasks = []
-    for model in ("convnet", "lenet"):
+    for model in ("convnet-gaussian", "convnet"):
         common = {"model": model, "count": count, "samples": samples}
         contenders = [
             Contender(label="kerasrobust", worker="ours", function="smoothing", arguments=common,
@@ -240,8 +240,8 @@ def smoothing(sizes: Sizes) -> list[Task]:
         text = (
             f"Certificates by Gaussian noise of deviation 0.25 for {count} images of `{model}`, 100 samples to choose "
             f"the class and {samples:,} for the bound, alpha 0.001. Ours leaves out the samples of images that can't "
-            "be certified any more, which changes no certificate; ART, which has no such thing, takes all. ART with its "
-            "own batch size of 32, and larger ones; the fastest counts."
+            "be certified any more, which changes no certificate; ART, which has no such thing, takes all of them, in "
+            "its own batches of 32, or in larger ones."
         )
         tasks.append(Task(name="smoothing", title=f"Randomized smoothing, `{model}`", text=text, contenders=contenders))
     return tasks
@@ -393,5 +393,6 @@ def multiplications(widths: Sequence[int], side: int = 32, channels: int = 3, cl
 
 TASKS: dict[str, Callable[[Sizes], list[Task]]] = {
     "pgd": pgd, "evaluation": evaluation, "gradients": gradients, "deepfool": deepfool, "autoattack": autoattack,
-    "smoothing": smoothing, "training": training, "options": options, "eot": eot, "cold": cold, "memory": memory, "scaling": scaling,
+    "smoothing": smoothing, "training": training, "options": options, "eot": eot, "cold": cold, "memory": memory,
+    "scaling": scaling,
 }  # fmt: skip
