@@ -291,7 +291,7 @@ async def test_studies_have_their_table_one_after_the_other(lab: Lab, add_run: A
     async with lab.run_test(size=size) as pilot:
         await go(pilot, "train")
         await pilot.press("t")
-        await shows(pilot, "None of those chosen is a study")
+        await shows(pilot, "None of those chosen has a table of its own")
         await pilot.press("escape", "c")
         await go(pilot, "first", "second")
         await pilot.press("t")
