@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from kerasrobust.errors import InputError, unknown_name
 from kerasrobust.fields import CardData, Epsilon, Keys, Option, Passes, Size, SomeSplit
 from kerasrobust.names import CORRUPTIONS, SEVERITIES, SmoothingNoise, Version
-from kerasrobust.settings import ModelConfig, check_sigma
+from kerasrobust.settings import ModelConfig, check_minutes, check_sigma
 
 GROUPS = tuple(dict.fromkeys(known.group for known in CORRUPTIONS.values()))
 """The groups of corruptions; the last is for validation."""
@@ -69,8 +68,7 @@ class AssessConfig(JudgingConfig):
             raise InputError(
                 f"Expected other models beside {self.model}. Received: --beside {self.beside}. Name it once."
             )
-        if not (self.minutes > 0 and math.isfinite(self.minutes)):
-            raise InputError(f"Expected a budget above 0 minutes. Received: {self.minutes}. Try --minutes 10.")
+        check_minutes(self.minutes)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from typing import Any
 
 from kerasrobust.config import DemoConfig, StudyConfig, TrainConfig
 from kerasrobust.errors import unknown_name
+from kerasrobust.fields import Epsilon
 
 
 def lenet() -> TrainConfig:
@@ -67,6 +68,19 @@ def convnet_adv() -> TrainConfig:
     )  # fmt: skip
 
 
+def convnet_l2() -> TrainConfig:
+    """Model B, adversarially trained with PGD in L2 at 0.5 (Madry 2018)."""
+    return TrainConfig(
+        model="convnet", data="cifar10", training="pgd", norm="l2", epsilon=Epsilon("0.5"), steps=3, epochs=10,
+        batch_size=128, weight_decay=2e-4,
+    )  # fmt: skip
+
+
+def convnet_gaussian() -> TrainConfig:
+    """Model B, trained under Gaussian noise of deviation 0.25, for certificates by `certify` (Cohen 2019)."""
+    return TrainConfig(model="convnet", data="cifar10", training="gaussian", sigma=0.25, epochs=24, batch_size=128)
+
+
 PRESETS: dict[str, Callable[[], TrainConfig]] = {
     made.__name__.replace("_", "-"): made
     for made in (
@@ -78,6 +92,8 @@ PRESETS: dict[str, Callable[[], TrainConfig]] = {
         convnet_matched,
         convnet_adr,
         convnet_adv,
+        convnet_l2,
+        convnet_gaussian,
     )
 }
 

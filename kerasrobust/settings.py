@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,10 +83,22 @@ def check_epsilon(epsilon: float, norm: str) -> None:
         )
 
 
+def check_minutes(minutes: float) -> None:
+    """Raises InputError for a budget that is no number of minutes above 0."""
+    if not (isinstance(minutes, numbers.Real) and 0 < minutes < math.inf):
+        raise InputError(f"Expected a budget above 0 minutes. Received: {minutes!r}. Try 10.")
+
+
+def check_seed(seed: int) -> None:
+    """Raises InputError for what is no whole number from 0 to where seeds end in Keras and TensorFlow."""
+    if not (isinstance(seed, numbers.Integral) and 0 <= seed < 2**31):
+        raise InputError(f"Expected a seed from 0 to 2147483647. Received: {seed!r}. Try 0.")
+
+
 def check_sigma(sigma: float) -> None:
     """Raises InputError for a standard deviation of noise that isn't above 0, or is infinite."""
-    if not (sigma > 0 and math.isfinite(sigma)):
-        raise InputError(f"Expected a sigma above 0. Received: {sigma}. Try 0.25.")
+    if not (isinstance(sigma, numbers.Real) and 0 < sigma < math.inf):
+        raise InputError(f"Expected a sigma above 0. Received: {sigma!r}. Try 0.25.")
 
 
 def variants_of(written: str | None) -> tuple[str, ...]:
@@ -154,8 +167,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         for item in fields(type(self)):
             item.check(getattr(self, item.name))
-        if self.seed >= 2**31:  # Where seeds end in Keras and TensorFlow.
-            raise InputError(f"Expected a seed below 2147483648. Received: {self.seed}. Give a smaller one.")
+        check_seed(self.seed)
         if self.name is not None and (
             not self.name or Path(self.name).name != self.name or self.name.startswith((".", "-"))
         ):

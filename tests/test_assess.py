@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import pytest
-from conftest import PIXELS, images, labels_of, linear_model
+from conftest import PIXELS, SHAPE, images, labels_of, linear_model
 
+from kerasrobust.attacks.checkpoint import Checkpoints
+from kerasrobust.attacks.task import Task
 from kerasrobust.attacks.verdict import Verdict
-from kerasrobust.errors import InputError
-from kerasrobust.evaluation.assess import Assessment, _worst, assess
+from kerasrobust.data.corruptions.corrupting import corrupted, levels
+from kerasrobust.errors import Cancelled, InputError
+from kerasrobust.evaluation import threats
+from kerasrobust.evaluation.assess import Assessment, _pace, _worst, assess
+from kerasrobust.evaluation.begun import agree
+from kerasrobust.evaluation.budget import Block
 from kerasrobust.evaluation.corruptions import measure_corruptions
+from kerasrobust.evaluation.threats import _heard
 from kerasrobust.evaluation.unattacked import calibration_error, unattacked
+from kerasrobust.events import Event, Finding
 
 COUNT = 96
 SIGMA = 0.02
@@ -70,10 +80,90 @@ def test_the_union_is_the_worst_of_its_parts_on_each_image(found: Assessment) ->
 def test_the_union_of_a_randomized_network_is_not_the_least_of_its_noise() -> None:
     """Three attacks that leave each image right in half of the passes: so does the worst of them."""
     halves = np.random.default_rng(0).binomial(10, 0.5, (3, 20_000, 2)) / 10
-    assert abs(_worst(halves).mean() - 0.5) < 0.01
-    assert halves.mean(axis=2).min(axis=0).mean() < 0.42
+    rates = halves.mean(axis=2)
+    assert abs(_worst(rates, halves).mean() - 0.5) < 0.01
+    assert rates.min(axis=0).mean() < 0.42
     one = np.array([[[1.0, 1.0]], [[0.0, 0.0]]])
-    np.testing.assert_array_equal(_worst(one), [0.0])
+    np.testing.assert_array_equal(_worst(one.mean(axis=2), one), [0.0])
+
+
+def test_the_union_of_a_randomized_network_is_never_above_one_of_its_parts() -> None:
+    """One attack is the worst of all images, and choosing by few noisy passes would often take the other."""
+    draw = np.random.default_rng(0)
+    halves = np.stack([draw.binomial(5, share, (500, 2)) / 5 for share in (0.30, 0.36)])
+    rates = halves.mean(axis=2)
+    np.testing.assert_array_equal(_worst(rates, halves), rates[0])
+
+
+def test_what_a_block_alone_says_is_not_told(linear: keras.Model) -> None:
+    told: list[Event] = []
+    rest: Any = (None, told.append, lambda: False)
+    heard = _heard(Block(slice(0, 64), *rest))
+    for code in ("at-chance", "rounding", "classes-missing"):
+        heard(Finding(code=code, message="So.", severity="warning"))
+    assert [item.code for item in told if isinstance(item, Finding)] == ["rounding"]
+
+
+def test_corruptions_go_on_where_they_were_stopped(
+    linear: keras.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = images(6)
+    task = Task.checked(linear, x, labels_of(linear, x, 0))
+    asked: list[tuple[str, int]] = []
+
+    def counted(pixels: np.ndarray, kind: str, severity: int, **settings: int) -> np.ndarray:
+        asked.append((kind, severity))
+        return corrupted(pixels, kind, severity, **settings)
+
+    monkeypatch.setattr(threats, "corrupted", counted)
+    pixels, emit = levels(x), lambda event: None
+    whole = threats._corrupted(task, pixels, Block(slice(0, 6), Checkpoints(), emit, lambda: False))
+    asked.clear()
+    with pytest.raises(Cancelled):
+        threats._corrupted(task, pixels, Block(slice(0, 6), Checkpoints(tmp_path), emit, lambda: len(asked) >= 30))
+    again = threats._corrupted(task, pixels, Block(slice(0, 6), Checkpoints(tmp_path), emit, lambda: False))
+    assert asked == list(threats.CELLS)
+    np.testing.assert_array_equal(again["rates"], whole["rates"])
+
+
+def test_a_network_whose_answers_depend_on_the_batch_gets_no_certificate_and_the_rest_is_measured() -> None:
+    seen = keras.Input(SHAPE)
+    hidden = keras.layers.Flatten()(seen)
+    hidden = keras.layers.Lambda(lambda value: value - keras.ops.mean(value, axis=0, keepdims=True))(hidden)
+    task = Task.checked(keras.Model(seen, keras.layers.Dense(4)(hidden)), images(16), np.arange(16) % 4)
+    parts, left_out = threats.parts_of(task, "auto", 0.25)
+    assert "certified" not in [part.name for part in parts] and len(parts) > 5
+    assert any("depend on the other images" in reason for reason in left_out)
+
+
+class Slow:
+    """A model that takes a second for each image, and fifty for the first."""
+
+    def __init__(self, clock: Callable[[float], None]) -> None:
+        self.clock, self.asked = clock, 0
+
+    def runner(self, batches: int) -> Callable[[np.ndarray], None]:
+        def run(x: np.ndarray) -> None:
+            self.clock(len(x) if self.asked else 50.0)
+            self.asked += len(x)
+
+        return run
+
+
+@pytest.mark.parametrize(("seconds", "asked"), [(1.0, 2), (60.0, 6), (10_000.0, 86)])
+def test_how_fast_a_slow_model_is_is_asked_of_few_images(
+    seconds: float, asked: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+
+    def forward(by: float) -> None:
+        nonlocal now
+        now += by
+
+    monkeypatch.setattr("kerasrobust.evaluation.assess.time.perf_counter", lambda: now)
+    model: Any = Slow(forward)
+    assert _pace(model, np.zeros((64, 1, 1, 1), np.float32), seconds) == 1.0
+    assert model.asked == asked
 
 
 def test_curves_fall_from_the_clean_accuracy_and_meet_the_closed_form(linear: keras.Model, found: Assessment) -> None:
@@ -131,9 +221,33 @@ def test_everything_was_looked_at_and_stands_in_the_files(linear: keras.Model, f
     assert [item.code for item in again.findings] == [item.code for item in found.findings]
 
 
-def test_a_budget_of_nothing_is_refused(linear: keras.Model) -> None:
-    with pytest.raises(InputError, match="above 0 minutes"):
-        assess(linear, images(4), np.zeros(4, int), minutes=0)
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"minutes": 0}, "above 0 minutes"), ({"minutes": float("inf")}, "above 0 minutes"),
+        ({"minutes": "5"}, "Received: '5'"), ({"seed": -1}, "a seed from 0"), ({"seed": 0.5}, "a seed from 0"),
+        ({"sigma": "a"}, "a sigma above 0"), ({"passes": 0}, "at least 1"),
+    ],
+)  # fmt: skip
+def test_bad_settings_are_refused_and_leave_nothing(
+    linear: keras.Model, tmp_path: Path, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        assess(linear, images(4), np.zeros(4, int), resume_dir=tmp_path / "a", **settings)
+    assert not list(tmp_path.rglob("*.npz"))
+
+
+def test_work_of_which_nothing_is_known_is_not_gone_on_with(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path / "new")
+    settings = {"sigma": np.float32(0.25), "seed": np.int64(3)}
+    agree(checkpoints, "certificate", settings)
+    checkpoints.put("votes", {"right": np.zeros(3)})
+    agree(checkpoints, "certificate", {"sigma": 0.25, "seed": 3})
+    with pytest.raises(InputError, match="another in seed"):
+        agree(checkpoints, "certificate", settings | {"seed": np.int64(4)})
+    (tmp_path / "new" / "certificate.json").unlink()
+    with pytest.raises(InputError, match="an older version's"):
+        agree(checkpoints, "certificate", settings)
 
 
 def test_confusion_and_accuracy_by_class_are_counted() -> None:

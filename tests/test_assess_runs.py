@@ -16,9 +16,11 @@ from whole_runs import exported, unheard
 from kerasrobust import runs
 from kerasrobust.assessing import AssessConfig
 from kerasrobust.errors import Cancelled, InputError
-from kerasrobust.events import Event, Row, StageStarted
+from kerasrobust.events import Event, Log, Row, StageStarted
 from kerasrobust.jobs import engine
+from kerasrobust.jobs.assess import AssessJob, called
 from kerasrobust.networks.architectures import build_model
+from kerasrobust.networks.saving import save_model
 from kerasrobust.records import Result
 from kerasrobust.show.figures import by_network
 from kerasrobust.show.pairs import pairs
@@ -89,6 +91,10 @@ def test_models_are_compared_on_the_same_images(models_dir: Path, agreed: Path, 
     np.testing.assert_array_equal(own["checksum"], other["checksum"])
     lost = int(((own["linf"] == 0) & (other["linf"] > 0.5)).sum())
     (told,) = [words for words in known.compared if "L∞:" in words]
+    said = [event.message for event in heard if isinstance(event, Log)]
+    assert set(known.compared) <= set(said)
+    assert {"Not looked at of tiny", "Not looked at of other.keras"} <= {words.split(":")[0] for words in said}
+    assert told in exported(tmp_path / "two")["compared.csv"]
     assert f"the same 8 images under L∞: {lost} only tiny gets wrong" in told
     page = (tmp_path / "two" / "report.html").read_text()
     assert "How fragile are tiny, other.keras?" in page and told.replace("'", "&#39;") in page
@@ -97,12 +103,41 @@ def test_models_are_compared_on_the_same_images(models_dir: Path, agreed: Path, 
     assert [(pair.only_first, pair.difference) for pair in by_file] == [(0, 0)] * len(by_file) and len(by_file) == 6
 
 
-@pytest.mark.parametrize(("beside", "message"), [("tiny", "Name it once"), ("nobody", "nobody")])
+def test_each_model_is_asked_by_the_classes_of_its_own_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two cards that name the classes in another order, and labels in words: both models are right on all images."""
+    monkeypatch.chdir(tmp_path)
+    x = np.zeros((8, 4, 4, 1), np.uint8)
+    x[::2] = 250
+    y = np.array(["light", "dark"] * 4)
+    np.savez("some.npz", x=x, y=y)
+    for name, classes in (("one", ["dark", "light"]), ("two", ["light", "dark"])):
+        model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(2)])
+        sign = 1 if name == "one" else -1
+        model.layers[-1].set_weights([np.array([[-sign, sign]], float), np.array([sign, -sign]) * 0.5])
+        save_model(model, tmp_path / "models" / name, {"data": {"name": "some.npz", "classes": classes}})
+    seen: list[AssessJob] = []
+    monkeypatch.setattr(AssessJob, "run", lambda job: seen.append(job) or {})
+    places = {"models_dir": tmp_path / "models", "runs_dir": tmp_path / "runs"}
+    engine.run(AssessConfig(model="one", beside="two", data="some.npz", name="a", **places), unheard)
+    assert len(seen[0].subjects) == 2
+    for name, (classifier, data) in seen[0].subjects.items():
+        assert (classifier.run(data.x).argmax(axis=1) == data.y).all(), name
+
+
+def test_models_are_called_by_the_ends_of_their_paths_unless_others_end_so() -> None:
+    assert called(["a/net", "tiny"]) == {"a/net": "net", "tiny": "tiny"}
+    assert called(["a/model.keras", "b/model.keras"]) == {name: name for name in ("a/model.keras", "b/model.keras")}
+
+
+@pytest.mark.parametrize(
+    ("beside", "message"), [("tiny", "Name it once"), ("{models}/tiny", "Name it once"), ("nobody", "nobody")]
+)
 def test_models_beside_it_are_others_that_are_there(
     models_dir: Path, agreed: Path, tmp_path: Path, beside: str, message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
-        engine.run(dataclasses.replace(config(models_dir, agreed, tmp_path, "a"), beside=beside), unheard)
+        asked = config(models_dir, agreed, tmp_path, "a")
+        engine.run(dataclasses.replace(asked, beside=beside.format(models=models_dir)), unheard)
     assert list(tmp_path.iterdir()) == []
 
 

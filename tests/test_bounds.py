@@ -159,6 +159,18 @@ def test_what_a_model_takes_and_gives_is_the_models_own() -> None:
     np.testing.assert_array_equal(found.certified, (z > 0) == (y % 2 == 1))
 
 
+@pytest.mark.parametrize("count", [2, 3, 4, 5])
+def test_a_sum_of_different_ranks_is_that_of_the_layer(count: int) -> None:
+    keras.utils.set_random_seed(3)
+    seen = keras.Input((4, 4, 3))
+    hidden = L.Conv2D(3, 3, padding="same", activation="relu")(seen)
+    model = keras.Model(seen, L.Dense(4)(L.Flatten()(L.Add()([hidden, L.GlobalAveragePooling2D()(hidden)]))))
+    x = np.random.default_rng(0).random((count, 4, 4, 3), np.float32)
+    lower, upper = interval_bounds(model, x, 0.0)
+    own = model(x).numpy()
+    assert (lower <= own).all() and (own <= upper).all() and (upper - lower).max() < 1e-4
+
+
 @pytest.mark.parametrize("given, taken", [(1, 3), (4, 3), (3, 1)])
 def test_images_of_other_channels_are_bounded_as_they_are_converted(given: int, taken: int) -> None:
     keras.utils.set_random_seed(3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -105,6 +106,55 @@ def test_what_was_stopped_and_resumed_ends_with_the_same_images(stop: int, tmp_p
         np.testing.assert_array_equal(resumed[name].arrays["rows"], one.arrays["rows"])
 
 
+@pytest.mark.parametrize("stop", [300, 500, 700])
+def test_time_that_was_lost_on_a_block_counts_after_it_is_resumed_too(stop: int, tmp_path: Path) -> None:
+    """The first part is given up after three times its share; what the others get must not depend on being killed."""
+
+    def parts(clock: Clock) -> list[Part]:
+        return [part("a", clock, 0.5, share=0.1), part("b", clock, 0.1, share=1), part("c", clock, 0.1, share=1)]
+
+    clock = Clock()
+    whole = spent(100, 2000, clock, parts(clock))
+    seconds = clock.now
+    assert not whole["a"].images and whole["b"].images and whole["c"].images
+    asked = 0
+
+    def stops() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked > stop
+
+    clock = Clock()
+    with pytest.raises(Cancelled):
+        Budget(100, 2000, 0.0, Checkpoints(tmp_path), should_stop=stops, clock=clock).spend(parts(clock))
+    resumed = spent(100, 2000, clock, parts(clock), tmp_path)
+    assert {name: one.images for name, one in resumed.items()} == {name: one.images for name, one in whole.items()}
+    assert clock.now == pytest.approx(seconds, abs=0.2)
+
+
+def test_time_before_a_stop_is_no_ones_where_a_block_begins_anew(tmp_path: Path) -> None:
+    """Else the block would seem to take so much longer, and the next one not to fit."""
+    clock = Clock()
+
+    def anew(clock: Clock) -> Part:
+        def measure(block: Block) -> dict[str, np.ndarray]:
+            count = block.rows.stop - block.rows.start
+            for _ in range(count):
+                clock.now += 0.1
+                if block.should_stop():
+                    raise Cancelled
+            return {"rows": np.arange(block.rows.start, block.rows.stop)}
+
+        return Part(name="a", title="A", share=1, passes=1, measure=measure, resumes=False)
+
+    whole = spent(30, 2000, clock, [anew(clock)])["a"]
+    left = itertools.chain([False] * 60, itertools.repeat(True))
+    with pytest.raises(Cancelled):
+        Budget(30, 2000, 0.0, Checkpoints(tmp_path), should_stop=lambda: next(left), clock=clock).spend([anew(clock)])
+    resumed = spent(30, 2000, clock, [anew(clock)], tmp_path)["a"]
+    assert (resumed.images, resumed.seconds) == (whole.images, pytest.approx(whole.seconds)) and whole.images == 256
+
+
 def test_a_part_that_would_take_over_twice_its_share_is_left_to_the_others() -> None:
     clock = Clock()
     # 100 passes of 0.1 s an image: 8 images take 80 seconds, and the part has 20.
@@ -125,7 +175,7 @@ def test_findings_are_told_and_told_again_when_resumed_and_progress_is_of_the_bu
 
     def measure(block: Block) -> dict[str, np.ndarray]:
         clock.now += 3.0
-        block.emit(Finding(code="doubt", message="A doubt.", severity="warning"))
+        block.emit(Finding(code="doubt", message="A doubt.", severity="warning", evidence={"share": 0.25}))
         return {"rows": np.zeros(10)}
 
     def run(emit: Callable[[Event], None]) -> Found:
@@ -136,7 +186,7 @@ def test_findings_are_told_and_told_again_when_resumed_and_progress_is_of_the_bu
         heard: list[Event] = []
         found = run(heard.append)
         assert [item.message for item in heard if isinstance(item, Finding)] == ["A doubt."]
-        assert [item.code for item in found.findings] == ["doubt"]
+        assert [(item.code, item.evidence) for item in found.findings] == [("doubt", {"share": 0.25})]
     heard = []
     other = Budget(10, 10, 0.0, Checkpoints(), heard.append, clock=clock)
     other.spend([Part(name="a", title="A", share=1, passes=1, measure=measure)])

@@ -93,7 +93,7 @@ def refused(*words: str | Path, places: list[str]) -> str:
         ("train --widths a", "['a']", "See kerasrobust train --help."),
         ("train --batch-size 0", "0", "larger"),
         ("train --randomize 1.5", "1.5", "Try 0.15"),
-        ("train --seed 4294967296", "4294967296", "smaller"),
+        ("train --seed 4294967296", "4294967296", "Try 0"),
         ("demo --name ../elsewhere", "'../elsewhere'", "--runs-dir"),
     ],
 )  # fmt: skip

@@ -328,7 +328,7 @@ def test_a_radius_in_levels_is_not_taken_for_one_in_shares(epsilon: float) -> No
         (AttackConfig, {"passes": -1}, "passes"),
         (AttackConfig, {"batch_size": 0}, "batch size"),
         (AttackConfig, {"seed": -1}, "seed"),
-        (AttackConfig, {"seed": 2**31}, "seed below 2147483648"),
+        (AttackConfig, {"seed": 2**31}, "seed from 0 to 2147483647"),
         (TrainConfig, {"training": "standart"}, "Did you mean 'standard'?"),
         (TrainConfig, {"epochs": 0}, "epochs"),
         (TrainConfig, {"randomize": 0.0}, "between 0 and 1"),

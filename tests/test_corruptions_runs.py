@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pytest
 from cli import call
-from conftest import images
+from conftest import SHAPE, images
 from rich.console import Console
 from schemas import faults_of_run
 from test_report import Page
@@ -127,6 +127,26 @@ def test_a_fourth_channel_that_the_model_does_not_see_is_left_out(small: keras.M
     seen, plain = (kr.measure_corruptions(small, given, y, **settings) for given in (four, x))
     for one, two in zip(seen.cells, plain.cells, strict=True):
         np.testing.assert_array_equal(one.judged.rates, two.judged.rates)
+
+
+def test_a_reference_that_takes_other_images_is_refused_before_anything_is_measured(small: keras.Model) -> None:
+    four = keras.Sequential([keras.Input((*SHAPE[:2], 4)), keras.layers.Flatten(), keras.layers.Dense(4)])
+    x = np.random.default_rng(0).random((4, *SHAPE[:2], 4), np.float32)
+    with pytest.raises(InputError, match="4"):
+        kr.measure_corruptions(small, x, np.arange(4), kinds=["fog"], severities=[1], reference=four)
+
+
+def test_batches_that_come_once_are_seen_by_both_networks(small: keras.Model) -> None:
+    x, y = images(8), np.arange(8) % 4
+    settings: dict[str, Any] = {"kinds": ["fog"], "severities": [1], "reference": small}
+    found = kr.measure_corruptions(small, iter([(x[:4], y[:4]), (x[4:], y[4:])]), **settings)
+    assert found.entry() | {"cells": None} == kr.measure_corruptions(small, x, y, **settings).entry() | {"cells": None}
+
+
+def test_one_severity_and_one_kind_alone_are_refused_in_a_line(small: keras.Model) -> None:
+    for settings in ({"severities": 3}, {"kinds": "fog"}):
+        with pytest.raises(InputError, match=r"Try \['fog'\] and \[3\]"):
+            kr.measure_corruptions(small, images(2), np.zeros(2, int), **settings)
 
 
 def test_a_network_beside_itself_has_an_mce_of_one(models_dir: Path, tmp_path: Path) -> None:

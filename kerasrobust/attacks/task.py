@@ -19,6 +19,7 @@ from kerasrobust.networks.classifier import Classifier
 from kerasrobust.networks.images import channels_of, check_fits, read_images
 from kerasrobust.networks.making import classifier_of, is_of_labels, of_labels
 from kerasrobust.ops.stored import patterns
+from kerasrobust.settings import check_seed
 
 PASSES = 20
 """Fresh passes that judge an example of a randomized network."""
@@ -96,6 +97,7 @@ class Task:
             except InputError as error:
                 raise InputError(of_surrogate(str(error))) from error
         check_sizes(batch_size, passes)
+        check_seed(seed)
         return Task(
             classifier=classifier,
             x=x,

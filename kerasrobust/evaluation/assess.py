@@ -22,6 +22,7 @@ from kerasrobust.evaluation.about import about_models
 from kerasrobust.evaluation.autoattack import AutoAttack
 from kerasrobust.evaluation.begun import agree, marks_of
 from kerasrobust.evaluation.budget import BLOCK, LEAST, Budget, Found, Part
+from kerasrobust.evaluation.checks.labels import at_chance, classes_missing
 from kerasrobust.evaluation.corruptions import Cell, Corrupted, Judged, of_cells
 from kerasrobust.evaluation.outcome import CURVE_POINTS, CurvePoint
 from kerasrobust.evaluation.smoothing import Certificate
@@ -44,13 +45,17 @@ from kerasrobust.names import Version
 from kerasrobust.networks.classifier import Classifier
 from kerasrobust.networks.images import channels_of, check_fits, read_images
 from kerasrobust.networks.making import classifier_of
-from kerasrobust.settings import check_sigma, radius
+from kerasrobust.settings import check_minutes, check_seed, check_sigma, radius
 from kerasrobust.show.figures import format_accuracy
 from kerasrobust.show.tables import as_html, printed, threat_table
 from kerasrobust.stats import accuracy_interval
 
 PREPARED, PREPARING = 15, 0.15
 """Passes over each image that finding out how a model takes images needs, and the share of the budget that may take."""
+
+
+PACING = 0.05
+"""Share of the budget that finding out how fast the model is may take."""
 
 
 class Figure(NamedTuple):
@@ -182,8 +187,8 @@ def assess(
     Reference: Tramèr and Boneh 2019 (union of threats); Croce and Hein 2020a (AutoAttack).
     """
     began = time.monotonic()
-    if not minutes > 0:
-        raise InputError(f"Expected a budget above 0 minutes. Received: {minutes}. Try 10.")
+    check_minutes(minutes)
+    check_seed(seed)
     if sigma is not None:
         check_sigma(sigma)
     checkpoints = Checkpoints(None if resume_dir is None else Path(resume_dir))
@@ -194,10 +199,11 @@ def assess(
         )  # fmt: skip
         asked = {"minutes": minutes, "version": version, "sigma": sigma, "precision": precision, "passes": task.passes}
         agree(checkpoints, "assessment", asked | {"seed": seed, "batch_size": task.batch_size} | marks_of(task))
-        about = about_models(task)
+        checkpoints.put("images", {"most": np.array(len(order))})
+        clean = task.judge(task.x, 1)
+        about = about_models(task) + at_chance(task, clean) + classes_missing(task)
         for finding in about if emit is not None else ():
             emit(finding)  # type: ignore[misc]
-        clean = task.judge(task.x, 1)
         prepared = time.monotonic() - began
         budget = Budget(60 * minutes - prepared, len(task.x), pace, checkpoints, emit, task.should_stop, said=about)
         parts, left_out = parts_of(task, version, sigma)
@@ -224,13 +230,25 @@ def assess(
     )
 
 
-def _pace(classifier: Classifier, x: np.ndarray) -> float:
-    """Returns the seconds that a forward pass takes for an image, in batches."""
-    run = classifier.runner(2)
-    run(x)  # Code of one's own may be traced here.
-    began = time.perf_counter()
-    run(x)
-    return (time.perf_counter() - began) / len(x)
+def _pace(classifier: Classifier, x: np.ndarray, seconds: float) -> float:
+    """Returns the seconds that a forward pass takes for an image, in batches; of a slow model in smaller ones.
+
+    Args:
+        classifier: the model.
+        x: float32 (N, H, W, C), a batch of images.
+        seconds: that finding it out may take about.
+    """
+    run, began, count = classifier.runner(2), time.perf_counter(), 1
+    run(x[:1])  # Code of one's own may be traced here.
+    while True:
+        before = time.perf_counter()
+        run(x[:count])
+        now = time.perf_counter()
+        pace = (now - before) / count
+        # The next would take four times as long, where it is no faster in larger batches.
+        if count >= len(x) or now - began + 4 * (now - before) > seconds:
+            return pace
+        count = min(4 * count, len(x))
 
 
 def _prepared(
@@ -246,7 +264,7 @@ def _prepared(
         count = labels.shape[1] if labels.ndim == 2 else "a model of several"
         raise InputError(f"Expected one label an image. Received: {count}. Use evaluate, which takes several.")
     check_fits(classifier, images.shape[1:], labels)
-    pace = _pace(classifier, images[:BLOCK])
+    pace = _pace(classifier, images[:BLOCK], PACING * seconds)
     most = _affordable(seconds, pace, checkpoints)
     order = np.random.default_rng(options["seed"]).permutation(len(images))[:most]
     return Task.checked(classifier, images[order], labels[order], **options), order, len(images) - len(order), pace
@@ -255,11 +273,7 @@ def _prepared(
 def _affordable(seconds: float, pace: float, checkpoints: Checkpoints) -> int:
     """Returns how many images there is time to prepare: as many as at the first start, where that is resumed."""
     kept = checkpoints.get("images")
-    if kept is not None:
-        return int(kept["most"])
-    most = max(LEAST, int(PREPARING * seconds / (PREPARED * pace)))
-    checkpoints.put("images", {"most": np.array(most)})
-    return most
+    return max(LEAST, int(PREPARING * seconds / (PREPARED * pace))) if kept is None else int(kept["most"])
 
 
 def _without_time(parts: Sequence[Part], found: Mapping[str, Found], minutes: float, pace: float) -> list[str]:
@@ -330,7 +344,8 @@ def _figures(
             add(AutoAttack.name, norm, radius(None, norm), rates[norm], found[norm].arrays[f"{norm} shared"])
     if all(norm in rates for norm in BALLS):
         count = min(len(rates[norm]) for norm in BALLS)
-        rates[UNION] = _worst(np.stack([found[norm].arrays[f"{norm} halves"][:count] for norm in BALLS]))
+        halves = np.stack([found[norm].arrays[f"{norm} halves"][:count] for norm in BALLS])
+        rates[UNION] = _worst(np.stack([rates[norm][:count] for norm in BALLS]), halves)
         shared = np.stack([found[norm].arrays[f"{norm} shared"][:count] for norm in BALLS])
         add(UNION, "L∞, L2 or L1", None, rates[UNION], shared)
     for name, attack in attacks.items():
@@ -340,18 +355,22 @@ def _figures(
     return figures, rates
 
 
-def _worst(halves: np.ndarray) -> np.ndarray:
+def _worst(rates: np.ndarray, halves: np.ndarray) -> np.ndarray:
     """Returns each image's rate under the worst of several attacks, float64 (N,).
 
     One half of a randomized network's passes says which attack is the worst, and the other half how often the network
-    is right there; and the other way round. The least of several means of the same passes would be too low.
+    is right there; and the other way round. The least of several means of the same passes would be too low. Where one
+    attack is the worst of nearly all images that choice costs more than it finds: then that attack alone is the union.
 
     Args:
-        halves: float64 (attacks, N, 2), the share of right passes in each half.
+        rates: float64 (attacks, N), the share of right passes.
+        halves: float64 (attacks, N, 2), that of each half of the passes.
     """
     chosen = halves.argmin(axis=0)
     images = np.arange(halves.shape[1])
-    return (halves[chosen[:, 0], images, 1] + halves[chosen[:, 1], images, 0]) / 2
+    worst = (halves[chosen[:, 0], images, 1] + halves[chosen[:, 1], images, 0]) / 2
+    lowest = rates[rates.mean(axis=1).argmin()]
+    return lowest if lowest.mean() < worst.mean() else worst
 
 
 def _curves(found: Found | None, randomized: bool) -> dict[str, list[CurvePoint]]:

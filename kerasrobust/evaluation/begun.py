@@ -37,10 +37,15 @@ def agree(checkpoints: Checkpoints, work: str, now: Mapping[str, Any]) -> None:
     if checkpoints.folder is None:
         return
     path = checkpoints.folder / f"{work}.json"
-    before = read_json(path)
+    before, now = read_json(path), {name: _plain(value) for name, value in now.items()}
     if before is None:
+        if next(checkpoints.folder.rglob("*.npz"), None) is not None:
+            raise InputError(
+                f"Expected a folder where the {work} was begun, or an empty one. Received: {checkpoints.folder}, with "
+                f"work of which nothing is known, such as an older version's. Instead {ANEW}"
+            )
         checkpoints.folder.mkdir(parents=True, exist_ok=True)
-        write_json(path, dict(now))
+        write_json(path, now)
         return
     # What only one of them has is another one, too.
     other = [name for name in {**now, **before} if before.get(name) != now.get(name)]
@@ -49,6 +54,11 @@ def agree(checkpoints: Checkpoints, work: str, now: Mapping[str, Any]) -> None:
             f"Expected the {work} that {checkpoints.folder} was begun with. Received: another in {', '.join(other)}. "
             f"Resume the same, or {ANEW}"
         )
+
+
+def _plain(value: Any) -> Any:
+    """Returns a number of NumPy as one of Python, which JSON takes."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def marks_of(task: Task) -> dict[str, int]:

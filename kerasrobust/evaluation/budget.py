@@ -18,7 +18,7 @@ import numpy as np
 
 from kerasrobust.attacks.checkpoint import SAVE_SECONDS, Checkpoints
 from kerasrobust.errors import Cancelled
-from kerasrobust.events import Emit, Event, Finding, Progress, staged
+from kerasrobust.events import Emit, Event, Finding, Progress, finite, staged
 from kerasrobust.pace import PERIOD
 
 BLOCK, LEAST = 64, 8
@@ -27,6 +27,8 @@ LATE = 1.05
 """Share of the budget at which a block that takes longer than expected is given up."""
 OVER = 3.0
 """Times what its part may still take at which it is given up, too: tracing isn't in what is expected of the first."""
+MARKS = "seconds", "findings"
+"""What is kept of a block beside its arrays."""
 Arrays = dict[str, np.ndarray]
 
 
@@ -57,6 +59,7 @@ class Part:
         passes: forward passes that it takes about for an image, a gradient counting as three.
         measure: takes a block to arrays with one entry an image.
         most: images at most.
+        resumes: whether a block that was stopped goes on where it was, so that the time before counts as its own.
     """
 
     name: str
@@ -65,6 +68,7 @@ class Part:
     passes: int
     measure: Callable[[Block], Mapping[str, np.ndarray]]
     most: int | None = None
+    resumes: bool = True
 
 
 class Found(NamedTuple):
@@ -146,36 +150,47 @@ class Budget:
 
     def _measured(self, part: Part, allowed: float, emit: Emit) -> Found:
         checkpoints = self._checkpoints.inside(part.name)
+        ended = checkpoints.get("ended")
         blocks: list[Arrays] = []
+        given_up: Arrays | None = None
         images, seconds, count = 0, 0.0, min(self.images, part.most or self.images)
         first = self._first(part, allowed, checkpoints)
         while first and images < count:
             size = min(max(first, images), count - images)
             rows = slice(images, images + size)
             block = checkpoints.get(f"block-{len(blocks)}")
-            if block is None:
-                # The first block is the one that tells how long the others take.
-                if checkpoints.get("ended") is not None or (blocks and seconds + _next(blocks, size) > allowed):
-                    break
-                block = self._block(part, rows, len(blocks), checkpoints, emit, OVER * (allowed - seconds))
-            else:
-                for item in _findings(block):
-                    self._codes.add(item.code)
-                    emit(item)
-                self.spent += float(block["seconds"])
-            if block is None:
+            if block is not None:
+                self._take(block, emit)
+            # The first block is the one that tells how long the others take.
+            elif ended is not None or (blocks and seconds + _next(blocks, size) > allowed):
                 break
+            else:
+                block = self._block(part, rows, len(blocks), checkpoints, emit, OVER * (allowed - seconds))
+                if block.keys() == set(MARKS):
+                    given_up = block
+                    break
             blocks.append(block)
             images += size
             seconds += float(block["seconds"])
-        checkpoints.put("ended", {"images": np.array(images)})
-        names = [name for name in blocks[0] if name not in ("seconds", "findings")] if blocks else []
+        if ended is None:
+            ended = given_up or _marks(0.0, [])
+            checkpoints.put("ended", ended)
+        else:
+            self._take(ended, emit)
+        names = [name for name in blocks[0] if name not in MARKS] if blocks else []
         return Found(
             arrays={name: np.concatenate([block[name] for block in blocks]) for name in names},
             images=images,
             seconds=seconds,
-            findings=[item for block in blocks for item in _findings(block)],
+            findings=[item for block in (*blocks, ended) for item in _findings(block)],
         )
+
+    def _take(self, marks: Arrays, emit: Emit) -> None:
+        """Counts and tells what an earlier process has done."""
+        for item in _findings(marks):
+            self._codes.add(item.code)
+            emit(item)
+        self.spent += float(marks["seconds"])
 
     def _first(self, part: Part, allowed: float, checkpoints: Checkpoints) -> int:
         """Returns the size of the first block, that of the first start where the part is resumed.
@@ -193,11 +208,11 @@ class Budget:
         checkpoints.put("first", {"images": np.array(size)})
         return size
 
-    def _block(
-        self, part: Part, rows: slice, number: int, checkpoints: Checkpoints, emit: Emit, most: float
-    ) -> Arrays | None:
-        """Returns a block measured and kept, or None where it wasn't done when `most` seconds or the budget ended."""
-        kept = checkpoints.get(f"elapsed-{number}")
+    def _block(self, part: Part, rows: slice, number: int, checkpoints: Checkpoints, emit: Emit, most: float) -> Arrays:
+        """Returns a block measured and kept; its marks alone where it wasn't done when `most` seconds or the budget
+        ended.
+        """
+        kept = checkpoints.get(f"elapsed-{number}") if part.resumes else None
         # Of a process that was stopped within the block, so that its time counts.
         earlier = 0.0 if kept is None else float(kept["seconds"])
         began, before, late, saved = self._clock() - earlier, self.spent, False, self._clock()
@@ -229,11 +244,10 @@ class Budget:
             if self._should_stop() or not late:
                 save()
                 raise
-            return None
+            return _marks(self._clock() - began, findings)
         finally:
             self.spent = before + self._clock() - began
-        arrays["seconds"] = np.array(self.spent - before)
-        arrays["findings"] = np.array(json.dumps([[item.code, item.message, item.severity] for item in findings]))
+        arrays |= _marks(self.spent - before, findings)
         checkpoints.put(f"block-{number}", arrays)
         return arrays
 
@@ -257,12 +271,15 @@ def _next(blocks: Sequence[Arrays], size: int) -> float:
     """Returns the seconds that a block of `size` images may take, by the one before it."""
     # Graphs are traced in the first block; the second may cost as much again at most.
     last = blocks[-1]
-    images = len(next(values for name, values in last.items() if name not in ("seconds", "findings")))
+    images = len(next(values for name, values in last.items() if name not in MARKS))
     return float(last["seconds"]) * size / images
 
 
+def _marks(seconds: float, findings: Sequence[Finding]) -> Arrays:
+    """Returns what is kept beside a block's arrays, under `MARKS`."""
+    kept = [{name: getattr(item, name) for name in ("code", "message", "severity", "evidence")} for item in findings]
+    return {"seconds": np.array(seconds), "findings": np.array(json.dumps(finite(kept)))}
+
+
 def _findings(block: Arrays) -> list[Finding]:
-    return [
-        Finding(code=code, message=text, severity=severity)
-        for code, text, severity in json.loads(str(block["findings"]))
-    ]
+    return [Finding(**item) for item in json.loads(str(block["findings"]))]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from kerasrobust.evaluation.checks.labels import at_chance, classes_missing
 from kerasrobust.evaluation.outcome import Share
 from kerasrobust.events import CorruptionFinished, Emit, Finding
 from kerasrobust.names import CORRUPTIONS, SEVERITIES
-from kerasrobust.networks.images import visible
+from kerasrobust.networks.images import collected, visible
 from kerasrobust.pace import Pace
 from kerasrobust.show.corrupted import Cell as MapCell
 from kerasrobust.show.corrupted import CorruptionMap
@@ -226,12 +226,19 @@ def measure_corruptions(
         >>> found = measure_corruptions(model, x, y, kinds=["fog", "snow"], severities=[3])
         >>> found.mean.accuracy, found.kinds
     """
+    if isinstance(kinds, str) or not (isinstance(kinds, Collection) and isinstance(severities, Collection)):
+        raise InputError(
+            f"Expected sequences of corruptions and severities. Received: {kinds!r} and {severities!r}. "
+            "Try ['fog'] and [3]."
+        )
     for kind in kinds:
         for severity in severities:
             check(kind, severity)
     if not kinds or not severities:
         raise InputError("Expected at least one corruption and one severity. Received: none. Try 'fog' and 3.")
     options: dict[str, Any] = {"seed": seed, "batch_size": batch_size, "passes": passes, "should_stop": should_stop}
+    if y is None and isinstance(x, Iterator):  # Its batches come once, and there may be two networks.
+        x, y = collected(x)
     task = Task.checked(model, x, y, precision="float32", **options)
     other = None if reference is None else Task.checked(reference, x, y, precision="float32", **options)
     measurement = _Measurement(task, other, Checkpoints(None if resume_dir is None else Path(resume_dir)), emit)
@@ -246,6 +253,8 @@ class _Measurement:
         self.task, self.reference, self.checkpoints = task, reference, checkpoints
         self.emit = emit or (lambda event: None)
         self.pixels = levels(visible(task.classifier, task.x))
+        if reference is not None:
+            reference.classifier.check_shape(self.pixels.shape[1:])
         self.shown = 0
 
     def run(self, kinds: list[str], severities: list[int]) -> Corrupted:

@@ -229,8 +229,15 @@ def _exponential(layer: Any, x: Interval) -> Interval:
 
 
 def _sum(layer: Any, *given: Interval) -> Interval:
-    # Smaller ones are repeated, as the layer does; TensorFlow's add_n takes equal shapes alone.
-    low, high, size = (functools.reduce(tf.add, [getattr(x, part) for x in given]) for part in ("low", "high", "size"))
+    # Smaller ones are repeated, as the layer does, and get the axes that they lack behind the first, the batch's.
+    rank = max(x.low.shape.rank for x in given)
+
+    def whole(value: tf.Tensor) -> tf.Tensor:
+        return tf.reshape(value, (value.shape[0], *[1] * (rank - value.shape.rank), *value.shape[1:]))
+
+    low, high, size = (
+        functools.reduce(tf.add, [whole(getattr(x, part)) for x in given]) for part in ("low", "high", "size")
+    )
     return Interval(low, high).widened(gamma(len(given)) * size)
 
 

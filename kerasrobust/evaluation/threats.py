@@ -16,8 +16,8 @@ from kerasrobust.evaluation.autoattack import AutoAttack
 from kerasrobust.evaluation.budget import Block, Part
 from kerasrobust.evaluation.corruptions import FIFTEEN, PART, judged
 from kerasrobust.evaluation.evaluate import Evaluation, evaluate
-from kerasrobust.evaluation.smoothing import certify
-from kerasrobust.events import Event
+from kerasrobust.evaluation.smoothing import certify, check_alone
+from kerasrobust.events import Emit
 from kerasrobust.names import SEVERITIES, Version
 from kerasrobust.networks.classifier import has_gradient
 from kerasrobust.networks.images import visible
@@ -30,8 +30,8 @@ BALLS: tuple[Norm, ...] = ("linf", "l2", "l1")
 UNION, CORRUPTED, CERTIFIED = "union", "corruptions", "certified"
 PASSES_OF_AUTOATTACK = 1_500
 """Forward passes that the adaptive version takes about for an image of a robust network; slow models are told by it."""
-OF_BLOCKS = "adaptive-version", "few-examples"
-"""Findings about a block alone: what was left out is said of the whole, and each figure has its interval."""
+OF_BLOCKS = "adaptive-version", "few-examples", "at-chance", "classes-missing", "class-order"
+"""Findings of a block that are said of the whole: what was left out, what chance would do; or that intervals say."""
 AUDITED = 256
 """Images that the audit looks at, at most."""
 CELLS = tuple((kind, severity) for kind in FIFTEEN for severity in SEVERITIES)
@@ -62,7 +62,9 @@ def _of_attacks(task: Task, version: Version) -> tuple[list[Part], list[str]]:
         measure = partial(_attacked, task, norm, attack)
         parts.append(Part(name=norm, title=title, share=20, passes=PASSES_OF_AUTOATTACK, measure=measure))
     audit = partial(_audited, task)
-    parts.append(Part(name="audit", title="Reasons to doubt", share=10, passes=300, measure=audit, most=AUDITED))
+    parts.append(
+        Part(name="audit", title="Reasons to doubt", share=10, passes=300, measure=audit, most=AUDITED, resumes=False)
+    )
     blind = not has_gradient(task.classifier, task.x[:1])
     left_out = []
     if chosen == "adaptive":
@@ -97,6 +99,10 @@ def _of_certificates(task: Task, sigma: float | None) -> tuple[list[Part], list[
         return [], ["Certificates: no noise is known that it was trained under: --sigma 0.25 (sigma=) says one."]
     if task.classifier.adapter.whole:
         return [], ["Certificates: it takes whole numbers, which have no room for noise."]
+    try:
+        check_alone(task)
+    except InputError:
+        return [], ["Certificates: answers depend on the other images of a batch, so that a vote is no answer."]
     title = f"Certificates by gaussian noise of sigma {sigma:g}"
     return [Part(name=CERTIFIED, title=title, share=20, passes=SAMPLES, measure=partial(_certified, task, sigma))], []
 
@@ -118,10 +124,6 @@ def _evaluated(task: Task, block: Block, attack: Attack[Any] | AutoAttack, **set
     """Returns the evaluation of a block; what it has done is kept under the attack's name and norm."""
     within = block.checkpoints.inside(f"{attack.name}-{attack.norm}")
 
-    def heard(event: Event) -> None:
-        if getattr(event, "code", "") not in OF_BLOCKS:
-            block.emit(event)
-
     given: dict[str, Any] = {"audit": False} | settings
     return evaluate(
         task.classifier,
@@ -133,10 +135,15 @@ def _evaluated(task: Task, block: Block, attack: Attack[Any] | AutoAttack, **set
         batch_size=task.batch_size,
         passes=task.passes,
         resume_dir=within.folder,
-        emit=heard,
+        emit=_heard(block),
         should_stop=block.should_stop,
         **given,
     )
+
+
+def _heard(block: Block) -> Emit:
+    """Returns where to emit what is said of a block, but for what is said of the whole."""
+    return lambda event: None if getattr(event, "code", "") in OF_BLOCKS else block.emit(event)
 
 
 def _audited(task: Task, block: Block) -> dict[str, np.ndarray]:
@@ -156,22 +163,34 @@ def _nearest(task: Task, block: Block) -> dict[str, np.ndarray]:
 
 def _corrupted(task: Task, pixels: np.ndarray, block: Block) -> dict[str, np.ndarray]:
     """Returns the rates of a block, (N, 75), under each corruption, the error by shared noise, and the seconds."""
-    rows = block.rows
-    count = rows.stop - rows.start
-    rates, shared, seconds = (np.zeros((count, len(CELLS))) for _ in range(3))
+    count = block.rows.stop - block.rows.start
+    found: dict[str, np.ndarray] = {name: np.zeros((count, len(CELLS))) for name in ("rates", "shared", "of cells")}
     for number, (kind, severity) in enumerate(CELLS):
-        began = time.monotonic()
-        for first in range(rows.start, rows.stop, PART):
-            if block.should_stop():
-                raise Cancelled
-            part = slice(first, min(first + PART, rows.stop))
-            images = corrupted(pixels[part], kind, severity, seed=task.seed, first=first) / np.float32(255)
-            right = judged(task, images, part, kind, severity).passes == task.y[part]
-            place = slice(part.start - rows.start, part.stop - rows.start)
-            rates[place, number] = right.mean(axis=0)
-            shared[place, number] = shared_error(right)
-        seconds[:, number] = (time.monotonic() - began) / count
-    return {"rates": rates, "shared": shared, "of cells": seconds}
+        name = f"{kind}-{severity}"
+        kept = block.checkpoints.get(name)
+        if kept is None:
+            kept = _under(task, pixels, block, kind, severity)
+            block.checkpoints.put(name, kept)
+        for entry, values in kept.items():
+            found[entry][:, number] = values
+    return found
+
+
+def _under(task: Task, pixels: np.ndarray, block: Block, kind: str, severity: int) -> dict[str, np.ndarray]:
+    """Returns the same, (N,) each, under one corruption."""
+    rows, began = block.rows, time.monotonic()
+    count = rows.stop - rows.start
+    rates, shared = np.zeros(count), np.zeros(count)
+    for first in range(rows.start, rows.stop, PART):
+        if block.should_stop():
+            raise Cancelled
+        part = slice(first, min(first + PART, rows.stop))
+        images = corrupted(pixels[part], kind, severity, seed=task.seed, first=first) / np.float32(255)
+        right = judged(task, images, part, kind, severity).passes == task.y[part]
+        place = slice(part.start - rows.start, part.stop - rows.start)
+        rates[place] = right.mean(axis=0)
+        shared[place] = shared_error(right)
+    return {"rates": rates, "shared": shared, "of cells": np.full(count, (time.monotonic() - began) / count)}
 
 
 def _certified(task: Task, sigma: float, block: Block) -> dict[str, np.ndarray]:
@@ -188,7 +207,7 @@ def _certified(task: Task, sigma: float, block: Block) -> dict[str, np.ndarray]:
         seed=task.seed + block.rows.start,
         batch_size=task.batch_size,
         resume_dir=block.checkpoints.folder,
-        emit=block.emit,
+        emit=_heard(block),
         should_stop=block.should_stop,
     )
     return {name: getattr(found, name) for name in OF_CERTIFICATE}

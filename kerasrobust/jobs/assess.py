@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,17 @@ from kerasrobust.evaluation.outcome import CurvePoint, Share
 from kerasrobust.events import Emit, Event, Finding, Log, Row, StageStarted, as_dict
 from kerasrobust.jobs.certify import trained_sigma, untrained
 from kerasrobust.jobs.job import Job
-from kerasrobust.jobs.subject import check_one_label, describe_data, fitting, load_other, load_subject, settings_of
+from kerasrobust.jobs.subject import (
+    by_name,
+    check_one_label,
+    describe_data,
+    fitting,
+    load_other,
+    load_subject,
+    settings_of,
+)
 from kerasrobust.networks.making import classifier_of
+from kerasrobust.networks.saving import find_model
 from kerasrobust.runs import card_of
 from kerasrobust.show.pairs import RATES, by_threat, sentence
 from kerasrobust.show.summaries import summary
@@ -33,29 +42,39 @@ class AssessJob(Job[AssessConfig]):
     """
 
     def check(self) -> None:
-        classifier, self.data = load_subject(self.context, self.config)
-        self.classifiers = {self.config.model: classifier}
-        for name in self.config.others:
-            other = classifier_of(load_other(self.config, name, self.context.emit), image_shape=self.data.x.shape[1:])
+        config, emit = self.config, self.context.emit
+        classifier, self.data = load_subject(self.context, config)
+        self.subjects = {config.model: (classifier, self.data)}
+        for name in config.others:
+            other = classifier_of(load_other(config, name, emit), image_shape=self.data.x.shape[1:])
             try:
-                self.classifiers[name], _ = fitting(other, self.data)
+                self.subjects[name] = fitting(other, by_name(self.context, config, name, self.data))
             except InputError as error:
                 raise InputError(f"--beside {name}: {error}") from error
-        for classifier in self.classifiers.values():
+        for classifier, _ in self.subjects.values():
             check_one_label(classifier)
+        self.names = called(list(self.subjects))
+        paths = [find_model(name, config.models_dir).resolve() for name in self.subjects]
+        if len(set(paths)) < len(paths):
+            raise InputError(
+                f"Expected other models beside {config.model}. Received: --beside {config.beside}, where one model is "
+                "named twice. Name it once."
+            )
 
     def run(self) -> dict[str, Any]:
         context, config, data = self.context, self.config, self.data
-        found = [self._assessed(number, name) for number, name in enumerate(self.classifiers)]
-        names = [Path(name).name for name in self.classifiers]
-        rows = [row for name, one in zip(self.classifiers, found, strict=True) for row in self._rows(name, one)]
+        found = [self._assessed(number, name) for number, name in enumerate(self.subjects)]
+        names = list(self.names.values())
+        rows = [row for name, one in zip(self.subjects, found, strict=True) for row in self._rows(name, one)]
         arrays = [self._saved(number, one) for number, one in enumerate(found)]
         compared = [
             (names[0], name, pair)
             for name, other in zip(names[1:], arrays[1:], strict=True)
             for pair in by_threat(arrays[0], other)
         ]
-        beside = [{"model": name, **details(one, data)} for name, one in zip(config.others, found[1:], strict=True)]
+        sentences = [sentence(*pair) for pair in compared]
+        others = list(self.subjects.items())[1:]
+        beside = [{"model": name, **details(one, own)} for (name, (_, own)), one in zip(others, found[1:], strict=True)]
         result = {
             **context.header(),
             "model": config.model,
@@ -68,25 +87,28 @@ class AssessJob(Job[AssessConfig]):
             ],
             **details(found[0], data),
             **({"beside": beside} if beside else {}),
-            **({"compared": [sentence(*pair) for pair in compared]} if compared else {}),
+            **({"compared": sentences} if sentences else {}),
             "warnings": context.findings,
         }
         title = f"How fragile is {names[0]}?" if len(names) == 1 else f"How fragile are {', '.join(names)}?"
         context.publish(result, examples=[], title=title, settings=settings_of(config, data))
         context.emit(Log(level="info", message=summary(result)))
-        for reason in found[0].left_out:
-            context.emit(Log(level="info", message=f"Not looked at: {reason}"))
+        for name, one in zip(names, found, strict=True):
+            of = f" of {name}" if len(names) > 1 else ""
+            for reason in one.left_out:
+                context.emit(Log(level="info", message=f"Not looked at{of}: {reason}"))
+        for words in sentences:
+            context.emit(Log(level="info", message=words))
         return result
 
     def _assessed(self, number: int, name: str) -> Assessment:
         """Returns what comes of one model, in its part of the minutes."""
         context, config = self.context, self.config
-        emit = _of_model(context.emit, self._known(name), several=len(self.classifiers) > 1)
+        emit = _of_model(context.emit, self._known(name), several=len(self.subjects) > 1)
         folder = context.unfinished
         found = assess(
-            self.classifiers[name],
-            self.data,
-            minutes=config.minutes / len(self.classifiers),
+            *self.subjects[name],
+            minutes=config.minutes / len(self.subjects),
             version=config.version,
             sigma=config.sigma if config.sigma is not None else trained_sigma(name, config.models_dir),
             seed=config.seed,
@@ -120,7 +142,7 @@ class AssessJob(Job[AssessConfig]):
         """Returns what each of a model's rows has."""
         training = card_of(name, self.config.models_dir).get("training")
         words = text(training.get("training")) if isinstance(training, dict) else ""
-        return {"name": Path(name).name, "model": Path(name).name, "training": words}
+        return {"name": self.names[name], "model": self.names[name], "training": words}
 
     def _rows(self, name: str, found: Assessment) -> list[Row]:
         """Returns a model's rows of the table: clean, then each threat."""
@@ -141,9 +163,20 @@ class AssessJob(Job[AssessConfig]):
         ]
 
 
+def called(models: Sequence[str]) -> dict[str, str]:
+    """Returns what to call each of some models: by the end of its path, or by the whole where others end so, too.
+
+    Example:
+        >>> called(["saved_models/net", "a/model.keras", "b/model.keras"])
+        {'saved_models/net': 'net', 'a/model.keras': 'a/model.keras', 'b/model.keras': 'b/model.keras'}
+    """
+    ends = [Path(model).name for model in models]
+    return {model: end if ends.count(end) == 1 else model for model, end in zip(models, ends, strict=True)}
+
+
 def details(found: Assessment, data: Dataset) -> dict[str, Any]:
     """Returns what `result.json` has of one model beside the table."""
-    seen = found.unattacked
+    seen, y = found.unattacked, data.y[found.order]
     return {
         "conventions": found.conventions,
         "clean_accuracy": seen.clean.accuracy,
@@ -152,7 +185,9 @@ def details(found: Assessment, data: Dataset) -> dict[str, Any]:
         "calibration_interval": list(seen.calibration.interval),
         "by_class": [
             {"name": name, "images": int(count), **({} if share is None else _share(share))}
-            for name, count, share in zip(data.class_names, seen.confusion.sum(axis=1), seen.per_class, strict=False)
+            for name, count, share in zip(
+                data.class_names, np.bincount(y, minlength=len(seen.per_class)), seen.per_class, strict=False
+            )
         ],
         "confusion": seen.confusion.tolist(),
         "curves": [_curve(norm, points) for norm, points in found.curves.items()],

@@ -59,7 +59,7 @@ def load_subject(context: Context, config: Examining) -> tuple[Classifier, Datas
         most=config.most,
         emit=context.emit,
     )
-    data = _by_name(context, config, data)
+    data = by_name(context, config, config.model, data)
     classifier = classifier_of(model, image_shape=data.images.shape[1:])
     images = channels_of(classifier, data.images)
     if images.shape != data.images.shape:
@@ -90,17 +90,17 @@ def check_one_label(classifier: Classifier) -> None:
         )
 
 
-def _by_name(context: Context, config: Examining, data: Dataset) -> Dataset:
-    """Returns the data with the classes numbered as on the model's card, where that names all of them otherwise.
+def by_name(context: Context, config: Examining, model: str, data: Dataset) -> Dataset:
+    """Returns the data with the classes numbered as on a model's card, where that names all of them otherwise.
 
     Columns of labels without names are those of the model's outputs, and get the names of its classes.
     """
-    classes = Data.parse(card_of(config.model, config.models_dir)).classes
+    classes = Data.parse(card_of(model, config.models_dir)).classes
     if data.labels.ndim == 2 and data.class_names == tuple(map(str, range(len(classes)))):
         return dataclasses.replace(data, class_names=classes)
     if data.class_names == classes[: data.classes] or not set(data.class_names) <= set(classes):
         return data
-    message = f"The classes of {data.name} are numbered by their names, as on the model's card."
+    message = f"The classes of {data.name} are numbered by their names, as on the card of {Path(model).name}."
     context.emit(Log(level="info", message=message))
     numbers = np.array([classes.index(name) for name in data.class_names], dtype=np.int64)
     if data.labels.ndim == 2:

@@ -166,7 +166,7 @@ def load_model(
         >>> model = load_model("saved_models/convnet-pgd")
         >>> theirs = load_model("theirs.keras", code="their_layers.py")
     """
-    path = _find(path_or_name, Path("saved_models" if models_dir is None else models_dir))
+    path = find_model(path_or_name, Path("saved_models" if models_dir is None else models_dir))
 
     def say(message: str) -> None:
         if emit is None:
@@ -203,7 +203,7 @@ def _card_beside(path: Path) -> dict[str, Any]:
     return card if isinstance(card, dict) else {}
 
 
-def _find(path_or_name: str | Path, models_dir: Path) -> Path:
+def find_model(path_or_name: str | Path, models_dir: Path) -> Path:
     """Returns the path of a model: a name under `models_dir` comes before a file of that name here."""
     name = str(path_or_name)
     if Path(name).name == name and name not in ("", ".", "..") and (models_dir / name).is_dir():

@@ -43,13 +43,15 @@ def data_uri(image: np.ndarray) -> str:
 def smaller(image: np.ndarray, most: int) -> np.ndarray:
     """Returns an image, float (H, W, C), with `most` pixels on a side or fewer: each the mean of a square of them.
 
-    What is left over at the right and below is cut off; an image that fits stays as it is.
+    What is left over at the right and below is cut off; an image that fits stays as it is. On a side that is shorter
+    than a square, as of a sound in one line, squares are cut off to that.
 
     Example:
         >>> smaller(np.zeros((224, 224, 3)), 128).shape
         (112, 112, 3)
     """
     size = -(-max(image.shape[:2]) // most)
-    height, width = (length - length % size for length in image.shape[:2])
-    blocks: np.ndarray = image[:height, :width].reshape(height // size, size, width // size, size, -1)
+    down, across = (min(size, length) for length in image.shape[:2])
+    height, width = image.shape[0] // down, image.shape[1] // across
+    blocks: np.ndarray = image[: height * down, : width * across].reshape(height, down, width, across, -1)
     return blocks.mean(axis=(1, 3))

@@ -179,6 +179,12 @@ def _calibration(subject: Subject) -> Iterator[Sheet]:
         yield Sheet(name="calibration", title="Calibration on unchanged images", records=[record])
 
 
+def _compared(subject: Subject) -> Iterator[Sheet]:
+    found = subject.card.compared if isinstance(subject.card, Result) else ()
+    records = [{"comparison": words} for words in found]
+    yield Sheet(name="compared", title="Models on the same images, by McNemar's exact test", records=records)
+
+
 def _certificate(subject: Subject) -> Iterator[Sheet]:
     found = subject.card.certificate if isinstance(subject.card, Result) else None
     if found is None:
@@ -239,7 +245,7 @@ def _epochs(subject: Subject) -> Iterator[Sheet]:
 
 
 _SHEETS: tuple[Callable[[Subject], Iterable[Sheet]], ...] = (
-    _results, _study, _classes, _confusion, _calibration, _certificate, _corruptions, _attacks, _labels, _findings,
-    _epochs,
+    _results, _study, _classes, _confusion, _calibration, _compared, _certificate, _corruptions, _attacks, _labels,
+    _findings, _epochs,
 )  # fmt: skip
 """What makes the tables. Another command's table is one more function here."""

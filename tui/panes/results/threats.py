@@ -61,18 +61,23 @@ class ThreatsPane(ResultPane):
         found, table = self._found, self.query_one(DataTable)
         wide = "" in table.columns
         if table.columns:
-            bring_up_to_date(
-                table, {f"{place} {row.attack}": _cells(row, wide=wide) for place, row in enumerate(found.rows)}
-            )
+            several = len({row.network for row in found.rows}) > 1
+            rows = {
+                f"{place} {row.network} {row.attack}": _cells(row, several=several, wide=wide)
+                for place, row in enumerate(found.rows)
+            }
+            bring_up_to_date(table, rows)
         words = [SYNTHETIC if found.synthetic else "", found.summary]
         words += ["Not looked at:", *(f"· {reason}" for reason in found.left_out)] if found.left_out else []
         self.query_one(Static).update("\n".join(filter(None, words)))
 
 
-def _cells(row: Row, *, wide: bool) -> list[Text]:
+def _cells(row: Row, *, several: bool, wide: bool) -> list[Text]:
     # What everything is measured by, and what it comes to.
     style = "bold" if row.attack in (None, "union") else ""
-    left = (figures.attack_name(row.attack or "clean"), figures.format_budget(row.epsilon, row.norm))
+    # Each network's rows begin with the one without an attack.
+    first = f"{row.network}, clean" if several else "clean"
+    left = (figures.attack_name(row.attack) if row.attack else first, figures.format_budget(row.epsilon, row.norm))
     right = (
         figures.format_accuracy(row.accuracy),
         figures.format_interval(row.interval),
