@@ -64,6 +64,8 @@ class AssessConfig(JudgingConfig):
         super().__post_init__()
         if self.sigma is not None:
             check_sigma(self.sigma)
+        if self.beside is not None and not self.others:
+            raise InputError(f"Expected the names of models. Received: --beside {self.beside!r}. Try --beside convnet.")
         if self.model in self.others:
             raise InputError(
                 f"Expected other models beside {self.model}. Received: --beside {self.beside}. Name it once."

@@ -190,6 +190,41 @@ def corruption_error(
     return above / below if below > 1e-9 else None
 
 
+def mce_interval(
+    right: np.ndarray, reference: np.ndarray, clean: np.ndarray | None = None, reference_clean: np.ndarray | None = None
+) -> tuple[float, float] | None:
+    """Returns the 95 % interval of the mean corruption error, by resampling images, each with all of its rates.
+
+    Args:
+        right: float64 (kinds, severities, N), the share of passes that are right on each image.
+        reference: likewise, of the reference network on the same images.
+        clean: float64 (N,), the same without corruptions, for relative mCE; None for mCE itself.
+        reference_clean: that of the reference network.
+
+    Returns:
+        Its ends; None where the reference loses nothing under one of the kinds in a resample.
+
+    Example:
+        >>> mce_interval(np.full((1, 1, 50), 0.5), np.full((1, 1, 50), 0.0))
+        (0.5, 0.5)
+
+    Reference: Hendrycks and Dietterich 2019, section 4.1; Efron and Tibshirani 1993, section 13.3.
+    """
+    draw, count = np.random.default_rng(0), right.shape[-1]
+    wrong, others = (1 - (rates.sum(axis=1) / rates.shape[1]) for rates in (right, reference))
+    before, others_before = (0 if rates is None else 1 - rates for rates in (clean, reference_clean))
+    above, below = wrong - before, others - others_before
+    means = np.empty(RESAMPLES)
+    for number in range(RESAMPLES):
+        weights = draw.multinomial(count, np.full(count, 1 / count)) / count
+        loss = below @ weights
+        if (loss <= 1e-9).any():
+            return None
+        means[number] = (above @ weights / loss).mean()
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(low), float(high)
+
+
 def mcnemar(only_first: int, only_second: int) -> float:
     """Returns the two-sided p-value of McNemar's exact test from the numbers of examples that differ either way.
 

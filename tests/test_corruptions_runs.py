@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 from pathlib import Path
@@ -80,8 +81,13 @@ def test_figures_are_those_of_keras_and_of_the_formulas(models_dir: Path, tmp_pa
         else:
             assert item["relative_ce"] is None
     assert found["mce"] == pytest.approx((errors["fog"]["ce"] + errors["contrast"]["ce"]) / 2)
+    low, high = found["mce_interval"]
+    assert low < found["mce"] < high and high - low < 1
+    (means,) = csv.DictReader(exported(tmp_path / "one")["corruption-means.csv"].splitlines())
+    assert [float(means[f"mce{end}"]) for end in ("", "_interval_low", "_interval_high")] == [found["mce"], low, high]
     page = Page((tmp_path / "one" / "report.html").read_text())
-    assert "In relation to other: mCE" in page.text and f", CE {100 * errors['fog']['ce']:.1f} %" in page.text
+    before = f"{100 * found['reference_clean_accuracy']:.1f} % clean"
+    assert f"In relation to other ({before}): mCE" in page.text and f", CE {100 * errors['fog']['ce']:.1f} %" in page.text
     assert json.loads((tmp_path / "one" / "result.json").read_text()) == json.loads(json.dumps(result))
     assert faults_of_run(tmp_path / "one") == []
     files = exported(tmp_path / "one")

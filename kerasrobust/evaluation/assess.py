@@ -22,6 +22,8 @@ from kerasrobust.evaluation.about import about_models
 from kerasrobust.evaluation.autoattack import AutoAttack
 from kerasrobust.evaluation.begun import agree, marks_of
 from kerasrobust.evaluation.budget import BLOCK, LEAST, Budget, Found, Part
+from kerasrobust.evaluation.case import finding
+from kerasrobust.evaluation.checks.images import WIDE
 from kerasrobust.evaluation.checks.labels import at_chance, classes_missing
 from kerasrobust.evaluation.corruptions import Cell, Corrupted, Judged, of_cells
 from kerasrobust.evaluation.outcome import CURVE_POINTS, CurvePoint
@@ -31,6 +33,7 @@ from kerasrobust.evaluation.threats import (
     BALLS,
     CELLS,
     CERTIFIED,
+    CLEAN,
     CORRUPTED,
     OF_CERTIFICATE,
     SAMPLES,
@@ -46,7 +49,7 @@ from kerasrobust.networks.classifier import Classifier
 from kerasrobust.networks.images import channels_of, check_fits, read_images
 from kerasrobust.networks.making import classifier_of
 from kerasrobust.settings import check_minutes, check_seed, check_sigma, radius
-from kerasrobust.show.figures import format_accuracy
+from kerasrobust.show.figures import format_accuracy, format_budget
 from kerasrobust.show.tables import as_html, printed, threat_table
 from kerasrobust.stats import accuracy_interval
 
@@ -85,11 +88,11 @@ class Assessment:
     Attributes:
         unattacked: accuracy, confusion and calibration on images as they are: all that `order` names.
         figures: accuracy under each threat, on as many images as the budget allowed.
-        curves: accuracy over the radius, by norm.
+        curves: accuracy over the radius, by norm, on the first `curve_images` of the images.
         corruptions: accuracy under each corruption at each severity; None where the time was spent before.
         certificate: what smoothing certifies; None without a sigma, or where the time was spent before.
         rates: float64 (n,), by name of a threat the share of fresh passes that are right on each image: of those that
-            `order` names first.
+            `order` names first. "clean" has it of all of them without any threat.
         order: int64 (N,), the images in the order in which they were taken; of a slow model as many as there is time
             for.
         randomized: whether the network is.
@@ -111,6 +114,7 @@ class Assessment:
     left_out: list[str]
     seconds: float
     conventions: dict[str, Any] = field(default_factory=dict)
+    curve_images: int = 0
 
     def __repr__(self) -> str:
         """Returns the table of figures, what there is to doubt, and what wasn't looked at."""
@@ -202,8 +206,8 @@ def assess(
         checkpoints.put("images", {"most": np.array(len(order))})
         clean = task.judge(task.x, 1)
         about = about_models(task) + at_chance(task, clean) + classes_missing(task)
-        for finding in about if emit is not None else ():
-            emit(finding)  # type: ignore[misc]
+        for item in about if emit is not None else ():
+            emit(item)  # type: ignore[misc]
         prepared = time.monotonic() - began
         budget = Budget(60 * minutes - prepared, len(task.x), pace, checkpoints, emit, task.should_stop, said=about)
         parts, left_out = parts_of(task, version, sigma)
@@ -211,6 +215,9 @@ def assess(
         _tell([Figure(None, None, None, *before.clean, len(order))], task)
         found = budget.spend(parts, _telling(clean, task, sigma))
     figures, rates, corruptions, certificate = _seen(found, clean, task, sigma)
+    few = _few(figures)
+    for item in few if emit is not None else ():
+        emit(item)  # type: ignore[misc]
     left_out += _without_time(parts, found, minutes, pace)
     if missed:
         left_out.append(f"{missed:,} of {missed + len(order):,} images: a pass takes {1000 * pace:.0f} ms for one.")
@@ -220,13 +227,14 @@ def assess(
         curves=_curves(found.get("nearest"), task.classifier.randomized),
         corruptions=corruptions,
         certificate=certificate,
-        rates=rates,
+        rates={CLEAN: clean.correct_rate, **rates},
         order=order,
         randomized=task.classifier.randomized,
-        findings=about + [item for part in found.values() for item in part.findings],
+        findings=about + [item for part in found.values() for item in part.findings] + few,
         left_out=left_out,
         seconds=prepared + budget.spent,
         conventions=task.classifier.conventions.said(),
+        curve_images=found["nearest"].images if "nearest" in found else 0,
     )
 
 
@@ -283,8 +291,22 @@ def _without_time(parts: Sequence[Part], found: Mapping[str, Found], minutes: fl
     for part in parts:
         if not found[part.name].images:
             wanted = max(1.5 * minutes, LEAST * part.passes * pace * total / part.share / 60)
-            told.append(f"{part.title}: there was no time. About {wanted:.0f} minutes would do.")
+            unit = "minute" if round(wanted) == 1 else "minutes"
+            told.append(f"{part.title}: there was no time. About {wanted:.0f} {unit} for this model would do.")
     return told
+
+
+def _few(figures: Sequence[Figure]) -> list[Finding]:
+    """Returns what there is to say of figures whose intervals are wide."""
+    wide = [item for item in figures if item.interval[1] - item.interval[0] > WIDE]
+    if not wide:
+        return []
+    words = ", ".join(
+        " ".join(filter(None, (item.name, format_budget(item.epsilon, item.threat), f"({item.images} images)")))
+        for item in wide
+    )
+    message = f"Known to more than {100 * WIDE:.0f} points only: {words}. More minutes take more images."
+    return finding("few-examples", message, "info", examples=min(item.images for item in wide))
 
 
 def _telling(clean: Verdict, task: Task, sigma: float | None) -> Callable[[Mapping[str, Found]], None]:
@@ -374,14 +396,16 @@ def _worst(rates: np.ndarray, halves: np.ndarray) -> np.ndarray:
 
 
 def _curves(found: Found | None, randomized: bool) -> dict[str, list[CurvePoint]]:
-    """Returns accuracy over the radius in each norm, up to where 1 % of those that fell are left."""
+    """Returns accuracy over the radius in each norm, up to where 1 % of those that fell are left, or AutoAttack's."""
     curves: dict[str, list[CurvePoint]] = {}
     if found is None or not found.images:
         return curves
     for norm in BALLS:
         distance, before, behind = (found.arrays[f"{norm} {what}"] for what in ("distance", "before", "behind"))
         reached = distance[(behind < before) & (distance > 0)]
-        top = float(np.quantile(reached, 0.99)) if len(reached) else 2 * radius(None, norm)
+        # The radius of the table is on it.
+        usual = radius(None, norm)
+        top = max(float(np.quantile(reached, 0.99)), usual) if len(reached) else 2 * usual
         points = []
         for epsilon in np.linspace(0, top, CURVE_POINTS).tolist():
             right = np.where(distance > epsilon, before, behind)

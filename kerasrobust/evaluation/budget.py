@@ -27,6 +27,8 @@ LATE = 1.05
 """Share of the budget at which a block that takes longer than expected is given up."""
 OVER = 3.0
 """Times what its part may still take at which it is given up, too: tracing isn't in what is expected of the first."""
+HALF = 0.5
+"""Share of what is left of the budget that the first block of a part may take, whatever the part's own share is."""
 MARKS = "seconds", "findings"
 """What is kept of a block beside its arrays."""
 Arrays = dict[str, np.ndarray]
@@ -142,9 +144,12 @@ class Budget:
         """
         found: dict[str, Found] = {}
         for place, part in enumerate(parts):
-            left = sum(later.share for later in parts[place:])
-            with staged(self._emit, part.name, part.title) as emit:
-                found[part.name] = self._measured(part, (self.seconds - self.spent) * part.share / left, emit)
+            allowed = (self.seconds - self.spent) * part.share / sum(later.share for later in parts[place:])
+            if self._first(part, allowed, self._checkpoints.inside(part.name)):
+                with staged(self._emit, part.name, part.title) as emit:
+                    found[part.name] = self._measured(part, allowed, emit)
+            else:
+                found[part.name] = Found({}, 0, 0.0, [])
             after(found)
         return found
 
@@ -155,7 +160,7 @@ class Budget:
         given_up: Arrays | None = None
         images, seconds, count = 0, 0.0, min(self.images, part.most or self.images)
         first = self._first(part, allowed, checkpoints)
-        while first and images < count:
+        while images < count:
             size = min(max(first, images), count - images)
             rows = slice(images, images + size)
             block = checkpoints.get(f"block-{len(blocks)}")
@@ -165,7 +170,10 @@ class Budget:
             elif ended is not None or (blocks and seconds + _next(blocks, size) > allowed):
                 break
             else:
-                block = self._block(part, rows, len(blocks), checkpoints, emit, OVER * (allowed - seconds))
+                most = OVER * (allowed - seconds)
+                # As `_first` has it.
+                most = most if blocks else max(most, HALF * (self.seconds - self.spent))
+                block = self._block(part, rows, len(blocks), checkpoints, emit, most)
                 if block.keys() == set(MARKS):
                     given_up = block
                     break
@@ -195,7 +203,8 @@ class Budget:
     def _first(self, part: Part, allowed: float, checkpoints: Checkpoints) -> int:
         """Returns the size of the first block, that of the first start where the part is resumed.
 
-        0 where the least is expected to take more than twice what the part may.
+        0 where the least is expected to take more than twice what the part may, and more than half of all that is left:
+        of little time the first parts get what they need.
         """
         kept = checkpoints.get("first")
         if kept is not None:
@@ -203,7 +212,7 @@ class Budget:
         size = BLOCK
         while size > LEAST and size * part.passes * self.pace > allowed:
             size //= 2
-        if size * part.passes * self.pace > 2 * allowed:
+        if size * part.passes * self.pace > max(2 * allowed, HALF * (self.seconds - self.spent)):
             size = 0
         checkpoints.put("first", {"images": np.array(size)})
         return size

@@ -34,7 +34,7 @@ from kerasrobust.show.corrupted import CorruptionMap
 from kerasrobust.show.figures import format_accuracy, format_interval
 from kerasrobust.show.heat import heat_table
 from kerasrobust.show.tables import as_html, printed
-from kerasrobust.stats import accuracy_interval, corruption_error, shared_error
+from kerasrobust.stats import accuracy_interval, corruption_error, mce_interval, shared_error
 
 SOURCE = (
     "Images were corrupted here, with the parameters of CIFAR-10-C (Hendrycks and Dietterich 2019), by the seed. Frost "
@@ -121,6 +121,7 @@ class Corrupted:
         kinds: one for each kind.
         mean: the mean accuracy over the kinds that count (`counted`) and severities, with its interval.
         mce: mean corruption error over these kinds, or None; `relative_mce` likewise.
+        mce_interval: its 95 % interval, by resampling images; `relative_mce_interval` likewise.
         shown: the number of the image that stands for all: the first that is right as it is, or else the first.
         said: what the network says of it as it is.
         findings: reasons to doubt the figures.
@@ -134,6 +135,8 @@ class Corrupted:
     mean: Share
     mce: float | None
     relative_mce: float | None
+    mce_interval: tuple[float, float] | None = None
+    relative_mce_interval: tuple[float, float] | None = None
     shown: int = 0
     said: int = NO_CLASS
     findings: list[Finding] = field(default_factory=list)
@@ -152,7 +155,11 @@ class Corrupted:
         yield f"clean {format_accuracy(self.clean.accuracy)} ({format_interval(self.clean.interval)} %)"
         yield f"mean {format_accuracy(self.mean.accuracy)} ({format_interval(self.mean.interval)} %)"
         if self.mce is not None:
-            yield f"mCE {format_accuracy(self.mce)}, relative {format_accuracy(self.relative_mce)}"
+            interval, relative = format_interval(self.mce_interval), format_interval(self.relative_mce_interval)
+            yield (
+                f"mCE {format_accuracy(self.mce)} ({interval} %), relative {format_accuracy(self.relative_mce)} "
+                f"({relative} %)"
+            )
 
     def entry(self, reference: str | None = None) -> dict[str, Any]:
         """Returns what `result.json` holds of it; `reference` is the name of the reference network."""
@@ -163,11 +170,17 @@ class Corrupted:
             "interval": list(self.mean.interval),
             "mce": self.mce,
             "relative_mce": self.relative_mce,
+            "mce_interval": _listed(self.mce_interval),
+            "relative_mce_interval": _listed(self.relative_mce_interval),
             "reference": reference,
             "reference_clean_accuracy": self.reference_clean,
             "kinds": [vars(item) for item in self.kinds],
             "cells": [cell.entry() for cell in self.cells],
         }
+
+
+def _listed(interval: tuple[float, float] | None) -> list[float] | None:
+    return None if interval is None else list(interval)
 
 
 def counted(kinds: Sequence[str]) -> list[str]:
@@ -268,7 +281,7 @@ class _Measurement:
         self._agree()
         with task.classifier.unchanged():
             cells = list(self._cells([(kind, severity) for kind in kinds for severity in severities]))
-        others = None if reference_clean is None else reference_clean.accuracy
+        others = None if reference_clean is None else Judged(rates=reference_clean.correct_rate)
         own = Judged(rates=clean.correct_rate, shared=clean.shared)
         return replace(
             of_cells(cells, own, others, task.classifier.randomized),
@@ -353,29 +366,45 @@ def judged(task: Task, images: np.ndarray, part: slice, kind: str, severity: int
 
 
 def of_cells(
-    cells: list[Cell], clean: Judged, reference_clean: float | None = None, randomized: bool = False
+    cells: list[Cell], clean: Judged, reference_clean: Judged | None = None, randomized: bool = False
 ) -> Corrupted:
     """Returns what is made of cells that were measured on the same images.
 
     Args:
         cells: each kind at the same severities.
         clean: what the network says of the unchanged images.
-        reference_clean: the accuracy of the reference network on them, where the cells have one.
+        reference_clean: what the reference network says of them, where the cells have one.
         randomized: whether the network is.
     """
     kinds = list(dict.fromkeys(cell.kind for cell in cells))
-    of_kinds = [_of_kind(kind, cells, clean.accuracy, reference_clean) for kind in kinds]
+    before = None if reference_clean is None else reference_clean.accuracy
+    of_kinds = [_of_kind(kind, cells, clean.accuracy, before) for kind in kinds]
     means = counted(kinds)
     counting = [item for item in of_kinds if item.kind in means]
     return Corrupted(
         clean=Share(clean.accuracy, accuracy_interval(clean.rates, randomized, clean.shared)),
-        reference_clean=reference_clean,
+        reference_clean=before,
         cells=cells,
         kinds=of_kinds,
         mean=_mean([cell for cell in cells if cell.kind in means], randomized),
         mce=mean_of([item.ce for item in counting]),
         relative_mce=mean_of([item.relative_ce for item in counting]),
+        mce_interval=_mce_interval(cells, means, reference_clean),
+        relative_mce_interval=_mce_interval(cells, means, reference_clean, clean),
     )
+
+
+def _mce_interval(
+    cells: Sequence[Cell], kinds: Sequence[str], reference: Judged | None, clean: Judged | None = None
+) -> tuple[float, float] | None:
+    """Returns the interval of mCE over cells of these kinds, or with `clean` of relative mCE; None for no reference."""
+    if reference is None:
+        return None
+    own, others = (
+        np.stack([[of.rates for cell in cells if cell.kind == kind and (of := judged(cell))] for kind in kinds])
+        for judged in (lambda cell: cell.judged, lambda cell: cell.reference)
+    )
+    return mce_interval(own, others, *(() if clean is None else (clean.rates, reference.rates)))
 
 
 def _mean(cells: list[Cell], randomized: bool) -> Share:

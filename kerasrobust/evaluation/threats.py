@@ -27,7 +27,7 @@ from kerasrobust.show.figures import format_budget
 from kerasrobust.stats import shared_error
 
 BALLS: tuple[Norm, ...] = ("linf", "l2", "l1")
-UNION, CORRUPTED, CERTIFIED = "union", "corruptions", "certified"
+CLEAN, UNION, CORRUPTED, CERTIFIED = "clean", "union", "corruptions", "certified"
 PASSES_OF_AUTOATTACK = 1_500
 """Forward passes that the adaptive version takes about for an image of a robust network; slow models are told by it."""
 OF_BLOCKS = "adaptive-version", "few-examples", "at-chance", "classes-missing", "class-order"

@@ -72,6 +72,11 @@ class AssessJob(Job[AssessConfig]):
             for name, other in zip(names[1:], arrays[1:], strict=True)
             for pair in by_threat(arrays[0], other)
         ]
+        left_out = [
+            f"{name}: {reason}" if len(names) > 1 else reason
+            for name, one in zip(names, found, strict=True)
+            for reason in one.left_out
+        ]
         sentences = [sentence(*pair) for pair in compared]
         others = list(self.subjects.items())[1:]
         beside = [{"model": name, **details(one, own)} for (name, (_, own)), one in zip(others, found[1:], strict=True)]
@@ -86,6 +91,7 @@ class AssessJob(Job[AssessConfig]):
                 {name: value for name, value in as_dict(row).items() if name not in ("type", "time")} for row in rows
             ],
             **details(found[0], data),
+            "left_out": left_out,
             **({"beside": beside} if beside else {}),
             **({"compared": sentences} if sentences else {}),
             "warnings": context.findings,
@@ -93,10 +99,8 @@ class AssessJob(Job[AssessConfig]):
         title = f"How fragile is {names[0]}?" if len(names) == 1 else f"How fragile are {', '.join(names)}?"
         context.publish(result, examples=[], title=title, settings=settings_of(config, data))
         context.emit(Log(level="info", message=summary(result)))
-        for name, one in zip(names, found, strict=True):
-            of = f" of {name}" if len(names) > 1 else ""
-            for reason in one.left_out:
-                context.emit(Log(level="info", message=f"Not looked at{of}: {reason}"))
+        for reason in left_out:
+            context.emit(Log(level="info", message=f"Not looked at: {reason}"))
         for words in sentences:
             context.emit(Log(level="info", message=words))
         return result
@@ -190,7 +194,7 @@ def details(found: Assessment, data: Dataset) -> dict[str, Any]:
             )
         ],
         "confusion": seen.confusion.tolist(),
-        "curves": [_curve(norm, points) for norm, points in found.curves.items()],
+        "curves": [_curve(norm, points, found.curve_images) for norm, points in found.curves.items()],
         **({} if found.corruptions is None else {"corruptions": found.corruptions.entry()}),
         **({} if found.certificate is None else {"certificate": found.certificate.entry()}),
         "left_out": found.left_out,
@@ -215,9 +219,9 @@ def _of_model(emit: Emit, known: dict[str, Any], several: bool) -> Emit:
     return named
 
 
-def _curve(norm: str, points: list[CurvePoint]) -> dict[str, Any]:
+def _curve(norm: str, points: list[CurvePoint], images: int) -> dict[str, Any]:
     """Returns the entry of the attack that a curve over the radius is of."""
-    return {"name": "fmn", "norm": norm, "curve": [list(point) for point in points]}
+    return {"name": "fmn", "norm": norm, "examples": images, "curve": [list(point) for point in points]}
 
 
 def _share(share: Share) -> dict[str, Any]:

@@ -92,7 +92,7 @@ def figures(folder: Path) -> Iterator[Figures]:
                 clean = row
             else:
                 line = _line(folder.name, result.data, row.model, row.training, row.randomized, clean, row)
-                yield line | {"network": row.name}
+                yield line | {"network": row.name, "examples": row.examples or line["examples"]}
     elif result.has_card:
         yield from _of_card(folder.name, result)
     else:

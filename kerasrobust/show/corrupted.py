@@ -86,6 +86,9 @@ class CorruptionMap:
     interval: Interval | None = None
     mce: float | None = None
     relative_mce: float | None = None
+    mce_interval: Interval | None = None
+    relative_mce_interval: Interval | None = None
+    reference_clean: float | None = None
     reference: str = ""
     source: str = ""
 
@@ -109,6 +112,9 @@ class CorruptionMap:
             interval=interval(record.get("interval")),
             mce=number(record.get("mce")),
             relative_mce=number(record.get("relative_mce")),
+            mce_interval=interval(record.get("mce_interval")),
+            relative_mce_interval=interval(record.get("relative_mce_interval")),
+            reference_clean=number(record.get("reference_clean_accuracy")),
             reference=text(record.get("reference")),
             source=text(record.get("source")),
         )

@@ -181,10 +181,14 @@ def made_on(words: str, surrogate: str | None) -> str:
     return f"{words}, made on {surrogate}" if surrogate else words
 
 
-def format_images(result: Result) -> str:
-    """Returns on what the result was measured, such as `1,000 images of cifar10 test[:1000]`."""
-    data = result.data
-    count = f"{data.examples:,} images" if data.examples else "images"
+def format_images(result: Result, examples: int | None = None) -> str:
+    """Returns on what the result was measured, such as `1,000 images of cifar10 test[:1000]`; `examples` of them, where
+    that is given.
+    """
+    data, total = result.data, result.data.examples
+    count = f"{examples or total:,} images" if examples or total else "images"
+    if examples and total and examples < total:
+        count = f"{examples:,} of the {total:,} images"
     source = " ".join(filter(None, (data.name, data.measured)))
     return f"{count} of {source}" if source else count
 

@@ -20,7 +20,12 @@ RATES = "rates.npz"
 """Where an assessment has the share of right passes on each image, by threat, and which images those are."""
 IMAGES = ("y", "checksum")
 """Its arrays that are equal where images and labels are; `order` has the images' places in the data."""
-THREATS = {"union": "the worst of L∞, L2 and L1", "spatial": "rotation and translation", "patch": "a patch"}
+THREATS = {
+    "clean": "no attack",
+    "union": "the worst of L∞, L2 and L1",
+    "spatial": "rotation and translation",
+    "patch": "a patch",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,11 +153,12 @@ def _under_attack(path: Path) -> tuple[Any, Any]:
 def sentence(first: str, second: str, pair: Paired) -> str:
     """Returns how two runs of these names differ on the same images, as a sentence."""
     probability = format_probability(pair.p_value)
+    what = "accuracy" if pair.under == THREATS["clean"] else "robust accuracy"
     return (
         f"{first} and {second} on the same {pair.examples:,} images under {pair.under}: {pair.only_first:,} only "
         f"{first} gets wrong, {pair.only_second:,} only {second} (McNemar's exact test: p {probability}); "
         # Not -0.0.
-        f"robust accuracy differs by {0.0 + 100 * pair.difference:+.1f} points."
+        f"{what} differs by {0.0 + 100 * pair.difference:+.1f} points."
     ) + _too_few(pair)
 
 

@@ -94,8 +94,11 @@ def _corruption_summary(found: CorruptionMap) -> Iterable[str]:
     elif found.mce is None:
         yield f"There is no mCE, as {found.reference} makes no error under one of them."
     else:
-        relative = f", relative mCE {format_accuracy(found.relative_mce)}" if found.relative_mce is not None else ""
-        yield f"In relation to {found.reference}: mCE {format_accuracy(found.mce)}{relative}."
+        own, relative = _with_interval(found.mce, found.mce_interval), ""
+        if found.relative_mce is not None:
+            relative = f", relative mCE {_with_interval(found.relative_mce, found.relative_mce_interval)}"
+        before = f" ({format_accuracy(found.reference_clean)} clean)" if found.reference_clean is not None else ""
+        yield f"In relation to {found.reference}{before}: mCE {own}{relative}."
 
 
 def _with_interval(accuracy: float | None, interval: Sequence[float] | None) -> str:
@@ -127,7 +130,8 @@ def _attack_summary(result: Result, attacks: Sequence[AttackEntry]) -> Iterable[
 def _threat_summary(result: Result, rows: Sequence[Row]) -> Iterable[str]:
     """Yields what is left of one model under several threats."""
     clean, threats = rows[0], rows[1:]
-    yield f"{clean.network} is right on {_with_interval(clean.accuracy, clean.interval)} of {format_images(result)}."
+    images = format_images(result, clean.examples)
+    yield f"{clean.network} is right on {_with_interval(clean.accuracy, clean.interval)} of {images}."
     kept = [
         f"{_with_interval(row.accuracy, row.interval)} under {attack_name(row.attack or '')}"
         f" ({format_budget(row.epsilon, row.norm)}, {row.examples or 0:,} images)"

@@ -53,6 +53,11 @@ def corrupt(x: np.ndarray, kind: str, severity: int = 3, *, seed: int = 0, first
     perturbations".
     """
     x = np.asarray(x)
+    if x.ndim == 3 and x.shape[-1] in (1, 3, 4):
+        raise InputError(
+            f"Expected images (N, H, W, C), or (N, H, W) for grey ones. Received: shape {x.shape}, as of one image. "
+            "Give x[None]."
+        )
     images = levels(x[..., None] if x.ndim == 3 else x)
     return corrupted(images, kind, severity, seed=seed, first=first) / np.float32(255)
 

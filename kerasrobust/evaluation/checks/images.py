@@ -9,11 +9,14 @@ from kerasrobust.evaluation.case import FEWEST, FORWARD_IMAGES, Case, finding, p
 from kerasrobust.events import Finding
 from kerasrobust.stats import accuracy_interval
 
+WIDE = 0.2
+"""How wide an interval is that is worth a word."""
+
 
 def few_examples(case: Case) -> list[Finding]:
     """Whether there are enough images for the differences that one would like to claim."""
     low, high = accuracy_interval(case.found.rates, case.classifier.randomized, case.found.worst.shared)
-    if high - low <= 0.2:
+    if high - low <= WIDE:
         return []
     wanted = int(np.ceil(len(case.y) * ((high - low) / 0.06) ** 2 / 100) * 100)
     return finding(

@@ -207,6 +207,19 @@ def _corruptions(subject: Subject) -> Iterator[Sheet]:
         table = heat_table(found, synthetic=subject.card.data.synthetic)
         records = [vars(cell) for cell in found.cells.values()]
         yield Sheet(name="corruptions", title="Accuracy by corruption and severity", records=records, table=table)
+        names = ("mean_accuracy", "interval", "mce", "mce_interval", "relative_mce", "relative_mce_interval")
+        whole = {name: getattr(found, name) for name in (*names, "reference", "reference_clean")}
+        yield Sheet(name="corruption-means", title="Means over corruptions", records=[whole])
+        errors = [
+            {
+                "kind": kind,
+                "accuracy": found.mean_of(kind),
+                "ce": found.ce_of(kind),
+                "relative_ce": found.relative.get(kind),
+            }
+            for kind in found.kinds
+        ]
+        yield Sheet(name="corruption-errors", title="Corruption errors by kind", records=errors)
 
 
 def _attacks(subject: Subject) -> Iterator[Sheet]:
