@@ -83,14 +83,16 @@ def test_figures_are_those_of_keras_and_of_the_formulas(models_dir: Path, tmp_pa
     assert found["mce"] == pytest.approx((errors["fog"]["ce"] + errors["contrast"]["ce"]) / 2)
     low, high = found["mce_interval"]
     assert low < found["mce"] < high and high - low < 1
-    (means,) = csv.DictReader(exported(tmp_path / "one")["corruption-means.csv"].splitlines())
-    assert [float(means[f"mce{end}"]) for end in ("", "_interval_low", "_interval_high")] == [found["mce"], low, high]
     page = Page((tmp_path / "one" / "report.html").read_text())
     before = f"{100 * found['reference_clean_accuracy']:.1f} % clean"
-    assert f"In relation to other ({before}): mCE" in page.text and f", CE {100 * errors['fog']['ce']:.1f} %" in page.text
+    assert (
+        f"In relation to other ({before}): mCE" in page.text and f", CE {100 * errors['fog']['ce']:.1f} %" in page.text
+    )
     assert json.loads((tmp_path / "one" / "result.json").read_text()) == json.loads(json.dumps(result))
     assert faults_of_run(tmp_path / "one") == []
     files = exported(tmp_path / "one")
+    (means,) = csv.DictReader(files["corruption-means.csv"].splitlines())
+    assert [float(means[f"mce{end}"]) for end in ("", "_interval_low", "_interval_high")] == [found["mce"], low, high]
     assert files["corruptions.csv"].startswith("kind,severity,accuracy,interval_low,interval_high,reference")
     assert files["corruptions.csv"].count("\n") == 1 + len(found["cells"])
     assert "fog" in files["corruptions.tex"] and "<svg" in files["corruptions.svg"]

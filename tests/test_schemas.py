@@ -71,7 +71,7 @@ def test_every_event_that_is_kept(path: Path) -> None:
 def test_what_is_kept_is_there() -> None:
     kinds = {"attack", "train", "demo", "assess", "certify", "corruptions"}
     assert {read(path)["kind"] for path in KEPT["result"]} == kinds
-    assert len(KEPT["card"]) == 6 and len(LOGS) == 9
+    assert len(KEPT["card"]) == 8 and len(LOGS) == 9
 
 
 def kept(kind: str) -> Any:

@@ -206,8 +206,7 @@ def assess(
         checkpoints.put("images", {"most": np.array(len(order))})
         clean = task.judge(task.x, 1)
         about = about_models(task) + at_chance(task, clean) + classes_missing(task)
-        for item in about if emit is not None else ():
-            emit(item)  # type: ignore[misc]
+        _say(about, task)
         prepared = time.monotonic() - began
         budget = Budget(60 * minutes - prepared, len(task.x), pace, checkpoints, emit, task.should_stop, said=about)
         parts, left_out = parts_of(task, version, sigma)
@@ -216,8 +215,7 @@ def assess(
         found = budget.spend(parts, _telling(clean, task, sigma))
     figures, rates, corruptions, certificate = _seen(found, clean, task, sigma)
     few = _few(figures)
-    for item in few if emit is not None else ():
-        emit(item)  # type: ignore[misc]
+    _say(few, task)
     left_out += _without_time(parts, found, minutes, pace)
     if missed:
         left_out.append(f"{missed:,} of {missed + len(order):,} images: a pass takes {1000 * pace:.0f} ms for one.")
@@ -319,6 +317,12 @@ def _telling(clean: Verdict, task: Task, sigma: float | None) -> Callable[[Mappi
         told[:] = figures
 
     return tell
+
+
+def _say(findings: Sequence[Finding], task: Task) -> None:
+    """Emits findings."""
+    for item in findings if task.emit is not None else ():
+        task.emit(item)  # type: ignore[misc]
 
 
 def _tell(figures: Sequence[Figure], task: Task) -> None:
