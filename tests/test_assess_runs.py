@@ -151,3 +151,8 @@ def test_nothing_is_left_of_a_run_without_a_model(models_dir: Path, tmp_path: Pa
     with pytest.raises(InputError):
         engine.run(AssessConfig(model="none", models_dir=models_dir, runs_dir=tmp_path), unheard)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_no_companion_is_no_run(models_dir: Path) -> None:
+    with pytest.raises(InputError, match="Try --beside"):
+        AssessConfig(model="tiny", models_dir=models_dir, beside=" , ")

@@ -15,8 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kerasrobust.errors import InputError
+from kerasrobust.show.compare import figures
 from kerasrobust.show.examples import write_examples
 from kerasrobust.show.pairs import format_probability, pairs
+from kerasrobust.show.summaries import summary
 from kerasrobust.stats import mcnemar
 
 pytest_plugins = ["cli_fixtures"]
@@ -236,3 +238,18 @@ def test_the_command_says_a_sentence_a_pair(tmp_path: Path) -> None:
     assert "McNemar" not in call("compare", "one", "other", "--runs-dir", tmp_path).out
     listed = json.loads(call("compare", "one", "two", "--runs-dir", tmp_path, "--json").out)
     assert [line["name"] for line in listed] == ["one", "two"]
+
+
+def test_each_threat_of_an_assessment_has_its_own_number_of_images(tmp_path: Path) -> None:
+    row = {"model": "net", "name": "net", "training": "", "randomized": False, "interval": [0.0, 0.5]}
+    rows = [row | {"accuracy": 0.4, "examples": 300}]
+    rows.append(row | {"attack": "autoattack", "norm": "l1", "epsilon": 12.0, "accuracy": 0.0, "examples": 8})
+    (tmp_path / "result.json").write_text(
+        json.dumps(
+            {"schema": 1, "kind": "assess", "model": "net", "data": {"name": "mine.npz", "examples": 300}, "rows": rows}
+        )
+    )
+    (line,) = figures(tmp_path)
+    assert (line["attack"], line["examples"], line["clean_accuracy"]) == ("autoattack", 8, 0.4)
+    said = summary(json.loads((tmp_path / "result.json").read_text()))
+    assert "net is right on 40.0 % (0.0-50.0 %) of 300 images" in said

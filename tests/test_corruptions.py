@@ -352,3 +352,9 @@ def test_long_work_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     told = [event for event in events if isinstance(event, Progress)]
     assert [(event.done, event.total) for event in told] == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert all(event.seconds_left is not None for event in told)
+
+
+def test_one_image_by_itself_is_refused_as_it_would_be_taken_for_grey_ones() -> None:
+    with pytest.raises(InputError, match=r"Give x\[None\]"):
+        corrupt(np.zeros((32, 32, 3), np.float32), "fog", 3)
+    assert corrupt(np.zeros((4, 32, 32), np.float32), "fog", 3).shape == (4, 32, 32, 1)

@@ -202,6 +202,7 @@ def test_data_that_are_corrupted_already_say_so(models_dir: Path, tmp_path: Path
         ({"severity": "0"}, "severities from 1 to 5"),
         ({"severity": "1-5"}, "severities from 1 to 5"),
         ({"kinds": "fgo"}, "Did you mean 'fog'"),
+        ({"kinds": "rain"}, "Choose one of these"),
         ({"kinds": ""}, None),
         ({"passes": 0}, "at least 1"),
     ],

@@ -19,7 +19,7 @@ from hypothesis.extra import numpy as arrays
 from kerasrobust.entries import Row
 from kerasrobust.show.charts import panels
 from kerasrobust.show.corrupted import Picture
-from kerasrobust.show.png import encode_png
+from kerasrobust.show.png import encode_png, smaller
 from kerasrobust.show.report import ExampleStrip, write_report
 
 VOID = {"meta", "img", "br", "line", "circle", "polygon", "polyline"}
@@ -408,3 +408,12 @@ def test_png_round_trips(image: np.ndarray) -> None:
 def test_png_refuses_other_shapes(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="Expected an image"):
         encode_png(np.zeros(shape, np.uint8))
+
+
+@pytest.mark.parametrize(("shape", "expected"), [((1, 187, 1), (1, 93, 1)), ((2, 400, 3), (1, 100, 3))])
+def test_pictures_of_one_line_are_made_smaller_too(shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    image = np.random.default_rng(0).random(shape)
+    found = smaller(image, 128)
+    assert found.shape == expected
+    across = -(-shape[1] // 128)
+    np.testing.assert_allclose(found[0, 0], image[: min(across, shape[0]), :across].mean(axis=(0, 1)))
