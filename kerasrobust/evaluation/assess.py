@@ -49,7 +49,7 @@ from kerasrobust.networks.classifier import Classifier
 from kerasrobust.networks.images import channels_of, check_fits, read_images
 from kerasrobust.networks.making import classifier_of
 from kerasrobust.settings import check_minutes, check_seed, check_sigma, radius
-from kerasrobust.show.figures import format_accuracy, format_budget
+from kerasrobust.show.figures import attack_name, format_accuracy, format_budget
 from kerasrobust.show.tables import as_html, printed, threat_table
 from kerasrobust.stats import accuracy_interval
 
@@ -300,7 +300,12 @@ def _few(figures: Sequence[Figure]) -> list[Finding]:
     if not wide:
         return []
     words = ", ".join(
-        " ".join(filter(None, (item.name, format_budget(item.epsilon, item.threat), f"({item.images} images)")))
+        " ".join(
+            filter(
+                None,
+                (attack_name(item.name or ""), format_budget(item.epsilon, item.threat), f"({item.images} images)"),
+            )
+        )
         for item in wide
     )
     message = f"Known to more than {100 * WIDE:.0f} points only: {words}. More minutes take more images."

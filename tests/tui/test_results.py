@@ -195,6 +195,18 @@ async def test_an_assessment_has_each_threat_and_its_union(lab: Lab, add_run: Ad
         assert [row[0] for row in cells(pilot)] == ["clean", "AutoAttack", "AutoAttack", "AutoAttack", "union"]
 
 
+async def test_each_model_of_an_assessment_is_named_above_its_rows(lab: Lab, add_run: AddRun) -> None:
+    path = add_run("assess")
+    record = result(path)
+    several = [row | {"name": name, "model": name} for name in ("first", "second") for row in record["rows"]]
+    (path / "result.json").write_text(json.dumps(record | {"rows": several}))
+    async with lab.run_test(size=(80, 24)) as pilot:
+        await opened(lab, pilot, path)
+        await shows(pilot, "union", "second")
+        one = ["clean", "AutoAttack", "AutoAttack", "AutoAttack", "union"]
+        assert [row[0] for row in cells(pilot)] == ["first", *one, "second", *one]
+
+
 def curve(norm: str, radius: float) -> dict[str, Any]:
     points = [[radius * step / 20, 0.9 - step / 25, 0.85 - step / 25, 0.95 - step / 25] for step in range(21)]
     return {"name": "fmn", "norm": norm, "curve": points}

@@ -62,22 +62,22 @@ class ThreatsPane(ResultPane):
         wide = "" in table.columns
         if table.columns:
             several = len({row.network for row in found.rows}) > 1
-            rows = {
-                f"{place} {row.network} {row.attack}": _cells(row, several=several, wide=wide)
-                for place, row in enumerate(found.rows)
-            }
-            bring_up_to_date(table, rows)
+            lines: dict[str, list[Text]] = {}
+            for place, row in enumerate(found.rows):
+                if several and row.attack is None:  # With which each network's rows begin.
+                    name = Text(row.network, style="bold", no_wrap=True)
+                    lines[row.network] = [name, *(Text() for _ in range(len(table.columns) - 1))]
+                lines[f"{place} {row.attack}"] = _cells(row, wide=wide)
+            bring_up_to_date(table, lines)
         words = [SYNTHETIC if found.synthetic else "", found.summary]
         words += ["Not looked at:", *(f"· {reason}" for reason in found.left_out)] if found.left_out else []
         self.query_one(Static).update("\n".join(filter(None, words)))
 
 
-def _cells(row: Row, *, several: bool, wide: bool) -> list[Text]:
+def _cells(row: Row, *, wide: bool) -> list[Text]:
     # What everything is measured by, and what it comes to.
     style = "bold" if row.attack in (None, "union") else ""
-    # Each network's rows begin with the one without an attack.
-    first = f"{row.network}, clean" if several else "clean"
-    left = (figures.attack_name(row.attack) if row.attack else first, figures.format_budget(row.epsilon, row.norm))
+    left = (figures.attack_name(row.attack or "clean"), figures.format_budget(row.epsilon, row.norm))
     right = (
         figures.format_accuracy(row.accuracy),
         figures.format_interval(row.interval),
