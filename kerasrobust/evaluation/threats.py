@@ -31,7 +31,7 @@ CLEAN, UNION, CORRUPTED, CERTIFIED = "clean", "union", "corruptions", "certified
 PASSES_OF_AUTOATTACK = {"adaptive": 400, "standard": 3_500, "plus": 6_000, "rand": 10_000}
 """Forward passes that a version takes about for an image, a gradient counting as three.
 
-Of `convnet-pgd` in Linf they were 270 and 3,400 on average. Of a randomized network each gradient is a mean over passes.
+Of `convnet-pgd` in Linf they were 270 and 3,400. Of a randomized network each gradient is a mean over passes.
 """
 OF_BLOCKS = "adaptive-version", "few-examples", "at-chance", "classes-missing", "class-order"
 """Findings of a block that are said of the whole: what was left out, what chance would do; or that intervals say."""
