@@ -226,13 +226,13 @@ def autoattack(sizes: Sizes) -> list[Task]:
 
 
 def smoothing(sizes: Sizes) -> list[Task]:
-    count, samples = max(4, sizes.examples // 16), 10_000 if sizes.examples >= 512 else 200
+    count, samples = max(4, sizes.examples // 32), 2_000 if sizes.examples >= 512 else 200
     tasks = []
     for model in ("convnet-gaussian", "convnet"):
         common = {"model": model, "count": count, "samples": samples}
         contenders = [
             Contender(label="kerasrobust", worker="ours", function="smoothing", arguments=common,
-                      options=({"batch_size": 256}, {"batch_size": 1024})),
+                      options=({"batch_size": 256}, {"batch_size": 1024}), probe=4),
             Contender(label="ART", worker="art", function="smoothing", arguments=common, probe=4, limit=20,
                       options=modes(({"batch_size": 32}, {"batch_size": 256}, {"batch_size": 1024}), "eager", "graph"),
                       target=Target(5.0)),
