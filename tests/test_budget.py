@@ -192,3 +192,24 @@ def test_findings_are_told_and_told_again_when_resumed_and_progress_is_of_the_bu
     other.spend([Part(name="a", title="A", share=1, passes=1, measure=measure)])
     progress = [(item.done, item.total, item.seconds_left) for item in heard if isinstance(item, Progress)]
     assert progress == [(3, 10, 7.0)]
+
+
+@pytest.mark.parametrize("stop", [None, 100, 300, 340, 500])
+def test_what_all_have_left_goes_to_the_first_again(stop: int | None, tmp_path: Path) -> None:
+    """Half of 100 s are 256 images; the other part takes 7 s, and 512 images fit into what is left then."""
+    clock = Clock()
+    parts = [part("a", clock, 0.1), part("b", clock, 0.1, most=70)]
+    told: list[dict[str, int]] = []
+    if stop is not None:
+        stops = itertools.chain([False] * stop, itertools.repeat(True))
+        with pytest.raises(Cancelled):
+            Budget(100, 2000, 0.0, Checkpoints(tmp_path), should_stop=lambda: next(stops), clock=clock).spend(parts)
+    found = Budget(100, 2000, 0.0, Checkpoints(tmp_path), clock=clock).spend(
+        parts, lambda so_far: told.append({name: one.images for name, one in so_far.items()})
+    )
+    assert told == [{"a": 256}, {"a": 256, "b": 70}]
+    assert {name: one.images for name, one in found.items()} == {"a": 512, "b": 70}
+    np.testing.assert_array_equal(found["a"].arrays["rows"], np.arange(512))
+    assert clock.now == pytest.approx(58.2, abs=0.2)
+    again = spent(100, 2000, clock, parts, tmp_path)
+    assert again["a"].images == 512 and clock.now == pytest.approx(58.2, abs=0.2)

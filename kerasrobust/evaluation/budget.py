@@ -2,7 +2,8 @@
 
 A part runs on block after block of images, 64 at first, or fewer of a slow model, and then always as many as so far,
 as long as the next block is expected to fit. Few sizes are possible that way, so that a run that was killed and
-resumed, or repeated on the same machine, ends with the same images.
+resumed, or repeated on the same machine, ends with the same images. What all of them have left goes to the first ones
+again, in their order.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ OVER = 3.0
 """Times what its part may still take at which it is given up, too: tracing isn't in what is expected of the first."""
 HALF = 0.5
 """Share of what is left of the budget that the first block of a part may take, whatever the part's own share is."""
+ENDED, ENDED_MORE = "ended", "ended-more"
+"""Where is kept how far a part came within its share, and then within what the others have left."""
 MARKS = "seconds", "findings"
 """What is kept of a block beside its arrays."""
 Arrays = dict[str, np.ndarray]
@@ -89,6 +92,52 @@ class Found(NamedTuple):
     findings: list[Finding]
 
 
+class _Course:
+    """A part under way.
+
+    Attributes:
+        part: what is measured.
+        checkpoints: where its blocks are kept.
+        first: images of its first block; 0 where there is no time for it.
+        most: images at most.
+        blocks: what was measured.
+        images: how many those are of.
+        seconds: what they took.
+        given_up: marks of a block that wasn't done in time, after which there are no others.
+    """
+
+    def __init__(self, part: Part, checkpoints: Checkpoints, first: int, most: int) -> None:
+        self.part, self.checkpoints, self.first, self.most = part, checkpoints, first, most
+        self.blocks: list[Arrays] = []
+        self.given_up: list[Arrays] = []
+        self.images, self.seconds = 0, 0.0
+
+    @property
+    def rows(self) -> slice:
+        """Those of the next block."""
+        return slice(self.images, min(max(self.first, 2 * self.images), self.most))
+
+    @property
+    def found(self) -> Found:
+        names = [name for name in self.blocks[0] if name not in MARKS] if self.blocks else []
+        return Found(
+            arrays={name: np.concatenate([block[name] for block in self.blocks]) for name in names},
+            images=self.images,
+            seconds=self.seconds,
+            findings=[item for block in (*self.blocks, *self.given_up) for item in _findings(block)],
+        )
+
+    def fits(self, allowed: float) -> bool:
+        """Returns whether the next block is expected to be done in time; the first one is what tells that."""
+        rows = self.rows
+        return not self.blocks or self.seconds + _next(self.blocks, rows.stop - rows.start) <= allowed
+
+    def add(self, block: Arrays) -> None:
+        self.images = self.rows.stop
+        self.blocks.append(block)
+        self.seconds += float(block["seconds"])
+
+
 class Budget:
     """Seconds to spend on parts, and where what they have found is kept.
 
@@ -142,56 +191,54 @@ class Budget:
         Raises:
             Cancelled: when `should_stop` says so.
         """
-        found: dict[str, Found] = {}
+        courses: list[_Course] = []
         for place, part in enumerate(parts):
             allowed = (self.seconds - self.spent) * part.share / sum(later.share for later in parts[place:])
-            if self._first(part, allowed, self._checkpoints.inside(part.name)):
-                with staged(self._emit, part.name, part.title) as emit:
-                    found[part.name] = self._measured(part, allowed, emit)
-            else:
-                found[part.name] = Found({}, 0, 0.0, [])
-            after(found)
-        return found
+            courses.append(self._begun(part, allowed))
+            self._advance(courses[-1], allowed, ENDED)
+            after({course.part.name: course.found for course in courses})
+        for course in courses:
+            self._advance(course, course.seconds + self.seconds - self.spent, ENDED_MORE)
+        return {course.part.name: course.found for course in courses}
 
-    def _measured(self, part: Part, allowed: float, emit: Emit) -> Found:
+    def _begun(self, part: Part, allowed: float) -> _Course:
         checkpoints = self._checkpoints.inside(part.name)
-        ended = checkpoints.get("ended")
-        blocks: list[Arrays] = []
-        given_up: Arrays | None = None
-        images, seconds, count = 0, 0.0, min(self.images, part.most or self.images)
-        first = self._first(part, allowed, checkpoints)
-        while images < count:
-            size = min(max(first, images), count - images)
-            rows = slice(images, images + size)
-            block = checkpoints.get(f"block-{len(blocks)}")
-            if block is not None:
-                self._take(block, emit)
-            # The first block is the one that tells how long the others take.
-            elif ended is not None or (blocks and seconds + _next(blocks, size) > allowed):
-                break
-            else:
-                most = OVER * (allowed - seconds)
-                # As `_first` has it.
-                most = most if blocks else max(most, HALF * (self.seconds - self.spent))
-                block = self._block(part, rows, len(blocks), checkpoints, emit, most)
-                if block.keys() == set(MARKS):
-                    given_up = block
+        most = min(self.images, part.most or self.images)
+        return _Course(part, checkpoints, self._first(part, allowed, checkpoints), most)
+
+    def _advance(self, course: _Course, allowed: float, mark: str) -> None:
+        """Measures block after block as long as the next one is expected to fit, and notes where that ended."""
+        part, checkpoints = course.part, course.checkpoints
+        ended = checkpoints.get(mark)
+        last = math.inf if ended is None else int(ended["images"])
+        over = course.images >= min(course.most, last) and (ended is None or not ended["seconds"])
+        if not course.first or course.given_up or over:
+            return
+        if ended is None and not course.fits(allowed):
+            checkpoints.put(mark, _marks(0.0, []) | {"images": np.array(course.images)})
+            return
+        with staged(self._emit, part.name if mark == ENDED else f"{part.name} more", part.title) as emit:
+            while course.images < min(course.most, last):
+                block = checkpoints.get(f"block-{len(course.blocks)}")
+                if block is not None:
+                    self._take(block, emit)
+                elif ended is not None or not course.fits(allowed):
                     break
-            blocks.append(block)
-            images += size
-            seconds += float(block["seconds"])
-        if ended is None:
-            ended = given_up or _marks(0.0, [])
-            checkpoints.put("ended", ended)
-        else:
-            self._take(ended, emit)
-        names = [name for name in blocks[0] if name not in MARKS] if blocks else []
-        return Found(
-            arrays={name: np.concatenate([block[name] for block in blocks]) for name in names},
-            images=images,
-            seconds=seconds,
-            findings=[item for block in (*blocks, ended) for item in _findings(block)],
-        )
+                else:
+                    most = OVER * (allowed - course.seconds)
+                    # As `_first` has it.
+                    most = most if course.blocks else max(most, HALF * (self.seconds - self.spent))
+                    block = self._block(part, course.rows, len(course.blocks), checkpoints, emit, most)
+                    if block.keys() == set(MARKS):
+                        course.given_up.append(block)
+                        break
+                course.add(block)
+            if ended is None:
+                given_up = course.given_up[-1] if course.given_up else _marks(0.0, [])
+                checkpoints.put(mark, given_up | {"images": np.array(course.images)})
+            elif ended["seconds"] > 0:
+                self._take(ended, emit)
+                course.given_up.append(ended)
 
     def _take(self, marks: Arrays, emit: Emit) -> None:
         """Counts and tells what an earlier process has done."""
