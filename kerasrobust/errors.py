@@ -34,6 +34,7 @@ def unknown_name(what: str, name: str, choices: Iterable[str], extra: str = "") 
     known = sorted(choices)
     article = "an" if what[0] in "aeiou" else "a"
     near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.55)
+    near = near or sorted((other for other in known if other in name.lower()), key=len, reverse=True)
     near.sort(key=lambda other: sorted(other) != sorted(name.lower()))  # Letters that are exchanged come first.
     advice = f"Did you mean {near[0]!r}?" if near else "Choose one of these."
     return InputError(
