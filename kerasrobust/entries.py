@@ -273,3 +273,26 @@ class Verdicts(NamedTuple):
     passes: int
     majority: tuple[float, Interval | None]
     worst_case: tuple[float, Interval | None]
+
+
+def add_row(rows: list[Any], row: Any) -> None:
+    """Adds a row to those of a table as it grows; one of an assessment takes the place of that on fewer images.
+
+    Example:
+        >>> rows = [Row(model="net", attack="pgd", examples=64), Row(model="net", attack="cw", examples=64)]
+        >>> add_row(rows, Row(model="net", attack="pgd", examples=128))
+        >>> [row.examples for row in rows]
+        [128, 64]
+    """
+    places = [
+        place
+        for place, other in enumerate(rows)
+        if row.examples is not None and all(getattr(other, name) == getattr(row, name) for name in _SAME)
+    ]
+    if places:
+        rows[places[0]] = row
+    else:
+        rows.append(row)
+
+
+_SAME = ("name", "model", "attack", "norm", "epsilon")

@@ -207,7 +207,7 @@ def test_what_all_have_left_goes_to_the_first_again(stop: int | None, tmp_path: 
     found = Budget(100, 2000, 0.0, Checkpoints(tmp_path), clock=clock).spend(
         parts, lambda so_far: told.append({name: one.images for name, one in so_far.items()})
     )
-    assert told == [{"a": 256}, {"a": 256, "b": 70}]
+    assert told == [{"a": 256}, {"a": 256, "b": 70}, {"a": 512, "b": 70}]
     assert {name: one.images for name, one in found.items()} == {"a": 512, "b": 70}
     np.testing.assert_array_equal(found["a"].arrays["rows"], np.arange(512))
     assert clock.now == pytest.approx(58.2, abs=0.2)

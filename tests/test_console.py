@@ -319,3 +319,13 @@ def test_tensorflow_stays_out() -> None:
         "sys.exit('tensorflow' in sys.modules or 'keras' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_a_row_on_more_images_takes_the_place_of_that_on_fewer() -> None:
+    rows = [entries.Row(model="net", attack=attack, norm="l2", examples=64) for attack in ("pgd", "cw")]
+    more = entries.Row(model="net", attack="pgd", norm="l2", examples=128)
+    entries.add_row(rows, more)
+    assert rows[0] == more and [row.attack for row in rows] == ["pgd", "cw"]
+    # Of a study, whose rows have no number of their own, each stays.
+    entries.add_row(rows, entries.Row(model="net", attack="pgd", norm="l2"))
+    assert len(rows) == 3

@@ -313,12 +313,12 @@ def _few(figures: Sequence[Figure]) -> list[Finding]:
 
 
 def _telling(clean: Verdict, task: Task, sigma: float | None) -> Callable[[Mapping[str, Found]], None]:
-    """Returns what emits the lines of the table that a part has added."""
+    """Returns what emits the lines of the table that a part has added or changed."""
     told: list[Figure] = []
 
     def tell(found: Mapping[str, Found]) -> None:
         figures = _seen(found, clean, task, sigma)[0]
-        _tell(figures[len(told) :], task)
+        _tell([item for item in figures if item not in told], task)
         told[:] = figures
 
     return tell

@@ -186,7 +186,7 @@ class Budget:
 
         Args:
             parts: in their order.
-            after: called after each part with what was found so far.
+            after: called after each part with what was found so far, and again where more was.
 
         Raises:
             Cancelled: when `should_stop` says so.
@@ -198,7 +198,10 @@ class Budget:
             self._advance(courses[-1], allowed, ENDED)
             after({course.part.name: course.found for course in courses})
         for course in courses:
+            before = course.images
             self._advance(course, course.seconds + self.seconds - self.spent, ENDED_MORE)
+            if course.images > before:
+                after({one.part.name: one.found for one in courses})
         return {course.part.name: course.found for course in courses}
 
     def _begun(self, part: Part, allowed: float) -> _Course:

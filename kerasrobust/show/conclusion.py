@@ -38,7 +38,7 @@ class Conclusion:
             case events.RunStarted():
                 self._synthetic = is_synthetic(event.config, event.kind)
             case events.Row():
-                self._rows.append(entries.Row.parse(vars(event)))
+                entries.add_row(self._rows, entries.Row.parse(vars(event)))
             case events.AttackFinished():
                 self._attacks.append(event)
             case events.LabelFinished():

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from kerasrobust import events
+from kerasrobust.entries import add_row
 from kerasrobust.show.figures import is_no_ball
 from kerasrobust.show.narrate import narrate, severity
 
@@ -212,7 +213,7 @@ def _apply(state: RunState, event: events.Event) -> None:
                 state.models[event.name] = event
         case events.Row():
             if len(state.rows) < 10 * MOST:
-                state.rows.append(event)
+                add_row(state.rows, event)
         case events.CorruptionFinished():
             if len(state.cells) < MOST:
                 state.cells[event.kind, event.severity] = event
