@@ -284,15 +284,13 @@ def add_row(rows: list[Any], row: Any) -> None:
         >>> [row.examples for row in rows]
         [128, 64]
     """
-    places = [
-        place
-        for place, other in enumerate(rows)
-        if row.examples is not None and all(getattr(other, name) == getattr(row, name) for name in _SAME)
-    ]
-    if places:
-        rows[places[0]] = row
-    else:
+    threat = _threat_of(row)
+    place = next((number for number, other in enumerate(rows) if _threat_of(other) == threat), None)
+    if place is None or row.examples is None:
         rows.append(row)
+    else:
+        rows[place] = row
 
 
-_SAME = ("name", "model", "attack", "norm", "epsilon")
+def _threat_of(row: Any) -> tuple[Any, ...]:
+    return row.name, row.model, row.attack, row.norm, row.epsilon

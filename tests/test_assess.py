@@ -18,7 +18,8 @@ from kerasrobust.attacks.verdict import Verdict
 from kerasrobust.data.corruptions.corrupting import corrupted, levels
 from kerasrobust.errors import Cancelled, InputError
 from kerasrobust.evaluation import threats
-from kerasrobust.evaluation.assess import Assessment, _pace, _worst, assess
+from kerasrobust.evaluation.assess import Assessment, _pace, assess
+from kerasrobust.evaluation.assessed import _worst
 from kerasrobust.evaluation.begun import agree
 from kerasrobust.evaluation.budget import Block
 from kerasrobust.evaluation.corruptions import measure_corruptions

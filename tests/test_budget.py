@@ -50,6 +50,12 @@ def spent(seconds: float, images: int, clock: Clock, parts: list[Part], folder: 
     return Budget(seconds, images, 0.0, Checkpoints(folder), clock=clock).spend(parts)
 
 
+def after(count: int) -> Callable[[], bool]:
+    """Says so once it was asked more often."""
+    answers = itertools.chain([False] * count, itertools.repeat(True))
+    return lambda: next(answers)
+
+
 def test_each_part_takes_as_many_images_as_its_share_allows_and_leaves_the_rest_to_the_next() -> None:
     clock = Clock()
     # 50 seconds for the first: blocks of 64, 64 and 128 take 25.6, and one of 256 would take as much again. The second
@@ -90,16 +96,9 @@ def test_what_was_stopped_and_resumed_ends_with_the_same_images(stop: int, tmp_p
 
     clock = Clock()
     whole = spent(100, 2000, clock, parts(clock))
-    asked = 0
-
-    def stops() -> bool:
-        nonlocal asked
-        asked += 1
-        return asked > stop
-
     clock = Clock()
     with pytest.raises(Cancelled):
-        Budget(100, 2000, 0.0, Checkpoints(tmp_path), should_stop=stops, clock=clock).spend(parts(clock))
+        Budget(100, 2000, 0.0, Checkpoints(tmp_path), should_stop=after(stop), clock=clock).spend(parts(clock))
     resumed = spent(100, 2000, clock, parts(clock), tmp_path)
     assert {name: one.images for name, one in resumed.items()} == {name: one.images for name, one in whole.items()}
     for name, one in whole.items():
@@ -117,16 +116,9 @@ def test_time_that_was_lost_on_a_block_counts_after_it_is_resumed_too(stop: int,
     whole = spent(100, 2000, clock, parts(clock))
     seconds = clock.now
     assert not whole["a"].images and whole["b"].images and whole["c"].images
-    asked = 0
-
-    def stops() -> bool:
-        nonlocal asked
-        asked += 1
-        return asked > stop
-
     clock = Clock()
     with pytest.raises(Cancelled):
-        Budget(100, 2000, 0.0, Checkpoints(tmp_path), should_stop=stops, clock=clock).spend(parts(clock))
+        Budget(100, 2000, 0.0, Checkpoints(tmp_path), should_stop=after(stop), clock=clock).spend(parts(clock))
     resumed = spent(100, 2000, clock, parts(clock), tmp_path)
     assert {name: one.images for name, one in resumed.items()} == {name: one.images for name, one in whole.items()}
     assert clock.now == pytest.approx(seconds, abs=0.2)
@@ -148,9 +140,8 @@ def test_time_before_a_stop_is_no_ones_where_a_block_begins_anew(tmp_path: Path)
         return Part(name="a", title="A", share=1, passes=1, measure=measure, resumes=False)
 
     whole = spent(30, 2000, clock, [anew(clock)])["a"]
-    left = itertools.chain([False] * 60, itertools.repeat(True))
     with pytest.raises(Cancelled):
-        Budget(30, 2000, 0.0, Checkpoints(tmp_path), should_stop=lambda: next(left), clock=clock).spend([anew(clock)])
+        Budget(30, 2000, 0.0, Checkpoints(tmp_path), should_stop=after(60), clock=clock).spend([anew(clock)])
     resumed = spent(30, 2000, clock, [anew(clock)], tmp_path)["a"]
     assert (resumed.images, resumed.seconds) == (whole.images, pytest.approx(whole.seconds)) and whole.images == 256
 
@@ -201,9 +192,8 @@ def test_what_all_have_left_goes_to_the_first_again(stop: int | None, tmp_path: 
     parts = [part("a", clock, 0.1), part("b", clock, 0.1, most=70)]
     told: list[dict[str, int]] = []
     if stop is not None:
-        stops = itertools.chain([False] * stop, itertools.repeat(True))
         with pytest.raises(Cancelled):
-            Budget(100, 2000, 0.0, Checkpoints(tmp_path), should_stop=lambda: next(stops), clock=clock).spend(parts)
+            Budget(100, 2000, 0.0, Checkpoints(tmp_path), should_stop=after(stop), clock=clock).spend(parts)
     found = Budget(100, 2000, 0.0, Checkpoints(tmp_path), clock=clock).spend(
         parts, lambda so_far: told.append({name: one.images for name, one in so_far.items()})
     )

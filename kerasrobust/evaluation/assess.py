@@ -4,81 +4,43 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from rich.table import Table
 
 from kerasrobust import events
-from kerasrobust.attacks import Attack
 from kerasrobust.attacks.checkpoint import Checkpoints
 from kerasrobust.attacks.task import PASSES, Task
 from kerasrobust.attacks.verdict import Verdict
 from kerasrobust.entries import Row
 from kerasrobust.errors import InputError
 from kerasrobust.evaluation.about import about_models
-from kerasrobust.evaluation.autoattack import AutoAttack
+from kerasrobust.evaluation.assessed import Figure, curves_of, few, seen
 from kerasrobust.evaluation.begun import agree, marks_of
 from kerasrobust.evaluation.budget import BLOCK, LEAST, Budget, Found, Part
-from kerasrobust.evaluation.case import finding
-from kerasrobust.evaluation.checks.images import WIDE
 from kerasrobust.evaluation.checks.labels import at_chance, classes_missing
-from kerasrobust.evaluation.corruptions import Cell, Corrupted, Judged, of_cells
-from kerasrobust.evaluation.outcome import CURVE_POINTS, CurvePoint
+from kerasrobust.evaluation.corruptions import Corrupted
+from kerasrobust.evaluation.outcome import CurvePoint
 from kerasrobust.evaluation.smoothing import Certificate
-from kerasrobust.evaluation.threats import (
-    ALPHA,
-    BALLS,
-    CELLS,
-    CERTIFIED,
-    CLEAN,
-    CORRUPTED,
-    OF_CERTIFICATE,
-    SAMPLES,
-    SELECTION,
-    UNION,
-    parts_of,
-    threats,
-)
+from kerasrobust.evaluation.threats import CLEAN, parts_of
 from kerasrobust.evaluation.unattacked import Unattacked, unattacked
 from kerasrobust.events import Emit, Finding
 from kerasrobust.names import Version
 from kerasrobust.networks.classifier import Classifier
 from kerasrobust.networks.images import channels_of, check_fits, read_images
 from kerasrobust.networks.making import classifier_of
-from kerasrobust.settings import check_minutes, check_seed, check_sigma, radius
-from kerasrobust.show.figures import attack_name, format_accuracy, format_budget
+from kerasrobust.settings import check_minutes, check_seed, check_sigma
+from kerasrobust.show.figures import format_accuracy
 from kerasrobust.show.tables import as_html, printed, threat_table
-from kerasrobust.stats import accuracy_interval
 
 PREPARED, PREPARING = 15, 0.15
 """Passes over each image that finding out how a model takes images needs, and the share of the budget that may take."""
 
-
 PACING = 0.05
 """Share of the budget that finding out how fast the model is may take."""
-
-
-class Figure(NamedTuple):
-    """A model's accuracy under one threat.
-
-    Attributes:
-        name: of the attack, or "union" for the worst of several on each image; None for no threat at all.
-        threat: the norm, or words where the threat is no ball; None without a threat.
-        epsilon: the radius; None where there is none.
-        accuracy: the share of images that stay right.
-        interval: its 95 % interval.
-        images: on how many it was measured.
-    """
-
-    name: str | None
-    threat: str | None
-    epsilon: float | None
-    accuracy: float
-    interval: tuple[float, float]
-    images: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +81,7 @@ class Assessment:
     def __repr__(self) -> str:
         """Returns the table of figures, what there is to doubt, and what wasn't looked at."""
         codes = ", ".join(dict.fromkeys(item.code for item in self.findings)) or "none"
-        error = f"{format_accuracy(self.unattacked.calibration.accuracy)}"
+        error = format_accuracy(self.unattacked.calibration.accuracy)
         told = [f"calibration error {error}; findings {codes}", *(f"not looked at: {item}" for item in self.left_out)]
         return "\n".join([printed(self._table()), *told])
 
@@ -213,22 +175,22 @@ def assess(
         before = unattacked(clean, task.y, task.classifier.classes, task.classifier.randomized)
         _tell([Figure(None, None, None, *before.clean, len(order))], task)
         found = budget.spend(parts, _telling(clean, task, sigma))
-    figures, rates, corruptions, certificate = _seen(found, clean, task, sigma)
-    few = _few(figures)
-    _say(few, task)
+    figures, rates, corruptions, certificate = seen(found, clean, task, sigma)
+    wide = few(figures)
+    _say(wide, task)
     left_out += _without_time(parts, found, minutes, pace)
     if missed:
         left_out.append(f"{missed:,} of {missed + len(order):,} images: a pass takes {1000 * pace:.0f} ms for one.")
     return Assessment(
         unattacked=before,
         figures=figures,
-        curves=_curves(found.get("nearest"), task.classifier.randomized),
+        curves=curves_of(found.get("nearest"), task.classifier.randomized),
         corruptions=corruptions,
         certificate=certificate,
         rates={CLEAN: clean.correct_rate, **rates},
         order=order,
         randomized=task.classifier.randomized,
-        findings=about + [item for part in found.values() for item in part.findings] + few,
+        findings=about + [item for part in found.values() for item in part.findings] + wide,
         left_out=left_out,
         seconds=prepared + budget.spent,
         conventions=task.classifier.conventions.said(),
@@ -294,30 +256,12 @@ def _without_time(parts: Sequence[Part], found: Mapping[str, Found], minutes: fl
     return told
 
 
-def _few(figures: Sequence[Figure]) -> list[Finding]:
-    """Returns what there is to say of figures whose intervals are wide."""
-    wide = [item for item in figures if item.interval[1] - item.interval[0] > WIDE]
-    if not wide:
-        return []
-    words = ", ".join(
-        " ".join(
-            filter(
-                None,
-                (attack_name(item.name or ""), format_budget(item.epsilon, item.threat), f"({item.images} images)"),
-            )
-        )
-        for item in wide
-    )
-    message = f"Known to more than {100 * WIDE:.0f} points only: {words}. More minutes take more images."
-    return finding("few-examples", message, "info", examples=min(item.images for item in wide))
-
-
 def _telling(clean: Verdict, task: Task, sigma: float | None) -> Callable[[Mapping[str, Found]], None]:
     """Returns what emits the lines of the table that a part has added or changed."""
     told: list[Figure] = []
 
     def tell(found: Mapping[str, Found]) -> None:
-        figures = _seen(found, clean, task, sigma)[0]
+        figures = seen(found, clean, task, sigma)[0]
         _tell([item for item in figures if item not in told], task)
         told[:] = figures
 
@@ -346,127 +290,3 @@ def _tell(figures: Sequence[Figure], task: Task) -> None:
                 examples=item.images,
             )
         )
-
-
-def _seen(
-    found: Mapping[str, Found], clean: Verdict, task: Task, sigma: float | None
-) -> tuple[list[Figure], dict[str, np.ndarray], Corrupted | None, Certificate | None]:
-    """Returns what the parts that are done give: lines of the table, rates by image, corruptions, certificates."""
-    figures, rates = _figures(found, threats(task), task.classifier.randomized)
-    corruptions = _corruptions(found.get(CORRUPTED), Judged(rates=clean.correct_rate, shared=clean.shared), task)
-    certificate = _certificate(found.get(CERTIFIED), sigma or 0.0, task.y)
-    return figures + _of_corruptions(corruptions) + _of_certificate(certificate), rates, corruptions, certificate
-
-
-def _figures(
-    found: Mapping[str, Found], attacks: Mapping[str, Attack[Any]], randomized: bool
-) -> tuple[list[Figure], dict[str, np.ndarray]]:
-    """Returns the accuracy under each threat, and the rates by image that they are made of."""
-    figures: list[Figure] = []
-    rates: dict[str, np.ndarray] = {}
-
-    def add(name: str, threat: str, epsilon: float | None, right: np.ndarray, shared: np.ndarray) -> None:
-        interval = accuracy_interval(right, randomized, float(shared.max()))
-        figures.append(Figure(name, threat, epsilon, float(right.mean()), interval, len(right)))
-
-    for norm in BALLS:
-        if norm in found and found[norm].images:
-            rates[norm] = found[norm].arrays[norm]
-            add(AutoAttack.name, norm, radius(None, norm), rates[norm], found[norm].arrays[f"{norm} shared"])
-    if all(norm in rates for norm in BALLS):
-        count = min(len(rates[norm]) for norm in BALLS)
-        halves = np.stack([found[norm].arrays[f"{norm} halves"][:count] for norm in BALLS])
-        rates[UNION] = _worst(np.stack([rates[norm][:count] for norm in BALLS]), halves)
-        shared = np.stack([found[norm].arrays[f"{norm} shared"][:count] for norm in BALLS])
-        add(UNION, "L∞, L2 or L1", None, rates[UNION], shared)
-    for name, attack in attacks.items():
-        if name in found and found[name].images:
-            rates[name] = found[name].arrays[name]
-            add(name, attack.threat(), None, rates[name], found[name].arrays[f"{name} shared"])
-    return figures, rates
-
-
-def _worst(rates: np.ndarray, halves: np.ndarray) -> np.ndarray:
-    """Returns each image's rate under the worst of several attacks, float64 (N,).
-
-    One half of a randomized network's passes says which attack is the worst, and the other half how often the network
-    is right there; and the other way round. The least of several means of the same passes would be too low. Where one
-    attack is the worst of nearly all images that choice costs more than it finds: then that attack alone is the union.
-
-    Args:
-        rates: float64 (attacks, N), the share of right passes.
-        halves: float64 (attacks, N, 2), that of each half of the passes.
-    """
-    chosen = halves.argmin(axis=0)
-    images = np.arange(halves.shape[1])
-    worst = (halves[chosen[:, 0], images, 1] + halves[chosen[:, 1], images, 0]) / 2
-    lowest = rates[rates.mean(axis=1).argmin()]
-    return lowest if lowest.mean() < worst.mean() else worst
-
-
-def _curves(found: Found | None, randomized: bool) -> dict[str, list[CurvePoint]]:
-    """Returns accuracy over the radius in each norm, up to where 1 % of those that fell are left, or AutoAttack's."""
-    curves: dict[str, list[CurvePoint]] = {}
-    if found is None or not found.images:
-        return curves
-    for norm in BALLS:
-        distance, before, behind = (found.arrays[f"{norm} {what}"] for what in ("distance", "before", "behind"))
-        reached = distance[(behind < before) & (distance > 0)]
-        # The radius of the table is on it.
-        usual = radius(None, norm)
-        top = max(float(np.quantile(reached, 0.99)), usual) if len(reached) else 2 * usual
-        points = []
-        for epsilon in np.linspace(0, top, CURVE_POINTS).tolist():
-            right = np.where(distance > epsilon, before, behind)
-            points.append(CurvePoint(epsilon, float(right.mean()), *accuracy_interval(right, randomized)))
-        curves[norm] = points
-    return curves
-
-
-def _corruptions(found: Found | None, clean: Judged, task: Task) -> Corrupted | None:
-    """Returns accuracy under corruptions, beside that on the same images without any."""
-    if found is None or not found.images:
-        return None
-    arrays, randomized = found.arrays, task.classifier.randomized
-    cells = []
-    for number, (kind, severity) in enumerate(CELLS):
-        judged = Judged(rates=arrays["rates"][:, number], shared=float(arrays["shared"][:, number].max()))
-        interval = accuracy_interval(judged.rates, randomized, judged.shared)
-        seconds = float(arrays["of cells"][:, number].sum())
-        cells.append(Cell(kind=kind, severity=severity, judged=judged, interval=interval, seconds=seconds))
-    return of_cells(cells, replace(clean, rates=clean.rates[: found.images]), randomized=randomized)
-
-
-def _of_corruptions(found: Corrupted | None) -> list[Figure]:
-    """Returns the line of the table for the mean over corruptions."""
-    if found is None:
-        return []
-    severities = sorted({cell.severity for cell in found.cells})
-    words = f"{len(found.kinds)} kinds, severities {severities[0]} to {severities[-1]}"
-    images = len(found.cells[0].judged.rates)
-    return [Figure(CORRUPTED, words, None, found.mean.accuracy, found.mean.interval, images)]
-
-
-def _certificate(found: Found | None, sigma: float, y: np.ndarray) -> Certificate | None:
-    if found is None or not found.images:
-        return None
-    return Certificate(
-        **{name: found.arrays[name] for name in OF_CERTIFICATE},  # type: ignore[arg-type]
-        y=y[: found.images],
-        noise="gaussian",
-        sigma=sigma,
-        samples=SAMPLES,
-        selection=SELECTION,
-        alpha=ALPHA,
-        findings=found.findings,
-    )
-
-
-def _of_certificate(found: Certificate | None) -> list[Figure]:
-    """Returns the line of the table for certificates: at AutoAttack's radius, where there can be any, else at sigma."""
-    if found is None:
-        return []
-    usual = radius(None, "l2")
-    epsilon = usual if usual < found.largest else found.sigma
-    share = found.certified(epsilon)
-    return [Figure(CERTIFIED, found.norm, epsilon, share.accuracy, share.interval, len(found.y))]

@@ -400,9 +400,9 @@ def _mce_interval(
     """Returns the interval of mCE over cells of these kinds, or with `clean` of relative mCE; None for no reference."""
     if reference is None:
         return None
-    own, others = (
-        np.stack([[of.rates for cell in cells if cell.kind == kind and (of := judged(cell))] for kind in kinds])
-        for judged in (lambda cell: cell.judged, lambda cell: cell.reference)
+    own = np.stack([[cell.judged.rates for cell in cells if cell.kind == kind] for kind in kinds])
+    others = np.stack(
+        [[cell.reference.rates for cell in cells if cell.kind == kind and cell.reference] for kind in kinds]
     )
     return mce_interval(own, others, *(() if clean is None else (clean.rates, reference.rates)))
 
