@@ -178,10 +178,11 @@ def points_of(curve: Any) -> tuple[Any, ...]:
 
 
 class Doubt(NamedTuple):
-    """A warning: a stable code and a sentence."""
+    """A finding: a stable code, a sentence, and how grave it is (`events.Severity`); "info" is no reason to doubt."""
 
     code: str
     message: str
+    severity: str = "warning"
 
 
 @dataclass(frozen=True, kw_only=True)

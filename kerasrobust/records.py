@@ -66,7 +66,8 @@ class Card:
             **{name: tuple(map(AttackEntry.parse, objects(record.get(name)))) for name in ("attacks", "measured")},
             "robust_interval": interval(record.get("robust_interval", record.get("interval"))),
             "doubts": tuple(
-                Doubt(text(item.get("code")), text(item.get("message"))) for item in objects(record.get("warnings"))
+                Doubt(text(item.get("code")), text(item.get("message")), text(item.get("severity")) or "warning")
+                for item in objects(record.get("warnings"))
             ),
         }
 

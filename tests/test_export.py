@@ -50,7 +50,9 @@ def test_csv_has_every_digit_of_the_result(tmp_path: Path) -> None:
     assert {(line["model"], line["data"], line["clean_interval_low"]) for line in found["results"]} == {
         (HOSTILE, "photos", "0.88")
     }
-    assert found["findings"] == [{"code": "rounding", "message": 'Says "no", twice, and é.'}]
+    assert found["findings"] == [
+        {"code": "rounding", "message": 'Says "no", twice, and é.', "severity": "warning"}
+    ]
     assert [[*map(float, list(line.values())[2:])] for line in found["accuracy-over-epsilon"]] == FMN["curve"]
 
 
@@ -147,7 +149,7 @@ def test_latex_has_the_rows_of_the_console(tmp_path: Path) -> None:
     files = {path.stem: path for path in export(folder, "latex")}
     assert set(files) == {"results", "attacks", "findings"}
     assert (
-        check_latex(files["findings"])[1][1].strip() == "Says {\\ttfamily\\char34}no{\\ttfamily\\char34}, twice, and é."
+        check_latex(files["findings"])[1][2].strip() == "Says {\\ttfamily\\char34}no{\\ttfamily\\char34}, twice, and é."
     )
     rows = check_latex(files["attacks"])
     shown = next(sheet.table for sheet in sheets(Subject.read(folder)) if sheet.name == "attacks")
@@ -201,6 +203,13 @@ def test_a_section_for_a_model_card(tmp_path: Path) -> None:
     # The columns of two tables, and the ends.
     assert {len(re.split(r"(?<!\\)\|", line)) for line in tables} == {10, 11}
     assert "<i>" not in text and r"a\_b" in text
+
+
+def test_what_is_no_reason_for_doubt_is_a_note(tmp_path: Path) -> None:
+    found = [{"code": "few-examples", "message": "Few.", "severity": "info"}]
+    (path,) = export(write_run(tmp_path / "run", warnings=found), "markdown")
+    doubts, notes = path.read_text(encoding="utf-8").partition("### Reasons for doubt")[2].split("### Notes")
+    assert "few-examples" not in doubts and "- Few. (`few-examples`)" in notes
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from kerasrobust.entries import Row
-from kerasrobust.show.charts import panels
+from kerasrobust.show.charts import Line, Panel, Point, draw, panels
 from kerasrobust.show.corrupted import Picture
 from kerasrobust.show.png import encode_png, smaller
 from kerasrobust.show.report import ExampleStrip, write_report
@@ -233,6 +233,37 @@ def test_an_attack_has_its_table_and_doubts(tmp_path: Path) -> None:
     assert "Robust accuracy under all of its attacks together at 8/255 L∞: 29.7 %." in page.text
     assert re.search(r"After each attack in turn: .*PGD 31.2 %", page.text)
     assert "More steps <still> help. few-steps" in page.text
+
+
+def test_what_is_no_reason_for_doubt_stands_elsewhere(tmp_path: Path) -> None:
+    remark = {"code": "conventions", "message": "It takes [0, 255].", "severity": "info"}
+    text = written(tmp_path, ATTACK | {"warnings": [*ATTACK["warnings"], remark]})
+    doubts = text[text.index("Reasons for doubt") :].partition("</section>")[0]
+    assert "few-steps" in doubts and "It takes" not in doubts
+    assert "It takes [0, 255]." in text[text.index("How it was measured") :]
+
+
+@pytest.mark.parametrize(
+    ("norm", "over", "largest", "expected"),
+    [
+        ("linf", "epsilon", 21.3 / 255, [0, 5, 10, 15, 20]),
+        ("l2", "epsilon", 1.37, [0, 0.5, 1]),
+        ("l2", "radius", 0.79, [0, 0.2, 0.4, 0.6]),
+        ("l1", "epsilon", 24.6, [0, 5, 10, 15, 20]),
+        ("", "queries", 5_000, [0, 1_000, 2_000, 3_000, 4_000, 5_000]),
+    ],
+)
+def test_many_points_have_round_ticks(norm: str, over: str, largest: float, expected: list[float]) -> None:
+    points = [Point(at=largest * step / 20, accuracy=0.5, interval=None) for step in range(21)]
+    drawn = draw(Panel(attack="x", norm=norm, over=over, lines=[Line(label="x", series=0, variant=0, points=points)]))
+    below = re.findall(r'<text x="([\d.]+)" y="239" text-anchor="middle">([\d.,]+)</text>', drawn)
+    found = sorted((float(label.replace(",", "")), float(across)) for across, label in below)
+    assert [label for label, _ in found] == expected
+    # Each stands where its value is, from 46 to 348; the last one keeps off the edge.
+    unit = 255 if (norm, over) == ("linf", "epsilon") else 1
+    for label, across in found:
+        assert across == pytest.approx(46 + 302 * label / (unit * largest), abs=13)
+    assert (f"{over} in 1/255" in drawn) is (unit == 255)
 
 
 def test_only_generated_data_are_called_synthetic(tmp_path: Path) -> None:

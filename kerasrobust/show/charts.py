@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -14,6 +15,7 @@ _Key = tuple[str, int | None, int | None, str]
 _DASHES = ("", "6 4", "2 3", "9 3 2 3")
 _PALETTE = 7  # The colours s0 to s6 of the style sheet: Okabe and Ito's without the yellow, darkened on white.
 _MARKED = 30  # Points of a line that have markers; those of more would touch.
+_LABELLED = 10  # Places of points that are all labelled; of more, round places are.
 _WIDTH, _HEIGHT = 360, 264
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 10, 42
 
@@ -192,14 +194,11 @@ def _axes(panel: Panel, epsilons: Sequence[float], at: Any) -> str:
         _, down = at(0, percent / 100)
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{down:.1f}" y2="{down:.1f}"/>')
         parts.append(f'<text x="{_LEFT - 6}" y="{down + 4:.1f}" text-anchor="end">{percent}</text>')
-    counted = panel.over in ("queries", "epoch")
-    written = [f"{epsilon:,.0f}" if counted else figures.format_epsilon(epsilon) for epsilon in epsilons]
-    whole = not counted and all(label.endswith("/255") for label in written[1:])
+    ticks, unit = _ticks(panel, epsilons)
     floor = _HEIGHT - _BOTTOM
     free = float("inf")
     # From the right, so that the largest epsilon keeps its label where two would touch.
-    for epsilon, label in zip(reversed(epsilons), reversed(written), strict=True):
-        label = label.removesuffix("/255") if whole else label
+    for epsilon, label in reversed(ticks):
         across, _ = at(epsilon, 0)
         parts.append(f'<line class="tick" x1="{across:.1f}" x2="{across:.1f}" y1="{floor}" y2="{floor + 4}"/>')
         half = 3.5 * len(label)
@@ -208,7 +207,7 @@ def _axes(panel: Panel, epsilons: Sequence[float], at: Any) -> str:
             parts.append(f'<text x="{across:.1f}" y="{floor + 17}" text-anchor="middle">{label}</text>')
             free = across - half - 5
     norm = figures.format_norm(panel.norm)
-    title = ", ".join(filter(None, (f"{panel.over} in 1/255" if whole else panel.over, norm)))
+    title = ", ".join(filter(None, (panel.over + unit, norm)))
     middle = (_LEFT + _WIDTH - _RIGHT) / 2
     parts.append(f'<text x="{middle:.1f}" y="{_HEIGHT - 6}" text-anchor="middle">{escape(title)}</text>')
     centre = (_TOP + floor) / 2
@@ -216,6 +215,27 @@ def _axes(panel: Panel, epsilons: Sequence[float], at: Any) -> str:
         f'<text x="11" y="{centre:.1f}" text-anchor="middle" transform="rotate(-90 11 {centre:.1f})">accuracy, %</text>'
     )
     return "".join(parts)
+
+
+def _ticks(panel: Panel, places: Sequence[float]) -> tuple[list[tuple[float, str]], str]:
+    """Returns the places that have a label, with it, and the words for its unit: those of few points, or round ones."""
+    counted = panel.over in ("queries", "epoch")
+    grey = panel.over == "epsilon" and panel.norm == "linf"
+    if len(places) > _LABELLED:
+        size = 1 / 255 if grey else 1.0
+        step = _round_step(places[-1] / size / 5)
+        rounded = [number * step for number in range(int(places[-1] / size / step * (1 + 1e-9)) + 1)]
+        return [(value * size, f"{value:,.6g}") for value in rounded], " in 1/255" if grey else ""
+    written = [f"{place:,.0f}" if counted else figures.format_epsilon(place) for place in places]
+    if counted or not all(label.endswith("/255") for label in written[1:]):
+        return list(zip(places, written, strict=True)), ""
+    return [(place, label.removesuffix("/255")) for place, label in zip(places, written, strict=True)], " in 1/255"
+
+
+def _round_step(least: float) -> float:
+    """Returns the smallest of 1, 2 or 5 times a power of ten that isn't below `least`."""
+    power = 10.0 ** math.floor(math.log10(least))
+    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= least * (1 - 1e-9))
 
 
 def _where(panel: Panel, at: float) -> str:

@@ -17,7 +17,7 @@ from textual.events import Resize
 from textual.widgets import DataTable, Input, Static
 
 from kerasrobust.config import ImportConfig
-from kerasrobust.entries import AttackEntry, number
+from kerasrobust.entries import AttackEntry, Doubt, number
 from kerasrobust.errors import InputError
 from kerasrobust.records import Card
 from kerasrobust.show.figures import format_budget, format_epsilon
@@ -263,12 +263,17 @@ def _story(model: SavedModel) -> Table:
         lines.append(("! card", f"{problem} The model may still be attacked."))
     else:
         lines += [*_figures(model, model.card), *_network(model.card)]
-        lines += [("! warning", plain(doubt.message)) for doubt in model.card.doubts]
+        lines += [(_mark(doubt), plain(doubt.message)) for doubt in model.card.doubts]
         lines += [*_training(model.card), *_origin(model.card), ("size", decimal(model.size))]
     for label, value in lines:
         if value or label.startswith("\n"):
             table.add_row(Text(label), Text(value))
     return table
+
+
+def _mark(doubt: Doubt) -> str:
+    severity = plain(doubt.severity)
+    return severity if severity == "info" else f"! {severity}"
 
 
 def _figures(model: SavedModel, card: Card) -> Iterator[tuple[str, str]]:

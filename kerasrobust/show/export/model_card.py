@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from rich.table import Table
 
-from kerasrobust.entries import AttackEntry
+from kerasrobust.entries import AttackEntry, Doubt
 from kerasrobust.names import ATTACKS
 from kerasrobust.records import Result
 from kerasrobust.show.export.sheets import Drawn, sheets
@@ -47,6 +47,9 @@ def section(subject: Subject) -> str:
     figures = [(sheet.title, sheet.table) for sheet in sheets(subject) if sheet.name != "findings"]
     parts += [f"### {title}\n\n{to_markdown(table)}" for title, table in figures if table is not None]
     parts += ["### Reasons for doubt", "\n".join(_doubts(subject))]
+    notes = [doubt for doubt in card.doubts if doubt.severity == "info"]
+    if notes:
+        parts.append("### Notes\n\n" + "\n".join(map(_finding, notes)))
     if isinstance(card, Result) and card.left_out:
         parts.append("### Not looked at\n\n" + "\n".join(f"- {_plain(reason)}" for reason in card.left_out))
     proof = "An attack is no proof: a robust accuracy is an upper bound on what a better attack would leave. "
@@ -148,15 +151,18 @@ def _list(words: Sequence[str]) -> str:
 
 
 def _doubts(subject: Subject) -> Iterator[str]:
-    doubts = subject.card.doubts
-    for doubt in doubts:
-        yield f"- {_plain(doubt.message)} (`{_plain(doubt.code)}`)"
+    doubts = [doubt for doubt in subject.card.doubts if doubt.severity != "info"]
+    yield from map(_finding, doubts)
     audit = subject.raw.get("audit")
     checked = audit.get("checked") if isinstance(audit, dict) else None
     if not doubts:
         yield "None were found." if isinstance(checked, list) else "None are recorded."
     if isinstance(checked, list) and checked:
         yield ("\n" if doubts else "") + f"Looked for: {', '.join(_plain(str(code)) for code in checked)}."
+
+
+def _finding(doubt: Doubt) -> str:
+    return f"- {_plain(doubt.message)} (`{_plain(doubt.code)}`)"
 
 
 def to_markdown(table: Table) -> str:

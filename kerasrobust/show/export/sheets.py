@@ -247,10 +247,11 @@ def _findings(subject: Subject) -> Iterator[Sheet]:
     doubts = subject.card.doubts
     table = make_table(synthetic=False)
     table.add_column("code", no_wrap=True)
+    table.add_column("severity", no_wrap=True)
     table.add_column("finding")
     for doubt in doubts:
-        table.add_row(*doubt)
-    yield Sheet(name="findings", title="Reasons for doubt", records=[doubt._asdict() for doubt in doubts], table=table)
+        table.add_row(doubt.code, doubt.severity, doubt.message)
+    yield Sheet(name="findings", title="Findings", records=[doubt._asdict() for doubt in doubts], table=table)
 
 
 def _epochs(subject: Subject) -> Iterator[Sheet]:
