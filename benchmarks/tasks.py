@@ -228,8 +228,8 @@ def autoattack(sizes: Sizes) -> list[Task]:
 def smoothing(sizes: Sizes) -> list[Task]:
     count, samples = max(4, sizes.examples // 32), 2_000 if sizes.examples >= 512 else 200
     tasks = []
-    for model in ("convnet-gaussian", "convnet"):
-        common = {"model": model, "count": count, "samples": samples}
+    for model, least in (("convnet-gaussian", 0.0), ("convnet-gaussian", 0.5), ("convnet", 0.0)):
+        common = {"model": model, "count": count, "samples": samples, "least_radius": least}
         contenders = [
             Contender(label="kerasrobust", worker="ours", function="smoothing", arguments=common,
                       options=({"batch_size": 256}, {"batch_size": 1024}), probe=4),
@@ -237,13 +237,15 @@ def smoothing(sizes: Sizes) -> list[Task]:
                       options=modes(({"batch_size": 32}, {"batch_size": 256}, {"batch_size": 1024}), "eager", "graph"),
                       target=Target(5.0)),
         ]  # fmt: skip
+        of = f"those above {least:g} in L2" if least else "all of them"
         text = (
             f"Certificates by Gaussian noise of deviation 0.25 for {count} images of `{model}`, 100 samples to choose "
-            f"the class and {samples:,} for the bound, alpha 0.001. Ours leaves out the samples of images that can't "
-            "be certified any more, which changes no certificate; ART, which has no such thing, takes all of them, in "
-            "its own batches of 32, or in larger ones."
+            f"the class and {samples:,} for the bound, alpha 0.001; of interest are {of}. Ours abandons images that "
+            "practically can't get one any more; ART, which has no such thing, takes all samples of each, in its own "
+            "batches of 32, or in larger ones."
         )
-        tasks.append(Task(name="smoothing", title=f"Randomized smoothing, `{model}`", text=text, contenders=contenders))
+        title = f"Randomized smoothing, `{model}`, radii above {least:g}"
+        tasks.append(Task(name="smoothing", title=title, text=text, contenders=contenders))
     return tasks
 
 

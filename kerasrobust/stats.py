@@ -240,6 +240,33 @@ def mcnemar(only_first: int, only_second: int) -> float:
     return min(1.0, 2 * total / 2**count)
 
 
+def few_of_many(seen: np.ndarray, drawn: np.ndarray, right: int, count: int) -> np.ndarray:
+    """Returns bounds on how likely few right ones are among the first of many trials, float64 (N,).
+
+    Of `count` trials of which `right` are right or more, the first `drawn`, in an order that says nothing, hold `seen`
+    right ones or fewer with at most this probability: exp(-drawn KL(seen / drawn, right / count)). It holds whatever
+    each trial's probability is, as draws without replacement deviate no more than those with it.
+
+    Args:
+        seen: integers (N,), right ones among the first; no more than `drawn`.
+        drawn: integers (N,), how many the first are, up to `count`.
+        right: of all trials.
+        count: how many trials.
+
+    Example:
+        >>> few_of_many(np.array([95, 98]), np.array([100, 100]), 990, 1000).round(4)
+        array([0.0161, 0.6761])
+
+    Reference: Hoeffding 1963, theorem 1 (equation 2.1) and section 6.
+    """
+    most = right / count
+    share = np.divide(seen, drawn, out=np.full(len(seen), 1.0), where=drawn > 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        wrong = np.where(share < 1, (1 - share) * np.log((1 - share) / (1 - most)), 0.0)
+        distance = np.where(share > 0, share * np.log(share / most), 0.0) + wrong
+    return np.where(share < most, np.exp(-drawn * np.maximum(distance, 0.0)), 1.0)
+
+
 def lowest_share(right: np.ndarray, count: int, alpha: float) -> np.ndarray:
     """Returns the exact one-sided lower bounds of shares, float64 (N,), each of which holds with confidence 1 - alpha.
 

@@ -26,7 +26,7 @@ from kerasrobust.jobs import engine
 from kerasrobust.jobs.certify import untrained
 from kerasrobust.jobs.recipes import recipe_of
 from kerasrobust.ops import draws
-from kerasrobust.stats import lowest_share
+from kerasrobust.stats import few_of_many, lowest_share
 
 pytest_plugins = ["cli_fixtures"]
 
@@ -162,6 +162,34 @@ def test_neither_batches_nor_leaving_early_change_what_is_certified(gaussian: An
     again = certify(model, x[100:], y[100:], batch_size=200, **settings)
     assert (again.right != found.right[100:]).any()  # Another place in the data is other noise.
     assert (certify(model, x, y, seed=1, batch_size=200, **settings).right != found.right).any()
+
+
+@pytest.mark.parametrize(("right", "count"), [(990, 1000), (530, 1000), (1000, 1000), (51_000, 100_000)])
+def test_the_chance_of_few_right_ones_is_never_above_the_bound(right: int, count: int) -> None:
+    drawn = np.array([1, 10, 100, 400, 900])
+    for share in (0.0, 0.2, 0.5, 0.9, 1.0):
+        seen = np.floor(share * drawn).astype(int)
+        exact = scipy_stats.hypergeom.cdf(seen, count, right, drawn)
+        bound = few_of_many(seen, drawn, right, count)
+        assert (exact <= bound * (1 + 1e-9) + 1e-300).all()
+        # And it is sharp enough to see what is that unlikely.
+        small = exact < 1e-12
+        assert (bound[small] < 1e-9).all()
+
+
+def test_images_without_hope_are_left_after_few_samples() -> None:
+    """A plane that goes through the images: half of the samples are right, and none can reach the radius."""
+    weights = np.ones(PIXELS)
+    x = spread(40, weights)
+    model, distance = plane(weights, x)
+    near = np.abs(distance) < 0.3
+    settings: dict[str, Any] = {"sigma": SIGMA, "samples": 20_000, "selection": 100}
+    found = certify(model, x, (distance > 0).astype(int), least_radius=0.5, **settings)
+    assert near.any() and (found.counted[near] <= 800).all() and (found.prediction[near] == -1).all()
+    assert (found.counted[found.prediction >= 0] == 20_000).all()
+    everything = certify(model, x, (distance > 0).astype(int), **settings)
+    enough = everything.radius > 0.5
+    np.testing.assert_array_equal(found.radius, np.where(enough, everything.radius, 0))
 
 
 def test_one_that_was_stopped_goes_on_and_ends_the_same(gaussian: Any, tmp_path: Path) -> None:

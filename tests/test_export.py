@@ -50,9 +50,7 @@ def test_csv_has_every_digit_of_the_result(tmp_path: Path) -> None:
     assert {(line["model"], line["data"], line["clean_interval_low"]) for line in found["results"]} == {
         (HOSTILE, "photos", "0.88")
     }
-    assert found["findings"] == [
-        {"code": "rounding", "message": 'Says "no", twice, and é.', "severity": "warning"}
-    ]
+    assert found["findings"] == [{"code": "rounding", "message": 'Says "no", twice, and é.', "severity": "warning"}]
     assert [[*map(float, list(line.values())[2:])] for line in found["accuracy-over-epsilon"]] == FMN["curve"]
 
 

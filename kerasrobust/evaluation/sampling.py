@@ -2,8 +2,7 @@
 
 A batch is made of samples, whichever images they are of. Every sample has a number, and its noise follows from the
 seed, the image's index and that number alone, so that it is the same in whatever batch it stands. All images still
-undecided advance together, in rounds; after each, those leave of which all remaining samples couldn't change the
-verdict.
+undecided advance together, in rounds, short ones first; after each, those leave that can't be certified any more.
 """
 
 from __future__ import annotations
@@ -27,9 +26,13 @@ from kerasrobust.names import SmoothingNoise
 from kerasrobust.networks.classifier import Classifier
 from kerasrobust.ops import draws
 from kerasrobust.ops.tracing import Traced, full_float32, one_piece
+from kerasrobust.stats import few_of_many
 
-ROUNDS = 20
-"""After each twentieth of the samples images may leave."""
+ROUNDS, FIRST = 20, 100
+"""Images may leave after so many samples, after twice, four, eight times as many, and later each twentieth of all."""
+
+UNLIKELY = 1e-9
+"""Images leave that all samples would certify with no more than this probability."""
 
 VOTES = "votes"
 """The name under which an unfinished count is kept."""
@@ -124,7 +127,8 @@ class Ballot:
                 self._look(pace)  # A round may be a single call.
                 # All that are left have drawn as many samples. A round fills a batch at least.
                 taken = int(votes.taken[left[0]])
-                more = max(-(-smoothing.samples // ROUNDS), -(-self.task.batch_size // len(left)))
+                more = min(max(taken, FIRST), -(-smoothing.samples // ROUNDS))
+                more = max(more, -(-self.task.batch_size // len(left)))
                 more = min(more, smoothing.samples - taken)
                 for places, classes in self._round(asked, pace, left, smoothing.selection + taken, more):
                     np.add.at(votes.right, places[classes == votes.chosen[places]], 1)
@@ -133,12 +137,16 @@ class Ballot:
         return votes
 
     def undecided(self, votes: Votes) -> np.ndarray:
-        """Returns which images are asked on, int64 (M,): samples are left, and all of these together could help."""
-        remaining = self.smoothing.samples - votes.taken
-        # Whoever leaves here would have had too few votes in the end, whatever came: it abstains either way. So leaving
-        # makes no certificate that all samples wouldn't have given, and takes none away; the confidence is that of the
-        # fixed number of samples.
-        able = (votes.right + remaining >= self.smoothing.needed) & (votes.chosen != NO_CLASS)
+        """Returns which images are asked on, int64 (M,): samples are left, and they could bring enough votes.
+
+        Whoever leaves abstains, so that leaving makes no certificate that all samples wouldn't have given: the
+        confidence is that of the fixed number of samples. It takes one away with a probability of `UNLIKELY` a look at
+        most, whatever the network's share of such votes.
+        """
+        needed, samples = self.smoothing.needed, self.smoothing.samples
+        remaining = samples - votes.taken
+        able = (votes.right + remaining >= needed) & (votes.chosen != NO_CLASS)
+        able &= few_of_many(votes.right, votes.taken, needed, samples) > UNLIKELY
         return np.flatnonzero((remaining > 0) & able)
 
     def _round(

@@ -21,7 +21,7 @@ from kerasrobust.evaluation.begun import agree, marks_of
 from kerasrobust.evaluation.checks.labels import at_chance, classes_missing
 from kerasrobust.evaluation.checks.model import DEPENDS, batch_change
 from kerasrobust.evaluation.outcome import CurvePoint, Share
-from kerasrobust.evaluation.sampling import Ballot, Smoothing
+from kerasrobust.evaluation.sampling import FIRST, ROUNDS, Ballot, Smoothing
 from kerasrobust.events import Emit, Finding
 from kerasrobust.names import SmoothingNoise
 from kerasrobust.networks.classifier import Classifier
@@ -202,9 +202,10 @@ def certify(
 ) -> Certificate:
     """Certifies a network by randomized smoothing: how far its vote under noise can't be changed, image by image.
 
-    Few samples choose a class, and others say how sure it is. Images of which all samples that are left couldn't lift
-    the bound over `least_radius` are abandoned, and abstain, as they would in the end. It takes `samples` passes an
-    image; networks that weren't trained under such noise (objective `gaussian`) mostly abstain.
+    Few samples choose a class, and others say how sure it is. Images are abandoned, and abstain, once so few of their
+    samples are right that all `samples` would lift the bound over `least_radius` with a probability of 1e-9 at most:
+    the larger that is, the sooner. It takes `samples` passes for each of the others; networks that weren't trained
+    under such noise (objective `gaussian`) mostly abstain.
 
     The radii are those of real arithmetic. That pixels and noise are rounded to float32 isn't in them (Voráček and Hein
     2022; Jin et al. 2022 make examples of it), nor that the noise comes from a seeded generator.
@@ -249,7 +250,7 @@ def certify(
     smoothing = Smoothing(noise=noise, sigma=sigma, samples=samples, selection=selection, needed=needed)
     checkpoints = Checkpoints(None if resume_dir is None else Path(resume_dir))
     with checkpoints.held():
-        sizes = {"seed": task.seed, "batch_size": task.batch_size}
+        sizes = {"seed": task.seed, "batch_size": task.batch_size, "rounds": ROUNDS, "first": FIRST}
         agree(checkpoints, "certificate", {**vars(smoothing), **sizes, **marks_of(task)})
         votes = Ballot(task, smoothing, checkpoints).count()
     sure = (votes.right >= needed) & (votes.chosen != NO_CLASS)

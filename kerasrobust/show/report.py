@@ -264,8 +264,8 @@ def _certified(result: Result, found: CertificateEntry) -> Iterable[str]:
     yield (
         f"From that follows the {figures.format_norm(found.norm)} radius within which nothing changes the vote, with "
         f"confidence {figures.format_confidence(found.confidence)} for each image by itself. Where the class might "
-        "have no majority the network abstains, which counts as wrong; images that couldn't get any certificate any "
-        "more were abandoned before all samples."
+        "have no majority the network abstains, which counts as wrong; so it does on images that were abandoned before "
+        "all samples, as these would hardly (with a probability of 1e-9) have certified any radius of interest."
     )
     yield "Intervals are Wilson's at 95 %: of which images were drawn, not of the confidence of their certificates."
 
