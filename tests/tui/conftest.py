@@ -24,7 +24,7 @@ CONFIGS: dict[str, RunConfig] = {
         model="convnet-pgd", reference="convnet", kinds="all", data="cifar10", split="test[:60]"
     ),
     "certify": CertifyConfig(model="convnet-pgd", sigma=0.12, samples=1000, data="cifar10", split="test[:40]"),
-    "assess": AssessConfig(model="convnet-pgd", minutes=6, data="cifar10"),
+    "assess": AssessConfig(model="convnet-gaussian", beside="convnet-pgd", minutes=6),
 }
 
 AddRun = Callable[..., Path]

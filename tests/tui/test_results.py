@@ -79,14 +79,19 @@ def written(value: float) -> str:
 def test_events_and_result_tell_the_same(kind: str, add_run: AddRun) -> None:
     path = add_run(kind)
     after, live = of_result(Result.parse(result(path))), of_events(advance(RunState(), recorded(kind)))
-    assert live.rows == after.rows and live.certificate == after.certificate and live.summary == ""
+    assert live.rows == after.rows and live.summary == ""
     assert live.synthetic is after.synthetic is (kind == "demo")
+    panes = [pane for pane in RESULTS if pane().pages(after)]
+    assert panes[0] is KINDS[kind][0] and KINDS[kind][0]().pages(live) == [KINDS[kind][1]]
+    if kind == "assess":  # It tells its rows as they come, and all else at the end.
+        assert panes[1:] == [HeatPane, CertifiedPane, CurvesOverPane]
+        assert live.corruptions is live.certificate is None
+        return
+    assert panes[1:] == [] and live.certificate == after.certificate
     if after.corruptions is None:
         assert live.corruptions is None
     else:
         assert live.corruptions is not None and live.corruptions.cells == after.corruptions.cells
-    assert [kind_ for kind_ in RESULTS if kind_().pages(after)] == [KINDS[kind][0]]
-    assert KINDS[kind][0]().pages(live) == [KINDS[kind][1]]
 
 
 def test_what_was_under_way_is_void_once_a_run_is_resumed() -> None:
@@ -183,28 +188,20 @@ async def test_a_certificate_of_nothing_has_a_table_without_a_curve(lab: Lab, ad
 async def test_an_assessment_has_each_threat_and_its_union(lab: Lab, add_run: AddRun) -> None:
     path = add_run("assess")
     rows = result(path)["rows"]
-    async with lab.run_test(size=(80, 24)) as pilot:
+    async with lab.run_test(size=(100, 60)) as pilot:
         await opened(lab, pilot, path)
         await shows(pilot, "union", "L∞, L2 or L1", "Not looked at:")
-        assert [row[2:] for row in cells(pilot)] == [
+        threats = ["clean", "AutoAttack", "AutoAttack", "AutoAttack", "union", "Spatial", "Patch", "common corruptions"]
+        certified = "certified, smoothed"
+        # Each model is named above its rows.
+        assert [row[0] for row in cells(pilot)] == ["convnet-gaussian", *threats, certified, "convnet-pgd", *threats]
+        assert [row[2:5] for row in cells(pilot) if row[1] or row[0] == "clean"] == [
             [f"{written(row['accuracy'])} %", "-".join(map(written, row["interval"])), f"{row['examples']:,}"]
             for row in rows
         ]
-        union = rows[-1]
-        assert union["attack"] == "union" and union["accuracy"] <= min(row["accuracy"] for row in rows)
-        assert [row[0] for row in cells(pilot)] == ["clean", "AutoAttack", "AutoAttack", "AutoAttack", "union"]
-
-
-async def test_each_model_of_an_assessment_is_named_above_its_rows(lab: Lab, add_run: AddRun) -> None:
-    path = add_run("assess")
-    record = result(path)
-    several = [row | {"name": name, "model": name} for name in ("first", "second") for row in record["rows"]]
-    (path / "result.json").write_text(json.dumps(record | {"rows": several}))
-    async with lab.run_test(size=(80, 24)) as pilot:
-        await opened(lab, pilot, path)
-        await shows(pilot, "union", "second")
-        one = ["clean", "AutoAttack", "AutoAttack", "AutoAttack", "union"]
-        assert [row[0] for row in cells(pilot)] == ["first", *one, "second", *one]
+        for name in ("convnet-gaussian", "convnet-pgd"):
+            own = {(row["attack"], row["norm"]): row["accuracy"] for row in rows if row["name"] == name}
+            assert own["union", "L∞, L2 or L1"] <= min(own["autoattack", norm] for norm in ("linf", "l2", "l1"))
 
 
 def curve(norm: str, radius: float) -> dict[str, Any]:
@@ -214,18 +211,13 @@ def curve(norm: str, radius: float) -> dict[str, Any]:
 
 async def test_a_run_of_several_results_has_a_page_each(lab: Lab, add_run: AddRun) -> None:
     path = add_run("assess", name="everything")
-    more = {
-        "curves": [curve("linf", 10 / 255), curve("l2", 1.0)],
-        "certificate": json.loads((add_run("certify") / "result.json").read_text())["certificate"],
-        "corruptions": json.loads((add_run("corruptions") / "result.json").read_text())["corruptions"],
-    }
-    (path / "result.json").write_text(json.dumps(result(path) | more))
     async with lab.run_test(size=(100, 30)) as pilot:
         await opened(lab, pilot, path)
-        await shows(pilot, "Threats  (1 of 5; n or a click here: next)")
+        await shows(pilot, "Threats  (1 of 6; n or a click here: next)")
         for title, kind in (
-            ("Corruptions  (2 of 5", HeatPane), ("Certified accuracy  (3 of 5", CertifiedPane),
-            ("over epsilon L∞  (4 of 5", CurvesOverPane), ("over epsilon L2  (5 of 5", CurvesOverPane),
+            ("Corruptions  (2 of 6", HeatPane), ("Certified accuracy  (3 of 6", CertifiedPane),
+            ("over epsilon L∞  (4 of 6", CurvesOverPane), ("over epsilon L2  (5 of 6", CurvesOverPane),
+            ("over epsilon L1  (6 of 6", CurvesOverPane),
         ):  # fmt: skip
             await pilot.press("n")
             await shows(pilot, title)
@@ -233,10 +225,12 @@ async def test_a_run_of_several_results_has_a_page_each(lab: Lab, add_run: AddRu
             # The keys of what is shown work at once.
             pane = shown(pilot)
             assert pane is not None and pane.has_focus_within
-        assert cells(pilot)[0] == ["FMN", "0", "90.0 %", "85.0-95.0"] and cells(pilot)[-1][1] == "1"
+        at, accuracy, low, high = result(path)["curves"][-1]["curve"][0]
+        assert at == 0 and cells(pilot)[0][1:] == ["0", f"{written(accuracy)} %", f"{written(low)}-{written(high)}"]
+        assert cells(pilot)[0][0].startswith("FMN")
         await pilot.press("left")
         await pilot.press("n")
-        await shows(pilot, "Threats  (1 of 5")
+        await shows(pilot, "Threats  (1 of 6")
 
 
 async def test_grey_levels_are_the_unit_in_linf(lab: Lab, add_run: AddRun) -> None:
@@ -264,13 +258,13 @@ async def test_the_comparison_shows_them_too(lab: Lab, add_run: AddRun) -> None:
             await pilot.press("space")
         await shows(pilot, "4 of 4 chosen")
         await pilot.press("t")
-        await shows(pilot, "of 4; n or a click here: next")
+        await shows(pilot, "of 9; n or a click here: next")
         seen = set()
-        for number in range(1, 5):
-            await shows(pilot, f"({number} of 4; n")
+        for number in range(1, 10):
+            await shows(pilot, f"({number} of 9; n")
             seen.add(type(shown(pilot)))
             await pilot.press("n")
-        assert seen == {pane for pane, _ in KINDS.values()}
+        assert seen == {pane for pane, _ in KINDS.values()} | {CurvesOverPane}
 
 
 async def test_what_is_no_accuracy_is_shown_as_far_as_it_goes(lab: Lab, add_run: AddRun) -> None:
