@@ -98,6 +98,7 @@ ATTACKS = {
     ),
     "square": KnownAttack("kerasrobust.attacks.square:Square", "Square", gradient_free=True),
     "hopskipjump": KnownAttack("kerasrobust.attacks.hopskipjump:HopSkipJump", "HopSkipJump", gradient_free=True),
+    "rays": KnownAttack("kerasrobust.attacks.rays:RayS", "RayS", gradient_free=True),
 }
 
 
