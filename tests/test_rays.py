@@ -12,6 +12,7 @@ import tensorflow as tf
 from conftest import PIXELS, SHAPE, images, labels_of, linear_model
 
 from kerasrobust.attacks import HopSkipJump, RayS, make_attack
+from kerasrobust.attacks.rays import CUT
 from kerasrobust.errors import InputError
 from kerasrobust.evaluation.evaluate import evaluate
 from kerasrobust.networks.making import as_classifier
@@ -44,10 +45,12 @@ def by_hand(
         side = -(-PIXELS // count)
         if level >= 0:
             tried[block * side : (block + 1) * side] *= -1
+        cut = 0.5 if best == np.inf else CUT
         if ask(tried, min(best, 1)):
             signs, low = tried, 0.0
             while best - low > tolerance * best:
-                middle = (low + best) / 2
+                middle = (low + best) / 2 if low else best * (1 - cut)
+                cut = min(2 * cut, 0.5)
                 if not ask(signs, middle):
                     low = middle
         block += 1
@@ -61,15 +64,15 @@ def y(small: keras.Model) -> np.ndarray:
     return labels_of(small, X, 0)
 
 
-@pytest.mark.parametrize("tolerance", [0.02, 0.3])
-def test_it_is_the_papers_algorithm(tolerance: float, small: keras.Model, y: np.ndarray) -> None:
-    chosen = slice(0, 3)
+@pytest.mark.parametrize(("tolerance", "most"), [(0.01, 250), (0.5, 700)])
+def test_it_is_the_papers_algorithm(tolerance: float, most: int, small: keras.Model, y: np.ndarray) -> None:
+    chosen = slice(0, 2)
     ask = tf.function(lambda x: small(x, training=False))
     known = [
-        by_hand(lambda x, own=own: int(np.argmax(ask(x[None])[0])) != own, x, 700, tolerance)  # type: ignore[misc]
+        by_hand(lambda x, own=own: int(np.argmax(ask(x[None])[0])) != own, x, most, tolerance)  # type: ignore[misc]
         for x, own in zip(X[chosen], y[chosen], strict=True)
     ]
-    for queries in (1, 2, 3, 20, 150, 700):
+    for queries in (1, 2, 3, 40, most):
         result = RayS(queries=queries, tolerance=tolerance)(small, X[chosen], y[chosen], precision="float32")
         for number, example in enumerate(known):
             distance, image = example[queries - 1]
@@ -89,11 +92,11 @@ def test_the_linear_boundary_is_found(weights: tuple[np.ndarray, np.ndarray]) ->
     y = labels_of(model, X, 3)
     lead = (X.reshape(16, -1) - 0.5) @ slope
     exact = np.abs(lead) / np.abs(slope).sum()
-    result = RayS(queries=3_000)(model, X, y)
+    result = RayS(queries=5_000, tolerance=0.002)(model, X, y)
     assert result.success.all() and result.gradients == 0
     np.testing.assert_array_equal(result.distance[:3], 0)  # Wrong from the start.
     assert (result.distance[3:] >= exact[3:] * 0.9999).all()
-    assert (result.distance[3:] <= exact[3:] * 1.05).all()
+    assert (result.distance[3:] <= exact[3:] * 1.01).all()
     few = RayS(queries=150)(model, X, y)
     assert (few.distance[3:] > exact[3:] * 1.1).all()
 
@@ -121,7 +124,7 @@ def test_queries_are_counted_until_an_example_is_within_epsilon(small: keras.Mod
 
 def test_they_are_the_calls_of_a_black_box(small: keras.Model, y: np.ndarray) -> None:
     fell: list[bool] = []
-    number = int(np.flatnonzero(np.asarray(RayS(queries=150, epsilon=EPSILON)(small, X, y).queries) > 30)[0])
+    number = int(np.flatnonzero(np.asarray(RayS(queries=80, epsilon=EPSILON)(small, X, y).queries) > 20)[0])
 
     def predict(x: np.ndarray) -> np.ndarray:
         logits = np.asarray(small(x, training=False))
@@ -131,10 +134,10 @@ def test_they_are_the_calls_of_a_black_box(small: keras.Model, y: np.ndarray) ->
 
     box = as_classifier(predict=predict, image_shape=SHAPE, input_range="0,1", colors="rgb")
     fell.clear()
-    found = RayS(queries=150, epsilon=EPSILON)(box, X[number : number + 1], y[number : number + 1])
+    found = RayS(queries=80, epsilon=EPSILON)(box, X[number : number + 1], y[number : number + 1])
     # The first call judges the image as it is, the last one what was found.
     assert found.queries is not None and found.queries[0] == fell.index(True)
-    assert found.forwards == len(fell) == 153
+    assert found.forwards == len(fell) == 83
 
 
 def test_an_evaluation_has_curves_over_radius_and_queries(small: keras.Model, y: np.ndarray) -> None:

@@ -16,6 +16,11 @@ from kerasrobust.errors import InputError
 from kerasrobust.ops import balls
 from kerasrobust.settings import read_epsilon
 
+CUT = 0.03
+"""Share of the distance by which a better ray is first followed inwards, as most blocks bring little; then twice that,
+and so on, until bisection takes over. Measured on 38 CIFAR-10 images and the ConvNet, median distances after 500
+queries were 0.020 so, and 0.025 where bisection began at 0."""
+
 
 class Ray(NamedTuple):
     """The nearest adversarial example so far, and what is asked about next.
@@ -25,7 +30,8 @@ class Ray(NamedTuple):
         level: int32 (N,); at level s the values fall into 2**s blocks.
         block: int32 (N,), the block whose signs are turned next; -1 before the first, when none are.
         searching: bool (N,), whether a nearer point of the ray itself is looked for.
-        low: (N,), how far along it the image is still classified correctly.
+        low: (N,), how far along it the image is still classified correctly; 0 while that is all that is known.
+        cut: (N,), share of the distance by which the next query is nearer, as long as `low` is 0.
         best: (N, H, W, C); the image itself before there is one.
         distance: (N,), its distance; infinite before.
         age: int32 (N,), queries so far but for the first.
@@ -37,6 +43,7 @@ class Ray(NamedTuple):
     block: tf.Tensor
     searching: tf.Tensor
     low: tf.Tensor
+    cut: tf.Tensor
     best: tf.Tensor
     distance: tf.Tensor
     age: tf.Tensor
@@ -50,14 +57,15 @@ class RayS(Attack[Ray]):
         g(d) = min {r : x + r d, clipped to [0, 1], is misclassified},   d in {-1, 1}^(H W C)
 
     It begins at the ray towards white. Each step turns the signs in one block of values. A single query says whether
-    that is better: the new ray, as far out as the nearest point known. Only then bisection looks for its boundary. Once
-    all blocks have been tried, they are halved; after blocks of one value it begins with the whole image again.
+    that is better: the new ray, as far out as the nearest point known. Only then its boundary is looked for, by steps
+    inwards and bisection. Once all blocks have been tried, they are halved; after blocks of one value it begins with
+    the whole image again.
 
     Each step is one query of each example, and each example is in whatever block and bisection it has got to.
 
     Attributes:
         queries: how many per example.
-        tolerance: share of the distance to which its bisections find a boundary.
+        tolerance: share of the distance to which boundaries are found.
         epsilon: radius within which an example has fallen, for the result's `queries`; the search goes on from there.
             None to count none.
 
@@ -65,8 +73,8 @@ class RayS(Attack[Ray]):
         >>> result = RayS(queries=500, epsilon="8/255")(model, x, y)
         >>> result.median_distance, result.queries
 
-    Reference: Chen and Gu 2020, algorithms 1 to 3. Bisections end at a share of the distance instead of a length, which
-    leaves more queries to the search for signs.
+    Reference: Chen and Gu 2020, algorithms 1 to 3. Boundaries are found to a share of the distance instead of a length,
+    and from outside, which leaves more queries to the search for signs.
     """
 
     name: ClassVar[str] = "rays"
@@ -76,7 +84,7 @@ class RayS(Attack[Ray]):
     norms: ClassVar[tuple[balls.Norm, ...]] = ("linf",)
 
     queries: int = 5_000
-    tolerance: float = 0.02
+    tolerance: float = 0.01
     epsilon: float | None = None
 
     def __post_init__(self) -> None:
@@ -87,7 +95,7 @@ class RayS(Attack[Ray]):
             raise InputError(f"Expected at least 1 query. Received: queries={self.queries}. Try 1000.")
         if not 0 < self.tolerance < 1:
             raise InputError(
-                f"Expected a tolerance between 0 and 1. Received: tolerance={self.tolerance}. Try 0.02, for 2 %."
+                f"Expected a tolerance between 0 and 1. Received: tolerance={self.tolerance}. Try 0.01, for 1 %."
             )
 
     def numbers(self) -> dict[str, float | int]:
@@ -116,6 +124,7 @@ class RayS(Attack[Ray]):
             block=zeros - 1,
             searching=zeros > 0,
             low=tf.zeros_like(distance),
+            cut=tf.zeros_like(distance),
             best=x,
             distance=distance,
             age=zeros,
@@ -131,7 +140,8 @@ class RayS(Attack[Ray]):
         signs = tf.where(inside & ~balls.column(searching), -state.signs, state.signs)
         # Before anything is known, as far as the box reaches.
         far = tf.minimum(state.distance, 1.0)
-        radius = tf.where(searching, (state.low + far) / 2, far)
+        between = tf.where(state.low > 0, (state.low + far) / 2, far * (1 - state.cut))
+        radius = tf.where(searching, between, far)
         query = tf.clip_by_value(x + balls.column(radius) * signs, 0.0, 1.0)
 
         reached = network.score(query, images.y) < -numbers["slack"]
@@ -139,6 +149,7 @@ class RayS(Attack[Ray]):
         nearer = reached & (gap < state.distance)
         distance = tf.where(nearer, gap, state.distance)
         low = tf.where(searching, tf.where(reached, state.low, radius), 0.0)
+        cut = tf.where(searching, tf.minimum(2 * state.cut, 0.5), tf.where(state.distance < inf, CUT, 0.5))
         age = state.age + 1
 
         # The block that has been tried is left, whatever came of it.
@@ -151,6 +162,7 @@ class RayS(Attack[Ray]):
             block=tf.where(over, 0, block),
             searching=(searching | reached) & (distance - low > numbers["tolerance"] * distance),
             low=low,
+            cut=cut,
             best=balls.choose(nearer, query, state.best),
             distance=distance,
             age=age,
