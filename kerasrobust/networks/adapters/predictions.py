@@ -125,8 +125,8 @@ class Prediction:
         return (
             "decisions-only",
             f"{self.name!r} gives classes without scores, so only its decisions are seen: attack it by rays or by "
-            "hopskipjump. The figures of attacks that follow scores, as square, are too high. Give a function that gives scores, "
-            "if it has one.",
+            "hopskipjump. The figures of attacks that follow scores, as square, are too high. Give a function that "
+            "gives scores, if it has one.",
         )
 
 
