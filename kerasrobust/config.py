@@ -198,7 +198,8 @@ class AttackConfig(ModelConfig):
     ] = None
     step_size: Annotated[Epsilon | None, Option("Length of a step; 2.5 epsilon / steps without it.")] = None
     queries: Annotated[
-        int | None, Option("Queries of square and sparse-rs: 5,000 without it.", "number of queries", 1)
+        int | None,
+        Option("Queries of square, sparse-rs, rays and hopskipjump: 5,000.", "number of queries", 1),
     ] = None
     restarts: Annotated[int, Option("Random starts; the best counts.", "number of restarts", 1)] = 1
     variants: Annotated[

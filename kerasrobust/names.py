@@ -97,6 +97,7 @@ ATTACKS = {
         "kerasrobust.attacks.sparse_rs:SparseRS", "Sparse-RS", "l0", in_ball=False, gradient_free=True
     ),
     "square": KnownAttack("kerasrobust.attacks.square:Square", "Square", gradient_free=True),
+    "rays": KnownAttack("kerasrobust.attacks.rays:RayS", "RayS", gradient_free=True),
     "hopskipjump": KnownAttack("kerasrobust.attacks.hopskipjump:HopSkipJump", "HopSkipJump", gradient_free=True),
 }
 

@@ -27,6 +27,7 @@ from kerasrobust.attacks import (
     DeepFool,
     HopSkipJump,
     Patch,
+    RayS,
     SigmaZero,
     SparseRS,
     Spatial,
@@ -98,6 +99,7 @@ TABLE = {
         "hopskipjump": case(HopSkipJump, norm, queries=150, initial_queries=10, random=True),
     }.items()
 } | {
+    "rays-linf": case(RayS, "linf", queries=60),
     "cw-l2": case(CW, "l2", steps=10, binary_steps=3),
     "ddn-l2": case(DDN, "l2", steps=12),
     "superdeepfool-l2": case(SuperDeepFool, "l2", steps=12),
@@ -117,7 +119,7 @@ TABLE = {
 NOISY = [
     f"{name}-{norm}"
     for norm, names in {
-        "linf": ("fgsm", "fgsm-rs", "pgd", "mifgsm", "apgd-ce", "apgd-t", "fab", "fmn", "square"),
+        "linf": ("fgsm", "fgsm-rs", "pgd", "mifgsm", "apgd-ce", "apgd-t", "fab", "fmn", "square", "rays"),
         "l2": (
             "rfgsm", "bim", "pgd restarts", "deepfool", "apgd-dlr", "apgd-margin", "fab-t", "hopskipjump", "cw", "ddn",
             "superdeepfool",

@@ -24,6 +24,7 @@ from kerasrobust.attacks import (
     DeepFool,
     HopSkipJump,
     Patch,
+    RayS,
     SparseRS,
     Spatial,
     Square,
@@ -84,6 +85,8 @@ def variants(name: str, norm: Any) -> list[Attack]:
         return [made(steps=2), made(steps=3), made(steps=1, **({"gamma": 0.1} if hasattr(kind, "gamma") else {}))]
     if kind is HopSkipJump:
         return [made(queries=40, initial_queries=5), made(queries=60, initial_queries=8)]
+    if kind is RayS:
+        return [made(queries=count, tolerance=0.1 * count, epsilon=0.1 * count) for count in (3, 5)]
     if kind is Patch:
         return [made(size=3, steps=steps, restarts=steps, step_size=0.1 * steps) for steps in (1, 2, 3)]
     if kind is UniversalPatch:

@@ -18,6 +18,7 @@ from kerasrobust.attacks.hopskipjump import HopSkipJump
 from kerasrobust.attacks.mifgsm import MIFGSM
 from kerasrobust.attacks.patch import Patch, apply_patch
 from kerasrobust.attacks.pdpgd import PDPGD
+from kerasrobust.attacks.rays import RayS
 from kerasrobust.attacks.registry import ATTACKS, make_attack
 from kerasrobust.attacks.result import AttackResult
 from kerasrobust.attacks.sigma_zero import SigmaZero
@@ -52,6 +53,7 @@ __all__ = [
     "DeepFool",
     "HopSkipJump",
     "Patch",
+    "RayS",
     "SigmaZero",
     "SparseRS",
     "Spatial",

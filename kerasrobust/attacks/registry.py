@@ -29,8 +29,8 @@ def make_attack(
 ) -> Attack[Any]:
     """Returns an attack by its registered name; settings that are None are left at the attack's own default.
 
-    A minimum-norm attack doesn't get `epsilon`: it looks for the nearest example, wherever that is. One that no ball
-    holds gets neither that nor `norm`.
+    A minimum-norm attack doesn't get `epsilon`: it looks for the nearest example, wherever that is; a black box among
+    them does, as it counts its queries until there. One that no ball holds gets neither that nor `norm`.
 
     Raises:
         InputError: for an unknown name, or a setting that the attack doesn't have.
@@ -43,7 +43,7 @@ def make_attack(
         raise unknown_name("attack", name, ATTACKS)
     kind = ATTACKS[name]
     known = {item.name for item in dataclasses.fields(kind)}
-    if epsilon is not None and "epsilon" in known and not kind.minimum_norm:
+    if epsilon is not None and "epsilon" in known and (kind.gradient_free or not kind.minimum_norm):
         settings["epsilon"] = epsilon
     settings = {key: value for key, value in settings.items() if value is not None}
     for key in settings:

@@ -124,9 +124,9 @@ class Prediction:
         """Returns the warning of a function that gives numbers or names of classes."""
         return (
             "decisions-only",
-            f"{self.name!r} gives classes without scores, so only its decisions are seen: attack it by hopskipjump. "
-            "The figures of attacks that follow scores, as square, are too high. Give a function that gives scores, "
-            "if it has one.",
+            f"{self.name!r} gives classes without scores, so only its decisions are seen: attack it by rays or by "
+            "hopskipjump. The figures of attacks that follow scores, as square, are too high. Give a function that "
+            "gives scores, if it has one.",
         )
 
 
