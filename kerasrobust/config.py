@@ -310,6 +310,13 @@ class AuditConfig(BallConfig):
         int, Option("Passes over which each gradient of a randomized network is averaged.", "number of EOT passes", 1)
     ] = 1
     passes: Passes = 20
+    thorough: Annotated[
+        bool,
+        Option(
+            "Also test the attack itself, on images that it has left, with a last layer made for each so that an "
+            "adversarial example is known to be there (binarization test). A minute or so."
+        ),
+    ] = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from functools import partial
 
 from kerasrobust.errors import Cancelled, InputError
 from kerasrobust.evaluation.case import FEW, FEWEST, MANY, Case, Check
-from kerasrobust.evaluation.checks import black_box, gradients, images, model
+from kerasrobust.evaluation.checks import binarization, black_box, gradients, images, model
 from kerasrobust.events import Finding
 from kerasrobust.networks.straight import straightened
 
@@ -89,4 +89,18 @@ def run_audit(case: Case) -> Audit:
         audit.findings += check.look(replace(case, count=count))
         audit.checked += check.codes
         audit.gradients += check.cost * count
+    if case.tested:
+        _test_attack(case, audit)
     return audit
+
+
+def _test_attack(case: Case, audit: Audit) -> None:
+    """Adds what comes of the binarization test, where it can be done."""
+    attack = binarization.attack_of(case)
+    count = min(IMAGES, len(binarization.left_of(case)))
+    if attack is None or count < FEWEST:
+        audit.left_out.append("attack-fails")
+        return
+    audit.findings += binarization.binarization(replace(case, count=count), attack)
+    audit.checked.append("attack-fails")
+    audit.gradients += count * attack.step_count()

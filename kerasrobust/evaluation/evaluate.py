@@ -113,6 +113,7 @@ def evaluate(
     passes: int = PASSES,
     audit: bool = True,
     thorough: bool = False,
+    test_attack: bool = False,
     resume_dir: Path | str | None = None,
     emit: Emit | None = None,
     progress: Callable[[Attack[Any], AttackProgress], None] | None = None,
@@ -151,6 +152,9 @@ def evaluate(
         passes: fresh passes that judge each example of a randomized network.
         audit: look for reasons to doubt the figures, at a tenth of the attacks' gradient evaluations at most.
         thorough: let the audit spend what each of its checks needs instead.
+        test_attack: let the audit also test the first attack that follows gradients on images that it has left: for
+            each the last layer is made anew, so that an adversarial example is known to be there (binarization test). A
+            second an image, of 64 at most.
         resume_dir: a folder where finished batches are saved: an evaluation that was killed and is called again with
             the same arguments resumes where it was, and ends with the same result. One evaluation at a time.
         emit: takes events: whether the model is right by chance alone; each attack's start, progress and result; then
@@ -175,7 +179,7 @@ def evaluate(
     classifier, randomized = task.classifier, task.classifier.randomized
     plan = Plan(
         attacks=_made(attacks, norm, epsilon, eot, target is not None), epsilon=epsilon, precision=precision,
-        passes=passes, audit=audit, thorough=thorough, progress=progress,
+        passes=passes, audit=audit, thorough=thorough, test_attack=test_attack, progress=progress,
     )  # fmt: skip
     checkpoints = Checkpoints(None if resume_dir is None else Path(resume_dir))
     with checkpoints.held():

@@ -36,6 +36,7 @@ class Plan:
     passes: int
     audit: bool
     thorough: bool
+    test_attack: bool
     progress: Callable[[Attack[Any], AttackProgress], None] | None
 
 
@@ -114,7 +115,10 @@ class Measurement:
                 self.parts, task, clean=now.clean, checkpoints=self.checkpoints, progress=plan.progress, known=known
             )
             straight = next((part.straight for part in self.parts if part.straight is not None), None)
-            case = Case(task=task, found=found, early=now.early, thorough=plan.thorough, straight=straight)
+            case = Case(
+                task=task, found=found, early=now.early, thorough=plan.thorough, tested=plan.test_attack,
+                straight=straight,
+            )  # fmt: skip
             # Its checks compare with what untargeted attacks on the model's own gradients find.
             plain = task.target is None and task.surrogate is None
             audit = run_audit(case) if plan.audit and plain else None

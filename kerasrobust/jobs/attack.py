@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -34,8 +34,6 @@ STRIPS = 8
 
 class AttackJob(Job[Any]):
     """Attacks a saved model, and writes the examples, `result.json` and the report."""
-
-    thorough: ClassVar[bool] = False
 
     def check(self) -> None:
         self.attack = self.make_attack()
@@ -68,6 +66,10 @@ class AttackJob(Job[Any]):
         found.name = Path(config.surrogate).name
         return found
 
+    def looks(self) -> dict[str, bool]:
+        """Returns what the audit may do beyond what is usual."""
+        return {}
+
     def titles(self) -> tuple[str, str, str]:
         model, names = self.config.model, self.config.attack.replace(",", ", ")
         under = made_on(names, None if self.surrogate is None else self.surrogate.name)
@@ -86,7 +88,7 @@ class AttackJob(Job[Any]):
                 surrogate=self.surrogate,
                 passes=self.config.passes,
                 resume_dir=self.context.unfinished,
-                thorough=self.thorough,
+                **self.looks(),
             )
         return self._conclude(evaluation, title, name)
 
@@ -132,7 +134,8 @@ class AttackJob(Job[Any]):
 class AuditJob(AttackJob):
     """Looks for reasons to doubt a model's robust accuracy."""
 
-    thorough = True
+    def looks(self) -> dict[str, bool]:
+        return {"thorough": True, "test_attack": self.config.thorough}
 
     def find_target(self) -> None:
         return None
