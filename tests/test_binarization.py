@@ -47,7 +47,7 @@ def network(front: L.Layer, *ending: Any) -> keras.Model:
 
 def examined(model: Any, attack: Any = None, **settings: Any) -> Evaluation:
     attack = attack or PGD(epsilon=0.03, steps=20)
-    return evaluate(model, X, labels_of(model, X, 0), attacks=attack, test_attack=True, thorough=True, **settings)
+    return evaluate(model, X, labels_of(model, X, 0), attacks=attack, test_attack=True, **settings)
 
 
 def codes(found: Evaluation) -> set[str]:
