@@ -110,6 +110,7 @@ class AttackJob(Job[Any]):
             "clean_accuracy": evaluation.clean_accuracy,
             "clean_interval": list(evaluation.clean_interval),
             "attacks": [item.entry() for item in evaluation.attacks],
+            **({"curves": [item.entry() for item in evaluation.nearest]} if evaluation.nearest else {}),
             "robust_accuracy": evaluation.robust_accuracy,
             "interval": list(evaluation.interval),
             "verdicts": _verdicts(evaluation),
