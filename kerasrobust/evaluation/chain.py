@@ -125,8 +125,8 @@ def run_chain(
         else:
             result = drive(attack, here, clean=clean, only=rest, checkpoints=place)
         if other is not None:
-            # The patch that was learned stays that of this task.
-            result = replace(strongest([other, result], is_nearest(attack)), patch=result.patch)
+            # What was learned stays that of this task.
+            result = replace(strongest([other, result], is_nearest(attack)), learned=result.learned)
             # As below: the lower of two noisy rates is biased.
             result = judged(result, task.judge(result.x_adv, 6)) if randomized else result
         target = task.target if attack.targeted else None

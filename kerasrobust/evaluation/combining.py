@@ -102,7 +102,7 @@ def picked(found: Sequence[AttackResult], which: np.ndarray) -> AttackResult:
         confidence_adv=pick("confidence_adv"),
         distance=pick("distance"),
         passes=np.stack([result.passes for result in found], axis=1)[:, which, places],
-        patch=None,
+        learned=None,
         queries=None,
         gradients=sum(item.gradients for item in found),
         forwards=sum(item.forwards for item in found),
