@@ -191,7 +191,7 @@ class AttackConfig(ModelConfig):
         int | None,
         Option(
             "Steps of an iterative attack; the attack's own number without it (pgd 20; patch 50; apgd-*, ddn, fab, "
-            "fmn, sigma-zero, universal and universal-patch 100).",
+            "fmn, sigma-zero, universal and universal-patch 100; apgd-nearest 300).",
             "number of steps",
             1,
         ),

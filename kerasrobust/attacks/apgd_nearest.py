@@ -54,7 +54,8 @@ class APGDNearest(NearestExample[Bisected]):
 
     Attributes:
         norm: "linf" or "l2".
-        steps: how many at most, in all balls together.
+        steps: how many at most, in all balls together. With fewer than 300 they are mostly too few for a ball, and FMN
+            finds nearer examples.
         ball_steps: after how many a ball counts as empty; None for a fifth of `steps`.
         tolerance: of the distance, as a share of it.
         restarts: how often the whole is run: at first from the image itself, then from random points of the first ball;
@@ -62,7 +63,7 @@ class APGDNearest(NearestExample[Bisected]):
         targeted: look for the nearest example of the class that is given with the call.
 
     Example:
-        >>> result = APGDNearest(norm="l2", steps=300)(model, x, y)
+        >>> result = APGDNearest(norm="l2")(model, x, y)
         >>> result.median_distance
 
     Reference: Croce and Hein 2020a, algorithm 1, for the search in a ball; Cinà et al. 2025 (AttackBench), for the
@@ -71,6 +72,7 @@ class APGDNearest(NearestExample[Bisected]):
 
     name: ClassVar[str] = "apgd-nearest"
 
+    steps: int = 300
     ball_steps: int | None = None
     tolerance: float = 0.001
     restarts: int = 1

@@ -35,7 +35,7 @@ class Universal(Attack[Walk]):
         epsilon: radius of the ball, in units of an image in [0, 1].
         steps: of the training.
         images: how many of them each step looks at.
-        step_size: length of the first step; None for epsilon.
+        step_size: length of the first step; None for twice epsilon, which lets signs change late.
         limit: of an image's loss.
         perturbation: float32 (H, W, C) inside the ball, one that was trained before; None trains one.
 
@@ -125,7 +125,7 @@ class Universal(Attack[Walk]):
         start = np.float32(self.epsilon) * (noise / _norm(noise, self.norm)).astype(np.float32)
         course = Course(
             steps=self.steps, images=self.images, eot=self.eot,
-            step_size=self.epsilon if self.step_size is None else self.step_size,
+            step_size=2 * self.epsilon if self.step_size is None else self.step_size,
             structure=self.structure(), numbers={"limit": float(self.limit)}, slope=self._slope, move=self._moved,
         )  # fmt: skip
         return replace(self, perturbation=course.taken(lesson, draw, self._inside(start)))

@@ -126,9 +126,9 @@ def _attack_summary(result: Result, attacks: Sequence[AttackEntry]) -> Iterable[
     under = made_on(under + at, worst.surrogate)
     yield f"Robust accuracy under {under}: {_with_interval(result.robust_accuracy, result.robust_interval)}."
     yield f"{'Each by itself' if result.curves else 'After each attack in turn'}: {parts}."
-    for found in result.curves:
-        distance = format_distance(found.median_distance, found.norm) or "infinite"
-        yield f"The nearest examples that any of them found: median distance {distance} in {format_norm(found.norm)}."
+    for nearest in result.curves:
+        distance = format_distance(nearest.median_distance, nearest.norm) or "infinite"
+        yield f"The nearest examples that any of them found: median distance {distance} in {format_norm(nearest.norm)}."
 
 
 def _threat_summary(result: Result, rows: Sequence[Row]) -> Iterable[str]:
