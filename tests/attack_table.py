@@ -58,7 +58,8 @@ def case(kind: type[Attack], norm: str, random: bool = False, gradients: int = 1
     settings |= {"norm": norm}
     if not kind.in_ball:  # There is no radius 0, and so none from which no target is reached.
         return Case(lambda **more: kind(**settings, **more), random, targeted=False, gradients=gradients)
-    own = issubclass(kind, APGD) or kind is Square  # They choose their targets, or reach them in their own time.
+    # They choose their targets, or reach them in their own time, or can't reach another one on each image.
+    own = issubclass(kind, APGD) or kind in (Square, Universal)
 
     def make(epsilon: float = EPSILON[norm], **more: Any) -> Attack:
         return kind(epsilon=epsilon, **settings, **more)

@@ -17,6 +17,9 @@ from kerasrobust.ops import balls
 NEXT = 0.9
 """What the next radius is at least of the distance that is known: near the end most smaller balls hold nothing, and it
 takes all steps to see that."""
+CLEAR = 1e-5
+"""By which share of its lead at the image the label has to be behind: bisection ends so near to the boundary that
+another batch's rounding would take it back."""
 
 
 class Bisected(NamedTuple):
@@ -25,12 +28,14 @@ class Bisected(NamedTuple):
     Attributes:
         met: the nearest adversarial example so far.
         radius: (N,), of the ball at hand.
+        clear: (N,), by how much the label has to be behind.
         empty: (N,), the largest radius in which nothing was found.
         search: that of APGD inside the ball.
     """
 
     met: Met
     radius: tf.Tensor
+    clear: tf.Tensor
     empty: tf.Tensor
     search: Ascent
 
@@ -105,12 +110,13 @@ class APGDNearest(NearestExample[Bisected]):
         again = numbers["run"] > 0
         begun = tf.cond(again, lambda: start(images.keys, x, balls.column(radius), self.norm), lambda: x)
         met = self.noted(self.nothing_met(x), x, x, score < -numbers["slack"])
-        return Bisected(met, radius, tf.zeros_like(radius), self._search(begun, images, radius, numbers))
+        search = self._search(begun, images, radius, numbers)
+        return Bisected(met, radius, CLEAR * tf.abs(score), tf.zeros_like(radius), search)
 
     def step(self, network: Network, images: Images, state: Bisected, numbers: Numbers) -> Bisected:
         x, x_adv = images.x, state.x_adv
         slope, score = self.ascent(network, images, x_adv)
-        fooled = score < -numbers["slack"]
+        fooled = score < -numbers["slack"] - state.clear
         met = self.noted(state.met, x, x_adv, fooled)
         inside = numbers | {"epsilon": self._room(state.radius)}
         search = ascended(state.search, x, (free(slope, x_adv), -score, score), self.norm, inside)
@@ -129,7 +135,12 @@ class APGDNearest(NearestExample[Bisected]):
             anew = self._search(begun, images, radius, numbers)
             return tf.nest.map_structure(lambda one, other: balls.choose(ended, one, other), anew, search)
 
-        return Bisected(met, radius, empty, tf.cond(tf.reduce_any(ended), in_the_next, lambda: search))
+        search = tf.cond(tf.reduce_any(ended), in_the_next, lambda: search)
+        return state._replace(met=met, radius=radius, empty=empty, search=search)
+
+    def look(self, network: Network, images: Images, state: Bisected, numbers: Numbers) -> Bisected:
+        fooled = network.score(state.x_adv, images.y, self.targeted) < -numbers["slack"] - state.clear
+        return state._replace(met=self.noted(state.met, images.x, state.x_adv, fooled))
 
     def done(self, state: Bisected, numbers: Numbers) -> tf.Tensor:
         distance = state.met.distance
