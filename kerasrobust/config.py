@@ -191,7 +191,7 @@ class AttackConfig(ModelConfig):
         int | None,
         Option(
             "Steps of an iterative attack; the attack's own number without it (pgd 20; patch 50; apgd-*, ddn, fab, "
-            "fmn, sigma-zero and universal-patch 100).",
+            "fmn, sigma-zero, universal and universal-patch 100; apgd-nearest 300).",
             "number of steps",
             1,
         ),
@@ -218,6 +218,10 @@ class AttackConfig(ModelConfig):
     patch: Annotated[
         str | None,
         Option("File of a patch that universal-patch takes instead of training one: the patch.npy of a run."),
+    ] = None
+    perturbation: Annotated[
+        str | None,
+        Option("File of a perturbation that universal takes instead of training one: the perturbation.npy of a run."),
     ] = None
     eot: Annotated[
         int | None,

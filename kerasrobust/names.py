@@ -79,6 +79,7 @@ ATTACKS = {
     "apgd-dlr": KnownAttack("kerasrobust.attacks.apgd:APGDDLR", "APGD-DLR"),
     "apgd-t": KnownAttack("kerasrobust.attacks.apgd:APGDT", "APGD-T"),
     "apgd-margin": KnownAttack("kerasrobust.attacks.apgd:APGDMargin", "APGD-Margin"),
+    "apgd-nearest": KnownAttack("kerasrobust.attacks.apgd_nearest:APGDNearest", "APGD-Nearest"),
     "deepfool": KnownAttack("kerasrobust.attacks.deepfool:DeepFool", "DeepFool"),
     "superdeepfool": KnownAttack("kerasrobust.attacks.superdeepfool:SuperDeepFool", "SuperDeepFool", "l2"),
     "fab": KnownAttack("kerasrobust.attacks.fab:FAB", "FAB"),
@@ -88,6 +89,7 @@ ATTACKS = {
     "fmn": KnownAttack("kerasrobust.attacks.fmn:FMN", "FMN"),
     "pdpgd": KnownAttack("kerasrobust.attacks.pdpgd:PDPGD", "PDPGD", "l1"),
     "sigma-zero": KnownAttack("kerasrobust.attacks.sigma_zero:SigmaZero", "σ-zero", "l0"),
+    "universal": KnownAttack("kerasrobust.attacks.universal:Universal", "Universal perturbation"),
     "patch": KnownAttack("kerasrobust.attacks.patch:Patch", "Patch", "l0", in_ball=False),
     "universal-patch": KnownAttack(
         "kerasrobust.attacks.universal_patch:UniversalPatch", "Universal patch", "l0", in_ball=False

@@ -23,6 +23,7 @@ from kerasrobust.attacks import (
     PGD,
     RFGSM,
     APGDMargin,
+    APGDNearest,
     Attack,
     DeepFool,
     HopSkipJump,
@@ -33,6 +34,7 @@ from kerasrobust.attacks import (
     Spatial,
     Square,
     SuperDeepFool,
+    Universal,
     UniversalPatch,
 )
 from kerasrobust.attacks.apgd import APGD
@@ -57,7 +59,8 @@ def case(kind: type[Attack], norm: str, random: bool = False, gradients: int = 1
     settings |= {"norm": norm}
     if not kind.in_ball:  # There is no radius 0, and so none from which no target is reached.
         return Case(lambda **more: kind(**settings, **more), random, targeted=False, gradients=gradients)
-    own = issubclass(kind, APGD) or kind is Square  # They choose their targets, or reach them in their own time.
+    # They choose their targets, or reach them in their own time, or can't reach another one on each image.
+    own = issubclass(kind, APGD) or kind in (Square, Universal)
 
     def make(epsilon: float = EPSILON[norm], **more: Any) -> Attack:
         return kind(epsilon=epsilon, **settings, **more)
@@ -87,6 +90,8 @@ TABLE = {
             kernel_size=3,
             keep_best=False,
         ),
+        # All 50 images in each step, so that each costs what it does for itself.
+        "universal": case(Universal, norm, steps=4, images=50, random=True, gradients=4),
         "deepfool": case(DeepFool, norm, steps=10),
         "apgd-ce": case(APGDCE, norm, steps=5, random=True, gradients=5),
         "apgd-dlr": case(APGDDLR, norm, steps=4, restarts=2, random=True, gradients=8),
@@ -95,6 +100,7 @@ TABLE = {
         "fab": case(FAB, norm, steps=6),
         "fab-t": case(FABT, norm, steps=5, targets=2),
         "fmn": case(FMN, norm, steps=12),
+        "apgd-nearest": case(APGDNearest, norm, steps=12),
         "square": case(Square, norm, queries=12, random=True, gradients=0),
         "hopskipjump": case(HopSkipJump, norm, queries=150, initial_queries=10, random=True),
     }.items()
@@ -119,10 +125,12 @@ TABLE = {
 NOISY = [
     f"{name}-{norm}"
     for norm, names in {
-        "linf": ("fgsm", "fgsm-rs", "pgd", "mifgsm", "apgd-ce", "apgd-t", "fab", "fmn", "square", "rays"),
+        "linf": (
+            "fgsm", "fgsm-rs", "pgd", "mifgsm", "apgd-ce", "apgd-t", "fab", "fmn", "square", "rays", "universal",
+        ),
         "l2": (
             "rfgsm", "bim", "pgd restarts", "deepfool", "apgd-dlr", "apgd-margin", "fab-t", "hopskipjump", "cw", "ddn",
-            "superdeepfool",
+            "superdeepfool", "apgd-nearest",
         ),
         "l1": ("apgd-ce multi-radius", "pdpgd"),
         "l0": ("sigma-zero", "patch", "universal-patch", "sparse-rs", "spatial"),

@@ -208,7 +208,8 @@ print(json.dumps([attack_name("grey"), kr.attacks.TurnGrey.__name__, found.attac
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     *help_lines, last = done.stdout.splitlines()
-    assert "hopskipjump, grey; or several" in "\n".join(help_lines)
+    # Wherever the lines break.
+    assert "hopskipjump, grey; or several" in " ".join(" ".join(help_lines).split())
     assert "or grey squares;" in "\n".join(help_lines)
     name, kind, forwards, images = json.loads(last)
     assert (name, kind, images) == ("Grey", "TurnGrey", 4) and forwards > 0

@@ -135,6 +135,7 @@ FIELDS: dict[type[RunConfig], dict[str, st.SearchStrategy[Any]]] = {
         "passes": COUNTS,
         # Others are for some attacks only.
         "patch": st.none() | WORDS,
+        "perturbation": st.none() | WORDS,
         "patch_size": st.none() | COUNTS,
         "budget": st.none() | COUNTS,
         "version": st.just("auto"),

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from kerasrobust.attacks import AttackResult
-from kerasrobust.evaluation.outcome import strongest
+from kerasrobust.evaluation.combining import strongest
 from kerasrobust.networks.adapters.labels import Labels
 from kerasrobust.ops import losses
 from kerasrobust.ops.stored import patterns, read_labels

@@ -12,7 +12,19 @@ import tensorflow as tf
 from conftest import PIXELS, SHAPE, images, labels_of, linear_model, same, soft
 from keras import layers as L
 
-from kerasrobust.attacks import APGDCE, CW, DDN, FMN, PDPGD, Attack, AttackResult, DeepFool, SigmaZero, SuperDeepFool
+from kerasrobust.attacks import (
+    APGDCE,
+    CW,
+    DDN,
+    FMN,
+    PDPGD,
+    APGDNearest,
+    Attack,
+    AttackResult,
+    DeepFool,
+    SigmaZero,
+    SuperDeepFool,
+)
 from kerasrobust.attacks.nearest import annealed
 from kerasrobust.errors import Cancelled, InputError
 from kerasrobust.evaluation.evaluate import evaluate
@@ -26,6 +38,8 @@ ATTACKS: dict[str, type[Attack[Any]]] = {
     "ddn-l2": DDN,
     "superdeepfool-l2": SuperDeepFool,
     "fmn-linf": FMN,
+    "apgd-nearest-linf": APGDNearest,
+    "apgd-nearest-l2": APGDNearest,
     "fmn-l2": FMN,
     "fmn-l1": FMN,
     "pdpgd-l1": PDPGD,
@@ -352,6 +366,9 @@ def test_evaluations_and_their_audit_take_every_norm(
         (SigmaZero, {"norm": "l2"}, "l0"),
         (FMN, {"gamma": 1.0}, "gamma"),
         (FMN, {"step_size": 0.0}, "step_size"),
+        (APGDNearest, {"ball_steps": 0}, "step in a ball"),
+        (APGDNearest, {"tolerance": 0.0}, "tolerance"),
+        (APGDNearest, {"norm": "l1"}, "l2"),
     ],
 )
 def test_bad_settings_are_told(kind: Any, settings: dict[str, Any], message: str) -> None:

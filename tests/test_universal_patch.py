@@ -12,7 +12,7 @@ import pytest
 from cli import call
 from conftest import PIXELS, images, labels_of, linear_model
 
-from kerasrobust.attacks import UniversalPatch, apply_patch, universal_patch
+from kerasrobust.attacks import UniversalPatch, apply_patch, learning
 from kerasrobust.errors import Cancelled, InputError
 from kerasrobust.evaluation.evaluate import evaluate
 from kerasrobust.networks.making import as_classifier, classifier_of
@@ -82,7 +82,7 @@ def test_it_is_traced_once_and_can_be_stopped(small: keras.Model) -> None:
     y = labels_of(small, X, 0)
     for seed, steps in enumerate((1, 2, 4)):
         UniversalPatch(size=5, steps=steps, images=steps + 3)(small, X, y, seed=seed)
-    kept = {key: graph for key, (graph, _) in universal_patch.KEPT[classifier_of(small)].items() if 5 in key[0]}
+    kept = {key: graph for key, (graph, _) in learning.KEPT[classifier_of(small)].items() if 5 in key[0]}
     assert [graph.traces for graph in kept.values()] == [1]
     asked = 0
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from kerasrobust import names
 from kerasrobust.attacks.apgd import APGDCE, APGDDLR, APGDT, APGDMargin
+from kerasrobust.attacks.apgd_nearest import APGDNearest
 from kerasrobust.attacks.cw import CW
 from kerasrobust.attacks.ddn import DDN
 from kerasrobust.attacks.deepfool import DeepFool
@@ -26,6 +27,7 @@ from kerasrobust.attacks.sparse_rs import SparseRS
 from kerasrobust.attacks.spatial import Spatial
 from kerasrobust.attacks.square import Square
 from kerasrobust.attacks.superdeepfool import SuperDeepFool
+from kerasrobust.attacks.universal import Universal
 from kerasrobust.attacks.universal_patch import UniversalPatch
 from kerasrobust.events import AttackProgress as Step
 
@@ -47,6 +49,7 @@ __all__ = [
     "PGD",
     "RFGSM",
     "APGDMargin",
+    "APGDNearest",
     "Attack",
     "AttackResult",
     "AutoAttack",
@@ -60,6 +63,7 @@ __all__ = [
     "Square",
     "Step",
     "SuperDeepFool",
+    "Universal",
     "UniversalPatch",
     "apply_patch",
     "make_attack",

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import tensorflow as tf
 
 from kerasrobust.attacks.algorithm import Algorithm, Images, Numbers
-from kerasrobust.attacks.ascent import Ascent, ascent_from, check, check_l1, schedule, sparse, start
+from kerasrobust.attacks.ascent import Ascent, ascended, ascent_from, schedule, start
 from kerasrobust.attacks.best import best_of
 from kerasrobust.attacks.driver import Attack
 from kerasrobust.attacks.network import Loss, Network, nth_rival
@@ -16,8 +16,6 @@ from kerasrobust.attacks.shrinking import Shrinking
 from kerasrobust.errors import InputError
 from kerasrobust.ops import balls, losses
 from kerasrobust.settings import read_epsilon
-
-MOMENTUM = 0.75
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,29 +90,7 @@ class APGD(Attack[Ascent]):
 
     def step(self, network: Network, images: Images, state: Ascent, numbers: Numbers) -> Ascent:
         slope, loss, score = network.gradient(state.x_adv, images.y, loss=self.loss(state.target))
-        better = loss > state.best_loss
-        state = state._replace(
-            score=score,
-            best=balls.choose(better, state.x_adv, state.best),
-            best_slope=balls.choose(better, slope, state.best_slope),
-            best_loss=tf.where(better, loss, state.best_loss),
-            rises=state.rises + tf.cast(loss > state.loss, tf.int32),
-            loss=loss,
-        )
-        back, state = check_l1(images.x, state, numbers) if self.norm == "l1" else check(state, numbers)
-        x, old = images.x, balls.choose(back, state.best, state.x_adv)
-        slope = balls.choose(back, state.best_slope, slope)
-        epsilon, size = numbers["epsilon"], balls.column(state.size)
-        if self.norm == "l1":
-            moved = balls.project(old + size * sparse(slope, state.share), x, epsilon, "l1")
-        else:
-            moved = balls.project(old + size * balls.steepest(slope, self.norm), x, epsilon, self.norm)
-            # The first step has nothing to carry on.
-            weight = balls.column(tf.where(state.age > 0, MOMENTUM, 1.0))
-            moved = old + weight * (moved - old) + (1 - weight) * (old - state.previous)
-            moved = balls.project(moved, x, epsilon, self.norm)
-        # What the next step carries on is the way from here, also where "here" was the best point.
-        return state._replace(x_adv=moved, previous=old, age=state.age + 1)
+        return ascended(state, images.x, (slope, loss, score), self.norm, numbers)
 
     def look(self, network: Network, images: Images, state: Ascent, numbers: Numbers) -> Ascent:
         return state._replace(score=network.score(state.x_adv, images.y))

@@ -9,6 +9,7 @@ import tensorflow as tf
 from kerasrobust.attacks.algorithm import Numbers
 from kerasrobust.ops import balls, draws
 
+MOMENTUM = 0.75
 RISES = 0.75
 """Share of the steps of a period in which the loss has to grow, or the step is halved."""
 
@@ -98,6 +99,45 @@ def ascent_from(start: tf.Tensor, target: tf.Tensor, epsilon: tf.Tensor, norm: b
         checkpoint=tf.fill(count, period),
         age=tf.zeros(count, tf.int32),
     )
+
+
+def ascended(
+    state: Ascent, x: tf.Tensor, seen: tuple[tf.Tensor, tf.Tensor, tf.Tensor], norm: balls.Norm, numbers: Numbers
+) -> Ascent:
+    """Returns the state a step later.
+
+    Args:
+        state: before it.
+        x: the unchanged images.
+        seen: the gradient at `state.x_adv`, the loss that grows along it, and the score.
+        norm: of the ball.
+        numbers: `epsilon`, for all examples or for each, as `balls.project` takes it; but in L1 `shrink` and `least`,
+            how periods between checkpoints change.
+    """
+    slope, loss, score = seen
+    better = loss > state.best_loss
+    state = state._replace(
+        score=score,
+        best=balls.choose(better, state.x_adv, state.best),
+        best_slope=balls.choose(better, slope, state.best_slope),
+        best_loss=tf.where(better, loss, state.best_loss),
+        rises=state.rises + tf.cast(loss > state.loss, tf.int32),
+        loss=loss,
+    )
+    back, state = check_l1(x, state, numbers) if norm == "l1" else check(state, numbers)
+    old = balls.choose(back, state.best, state.x_adv)
+    slope = balls.choose(back, state.best_slope, slope)
+    epsilon, size = numbers["epsilon"], balls.column(state.size)
+    if norm == "l1":
+        moved = balls.project(old + size * sparse(slope, state.share), x, epsilon, "l1")
+    else:
+        moved = balls.project(old + size * balls.steepest(slope, norm), x, epsilon, norm)
+        # The first step has nothing to carry on.
+        weight = balls.column(tf.where(state.age > 0, MOMENTUM, 1.0))
+        moved = old + weight * (moved - old) + (1 - weight) * (old - state.previous)
+        moved = balls.project(moved, x, epsilon, norm)
+    # What the next step carries on is the way from here, also where "here" was the best point.
+    return state._replace(x_adv=moved, previous=old, age=state.age + 1)
 
 
 def check(state: Ascent, numbers: Numbers) -> tuple[tf.Tensor, Ascent]:

@@ -46,7 +46,9 @@ class Attack(Algorithm[S]):
         return self
 
     def learned(self) -> np.ndarray | None:
-        """Returns what it has learned: the patch that it lays on every image, (S, S, C)."""
+        """Returns what it has learned: the patch that it lays on every image, (S, S, C), or the perturbation that it
+        adds to every image, (H, W, C).
+        """
         return None
 
     def __call__(
@@ -191,7 +193,7 @@ def drive(
         seconds=time.perf_counter() - began + tally.seconds,
         precision=precision,
         passes=after.passes,
-        patch=attack.learned(),
+        learned=attack.learned(),
         queries=None if queries is None else np.where(success & ~before.wrong, queries, 0),
         # At a smaller radius the nearest examples count as they were before.
         shared=max(before.shared, after.shared) if attack.minimum_norm else after.shared,

@@ -8,12 +8,11 @@ from typing import ClassVar, NamedTuple
 import tensorflow as tf
 
 from kerasrobust.attacks.algorithm import Images, Numbers
-from kerasrobust.attacks.nearest import Met, NearestExample, annealed, farthest, free
+from kerasrobust.attacks.nearest import DUAL, Met, NearestExample, annealed, farthest, free
 from kerasrobust.attacks.network import Network
 from kerasrobust.errors import InputError
 from kerasrobust.ops import balls
 
-DUAL: dict[str, balls.Norm] = {"linf": "l1", "l2": "l2", "l1": "linf"}
 LEAST = 0.001
 """What gamma has fallen to in the end."""
 

@@ -14,6 +14,9 @@ from kerasrobust.attacks.network import Network
 from kerasrobust.errors import InputError
 from kerasrobust.ops import balls, losses
 
+DUAL: dict[str, balls.Norm] = {"linf": "l1", "l2": "l2", "l1": "linf"}
+"""The norm of a gradient that says how much a linear function changes at most, within a ball of radius 1."""
+
 
 class Met(NamedTuple):
     """The nearest adversarial example so far.

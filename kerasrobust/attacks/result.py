@@ -28,7 +28,8 @@ class AttackResult:
         precision: of the gradients (`twins.precision`): where "bfloat16" was asked for, the nearest adversarial
             examples are looked for in "folded".
         passes: predictions of each fresh pass over `x_adv`, int64 (passes, N).
-        patch: float32 (S, S, C), the one patch that was laid on all images; None for other attacks.
+        learned: float32, what was learned of all images together: the patch that was laid on each, (S, S, C), or the
+            perturbation that was added to each, (H, W, C). None for other attacks.
         queries: int64 (N,), after how many queries an image that was right fell first, restarts added up; 0 where it
             hasn't fallen. None for attacks that don't count them, and on randomized networks.
         shared: the standard error of the accuracy by noise that the examples share (`stats.shared_error`).
@@ -48,9 +49,14 @@ class AttackResult:
     seconds: float
     precision: str
     passes: np.ndarray
-    patch: np.ndarray | None = None
+    learned: np.ndarray | None = None
     queries: np.ndarray | None = None
     shared: float = 0.0
+
+    @property
+    def patch(self) -> np.ndarray | None:
+        """What was learned, as the patch that it is after `universal-patch`."""
+        return self.learned
 
     @property
     def correct(self) -> np.ndarray:

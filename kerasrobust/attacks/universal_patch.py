@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
-from weakref import WeakKeyDictionary, ref
 
 import numpy as np
 import tensorflow as tf
@@ -14,20 +12,11 @@ import tensorflow as tf
 from kerasrobust.attacks.algorithm import Images, Numbers
 from kerasrobust.attacks.driver import Attack
 from kerasrobust.attacks.gradient import Walk
+from kerasrobust.attacks.learning import Course
 from kerasrobust.attacks.lesson import Lesson
-from kerasrobust.attacks.loop import open_rows
-from kerasrobust.attacks.nearest import annealed
-from kerasrobust.attacks.network import Cost, Network, Passes
+from kerasrobust.attacks.network import Network
 from kerasrobust.attacks.patch import Patching, put
 from kerasrobust.errors import InputError
-from kerasrobust.networks.classifier import Classifier
-from kerasrobust.ops.tracing import Traced
-
-LAST = 0.05
-"""What share of its first length the last step has."""
-
-KEPT: WeakKeyDictionary[Classifier, dict[Hashable, tuple[Traced, Cost]]] = WeakKeyDictionary()
-"""The graphs that patches are trained by, as the driver keeps those of attacks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,58 +106,21 @@ class UniversalPatch(Patching):
         if not len(lesson.x):  # Nothing to learn from, and nothing to lay a patch on.
             return self
         draw = np.random.default_rng([lesson.seed % 2**32, self.size, channels])
-        pixels = draw.random((self.size, self.size, channels), np.float32)
-        count = min(self.images, len(lesson.x))
-        queue = np.zeros(0, np.int64)
-        known, pixels = lesson.found() or (0, pixels)
-        for step in range(self.steps):
-            lesson.went_on(max(step, known), self.steps)
-            if len(queue) < count:
-                queue = np.concatenate([queue, draw.permutation(len(lesson.x))])
-            chosen, queue = queue[:count], queue[count:]
-            keys = draw.integers(0, 2**31, (count, 2)).astype(np.int32)
-            if step < known:  # Only its draws are needed.
-                continue
-            examples = Images(tf.constant(lesson.x[chosen]), tf.constant(lesson.goal[chosen]), tf.constant(keys))
-            slope = self._slope(lesson, examples, pixels, step)
-            length = float(annealed(self.step_size, LAST * self.step_size, tf.constant(step), tf.constant(self.steps)))
-            pixels = np.clip(pixels + np.float32(length) * np.sign(slope), 0, 1)
-            lesson.save(step + 1, pixels)
-        return replace(self, pixels=pixels)
+        start = draw.random((self.size, self.size, channels), np.float32)
+        course = Course(
+            steps=self.steps, images=self.images, step_size=self.step_size, eot=self.eot,
+            structure=self.structure(), numbers=Patching.numbers(self), slope=self._slope, move=_moved,
+        )  # fmt: skip
+        return replace(self, pixels=course.taken(lesson, draw, start))
 
-    def _slope(self, lesson: Lesson, examples: Images, pixels: np.ndarray, step: int) -> np.ndarray:
+    def _slope(self, network: Network, images: Images, pixels: tf.Tensor, numbers: Numbers) -> tf.Tensor:
         """Returns the gradient of the examples' summed loss by the pixels of a patch, (S, S, C)."""
-        classifier = lesson.classifier
-        kept = KEPT.setdefault(classifier, {})
-        shape = examples.x.shape[1:] if classifier.any_batch else examples.x.shape
-        key = self.structure(), tuple(shape)
-        if key not in kept:
-            kept[key] = self._graph(classifier)
-        graph, cost = kept[key]
-        names = Patching.numbers(self) | {"eot": self.eot, "rows": len(examples.x) if classifier.repeats else 1}
-        numbers = {name: tf.constant(value) for name, value in names.items()}
-        seed = tf.constant(np.array([lesson.seed % 2**31, 8], np.int32))
-        found: np.ndarray = graph(examples, tf.constant(pixels), seed, tf.constant(step), numbers).numpy()
-        lesson.spend(*(len(examples.x) * part for part in cost.of(self.eot)))
-        return found
+        top, left = self.corners(images, numbers)
+        found, _, _ = network.gradient(put(images.x, pixels, top, left), images.y, targeted=self.targeted)
+        places = tf.range(self.size)[None]
+        lines = tf.gather(found, top[:, None] + places, axis=1, batch_dims=1)
+        return tf.reduce_sum(tf.gather(lines, left[:, None] + places, axis=2, batch_dims=1), axis=0)
 
-    def _graph(self, classifier: Classifier) -> tuple[Traced, Cost]:
-        # Weakly: what is kept for as long as a classifier lives must not keep it alive.
-        alive, seedable, classes, cost = ref(classifier), classifier.seedable, classifier.classes, Cost()
 
-        def forward(x: tf.Tensor, key: tf.Tensor | None) -> tf.Tensor:
-            made = alive()
-            assert made is not None  # Graphs are traced while the caller holds it.
-            return made(x, key if seedable else None)
-
-        def slope(images: Images, pixels: tf.Tensor, key: tf.Tensor, step: tf.Tensor, numbers: Numbers) -> tf.Tensor:
-            cost.clear()
-            passes = Passes() if self.eot == 1 else Passes(numbers["eot"], numbers["rows"])
-            network = Network(forward, key, passes, classes, cost=cost).at(step)
-            top, left = self.corners(images, numbers)
-            found, _, _ = network.gradient(put(images.x, pixels, top, left), images.y, targeted=self.targeted)
-            places = tf.range(self.size)[None]
-            lines = tf.gather(found, top[:, None] + places, axis=1, batch_dims=1)
-            return tf.reduce_sum(tf.gather(lines, left[:, None] + places, axis=2, batch_dims=1), axis=0)
-
-        return Traced(slope, open_rows if classifier.any_batch else None), cost
+def _moved(pixels: np.ndarray, slope: np.ndarray, length: np.float32) -> np.ndarray:
+    return np.clip(pixels + length * np.sign(slope), 0, 1)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, get_args
 import numpy as np
 
 from kerasrobust.attacks import Attack, AttackResult
-from kerasrobust.attacks.driver import as_emit
+from kerasrobust.attacks.driver import as_emit, is_nearest
 from kerasrobust.attacks.fab import FAB
 from kerasrobust.attacks.registry import make_attack
 from kerasrobust.attacks.task import Task
@@ -49,7 +49,8 @@ class AutoAttack:
         version: "auto", "standard", "adaptive", "plus" or "rand".
         confirm: run the whole of `standard` on what `adaptive` has left.
         eot: passes over which each gradient is averaged; None for 20 in `rand` and 1 otherwise.
-        attacks: names, or attacks with settings of their own, in the place of a version's.
+        attacks: names, or attacks with settings of their own, in the place of a version's. Where several look for the
+            nearest example, these run on all images.
 
     Example:
         >>> result = AutoAttack(epsilon=8 / 255)(model, x, y)
@@ -100,13 +101,13 @@ class AutoAttack:
         eot = self.eot or (EOT if version == "rand" and not self.attacks else 1)
 
         def make(name: str, **settings: Any) -> Attack[Any]:
-            return self._within(make_attack(name, epsilon=self.epsilon, norm=self.norm, eot=eot, **settings))
+            return self._within(self._made(name, eot, **settings))
 
         def parts(attacks: Sequence[Attack[Any]], narrowed: bool = False) -> list[Part]:
             return [part_of(attack, self.epsilon, chained=True, narrowed=narrowed) for attack in attacks]
 
         if self.attacks:
-            return parts([make(attack) if isinstance(attack, str) else self._within(attack) for attack in self.attacks])
+            return self._own(eot)
         rivals = classifier.classes - 1
         l1 = self.norm == "l1"
         targets = min(9, rivals)
@@ -136,6 +137,16 @@ class AutoAttack:
             apgd("apgd-ce", restarts=5), apgd(dlr, restarts=5), make("fab", restarts=5), make("square"),
             *([targeted(targets)] if rivals > 1 else []), make("fab-t", targets=targets),
         ])  # fmt: skip
+
+    def _own(self, eot: int) -> list[Part]:
+        """Returns the parts of a list of one's own: several that look for the nearest example run on all images."""
+        attacks = [self._made(attack, eot) if isinstance(attack, str) else attack for attack in self.attacks]
+        if sum(map(is_nearest, attacks)) > 1:
+            return [part_of(attack, self.epsilon, chained=not is_nearest(attack)) for attack in attacks]
+        return [part_of(self._within(attack), self.epsilon, chained=True) for attack in attacks]
+
+    def _made(self, name: str, eot: int, **settings: Any) -> Attack[Any]:
+        return make_attack(name, epsilon=self.epsilon, norm=self.norm, eot=eot, **settings)
 
     def _within(self, attack: Attack[Any]) -> Attack[Any]:
         """Returns an attack that stops at what it finds inside the radius: here nothing nearer is asked for."""

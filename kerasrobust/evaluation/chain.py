@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,8 +15,9 @@ from kerasrobust.attacks.surrogate import check_transfers, without_slope
 from kerasrobust.attacks.task import Task
 from kerasrobust.attacks.verdict import Verdict, predict
 from kerasrobust.errors import InputError
+from kerasrobust.evaluation.combining import all_nearest, combine, judged, nearest_groups, strongest, together
 from kerasrobust.evaluation.narrowing import narrowed
-from kerasrobust.evaluation.outcome import AttackReport, combine, judged, report, strongest
+from kerasrobust.evaluation.outcome import AttackReport, report, surviving
 from kerasrobust.events import AttackFinished, AttackProgress, AttackStarted, Event, Finding
 from kerasrobust.networks.classifier import Classifier, has_gradient, reaches, slope_of
 from kerasrobust.networks.probe import same
@@ -54,6 +55,7 @@ class Chained:
         worst: per example what the attack that did worst to the model found.
         by_attack: str (N,), the name of that attack.
         rates: float64 (N,), per example the share of fresh passes that are right under the worst attack.
+        nearest: of attacks for the nearest example, where there are several in a norm, what they say as one.
     """
 
     clean: Verdict
@@ -61,6 +63,7 @@ class Chained:
     worst: AttackResult
     by_attack: np.ndarray
     rates: np.ndarray
+    nearest: list[AttackReport] = field(default_factory=list)
 
 
 def part_of(attack: Attack[Any], epsilon: float | None, chained: bool = False, narrowed: bool = False) -> Part:
@@ -122,8 +125,8 @@ def run_chain(
         else:
             result = drive(attack, here, clean=clean, only=rest, checkpoints=place)
         if other is not None:
-            # The patch that was learned stays that of this task.
-            result = replace(strongest([other, result], is_nearest(attack)), patch=result.patch)
+            # What was learned stays that of this task.
+            result = replace(strongest([other, result], is_nearest(attack)), learned=result.learned)
             # As below: the lower of two noisy rates is biased.
             result = judged(result, task.judge(result.x_adv, 6)) if randomized else result
         target = task.target if attack.targeted else None
@@ -131,13 +134,26 @@ def run_chain(
         left = np.minimum(left, found.rates) if chained else left
         reports.append(found)
         emit(AttackFinished(attack=attack.name, **found.entry()))
+    nearest = _together(reports, task)
     worst, names = combine(reports, task.x)
     rates = np.min([item.rates for item in reports], axis=0)
     if randomized and len(reports) > 1:
         # The lowest of several noisy rates is biased low, so the worst example of each is judged on fresh passes.
         worst = judged(worst, task.judge(worst.x_adv, 3))
-        rates = worst.correct_rate
-    return Chained(clean=clean, reports=reports, worst=worst, by_attack=names, rates=rates)
+        # Where all look for the nearest example, that may lie further away than the radius.
+        sought = all_nearest(reports)
+        rates = surviving(parts[0].attack, worst, parts[0].radius) if sought else worst.correct_rate
+    return Chained(clean=clean, reports=reports, worst=worst, by_attack=names, rates=rates, nearest=nearest)
+
+
+def _together(reports: list[AttackReport], task: Task) -> list[AttackReport]:
+    """Returns what attacks for the nearest example of one norm say together, and emits it."""
+    judge = (lambda x: task.judge(x, 3)) if task.classifier.randomized else None
+    found = [together(group, judge) for group in nearest_groups(reports)]
+    for item in found:
+        if task.emit is not None:
+            task.emit(AttackFinished(attack=item.title or item.attack.name, **item.entry()))
+    return found
 
 
 def _in_vain(before: Sequence[Part], attack: Attack[Any], reports: Sequence[AttackReport]) -> bool:

@@ -56,6 +56,8 @@ class Evaluation:
         audit: what was looked at for that, and what it cost; None where it wasn't asked for.
         labels: where an image has several labels, or none: what was found of each alone. All else is of all labels
             together, where an image is right if all of them are.
+        nearest: of several attacks for the nearest example in one norm, a report on the nearest example of each image
+            that any of them has found: `outcome.curve(nearest[0].result)` is accuracy over epsilon.
     """
 
     clean_accuracy: float
@@ -74,6 +76,7 @@ class Evaluation:
     findings: list[Finding]
     audit: Audit | None
     labels: list[LabelReport] = field(default_factory=list)
+    nearest: list[AttackReport] = field(default_factory=list)
 
     def __repr__(self) -> str:
         """Returns the figures; the arrays would fill screens."""
@@ -207,6 +210,7 @@ def evaluate(
         findings=findings,
         audit=audited,
         labels=labels.reports,
+        nearest=found.nearest,
     )
 
 

@@ -18,8 +18,8 @@ from kerasrobust.attacks import Attack, AttackResult
 from kerasrobust.attacks.driver import is_nearest
 from kerasrobust.evaluation.audit import CHECKS, Audit
 from kerasrobust.evaluation.chain import Chained, Part
+from kerasrobust.evaluation.combining import combine, strongest
 from kerasrobust.evaluation.measure import Measured, Measurement
-from kerasrobust.evaluation.outcome import combine, strongest
 from kerasrobust.events import Emit, Finding, LabelFinished, staged
 from kerasrobust.networks.making import of_one_label
 from kerasrobust.stats import accuracy_interval

@@ -20,7 +20,8 @@ from kerasrobust.attacks.checkpoint import Checkpoints
 from kerasrobust.attacks.driver import drive
 from kerasrobust.attacks.task import Task
 from kerasrobust.attacks.verdict import Verdict, predict
-from kerasrobust.evaluation.outcome import AttackReport, picked, surviving
+from kerasrobust.evaluation.combining import picked
+from kerasrobust.evaluation.outcome import AttackReport, surviving
 from kerasrobust.events import AttackProgress, Emit, Event
 
 NEAR, DRAWN = 1 / 12, 1 / 24

@@ -1,17 +1,16 @@
-"""What the results of attacks say about a model: robust accuracies, curves over epsilon, several attacks as one."""
+"""What the results of attacks say about a model: robust accuracies, curves over epsilon."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from kerasrobust.attacks import Attack, AttackResult
 from kerasrobust.attacks.targets import NOWHERE
-from kerasrobust.attacks.verdict import Verdict
 from kerasrobust.networks.classifier import Classifier
 from kerasrobust.stats import accuracy_interval
 
@@ -58,6 +57,7 @@ class AttackReport:
         result: what the attack found.
         target: int64 (N,), the classes that a targeted attack drives to, `NOWHERE` where there is none.
         surrogate: the name of the model whose gradients it took, where that isn't the attacked one.
+        title: what is written for the attack's name, where the report is of several together.
     """
 
     attack: Attack[Any]
@@ -69,6 +69,7 @@ class AttackReport:
     result: AttackResult
     target: np.ndarray | None = None
     surrogate: str | None = None
+    title: str | None = None
 
     @property
     def reached(self) -> Share | None:
@@ -85,7 +86,7 @@ class AttackReport:
         aimed = self.result.correct if self.target is None else self.result.correct & (self.target != NOWHERE)
         median = self.result.median_over(aimed) if everything and self.attack.in_ball else math.nan
         entry: dict[str, Any] = {
-            "name": self.attack.name,
+            "name": self.title or self.attack.name,
             "norm": self.attack.threat(),
             "epsilon": self.epsilon,
             "robust_accuracy": self.robust_accuracy,
@@ -206,83 +207,4 @@ def report(
         result=result,
         target=target,
         surrogate=None if surrogate is None else surrogate.name,
-    )
-
-
-def combine(reports: Sequence[AttackReport], x: np.ndarray) -> tuple[AttackResult, np.ndarray]:
-    """Returns per example what the attack that did worst to the model found inside its radius, and that attack's name.
-
-    Of attacks that did the same the first counts. Costs are those of all together. What a minimum-norm attack moved
-    further than the radius counts as unchanged.
-    """
-    if len(reports) == 1:  # As it is: how far a minimum-norm attack went is worth keeping.
-        return reports[0].result, np.full(len(x), reports[0].attack.name, dtype=object)
-    which = np.argmin([np.where(item.attacked, item.rates, np.inf) for item in reports], axis=0)
-    names = np.array([item.attack.name for item in reports], dtype=object)[which]
-    return picked([_inside(item, x) for item in reports], which), names
-
-
-def strongest(found: Sequence[AttackResult], nearest: bool = False) -> AttackResult:
-    """Returns per example which of several results did worst to the model, of equals the first.
-
-    Of examples that are sought as near as can be, the nearest that most passes get wrong. Costs are those of all
-    together.
-    """
-    rates = np.array([item.correct_rate for item in found])
-    keys = (rates, np.array([item.distance for item in found]), rates > 0.5) if nearest else (rates,)
-    return picked(found, np.lexsort(keys, axis=0)[0])
-
-
-def picked(found: Sequence[AttackResult], which: np.ndarray) -> AttackResult:
-    """Returns per example one of several results, by its number, int64 (N,)."""
-    places = np.arange(len(which))
-
-    def pick(name: str) -> np.ndarray:
-        return np.stack([getattr(result, name) for result in found])[which, places]
-
-    return replace(
-        found[0],
-        x_adv=pick("x_adv"),
-        prediction_adv=pick("prediction_adv"),
-        success=pick("success"),
-        correct_rate=pick("correct_rate"),
-        confidence_adv=pick("confidence_adv"),
-        distance=pick("distance"),
-        passes=np.stack([result.passes for result in found], axis=1)[:, which, places],
-        patch=None,
-        queries=None,
-        gradients=sum(item.gradients for item in found),
-        forwards=sum(item.forwards for item in found),
-        shared=max(result.shared for result in found),
-        seconds=sum(item.seconds for item in found),
-    )
-
-
-def judged(result: AttackResult, verdict: Verdict) -> AttackResult:
-    """Returns a result with another verdict on its examples: one of fresh passes."""
-    return replace(
-        result,
-        prediction_adv=verdict.prediction,
-        success=verdict.wrong,
-        correct_rate=verdict.correct_rate,
-        confidence_adv=verdict.confidence,
-        passes=verdict.passes,
-        shared=verdict.shared,
-    )
-
-
-def _inside(found: AttackReport, x: np.ndarray) -> AttackResult:
-    """Returns the attack's result inside its radius: the image itself where a minimum-norm attack went further."""
-    result = found.result
-    if not found.attack.minimum_norm:
-        return result
-    out = result.distance > found.epsilon
-    return replace(
-        result,
-        x_adv=np.where(out[:, None, None, None], x, result.x_adv),
-        prediction_adv=np.where(out, result.prediction, result.prediction_adv),
-        success=np.where(out, ~result.correct, result.success),
-        correct_rate=np.where(out, result.clean_rate, result.correct_rate),
-        confidence_adv=np.where(out, result.confidence, result.confidence_adv),
-        distance=np.where(out, np.float32(0), result.distance),
     )

@@ -31,6 +31,9 @@ from kerasrobust.show.summaries import summary
 STRIPS = 8
 """Images in a report, per attack."""
 
+_LEARNED = {"patch": "universal-patch", "perturbation": "universal"}
+"""What is learned of all images together, as files and options are called, and the attack that does it."""
+
 
 class AttackJob(Job[Any]):
     """Attacks a saved model, and writes the examples, `result.json` and the report."""
@@ -97,7 +100,7 @@ class AttackJob(Job[Any]):
         context, config, audit = self.context, self.config, evaluation.audit
         shown = self.data.of_patterns() if evaluation.labels else self.data
         path = save_worst(context, "examples.h5", Path(config.model).name, shown, evaluation, name)
-        _save_patch(context, evaluation)
+        _save_learned(context, evaluation)
         result = {
             **context.header(),
             "model": config.model,
@@ -112,6 +115,7 @@ class AttackJob(Job[Any]):
             "clean_accuracy": evaluation.clean_accuracy,
             "clean_interval": list(evaluation.clean_interval),
             "attacks": [item.entry() for item in evaluation.attacks],
+            **({"curves": [item.entry() for item in evaluation.nearest]} if evaluation.nearest else {}),
             "robust_accuracy": evaluation.robust_accuracy,
             "interval": list(evaluation.interval),
             "verdicts": _verdicts(evaluation),
@@ -199,7 +203,8 @@ def _attack(config: AttackConfig) -> Attack[Any] | AutoAttack:
 
 def _settings(config: AttackConfig) -> dict[str, Any]:
     """Returns the settings of attacks by their names there; None where an attack's own is left."""
-    pixels = None if config.patch is None else _load_patch(config.patch)
+    pixels = None if config.patch is None else _load(config.patch, "patch", "size, size, channels")
+    known = None if config.perturbation is None else _load(config.perturbation, "perturbation", "H, W, channels")
     return {
         "steps": config.steps,
         "step_size": None if config.step_size is None else float(config.step_size),
@@ -208,23 +213,24 @@ def _settings(config: AttackConfig) -> dict[str, Any]:
         "restarts": None if config.restarts == 1 else config.restarts,
         "size": config.patch_size if config.patch_size or pixels is None else len(pixels),
         "pixels": pixels,
+        "perturbation": known,
         "budget": config.budget,
     }
 
 
-def _load_patch(path: str) -> np.ndarray:
-    """Returns the array that a run has saved as its patch."""
+def _load(path: str, what: str, shape: str) -> np.ndarray:
+    """Returns the array that a run has saved as its patch or its perturbation."""
     try:
         found = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise InputError(
-            f"Expected a patch in a file that holds one NumPy array. Received: {path} ({error}). Give the patch.npy of "
-            "a run of universal-patch."
+            f"Expected a {what} in a file that holds one NumPy array. Received: {path} ({error}). Give the {what}.npy "
+            f"of a run of {_LEARNED[what]}."
         ) from error
     if not isinstance(found, np.ndarray) or found.ndim != 3:
         raise InputError(
-            f"Expected a patch of shape (size, size, channels). Received: another array in {path}. Give the patch.npy "
-            "of a run of universal-patch."
+            f"Expected a {what} of shape ({shape}). Received: another array in {path}. Give the {what}.npy of a run of "
+            f"{_LEARNED[what]}."
         )
     return found
 
@@ -250,13 +256,14 @@ def evaluate_with_events(
     )
 
 
-def _save_patch(context: Context, evaluation: Evaluation) -> None:
-    """Writes the patch that was trained on all images, where one was."""
+def _save_learned(context: Context, evaluation: Evaluation) -> None:
+    """Writes what was trained on all images together: a patch, or a perturbation."""
     for report in evaluation.attacks:
-        if report.result.patch is not None:
-            np.save(context.run.path / "patch.npy", report.result.patch)
-            words = f"The patch is in {context.run.path / 'patch.npy'}; --patch lays it on other images."
-            context.emit(Log(level="info", message=words))
+        if report.result.learned is not None:
+            what = next(what for what, name in _LEARNED.items() if name == report.attack.name)
+            path = context.run.path / f"{what}.npy"
+            np.save(path, report.result.learned)
+            context.emit(Log(level="info", message=f"The {what} is in {path}; --{what} takes it for other images."))
 
 
 def save_examples(

@@ -14,6 +14,7 @@ from kerasrobust.show.figures import (
     format_accuracy,
     format_budget,
     format_confidence,
+    format_distance,
     format_epsilon,
     format_images,
     format_interval,
@@ -124,7 +125,10 @@ def _attack_summary(result: Result, attacks: Sequence[AttackEntry]) -> Iterable[
     parts = ", ".join(f"{attack_name(item.name)} {format_accuracy(item.robust_accuracy)}" for item in attacks)
     under = made_on(under + at, worst.surrogate)
     yield f"Robust accuracy under {under}: {_with_interval(result.robust_accuracy, result.robust_interval)}."
-    yield f"After each attack in turn: {parts}."
+    yield f"{'Each by itself' if result.curves else 'After each attack in turn'}: {parts}."
+    for nearest in result.curves:
+        distance = format_distance(nearest.median_distance, nearest.norm) or "infinite"
+        yield f"The nearest examples that any of them found: median distance {distance} in {format_norm(nearest.norm)}."
 
 
 def _threat_summary(result: Result, rows: Sequence[Row]) -> Iterable[str]:
