@@ -155,6 +155,7 @@ FIELDS: dict[type[RunConfig], dict[str, st.SearchStrategy[Any]]] = {
         "epsilon": st.none() | RADII,
         "steps": COUNTS,
         "eot": COUNTS,
+        "thorough": st.booleans(),
         "passes": COUNTS,
         "keys": st.none() | WORDS,
         "size": st.none() | WORDS,
