@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -103,6 +105,37 @@ def test_what_was_stopped_and_resumed_ends_with_the_same_images(stop: int, tmp_p
     assert {name: one.images for name, one in resumed.items()} == {name: one.images for name, one in whole.items()}
     for name, one in whole.items():
         np.testing.assert_array_equal(resumed[name].arrays["rows"], one.arrays["rows"])
+
+
+@pytest.mark.parametrize("stop", [30, 100, 300, 500, 700])
+def test_what_a_resumed_process_traces_again_is_not_taken_from_the_budget(stop: int, tmp_path: Path) -> None:
+    """Each process traces each part's graph, for as long as 150 images take."""
+
+    def process(clock: Clock, folder: Path | None, **settings: Any) -> dict[str, Found]:
+        traced: dict[str, float] = {}
+
+        def traces(of: Part) -> Part:
+            def measure(block: Block) -> Any:
+                if of.name not in traced:
+                    traced[of.name] = 15.0
+                    clock.now += 15.0
+                return of.measure(block)
+
+            return dataclasses.replace(of, measure=measure)
+
+        parts = [traces(part("a", clock, 0.1)), traces(part("b", clock, 0.05, share=2))]
+
+        def counted() -> float:
+            return sum(traced.values())
+
+        return Budget(150, 2000, 0.0, Checkpoints(folder), clock=clock, traced=counted, **settings).spend(parts)
+
+    whole = process(Clock(), None)
+    clock = Clock()
+    with pytest.raises(Cancelled):
+        process(clock, tmp_path, should_stop=after(stop))
+    resumed = process(clock, tmp_path)
+    assert {name: one.images for name, one in resumed.items()} == {name: one.images for name, one in whole.items()}
 
 
 @pytest.mark.parametrize("stop", [20, 60, 200, 400])

@@ -20,6 +20,7 @@ import numpy as np
 from kerasrobust.attacks.checkpoint import SAVE_SECONDS, Checkpoints
 from kerasrobust.errors import Cancelled
 from kerasrobust.events import Emit, Event, Finding, Progress, finite, staged
+from kerasrobust.ops.tracing import traced_seconds
 from kerasrobust.pace import PERIOD
 
 BLOCK, LEAST = 64, 8
@@ -149,6 +150,8 @@ class Budget:
         emit: takes the events.
         should_stop: asked about every half second.
         clock: gives the seconds since some moment.
+        traced: gives the seconds that were spent on tracing. They count in the first process that begins a part alone,
+            so that a run that was killed ends with the same images.
         said: findings that no part has to say again.
 
     Example:
@@ -166,6 +169,7 @@ class Budget:
         emit: Emit | None = None,
         should_stop: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.monotonic,
+        traced: Callable[[], float] = traced_seconds,
         said: Sequence[Finding] = (),
     ) -> None:
         self.seconds = seconds
@@ -176,6 +180,7 @@ class Budget:
         self._emit = emit or (lambda event: None)
         self._should_stop = should_stop
         self._clock = clock
+        self._traced = traced
         self._said = -math.inf
         self._codes = {item.code for item in said}
 
@@ -274,26 +279,30 @@ class Budget:
         kept = checkpoints.get(f"elapsed-{number}") if part.resumes else None
         # Of a process that was stopped within the block, so that its time counts.
         earlier = 0.0 if kept is None else float(kept["seconds"])
+        again, traced = number > 0 or kept is not None, self._traced()
         began, before, late, saved = self._clock() - earlier, self.spent, False, self._clock()
         findings: list[Finding] = []
+
+        def elapsed() -> float:
+            return self._clock() - began - (self._traced() - traced if again else 0.0)
 
         def heard(event: Event) -> None:
             if isinstance(event, Finding) and self._is_new(event):
                 findings.append(event)
                 emit(event)
-            self._tell(before + self._clock() - began, emit)
+            self._tell(before + elapsed(), emit)
 
         def save() -> None:
             nonlocal saved
             saved = self._clock()
-            checkpoints.put(f"elapsed-{number}", {"seconds": np.array(saved - began)})
+            checkpoints.put(f"elapsed-{number}", {"seconds": np.array(elapsed())})
 
         def stops() -> bool:
             nonlocal late
-            late = self._clock() - began > min(most, LATE * self.seconds - before)
+            late = elapsed() > min(most, LATE * self.seconds - before)
             if self._clock() - saved > SAVE_SECONDS:
                 save()
-            self._tell(before + self._clock() - began, emit)
+            self._tell(before + elapsed(), emit)
             return late or self._should_stop()
 
         try:
@@ -303,9 +312,9 @@ class Budget:
             if self._should_stop() or not late:
                 save()
                 raise
-            return _marks(self._clock() - began, findings)
+            return _marks(elapsed(), findings)
         finally:
-            self.spent = before + self._clock() - began
+            self.spent = before + elapsed()
         arrays |= _marks(self.spent - before, findings)
         checkpoints.put(f"block-{number}", arrays)
         return arrays
