@@ -53,7 +53,7 @@ class Epsilon(float):
             number = math.nan
         if not (math.isfinite(number) and number >= 0) or str(value).endswith("/"):
             raise InputError(
-                f"Expected a radius as a number of at least 0, such as 8/255 or 0.031. Received: {value}. "
+                f"Expected a radius (epsilon) as a number of at least 0, such as 8/255 or 0.031. Received: {value}. "
                 "Give it in units of an image in [0, 1]."
             )
         return super().__new__(cls, number)

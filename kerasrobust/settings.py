@@ -71,7 +71,7 @@ def check_epsilon(epsilon: float, norm: str) -> None:
     """Raises InputError for a radius that is negative or non-finite, an Linf radius above 1, and an L0 radius below."""
     Epsilon(epsilon)
     if isinstance(epsilon, str):
-        raise InputError(f"Expected a radius as a number. Received: text, {epsilon!r}. Leave out the quotes.")
+        raise InputError(f"Expected a radius (epsilon) as a number. Received: text, {epsilon!r}. Leave out the quotes.")
     if norm == "l0" and 0 < epsilon < 1:
         raise InputError(
             f"Expected an L0 epsilon of at least 1, as it counts changed values. Received: {epsilon:g}. Try 24."

@@ -298,7 +298,7 @@ def test_text_is_a_finite_radius_or_refused_in_one_line(text: str) -> None:
      "8/255/2", "eight", "8,255", "0.1.2", "1e999", "8 255", "8\\255"],
 )  # fmt: skip
 def test_what_is_no_radius_is_refused(text: str) -> None:
-    with pytest.raises(InputError, match=r"Expected a radius as a number of at least 0.*Received: "):
+    with pytest.raises(InputError, match=r"Expected a radius .epsilon. as a number of at least 0.*Received: "):
         Epsilon(text)
 
 

@@ -44,7 +44,7 @@ def refused(make: Callable[[], Any]) -> None:
     with pytest.raises(InputError) as caught:
         make()
     line = str(caught.value)
-    assert line.startswith("Expected a radius as a number") and "Received: " in line and "\n" not in line
+    assert line.startswith("Expected a radius (epsilon) as a number") and "Received: " in line and "\n" not in line
 
 
 @pytest.mark.parametrize("wrong", WRONG, ids=str)
