@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -15,7 +16,8 @@ from cli import call
 from conftest import PIXELS, SHAPE, images, labels_of
 from keras import layers as L
 
-from kerasrobust.attacks import PGD, Square
+from kerasrobust.attacks import DDN, PGD, Square, make_attack
+from kerasrobust.evaluation.case import FEWEST
 from kerasrobust.evaluation.evaluate import Evaluation, evaluate
 from kerasrobust.networks.classifier import Classifier
 from kerasrobust.networks.making import as_classifier
@@ -52,6 +54,12 @@ def examined(model: Any, attack: Any = None, **settings: Any) -> Evaluation:
 
 def codes(found: Evaluation) -> set[str]:
     return {finding.code for finding in found.findings}
+
+
+def left(run: Path) -> int:
+    """Returns how many images of a run its attack has left."""
+    with h5py.File(run / "examples.h5") as file:
+        return int((file["correct_rate"][:] > 0.5).sum())
 
 
 def classifier(model: Any) -> Classifier:
@@ -107,13 +115,23 @@ def test_what_it_cannot_be_done_on_is_named() -> None:
         (lambda x, training=False: base(x), PGD(epsilon=0.002)),
         (base, Square(epsilon=0.002, queries=20)),
         (base, PGD(epsilon=0.5)),  # Nothing is left.
+        (base, make_attack("apgd-dlr", epsilon=0.002, steps=5)),  # It needs three classes.
     ):
         found = examined(model, attack)
         assert found.audit is not None and "attack-fails" in found.audit.left_out
 
 
+def test_the_radius_is_that_of_the_attack_that_is_tested() -> None:
+    """Beside another one's, in another norm."""
+    base = network(L.Identity())
+    found = examined(base, [DDN(norm="l2", steps=5), PGD(epsilon=0.002, steps=20)])
+    assert found.audit is not None and "attack-fails" in found.audit.checked and "attack-fails" not in codes(found)
+
+
 def test_the_command_takes_it(models_dir: Path, tmp_path: Path) -> None:
     words = ["audit", "--model", "tiny", "--models-dir", models_dir, "--runs-dir", tmp_path, "--name", "a"]
     assert call(*words, "--epsilon", "1/255", "--split", "test[:40]", "--thorough", "--quiet").status == 0
-    result = json.loads((tmp_path / "a" / "result.json").read_text())
-    assert "attack-fails" in result["audit"]["checked"] + result["audit"]["left_out"]
+    audit = json.loads((tmp_path / "a" / "result.json").read_text())["audit"]
+    assert "attack-fails" in audit["checked"] + audit["left_out"]
+    # It can be done where enough images are left.
+    assert ("attack-fails" in audit["checked"]) is (left(tmp_path / "a") >= FEWEST)

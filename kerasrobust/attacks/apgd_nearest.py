@@ -17,6 +17,9 @@ from kerasrobust.ops import balls
 NEXT = 0.9
 """What the next radius is at least of the distance that is known: near the end most smaller balls hold nothing, and it
 takes all steps to see that."""
+LEAST, GROWTH = 1e-3, 4.0
+"""The first radius at least, as a share of how far the box reaches, where the gradient says less; and by what radii
+grow as long as nothing was found, so that steep or masked gradients don't end the search near the image."""
 CLEAR = 1e-5
 """By which share of its lead at the image the label has to be behind: bisection ends so near to the boundary that
 another batch's rounding would take it back."""
@@ -50,7 +53,7 @@ class APGDNearest(NearestExample[Bisected]):
     """APGD on the margin, in balls whose radius is halved between what holds an adversarial example and what doesn't.
 
         r' = max((r_empty + |x* - x_0|) / 2, 0.9 |x* - x_0|),   x* being the nearest adversarial example so far,
-             2 r                                                as long as there is none
+             4 r                                                as long as there is none
 
     The first radius is where the boundary is by the gradient at the image. A search ends with the first adversarial
     example; the next one begins at x*, brought back into its ball. One without success ends after `ball_steps`, and the
@@ -106,7 +109,8 @@ class APGDNearest(NearestExample[Bisected]):
         x = images.x
         slope, score = self.ascent(network, images, x)
         ahead = tf.abs(score) / tf.maximum(balls.distance(free(slope, x), DUAL[self.norm]), 1e-12)
-        radius = tf.minimum(ahead, farthest(x, self.norm))
+        far = farthest(x, self.norm)
+        radius = tf.minimum(tf.maximum(ahead, LEAST * far), far)
         again = numbers["run"] > 0
         begun = tf.cond(again, lambda: start(images.keys, x, balls.column(radius), self.norm), lambda: x)
         met = self.noted(self.nothing_met(x), x, x, score < -numbers["slack"])
@@ -126,7 +130,7 @@ class APGDNearest(NearestExample[Bisected]):
         empty = tf.where(empty < met.distance, empty, 0.0)
         known = tf.math.is_finite(met.distance)
         radius = tf.maximum((empty + met.distance) / 2, NEXT * met.distance)
-        radius = tf.where(known, radius, tf.minimum(2 * state.radius, numbers["farthest"]))
+        radius = tf.where(known, radius, tf.minimum(GROWTH * state.radius, numbers["farthest"]))
         radius = tf.where(ended, radius, state.radius)
 
         def in_the_next() -> Ascent:

@@ -37,6 +37,9 @@ CHECKS = (
     Check(("radius-not-fatal",), MANY, gradients.large_radius),
 )
 
+FURTHER = ("masked-layers", "attack-fails")
+"""Codes of the checks that aren't made of every model."""
+
 
 @dataclass
 class Audit:
@@ -101,6 +104,7 @@ def _test_attack(case: Case, audit: Audit) -> None:
     if attack is None or count < FEWEST:
         audit.left_out.append("attack-fails")
         return
-    audit.findings += binarization.binarization(replace(case, count=count), attack)
-    audit.checked.append("attack-fails")
-    audit.gradients += count * attack.step_count()
+    found = binarization.binarization(replace(case, count=count), attack)
+    (audit.left_out if found is None else audit.checked).append("attack-fails")
+    audit.findings += found or []
+    audit.gradients += count * attack.step_count() * attack.run_count()

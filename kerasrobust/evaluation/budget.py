@@ -150,8 +150,8 @@ class Budget:
         emit: takes the events.
         should_stop: asked about every half second.
         clock: gives the seconds since some moment.
-        traced: gives the seconds that were spent on tracing. They count in the first process that begins a part alone,
-            so that a run that was killed ends with the same images.
+        traced: gives the seconds that were spent on tracing. They count in a part's first block alone, in the process
+            that begins it, so that a run that was killed ends with the same images; the rest may go beyond the budget.
         said: findings that no part has to say again.
 
     Example:

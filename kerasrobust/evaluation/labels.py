@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from kerasrobust.attacks import Attack, AttackResult
 from kerasrobust.attacks.driver import is_nearest
-from kerasrobust.evaluation.audit import CHECKS, Audit
+from kerasrobust.evaluation.audit import CHECKS, FURTHER, Audit
 from kerasrobust.evaluation.chain import Chained, Part
 from kerasrobust.evaluation.combining import combine, strongest
 from kerasrobust.evaluation.measure import Measured, Measurement
@@ -86,7 +86,7 @@ class OfLabels:
         if own is None:
             return replace(measured, findings=measured.findings + more)
         looked = set.intersection(*(set(audit.checked) for audit in self.audits)) - set(own.checked)
-        known = {code for check in CHECKS for code in check.codes}
+        known = {code for check in CHECKS for code in check.codes} | set(FURTHER)
         audit = Audit(
             findings=own.findings + [finding for finding in more if finding.code in known],
             checked=own.checked + [code for code in own.left_out if code in looked],

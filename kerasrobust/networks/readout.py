@@ -24,12 +24,13 @@ class Readout:
     Args:
         classifier: of a functional or Sequential Keras model that `fits`.
         shape: of an image.
+        batch_size: images at once.
 
     Attributes:
         classifier: what attacks see: class 1 is that of the images that `tell_apart` has put there.
     """
 
-    def __init__(self, classifier: Classifier, shape: tuple[int, ...]) -> None:
+    def __init__(self, classifier: Classifier, shape: tuple[int, ...], batch_size: int = 256) -> None:
         hidden = _hidden(classifier.network)
         if hidden is None:
             raise ValueError(f"Expected a model whose last layer is dense. Received: {classifier.name!r}.")
@@ -37,6 +38,7 @@ class Readout:
         size = int(inner(tf.zeros((1, *shape))).shape[1])
         self._weights, self._bias = tf.Variable(tf.zeros(size)), tf.Variable(0.0)
         self._inner = tf.function(lambda x: tf.cast(inner(x), tf.float32), reduce_retracing=True)
+        self._batch_size = batch_size
 
         def forward(x: tf.Tensor) -> tf.Tensor:
             score = tf.linalg.matvec(tf.cast(inner(x), tf.float32), self._weights) + self._bias
@@ -63,10 +65,10 @@ class Readout:
             others: float32 (N, H, W, C).
             image: float32 (H, W, C).
         """
-        features = self._inner(tf.constant(others)).numpy().astype(np.float64)
+        features = self._features(others)
         middle = features.mean(axis=0)
         spread = features - middle
-        toward = self._inner(tf.constant(image[None])).numpy()[0] - middle
+        toward = self._features(image[None])[0] - middle
         direction = _fisher(spread, toward)
         nearest, own = float((spread @ direction).max()), float(toward @ direction)
         if own <= nearest:
@@ -75,6 +77,15 @@ class Readout:
         self._weights.assign((scale * direction).astype(np.float32))
         self._bias.assign(-scale * ((own + nearest) / 2 + float(middle @ direction)))
         return True
+
+    def scores(self, x: np.ndarray) -> np.ndarray:
+        """Returns the logit of class 1 above that of class 0, float64 (N,)."""
+        return self._features(x) @ self._weights.numpy() + float(self._bias.numpy())
+
+    def _features(self, x: np.ndarray) -> np.ndarray:
+        starts = range(0, len(x), self._batch_size)
+        parts = [self._inner(tf.constant(x[first : first + self._batch_size])).numpy() for first in starts]
+        return np.concatenate(parts).astype(np.float64)
 
 
 def _fisher(spread: np.ndarray, toward: np.ndarray) -> np.ndarray:

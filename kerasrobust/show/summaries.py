@@ -125,7 +125,8 @@ def _attack_summary(result: Result, attacks: Sequence[AttackEntry]) -> Iterable[
     parts = ", ".join(f"{attack_name(item.name)} {format_accuracy(item.robust_accuracy)}" for item in attacks)
     under = made_on(under + at, worst.surrogate)
     yield f"Robust accuracy under {under}: {_with_interval(result.robust_accuracy, result.robust_interval)}."
-    yield f"{'Each by itself' if result.curves else 'After each attack in turn'}: {parts}."
+    alone = result.curves and all(item.attacked is None for item in attacks)
+    yield f"{'Each by itself' if alone else 'After each attack in turn'}: {parts}."
     for nearest in result.curves:
         distance = format_distance(nearest.median_distance, nearest.norm) or "infinite"
         yield f"The nearest examples that any of them found: median distance {distance} in {format_norm(nearest.norm)}."

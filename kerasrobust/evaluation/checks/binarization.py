@@ -9,9 +9,9 @@ import numpy as np
 from kerasrobust.attacks import Attack
 from kerasrobust.attacks.driver import drive, is_nearest
 from kerasrobust.attacks.task import Task
-from kerasrobust.attacks.verdict import predict
+from kerasrobust.attacks.universal import Universal
 from kerasrobust.errors import Cancelled
-from kerasrobust.evaluation.case import Case, finding, percent
+from kerasrobust.evaluation.case import FEWEST, Case, finding, percent
 from kerasrobust.events import Finding
 from kerasrobust.networks.readout import Readout
 from kerasrobust.pace import Pace
@@ -28,15 +28,16 @@ PASSED = 0.95
 
 
 def attack_of(case: Case) -> Attack[Any] | None:
-    """Returns the first of the evaluation's attacks that follows the model's own gradients in a ball.
+    """Returns the first of the evaluation's attacks that follows the model's own gradients in a ball, image by image.
 
-    None without one, and for a network whose layers can't be taken apart.
+    None without one that two classes are enough for, and for a network whose layers can't be taken apart.
     """
     if case.straight is not None or not Readout.fits(case.classifier):
         return None
     attacks = [report.attack for report in case.found.reports]
     fitting = (item for item in attacks if item.in_ball and not item.gradient_free and not is_nearest(item))
-    return next((item for item in fitting if item.norm in ("linf", "l2")), None)
+    fitting = (item for item in fitting if item.fewest_classes <= 2 and not isinstance(item, Universal))
+    return next((item for item in fitting if item.norm in ("linf", "l2") and item.radius()), None)
 
 
 def left_of(case: Case) -> np.ndarray:
@@ -44,30 +45,32 @@ def left_of(case: Case) -> np.ndarray:
     return np.flatnonzero(case.found.rates > 0.5)
 
 
-def binarization(case: Case, attack: Attack[Any]) -> list[Finding]:
+def binarization(case: Case, attack: Attack[Any]) -> list[Finding] | None:
     """Whether an attack solves problems that have a solution, on images of which it has found none.
 
     For each, a new last layer tells one point on the ball's surface apart from the image and many points inside; the
-    attack has to find that point, or another one of its class.
+    attack has to find that point, or another one of its class. None where too few could be told apart.
 
     Reference: Zimmermann et al. 2022, "Increasing Confidence in Adversarial Robustness Evaluations", section 3.
     """
-    shape = case.x.shape[1:]
-    readout, pace = Readout(case.classifier, shape), Pace(case.task.emit, "image", case.count)
+    readout = Readout(case.classifier, case.x.shape[1:], case.task.batch_size)
+    pace, radius = Pace(case.task.emit, "image", case.count), attack.radius() or 0.0
     draw = np.random.default_rng(case.task.seed)
     found, by_chance = [], []
     for image in case.x[left_of(case)[: case.count]]:
         if case.task.should_stop():
             raise Cancelled
-        inner = _around(image, INNER, NEAR * case.epsilon, attack.norm, draw)
-        goal = _around(image, 1, case.epsilon, attack.norm, draw, surface=True)[0]
+        inner = _around(image, INNER, NEAR * radius, attack.norm, draw)
+        goal = _around(image, 1, radius, attack.norm, draw, surface=True)[0]
         if readout.tell_apart(np.concatenate([image[None], inner]), goal):
-            others = _around(image, DRAWN, case.epsilon, attack.norm, draw, surface=True)
-            by_chance.append(float(predict(readout.classifier, others, batch_size=DRAWN).argmax(axis=1).mean()))
+            others = _around(image, DRAWN, radius, attack.norm, draw, surface=True)
+            by_chance.append(float((readout.scores(others) > 0).mean()))
             found.append(_solved(readout, image, attack, case))
         pace.add(1)
     count, solved = len(found), sum(found)
-    if not count or wilson(solved, count)[1] >= PASSED:
+    if count < FEWEST:
+        return None
+    if wilson(solved, count)[1] >= PASSED:
         return []
     return finding(
         "attack-fails",
@@ -99,10 +102,11 @@ def _around(
     """Returns points in the ball around an image, uniform in it or on its surface, cut off at 0 and 1."""
     shape = (count, *image.shape)
     if norm == "linf":
-        steps = draw.choice([-1.0, 1.0], shape) if surface else draw.uniform(-1, 1, shape)
+        steps = 2 * draw.random(shape, np.float32) - 1
+        steps = np.sign(steps) if surface else steps
     else:
-        steps = draw.normal(size=shape)
+        steps = draw.standard_normal(shape, np.float32)
         steps /= np.linalg.norm(steps.reshape(count, -1), axis=1).reshape(-1, 1, 1, 1)
         if not surface:
-            steps *= draw.uniform(size=(count, 1, 1, 1)) ** (1 / image.size)
-    return np.clip(image + radius * steps, 0, 1).astype(np.float32)
+            steps *= draw.random((count, 1, 1, 1), np.float32) ** (1 / image.size)
+    return np.clip(image + np.float32(radius) * steps, 0, 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from kerasrobust.attacks import Square, make_attack
+from kerasrobust.attacks.universal import Universal
 from kerasrobust.evaluation.case import FEWEST, MANY, Case, finding
 from kerasrobust.events import Finding
 
@@ -15,6 +16,8 @@ def black_box(case: Case) -> list[Finding]:
     """Whether attacks that see only predictions break what those with gradients have left."""
     # A patch or a rotation breaks what no ball allows, whatever its gradients are worth.
     alike = [report for report in case.found.reports if report.attack.in_ball]
+    # Nor does one perturbation for all images tell what gradients could do to each.
+    alike = [report for report in alike if not isinstance(report.attack, Universal)]
     blind = [report for report in alike if report.attack.gradient_free]
     seeing = [report for report in alike if not report.attack.gradient_free]
     if not seeing:
