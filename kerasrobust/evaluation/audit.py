@@ -92,7 +92,7 @@ def run_audit(case: Case) -> Audit:
         audit.findings += check.look(replace(case, count=count))
         audit.checked += check.codes
         audit.gradients += check.cost * count
-    if case.tested:
+    if case.test_attack:
         _test_attack(case, audit)
     return audit
 

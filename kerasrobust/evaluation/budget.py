@@ -20,7 +20,7 @@ import numpy as np
 from kerasrobust.attacks.checkpoint import SAVE_SECONDS, Checkpoints
 from kerasrobust.errors import Cancelled
 from kerasrobust.events import Emit, Event, Finding, Progress, finite, staged
-from kerasrobust.ops.tracing import traced_seconds
+from kerasrobust.ops.tracing import Traced
 from kerasrobust.pace import PERIOD
 
 BLOCK, LEAST = 64, 8
@@ -169,7 +169,7 @@ class Budget:
         emit: Emit | None = None,
         should_stop: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.monotonic,
-        traced: Callable[[], float] = traced_seconds,
+        traced: Callable[[], float] = lambda: Traced.seconds,
         said: Sequence[Finding] = (),
     ) -> None:
         self.seconds = seconds

@@ -36,7 +36,7 @@ class Case:
         found: what the attacks found.
         early: what there was to say before they began.
         thorough: whether to spend what every check needs, whatever the attacks have spent.
-        tested: whether to test an attack on problems that are known to have a solution, too.
+        test_attack: whether to test an attack on problems that are known to have a solution, too.
         straight: the network whose gradients the attacks took, as the model's own reach no image.
         count: images that a check with gradients may look at.
     """
@@ -45,7 +45,7 @@ class Case:
     found: Chained
     early: list[Finding] = field(default_factory=list)
     thorough: bool = False
-    tested: bool = False
+    test_attack: bool = False
     straight: Classifier | None = None
     count: int = 0
 

@@ -116,8 +116,8 @@ class Measurement:
             )
             straight = next((part.straight for part in self.parts if part.straight is not None), None)
             case = Case(
-                task=task, found=found, early=now.early, thorough=plan.thorough, tested=plan.test_attack,
-                straight=straight,
+                task=task, found=found, early=now.early, thorough=plan.thorough,
+                test_attack=plan.test_attack, straight=straight,
             )  # fmt: skip
             # Its checks compare with what untargeted attacks on the model's own gradients find.
             plain = task.target is None and task.surrogate is None

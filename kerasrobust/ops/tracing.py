@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Lock
 from time import monotonic
-from typing import Any
+from typing import Any, ClassVar
 
 import tensorflow as tf
 
@@ -65,19 +65,6 @@ def has_onednn() -> bool:
     return bool(IsMklEnabled())
 
 
-_TRACED = [0.0]
-
-
-def traced_seconds() -> float:
-    """Returns the seconds that this process has spent on tracing: what a process that resumes spends once more.
-
-    Example:
-        >>> traced_seconds() >= 0
-        True
-    """
-    return _TRACED[0]
-
-
 class Traced:
     """A TensorFlow graph made of a Python function at its first call, and never again.
 
@@ -90,12 +77,15 @@ class Traced:
 
     Attributes:
         traces: how often the body was traced: 0 before the first call, then 1.
+        seconds: that this process has spent on tracing all of these: what one that resumes spends once more.
 
     Example:
         >>> double = Traced(lambda x: 2 * x)
         >>> float(double(tf.constant(2.0)))
         4.0
     """
+
+    seconds: ClassVar[float] = 0.0
 
     def __init__(
         self, body: Callable[..., Any], signature: Callable[[tuple[Any, ...]], tuple[Any, ...]] | None = None
@@ -110,7 +100,7 @@ class Traced:
             # Autograph would slow tracing and rewrite the errors of a model's own code.
             graph, began = tf.function(self._counted, autograph=False), monotonic()
             self._graph = graph.get_concrete_function(*self._signature(arguments))
-            _TRACED[0] += monotonic() - began
+            Traced.seconds += monotonic() - began
         return self._graph(*arguments)
 
     def _counted(self, *arguments: Any) -> Any:
