@@ -18,12 +18,12 @@ from kerasrobust import presets
 from kerasrobust.commands import config_class, summaries
 from kerasrobust.errors import InputError
 from kerasrobust.fields import Field, fields
-from kerasrobust.settings import RunConfig
+from kerasrobust.settings import CommandConfig
 
 PROGRAM = "kerasrobust"
 
 
-def parse(words: Sequence[str]) -> RunConfig | None:
+def parse(words: Sequence[str]) -> CommandConfig | None:
     """Returns the run that a command line asks for, or None if it asked for help, which is printed.
 
     Options come before the preset, and the preset before the defaults of the config class.
@@ -162,7 +162,7 @@ def _help() -> str:
     return "\n".join(lines)
 
 
-def _command_help(kind: str, made: type[RunConfig]) -> str:
+def _command_help(kind: str, made: type[CommandConfig]) -> str:
     """Returns a command's help: what it does and all of its options, the required ones first, the common ones last."""
     width = max(60, min(shutil.get_terminal_size((100, 24)).columns, 120))
     table = fields(made)
@@ -178,7 +178,7 @@ def _command_help(kind: str, made: type[RunConfig]) -> str:
         ("required", list(map(_entry, required))),
         ("options", [*preset, *map(_entry, own)]),
         ("how the model takes images, where it isn't found out", list(map(_entry, about))),
-        ("options of every command", [*map(_entry, common), ("-h, --help", "Print this and stop.")]),
+        ("common options", [*map(_entry, common), ("-h, --help", "Print this and stop.")]),
     )
     for title, entries in sections:
         if entries:

@@ -12,7 +12,7 @@ from typing import Any
 
 from kerasrobust.errors import InputError, unknown_name
 from kerasrobust.fields import fields
-from kerasrobust.settings import RunConfig
+from kerasrobust.settings import CommandConfig, RunConfig
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def load(place: str) -> Any:
     return pkgutil.resolve_name(place)
 
 
-def config_class(kind: str) -> type[RunConfig]:
+def config_class(kind: str) -> type[CommandConfig]:
     """Returns the config class of a command.
 
     Raises:
@@ -74,7 +74,20 @@ def config_class(kind: str) -> type[RunConfig]:
     """
     if kind not in COMMANDS:
         raise unknown_name("command", kind, COMMANDS)
-    made: type[RunConfig] = load(COMMANDS[kind].config)
+    made: type[CommandConfig] = load(COMMANDS[kind].config)
+    return made
+
+
+def run_class(kind: str) -> type[RunConfig]:
+    """Returns the config class of a command that makes runs.
+
+    Raises:
+        InputError: for an unknown command, or one that answers at once.
+    """
+    makers = {name: command for name, command in COMMANDS.items() if command.job}
+    if kind not in makers:
+        raise unknown_name("command", kind, makers)
+    made: type[RunConfig] = load(makers[kind].config)
     return made
 
 
@@ -87,10 +100,10 @@ def from_dict(record: dict[str, Any]) -> RunConfig:
     """Returns the config that `config.to_dict` wrote. Fields that this version doesn't know are skipped.
 
     Raises:
-        InputError: for an unknown kind, or invalid values.
+        InputError: for a kind that no command makes runs of, or invalid values.
     """
     kind = str(record.get("kind"))
-    made = config_class(kind)
+    made = run_class(kind)
     values = {item.name: item.restore(record[item.name]) for item in fields(made) if item.name in record}
     try:
         return made(**values)

@@ -49,7 +49,16 @@ from kerasrobust.names import (
     Version,
     norm_of,
 )
-from kerasrobust.settings import EPSILON, ModelConfig, RunConfig, check_epsilon, check_sigma, radius, variants_of
+from kerasrobust.settings import (
+    EPSILON,
+    CommandConfig,
+    ModelConfig,
+    RunConfig,
+    check_epsilon,
+    check_sigma,
+    radius,
+    variants_of,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -412,7 +421,7 @@ class ImportConfig(ModelConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareConfig(RunConfig):
+class CompareConfig(CommandConfig):
     """Put finished runs and saved models side by side."""
 
     kind: ClassVar[str] = "compare"
@@ -421,7 +430,7 @@ class CompareConfig(RunConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelsConfig(RunConfig):
+class ModelsConfig(CommandConfig):
     """List the saved models with what is known of them."""
 
     kind: ClassVar[str] = "models"

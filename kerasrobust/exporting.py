@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from kerasrobust.fields import Option
-from kerasrobust.settings import RunConfig
+from kerasrobust.settings import CommandConfig
 
 ExportFormat = Literal["csv", "latex", "markdown", "svg", "png", "npz", "tensorboard"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportConfig(RunConfig):
+class ExportConfig(CommandConfig):
     """Write a run's tables, figures, images or curves as files for other programs.
 
     csv and latex: its tables. svg and png: its figures; png also the adversarial images, two files each. npz: the
@@ -28,3 +28,4 @@ class ExportConfig(RunConfig):
         Path | None,
         Option("Folder for the files; without it `export` in the run's folder, for a saved model ./NAME-export."),
     ] = None
+    overwrite: Annotated[bool, Option("Replace files that are there already.")] = False

@@ -32,8 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if config is None:
             return 0
         require_tensorflow()
-        if answer := COMMANDS[config.kind].answer:
-            return int(load(answer)(config))
+        if not isinstance(config, RunConfig):
+            return int(load(COMMANDS[config.kind].answer)(config))
         status = _run(config)
         if status == 130 and argv is None:
             # Everything is on disk, and TensorFlow would take up to a second to clean up.

@@ -21,7 +21,7 @@ from typing import IO, Any
 from kerasrobust.entries import Data
 from kerasrobust.errors import InputError, unknown_name
 from kerasrobust.events import Event, RunFinished, finite, printable, to_json
-from kerasrobust.settings import RunConfig, to_dict
+from kerasrobust.settings import CommandConfig, RunConfig, to_dict
 from kerasrobust.tail import last_events
 
 # Settings that may differ when a run is resumed: they change where and how it is shown, not its result.
@@ -349,7 +349,7 @@ def list_models(models_dir: Path) -> list[Path]:
     return sorted(path for path in models_dir.iterdir() if (path / "card.json").is_file())
 
 
-def find(subject: str, config: RunConfig) -> Path:
+def find(subject: str, config: CommandConfig) -> Path:
     """Returns the folder of a run or saved model, named or given by path.
 
     Raises:

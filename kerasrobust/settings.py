@@ -115,16 +115,40 @@ def variants_of(written: str | None) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig:
-    """What every command takes.
+class CommandConfig:
+    """What every command takes; those that answer at once, without a run, take no more of what is common.
 
     Attributes of a class:
         kind: the command's name.
+    """
+
+    kind: ClassVar[str]
+
+    runs_dir: Annotated[Path, Option("Folder of all runs.", group="outside")] = Path("runs")
+    models_dir: Annotated[Path, Option("Folder of saved models.", group="outside")] = Path("saved_models")
+    quiet: Annotated[bool, Option("Print the result only.", group="outside")] = False
+    json: Annotated[
+        bool,
+        Option(
+            "Print JSON on standard output, and nothing else: an object for each event, or what was asked for.",
+            group="outside",
+        ),
+    ] = False
+
+    def __post_init__(self) -> None:
+        for item in fields(type(self)):
+            item.check(getattr(self, item.name))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(CommandConfig):
+    """What every command takes that makes a run.
+
+    Attributes of a class:
         resumes_unnamed: whether the same command resumes an unfinished run also without `--name`.
         resumes_finished: whether a finished run may be started again: its stages are done, so that it ends at once.
     """
 
-    kind: ClassVar[str]
     resumes_unnamed: ClassVar[bool] = False
     resumes_finished: ClassVar[bool] = False
 
@@ -153,20 +177,13 @@ class RunConfig:
         Literal["auto", "cpu", "gpu"],
         Option("Where to compute; `auto` takes a GPU where there is one.", group="common"),
     ] = "auto"
-    runs_dir: Annotated[Path, Option("Folder of all runs.", group="outside")] = Path("runs")
-    models_dir: Annotated[Path, Option("Folder of saved models.", group="outside")] = Path("saved_models")
     data_dir: Annotated[
         Path | None, Option("Folder of the TensorFlow data sets; TFDS's own default without it.", group="common")
     ] = None
     overwrite: Annotated[bool, Option("Replace a finished run or a saved model of this name.", group="output")] = False
-    quiet: Annotated[bool, Option("Print the result only.", group="outside")] = False
-    json: Annotated[
-        bool, Option("Print the events on standard output, one JSON object a line, and nothing else.", group="outside")
-    ] = False
 
     def __post_init__(self) -> None:
-        for item in fields(type(self)):
-            item.check(getattr(self, item.name))
+        super().__post_init__()
         check_seed(self.seed)
         if self.name is not None and (
             not self.name or Path(self.name).name != self.name or self.name.startswith((".", "-"))
@@ -214,8 +231,8 @@ def to_dict(config: RunConfig) -> dict[str, Any]:
     return {"kind": config.kind, **{name: plain(value) for name, value in vars(config).items()}}
 
 
-def command_line(config: RunConfig) -> str:
-    """Returns the command that repeats a run: the options that differ from their defaults."""
+def command_line(config: CommandConfig) -> str:
+    """Returns the command of a config: the options that differ from their defaults."""
     words = ["python", "-m", "kerasrobust.run", config.kind]
     for item, setting in zip(fields(type(config)), dataclasses.fields(config), strict=True):
         value = getattr(config, item.name)

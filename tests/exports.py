@@ -49,7 +49,7 @@ def write_run(folder: Path, *, examples: int = 0, **more: Any) -> Path:
         "warnings": [{"code": "rounding", "message": 'Says "no", twice,\nand é.', "severity": "warning"}],
     }  # fmt: skip
     (folder / "result.json").write_text(json.dumps(result | more))
-    config = {"kind": "attack", "model": "net", "attack": "pgd", "epsilon": 8 / 255, "data": "photos"}
+    config = {"kind": "attack", "name": "mine", "model": "net", "attack": "pgd", "epsilon": 8 / 255, "data": "photos"}
     (folder / "config.json").write_text(json.dumps(config))
     if examples:
         rng = np.random.default_rng(0)

@@ -33,7 +33,7 @@ from kerasrobust.exporting import ExportConfig, ExportFormat
 from kerasrobust.fields import Epsilon
 from kerasrobust.names import RANGES
 from kerasrobust.run import parse
-from kerasrobust.settings import RunConfig, check_epsilon, command_line, to_dict
+from kerasrobust.settings import CommandConfig, RunConfig, check_epsilon, command_line, to_dict
 
 # Whatever people call things, but for what a shell's parser takes for an option, and what stands for no value at all.
 WORDS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=20).filter(
@@ -76,7 +76,7 @@ MODEL: dict[str, st.SearchStrategy[Any]] = {
     "resize": st.booleans(),
 }
 LOADED: dict[str, st.SearchStrategy[Any]] = {"model": WORDS, "code": st.none() | PATHS, "output": st.none() | WORDS}
-FIELDS: dict[type[RunConfig], dict[str, st.SearchStrategy[Any]]] = {
+FIELDS: dict[type[CommandConfig], dict[str, st.SearchStrategy[Any]]] = {
     TrainConfig: {
         **LOADED,
         **MODEL,
@@ -232,17 +232,27 @@ FIELDS: dict[type[RunConfig], dict[str, st.SearchStrategy[Any]]] = {
 }
 
 
-def any_config(**more: st.SearchStrategy[Any]) -> st.SearchStrategy[RunConfig]:
-    return st.one_of([st.builds(kind, **(COMMON | fields | more)) for kind, fields in FIELDS.items()])
+def any_config(of: type[CommandConfig], **more: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """Configs of all classes below one; `more` goes to those that have it."""
+    return st.one_of([
+        st.builds(kind, **{name: made for name, made in (COMMON | fields | more).items() if name in known(kind)})
+        for kind, fields in FIELDS.items()
+        if issubclass(kind, of)
+    ])  # fmt: skip
+
+
+def known(kind: type[CommandConfig]) -> set[str]:
+    return {item.name for item in dataclasses.fields(kind)}
 
 
 def test_the_strategies_leave_no_field_out() -> None:
     for kind, fields in FIELDS.items():
-        assert {item.name for item in dataclasses.fields(kind)} == {*COMMON, *SWITCHES, *fields}
+        assert set(fields) <= known(kind) <= {*COMMON, *SWITCHES, *fields}
+        assert not issubclass(kind, RunConfig) or {*COMMON, *SWITCHES} <= known(kind)
     assert {config_class(kind) for kind in COMMANDS} == set(FIELDS)
 
 
-@given(any_config(**SWITCHES))
+@given(any_config(RunConfig, **SWITCHES))
 def test_json_there_and_back(config: RunConfig) -> None:
     record = json.loads(json.dumps(to_dict(config), allow_nan=False))
     back = from_dict(record)
@@ -251,12 +261,12 @@ def test_json_there_and_back(config: RunConfig) -> None:
 
 
 # How a run is shown, and whether it replaces another, is not what it is.
-@given(any_config())
+@given(any_config(CommandConfig))
 @example(TrainConfig(randomize=0.2, learning_rate=0.2, clean_share=0.4, step_size=Epsilon("2/255")))
 @example(TrainConfig(learning_rate=0.123456789, augment=False, widths=(4,)))
 @example(AttackConfig(model="a b'c\"d", norm="l2", epsilon=Epsilon(128 / 255)))
 @example(AttackConfig(model="a", attack="autoattack", version="adaptive", confirm=True))
-def test_the_command_of_a_run_is_read_as_that_run(config: RunConfig) -> None:
+def test_a_command_is_read_as_its_config(config: CommandConfig) -> None:
     words = shlex.split(command_line(config))
     assert words[:4] == ["python", "-m", "kerasrobust.run", config.kind]
     assert parse(words[3:]) == config
@@ -369,7 +379,7 @@ def test_values_out_of_range_are_refused_in_one_line(kind: type[RunConfig], valu
 @pytest.mark.parametrize("name", ["", ".", "..", ".hidden", "a/b", "/a", "-a", "a/"])
 def test_a_name_is_a_plain_one(name: str) -> None:
     with pytest.raises(InputError, match="Expected a plain name for --name"):
-        ModelsConfig(name=name)
+        StudyConfig(name=name)
 
 
 @pytest.mark.parametrize(

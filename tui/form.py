@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kerasrobust import presets
-from kerasrobust.commands import COMMANDS, config_class
+from kerasrobust.commands import COMMANDS, run_class
 from kerasrobust.config import StudyConfig, TrainConfig
 from kerasrobust.errors import InputError
 from kerasrobust.fields import Field, Group, text
@@ -33,7 +33,7 @@ class Checked:
 
 def commands() -> dict[str, type[RunConfig]]:
     """Returns the commands that the form offers."""
-    return {kind: config_class(kind) for kind, command in COMMANDS.items() if command.in_form}
+    return {kind: run_class(kind) for kind, command in COMMANDS.items() if command.in_form}
 
 
 def fields(kind: type[RunConfig]) -> list[Field]:
@@ -178,7 +178,7 @@ class Draft:
     """
 
     def __init__(self, config: RunConfig | None = None) -> None:
-        self.kind: type[RunConfig] = type(config) if config is not None else config_class("train")
+        self.kind: type[RunConfig] = type(config) if config is not None else run_class("train")
         self.preset = ""
         self._texts = {kind: defaults(kind) for kind in [*commands().values(), self.kind]}
         if config is not None:

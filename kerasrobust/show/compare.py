@@ -17,7 +17,7 @@ from kerasrobust.errors import InputError
 from kerasrobust.events import finite
 from kerasrobust.records import Card, Result
 from kerasrobust.runs import find, list_models, read_card, read_json
-from kerasrobust.settings import EPSILON, RunConfig
+from kerasrobust.settings import EPSILON, CommandConfig
 from kerasrobust.show.figures import (
     format_accuracy,
     format_epsilon,
@@ -51,7 +51,7 @@ def models(config: ModelsConfig) -> int:
     return _print(config, f"Models in {config.models_dir}", list_models(config.models_dir), tests=False, others=True)
 
 
-def _print(config: RunConfig, title: str, folders: Sequence[Path], tests: bool = True, others: bool = False) -> int:
+def _print(config: CommandConfig, title: str, folders: Sequence[Path], tests: bool = True, others: bool = False) -> int:
     lines = [line for folder in folders for line in figures(folder)]
     if config.json:
         print(json.dumps(finite(lines), ensure_ascii=False))

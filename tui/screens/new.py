@@ -15,7 +15,7 @@ from textual.widget import Widget
 from textual.widgets import Button, Collapsible, Label, Select, Static
 
 from kerasrobust import presets
-from kerasrobust.commands import config_class
+from kerasrobust.commands import run_class
 from kerasrobust.runs import list_models
 from kerasrobust.settings import RunConfig
 from tui import form
@@ -165,7 +165,7 @@ class NewRunScreen(MainScreen):
 
     @on(Select.Changed, "#kind")
     async def _choose_command(self, event: Select.Changed) -> None:
-        kind = config_class(str(event.value))
+        kind = run_class(str(event.value))
         if kind is not self._draft.kind:
             self._draft.kind = kind
             await self._build()

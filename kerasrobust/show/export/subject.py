@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +51,11 @@ class Subject:
 
     @property
     def command(self) -> str:
-        """What repeats the run, or made the model; empty where nobody knows."""
-        if self.card.command:
+        """What repeats the run under a name of its own, or made the model; empty where nobody knows."""
+        if self.is_model:
             return self.card.command
         try:
-            return command_line(from_dict(read_json(self.folder / "config.json") or {}))
+            return command_line(replace(from_dict(read_json(self.folder / "config.json") or {}), name=None))
         except InputError:  # Of another version.
             return text(self.raw.get("command"))
 
