@@ -194,7 +194,7 @@ def test_a_section_for_a_model_card(tmp_path: Path) -> None:
     for words in (
         "1,000 images of photos test[:1000]", "27.8 % (24.1-31.9 %)", "at most 8/255 in L∞", "(white box)",
         "keras 3.15.1", "Seed: 3.", "(`rounding`)", "Looked for: rounding.", "upper bound",
-        "```bash\npython -m kerasrobust.run attack --model net --data photos --epsilon 8/255\n```",  # Its name is taken.
+        "```bash\npython -m kerasrobust.run attack --model net --data photos --epsilon 8/255\n```",
     ):  # fmt: skip
         assert words in text, words
     tables = [line for line in text.splitlines() if line.startswith("|")]

@@ -98,6 +98,16 @@ def test_of_a_randomized_network_they_are_judged_by_fresh_passes(randomized: ker
     assert together.result.passes.shape == (10, 20)
 
 
+def test_of_a_randomized_network_only_the_target_is_a_success(randomized: keras.Model) -> None:
+    y = (labels_of(randomized, X, 0) + 1) % 4  # All wrong, so that any error would be a success.
+    target = (y + 1) % 4
+    pair: list[Attack[Any]] = [FMN(norm="l2", steps=2, targeted=True), DDN(steps=2, targeted=True)]
+    found = evaluate(randomized, X, y, attacks=pair, audit=False, target=target, passes=10)
+    for result in (found.nearest[0].result, found.worst):
+        np.testing.assert_array_equal(result.success, result.prediction_adv == target)
+        assert ((result.prediction_adv != y) & ~result.success).any()
+
+
 def test_one_command_tells_it_in_result_table_chart_and_report(places: list[str], agreed: Path, tmp_path: Path) -> None:
     words = ["--split", "all[:30]", "--norm", "l2", "--steps", "6", "--epsilon", "0.1", "--name", "a"]
     done = call("attack", "--model", "tiny", "--data", agreed, "--attack", "fmn,ddn", *words, *places)

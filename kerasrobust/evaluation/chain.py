@@ -113,7 +113,8 @@ def run_chain(
         attacked = left > 0 if chained else np.ones(len(task.x), bool)
         place = (checkpoints or Checkpoints()).inside(f"{number}-{attack.name}")
         other = before.pop(_key(parts[number]), None)
-        other = other and _judged_here(task, clean, other)
+        target = task.target if attack.targeted else None
+        other = other and _judged_here(task, clean, other, target)
         # What looks for the nearest example may find a nearer one.
         rest = attacked & (other is None or is_nearest(attack) or other.correct_rate > 0)
         here = replace(task, emit=emit)
@@ -128,8 +129,7 @@ def run_chain(
             # What was learned stays that of this task.
             result = replace(strongest([other, result], is_nearest(attack)), learned=result.learned)
             # As below: the lower of two noisy rates is biased.
-            result = judged(result, task.judge(result.x_adv, 6)) if randomized else result
-        target = task.target if attack.targeted else None
+            result = judged(result, task.judge(result.x_adv, 6), target) if randomized else result
         found = report(attack, result, radius, randomized, attacked, left, target, here.surrogate)
         left = np.minimum(left, found.rates) if chained else left
         reports.append(found)
@@ -139,7 +139,7 @@ def run_chain(
     rates = np.min([item.rates for item in reports], axis=0)
     if randomized and len(reports) > 1:
         # The lowest of several noisy rates is biased low, so the worst example of each is judged on fresh passes.
-        worst = judged(worst, task.judge(worst.x_adv, 3))
+        worst = judged(worst, task.judge(worst.x_adv, 3), _target(reports, task))
         # Where all look for the nearest example, that may lie further away than the radius.
         sought = all_nearest(reports)
         rates = surviving(parts[0].attack, worst, parts[0].radius) if sought else worst.correct_rate
@@ -149,11 +149,16 @@ def run_chain(
 def _together(reports: list[AttackReport], task: Task) -> list[AttackReport]:
     """Returns what attacks for the nearest example of one norm say together, and emits it."""
     judge = (lambda x: task.judge(x, 3)) if task.classifier.randomized else None
-    found = [together(group, judge) for group in nearest_groups(reports)]
+    found = [together(group, judge, _target(group, task)) for group in nearest_groups(reports)]
     for item in found:
         if task.emit is not None:
             task.emit(AttackFinished(attack=item.title or item.attack.name, **item.entry()))
     return found
+
+
+def _target(reports: Sequence[AttackReport], task: Task) -> np.ndarray | None:
+    """Returns the classes that attacks drove to, if all of them did."""
+    return task.target if all(item.attack.targeted for item in reports) else None
 
 
 def _in_vain(before: Sequence[Part], attack: Attack[Any], reports: Sequence[AttackReport]) -> bool:
@@ -180,12 +185,12 @@ def _assigned(
     return own
 
 
-def _judged_here(task: Task, clean: Verdict, other: AttackResult) -> AttackResult:
+def _judged_here(task: Task, clean: Verdict, other: AttackResult, target: np.ndarray | None) -> AttackResult:
     """Returns what an attack on another reading of the same network found, with the verdict of this one."""
     classifier = task.classifier
     moved = (other.distance > 0) | classifier.randomized | (not classifier.any_batch)
     return replace(
-        judged(other, task.judge_again(clean, moved, other.x_adv, 5)),
+        judged(other, task.judge_again(clean, moved, other.x_adv, 5), target),
         prediction=clean.prediction, clean_rate=clean.correct_rate, confidence=clean.confidence,
         gradients=0, forwards=int(moved.sum()) * task.passes, seconds=0.0,
     )  # fmt: skip

@@ -49,16 +49,21 @@ def all_nearest(reports: Sequence[AttackReport]) -> bool:
     return [len(group) for group in nearest_groups(reports)] == [len(reports)]
 
 
-def together(reports: Sequence[AttackReport], judge: Callable[[np.ndarray], Verdict] | None = None) -> AttackReport:
+def together(
+    reports: Sequence[AttackReport],
+    judge: Callable[[np.ndarray], Verdict] | None = None,
+    target: np.ndarray | None = None,
+) -> AttackReport:
     """Returns what attacks for the nearest example say as one: of each image the nearest example that any has found.
 
     Args:
         reports: of attacks in one norm, each on all images.
         judge: gives the verdict of fresh passes on images, for a randomized network: the lower of several noisy rates
             is biased.
+        target: int64 (N,), the classes that they drove to, as in `judged`.
     """
     first, result = reports[0], strongest([item.result for item in reports], nearest=True)
-    result = result if judge is None else judged(result, judge(result.x_adv))
+    result = result if judge is None else judged(result, judge(result.x_adv), target)
     rates = surviving(first.attack, result, first.epsilon)
     return replace(
         first,
@@ -111,12 +116,15 @@ def picked(found: Sequence[AttackResult], which: np.ndarray) -> AttackResult:
     )
 
 
-def judged(result: AttackResult, verdict: Verdict) -> AttackResult:
-    """Returns a result with another verdict on its examples: one of fresh passes."""
+def judged(result: AttackResult, verdict: Verdict, target: np.ndarray | None = None) -> AttackResult:
+    """Returns a result with another verdict on its examples: one of fresh passes.
+
+    With a target, int64 (N,), the class that is to be reached, a success is that class and no other error.
+    """
     return replace(
         result,
         prediction_adv=verdict.prediction,
-        success=verdict.wrong,
+        success=verdict.wrong if target is None else verdict.prediction == target,
         correct_rate=verdict.correct_rate,
         confidence_adv=verdict.confidence,
         passes=verdict.passes,
