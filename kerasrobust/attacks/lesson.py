@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -63,15 +64,16 @@ class Lesson:
         others.
         """
         saved = self.checkpoints.get(_NAME)
-        if saved is None or int(saved["mark"]) != self._mark():
+        if saved is None or int(saved["mark"]) != self._mark:
             return None
         self.spend(*map(int, saved["cost"]))
         return int(saved["steps"]), saved["learned"]
 
     def save(self, steps: int, learned: np.ndarray) -> None:
         """Saves what has been learned after some steps."""
-        now = {"steps": steps, "mark": self._mark(), "cost": self.cost}
+        now = {"steps": steps, "mark": self._mark, "cost": self.cost}
         self.checkpoints.put(_NAME, {name: np.array(value) for name, value in now.items()} | {"learned": learned})
 
+    @functools.cached_property
     def _mark(self) -> int:
         return zlib.crc32(self.goal.tobytes(), zlib.crc32(self.x.tobytes()))
