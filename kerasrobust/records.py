@@ -134,6 +134,7 @@ class Result(Card):
         curves: accuracy over the radius, as entries of attacks that have nothing else.
         certificate: what was certified of a network that votes under noise; without rows all figures are its.
         corruptions: what was measured under common corruptions, which `show.corrupted` reads; empty elsewhere.
+        beside: the models that were assessed together with this one, each with what is its own.
     """
 
     kind: str = ""
@@ -153,6 +154,7 @@ class Result(Card):
     curves: tuple[AttackEntry, ...] = ()
     certificate: CertificateEntry | None = None
     corruptions: dict[str, Any] = field(default_factory=dict)
+    beside: tuple[Result, ...] = ()
 
     @classmethod
     def parse(cls, record: JSON) -> Result:
@@ -167,7 +169,18 @@ class Result(Card):
             left_out=_texts(record.get("left_out")),
             compared=_texts(record.get("compared")),
             certificate=CertificateEntry.parse(entry) if (entry := as_object(record.get("certificate"))) else None,
+            # All were measured on the same images.
+            beside=tuple(cls.parse({"data": record.get("data")} | item) for item in objects(record.get("beside"))),
         )
+
+    @property
+    def models(self) -> list[tuple[str, Result]]:
+        """The models that were measured, each with what is its own; one alone has no name here."""
+        if not self.beside:
+            return [("", self)]
+        every = (self, *self.beside)
+        names = list(dict.fromkeys(row.network for row in self.rows or ()))
+        return list(zip(names if len(names) == len(every) else [one.model for one in every], every, strict=True))
 
     @property
     def has_card(self) -> bool:

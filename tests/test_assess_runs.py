@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from kerasrobust.jobs.assess import AssessJob, called
 from kerasrobust.networks.architectures import build_model
 from kerasrobust.networks.saving import save_model
 from kerasrobust.records import Result
+from kerasrobust.show.charts import result_panels
 from kerasrobust.show.figures import by_network
 from kerasrobust.show.pairs import pairs
 
@@ -99,6 +102,18 @@ def test_models_are_compared_on_the_same_images(models_dir: Path, agreed: Path, 
     assert f"the same 8 images under L∞: {lost} only tiny gets wrong" in told
     page = (tmp_path / "two" / "report.html").read_text()
     assert "How fragile are tiny, other.keras?" in page and told.replace("'", "&#39;") in page
+    # What is each one's own stands in report and export as the first one's does.
+    assert [name for name, _ in known.models] == list(groups)
+    files = exported(tmp_path / "two")
+    for (name, one), file in zip(known.models, ("classes.csv", "classes-other-keras.csv"), strict=True):
+        assert f"<h2>Unchanged images: {name}</h2>" in page
+        lines = list(csv.DictReader(io.StringIO(files[file])))
+        assert [line["accuracy"] for line in lines] == [
+            "" if entry.accuracy is None else str(entry.accuracy) for entry in one.by_class
+        ]
+    (panel,) = [item for item in result_panels(known) if item.norm == "l2"]
+    assert [line.label.split(", ")[0] for line in panel.lines] == list(groups)
+    assert [line.series for line in panel.lines] == [0, 1]
     # Another run of one of them is compared with it from the files.
     by_file = pairs(tmp_path / "two", tmp_path / "two")
     assert [(pair.only_first, pair.difference) for pair in by_file] == [(0, 0)] * len(by_file) and len(by_file) == 7

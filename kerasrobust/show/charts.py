@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html import escape
 from typing import Any
 
 from kerasrobust.entries import AttackEntry, CertificateEntry, Row
+from kerasrobust.records import Result
 from kerasrobust.show import figures
 
 _Key = tuple[str, int | None, int | None, str]
@@ -132,6 +133,18 @@ def certified_panels(found: CertificateEntry | None) -> list[Panel]:
     points = [Point(at=at, accuracy=share, interval=(low, high)) for at, share, low, high in found.curve]
     line = Line(label=f"certified, sigma {found.sigma or 0:.4g}", series=0, variant=0, points=points)
     return [Panel(attack=f"{found.noise} noise", norm=found.norm, over="radius", lines=[line])]
+
+
+def result_panels(result: Result) -> list[Panel]:
+    """Returns all charts of a result: of several models that were assessed together, what is alike in one chart."""
+    found: dict[tuple[str, str, str], Panel] = {}
+    for number, (name, one) in enumerate(result.models):
+        for panel in (*curve_panels((*one.entries, *one.curves)), *certified_panels(one.certificate)):
+            if name:
+                lines = [replace(line, label=f"{name}, {line.label}", series=number) for line in panel.lines]
+                panel = replace(panel, lines=lines)
+            found.setdefault((panel.over, panel.attack, panel.norm), replace(panel, lines=[])).lines.extend(panel.lines)
+    return [*panels(result.rows or ()), *found.values()]
 
 
 def draw(panel: Panel) -> str:

@@ -18,7 +18,7 @@ from kerasrobust.entries import CertificateEntry, Row
 from kerasrobust.records import Result
 from kerasrobust.runs import write_whole
 from kerasrobust.show import figures
-from kerasrobust.show.charts import certified_panels, curve_panels, draw, legend, panels
+from kerasrobust.show.charts import draw, legend, result_panels
 from kerasrobust.show.corrupted import CorruptionMap, Picture, title_of
 from kerasrobust.show.heat import draw_heat
 from kerasrobust.show.png import data_uri, smaller
@@ -131,14 +131,21 @@ def _page(result: Mapping[str, Any], examples: Sequence[ExampleStrip], **given: 
         threats=figures.by_network(rows) if assessed else {},
         trainings=_TRAININGS,
         has_published=any(row.published is not None for row in rows),
-        panels=[*panels(rows), *curve_panels((*known.attacks, *known.curves)), *certified_panels(known.certificate)],
+        panels=result_panels(known),
         all_smoothed=known.certificate is not None and not rows,
-        corruptions=CorruptionMap.parse(known.corruptions),
+        models=[
+            {
+                "name": name,
+                "result": one,
+                "corruptions": CorruptionMap.parse(one.corruptions),
+                "confused": _confused(one),
+            }
+            for name, one in known.models
+        ],
         draw=draw,
         draw_heat=draw_heat,
         legend=legend,
         examples=_strips(examples),
-        confused=_confused(known),
         method=list(_method(known)),
         budgets=_budgets(rows),
         tables={name: list(_flat(values, prefix="")) for name, values in tables.items()},

@@ -10,10 +10,9 @@ from functools import partial
 from html import escape
 from pathlib import Path
 
-from kerasrobust.entries import AttackEntry, CertificateEntry
 from kerasrobust.errors import InputError
-from kerasrobust.records import Card, Result
-from kerasrobust.show.charts import Line, Panel, Point, certified_panels, curve_panels, draw, panels, swatch
+from kerasrobust.records import Result
+from kerasrobust.show.charts import Line, Panel, Point, curve_panels, draw, result_panels, swatch
 from kerasrobust.show.corrupted import CorruptionMap
 from kerasrobust.show.export.metrics import Measured, events_of, trainings
 from kerasrobust.show.export.subject import Part, Subject, free, slug
@@ -65,39 +64,29 @@ class Figure:
 def figures(subject: Subject) -> list[Figure]:
     """Returns the figures that a run has: those of its report, and the accuracies of its trainings by epoch."""
     card = subject.card
-    rows = card.rows or () if isinstance(card, Result) else ()
     drawn = [
         (panel, f"{panel.attack} {panel.norm}", f"{attack_name(panel.attack)}, {format_norm(panel.norm)}")
-        for panel in (
-            *panels(rows),
-            *curve_panels((*card.entries, *_curves(card))),
-            *certified_panels(_certificate(card)),
-        )
+        for panel in (result_panels(card) if isinstance(card, Result) else curve_panels(card.entries))
     ]
     # A run that only trains has the run's name in its place.
     for panel in training_panels(trainings(events_of(subject))):
         drawn.append((panel, panel.attack, f"Accuracy: {subject.name if panel.attack == 'train' else panel.attack}"))
     synthetic = card.data.synthetic
     names: list[str] = []
-    corruptions = CorruptionMap.parse(card.corruptions) if isinstance(card, Result) else None
     for panel, name, _ in drawn:
         names.append(free(slug(f"{name} over {panel.over}"), names))
     found = [
         Figure.of_panel(panel, name, title, synthetic=synthetic)
         for name, (panel, _, title) in zip(names, drawn, strict=True)
     ]
-    if corruptions is not None:
-        title = "Accuracy by corruption and severity, in %"
-        found.append(Figure(name="corruptions", title=title, chart=draw_heat(corruptions), legend=()))
+    for model, one in card.models if isinstance(card, Result) else ():
+        corruptions = CorruptionMap.parse(one.corruptions)
+        if corruptions is not None:
+            title = f"Accuracy by corruption and severity, in %{f': {model}' if model else ''}"
+            name = free(slug(f"corruptions {model}"), names) if "corruptions" in names else "corruptions"
+            names.append(name)
+            found.append(Figure(name=name, title=title, chart=draw_heat(corruptions), legend=()))
     return found
-
-
-def _curves(card: Card) -> tuple[AttackEntry, ...]:
-    return card.curves if isinstance(card, Result) else ()
-
-
-def _certificate(card: Card) -> CertificateEntry | None:
-    return card.certificate if isinstance(card, Result) else None
 
 
 def training_panels(measured: Sequence[Measured]) -> list[Panel]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rich.table import Table
@@ -15,7 +15,7 @@ from kerasrobust.records import Result
 from kerasrobust.show.compare import figures, figures_table
 from kerasrobust.show.corrupted import CorruptionMap
 from kerasrobust.show.export.metrics import epochs
-from kerasrobust.show.export.subject import Part, Subject
+from kerasrobust.show.export.subject import Part, Subject, free, slug
 from kerasrobust.show.heat import heat_table
 from kerasrobust.show.tables import (
     attack_table,
@@ -82,7 +82,19 @@ class Sheet:
 
 def sheets(subject: Subject) -> list[Sheet]:
     """Returns the tables that a run or a saved model has, none without lines."""
-    return [sheet for make in _SHEETS for sheet in make(subject) if sheet.records]
+    found, card = _made(_RUN, subject), subject.card
+    for name, one in card.models if isinstance(card, Result) else [("", card)]:
+        for sheet in _made(_MODEL, replace(subject, card=one)):
+            if name:
+                taken = [known.name for known in found]
+                file = free(slug(f"{sheet.name} {name}"), taken) if sheet.name in taken else sheet.name
+                sheet = replace(sheet, name=file, title=f"{sheet.title}: {name}")
+            found.append(sheet)
+    return found
+
+
+def _made(makers: Iterable[Maker], subject: Subject) -> list[Sheet]:
+    return [sheet for make in makers for sheet in make(subject) if sheet.records]
 
 
 def csv_parts(subject: Subject) -> list[Part]:
@@ -258,8 +270,12 @@ def _epochs(subject: Subject) -> Iterator[Sheet]:
     yield Sheet(name="epochs", title="Epochs of training", records=epochs(subject))
 
 
-_SHEETS: tuple[Callable[[Subject], Iterable[Sheet]], ...] = (
-    _results, _study, _classes, _confusion, _calibration, _compared, _certificate, _corruptions, _attacks, _labels,
-    _findings, _epochs,
+Maker = Callable[[Subject], Iterable[Sheet]]
+
+_RUN: tuple[Maker, ...] = (_results, _study, _compared, _findings, _epochs)
+"""What makes the tables of a run as a whole. Another command's table is one more function here, or below."""
+
+_MODEL: tuple[Maker, ...] = (
+    _classes, _confusion, _calibration, _certificate, _corruptions, _attacks, _labels,
 )  # fmt: skip
-"""What makes the tables. Another command's table is one more function here."""
+"""What makes those of each of the models that were measured together."""
