@@ -7,7 +7,8 @@ FILE is that of github.com/hendrycks/robustness, with the photographs of frost b
 Its functions run as they are in an environment of their own (`worker_published.py`), with these versions: NumPy 1.26.4,
 SciPy 1.11.4, scikit-image 0.22.0, OpenCV 4.10.0.84, Pillow 10.4.0, Wand 0.6.13. Motion blur and snow need ImageMagick 6
 (Debian: libmagickwand-6.q16-6), installed, or its packages unpacked by `dpkg -x` in a folder that `--magick` names;
-without it those two aren't compared, and the output says so.
+without it those two aren't compared, and the output says so. Today's ImageMagick 6 cuts to 8 bits where that of 2018
+rounded, which the worker undoes; `--png` leaves it as it is, and motion blur then fails by half a level.
 
 Both get the same test images of CIFAR-10. For each kind and severity, in levels from 0 to 255:
 
@@ -28,6 +29,7 @@ missing it is 0 if the others agree.
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import sys
 import tempfile
@@ -67,7 +69,7 @@ figures of ten kinds one is further off in 1 of 80 runs if both draw from the sa
 
 FROST_MEAN, FROST_SHARE, FROST_RIGHT = 5.0, 0.15, 0.05
 """Of frost, which is drawn here and cut out of photographs there: levels of the mean, share of the other figures, and
-accuracy, about what lies between two severities. They stand for `APART`, and errors of sampling are added to them, too."""
+accuracy, about what lies between two severities. Errors of sampling are added to them as to `APART`."""
 
 RARE = 0.05 / 95
 """The least p-value of McNemar's exact test on the same images: 5 % for all kinds and severities together."""
@@ -164,7 +166,7 @@ def accuracy(kind: str, theirs: np.ndarray, ours: np.ndarray, faults: list[str])
 
 def rises(rows: list[Row]) -> Iterator[str]:
     """Yields where a network is right more often at a severity than at the one before."""
-    for before, after in zip(rows, rows[1:], strict=False):
+    for before, after in itertools.pairwise(rows):
         if before.kind != after.kind:
             continue
         parts, above = [], False
@@ -178,7 +180,7 @@ def rises(rows: list[Row]) -> Iterator[str]:
             yield f"  {before.kind} {before.severity} -> {after.severity}: {'; '.join(parts)}"
 
 
-def compared(worker: Worker, count: int, kinds: list[str], folder: Path) -> Iterator[Row]:
+def compared(worker: Worker, count: int, kinds: list[str], seed: int, folder: Path) -> Iterator[Row]:
     """Yields each kind and severity, as soon as both programs have made it."""
     x, y = kr.load_data("cifar10", split=f"test[:{count}]")
     np.savez(folder / "images.npz", x=levels(x))
@@ -190,9 +192,9 @@ def compared(worker: Worker, count: int, kinds: list[str], folder: Path) -> Iter
     print(f"{count} images, {right(levels(x)).mean():.1%} right as they are; theirs before ours", flush=True)
     for kind in kinds:
         for severity in SEVERITIES:
-            asked = {"kind": kind, "severity": severity, "seed": [list(CORRUPTIONS).index(kind), severity]}
+            asked = {"kind": kind, "severity": severity, "seed": [seed, list(CORRUPTIONS).index(kind), severity]}
             theirs = worker.call("corrupt", asked, save=folder / "theirs.npz").arrays["x"]
-            ours = levels(kr.corrupt(x, kind, severity, seed=0))
+            ours = levels(kr.corrupt(x, kind, severity, seed=seed))
             yield row_of(kind, severity, theirs, ours, [right(theirs), right(ours)])
 
 
@@ -236,7 +238,7 @@ def measured(args: argparse.Namespace, kinds: list[str], tell: Callable[[str], N
     """Compares, prints, and returns whether all agree."""
     if args.magick:
         unpacked(args.magick.expanduser(), folder)
-    arguments = [str(args.file.expanduser().absolute()), str(folder / "images.npz")]
+    arguments = [str(args.file.expanduser().absolute()), str(folder / "images.npz"), *["png"] * args.png]
     python = make_environment("published", args.envs.expanduser().absolute(), tell)
     worker = Worker("published", python, HERE / "worker_published.py", arguments, folder / "published.log")
     try:
@@ -244,7 +246,7 @@ def measured(args: argparse.Namespace, kinds: list[str], tell: Callable[[str], N
         missing = {kind: why for kind, why in stated["missing"].items() if kind in kinds}
         print(", ".join(f"{name} {version}" for name, version in stated["versions"].items()))
         rows = []
-        for row in compared(worker, args.images, [kind for kind in kinds if kind not in missing], folder):
+        for row in compared(worker, args.images, [kind for kind in kinds if kind not in missing], args.seed, folder):
             print(row.text, flush=True)
             rows.append(row)
     finally:
@@ -259,9 +261,11 @@ def main() -> int:
     parser.add_argument("file", type=Path, metavar="FILE", help="make_cifar_c.py of the published program")
     parser.add_argument("--images", type=int, default=300, help="how many, from the first on (default: %(default)s)")
     parser.add_argument("--kinds", default=",".join(CORRUPTIONS), help="which, separated by commas (default: all)")
+    parser.add_argument("--seed", type=int, default=0, help="of both programs (default: %(default)s)")
+    parser.add_argument("--png", action="store_true", help="images leave ImageMagick as in the published program")
     parser.add_argument("--magick", type=Path, metavar="FOLDER", help="ImageMagick unpacked, if it isn't installed")
     parser.add_argument("--envs", type=Path, default=Path("~/.cache/kerasrobust-benchmarks"),
-                        help="where its environment is, or is made: 0.4 GB (default: %(default)s)")  # fmt: skip
+                        help="where its environment is, or is made: 0.5 GB (default: %(default)s)")  # fmt: skip
     args = parser.parse_args()
     kinds = args.kinds.split(",")
     if unknown := [kind for kind in kinds if kind not in CORRUPTIONS]:

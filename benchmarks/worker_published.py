@@ -6,17 +6,21 @@ data set, and isn't run. Its images pass through PyTorch and come back as the sa
 What the pinned versions no longer have is given under its old name: `gaussian(..., multichannel=True)` is
 `channel_axis=-1` now. Random numbers come from NumPy's global generator, as they did from everywhere when the file was
 written: `random_noise` would make a generator of its own, and gets a seed from the global one.
+
+Motion blur and snow leave ImageMagick as PNG. ImageMagick 6 rounded them to 8 bits when the file was written; from
+6.9.10-69 on (October 2019, `ScaleQuantumToAny`) it cuts them, while its PNM still rounds. So they leave it as PNM here,
+unless a third argument says `png`.
 """
 
 from __future__ import annotations
 
 import ast
+import functools
 import importlib.metadata
 import os
 import sys
 import types
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +30,14 @@ import skimage.util
 from PIL import Image
 from protocol import Measurement, serve, timed
 
-FILE, IMAGES = Path(sys.argv[1]), Path(sys.argv[2])
+FILE, IMAGES, PNG = Path(sys.argv[1]), Path(sys.argv[2]), "png" in sys.argv[3:]
 PHOTOGRAPHS = ("frost1.png", "frost2.png", "frost3.png", "frost4.jpg", "frost5.jpg")
 """Those that the published program draws from; it names a sixth and never takes it."""
 
 PACKAGES = ("numpy", "scipy", "scikit-image", "opencv-python-headless", "pillow", "wand")
 
 
-@cache
+@functools.cache
 def magick() -> str:
     """Returns the version of ImageMagick; an empty text where there is none, and something stands for its names."""
     try:
@@ -61,7 +65,7 @@ def random_noise(image: np.ndarray, mode: str, **settings: Any) -> np.ndarray:
 _random_noise = skimage.util.random_noise
 
 
-@cache
+@functools.cache
 def functions() -> dict[str, Callable[[Image.Image, int], Any]]:
     """Returns the published functions by their names, which are those of `names.CORRUPTIONS`."""
     magick()
@@ -72,6 +76,8 @@ def functions() -> dict[str, Callable[[Image.Image, int], Any]]:
     skimage.util.random_noise = random_noise
     exec(compile(tree, str(FILE), "exec"), names)
     names["gaussian"] = gaussian
+    if magick() and not PNG:
+        names["MotionImage"].make_blob = functools.partialmethod(names["WandImage"].make_blob, "pnm")
     os.chdir(FILE.parent)  # It reads the photographs from where it is started.
     return names
 
@@ -80,7 +86,7 @@ def _of_torch(node: ast.stmt) -> bool:
     return isinstance(node, ast.Import) and all(name.name.startswith("torch") for name in node.names)
 
 
-@cache
+@functools.cache
 def images() -> list[Image.Image]:
     with np.load(IMAGES) as stored:
         return [Image.fromarray(image) for image in stored["x"]]
