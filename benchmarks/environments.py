@@ -40,6 +40,12 @@ def requirements(peer: str) -> list[list[str]]:
             ["torch==2.13.0", *shared("numpy"), "scipy==1.17.1", "tqdm==4.70.1"],
             ["--no-deps", "torchattacks==3.5.1"],
         ]
+    if peer == "published":
+        # The last versions that have the old names which the published corruptions use, but for one: worker_published.
+        return [[
+            "numpy==1.26.4", "scipy==1.11.4", "scikit-image==0.22.0", "opencv-python-headless==4.10.0.84",
+            "pillow==10.4.0", "wand==0.6.13",
+        ]]  # fmt: skip
     raise KeyError(peer)
 
 
