@@ -98,13 +98,13 @@ def test_models_are_compared_on_the_same_images(models_dir: Path, agreed: Path, 
     assert set(known.compared) <= set(said)
     assert {*(f"Not looked at: {reason}" for reason in known.left_out)} <= set(said)
     assert {reason.split(":")[0] for reason in known.left_out} == {"tiny", "other.keras"}
-    assert told in exported(tmp_path / "two")["compared.csv"]
+    files = exported(tmp_path / "two")
+    assert told in files["compared.csv"]
     assert f"the same 8 images under L∞: {lost} only tiny gets wrong" in told
     page = (tmp_path / "two" / "report.html").read_text()
     assert "How fragile are tiny, other.keras?" in page and told.replace("'", "&#39;") in page
     # What is each one's own stands in report and export as the first one's does.
     assert [name for name, _ in known.models] == list(groups)
-    files = exported(tmp_path / "two")
     for (name, one), file in zip(known.models, ("classes.csv", "classes-other-keras.csv"), strict=True):
         assert f"<h2>Unchanged images: {name}</h2>" in page
         lines = list(csv.DictReader(io.StringIO(files[file])))
