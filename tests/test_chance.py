@@ -117,6 +117,19 @@ def test_few_images_show_less_and_sound_models_nothing() -> None:
     assert of(audited(MODEL, X, ORDER[SAID], audit=False)) == []
 
 
+@pytest.mark.parametrize(("count", "severity"), [(20, "warning"), (96, "error")])
+def test_few_images_cannot_tell_guessing_from_a_bad_draw(count: int, severity: str) -> None:
+    """A tenth of ten classes is right: of 20 images two, which a model that is right on a third gets wrong as often."""
+    model = linear(10)
+    said = model.predict(X[:count], verbose=0).argmax(axis=1)
+    y = np.random.default_rng(0).integers(0, 10, count)
+    y[y == said] = (y[y == said] + 1) % 10
+    y[: count // 10] = said[: count // 10]
+    [item] = of(audited(model, X[:count], y))
+    assert item.severity == severity
+    assert ("Take more images" in item.message) == (severity == "warning")
+
+
 def test_class_numbers_are_no_embedding() -> None:
     kernel, bias = MODEL.get_weights()
     numbers = as_classifier(

@@ -22,6 +22,10 @@ SHOWN = 3
 FEW = 5
 """Images of other classes that have to be there before it means something that a model always says the same."""
 
+UNEXPLAINED = "Give the data that it was trained for, or train it."
+TELLING = 0.2
+"""A model may be right on more than that share of what guessing misses: too few images to say that it isn't."""
+
 EMBEDDING = "Its outputs are vectors of length 1: an embedding, no classes. Put a classifier on top."
 
 
@@ -55,7 +59,9 @@ def at_chance(task: Task, clean: Verdict) -> list[Finding]:
         return []
     guessing = f"by guessing among {classes:,} {what}" if guess == 1 / classes else "with its answers in random order"
     better = _better(task, said)
-    if share > guess and len(np.unique(said)) > 1 and better != EMBEDDING:
+    # Few images of a model that is right far more often may hold hardly any of those that it is right on.
+    few = better == UNEXPLAINED and wilson(right, len(y))[1] > guess + TELLING * (1 - guess)
+    if (share > guess or few) and len(np.unique(said)) > 1 and better != EMBEDDING:
         message = (
             f"{len(y)} unchanged images don't show that the model is right more often ({percent(share)}) than "
             f"{guessing} ({percent(guess)}). Take more images."
@@ -93,7 +99,7 @@ def classes_missing(task: Task) -> list[Finding]:
     """
     y, classes = task.y, task.classifier.classes
     there = len(np.unique(y))
-    by_chance = classes * (1 - 1 / classes) ** len(y) > SURE
+    by_chance = _expected_missing(len(y), classes) > SURE
     if task.classifier.labels is not None or by_chance or there > max(1, classes // 4):
         return []
     return finding(
@@ -224,6 +230,13 @@ def _better(task: Task, said: np.ndarray) -> str:
         known, share = True, float(hits.mean())
     if known:
         return f"With its classes in another order it is right on {percent(share)}: compare the names of the classes."
-    if classes > (there := len(np.unique(y))):
+    there, missing = len(np.unique(y)), _expected_missing(len(y), classes)
+    # Three standard deviations more than random images would be without.
+    if classes - there > missing + 3 * missing**0.5:
         return f"The data have {there} of its {classes} classes: compare their names with the model's."
-    return "Give the data that it was trained for, or train it."
+    return UNEXPLAINED
+
+
+def _expected_missing(count: int, classes: int) -> float:
+    """Returns of how many classes, equally frequent, there is none among so many random images, in the mean."""
+    return classes * (1 - 1 / classes) ** count
