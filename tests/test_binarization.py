@@ -94,6 +94,8 @@ def test_the_readout_tells_one_image_apart_from_many(ending: str) -> None:
 def test_a_sound_attack_passes() -> None:
     found = examined(network(L.Identity()), PGD(epsilon=0.002, steps=20))
     assert found.audit is not None and "attack-fails" in found.audit.checked and "attack-fails" not in codes(found)
+    (told,) = [item for item in found.findings if item.code == "attack-tested"]
+    assert told.severity == "info" and told.evidence["solved"] > 0.8 * told.evidence["images"]
     assert (
         "attack-fails" not in evaluate(network(L.Identity()), X, labels_of(network(L.Identity()), X, 0)).audit.checked
     )  # type: ignore[union-attr]
@@ -119,6 +121,8 @@ def test_what_it_cannot_be_done_on_is_named() -> None:
     ):
         found = examined(model, attack)
         assert found.audit is not None and "attack-fails" in found.audit.left_out
+        (told,) = [item for item in found.findings if item.code == "attack-tested"]
+        assert told.severity == "info" and "That needs" in told.message
 
 
 def test_the_radius_is_that_of_the_attack_that_is_tested() -> None:

@@ -99,12 +99,18 @@ def run_audit(case: Case) -> Audit:
 
 def _test_attack(case: Case, audit: Audit) -> None:
     """Adds what comes of the binarization test, where it can be done."""
-    attack = binarization.attack_of(case)
-    count = min(IMAGES, len(binarization.left_of(case)))
-    if attack is None or count < FEWEST:
+    attack, left = binarization.attack_of(case), len(binarization.left_of(case))
+    # It was asked for, so that it is told why there is none.
+    if attack is None:
         audit.left_out.append("attack-fails")
+        audit.findings += binarization.untested("an attack in a ball that follows the model's own gradients")
         return
+    if left < FEWEST:
+        audit.left_out.append("attack-fails")
+        audit.findings += binarization.untested(f"{FEWEST} images that the attacks left, and {left} are: take more")
+        return
+    count = min(IMAGES, left)
     found = binarization.binarization(replace(case, count=count), attack)
     (audit.left_out if found is None else audit.checked).append("attack-fails")
-    audit.findings += found or []
+    audit.findings += binarization.untested("points that a last layer can tell apart") if found is None else found
     audit.gradients += count * attack.step_count() * attack.run_count()

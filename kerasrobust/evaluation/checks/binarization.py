@@ -70,16 +70,25 @@ def binarization(case: Case, attack: Attack[Any]) -> list[Finding] | None:
     count, solved = len(found), sum(found)
     if count < FEWEST:
         return None
-    if wilson(solved, count)[1] >= PASSED:
-        return []
+    passed = wilson(solved, count)[1] >= PASSED
+    means = (
+        "Nothing in that says that it is too weak for this model."
+        if passed
+        else "It may miss as many of the model's own: take more steps or AutoAttack, and look for what masks gradients."
+    )
     return finding(
-        "attack-fails",
+        "attack-tested" if passed else "attack-fails",
         f"{attack.name} finds {solved} of {count} adversarial examples that are known to be there, as a last layer was "
-        f"made for each of these images ({percent(float(np.mean(by_chance)))} of points drawn at random are some). It "
-        "may miss as many of the model's own: take more steps or AutoAttack, and look for what masks gradients.",
-        "error",
+        f"made for each of these images ({percent(float(np.mean(by_chance)))} of points drawn at random are some). "
+        f"{means}",
+        "info" if passed else "error",
         solved=solved, images=count, random=float(np.mean(by_chance)),
     )  # fmt: skip
+
+
+def untested(needed: str) -> list[Finding]:
+    """Returns the note that no such test could be made, and what it would have needed."""
+    return finding("attack-tested", f"The attack was not tested (binarization test). That needs {needed}.", "info")
 
 
 def _solved(readout: Readout, image: np.ndarray, attack: Attack[Any], case: Case) -> bool:
