@@ -247,6 +247,26 @@ def test_splits_and_files_that_are_not_there(data: str, split: str, part: str, p
     assert part in refused("attack", "--model", "tiny", "--data", source, "--split", split, places=places)
 
 
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["--attack", "fgsm", "--target", "17"], "Received: 17. Check"),
+        (["--attack", "patch", "--patch-size", "400"], "400"),
+        (["--attack", "square", "--surrogate", "tiny"], "gradients"),
+    ],
+)
+def test_what_the_work_refuses_leaves_no_folder_and_what_it_would_replace(
+    words: list[str], part: str, places: list[str]
+) -> None:
+    own = ["attack", "--model", "tiny", "--split", "test[:8]", *words]
+    assert part in refused(*own, places=places)
+    assert call("attack", "--model", "tiny", "--split", "test[:8]", "--name", "a", *places).status == 0
+    before = left_in(Path(places[1]))
+    outcome = call(*own, "--name", "a", "--overwrite", *places)
+    assert part in outcome.message and "Failed" not in outcome.out
+    assert left_in(Path(places[1])) == before
+
+
 def test_an_unknown_data_set_names_the_nearest(places: list[str]) -> None:
     assert "Did you mean 'cifar10'?" in refused("attack", "--model", "tiny", "--data", "cifar01", places=places)
 

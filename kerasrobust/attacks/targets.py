@@ -63,8 +63,9 @@ def targets_of(task: Task, target: Any) -> np.ndarray:
             f"Received: {chosen.dtype} of shape {chosen.shape}. Check the targets."
         )
     if chosen.size and not ((chosen >= 0) & (chosen < classes)).all():
+        received = " to ".join(map(str, dict.fromkeys((chosen.min(), chosen.max()))))
         raise InputError(
-            f"Expected targets in 0..{classes - 1}, the classes of {classifier.name!r}. "
-            f"Received: {chosen.min()} to {chosen.max()}. Check the targets."
+            f"Expected targets in 0..{classes - 1}, the classes of {classifier.name!r}. Received: {received}. "
+            "Check the targets."
         )
     return np.where(chosen == y, NOWHERE, chosen).astype(np.int64)

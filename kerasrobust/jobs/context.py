@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from kerasrobust.errors import Cancelled
-from kerasrobust.events import Emit, Event, Finding, StageFinished, StageStarted, finite, staged
+from kerasrobust.events import AttackStarted, Emit, Event, Finding, Log, StageFinished, StageStarted, finite, staged
 from kerasrobust.runs import Run, read_json, write_json
 from kerasrobust.settings import RunConfig, command_line
 from kerasrobust.show.report import write_report
+
+_PRELIMINARY = StageStarted, StageFinished, AttackStarted, Finding, Log
+"""Events that tell of no work that is done."""
 
 
 @dataclass
@@ -26,6 +29,7 @@ class Context:
         should_stop: whether the person asked to stop.
         versions: of Python and the packages that figures depend on.
         findings: reasons to doubt the figures, as `warnings` in `result.json` has them.
+        prepared: whether data and model were read, so that the next progress is that of the work itself.
     """
 
     config: RunConfig
@@ -34,6 +38,7 @@ class Context:
     should_stop: Callable[[], bool]
     versions: dict[str, str] = field(default_factory=dict)
     findings: list[dict[str, Any]] = field(default_factory=list)
+    prepared: bool = False
     _stages: list[str] = field(default_factory=list)
 
     @property
@@ -51,6 +56,9 @@ class Context:
             event = dataclasses.replace(event, stage=self._stages[-1])
         self.run.write(event)
         self.watch(event)
+        # Until there is something to lose: what is refused before that leaves no folder, and restores what it replaces.
+        if self.prepared and not isinstance(event, _PRELIMINARY):
+            self.run.settle()
         if isinstance(event, Finding):
             names = ("code", "message", "severity", "evidence")
             self.findings.append(finite({name: getattr(event, name) for name in names}))

@@ -79,9 +79,10 @@ def run(config: RunConfig, emit: Emit, should_stop: Callable[[], bool] = lambda:
         with context.stage("prepare", "Reading data and model"):
             job: Job[Any] = load(COMMANDS[config.kind].job)(context, config)
             job.check()
-        folder.settle()
+        context.prepared = True
         context.check()
         result = job.run()
+        folder.settle()
         finish("done", f"Everything is in {folder.path}.")
         return result
     except (Cancelled, KeyboardInterrupt) as error:
