@@ -215,14 +215,17 @@ def text(value: Any) -> str:
 
 
 def fields(config: type) -> tuple[Field, ...]:
-    """Returns the table of a config class, in the order of its dataclass fields."""
+    """Returns the table of a config class, in the order of its dataclass fields; what is outside of the run comes last,
+    as people write it.
+    """
     return _fields(cast(Hashable, config))
 
 
 @functools.cache
 def _fields(config: Any) -> tuple[Field, ...]:
     hints = get_type_hints(config, include_extras=True)
-    return tuple(_field(item, *get_args(hints[item.name])) for item in dataclasses.fields(config))
+    table = [_field(item, *get_args(hints[item.name])) for item in dataclasses.fields(config)]
+    return tuple(sorted(table, key=lambda item: item.group == "outside"))
 
 
 def _field(item: dataclasses.Field[Any], hint: Any, option: Option) -> Field:

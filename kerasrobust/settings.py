@@ -234,9 +234,10 @@ def to_dict(config: RunConfig) -> dict[str, Any]:
 def command_line(config: CommandConfig) -> str:
     """Returns the command of a config: the options that differ from their defaults."""
     words = ["python", "-m", "kerasrobust.run", config.kind]
-    for item, setting in zip(fields(type(config)), dataclasses.fields(config), strict=True):
+    defaults = {item.name: item.default for item in dataclasses.fields(config)}
+    for item in fields(type(config)):
         value = getattr(config, item.name)
-        if value == setting.default or item.name in ("quiet", "json", "overwrite"):
+        if value == defaults[item.name] or item.name in ("quiet", "json", "overwrite"):
             continue
         if item.is_switch:
             words.append(item.option if value else f"--no-{item.option.removeprefix('--')}")
