@@ -189,8 +189,8 @@ async def test_filled_in_from_a_config(tmp_path: Path) -> None:
         assert app.screen.query_one("#group-model", Collapsible).collapsed
         await pilot.press("ctrl+s")
         assert app.started[0].seed == 4 and command_of(app) == (
-            f"python -m kerasrobust.run attack --seed 4 --batch-size 32 --runs-dir {tmp_path}/runs "
-            f"--models-dir {tmp_path}/models --model net --attack deepfool --data cifar10 --steps 9"
+            "python -m kerasrobust.run attack --seed 4 --batch-size 32 --model net --attack deepfool --data cifar10 "
+            f"--steps 9 --runs-dir {tmp_path}/runs --models-dir {tmp_path}/models"
         )
 
 
