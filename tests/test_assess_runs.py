@@ -146,8 +146,12 @@ def test_models_are_called_by_the_ends_of_their_paths_unless_others_end_so() -> 
 
 
 @pytest.mark.parametrize(
-    ("beside", "message"), [("tiny", "Name it once"), ("{models}/tiny", "Name it once"), ("nobody", "nobody")]
-)
+    ("beside", "message"),
+    [
+        ("tiny", "named twice. Name it once"), ("{models}/tiny", "named twice. Name it once"),
+        ("other, other", "named twice. Name it once"), ("nobody", "nobody"),
+    ],
+)  # fmt: skip
 def test_models_beside_it_are_others_that_are_there(
     models_dir: Path, agreed: Path, tmp_path: Path, beside: str, message: str
 ) -> None:

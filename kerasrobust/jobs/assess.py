@@ -56,10 +56,7 @@ class AssessJob(Job[AssessConfig]):
         self.names = called(list(self.subjects))
         paths = [find_model(name, config.models_dir).resolve() for name in self.subjects]
         if len(set(paths)) < len(paths):
-            raise InputError(
-                f"Expected other models beside {config.model}. Received: --beside {config.beside}, where one model is "
-                "named twice. Name it once."
-            )
+            raise config.named_twice()
 
     def run(self) -> dict[str, Any]:
         context, config, data = self.context, self.config, self.data
