@@ -77,6 +77,7 @@ def row(**fields: Any) -> Row:
         (StageStarted(stage="train", title="Training convnet"), ["Training convnet"]),
         (StageFinished(stage="train", status="done", seconds=75), ["done", "75 s"]),
         (StageFinished(stage="train", status="skipped", seconds=0), ["skipped"]),
+        (StageFinished(stage="linf", status="stopped", seconds=9.8), ["linf: stopped, out of time (9.8 s)"]),
         (attack_finished(), ["pgd 8/255", "31.2 %", "28.4-34.4", "12 s"]),
         (attack_finished(epsilon=None, norm="l2", median_distance=0.2131), ["L2", "median distance 0.213"]),
         (attack_finished(epsilon=None, norm="l2"), ["median distance infinite"]),

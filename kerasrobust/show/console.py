@@ -32,7 +32,7 @@ REFRESH = 8  # Bars are redrawn this often a second, however many events come.
 PLAIN_PERIOD = 10.0  # Seconds between two lines of progress where there is no terminal.
 
 _STYLES = {"info": "", "warning": "yellow", "error": "bold red"}
-_STATUS_STYLES = {"done": "green", "skipped": "dim", "failed": "bold red", "cancelled": "yellow"}
+_STATUS_STYLES = {"done": "green", "skipped": "dim", "failed": "bold red", "cancelled": "yellow", "stopped": "yellow"}
 _METRICS = {"loss": "loss", "accuracy": "accuracy", "robust_accuracy": "robust"}
 
 
