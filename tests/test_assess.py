@@ -105,6 +105,16 @@ def test_what_a_block_alone_says_is_not_told(linear: keras.Model) -> None:
     assert [item.code for item in told if isinstance(item, Finding)] == ["rounding"]
 
 
+def test_the_audit_of_a_randomized_network_has_no_doubt_of_its_own_attack(randomized: keras.Model) -> None:
+    """Nobody asked for it, and there is nothing to ask for it with: the figures are of averaged gradients."""
+    x = images(8)
+    task = Task.checked(randomized, x, labels_of(randomized, x, 0), passes=4)
+    told: list[Event] = []
+    threats._audited(task, Block(slice(0, 8), Checkpoints(), told.append, lambda: False))
+    (said,) = [item for item in told if isinstance(item, Finding) and item.code == "randomized"]
+    assert said.severity == "info" and "not averaged" not in said.message
+
+
 def test_corruptions_go_on_where_they_were_stopped(
     linear: keras.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
