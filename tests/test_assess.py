@@ -19,13 +19,14 @@ from kerasrobust.data.corruptions.corrupting import corrupted, levels
 from kerasrobust.errors import Cancelled, InputError
 from kerasrobust.evaluation import threats
 from kerasrobust.evaluation.assess import Assessment, _pace, assess
-from kerasrobust.evaluation.assessed import _worst
+from kerasrobust.evaluation.assessed import _figures, _worst, without_union
 from kerasrobust.evaluation.begun import agree
-from kerasrobust.evaluation.budget import Block
+from kerasrobust.evaluation.budget import Block, Found
 from kerasrobust.evaluation.corruptions import measure_corruptions
 from kerasrobust.evaluation.threats import _heard
 from kerasrobust.evaluation.unattacked import calibration_error, unattacked
 from kerasrobust.events import Event, Finding
+from kerasrobust.show.pairs import by_threat
 
 COUNT = 96
 SIGMA = 0.02
@@ -94,6 +95,37 @@ def test_the_union_of_a_randomized_network_is_never_above_one_of_its_parts() -> 
     halves = np.stack([draw.binomial(5, share, (500, 2)) / 5 for share in (0.30, 0.36)])
     rates = halves.mean(axis=2)
     np.testing.assert_array_equal(_worst(rates, halves), rates[0])
+
+
+def norm_found(norm: str, right: list[float]) -> Found:
+    rates = np.array(right)
+    arrays = {norm: rates, f"{norm} shared": np.zeros(len(rates)), f"{norm} halves": np.stack([rates, rates], 1)}
+    return Found(arrays if right else {}, len(rates), 1.0, [])
+
+
+def test_the_union_is_of_the_norms_that_were_measured_where_there_are_two() -> None:
+    found = {"linf": norm_found("linf", [1, 1, 0, 0, 1, 1]), "l2": norm_found("l2", [1, 0, 1, 0])}
+    # The third may have a figure yet: told already, the union would stand twice in the table.
+    assert "union" not in [item.name for item in _figures(found, {}, False)[0]]
+    found["l1"] = norm_found("l1", [])
+    figures, rates = _figures(found, {}, False)
+    (union,) = [item for item in figures if item.name == "union"]
+    assert (union.threat, union.accuracy, union.images) == ("L∞ or L2", 0.25, 4) and without_union(found) == []
+    np.testing.assert_array_equal(rates["union-linf-l2"], [1, 0, 0, 0])
+    # It is compared with one of the same norms alone.
+    own = rates | {"y": np.zeros(4), "checksum": np.zeros(4)}
+    other = {("union" if name == "union-linf-l2" else name): values for name, values in own.items()}
+    assert [pair.under for pair in by_threat(own, own)] == ["L∞", "L2", "the worst of L∞ and L2"]
+    assert [pair.under for pair in by_threat(own, other)] == ["L∞", "L2"]
+    assert [pair.under for pair in by_threat(other, other)][-1] == "the worst of L∞, L2 and L1"
+
+
+@pytest.mark.parametrize(("images", "words"), [([1.0], "one in L∞ alone."), ([], "one in none.")])
+def test_where_there_is_no_union_it_is_said_why(images: list[float], words: str) -> None:
+    found = {"linf": norm_found("linf", images), "l2": norm_found("l2", []), "l1": norm_found("l1", [])}
+    assert "union" not in [item.name for item in _figures(found, {}, False)[0]]
+    (reason,) = without_union(found)
+    assert reason.startswith("Union: ") and words in reason
 
 
 def test_what_a_block_alone_says_is_not_told(linear: keras.Model) -> None:

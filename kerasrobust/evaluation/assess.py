@@ -18,7 +18,7 @@ from kerasrobust.attacks.verdict import Verdict
 from kerasrobust.entries import Row
 from kerasrobust.errors import InputError
 from kerasrobust.evaluation.about import about_models
-from kerasrobust.evaluation.assessed import Figure, curves_of, few, seen
+from kerasrobust.evaluation.assessed import Figure, curves_of, few, seen, without_union
 from kerasrobust.evaluation.begun import agree, marks_of
 from kerasrobust.evaluation.budget import BLOCK, LEAST, Budget, Found, Part
 from kerasrobust.evaluation.checks.labels import at_chance, classes_missing
@@ -54,7 +54,8 @@ class Assessment:
         corruptions: accuracy under each corruption at each severity; None where the time was spent before.
         certificate: what smoothing certifies; None without a sigma, or where the time was spent before.
         rates: float64 (n,), by name of a threat the share of fresh passes that are right on each image: of those that
-            `order` names first. "clean" has it of all of them without any threat.
+            `order` names first. "clean" has it of all of them without any threat, "union-linf-l2" that of these two
+            norms, where there was no time for the third.
         order: int64 (N,), the images in the order in which they were taken; of a slow model as many as there is time
             for.
         randomized: whether the network is.
@@ -121,7 +122,8 @@ def assess(
     """Measures what a model is worth under several threats, within a budget of time.
 
     On all images: accuracy, confusion, calibration. On a random part of them, the same for all threats as far as the
-    time goes: AutoAttack in Linf at 8/255, L2 at 0.5 and L1 at 12, and the worst of these on each image (union);
+    time goes: AutoAttack in Linf at 8/255, L2 at 0.5 and L1 at 12, and the worst of these on each image (union), of two
+    where there was no time for the third;
     accuracy over the radius in each norm; rotation and translation; a patch of a quarter of the width; fifteen common
     corruptions at five severities; certificates by randomized smoothing, where a sigma is given; and what the audit
     finds.
@@ -178,7 +180,7 @@ def assess(
     figures, rates, corruptions, certificate = seen(found, clean, task, sigma)
     wide = few(figures)
     _say(wide, task)
-    left_out += _without_time(parts, found, minutes, pace)
+    left_out += _without_time(parts, found, minutes, pace) + without_union(found)
     if missed:
         left_out.append(f"{missed:,} of {missed + len(order):,} images: a pass takes {1000 * pace:.0f} ms for one.")
     return Assessment(

@@ -66,9 +66,9 @@ def _of_attacks(task: Task, version: Version) -> tuple[list[Part], list[str]]:
         title = f"AutoAttack ({chosen}), {format_budget(attack.epsilon, norm)}"
         measure = partial(_attacked, task, norm, attack)
         parts.append(Part(name=norm, title=title, share=20, passes=PASSES_OF_AUTOATTACK[chosen], measure=measure))
-    audit, passes = partial(_audited, task), PASSES_OF_AUDIT[task.classifier.randomized]
+    audit, cost = partial(_audited, task), PASSES_OF_AUDIT[task.classifier.randomized]
     parts.append(
-        Part(name="audit", title="Reasons to doubt", share=10, passes=passes, measure=audit, most=AUDITED, resumes=False)
+        Part(name="audit", title="Reasons to doubt", share=10, passes=cost, measure=audit, most=AUDITED, resumes=False)
     )
     blind = not has_gradient(task.classifier, task.x[:1])
     left_out = []
