@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable
 from pathlib import Path
@@ -18,10 +19,10 @@ from kerasrobust.attacks.verdict import Verdict
 from kerasrobust.data.corruptions.corrupting import corrupted, levels
 from kerasrobust.errors import Cancelled, InputError
 from kerasrobust.evaluation import threats
-from kerasrobust.evaluation.assess import Assessment, _pace, assess
+from kerasrobust.evaluation.assess import Assessment, _pace, _short, assess
 from kerasrobust.evaluation.assessed import _figures, _worst, without_union
 from kerasrobust.evaluation.begun import agree
-from kerasrobust.evaluation.budget import Block, Found
+from kerasrobust.evaluation.budget import Block, Found, Part
 from kerasrobust.evaluation.corruptions import measure_corruptions
 from kerasrobust.evaluation.threats import _heard
 from kerasrobust.evaluation.unattacked import calibration_error, unattacked
@@ -126,6 +127,27 @@ def test_where_there_is_no_union_it_is_said_why(images: list[float], words: str)
     assert "union" not in [item.name for item in _figures(found, {}, False)[0]]
     (reason,) = without_union(found)
     assert reason.startswith("Union: ") and words in reason
+
+
+@pytest.mark.parametrize(
+    ("minutes", "models", "words"),
+    [
+        (0.3, 1, "Try --minutes 1 (minutes=)."), (2.0, 1, "Try --minutes 3 (minutes=)."),
+        (0.15, 2, "Try --minutes 1 (minutes=), for the 2 models together."),
+        (5.0, 3, "Try --minutes 23 (minutes=), for the 3 models together."),
+    ],
+)  # fmt: skip
+def test_the_minutes_to_try_are_whole_ones_for_all_models_and_more_than_there_were(
+    minutes: float, models: int, words: str, found: Assessment
+) -> None:
+    part = Part(name="a", title="A", share=1, passes=1, measure=lambda block: {})
+    short = _short([part], {"a": Found({}, 0, 0.0, [])}, minutes, 0.001)
+    (reason,) = dataclasses.replace(found, short=short, not_taken=[]).reasons(models)
+    assert reason == f"A: there was no time. {words}"
+    # 8 images of 10 passes of 3 s are 4 minutes, and a quarter of the budget is its.
+    slow = [dataclasses.replace(part, passes=10), dataclasses.replace(part, name="b", share=3)]
+    there = {"a": Found({}, 0, 0.0, []), "b": Found({}, 8, 0.0, [])}
+    assert _short(slow, there, minutes, 3.0) == {"A": pytest.approx(16.0)}
 
 
 def test_what_a_block_alone_says_is_not_told(linear: keras.Model) -> None:
