@@ -98,13 +98,21 @@ def test_models_are_compared_on_the_same_images(models_dir: Path, agreed: Path, 
     assert set(known.compared) <= set(said)
     assert {*(f"Not looked at: {reason}" for reason in known.left_out)} <= set(said)
     assert {reason.split(":")[0] for reason in known.left_out} == {"tiny", "other.keras"}
-    assert told in exported(tmp_path / "two")["compared.csv"]
+    # The same in figures, in the result and in the table that is exported.
+    files = exported(tmp_path / "two")
+    lines = list(csv.DictReader(io.StringIO(files["compared.csv"])))
+    assert [line["comparison"] for line in lines] == list(known.compared) and list(lines[0])[-1] == "comparison"
+    (line,) = [line for line in lines if line["threat"] == "linf"]
+    assert line["comparison"] == told and (line["model"], line["other"]) == ("tiny", "other.keras")
+    assert (line["images"], line["only_first"]) == ("8", str(lost))
+    (pair,) = [pair for pair in known.pairs if pair.threat == "linf"]
+    assert str(pair.difference) == line["difference"] and str(pair.p) == line["p"]
+    assert pair.difference == own["linf"].mean() - other["linf"].mean()
     assert f"the same 8 images under L∞: {lost} only tiny gets wrong" in told
     page = (tmp_path / "two" / "report.html").read_text()
     assert "How fragile are tiny, other.keras?" in page and told.replace("'", "&#39;") in page
     # What is each one's own stands in report and export as the first one's does.
     assert [name for name, _ in known.models] == list(groups)
-    files = exported(tmp_path / "two")
     for (name, one), file in zip(known.models, ("classes.csv", "classes-other-keras.csv"), strict=True):
         assert f"<h2>Unchanged images: {name}</h2>" in page
         lines = list(csv.DictReader(io.StringIO(files[file])))

@@ -102,7 +102,7 @@ def united(found: Mapping[str, Found]) -> list[str]:
 
     Else it would be told of two norms first, and then of three.
     """
-    norms = [norm for norm in BALLS if norm in found and found[norm].images]
+    norms: list[str] = [norm for norm in BALLS if norm in found and found[norm].images]
     return norms if len(norms) > 1 and all(norm in found for norm in BALLS) else []
 
 

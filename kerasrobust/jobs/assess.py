@@ -93,7 +93,7 @@ class AssessJob(Job[AssessConfig]):
             **details(found[0], data, len(names)),
             "left_out": left_out,
             **({"beside": beside} if beside else {}),
-            **({"compared": sentences} if sentences else {}),
+            **({"compared": sentences, "pairs": [pair.entry(*both) for *both, pair in compared]} if compared else {}),
             "warnings": context.findings,
         }
         title = f"How fragile is {names[0]}?" if len(names) == 1 else f"How fragile are {', '.join(names)}?"

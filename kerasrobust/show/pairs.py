@@ -40,6 +40,7 @@ class Paired:
             equally robust.
         difference: robust accuracy of the first minus that of the second, on these images.
         under: what both withstand or don't, in words.
+        threat: the same by its name, of assessments.
     """
 
     examples: int
@@ -48,6 +49,20 @@ class Paired:
     p_value: float
     difference: float
     under: str = "attack"
+    threat: str = ""
+
+    def entry(self, first: str, second: str) -> dict[str, Any]:
+        """Returns what `result.json` has of it."""
+        return {
+            "model": first,
+            "other": second,
+            "threat": self.threat,
+            "images": self.examples,
+            "only_first": self.only_first,
+            "only_second": self.only_second,
+            "p": self.p_value,
+            "difference": self.difference,
+        }
 
 
 def keeps_images(folder: Path) -> bool:
@@ -85,7 +100,7 @@ def by_threat(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[P
             continue
         rates, others = first[name][:count], second[name][:count]
         # By majority of the fresh passes, where a network is random.
-        yield _paired(rates <= 0.5, others <= 0.5, rates, others, under=_words(name))
+        yield _paired(rates <= 0.5, others <= 0.5, rates, others, under=_words(name), threat=name)
 
 
 def union_of(norms: Sequence[str]) -> str:
