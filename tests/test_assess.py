@@ -121,7 +121,7 @@ def test_the_union_is_of_the_norms_that_were_measured_where_there_are_two() -> N
     assert [pair.under for pair in by_threat(other, other)][-1] == "the worst of L∞, L2 and L1"
 
 
-@pytest.mark.parametrize(("images", "words"), [([1.0], "one in L∞ alone."), ([], "one in none.")])
+@pytest.mark.parametrize(("images", "words"), [([1.0], "one in L∞ alone."), ([], "and there is none.")])
 def test_where_there_is_no_union_it_is_said_why(images: list[float], words: str) -> None:
     found = {"linf": norm_found("linf", images), "l2": norm_found("l2", []), "l1": norm_found("l1", [])}
     assert "union" not in [item.name for item in _figures(found, {}, False)[0]]

@@ -110,8 +110,8 @@ def without_union(found: Mapping[str, Found]) -> list[str]:
     """Returns why there is no union, where there is none."""
     if united(found):
         return []
-    only = [f"{format_norm(norm)} alone" for norm in BALLS if found[norm].images]
-    return [f"Union: it takes figures in two norms at least, and there is one in {' '.join(only) or 'none'}."]
+    only = [f"one in {format_norm(norm)} alone" for norm in BALLS if found[norm].images]
+    return [f"Union: it takes figures in two norms at least, and there is {' '.join(only) or 'none'}."]
 
 
 def _worst(rates: np.ndarray, halves: np.ndarray) -> np.ndarray:
