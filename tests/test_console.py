@@ -155,7 +155,7 @@ def test_a_rate_that_the_event_gives_is_shown_as_it_is() -> None:
 def test_of_a_budget_of_time_the_time_used_is_told_and_no_rate() -> None:
     events = [Progress(time=at, unit="second", done=at, total=150, seconds_left=150 - at) for at in (0, 4, 19, 130)]
     assert drawn(events).splitlines() == ["    19 s of 2:30 used  2:11 left", "    2:10 of 2:30 used  20 s left"]
-    assert "4 s of 8.0 s used" in drawn([Progress(time=at, unit="second", done=at // 4, total=8) for at in (0, 16)])
+    assert "4 s of 8 s used" in drawn([Progress(time=at, unit="second", done=at // 4, total=8) for at in (0, 16)])
 
 
 def attack_events() -> list[Event]:

@@ -113,9 +113,9 @@ def format_done(done: int, total: int | None, unit: str) -> str:
     if unit == "byte":
         return f"{done / 1e6:.1f}" + (f"/{total / 1e6:.1f} MB" if total is not None else " MB")
     if unit == "second":
-        # Whole ones: events have no others.
-        used = f"{done} s" if done < 10 else format_seconds(done)
-        return used + (f" of {format_seconds(total)} used" if total is not None else " used")
+        # Events have whole ones.
+        given = [f"{count} s" if count < 10 else format_seconds(count) for count in (done, total) if count is not None]
+        return f"{' of '.join(given)} used"
     return f"{done:,}" + (f"/{total:,}" if total is not None else "") + f" {unit}" + ("" if total == 1 else "s")
 
 
