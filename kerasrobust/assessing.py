@@ -58,7 +58,14 @@ class AssessConfig(JudgingConfig):
     @property
     def others(self) -> tuple[str, ...]:
         """The models beside the first."""
-        return tuple(dict.fromkeys(filter(None, (name.strip() for name in (self.beside or "").split(",")))))
+        return tuple(filter(None, (name.strip() for name in (self.beside or "").split(","))))
+
+    def named_twice(self) -> InputError:
+        """Returns the error that one model stands twice among the first and those beside it."""
+        return InputError(
+            f"Expected other models beside {self.model}. Received: --beside {self.beside}, where one model is named "
+            "twice. Name it once."
+        )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -66,10 +73,8 @@ class AssessConfig(JudgingConfig):
             check_sigma(self.sigma)
         if self.beside is not None and not self.others:
             raise InputError(f"Expected the names of models. Received: --beside {self.beside!r}. Try --beside convnet.")
-        if self.model in self.others:
-            raise InputError(
-                f"Expected other models beside {self.model}. Received: --beside {self.beside}. Name it once."
-            )
+        if len({self.model, *self.others}) <= len(self.others):
+            raise self.named_twice()
         check_minutes(self.minutes)
 
 

@@ -246,6 +246,28 @@ class ClassEntry:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PairEntry:
+    """How two models that were assessed together differ under a threat, on the same images.
+
+    `only_first` of the images only `model` gets wrong, `only_second` only `other`; `p` is that of McNemar's exact test,
+    and `difference` the first's accuracy minus the second's.
+    """
+
+    model: str
+    other: str
+    threat: str
+    images: int | None
+    only_first: int | None
+    only_second: int | None
+    p: float | None
+    difference: float | None
+
+    @classmethod
+    def parse(cls, record: JSON) -> PairEntry:
+        return cls(**read_fields(cls, record))
+
+
+@dataclass(frozen=True, kw_only=True)
 class CertificateEntry:
     """What randomized smoothing certified; `points`, those of the table, and `curve` are (radius, accuracy, low, high).
 

@@ -71,9 +71,9 @@ class StageStarted(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class StageFinished(Event):
-    """The stage of this name ended after `seconds`."""
+    """The stage of this name ended after `seconds`; `stopped`: out of time, before it had found anything."""
 
-    status: Literal["done", "skipped", "failed"]
+    status: Literal["done", "skipped", "failed", "stopped"]
     seconds: float
 
 
@@ -253,8 +253,12 @@ class RunFinished(Event):
 
 
 @contextlib.contextmanager
-def staged(emit: Emit, name: str, title: str) -> Iterator[Emit]:
+def staged(
+    emit: Emit, name: str, title: str, ended: Callable[[], Literal["done", "stopped"]] = lambda: "done"
+) -> Iterator[Emit]:
     """Emits the beginning and the end of a stage; yields an emit that marks what has no stage yet with its name.
+
+    `ended` is asked at the end how it went.
 
     Example:
         >>> with staged(print, "train", "Training convnet") as emit:
@@ -263,12 +267,12 @@ def staged(emit: Emit, name: str, title: str) -> Iterator[Emit]:
     began = clock.monotonic()
     emit(StageStarted(stage=name, title=title))
 
-    def finish(status: Literal["done", "failed"]) -> None:
+    def finish(status: Literal["done", "failed", "stopped"]) -> None:
         emit(StageFinished(stage=name, status=status, seconds=clock.monotonic() - began))
 
     try:
         yield lambda event: emit(event if event.stage is not None else dataclasses.replace(event, stage=name))
-        finish("done")
+        finish(ended())
     except (Cancelled, KeyboardInterrupt):  # Neither done nor failed: the run reports that it was cancelled.
         raise
     except BaseException:

@@ -14,6 +14,7 @@ from kerasrobust.entries import (
     Doubt,
     Interval,
     LabelEntry,
+    PairEntry,
     Row,
     Verdicts,
     as_object,
@@ -131,6 +132,7 @@ class Result(Card):
         calibration_error: the expected calibration error on unchanged images, with its interval.
         left_out: what an assessment hasn't looked at, and why.
         compared: how models that were assessed together differ on the same images, in sentences.
+        pairs: the same in figures, in the same order; older results lack them.
         curves: accuracy over the radius, as entries of attacks that have nothing else.
         certificate: what was certified of a network that votes under noise; without rows all figures are its.
         corruptions: what was measured under common corruptions, which `show.corrupted` reads; empty elsewhere.
@@ -151,6 +153,7 @@ class Result(Card):
     calibration_interval: Interval | None = None
     left_out: tuple[str, ...] = ()
     compared: tuple[str, ...] = ()
+    pairs: tuple[PairEntry, ...] = ()
     curves: tuple[AttackEntry, ...] = ()
     certificate: CertificateEntry | None = None
     corruptions: dict[str, Any] = field(default_factory=dict)
@@ -168,6 +171,7 @@ class Result(Card):
             curves=tuple(map(AttackEntry.parse, objects(record.get("curves")))),
             left_out=_texts(record.get("left_out")),
             compared=_texts(record.get("compared")),
+            pairs=tuple(map(PairEntry.parse, objects(record.get("pairs")))),
             certificate=CertificateEntry.parse(entry) if (entry := as_object(record.get("certificate"))) else None,
             # All were measured on the same images.
             beside=tuple(cls.parse({"data": record.get("data")} | item) for item in objects(record.get("beside"))),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable
 from pathlib import Path
@@ -18,14 +19,15 @@ from kerasrobust.attacks.verdict import Verdict
 from kerasrobust.data.corruptions.corrupting import corrupted, levels
 from kerasrobust.errors import Cancelled, InputError
 from kerasrobust.evaluation import threats
-from kerasrobust.evaluation.assess import Assessment, _pace, assess
-from kerasrobust.evaluation.assessed import _worst
+from kerasrobust.evaluation.assess import Assessment, _pace, _short, assess
+from kerasrobust.evaluation.assessed import _figures, _worst, without_union
 from kerasrobust.evaluation.begun import agree
-from kerasrobust.evaluation.budget import Block
+from kerasrobust.evaluation.budget import Block, Found, Part
 from kerasrobust.evaluation.corruptions import measure_corruptions
 from kerasrobust.evaluation.threats import _heard
 from kerasrobust.evaluation.unattacked import calibration_error, unattacked
 from kerasrobust.events import Event, Finding
+from kerasrobust.show.pairs import by_threat
 
 COUNT = 96
 SIGMA = 0.02
@@ -96,6 +98,58 @@ def test_the_union_of_a_randomized_network_is_never_above_one_of_its_parts() -> 
     np.testing.assert_array_equal(_worst(rates, halves), rates[0])
 
 
+def norm_found(norm: str, right: list[float]) -> Found:
+    rates = np.array(right)
+    arrays = {norm: rates, f"{norm} shared": np.zeros(len(rates)), f"{norm} halves": np.stack([rates, rates], 1)}
+    return Found(arrays if right else {}, len(rates), 1.0, [])
+
+
+def test_the_union_is_of_the_norms_that_were_measured_where_there_are_two() -> None:
+    found = {"linf": norm_found("linf", [1, 1, 0, 0, 1, 1]), "l2": norm_found("l2", [1, 0, 1, 0])}
+    # The third may have a figure yet: told already, the union would stand twice in the table.
+    assert "union" not in [item.name for item in _figures(found, {}, False)[0]]
+    found["l1"] = norm_found("l1", [])
+    figures, rates = _figures(found, {}, False)
+    (union,) = [item for item in figures if item.name == "union"]
+    assert (union.threat, union.accuracy, union.images) == ("L∞ or L2", 0.25, 4) and without_union(found) == []
+    np.testing.assert_array_equal(rates["union-linf-l2"], [1, 0, 0, 0])
+    # It is compared with one of the same norms alone.
+    own = rates | {"y": np.zeros(4), "checksum": np.zeros(4)}
+    other = {("union" if name == "union-linf-l2" else name): values for name, values in own.items()}
+    assert [pair.under for pair in by_threat(own, own)] == ["L∞", "L2", "the worst of L∞ and L2"]
+    assert [pair.under for pair in by_threat(own, other)] == ["L∞", "L2"]
+    assert [pair.under for pair in by_threat(other, other)][-1] == "the worst of L∞, L2 and L1"
+
+
+@pytest.mark.parametrize(("images", "words"), [([1.0], "one in L∞ alone."), ([], "and there is none.")])
+def test_where_there_is_no_union_it_is_said_why(images: list[float], words: str) -> None:
+    found = {"linf": norm_found("linf", images), "l2": norm_found("l2", []), "l1": norm_found("l1", [])}
+    assert "union" not in [item.name for item in _figures(found, {}, False)[0]]
+    (reason,) = without_union(found)
+    assert reason.startswith("Union: ") and words in reason
+
+
+@pytest.mark.parametrize(
+    ("minutes", "models", "words"),
+    [
+        (0.3, 1, "Try --minutes 1 (minutes=)."), (2.0, 1, "Try --minutes 3 (minutes=)."),
+        (0.15, 2, "Try --minutes 1 (minutes=), for the 2 models together."),
+        (5.0, 3, "Try --minutes 23 (minutes=), for the 3 models together."),
+    ],
+)  # fmt: skip
+def test_the_minutes_to_try_are_whole_ones_for_all_models_and_more_than_there_were(
+    minutes: float, models: int, words: str, found: Assessment
+) -> None:
+    part = Part(name="a", title="A", share=1, passes=1, measure=lambda block: {})
+    short = _short([part], {"a": Found({}, 0, 0.0, [])}, minutes, 0.001)
+    (reason,) = dataclasses.replace(found, short=short, not_taken=[]).reasons(models)
+    assert reason == f"A: there was no time. {words}"
+    # 8 images of 10 passes of 3 s are 4 minutes, and a quarter of the budget is its.
+    slow = [dataclasses.replace(part, passes=10), dataclasses.replace(part, name="b", share=3)]
+    there = {"a": Found({}, 0, 0.0, []), "b": Found({}, 8, 0.0, [])}
+    assert _short(slow, there, minutes, 3.0) == {"A": pytest.approx(16.0)}
+
+
 def test_what_a_block_alone_says_is_not_told(linear: keras.Model) -> None:
     told: list[Event] = []
     rest: Any = (None, told.append, lambda: False)
@@ -103,6 +157,16 @@ def test_what_a_block_alone_says_is_not_told(linear: keras.Model) -> None:
     for code in ("at-chance", "rounding", "classes-missing"):
         heard(Finding(code=code, message="So.", severity="warning"))
     assert [item.code for item in told if isinstance(item, Finding)] == ["rounding"]
+
+
+def test_the_audit_of_a_randomized_network_has_no_doubt_of_its_own_attack(randomized: keras.Model) -> None:
+    """Nobody asked for it, and there is nothing to ask for it with: the figures are of averaged gradients."""
+    x = images(8)
+    task = Task.checked(randomized, x, labels_of(randomized, x, 0), passes=4)
+    told: list[Event] = []
+    threats._audited(task, Block(slice(0, 8), Checkpoints(), told.append, lambda: False))
+    (said,) = [item for item in told if isinstance(item, Finding) and item.code == "randomized"]
+    assert said.severity == "info" and "not averaged" not in said.message
 
 
 def test_corruptions_go_on_where_they_were_stopped(

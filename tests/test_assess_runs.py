@@ -98,8 +98,16 @@ def test_models_are_compared_on_the_same_images(models_dir: Path, agreed: Path, 
     assert set(known.compared) <= set(said)
     assert {*(f"Not looked at: {reason}" for reason in known.left_out)} <= set(said)
     assert {reason.split(":")[0] for reason in known.left_out} == {"tiny", "other.keras"}
+    # The same in figures, in the result and in the table that is exported.
     files = exported(tmp_path / "two")
-    assert told in files["compared.csv"]
+    lines = list(csv.DictReader(io.StringIO(files["compared.csv"])))
+    assert [line["comparison"] for line in lines] == list(known.compared) and list(lines[0])[-1] == "comparison"
+    (line,) = [line for line in lines if line["threat"] == "linf"]
+    assert line["comparison"] == told and (line["model"], line["other"]) == ("tiny", "other.keras")
+    assert (line["images"], line["only_first"]) == ("8", str(lost))
+    (pair,) = [pair for pair in known.pairs if pair.threat == "linf"]
+    assert str(pair.difference) == line["difference"] and str(pair.p) == line["p"]
+    assert pair.difference == own["linf"].mean() - other["linf"].mean()
     assert f"the same 8 images under L∞: {lost} only tiny gets wrong" in told
     page = (tmp_path / "two" / "report.html").read_text()
     assert "How fragile are tiny, other.keras?" in page and told.replace("'", "&#39;") in page
@@ -146,8 +154,12 @@ def test_models_are_called_by_the_ends_of_their_paths_unless_others_end_so() -> 
 
 
 @pytest.mark.parametrize(
-    ("beside", "message"), [("tiny", "Name it once"), ("{models}/tiny", "Name it once"), ("nobody", "nobody")]
-)
+    ("beside", "message"),
+    [
+        ("tiny", "named twice. Name it once"), ("{models}/tiny", "named twice. Name it once"),
+        ("other, other", "named twice. Name it once"), ("nobody", "nobody"),
+    ],
+)  # fmt: skip
 def test_models_beside_it_are_others_that_are_there(
     models_dir: Path, agreed: Path, tmp_path: Path, beside: str, message: str
 ) -> None:

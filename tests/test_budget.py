@@ -14,7 +14,7 @@ import pytest
 from kerasrobust.attacks.checkpoint import Checkpoints
 from kerasrobust.errors import Cancelled
 from kerasrobust.evaluation.budget import Block, Budget, Found, Part
-from kerasrobust.events import Event, Finding, Progress
+from kerasrobust.events import Event, Finding, Progress, StageFinished
 
 
 class Clock:
@@ -89,6 +89,17 @@ def test_a_block_that_takes_far_longer_than_the_budget_is_given_up(tmp_path: Pat
     # Resumed it ends the same way, without another try.
     again = spent(1000, 1000, clock, [part("a", clock, 0.1), part("b", clock, 0.1)], tmp_path)
     assert (again["a"].images, again["b"].images) == (0, 0)
+
+
+def test_the_end_of_a_part_that_ran_out_of_time_says_so_and_so_it_does_resumed(tmp_path: Path) -> None:
+    clock = Clock()
+    parts = [part("a", clock, 0.1, first=100.0), part("b", clock, 0.1)]
+    for _ in range(2):
+        heard: list[Event] = []
+        found = Budget(20, 1000, 0.0, Checkpoints(tmp_path), heard.append, clock=clock).spend([parts[1], parts[0]])
+        assert found["b"].images and not found["a"].images
+        ends = {event.stage: event.status for event in heard if isinstance(event, StageFinished)}
+        assert ends == {"b": "done", "a": "stopped"}
 
 
 @pytest.mark.parametrize("stop", [30, 100, 300, 500, 700])

@@ -77,6 +77,7 @@ def row(**fields: Any) -> Row:
         (StageStarted(stage="train", title="Training convnet"), ["Training convnet"]),
         (StageFinished(stage="train", status="done", seconds=75), ["done", "75 s"]),
         (StageFinished(stage="train", status="skipped", seconds=0), ["skipped"]),
+        (StageFinished(stage="linf", status="stopped", seconds=9.8), ["linf: stopped, out of time (9.8 s)"]),
         (attack_finished(), ["pgd 8/255", "31.2 %", "28.4-34.4", "12 s"]),
         (attack_finished(epsilon=None, norm="l2", median_distance=0.2131), ["L2", "median distance 0.213"]),
         (attack_finished(epsilon=None, norm="l2"), ["median distance infinite"]),
@@ -149,6 +150,12 @@ def test_a_rate_that_the_event_gives_is_shown_as_it_is() -> None:
         for second in (0, 11)
     ]
     assert drawn(events).split() == ["11.0/170.0", "MB", "2.5", "MB/s", "60", "s", "left"]
+
+
+def test_of_a_budget_of_time_the_time_used_is_told_and_no_rate() -> None:
+    events = [Progress(time=at, unit="second", done=at, total=150, seconds_left=150 - at) for at in (0, 4, 19, 130)]
+    assert drawn(events).splitlines() == ["    19 s of 2:30 used  2:11 left", "    2:10 of 2:30 used  20 s left"]
+    assert "4 s of 8 s used" in drawn([Progress(time=at, unit="second", done=at // 4, total=8) for at in (0, 16)])
 
 
 def attack_events() -> list[Event]:

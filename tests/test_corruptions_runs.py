@@ -68,6 +68,7 @@ def test_figures_are_those_of_keras_and_of_the_formulas(models_dir: Path, tmp_pa
     assert cells["fog", 5]["reference"] == pytest.approx(float((said == y).mean()))
     # Over the fifteen alone: spatter is for validation.
     assert found["counted"] == ["fog", "contrast"]
+    assert found["clean_accuracy"] == result["clean_accuracy"]
     assert found["mean_accuracy"] == pytest.approx(np.mean([cells[key]["accuracy"] for key in list(cells)[:4]]))
     low, high = found["interval"]
     assert low <= found["mean_accuracy"] <= high

@@ -54,6 +54,33 @@ def test_csv_has_every_digit_of_the_result(tmp_path: Path) -> None:
     assert [[*map(float, list(line.values())[2:])] for line in found["accuracy-over-epsilon"]] == FMN["curve"]
 
 
+def test_sentences_of_older_results_are_exported_without_their_figures(tmp_path: Path) -> None:
+    told = ["a and b on the same 8 images under L∞: so.", "a and b on the same 8 images under L2: so."]
+    figures = {
+        "model": "a",
+        "other": "b",
+        "images": 8,
+        "only_first": 2,
+        "only_second": 0,
+        "p": 0.5,
+        "difference": -0.25,
+    }
+    pairs = [figures | {"threat": norm} for norm in ("linf", "l2")]
+    for name, more in (("old", {}), ("torn", {"pairs": pairs[:1]}), ("new", {"pairs": pairs})):
+        (path,) = [
+            path
+            for path in export(write_run(tmp_path / name, attacks=[PGD], compared=told, **more), "csv")
+            if path.stem == "compared"
+        ]
+        found = lines(path)
+        assert [line["comparison"] for line in found] == told
+        if name == "new":
+            assert ",".join(found[0]) == "model,other,threat,images,only_first,only_second,p,difference,comparison"
+            assert (found[1]["threat"], float(found[1]["difference"])) == ("l2", -0.25)
+        else:
+            assert list(found[0]) == ["comparison"]
+
+
 def test_csv_of_a_study_and_of_its_trainings(runs: Path) -> None:
     found = {path.stem: lines(path) for path in export(runs / "demo", "csv")}
     rows = json.loads((runs / "demo" / "result.json").read_text())["rows"]

@@ -21,6 +21,7 @@ from kerasrobust.show.charts import Line, Panel, Point, draw, panels
 from kerasrobust.show.corrupted import Picture
 from kerasrobust.show.png import encode_png, smaller
 from kerasrobust.show.report import ExampleStrip, write_report
+from kerasrobust.show.summaries import summary
 
 VOID = {"meta", "img", "br", "line", "circle", "polygon", "polyline"}
 
@@ -354,6 +355,38 @@ def test_a_failed_write_leaves_the_old_report(tmp_path: Path, monkeypatch: pytes
         written(tmp_path, title="Another")
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
     assert (tmp_path / "report.html").read_text(encoding="utf-8") == before
+
+
+def assessed(name: str, clean: float, of_corruptions: dict[str, Any], **threats: float) -> dict[str, Any]:
+    """An assessment's result: clean on 231 images, and each threat on 16."""
+    known = {"name": name, "model": name, "training": "pgd", "randomized": False}
+    rows = [known | {"accuracy": clean, "examples": 231}]
+    rows += [
+        known | {"attack": attack, "norm": attack, "accuracy": accuracy, "examples": 16}
+        for attack, accuracy in threats.items()
+    ]
+    cells = [{"kind": "fog", "severity": 1, "accuracy": 0.5, "interval": [0.4, 0.6]}]
+    return {"kind": "assess", "model": name, "rows": rows, "corruptions": {"cells": cells} | of_corruptions}
+
+
+@pytest.mark.parametrize(
+    ("clean", "words"),
+    [
+        (0.8125, "Of 16 images it is right on 81.2 % as they are, and keeps 76.1 % under common corruptions"),
+        (0.75, "Of 16 images it is right on 75.0 % as they are, and is right on 76.1 % under common corruptions"),
+        (None, "Of 16 images it is right on 76.1 % under common corruptions"),
+    ],
+)
+def test_accuracy_under_corruptions_stands_beside_that_on_the_same_images(clean: float | None, words: str) -> None:
+    other = assessed("b", 0.9, {"clean_accuracy": 0.5}, corruptions=0.25)
+    of = {} if clean is None else {"clean_accuracy": clean}
+    result = assessed("a", 0.615, of, patch=0.5, spatial=0.75, corruptions=0.761)
+    alone = summary(result)
+    assert words in alone
+    assert "It keeps 50.0 % under Patch (patch, 16 images)." in alone
+    assert "Of fewer images, easier ones, it is right on 75.0 % under Spatial" in alone
+    both = summary(result | {"rows": result["rows"] + other["rows"], "beside": [other | {"rows": None}]})
+    assert both.startswith(alone) and "on 50.0 % as they are, and keeps 25.0 % under common corruptions" in both
 
 
 def picture(kind: str, severity: int, answer: str, image: np.ndarray | None = None) -> Picture:

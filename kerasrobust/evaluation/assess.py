@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from kerasrobust.attacks.verdict import Verdict
 from kerasrobust.entries import Row
 from kerasrobust.errors import InputError
 from kerasrobust.evaluation.about import about_models
-from kerasrobust.evaluation.assessed import Figure, curves_of, few, seen
+from kerasrobust.evaluation.assessed import Figure, curves_of, few, seen, without_union
 from kerasrobust.evaluation.begun import agree, marks_of
 from kerasrobust.evaluation.budget import BLOCK, LEAST, Budget, Found, Part
 from kerasrobust.evaluation.checks.labels import at_chance, classes_missing
@@ -54,12 +55,14 @@ class Assessment:
         corruptions: accuracy under each corruption at each severity; None where the time was spent before.
         certificate: what smoothing certifies; None without a sigma, or where the time was spent before.
         rates: float64 (n,), by name of a threat the share of fresh passes that are right on each image: of those that
-            `order` names first. "clean" has it of all of them without any threat.
+            `order` names first. "clean" has it of all of them without any threat, "union-linf-l2" that of these two
+            norms, where there was no time for the third.
         order: int64 (N,), the images in the order in which they were taken; of a slow model as many as there is time
             for.
         randomized: whether the network is.
         findings: reasons to doubt the figures.
-        left_out: what was not looked at, and why.
+        short: by title, the minutes to try for what there was no time for.
+        not_taken: what else was not looked at, and why.
         seconds: what the attacks took, that of earlier processes included.
         conventions: what was said or found out of the model, as `evaluate` returns it.
     """
@@ -73,10 +76,25 @@ class Assessment:
     order: np.ndarray
     randomized: bool
     findings: list[Finding]
-    left_out: list[str]
+    short: dict[str, float]
+    not_taken: list[str]
     seconds: float
     conventions: dict[str, Any] = field(default_factory=dict)
     curve_images: int = 0
+
+    @property
+    def left_out(self) -> list[str]:
+        """What was not looked at, and why."""
+        return self.reasons()
+
+    def reasons(self, models: int = 1) -> list[str]:
+        """Returns what was not looked at, and why, where this many models share the minutes."""
+        shared = "" if models == 1 else f", for the {models} models together"
+        return self.not_taken + [
+            # Above what rounding makes of a whole number.
+            f"{title}: there was no time. Try --minutes {math.ceil(models * minutes - 1e-6):,} (minutes=){shared}."
+            for title, minutes in self.short.items()
+        ]
 
     def __repr__(self) -> str:
         """Returns the table of figures, what there is to doubt, and what wasn't looked at."""
@@ -121,7 +139,8 @@ def assess(
     """Measures what a model is worth under several threats, within a budget of time.
 
     On all images: accuracy, confusion, calibration. On a random part of them, the same for all threats as far as the
-    time goes: AutoAttack in Linf at 8/255, L2 at 0.5 and L1 at 12, and the worst of these on each image (union);
+    time goes: AutoAttack in Linf at 8/255, L2 at 0.5 and L1 at 12, and the worst of these on each image (union), of two
+    where there was no time for the third;
     accuracy over the radius in each norm; rotation and translation; a patch of a quarter of the width; fifteen common
     corruptions at five severities; certificates by randomized smoothing, where a sigma is given; and what the audit
     finds.
@@ -178,7 +197,7 @@ def assess(
     figures, rates, corruptions, certificate = seen(found, clean, task, sigma)
     wide = few(figures)
     _say(wide, task)
-    left_out += _without_time(parts, found, minutes, pace)
+    left_out += without_union(found)
     if missed:
         left_out.append(f"{missed:,} of {missed + len(order):,} images: a pass takes {1000 * pace:.0f} ms for one.")
     return Assessment(
@@ -191,7 +210,8 @@ def assess(
         order=order,
         randomized=task.classifier.randomized,
         findings=about + [item for part in found.values() for item in part.findings] + wide,
-        left_out=left_out,
+        short=_short(parts, found, minutes, pace),
+        not_taken=left_out,
         seconds=prepared + budget.spent,
         conventions=task.classifier.conventions.said(),
         curve_images=found["nearest"].images if "nearest" in found else 0,
@@ -244,16 +264,16 @@ def _affordable(seconds: float, pace: float, checkpoints: Checkpoints) -> int:
     return max(LEAST, int(PREPARING * seconds / (PREPARED * pace))) if kept is None else int(kept["most"])
 
 
-def _without_time(parts: Sequence[Part], found: Mapping[str, Found], minutes: float, pace: float) -> list[str]:
-    """Returns what wasn't looked at as there was no time, with the minutes that would have been enough."""
+def _short(parts: Sequence[Part], found: Mapping[str, Found], minutes: float, pace: float) -> dict[str, float]:
+    """Returns by title the minutes to try for what there was no time for: those that its first images are expected to
+    take, or where tracing took longer, half as many again as there were.
+    """
     total = sum(part.share for part in parts)
-    told = []
-    for part in parts:
-        if not found[part.name].images:
-            wanted = max(1.5 * minutes, LEAST * part.passes * pace * total / part.share / 60)
-            unit = "minute" if round(wanted) == 1 else "minutes"
-            told.append(f"{part.title}: there was no time. About {wanted:.0f} {unit} for this model would do.")
-    return told
+    return {
+        part.title: max(1.5 * minutes, LEAST * part.passes * pace * total / part.share / 60)
+        for part in parts
+        if not found[part.name].images
+    }
 
 
 def _telling(clean: Verdict, task: Task, sigma: float | None) -> Callable[[Mapping[str, Found]], None]:

@@ -32,7 +32,8 @@ from kerasrobust.evaluation.threats import (
 )
 from kerasrobust.events import Finding
 from kerasrobust.settings import radius
-from kerasrobust.show.figures import attack_name, format_budget
+from kerasrobust.show.figures import attack_name, format_budget, format_norm
+from kerasrobust.show.pairs import norms_text, union_of
 from kerasrobust.stats import accuracy_interval
 
 
@@ -81,17 +82,36 @@ def _figures(
         if norm in found and found[norm].images:
             rates[norm] = found[norm].arrays[norm]
             add(AutoAttack.name, norm, radius(None, norm), rates[norm], found[norm].arrays[f"{norm} shared"])
-    if all(norm in rates for norm in BALLS):
-        count = min(len(rates[norm]) for norm in BALLS)
-        halves = np.stack([found[norm].arrays[f"{norm} halves"][:count] for norm in BALLS])
-        rates[UNION] = _worst(np.stack([rates[norm][:count] for norm in BALLS]), halves)
-        shared = np.stack([found[norm].arrays[f"{norm} shared"][:count] for norm in BALLS])
-        add(UNION, "L∞, L2 or L1", None, rates[UNION], shared)
+    norms = united(found)
+    if norms:
+        count = min(len(rates[norm]) for norm in norms)
+        halves = np.stack([found[norm].arrays[f"{norm} halves"][:count] for norm in norms])
+        right = _worst(np.stack([rates[norm][:count] for norm in norms]), halves)
+        shared = np.stack([found[norm].arrays[f"{norm} shared"][:count] for norm in norms])
+        rates[union_of(norms)] = right
+        add(UNION, norms_text(norms, "or"), None, right, shared)
     for name, attack in attacks.items():
         if name in found and found[name].images:
             rates[name] = found[name].arrays[name]
             add(name, attack.threat(), None, rates[name], found[name].arrays[f"{name} shared"])
     return figures, rates
+
+
+def united(found: Mapping[str, Found]) -> list[str]:
+    """Returns the norms that the union is over: those that have a figure, if there are two; none before all had a turn.
+
+    Else it would be told of two norms first, and then of three.
+    """
+    norms: list[str] = [norm for norm in BALLS if norm in found and found[norm].images]
+    return norms if len(norms) > 1 and all(norm in found for norm in BALLS) else []
+
+
+def without_union(found: Mapping[str, Found]) -> list[str]:
+    """Returns why there is no union, where there is none."""
+    if united(found):
+        return []
+    only = [f"one in {format_norm(norm)} alone" for norm in BALLS if found[norm].images]
+    return [f"Union: it takes figures in two norms at least, and there is {' '.join(only) or 'none'}."]
 
 
 def _worst(rates: np.ndarray, halves: np.ndarray) -> np.ndarray:

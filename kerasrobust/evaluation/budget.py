@@ -225,7 +225,8 @@ class Budget:
         if ended is None and not course.fits(allowed):
             checkpoints.put(mark, _marks(0.0, []) | {"images": np.array(course.images)})
             return
-        with staged(self._emit, part.name if mark == ENDED else f"{part.name} more", part.title) as emit:
+        stage = part.name if mark == ENDED else f"{part.name} more"
+        with staged(self._emit, stage, part.title, lambda: "done" if course.images else "stopped") as emit:
             while course.images < min(course.most, last):
                 block = checkpoints.get(f"block-{len(course.blocks)}")
                 if block is not None:

@@ -166,6 +166,7 @@ class Corrupted:
         return {
             "source": SOURCE,
             "counted": counted([item.kind for item in self.kinds]),
+            "clean_accuracy": self.clean.accuracy,
             "mean_accuracy": self.mean.accuracy,
             "interval": list(self.mean.interval),
             "mce": self.mce,

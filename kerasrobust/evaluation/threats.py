@@ -12,7 +12,7 @@ from kerasrobust.attacks import FMN, PGD, Attack, Patch, Spatial
 from kerasrobust.attacks.task import Task
 from kerasrobust.data.corruptions.corrupting import corrupted, levels
 from kerasrobust.errors import Cancelled, InputError
-from kerasrobust.evaluation.autoattack import AutoAttack
+from kerasrobust.evaluation.autoattack import EOT, AutoAttack
 from kerasrobust.evaluation.budget import Block, Part
 from kerasrobust.evaluation.corruptions import FIFTEEN, PART, judged
 from kerasrobust.evaluation.evaluate import Evaluation, evaluate
@@ -33,6 +33,8 @@ PASSES_OF_AUTOATTACK = {"adaptive": 400, "standard": 3_500, "plus": 6_000, "rand
 
 Of `convnet-pgd` in Linf they were 270 and 3,400. Of a randomized network each gradient is a mean over passes.
 """
+PASSES_OF_AUDIT = {False: 300, True: 1_500}
+"""Those of the audit, by whether the network is randomized: then PGD's gradients are means over passes, too."""
 OF_BLOCKS = "adaptive-version", "few-examples", "at-chance", "classes-missing", "class-order"
 """Findings of a block that are said of the whole: what was left out, what chance would do; or that intervals say."""
 AUDITED = 256
@@ -64,9 +66,9 @@ def _of_attacks(task: Task, version: Version) -> tuple[list[Part], list[str]]:
         title = f"AutoAttack ({chosen}), {format_budget(attack.epsilon, norm)}"
         measure = partial(_attacked, task, norm, attack)
         parts.append(Part(name=norm, title=title, share=20, passes=PASSES_OF_AUTOATTACK[chosen], measure=measure))
-    audit = partial(_audited, task)
+    audit, cost = partial(_audited, task), PASSES_OF_AUDIT[task.classifier.randomized]
     parts.append(
-        Part(name="audit", title="Reasons to doubt", share=10, passes=300, measure=audit, most=AUDITED, resumes=False)
+        Part(name="audit", title="Reasons to doubt", share=10, passes=cost, measure=audit, most=AUDITED, resumes=False)
     )
     blind = not has_gradient(task.classifier, task.x[:1])
     left_out = []
@@ -150,7 +152,9 @@ def _heard(block: Block) -> Emit:
 
 
 def _audited(task: Task, block: Block) -> dict[str, np.ndarray]:
-    return {"pgd": _evaluated(task, block, PGD(), audit=True, thorough=True).per_example}
+    # As that of the figures, AutoAttack's `rand`: else the audit would doubt its own attack.
+    attack = PGD(eot=EOT if task.classifier.randomized else 1)
+    return {"pgd": _evaluated(task, block, attack, audit=True, thorough=True).per_example}
 
 
 def _nearest(task: Task, block: Block) -> dict[str, np.ndarray]:

@@ -56,10 +56,7 @@ class AssessJob(Job[AssessConfig]):
         self.names = called(list(self.subjects))
         paths = [find_model(name, config.models_dir).resolve() for name in self.subjects]
         if len(set(paths)) < len(paths):
-            raise InputError(
-                f"Expected other models beside {config.model}. Received: --beside {config.beside}, where one model is "
-                "named twice. Name it once."
-            )
+            raise config.named_twice()
 
     def run(self) -> dict[str, Any]:
         context, config, data = self.context, self.config, self.data
@@ -75,11 +72,14 @@ class AssessJob(Job[AssessConfig]):
         left_out = [
             f"{name}: {reason}" if len(names) > 1 else reason
             for name, one in zip(names, found, strict=True)
-            for reason in one.left_out
+            for reason in one.reasons(len(names))
         ]
         sentences = [sentence(*pair) for pair in compared]
         others = list(self.subjects.items())[1:]
-        beside = [{"model": name, **details(one, own)} for (name, (_, own)), one in zip(others, found[1:], strict=True)]
+        beside = [
+            {"model": name, **details(one, own, len(names))}
+            for (name, (_, own)), one in zip(others, found[1:], strict=True)
+        ]
         result = {
             **context.header(),
             "model": config.model,
@@ -90,10 +90,10 @@ class AssessJob(Job[AssessConfig]):
             "rows": [
                 {name: value for name, value in as_dict(row).items() if name not in ("type", "time")} for row in rows
             ],
-            **details(found[0], data),
+            **details(found[0], data, len(names)),
             "left_out": left_out,
             **({"beside": beside} if beside else {}),
-            **({"compared": sentences} if sentences else {}),
+            **({"compared": sentences, "pairs": [pair.entry(*both) for *both, pair in compared]} if compared else {}),
             "warnings": context.findings,
         }
         title = f"How fragile is {names[0]}?" if len(names) == 1 else f"How fragile are {', '.join(names)}?"
@@ -178,8 +178,8 @@ def called(models: Sequence[str]) -> dict[str, str]:
     return {model: end if ends.count(end) == 1 else model for model, end in zip(models, ends, strict=True)}
 
 
-def details(found: Assessment, data: Dataset) -> dict[str, Any]:
-    """Returns what `result.json` has of one model beside the table."""
+def details(found: Assessment, data: Dataset, models: int) -> dict[str, Any]:
+    """Returns what `result.json` has of one model beside the table; `models` share the minutes."""
     seen, y = found.unattacked, data.y[found.order]
     return {
         "conventions": found.conventions,
@@ -197,7 +197,7 @@ def details(found: Assessment, data: Dataset) -> dict[str, Any]:
         "curves": [_curve(norm, points, found.curve_images) for norm, points in found.curves.items()],
         **({} if found.corruptions is None else {"corruptions": found.corruptions.entry()}),
         **({} if found.certificate is None else {"certificate": found.certificate.entry()}),
-        "left_out": found.left_out,
+        "left_out": found.reasons(models),
     }
 
 

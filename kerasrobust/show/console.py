@@ -22,6 +22,7 @@ from kerasrobust import events
 from kerasrobust.show.conclusion import Conclusion
 from kerasrobust.show.figures import (
     format_accuracy,
+    format_done,
     format_seconds,
 )
 from kerasrobust.show.narrate import narrate, severity
@@ -31,7 +32,7 @@ REFRESH = 8  # Bars are redrawn this often a second, however many events come.
 PLAIN_PERIOD = 10.0  # Seconds between two lines of progress where there is no terminal.
 
 _STYLES = {"info": "", "warning": "yellow", "error": "bold red"}
-_STATUS_STYLES = {"done": "green", "skipped": "dim", "failed": "bold red", "cancelled": "yellow"}
+_STATUS_STYLES = {"done": "green", "skipped": "dim", "failed": "bold red", "cancelled": "yellow", "stopped": "yellow"}
 _METRICS = {"loss": "loss", "accuracy": "accuracy", "robust_accuracy": "robust"}
 
 
@@ -204,7 +205,8 @@ class ConsoleRenderer:
         if seconds_left is None and rate and total is not None:
             seconds_left = (total - done) / rate
         left = "" if seconds_left is None else f"{format_seconds(seconds_left)} left"
-        pace = "  ".join(filter(None, (_rate(rate, unit) if rate else "", left)))
+        # Time has no rate.
+        pace = "  ".join(filter(None, (_rate(rate, unit) if rate and unit != "second" else "", left)))
         if self._bars is not None and track.bar is not None:
             self._bars.update(track.bar, description=title, completed=done, total=total, counts=counts, pace=pace)
         elif self._last_line is not None and event.time - self._last_line >= PLAIN_PERIOD:
@@ -221,7 +223,7 @@ class ConsoleRenderer:
         if event.unit == "epoch":
             self._say_epoch(self._epochs.end())
         title = self._titles.get(event.stage or "", event.stage or "")
-        counts = _counts(event.done, event.total, event.unit)
+        counts = format_done(event.done, event.total, event.unit)
         self._track(
             event, event.unit, title, event.done, event.total, counts, event.rate, event.seconds_left, event.unit
         )
@@ -229,10 +231,10 @@ class ConsoleRenderer:
     def _start_attack(self, event: events.AttackStarted) -> None:
         epsilon = epsilon_text(event.epsilon, event.norm)
         self._titles[event.attack] = title = f"{event.attack} {epsilon}".rstrip()
-        self._track(event, event.attack, title, 0, event.examples, _counts(0, event.examples, "example"))
+        self._track(event, event.attack, title, 0, event.examples, format_done(0, event.examples, "example"))
 
     def _attack_progress(self, event: events.AttackProgress) -> None:
-        counts = f"{_counts(event.done, event.total, 'example')}  {event.survivors:,} survivors"
+        counts = f"{format_done(event.done, event.total, 'example')}  {event.survivors:,} survivors"
         if self._wide and event.steps > 1:
             counts += f"  step {event.step}/{event.steps}"
         title = self._titles.get(event.attack, event.attack)
@@ -273,12 +275,6 @@ def _values(name: str, train: float | None, validation: float | None) -> str:
         written = [format_accuracy(value) for value in given]
         written[0] = written[0].removesuffix(" %") if len(written) == 2 else written[0]
     return f"val {written[0]}" if train is None else " / ".join(written)
-
-
-def _counts(done: int, total: int | None, unit: str) -> str:
-    if unit == "byte":
-        return f"{done / 1e6:.1f}" + (f"/{total / 1e6:.1f} MB" if total is not None else " MB")
-    return f"{done:,}" + (f"/{total:,}" if total is not None else "") + f" {unit}" + ("" if total == 1 else "s")
 
 
 def _rate(rate: float, unit: str) -> str:

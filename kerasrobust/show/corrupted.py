@@ -76,12 +76,14 @@ class CorruptionMap:
         cells: by kind and severity; kinds and severities may be missing.
         relative: relative corruption error, by kind, where there is one.
         counted: the kinds that the means are over.
+        clean: accuracy on the same images without any corruption; None in older results.
         source: how the images were corrupted, in a sentence.
     """
 
     cells: Mapping[tuple[str, int], Cell]
     relative: Mapping[str, float | None] = field(default_factory=dict)
     counted: tuple[str, ...] = ()
+    clean: float | None = None
     mean_accuracy: float | None = None
     interval: Interval | None = None
     mce: float | None = None
@@ -108,6 +110,7 @@ class CorruptionMap:
             cells=cells,
             relative={text(item.get("kind")): number(item.get("relative_ce")) for item in objects(record.get("kinds"))},
             counted=tuple(map(text, counted)) if isinstance(counted, list) else (),
+            clean=number(record.get("clean_accuracy")),
             mean_accuracy=number(record.get("mean_accuracy")),
             interval=interval(record.get("interval")),
             mce=number(record.get("mce")),

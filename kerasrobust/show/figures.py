@@ -103,6 +103,22 @@ def format_seconds(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+def format_done(done: int, total: int | None, unit: str) -> str:
+    """Returns how much of something is done: of a budget of seconds, how much of it is used.
+
+    Example:
+        >>> format_done(1200, 5000, "image"), format_done(19, 90, "second")
+        ('1,200/5,000 images', '19 s of 90 s used')
+    """
+    if unit == "byte":
+        return f"{done / 1e6:.1f}" + (f"/{total / 1e6:.1f} MB" if total is not None else " MB")
+    if unit == "second":
+        # Events have whole ones.
+        given = [f"{count} s" if count < 10 else format_seconds(count) for count in (done, total) if count is not None]
+        return f"{' of '.join(given)} used"
+    return f"{done:,}" + (f"/{total:,}" if total is not None else "") + f" {unit}" + ("" if total == 1 else "s")
+
+
 def format_confidence(value: float | None) -> str:
     """Returns a confidence below 1 with as many digits as it needs.
 

@@ -27,7 +27,8 @@ def narrate(event: events.Event, title: str = "") -> str | None:
             return event.title
         case events.StageFinished():
             why = "already done" if event.status == "skipped" else figures.format_seconds(event.seconds)
-            return f"{title or event.stage or 'stage'}: {event.status} ({why})"
+            status = "stopped, out of time" if event.status == "stopped" else event.status
+            return f"{title or event.stage or 'stage'}: {status} ({why})"
         case events.AttackFinished():
             return _attack(event)
         case events.LabelFinished():

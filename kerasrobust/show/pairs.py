@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,10 @@ RATES = "rates.npz"
 """Where an assessment has the share of right passes on each image, by threat, and which images those are."""
 IMAGES = ("y", "checksum")
 """Its arrays that are equal where images and labels are; `order` has the images' places in the data."""
+NORMS, UNION = ("linf", "l2", "l1"), "union"
+"""The norms of an assessment, and the worst of them on each image."""
 THREATS = {
     "clean": "no attack",
-    "union": "the worst of L∞, L2 and L1",
     "spatial": "rotation and translation",
     "patch": "a patch",
 }
@@ -39,6 +40,7 @@ class Paired:
             equally robust.
         difference: robust accuracy of the first minus that of the second, on these images.
         under: what both withstand or don't, in words.
+        threat: the same by its name, of assessments.
     """
 
     examples: int
@@ -47,6 +49,20 @@ class Paired:
     p_value: float
     difference: float
     under: str = "attack"
+    threat: str = ""
+
+    def entry(self, first: str, second: str) -> dict[str, Any]:
+        """Returns what `result.json` has of it."""
+        return {
+            "model": first,
+            "other": second,
+            "threat": self.threat,
+            "images": self.examples,
+            "only_first": self.only_first,
+            "only_second": self.only_second,
+            "p": self.p_value,
+            "difference": self.difference,
+        }
 
 
 def keeps_images(folder: Path) -> bool:
@@ -84,11 +100,34 @@ def by_threat(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[P
             continue
         rates, others = first[name][:count], second[name][:count]
         # By majority of the fresh passes, where a network is random.
-        yield _paired(rates <= 0.5, others <= 0.5, rates, others, under=_words(name))
+        yield _paired(rates <= 0.5, others <= 0.5, rates, others, under=_words(name), threat=name)
+
+
+def union_of(norms: Sequence[str]) -> str:
+    """Returns what the worst of some norms is called in an assessment's file: one of others is another threat.
+
+    Example:
+        >>> union_of(["linf", "l2", "l1"]), union_of(["linf", "l2"])
+        ('union', 'union-linf-l2')
+    """
+    return UNION if tuple(norms) == NORMS else "-".join((UNION, *norms))
+
+
+def norms_text(norms: Sequence[str], word: str) -> str:
+    """Returns norms in words.
+
+    Example:
+        >>> norms_text(["linf", "l2", "l1"], "or")
+        'L∞, L2 or L1'
+    """
+    *first, last = map(format_norm, norms)
+    return f"{', '.join(first)} {word} {last}" if first else last
 
 
 def _words(threat: str) -> str:
-    return format_norm(threat) if threat in ("linf", "l2", "l1") else THREATS.get(threat, threat)
+    if threat.split("-")[0] == UNION:
+        return f"the worst of {norms_text(threat.split('-')[1:] or NORMS, 'and')}"
+    return format_norm(threat) if threat in NORMS else THREATS.get(threat, threat)
 
 
 def _rates(path: Path) -> dict[str, Any]:

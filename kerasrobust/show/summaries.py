@@ -32,9 +32,10 @@ def summary(result: Mapping[str, Any]) -> str:
 def summarize(result: Result) -> str:
     """Returns what came out of a run in a few sentences, each computed from the result."""
     if result.rows and result.rows[-1].examples is not None:
-        groups = list(by_network(result.rows).values())
-        several = [sentence for rows in groups[1:] for sentence in _threat_summary(result, rows)]
-        return " ".join([*_threat_summary(result, groups[0]), *several])
+        groups, own = by_network(result.rows), dict(result.models)
+        return " ".join(
+            sentence for name, rows in groups.items() for sentence in _threat_summary(own.get(name, result), rows)
+        )
     if result.rows:
         return " ".join(_study_summary(result, result.rows))
     sentences = [f"{result.model or 'The model'} was measured on {format_images(result)}."]
@@ -133,22 +134,26 @@ def _attack_summary(result: Result, attacks: Sequence[AttackEntry]) -> Iterable[
 
 
 def _threat_summary(result: Result, rows: Sequence[Row]) -> Iterable[str]:
-    """Yields what is left of one model under several threats."""
+    """Yields what is left of one model under several threats; of that model is the result, too."""
     clean, threats = rows[0], rows[1:]
     images = format_images(result, clean.examples)
     yield f"{clean.network} is right on {_with_interval(clean.accuracy, clean.interval)} of {images}."
-    kept = [
-        f"{_with_interval(row.accuracy, row.interval)} under {attack_name(row.attack or '')}"
-        f" ({format_budget(row.epsilon, row.norm)}, {row.examples or 0:,} images)"
-        for row in threats
-        if row.attack not in ("union", "certified")
-    ]
-    if kept:
+    attacks = [row for row in threats if row.attack not in ("union", "corruptions", "certified")]
+    # No attack makes a model better: these are fewer images, which happen to be easier.
+    higher = [_under(row) for row in attacks if (row.accuracy or 0.0) > (clean.accuracy or 0.0)]
+    if kept := [words for row in attacks if (words := _under(row)) not in higher]:
         yield f"It keeps {_list(kept)}."
+    if higher:
+        yield f"Of fewer images, easier ones, it is right on {_list(higher)}."
     yield from (
-        f"Under the worst of {row.norm} on each image it keeps {_with_interval(row.accuracy, row.interval)}."
+        f"Under the worst of {row.norm} on each image it is right on {_with_interval(row.accuracy, row.interval)} of "
+        f"{row.examples or 0:,} images."
         for row in threats
         if row.attack == "union"
+    )
+    found = CorruptionMap.parse(result.corruptions)
+    yield from (
+        _corrupted(row, None if found is None else found.clean) for row in threats if row.attack == "corruptions"
     )
     yield from (
         f"Smoothed by noise, it is certified at {format_budget(row.epsilon, row.norm)} on "
@@ -156,6 +161,26 @@ def _threat_summary(result: Result, rows: Sequence[Row]) -> Iterable[str]:
         for row in threats
         if row.attack == "certified"
     )
+
+
+def _under(row: Row) -> str:
+    return (
+        f"{_with_interval(row.accuracy, row.interval)} under {attack_name(row.attack or '')}"
+        f" ({format_budget(row.epsilon, row.norm)}, {row.examples or 0:,} images)"
+    )
+
+
+def _corrupted(row: Row, clean: float | None) -> str:
+    """Returns what is left under corruptions, beside the accuracy on the same images without any, where it is known.
+
+    They are fewer than those of the clean accuracy, which may be lower.
+    """
+    mean, images = _with_interval(row.accuracy, row.interval), f"{row.examples or 0:,} images"
+    under = f"under {attack_name(row.attack or '')} ({format_budget(row.epsilon, row.norm)})"
+    if clean is None:
+        return f"Of {images} it is right on {mean} {under}."
+    keeps = "keeps" if (row.accuracy or 0.0) < clean else "is right on"
+    return f"Of {images} it is right on {format_accuracy(clean)} as they are, and {keeps} {mean} {under}."
 
 
 def _study_summary(result: Result, rows: Sequence[Row]) -> Iterable[str]:

@@ -7,7 +7,7 @@ import time
 from rich.text import Text
 from textual.widgets import Static
 
-from kerasrobust.show.figures import format_budget, format_seconds
+from kerasrobust.show.figures import format_budget, format_done, format_seconds
 from tui.read.state import RunState, Stage
 from tui.widgets.words import bar_text, left_text, state_text
 
@@ -79,12 +79,12 @@ def progress_line(state: RunState, stage: Stage, *, bar: int) -> str:
     elif stage.progress is not None:
         progress = stage.progress
         share = progress.done / progress.total if progress.total else None
-        total = f"/{progress.total:,}" if progress.total else ""
         parts = [
             f"epoch {min(stage.epoch + 1, stage.epochs)}/{stage.epochs}" if stage.epochs else "",
             bar_text(share, bar),
-            f"{progress.done:,}{total} {progress.unit}s",
-            f"{progress.rate:.3g}/s" if progress.rate else "",
+            format_done(progress.done, progress.total or None, progress.unit),
+            # Time has no rate.
+            f"{progress.rate:.3g}/s" if progress.rate and progress.unit != "second" else "",
             left_text(progress.seconds_left),
         ]
     else:

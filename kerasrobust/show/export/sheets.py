@@ -192,8 +192,12 @@ def _calibration(subject: Subject) -> Iterator[Sheet]:
 
 
 def _compared(subject: Subject) -> Iterator[Sheet]:
-    found = subject.card.compared if isinstance(subject.card, Result) else ()
-    records = [{"comparison": words} for words in found]
+    """Yields one line for each two models and threat; results without their figures have the sentences alone."""
+    card = subject.card
+    if not isinstance(card, Result):
+        return
+    known = [vars(pair) for pair in card.pairs] if len(card.pairs) == len(card.compared) else [{}] * len(card.compared)
+    records = [{**pair, "comparison": words} for pair, words in zip(known, card.compared, strict=True)]
     yield Sheet(name="compared", title="Models on the same images, by McNemar's exact test", records=records)
 
 
