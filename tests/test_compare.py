@@ -211,6 +211,21 @@ def test_studies_are_compared_by_network_and_noise(tmp_path: Path, monkeypatch: 
     assert "convnet-random-pgd (random)" in shown and "convnet-matched" in shown and "pgd, noise off" in shown
 
 
+def test_a_pipe_has_each_line_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    name, path = "a-run-of-a-long-name-that-fills-the-line", "/data/pictures/of/many/other/things/wide.keras"
+    for run in (name, "other"):
+        folder = run_folder(tmp_path / run, [0, 1])
+        result = json.loads((folder / "result.json").read_text()) | {"model": path}
+        (folder / "result.json").write_text(json.dumps(result))
+    lines = call("compare", name, "other", "--runs-dir", tmp_path).out.splitlines()
+    assert len(lines) == 7  # A title, headings, a rule, two runs, what the data are and a sentence.
+    row = [path, "shapes", "100.0", "%", "pgd", "8/255", "linf", "10", "80.0", "%", "20.0-90.0"]
+    assert [line.split() for line in lines[3:5]] == [[name, *row], ["other", *row]]
+    assert lines[6].startswith(f"{name} and other on the same 10 images") and lines[6].endswith("points.")
+    assert "training" not in lines[1]  # As no line has one.
+
+
 def test_runs_that_are_no_pair(tmp_path: Path) -> None:
     one = run_folder(tmp_path / "one", [0])
     other = run_folder(tmp_path / "other", [0], x=X[::-1])

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from kerasrobust.config import CompareConfig, ModelsConfig
 from kerasrobust.entries import Data, Row, text
@@ -26,6 +26,7 @@ from kerasrobust.show.figures import (
     made_on,
     with_noise,
 )
+from kerasrobust.show.fitting import make_console, print_words
 from kerasrobust.show.pairs import pairs, sentence
 from kerasrobust.show.published import published_table
 from kerasrobust.show.tables import make_table
@@ -58,14 +59,14 @@ def _print(config: CommandConfig, title: str, folders: Sequence[Path], tests: bo
     elif not lines:
         print(f"No models in {config.models_dir}. Train one: kerasrobust train --help")
     else:
-        console = Console(highlight=False)
+        console = make_console()
         console.print(figures_table(title, lines))
         if others and any(map(_comparable, lines)):
             console.print()
             console.print(published_table())
         for folder in folders[1:] if tests else ():
             for pair in pairs(folders[0], folder):
-                console.print(sentence(folders[0].name, folder.name, pair), markup=False)
+                print_words(console, Text(sentence(folders[0].name, folder.name, pair)))
     return 0
 
 
