@@ -113,7 +113,7 @@ def figures(folder: Path) -> Iterator[Figures]:
 def _of_card(name: str, card: Card) -> Iterator[Figures]:
     clean, *rows = card.table("")
     model, training = card.architecture or None, text(card.training.get("training")) or None
-    for row, entry in zip(rows, card.entries, strict=True):
+    for row, entry in zip(rows, card.figures, strict=True):
         line = _line(name, card.data, model, training, card.randomized is True, clean, row)
         # What was measured by itself may be of other images than the clean accuracy.
         yield line | {"version": entry.version, "examples": entry.examples or line["examples"]}
