@@ -312,6 +312,25 @@ def test_tables_break_between_words_before_they_break_one() -> None:
     assert table.row_count == 2 and len(table.columns) == 4
 
 
+def test_where_words_do_not_fit_what_all_lines_say_is_said_once() -> None:
+    table = make_table(synthetic=True)
+    for heading in ("name", "data", "training", "attack"):
+        table.add_column(heading)
+    table.add_row("convnet", "cifar10", "pgd", "autoattack")
+    table.add_row("", "", "", "square")  # Goes on with the line above.
+    table.add_row("lenet", "cifar10", "trades", "autoattack")
+    lines = [" ".join(line) for line in shown(table, 32)]
+    assert lines[2:5] == ["convnet pgd autoattack", "square", "lenet trades autoattack"]
+    assert lines[5] == "All lines: data cifar10." and lines[6].startswith("Synthetic data")
+    # Before a word, the heading that is longer than its column breaks.
+    assert [" ".join(line) for line in shown(table, 25)][:4] == [
+        "traini", "name ng attack", "─" * 25, "convnet pgd autoattack",
+    ]  # fmt: skip
+    assert "All lines" not in str(shown(table, 40))
+    table.add_row("other", "", "", "")
+    assert "All lines" not in str(shown(table, 20))  # Of what that is nothing is known.
+
+
 @given(st.text("ab1 -./\n", max_size=40), st.integers(1, 20))
 def test_no_word_is_lost_where_lines_are_broken(words: str, width: int) -> None:
     lines = list(broken(words, width))

@@ -214,8 +214,8 @@ def _confirmed(parts: Sequence[Part], found: Chained) -> list[Finding]:
     if not any(part.confirming for part in parts):
         return []
     count = int(fallen.sum())
-    broke = f"broke {count} more" if count else "broke no more"
-    said = f"The whole of 'standard' ran on the {left} images that 'adaptive' had left, and {broke}."
+    images, broke = f"{left} image{'' if left == 1 else 's'}", f"broke {count or 'no'} more"
+    said = f"The whole of 'standard' ran on the {images} that 'adaptive' had left, and {broke}."
     nothing = "The version 'adaptive' left no image, so that 'standard' had none to run on."
     return [Finding(code="adaptive-confirmed", message=said if left else nothing, severity="info")]
 

@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from copy import copy
+from typing import NamedTuple
 
 from rich.cells import cell_len, chop_cells
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
@@ -65,58 +66,91 @@ def _turns(line: str, width: int) -> Iterator[int]:
 class FittingTable(Table):
     """A table without the columns that are empty in all of its lines, fitted to where it is printed.
 
-    Where its lines are too long the widest columns are broken: at spaces, hyphens, slashes and dots, and inside a word
-    only where that isn't enough. Texts are taken literally, not as markup.
+    Where its lines are too long the widest columns are broken: at spaces, hyphens, slashes and dots. Where that isn't
+    enough, what is the same in all lines is said once, below; only then headings and at last words are broken anywhere.
+    Texts are taken literally, not as markup.
     """
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         yield from Table.__rich_console__(self._fitted(console, options), console, options)
 
     def _fitted(self, console: Console, options: ConsoleOptions) -> Table:
-        shown = [column for column in self.columns if any(column.cells)] or self.columns
-        _, right, _, left = self.padding
-        room = options.max_width - len(shown) * (left + right) - (len(shown) - 1)
-        natural, least = zip(*(_bounds(column, console, options) for column in shown), strict=True)
-        widths = _shared(natural, least, [_rigid(column) for column in shown], room)
-        fresh = Table(*(column.copy() for column in shown))
+        fitted, (_, right, _, left) = copy(self), self.padding
+        found = [_Bounds.of(column, console, options) for column in self.columns if any(column.cells)]
+        found = found or [_Bounds.of(column, console, options) for column in self.columns]
+        said = []
+        while sum(item.least for item in found) > _room(found, options.max_width, left + right):
+            alike = [item for item in found[1:] if _is_alike(item.column, found[0].column)]
+            if not alike:
+                break
+            said.append(longest := max(alike, key=lambda item: item.least))
+            found.remove(longest)
+        widths = _shared(found, _room(found, options.max_width, left + right))
+        fresh = Table(*(item.column.copy() for item in found))
         for column, width in zip(fresh.columns, widths, strict=True):
             column.header = _broken(column.header, width)
-        cells = zip(*(column.cells for column in shown), strict=True)
+        cells = zip(*(item.column.cells for item in found), strict=True)
         for row, line in zip(self.rows, cells, strict=True):
             broken = (_broken(cell, width) for cell, width in zip(line, widths, strict=True))
             fresh.add_row(*broken, style=row.style, end_section=row.end_section)
-        fitted = copy(self)
         fitted.columns, fitted.rows = fresh.columns, fresh.rows
+        if said:
+            note = ", ".join(f"{item.column.header} {next(filter(None, item.column.cells))}" for item in said)
+            caption = Text(str(self.caption or ""), self.caption_style or "")
+            fitted.caption = Text("\n").join(filter(None, (Text(f"All lines: {note}."), caption)))
         return fitted
 
 
-def _rigid(column: Column) -> bool:
-    """Returns whether a column can't be broken: figures, what is drawn, and what has colours of its own."""
-    return column.no_wrap or not all(isinstance(cell, str) for cell in column.cells)
+class _Bounds(NamedTuple):
+    """How wide a column is by itself, how wide its longest word is, and its longest one below the heading; and whether
+    it can't be broken: figures, what is drawn, and what has colours of its own.
+    """
+
+    column: Column
+    natural: int
+    least: int
+    below: int
+    rigid: bool
+
+    @classmethod
+    def of(cls, column: Column, console: Console, options: ConsoleOptions) -> _Bounds:
+        rigid = column.no_wrap or not all(isinstance(cell, str) for cell in column.cells)
+        natural, least, below = 0, 0, 0
+        for place, cell in enumerate((column.header, *column.cells)):
+            if isinstance(cell, str):
+                wide = max(map(cell_len, cell.split("\n")))
+                word = max(cell_len(piece.rstrip()) for piece in _BREAKS.split(cell))
+            else:
+                word = wide = Measurement.get(console, options, cell).maximum
+            natural, least, below = max(natural, wide), max(least, word), max(below, word if place else 0)
+        return cls(column, natural, natural, natural, rigid) if rigid else cls(column, natural, least, below, rigid)
 
 
-def _bounds(column: Column, console: Console, options: ConsoleOptions) -> tuple[int, int]:
-    """Returns how wide a column is by itself, and how wide its longest word is."""
-    natural = least = 0
-    for cell in (column.header, *column.cells):
-        if isinstance(cell, str):
-            natural = max(natural, *map(cell_len, cell.split("\n")))
-            least = max(least, *(cell_len(piece.rstrip()) for piece in _BREAKS.split(cell)))
-        else:
-            wide = Measurement.get(console, options, cell).maximum
-            natural, least = max(natural, wide), max(least, wide)
-    return natural, natural if _rigid(column) else least
+def _room(found: Sequence[_Bounds], width: int, padding: int) -> int:
+    """Returns how wide columns may be together, without what is between them."""
+    return width - len(found) * padding - (len(found) - 1)
 
 
-def _shared(natural: Sequence[int], least: Sequence[int], rigid: Sequence[bool], room: int) -> list[int]:
+def _is_alike(column: Column, first: Column) -> bool:
+    """Returns whether a column of words says the same in all lines; one is empty too where it goes on with the line
+    above, so that the first column is.
+    """
+    lines = [cell for cell, name in zip(column.cells, first.cells, strict=True) if cell or name]
+    return column.justify == "left" and not column.no_wrap and len(set(map(str, lines))) == 1
+
+
+def _shared(found: Sequence[_Bounds], room: int) -> list[int]:
     """Returns widths that fit, if any do: the widest columns give way first, down to their longest words, and further
     where all of them have.
     """
-    widths = list(natural)
-    further = [low if fixed else min(low, _FEW) for low, fixed in zip(least, rigid, strict=True)]
-    for floor in (least, further):
+    widths = [item.natural for item in found]
+    for floors in (
+        [item.least for item in found],
+        [item.below for item in found],
+        [item.below if item.rigid else min(item.below, _FEW) for item in found],
+    ):
         while sum(widths) > room:
-            able = [place for place, width in enumerate(widths) if width > floor[place]]
+            able = [place for place, width in enumerate(widths) if width > floors[place]]
             if not able:
                 break
             widths[max(able, key=widths.__getitem__)] -= 1
