@@ -23,7 +23,7 @@ from kerasrobust.show.figures import (
     format_accuracy,
     format_seconds,
 )
-from kerasrobust.show.fitting import make_console, print_words
+from kerasrobust.show.fitting import UNBOUNDED, make_console, print_words
 from kerasrobust.show.narrate import narrate, severity
 from kerasrobust.show.tables import epsilon_text
 
@@ -161,7 +161,8 @@ class ConsoleRenderer:
 
     @property
     def _wide(self) -> bool:
-        return self.console.width >= 100
+        # What has no edge isn't wide: there nobody looks at how lines fill a screen.
+        return 100 <= self.console.width < UNBOUNDED
 
     def _say(self, line: str, style: str = "", *, even_if_quiet: bool = False) -> None:
         if even_if_quiet or not self.quiet:
