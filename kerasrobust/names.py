@@ -104,6 +104,21 @@ ATTACKS = {
 }
 
 
+def confirming_name(attack: str) -> str:
+    """Returns what is written for an attack that runs once more, to confirm what a cheaper version has left."""
+    return f"{attack} (confirming)"
+
+
+def registered_name(written: str) -> str:
+    """Returns an attack's own name from what is written for it.
+
+    Example:
+        >>> registered_name("square (confirming)"), registered_name("square")
+        ('square', 'square')
+    """
+    return written.removesuffix(confirming_name(""))
+
+
 def norm_of(attacks: Iterable[str]) -> Norm:
     """Returns the norm of some attacks where none is said: linf, unless one of them hasn't got it.
 

@@ -87,6 +87,11 @@ class Card:
         return tuple(entry for entry in (*self.attacks, *self.measured) if entry.name)
 
     @property
+    def figures(self) -> tuple[AttackEntry, ...]:
+        """What has a line in tables: all attacks, and what several of them say together."""
+        return self.entries
+
+    @property
     def autoattack(self) -> AttackEntry | None:
         """The AutoAttack figure: in Linf, or else the first; None where it wasn't measured."""
         found = [entry for entry in self.entries if entry.name == "autoattack" and entry.robust_accuracy is not None]
@@ -105,7 +110,7 @@ class Card:
         known: dict[str, Any] = {"model": model, "training": training}
         known["randomized"] = self.randomized is True and training is not None
         rows = [Row(**known, accuracy=self.clean_accuracy, interval=self.clean_interval)]
-        for entry in self.entries:
+        for entry in self.figures:
             settings: dict[str, Any] = {name: whole(entry.settings.get(name)) for name in ("steps", "eot")}
             rows.append(
                 Row(
@@ -185,6 +190,11 @@ class Result(Card):
         every = (self, *self.beside)
         names = list(dict.fromkeys(row.network for row in self.rows or ()))
         return list(zip(names if len(names) == len(every) else [one.model for one in every], every, strict=True))
+
+    @property
+    def figures(self) -> tuple[AttackEntry, ...]:
+        # A curve alone is that of an attack which has nothing else.
+        return self.entries + tuple(entry for entry in self.curves if entry.name and entry.robust_accuracy is not None)
 
     @property
     def has_card(self) -> bool:

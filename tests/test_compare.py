@@ -13,6 +13,7 @@ import pytest
 from cli import call
 from hypothesis import given
 from hypothesis import strategies as st
+from schemas import faults
 
 from kerasrobust.errors import InputError
 from kerasrobust.show.compare import figures
@@ -211,6 +212,21 @@ def test_studies_are_compared_by_network_and_noise(tmp_path: Path, monkeypatch: 
     assert "convnet-random-pgd (random)" in shown and "convnet-matched" in shown and "pgd, noise off" in shown
 
 
+def test_a_pipe_has_each_line_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    name, path = "a-run-of-a-long-name-that-fills-the-line", "/data/pictures/of/many/other/things/wide.keras"
+    for run in (name, "other"):
+        folder = run_folder(tmp_path / run, [0, 1])
+        result = json.loads((folder / "result.json").read_text()) | {"model": path}
+        (folder / "result.json").write_text(json.dumps(result))
+    lines = call("compare", name, "other", "--runs-dir", tmp_path).out.splitlines()
+    assert len(lines) == 7  # A title, headings, a rule, two runs, what the data are and a sentence.
+    row = [path, "shapes", "100.0", "%", "pgd", "8/255", "linf", "10", "80.0", "%", "20.0-90.0"]
+    assert [line.split() for line in lines[3:5]] == [[name, *row], ["other", *row]]
+    assert lines[6].startswith(f"{name} and other on the same 10 images") and lines[6].endswith("points.")
+    assert "training" not in lines[1]  # As no line has one.
+
+
 def test_runs_that_are_no_pair(tmp_path: Path) -> None:
     one = run_folder(tmp_path / "one", [0])
     other = run_folder(tmp_path / "other", [0], x=X[::-1])
@@ -238,6 +254,48 @@ def test_the_command_says_a_sentence_a_pair(tmp_path: Path) -> None:
     assert "McNemar" not in call("compare", "one", "other", "--runs-dir", tmp_path).out
     listed = json.loads(call("compare", "one", "two", "--runs-dir", tmp_path, "--json").out)
     assert [line["name"] for line in listed] == ["one", "two"]
+
+
+def test_figures_of_other_images_are_said_to_be_some(tmp_path: Path) -> None:
+    data_of = {"one": {}, "two": {"split": "test[:5]"}, "three": {"name": "cifar10"}, "four": {}, "five": {}}
+    for name, data in data_of.items():
+        folder = run_folder(tmp_path / name, [0], x=X[::-1])
+        result = json.loads((folder / "result.json").read_text())
+        (folder / "result.json").write_text(json.dumps(result | {"data": result["data"] | data}))
+        if name != "four":
+            (folder / "examples.h5").unlink()
+    (tmp_path / "five" / "result.json").write_text(json.dumps({"schema": 1, "kind": "attack", "clean_accuracy": 0.5}))
+    words = "The figures of two (shapes test[:5]), three (cifar10 test) are not of the same images as those of one"
+    text = " ".join(call("compare", "one", "two", "three", "four", "five", "--runs-dir", tmp_path).out.split())
+    assert text.count("not of the same images") == 1 and f"{words} (shapes test)" in text
+    # Same data, or none that is known: nothing to say.
+    assert "not of the same" not in call("compare", "one", "four", "five", "--runs-dir", tmp_path).out
+    assert "not of the same" not in call("models", "--models-dir", tmp_path).out
+
+
+def test_what_no_attack_measured_has_its_lines(tmp_path: Path) -> None:
+    cells = [{"kind": kind, "severity": 3, "accuracy": 0.5} for kind in ("fog", "snow", "spatter")]
+    corruptions = {"cells": cells, "counted": ["fog", "snow"], "mean_accuracy": 0.55, "interval": [0.5, 0.6]}
+    points = [[0.0, 0.8, 0.7, 0.9], [0.25, 0.6, 0.5, 0.7], [0.5, 0.4, 0.3, 0.5]]
+    for name, more in (
+        ("corrupted", {"kind": "corruptions", "corruptions": corruptions}),
+        ("certain", {"kind": "certify", "certificate": {"noise": "gaussian", "norm": "l2", "points": points}}),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+        known = {"schema": 1, "model": "net", "data": {"name": "mine", "examples": 300}, "clean_accuracy": 0.8}
+        (tmp_path / name / "result.json").write_text(json.dumps(known | more))
+    listed = json.loads(call("compare", "corrupted", "certain", "--runs-dir", tmp_path, "--json").out)
+    keys = ("name", "clean_accuracy", "attack", "norm", "epsilon", "examples", "robust_accuracy", "interval")
+    assert [tuple(line[key] for key in keys) for line in listed] == [
+        ("corrupted", 0.8, "corruptions", "2 kinds, severity 3", None, 300, 0.55, [0.5, 0.6]),
+        ("certain", 0.8, "certified", "l2", 0.25, 300, 0.6, [0.5, 0.7]),
+        ("certain", 0.8, "certified", "l2", 0.5, 300, 0.4, [0.3, 0.5]),
+    ]
+    assert faults("figures", listed) == []
+    shown = [line.split() for line in call("compare", "corrupted", "--runs-dir", tmp_path).out.splitlines()]
+    row = ["corruptions", "2", "kinds,", "severity", "3", "300", "55.0", "%", "50.0-60.0"]
+    assert ["corrupted", "net", "mine", "80.0", "%", *row] in shown
 
 
 def test_each_threat_of_an_assessment_has_its_own_number_of_images(tmp_path: Path) -> None:

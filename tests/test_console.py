@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
+from rich.text import Text
 
 from kerasrobust import entries
 from kerasrobust.events import (
@@ -31,7 +32,8 @@ from kerasrobust.events import (
 )
 from kerasrobust.show.console import ConsoleRenderer
 from kerasrobust.show.figures import format_accuracy, format_distance, format_epsilon, format_interval, format_seconds
-from kerasrobust.show.tables import study_table
+from kerasrobust.show.fitting import broken, make_console, print_words
+from kerasrobust.show.tables import make_table, study_table, threat_table
 
 ESCAPE = "\x1b"
 
@@ -290,6 +292,94 @@ def test_the_widest_study_table_fits_80_columns() -> None:
     text = " ".join(" ".join(lines).split())
     assert "convnet-random on deepfool 0.25 L2 20 100.0 % 96.2-100.0 0.123 25.07 %" in text
     assert "convnet-random-pgd frozen pgd 16/255" in text
+
+
+def shown(table: Any, width: int) -> list[list[str]]:
+    """Returns the words of a table's lines."""
+    file = io.StringIO()
+    Console(file=file, width=width).print(table)
+    assert all(len(line.rstrip()) <= width for line in file.getvalue().splitlines())
+    return [line.split() for line in file.getvalue().splitlines()]
+
+
+def test_tables_break_between_words_before_they_break_one() -> None:
+    table = make_table(synthetic=False)
+    for heading in ("name", "path", "nothing", "under [it]"):
+        table.add_column(heading)
+    table.add_row("convnet-random-pgd", "/data/pictures/wide.keras", "", "autoattack at 8/255 [b]", end_section=True)
+    table.add_row("net", "x", "", "")
+    row = ["convnet-random-pgd", "/data/pictures/wide.keras", "autoattack", "at", "8/255", "[b]"]
+    assert shown(table, 80)[2] == row
+    assert shown(table, 80)[0] == ["name", "path", "under", "[it]"]  # Not the one that is empty in all lines.
+    assert shown(table, 48)[2:4] == [
+        ["convnet-random-", "/data/pictures/", "autoattack", "at"], ["pgd", "wide.keras", "8/255", "[b]"],
+    ]  # fmt: skip
+    # Here words have to break, and none is lost.
+    assert "".join(line[0] for line in shown(table, 24)[3:] if line).startswith("conv")
+    assert table.row_count == 2 and len(table.columns) == 4
+
+
+def test_where_words_do_not_fit_what_all_lines_say_is_said_once() -> None:
+    table = make_table(synthetic=True)
+    for heading in ("name", "data", "training", "attack"):
+        table.add_column(heading)
+    table.add_row("convnet", "cifar10", "pgd", "autoattack")
+    table.add_row("", "", "", "square")  # Goes on with the line above.
+    table.add_row("lenet", "cifar10", "trades", "autoattack")
+    lines = [" ".join(line) for line in shown(table, 32)]
+    assert lines[2:5] == ["convnet pgd autoattack", "square", "lenet trades autoattack"]
+    assert lines[5] == "All lines: data cifar10." and lines[6].startswith("Synthetic data")
+    # Before a word, the heading that is longer than its column breaks.
+    assert [" ".join(line) for line in shown(table, 25)][:4] == [
+        "traini", "name ng attack", "─" * 25, "convnet pgd autoattack",
+    ]  # fmt: skip
+    assert "All lines" not in str(shown(table, 40))
+    table.add_row("other", "", "", "")
+    assert "All lines" not in str(shown(table, 20))  # Of what that is nothing is known.
+
+
+@given(st.text("ab1 -./\n", max_size=40), st.integers(1, 20))
+def test_no_word_is_lost_where_lines_are_broken(words: str, width: int) -> None:
+    lines = list(broken(words, width))
+    assert all(len(line) <= width for line in lines)
+    assert "".join("".join(lines).split()) == "".join(words.split())
+
+
+def test_figures_are_words_of_their_own() -> None:
+    assert list(broken("8/255 0.5 2026-11-30 a.b v1-x", 1))[:2] == ["8", "/"]
+    assert list(broken("8/255 0.5 2026-11-30 a.bb v1-xx", 5)) == ["8/255", "0.5", "2026-", "11-30", "a.bb", "v1-xx"]
+    assert list(broken("8/255 2026-11-30 a.b/cc", 10)) == ["8/255", "2026-11-30", "a.b/cc"]
+
+
+def test_a_network_s_name_stands_in_its_first_line_only() -> None:
+    rows = [
+        entries.Row(model="net", name=name, attack=attack, examples=9)
+        for name in ("convnet-random-pgd", "wide") for attack in (None, "pgd", "square")
+    ]  # fmt: skip
+    lines = [line[0] for line in shown(threat_table(rows, synthetic=False), 80)[2:] if line]
+    assert lines == ["convnet-random-pgd", "PGD", "Square", "wide", "PGD", "Square"]
+
+
+def test_what_is_no_terminal_has_no_edge_but_that_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    assert make_console().width > 1000 and not make_console().is_terminal
+    monkeypatch.setenv("COLUMNS", "72")
+    assert make_console().width == 72
+
+
+def test_long_lines_are_broken_between_words_on_a_terminal_only() -> None:
+    path = "/a/path/that/is/longer/than/the/terminal/is/wide.keras"
+    event = Log(time=0, level="warning", message=f"Some words that are many more than fit into a line of {path} alone.")
+    lines = drawn([event], width=40, terminal=True).splitlines()
+    plain = [words for line in lines if (words := Text.from_ansi(line).plain.rstrip())]
+    assert f"  {path}" in plain and all(len(line) <= 40 for line in plain if path not in line)
+    assert all(line.startswith("  ") for line in plain) and len(plain) > 3
+    assert " ".join(" ".join(plain).split()) == f"warning: {event.message}"
+    assert drawn([event], width=40).splitlines() == [f"  warning: {event.message}"]
+    file = io.StringIO()
+    print_words(Console(file=file, width=40, force_terminal=True), Text(""))
+    assert file.getvalue() == "\n"
 
 
 @pytest.mark.parametrize(

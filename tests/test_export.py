@@ -241,6 +241,7 @@ def test_what_is_no_reason_for_doubt_is_a_note(tmp_path: Path) -> None:
     ("more", "words"),
     [
         ({"attacks": [PGD | {"name": "square"}]}, "(black box)"),
+        ({"attacks": [PGD | {"name": "square (confirming)"}]}, "(black box)"),
         ({"attacks": [PGD | {"surrogate": "other"}]}, "Examples were made on other"),
         ({"attacks": [PGD | {"name": "patch", "norm": "8x8 pixels", "epsilon": None}]}, "may use Patch (8x8 pixels)"),
         ({"attacks": [FMN]}, "looks for the smallest change in L2"),

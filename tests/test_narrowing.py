@@ -142,6 +142,32 @@ def test_adaptive_says_what_it_left_out_and_confirms_on_demand() -> None:
         AutoAttack(version="standard", confirm=True)
 
 
+def test_what_confirms_says_so_and_whether_it_found_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    far = np.sort(distances()[:24])
+    epsilon, x, y = float(far[8] + far[9]) / 2, X[:24], Y[:24]
+    attack = AutoAttack(version="adaptive", epsilon=epsilon, confirm=True)
+    found = evaluate(MODEL, x, y, attacks=attack, audit=False)
+    names = [item.entry()["name"] for item in found.attacks]
+    assert names[6:] == [f"{name} (confirming)" for name in ("apgd-ce", "apgd-t", "fab-t", "square")]
+    assert not [name for name in names[:6] if "confirming" in name]
+    assert {item.attack.name for item in found.attacks} == {"apgd-ce", "apgd-t", "fab-t", "square"}
+    assert found.robust_accuracy == 15 / 24
+    [text] = [text for code, text in found.warnings if code == "adaptive-confirmed"]
+    assert text == "The whole of 'standard' ran on the 15 images that 'adaptive' had left, and broke no more."
+
+    # A blind one leaves all that is right.
+    blind = [part_of(FGSM(epsilon=1e-7), epsilon, True), part_of(FGSM(epsilon=0.5), 0.5, True, confirming=True)]
+    monkeypatch.setattr(AutoAttack, "parts_of_chain", lambda *_: blind)
+    found = evaluate(MODEL, x, y, attacks=attack, audit=False)
+    count = round(24 * (found.attacks[0].robust_accuracy - found.attacks[1].robust_accuracy))
+    assert count > 9 and found.attacks[1].entry()["name"] == "fgsm (confirming)"
+    [text] = [text for code, text in found.warnings if code == "adaptive-confirmed"]
+    assert text == f"The whole of 'standard' ran on the 24 images that 'adaptive' had left, and broke {count} more."
+    evaluation = evaluate(MODEL, x, (y + 1) % 4, attacks=attack, audit=False)
+    [text] = [text for code, text in evaluation.warnings if code == "adaptive-confirmed"]
+    assert "left no image" in text
+
+
 @pytest.mark.parametrize("restarts", [1, 3])
 def test_progress_is_that_of_the_whole_attack_and_never_falls(restarts: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kerasrobust.attacks.batch.EMIT_SECONDS", 0.0)

@@ -34,7 +34,8 @@ class AutoAttack:
     - `adaptive`: the same threat at a fraction of the cost. APGD-CE with 20 steps and APGD-T with 20 on 3 targets run
       on all images; then APGD-T, FAB-T on 3 targets and Square with 1,000 queries, and with 5,000 if those broke any,
       run as far as they find something (`evaluation.narrowing`). It isn't `standard`, and may leave more images robust:
-      a finding says what was left out. With `confirm` the whole of `standard` follows on what is left.
+      a finding says what was left out. With `confirm` the whole of `standard` follows on what is left, and
+      a finding says whether it found more.
     - `plus`: APGD-CE and APGD-DLR and FAB with 5 restarts each, Square, APGD-T, FAB-T.
     - `rand`, for randomized networks: APGD-CE and APGD-DLR with gradients over 20 noisy passes. The verdict is a mean
       over fresh passes, never the attack's own last one.
@@ -103,8 +104,8 @@ class AutoAttack:
         def make(name: str, **settings: Any) -> Attack[Any]:
             return self._within(self._made(name, eot, **settings))
 
-        def parts(attacks: Sequence[Attack[Any]], narrowed: bool = False) -> list[Part]:
-            return [part_of(attack, self.epsilon, chained=True, narrowed=narrowed) for attack in attacks]
+        def parts(attacks: Sequence[Attack[Any]], **how: bool) -> list[Part]:
+            return [part_of(attack, self.epsilon, chained=True, **how) for attack in attacks]
 
         if self.attacks:
             return self._own(eot)
@@ -130,7 +131,8 @@ class AutoAttack:
             quick = [apgd("apgd-ce", steps=QUICK_STEPS), targeted(few, steps=QUICK_STEPS)]
             squares = [make("square", queries=QUICK_QUERIES), make("square")]
             thorough = [targeted(targets), make("fab-t", targets=few), *squares]
-            return parts(quick) + parts(thorough, narrowed=True) + (parts(standard) if self.confirm else [])
+            again = parts(standard, confirming=True) if self.confirm else []
+            return parts(quick) + parts(thorough, narrowed=True) + again
         if version == "rand":
             return parts([make("apgd-ce"), make(dlr)])
         return parts([

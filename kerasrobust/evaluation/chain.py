@@ -19,6 +19,7 @@ from kerasrobust.evaluation.combining import all_nearest, combine, judged, neare
 from kerasrobust.evaluation.narrowing import narrowed
 from kerasrobust.evaluation.outcome import AttackReport, report, surviving
 from kerasrobust.events import AttackFinished, AttackProgress, AttackStarted, Event, Finding
+from kerasrobust.names import confirming_name
 from kerasrobust.networks.classifier import Classifier, has_gradient, reaches, slope_of
 from kerasrobust.networks.probe import same
 from kerasrobust.networks.straight import straightened
@@ -36,6 +37,7 @@ class Part(NamedTuple):
         radius: at which robust accuracy is read off; None for an attack outside balls.
         narrowed: whether it runs only where it can find something (`narrowing`).
         straight: a network of the same outputs whose gradients it takes, as the model's own reach no image.
+        confirming: whether it runs once more on what a cheaper version has left; its figures say so.
     """
 
     attack: Attack[Any]
@@ -43,6 +45,7 @@ class Part(NamedTuple):
     radius: float | None
     narrowed: bool = False
     straight: Classifier | None = None
+    confirming: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,10 +69,17 @@ class Chained:
     nearest: list[AttackReport] = field(default_factory=list)
 
 
-def part_of(attack: Attack[Any], epsilon: float | None, chained: bool = False, narrowed: bool = False) -> Part:
+def part_of(
+    attack: Attack[Any],
+    epsilon: float | None,
+    chained: bool = False,
+    narrowed: bool = False,
+    confirming: bool = False,
+) -> Part:
     """Returns an attack's part; `epsilon` is the radius for one that has none of its own."""
     radius = attack.radius()
-    return Part(attack, chained, epsilon if radius is None and attack.in_ball else radius, narrowed)
+    radius = epsilon if radius is None and attack.in_ball else radius
+    return Part(attack, chained, radius, narrowed, confirming=confirming)
 
 
 def run_chain(
@@ -101,7 +111,7 @@ def run_chain(
     clean = clean or task.judge(task.x, 1)
     reports: list[AttackReport] = []
     left = clean.correct_rate
-    for number, (attack, chained, radius, narrow, straight) in enumerate(parts):
+    for number, (attack, chained, radius, narrow, straight, confirming) in enumerate(parts):
 
         def emit(event: Event, attack: Attack[Any] = attack) -> None:
             if task.emit is not None:
@@ -131,6 +141,7 @@ def run_chain(
             # As below: the lower of two noisy rates is biased.
             result = judged(result, task.judge(result.x_adv, 6), target) if randomized else result
         found = report(attack, result, radius, randomized, attacked, left, target, here.surrogate)
+        found = replace(found, title=confirming_name(attack.name)) if confirming else found
         left = np.minimum(left, found.rates) if chained else left
         reports.append(found)
         emit(AttackFinished(attack=attack.name, **found.entry()))
@@ -244,13 +255,14 @@ def without_gradients(parts: Sequence[Part], task: Task) -> tuple[list[Part], li
     blind = next((part for part in barred if part.attack.in_ball), barred[0])
     there, norm = [part.attack.name for part in able], blind.attack.norm
     narrow = any(part.narrowed for part in barred) and all(part.narrowed for part in able)
+    again = any(part.confirming for part in barred)
     for name in ("square", "hopskipjump"):
         takes = ATTACKS[name].takes_targets or not blind.attack.targeted
         if name not in there and norm in ATTACKS[name].norms and takes:
             attack = make_attack(
                 name, norm=norm, epsilon=blind.radius, eot=blind.attack.eot, targeted=blind.attack.targeted
             )
-            able.append(part_of(attack, blind.radius, True, narrow))
+            able.append(part_of(attack, blind.radius, True, narrow, again))
     if not able:
         advice = "Take linf or l2." if blind.attack.in_ball else "Take square, sparse-rs or spatial."
         raise InputError(

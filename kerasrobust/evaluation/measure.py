@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from kerasrobust.attacks import Attack, AttackResult
 from kerasrobust.attacks.checkpoint import Checkpoints
 from kerasrobust.attacks.task import Task
@@ -128,6 +130,7 @@ class Measurement:
         findings = (
             self.findings
             + (_left_out(self.parts, found) if unconfirmed else [])
+            + _confirmed(self.parts, found)
             + (audit.findings if audit else now.early)
         )
         return Measured(found=found, findings=findings, audit=audit)
@@ -198,6 +201,23 @@ def _left_out(parts: Sequence[Part], found: Chained) -> list[Finding]:
             severity="info",
         )
     ]
+
+
+def _confirmed(parts: Sequence[Part], found: Chained) -> list[Finding]:
+    """Returns a finding of what the whole of `standard` found after the adaptive version; none where it didn't run."""
+    left, fallen, before = 0, np.zeros(len(found.rates), bool), found.clean.correct_rate
+    for place, (part, report) in enumerate(zip(parts, found.reports, strict=True)):
+        if part.confirming:
+            fallen |= report.rates < before
+            left += 0 if place and parts[place - 1].confirming else int((before > 0).sum())
+        before = report.rates
+    if not any(part.confirming for part in parts):
+        return []
+    count = int(fallen.sum())
+    images, broke = f"{left} image{'' if left == 1 else 's'}", f"broke {count or 'no'} more"
+    said = f"The whole of 'standard' ran on the {images} that 'adaptive' had left, and {broke}."
+    nothing = "The version 'adaptive' left no image, so that 'standard' had none to run on."
+    return [Finding(code="adaptive-confirmed", message=said if left else nothing, severity="info")]
 
 
 def _agreed(checkpoints: Checkpoints, task: Task, parts: Sequence[Part], plan: Plan) -> str:

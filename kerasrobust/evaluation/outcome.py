@@ -57,7 +57,8 @@ class AttackReport:
         result: what the attack found.
         target: int64 (N,), the classes that a targeted attack drives to, `NOWHERE` where there is none.
         surrogate: the name of the model whose gradients it took, where that isn't the attacked one.
-        title: what is written for the attack's name, where the report is of several together.
+        title: what is written for the attack's name, where the report is of several together, or of an attack that
+            runs once more to confirm.
     """
 
     attack: Attack[Any]

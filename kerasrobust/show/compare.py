@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from kerasrobust.config import CompareConfig, ModelsConfig
 from kerasrobust.entries import Data, Row, text
@@ -18,6 +18,7 @@ from kerasrobust.events import finite
 from kerasrobust.records import Card, Result
 from kerasrobust.runs import find, list_models, read_card, read_json
 from kerasrobust.settings import EPSILON, CommandConfig
+from kerasrobust.show.corrupted import CorruptionMap
 from kerasrobust.show.figures import (
     format_accuracy,
     format_epsilon,
@@ -26,6 +27,7 @@ from kerasrobust.show.figures import (
     made_on,
     with_noise,
 )
+from kerasrobust.show.fitting import make_console, print_words
 from kerasrobust.show.pairs import pairs, sentence
 from kerasrobust.show.published import published_table
 from kerasrobust.show.tables import make_table
@@ -52,21 +54,42 @@ def models(config: ModelsConfig) -> int:
 
 
 def _print(config: CommandConfig, title: str, folders: Sequence[Path], tests: bool = True, others: bool = False) -> int:
-    lines = [line for folder in folders for line in figures(folder)]
+    known = [list(figures(folder)) for folder in folders]
+    lines = [line for own in known for line in own]
     if config.json:
         print(json.dumps(finite(lines), ensure_ascii=False))
     elif not lines:
         print(f"No models in {config.models_dir}. Train one: kerasrobust train --help")
     else:
-        console = Console(highlight=False)
+        console = make_console()
         console.print(figures_table(title, lines))
         if others and any(map(_comparable, lines)):
             console.print()
             console.print(published_table())
-        for folder in folders[1:] if tests else ():
-            for pair in pairs(folders[0], folder):
-                console.print(sentence(folders[0].name, folder.name, pair), markup=False)
+        for words in _sentences(folders, known) if tests else ():
+            print_words(console, Text(words))
     return 0
+
+
+def _sentences(folders: Sequence[Path], known: Sequence[Sequence[Figures]]) -> Iterator[str]:
+    """Yields how each run differs from the first on the same images, and which weren't measured on these."""
+    first, (images, *others) = folders[0], [_images(lines) for lines in known]
+    elsewhere = []
+    for folder, own in zip(folders[1:], others, strict=True):
+        found = pairs(first, folder)
+        yield from (sentence(first.name, folder.name, pair) for pair in found)
+        if not found and images and own and own != images:
+            elsewhere.append(f"{folder.name} ({own})")
+    if elsewhere:
+        yield (
+            f"The figures of {', '.join(elsewhere)} are not of the same images as those of {first.name} ({images}), "
+            "so they can't be compared image by image."
+        )
+
+
+def _images(lines: Sequence[Figures]) -> str:
+    """Returns the data and the split that figures are of; empty where that isn't known."""
+    return " ".join(filter(None, (lines[0]["data"], lines[0]["split"]))) if lines else ""
 
 
 def figures(folder: Path) -> Iterator[Figures]:
@@ -104,15 +127,33 @@ def figures(folder: Path) -> Iterator[Figures]:
             line = _line(folder.name, result.data, result.model, None, result.randomized, clean, whole)
             yield line | {"version": result.version}
             return
-        rows: list[Row | None] = [*filter(None, attacked)]
+        rows: list[Row | None] = [*filter(None, attacked), *_unattacked(result)]
         for one in rows or [None]:  # What isn't attacked has its clean accuracy.
             yield _line(folder.name, result.data, result.model, None, result.randomized, clean, one)
+
+
+def _unattacked(result: Result) -> Iterator[Row]:
+    """Yields what was measured without an attack, as an assessment has it: under corruptions, and certified."""
+    found, certificate = CorruptionMap.parse(result.corruptions), result.certificate
+    if found is not None:
+        kinds, severities = len(found.counted) or len(found.kinds), found.severities
+        many = f"severities {severities[0]} to {severities[-1]}" if len(severities) > 1 else f"severity {severities[0]}"
+        words = f"{kinds} kind{'' if kinds == 1 else 's'}, {many}"
+        yield Row(
+            model=result.model, attack="corruptions", norm=words, accuracy=found.mean_accuracy, interval=found.interval
+        )
+    if certificate is None:
+        return
+    for at, accuracy, low, high in certificate.points:
+        if at > 0:  # The accuracy without a radius is the clean one.
+            known: dict[str, Any] = {"norm": certificate.norm, "epsilon": at}
+            yield Row(model=result.model, attack="certified", accuracy=accuracy, interval=(low, high), **known)
 
 
 def _of_card(name: str, card: Card) -> Iterator[Figures]:
     clean, *rows = card.table("")
     model, training = card.architecture or None, text(card.training.get("training")) or None
-    for row, entry in zip(rows, card.entries, strict=True):
+    for row, entry in zip(rows, card.figures, strict=True):
         line = _line(name, card.data, model, training, card.randomized is True, clean, row)
         # What was measured by itself may be of other images than the clean accuracy.
         yield line | {"version": entry.version, "examples": entry.examples or line["examples"]}

@@ -7,7 +7,6 @@ both, and the study's table comes last. No TensorFlow here.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
@@ -25,6 +24,7 @@ from kerasrobust.show.figures import (
     format_done,
     format_seconds,
 )
+from kerasrobust.show.fitting import UNBOUNDED, make_console, print_words
 from kerasrobust.show.narrate import narrate, severity
 from kerasrobust.show.tables import epsilon_text
 
@@ -93,8 +93,7 @@ class ConsoleRenderer:
     """
 
     def __init__(self, console: Console | None = None, *, quiet: bool = False) -> None:
-        # Given explicitly, as rich takes FORCE_COLOR for a terminal, and a log would fill up with bars.
-        self.console = console or Console(force_terminal=sys.stdout.isatty(), highlight=False)
+        self.console = console or make_console()
         self.quiet = quiet
         self._bars: Bars | None = None
         self._tracks: dict[tuple[str | None, str], _Track] = {}
@@ -163,7 +162,8 @@ class ConsoleRenderer:
 
     @property
     def _wide(self) -> bool:
-        return self.console.width >= 100
+        # What has no edge isn't wide: there nobody looks at how lines fill a screen.
+        return 100 <= self.console.width < UNBOUNDED
 
     def _say(self, line: str, style: str = "", *, even_if_quiet: bool = False) -> None:
         if even_if_quiet or not self.quiet:
@@ -171,7 +171,7 @@ class ConsoleRenderer:
             if line.encode(encoding, "replace").decode(encoding) != line:  # A terminal that knows ASCII only.
                 line = line.replace("∞", "inf").encode(encoding, "replace").decode(encoding)
             # Read as ANSI, since what is logged may come from a program that colours it.
-            self.console.print(Text.from_ansi(line, style=style), soft_wrap=True, highlight=False)
+            print_words(self.console, Text.from_ansi(line, style=style))
 
     def _narrate(
         self, event: events.Event, style: str = "", *, title: str = "", indent: str = "", even_if_quiet: bool = False

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from kerasrobust.entries import CertificateEntry, Row
-from kerasrobust.names import ATTACKS
+from kerasrobust.names import ATTACKS, registered_name
 from kerasrobust.records import Result
 
 _NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1", "l0": "L0"}
@@ -130,8 +130,14 @@ def format_confidence(value: float | None) -> str:
 
 
 def attack_name(attack: str) -> str:
-    """Returns an attack's name as the field writes it, and one that isn't known as it is."""
-    return _ATTACKS.get(attack, attack)
+    """Returns an attack's name as the field writes it, and one that isn't known as it is.
+
+    Example:
+        >>> attack_name("apgd-ce"), attack_name("apgd-ce (confirming)"), attack_name("mine")
+        ('APGD-CE', 'APGD-CE (confirming)', 'mine')
+    """
+    name = registered_name(attack)
+    return _ATTACKS.get(name, name) + attack.removeprefix(name)
 
 
 def format_budget(epsilon: float | None, norm: str | None) -> str:

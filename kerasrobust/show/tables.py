@@ -13,6 +13,7 @@ from rich.table import Table
 from kerasrobust.entries import AttackEntry, CertificateEntry, LabelEntry, Row
 from kerasrobust.events import AttackFinished
 from kerasrobust.show import figures
+from kerasrobust.show.fitting import FittingTable
 
 SYNTHETIC = "Synthetic data: generated shapes, not photographs. The figures say nothing about real images."
 
@@ -63,9 +64,10 @@ def threat_table(rows: Iterable[Row], *, synthetic: bool) -> Table:
     for header in ("accuracy", "95 %\ninterval", "images"):
         table.add_column(header, justify="right", no_wrap=True)
     for name, group in groups.items():
-        for row in group:
+        for place, row in enumerate(group):
             table.add_row(
-                *((name,) if len(groups) > 1 else ()),
+                # What stays the same from line to line is printed once.
+                *(("" if place else name,) if len(groups) > 1 else ()),
                 figures.attack_name(row.attack or "clean"),
                 figures.format_budget(row.epsilon, row.norm) or "none",
                 figures.format_accuracy(row.accuracy),
@@ -137,7 +139,7 @@ def certificate_table(found: CertificateEntry, *, synthetic: bool) -> Table:
 def make_table(synthetic: bool) -> Table:
     """Returns an empty table in the style of all of them, captioned where the data are synthetic."""
     # The narrowest box that rich has, without its edges, as nine columns have to fit 80 characters.
-    return Table(
+    return FittingTable(
         box=box.SIMPLE_HEAD,
         show_edge=False,
         padding=0,

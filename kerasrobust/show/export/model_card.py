@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from rich.table import Table
 
 from kerasrobust.entries import AttackEntry, Doubt
-from kerasrobust.names import ATTACKS
+from kerasrobust.names import ATTACKS, registered_name
 from kerasrobust.records import Result
 from kerasrobust.show.export.sheets import Drawn, sheets
 from kerasrobust.show.export.subject import Part, Subject
@@ -115,7 +115,7 @@ def threats(subject: Subject) -> Iterator[str]:
         return
     yield f"The attacker {' or '.join(_powers(attacked))}; images are in [0, 1] and stay there."
     surrogates = dict.fromkeys(entry.surrogate for entry in card.entries if entry.surrogate)
-    known = [ATTACKS.get(name) for name, *_ in attacked]
+    known = [ATTACKS.get(registered_name(name or "")) for name, *_ in attacked]
     if surrogates:
         yield f"Examples were made on {', '.join(surrogates)}; the model itself was asked for its verdicts alone."
     elif all(found is not None and found.gradient_free for found in known):

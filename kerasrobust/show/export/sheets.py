@@ -239,15 +239,15 @@ def _corruptions(subject: Subject) -> Iterator[Sheet]:
 
 
 def _attacks(subject: Subject) -> Iterator[Sheet]:
-    entries = subject.card.entries
+    shown = subject.card.figures
     curves = ("curve", "query_curve")
-    records = [{name: value for name, value in vars(entry).items() if name not in curves} for entry in entries]
-    table = attack_table(entries, synthetic=subject.card.data.synthetic)
+    records = [{name: value for name, value in vars(entry).items() if name not in curves} for entry in shown]
+    table = attack_table(shown, synthetic=subject.card.data.synthetic)
     yield Sheet(name="attacks", title="Attacks", records=records, table=table)
     for name, over, title in (("curve", "epsilon", "epsilon"), ("query_curve", "queries", "queries")):
         points = [
             {"attack": entry.name, "norm": entry.norm, over: at, "accuracy": accuracy, "interval": (low, high)}
-            for entry in (*entries, *(subject.card.curves if isinstance(subject.card, Result) else ()))
+            for entry in (*subject.card.entries, *(subject.card.curves if isinstance(subject.card, Result) else ()))
             for at, accuracy, low, high in getattr(entry, name)
         ]
         yield Sheet(name=f"accuracy-over-{over}", title=f"Accuracy over {title}", records=points)
