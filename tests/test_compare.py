@@ -273,7 +273,8 @@ def test_figures_of_other_images_are_said_to_be_some(tmp_path: Path) -> None:
     assert "not of the same" not in call("models", "--models-dir", tmp_path).out
 
 
-def test_what_no_attack_measured_has_its_lines(tmp_path: Path) -> None:
+def test_what_no_attack_measured_has_its_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
     cells = [{"kind": kind, "severity": 3, "accuracy": 0.5} for kind in ("fog", "snow", "spatter")]
     corruptions = {"cells": cells, "counted": ["fog", "snow"], "mean_accuracy": 0.55, "interval": [0.5, 0.6]}
     points = [[0.0, 0.8, 0.7, 0.9], [0.25, 0.6, 0.5, 0.7], [0.5, 0.4, 0.3, 0.5]]

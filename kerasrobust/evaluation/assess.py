@@ -197,7 +197,6 @@ def assess(
     figures, rates, corruptions, certificate = seen(found, clean, task, sigma)
     wide = few(figures)
     _say(wide, task)
-    left_out += without_union(found)
     if missed:
         left_out.append(f"{missed:,} of {missed + len(order):,} images: a pass takes {1000 * pace:.0f} ms for one.")
     return Assessment(
@@ -211,7 +210,7 @@ def assess(
         randomized=task.classifier.randomized,
         findings=about + [item for part in found.values() for item in part.findings] + wide,
         short=_short(parts, found, minutes, pace),
-        not_taken=left_out,
+        not_taken=left_out + without_union(found),
         seconds=prepared + budget.spent,
         conventions=task.classifier.conventions.said(),
         curve_images=found["nearest"].images if "nearest" in found else 0,
