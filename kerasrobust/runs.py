@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import glob
 import json
 import os
 import shutil
@@ -83,6 +84,11 @@ class Run:
         self._events.write(to_json(event) + "\n")
         self._events.flush()
 
+    @property
+    def replaces(self) -> bool:
+        """Whether there is a run put aside, which comes back unless this one gets under way."""
+        return self._replaced is not None
+
     def settle(self) -> None:
         """Records that the run is under way: what it replaces is removed."""
         self.is_settled = True
@@ -141,6 +147,8 @@ def open_run(config: RunConfig) -> Run:
                 undo.callback(shutil.rmtree, path, ignore_errors=True)
                 lock = undo.enter_context((path / "lock").open("a+"))
                 _take_lock(lock, path)
+            if replaced is None and not is_new:
+                replaced = _put_aside(path)
             lock.truncate(0)
             # With the time, since pids are used again.
             lock.write(f"{os.getpid()} {time.time():.0f}\n")
@@ -153,6 +161,20 @@ def open_run(config: RunConfig) -> Run:
             ) from error
         undo.pop_all()
     return Run(path=path, is_new=is_new, _lock=lock, _replaced=replaced)
+
+
+def _put_aside(path: Path) -> Path | None:
+    """Returns the run that a process put aside for this one and was killed; None where it's superseded, and removes it.
+
+    It is if this run has work of its own: then the process was killed while it removed the other.
+    """
+    aside = [other for other in path.parent.glob(f".{glob.escape(path.name)}.*") if other.suffix[1:].isdigit()]
+    begun = {item.name for item in path.iterdir()} <= {"config.json", "lock", "events.jsonl", "console.log"}
+    kept = max(aside, key=lambda other: other.stat().st_mtime, default=None) if begun else None
+    for other in aside:
+        if other != kept:
+            shutil.rmtree(other)
+    return kept
 
 
 def _make_folder(config: RunConfig) -> tuple[Path, bool]:

@@ -265,12 +265,15 @@ def test_figures_of_other_images_are_said_to_be_some(tmp_path: Path) -> None:
         if name != "four":
             (folder / "examples.h5").unlink()
     (tmp_path / "five" / "result.json").write_text(json.dumps({"schema": 1, "kind": "attack", "clean_accuracy": 0.5}))
-    words = "The figures of two (shapes test[:5]), three (cifar10 test) are not of the same images as those of one"
+    words = (
+        "The figures of three (cifar10 test) are not of the same images as those of one (shapes test)",
+        "The figures of two (shapes test[:5]) may not be of the same images as those of one (shapes test)",
+    )
     text = " ".join(call("compare", "one", "two", "three", "four", "five", "--runs-dir", tmp_path).out.split())
-    assert text.count("not of the same images") == 1 and f"{words} (shapes test)" in text
+    assert all(text.count(sentence) == 1 for sentence in words)
     # Same data, or none that is known: nothing to say.
-    assert "not of the same" not in call("compare", "one", "four", "five", "--runs-dir", tmp_path).out
-    assert "not of the same" not in call("models", "--models-dir", tmp_path).out
+    assert "of the same images" not in call("compare", "one", "four", "five", "--runs-dir", tmp_path).out
+    assert "of the same images" not in call("models", "--models-dir", tmp_path).out
 
 
 def test_what_no_attack_measured_has_its_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -364,6 +364,8 @@ def test_what_is_no_terminal_has_no_edge_but_that_of_the_environment(monkeypatch
     monkeypatch.delenv("COLUMNS", raising=False)
     monkeypatch.setattr(sys, "stdout", io.StringIO())
     assert make_console().width > 1000 and not make_console().is_terminal
+    monkeypatch.setenv("COLUMNS", "0")
+    assert make_console().width > 1000
     monkeypatch.setenv("COLUMNS", "72")
     assert make_console().width == 72
 

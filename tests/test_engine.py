@@ -202,6 +202,11 @@ def test_ctrl_c_from_python_is_a_cancelled_run_too(models_dir: Path, tmp_path: P
     with pytest.raises(Cancelled):
         engine.run(config, interrupted)
     assert runs.state(tmp_path / "one") == "cancelled"
+    engine.run(config, unheard)
+    # A finished run is replaced only once there is work to take its place.
+    with pytest.raises(Cancelled):
+        engine.run(dataclasses.replace(config, overwrite=True), interrupted)
+    assert runs.state(tmp_path / "one") == "done"
 
 
 def test_randomness_leaves_a_verdict_and_refuses_a_network_without_any(models_dir: Path, tmp_path: Path) -> None:

@@ -230,6 +230,17 @@ def test_a_section_for_a_model_card(tmp_path: Path) -> None:
     assert "<i>" not in text and r"a\_b" in text
 
 
+def test_what_only_a_model_beside_has_is_under_that_one_s_name(tmp_path: Path) -> None:
+    points = [[0.0, 0.8, 0.7, 0.9], [0.25, 0.6, 0.5, 0.7]]
+    certificate = {"noise": "gaussian", "sigma": 0.25, "norm": "l2", "points": points, "curve": points}
+    rows = [{"name": name, "model": name, "training": "", "accuracy": 0.8, "examples": 9} for name in ("net", "other")]
+    beside = [{"model": "other", "certificate": certificate}]
+    folder = write_run(tmp_path / "run", kind="assess", rows=rows, beside=beside, attacks=[], attack="")
+    names = [path.name for path in export(folder, "csv")]
+    assert {"certificate-other.csv", "accuracy-over-radius-other.csv"} <= {*names} and "certificate.csv" not in names
+    assert "of the vote under" in " ".join(threats(Subject.read(folder)))
+
+
 def test_what_is_no_reason_for_doubt_is_a_note(tmp_path: Path) -> None:
     found = [{"code": "few-examples", "message": "Few.", "severity": "info"}]
     (path,) = export(write_run(tmp_path / "run", warnings=found), "markdown")

@@ -178,6 +178,25 @@ def test_overwriting_waits_until_the_new_run_is_under_way(config: AttackConfig, 
     assert sorted(contents(path)) == ["config.json", "events.jsonl", "lock"]
 
 
+def test_what_a_killed_process_put_aside_comes_back_or_goes_once_there_is_other_work(config: AttackConfig) -> None:
+    path = left(config, LOG, finished(), result_json="{}")
+    before = contents(path)
+    again = changed(config, overwrite=True)
+    open_run(again)._lock.close()  # As the end of its process would.
+    assert len(list(config.runs_dir.iterdir())) == 2
+    run = open_run(again)
+    assert not run.is_new and run.replaces
+    run.close()
+    assert [item.name for item in config.runs_dir.iterdir()] == ["one"] and contents(path) == before
+
+    open_run(again)._lock.close()
+    (path / "batches").mkdir()
+    run = open_run(again)
+    assert not run.is_new and not run.replaces
+    run.close()
+    assert [item.name for item in config.runs_dir.iterdir()] == ["one"] and (path / "batches").is_dir()
+
+
 def test_overwriting_goes_on_with_a_run_that_was_cancelled(config: AttackConfig) -> None:
     path = left(config, LOG, finished("cancelled"), note_txt="kept")
     run = open_run(changed(config, overwrite=True))

@@ -11,12 +11,23 @@ from pathlib import Path
 from typing import Any
 
 from kerasrobust.errors import Cancelled
-from kerasrobust.events import AttackStarted, Emit, Event, Finding, Log, StageFinished, StageStarted, finite, staged
+from kerasrobust.events import (
+    AttackStarted,
+    Emit,
+    Event,
+    Finding,
+    Log,
+    RunFinished,
+    StageFinished,
+    StageStarted,
+    finite,
+    staged,
+)
 from kerasrobust.runs import Run, read_json, write_json
 from kerasrobust.settings import RunConfig, command_line
 from kerasrobust.show.report import write_report
 
-_PRELIMINARY = StageStarted, StageFinished, AttackStarted, Finding, Log
+_PRELIMINARY = StageStarted, StageFinished, AttackStarted, Finding, Log, RunFinished
 """Events that tell of no work that is done."""
 
 

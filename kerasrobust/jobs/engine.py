@@ -86,7 +86,8 @@ def run(config: RunConfig, emit: Emit, should_stop: Callable[[], bool] = lambda:
         finish("done", f"Everything is in {folder.path}.")
         return result
     except (Cancelled, KeyboardInterrupt) as error:
-        finish("cancelled", f"What is done so far is in {folder.path}; {config.again(folder.name)}")
+        kept = f"What is done so far is in {folder.path}; {config.again(folder.name)}"
+        finish("cancelled", "Nothing was done yet; the earlier run stays." if folder.replaces else kept)
         raise Cancelled from error
     except BaseException as error:
         is_plain = isinstance(error, InputError | OSError)
@@ -94,6 +95,8 @@ def run(config: RunConfig, emit: Emit, should_stop: Callable[[], bool] = lambda:
             folder.discard()
         else:
             with contextlib.suppress(OSError):  # The error may be a full disk.
+                if not is_plain:  # Its traceback is to be found in the folder.
+                    folder.settle()
                 finish("failed", str(error) if is_plain else f"{type(error).__name__}: {error}")
         raise
     finally:

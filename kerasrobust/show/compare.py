@@ -74,22 +74,28 @@ def _print(config: CommandConfig, title: str, folders: Sequence[Path], tests: bo
 def _sentences(folders: Sequence[Path], known: Sequence[Sequence[Figures]]) -> Iterator[str]:
     """Yields how each run differs from the first on the same images, and which weren't measured on these."""
     first, (images, *others) = folders[0], [_images(lines) for lines in known]
-    elsewhere = []
+    other: dict[str, list[str]] = {"are not": [], "may not be": []}
     for folder, own in zip(folders[1:], others, strict=True):
         found = pairs(first, folder)
         yield from (sentence(first.name, folder.name, pair) for pair in found)
-        if not found and images and own and own != images:
-            elsewhere.append(f"{folder.name} ({own})")
-    if elsewhere:
-        yield (
-            f"The figures of {', '.join(elsewhere)} are not of the same images as those of {first.name} ({images}), "
-            "so they can't be compared image by image."
-        )
+        if found or images is None or own is None:
+            continue
+        if own[0] != images[0]:
+            other["are not"].append(f"{folder.name} ({' '.join(own).strip()})")
+        # One split can be written in several ways, and one that isn't known may be any.
+        elif all((*own, *images)) and own != images:
+            other["may not be"].append(f"{folder.name} ({' '.join(own)})")
+    for verb, named in other.items():
+        if named and images is not None:
+            yield (
+                f"The figures of {', '.join(named)} {verb} of the same images as those of {first.name} "
+                f"({' '.join(images).strip()}), so they can't be compared image by image."
+            )
 
 
-def _images(lines: Sequence[Figures]) -> str:
-    """Returns the data and the split that figures are of; empty where that isn't known."""
-    return " ".join(filter(None, (lines[0]["data"], lines[0]["split"]))) if lines else ""
+def _images(lines: Sequence[Figures]) -> tuple[str, str] | None:
+    """Returns the data and the split, empty if unknown, that figures are of; None where the data aren't known."""
+    return (lines[0]["data"], lines[0]["split"] or "") if lines and lines[0]["data"] else None
 
 
 def figures(folder: Path) -> Iterator[Figures]:

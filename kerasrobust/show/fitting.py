@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from copy import copy
@@ -33,10 +34,14 @@ def make_console() -> Console:
 
     What is neither has no edge: a program that reads lines, or an editor, can't put words together again.
     """
-    terminal = sys.stdout.isatty()
-    bounded = terminal or os.environ.get("COLUMNS", "").isdigit()
+    terminal, said = sys.stdout.isatty(), os.environ.get("COLUMNS", "")
+    width = int(said) if said.isdigit() else 0
+    if not width and not terminal:
+        width = UNBOUNDED
+    elif not width and said:  # That of 0 means the terminal's own, but to rich no room at all.
+        width = shutil.get_terminal_size().columns
     # Whether it is a terminal is said, as rich takes FORCE_COLOR for one, and a log would fill up with bars.
-    return Console(force_terminal=terminal, width=None if bounded else UNBOUNDED, highlight=False)
+    return Console(force_terminal=terminal, width=width or None, highlight=False)
 
 
 def print_words(console: Console, words: Text) -> None:

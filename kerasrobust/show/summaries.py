@@ -140,7 +140,8 @@ def _threat_summary(result: Result, rows: Sequence[Row]) -> Iterable[str]:
     yield f"{clean.network} is right on {_with_interval(clean.accuracy, clean.interval)} of {images}."
     attacks = [row for row in threats if row.attack not in ("union", "corruptions", "certified")]
     # No attack makes a model better: these are fewer images, which happen to be easier.
-    higher = [_under(row) for row in attacks if (row.accuracy or 0.0) > (clean.accuracy or 0.0)]
+    easier = [row for row in attacks if (row.accuracy or 0.0) > (clean.accuracy or 0.0)]
+    higher = [_under(row) for row in easier if (row.examples or 0) < (clean.examples or 0)]
     if kept := [words for row in attacks if (words := _under(row)) not in higher]:
         yield f"It keeps {_list(kept)}."
     if higher:

@@ -102,15 +102,17 @@ def threats(subject: Subject) -> Iterator[str]:
     rows = card.rows or () if isinstance(card, Result) else ()
     attacked = [(item.name, item.norm, item.epsilon) for item in card.entries]
     attacked += [(row.attack, row.norm or "", row.epsilon) for row in rows if row.attack in ATTACKS]
-    if isinstance(card, Result) and card.corruptions:
+    measured = [one for _, one in card.models] if isinstance(card, Result) else []
+    certificates = [one.certificate for one in measured if one.certificate is not None]
+    if any(one.corruptions for one in measured):
         yield "Common corruptions are nobody's attack: they know nothing of the model."
-    if isinstance(card, Result) and card.certificate is not None:
+    for words in dict.fromkeys(map(noise_words, certificates)):
         yield (
-            f"Certificates are of the vote under {noise_words(card.certificate)}: within its radius nothing that an "
-            "attacker does to an image changes it."
+            f"Certificates are of the vote under {words}: within its radius nothing that an attacker does to an image "
+            "changes it."
         )
     if not attacked:
-        if not (isinstance(card, Result) and (card.corruptions or card.certificate)):
+        if not certificates and not any(one.corruptions for one in measured):
             yield "None was measured: the figures are those of unchanged images."
         return
     yield f"The attacker {' or '.join(_powers(attacked))}; images are in [0, 1] and stay there."

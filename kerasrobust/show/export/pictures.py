@@ -79,11 +79,11 @@ def figures(subject: Subject) -> list[Figure]:
         Figure.of_panel(panel, name, title, synthetic=synthetic)
         for name, (panel, _, title) in zip(names, drawn, strict=True)
     ]
-    for model, one in card.models if isinstance(card, Result) else ():
+    for number, (model, one) in enumerate(card.models if isinstance(card, Result) else ()):
         corruptions = CorruptionMap.parse(one.corruptions)
         if corruptions is not None:
             title = f"Accuracy by corruption and severity, in %{f': {model}' if model else ''}"
-            name = free(slug(f"corruptions {model}"), names) if "corruptions" in names else "corruptions"
+            name = free(slug(f"corruptions {model}"), names) if number else "corruptions"
             names.append(name)
             found.append(Figure(name=name, title=title, chart=draw_heat(corruptions), legend=()))
     return found

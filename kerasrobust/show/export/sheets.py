@@ -83,11 +83,11 @@ class Sheet:
 def sheets(subject: Subject) -> list[Sheet]:
     """Returns the tables that a run or a saved model has, none without lines."""
     found, card = _made(_RUN, subject), subject.card
-    for name, one in card.models if isinstance(card, Result) else [("", card)]:
+    for number, (name, one) in enumerate(card.models if isinstance(card, Result) else [("", card)]):
         for sheet in _made(_MODEL, replace(subject, card=one)):
             if name:
-                taken = [known.name for known in found]
-                file = free(slug(f"{sheet.name} {name}"), taken) if sheet.name in taken else sheet.name
+                # Those of the first model have the names that they have where it is alone.
+                file = free(slug(f"{sheet.name} {name}"), [known.name for known in found]) if number else sheet.name
                 sheet = replace(sheet, name=file, title=f"{sheet.title}: {name}")
             found.append(sheet)
     return found
