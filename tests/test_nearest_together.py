@@ -131,7 +131,7 @@ def test_one_command_tells_it_in_result_table_chart_and_report(places: list[str]
     compared = json.loads(call("compare", "a", "--json", *places).out)
     assert [line["attack"] for line in compared] == ["fmn", "ddn", "nearest of fmn, ddn"]
     assert (compared[2]["robust_accuracy"], compared[2]["interval"]) == (found["robust_accuracy"], found["interval"])
-    assert "nearest of fmn, ddn" in call("compare", "a", *places).out
+    assert "nearest of fmn, ddn" in call("compare", "a", "--json", *places).out
     for kind, names in (("csv", ("attacks.csv", "results.csv")), ("latex", ("attacks.tex", "results.tex"))):
         assert call("export", "a", "--format", kind, *places[:2]).status == 0
         for name in names:
