@@ -108,7 +108,9 @@ def test_of_a_randomized_network_only_the_target_is_a_success(randomized: keras.
         assert ((result.prediction_adv != y) & ~result.success).any()
 
 
-def test_one_command_tells_it_in_result_table_chart_and_report(places: list[str], agreed: Path, tmp_path: Path) -> None:
+def test_one_command_tells_it_in_result_table_chart_and_report(
+    places: list[str], agreed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     words = ["--split", "all[:30]", "--norm", "l2", "--steps", "6", "--epsilon", "0.1", "--name", "a"]
     done = call("attack", "--model", "tiny", "--data", agreed, "--attack", "fmn,ddn", *words, *places)
     assert done.status == 0, done.err
@@ -131,7 +133,8 @@ def test_one_command_tells_it_in_result_table_chart_and_report(places: list[str]
     compared = json.loads(call("compare", "a", "--json", *places).out)
     assert [line["attack"] for line in compared] == ["fmn", "ddn", "nearest of fmn, ddn"]
     assert (compared[2]["robust_accuracy"], compared[2]["interval"]) == (found["robust_accuracy"], found["interval"])
-    assert "nearest of fmn, ddn" in call("compare", "a", "--json", *places).out
+    monkeypatch.setenv("COLUMNS", "160")
+    assert "nearest of fmn, ddn" in call("compare", "a", *places).out
     for kind, names in (("csv", ("attacks.csv", "results.csv")), ("latex", ("attacks.tex", "results.tex"))):
         assert call("export", "a", "--format", kind, *places[:2]).status == 0
         for name in names:
