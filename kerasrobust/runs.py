@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import glob
 import json
 import os
 import shutil
@@ -168,9 +167,12 @@ def _put_aside(path: Path) -> Path | None:
 
     It is if this run has work of its own: then the process was killed while it removed the other.
     """
-    aside = [other for other in path.parent.glob(f".{glob.escape(path.name)}.*") if other.suffix[1:].isdigit()]
-    begun = {item.name for item in path.iterdir()} <= {"config.json", "lock", "events.jsonl", "console.log"}
-    kept = max(aside, key=lambda other: other.stat().st_mtime, default=None) if begun else None
+    before = f".{path.name}."
+    # The whole rest is a number: what was put aside for a run `a.b` isn't that of a run `a`.
+    beside = [other for other in path.parent.iterdir() if other.name.startswith(before)]
+    aside = [other for other in beside if other.name[len(before) :].isdigit()]
+    idle = {item.name for item in path.iterdir()} <= {"config.json", "lock", "events.jsonl", "console.log"}
+    kept = max(aside, key=lambda other: other.stat().st_mtime, default=None) if idle else None
     for other in aside:
         if other != kept:
             shutil.rmtree(other)

@@ -197,6 +197,17 @@ def test_what_a_killed_process_put_aside_comes_back_or_goes_once_there_is_other_
     assert [item.name for item in config.runs_dir.iterdir()] == ["one"] and (path / "batches").is_dir()
 
 
+def test_what_was_put_aside_for_another_run_is_left_alone(config: AttackConfig) -> None:
+    left(config, LOG, finished("cancelled"))
+    others = [config.runs_dir / name for name in (".one.two.77", "77", ".oneself.77")]
+    for other in others:
+        other.mkdir()
+    run = open_run(config)
+    assert not run.replaces
+    run.close()
+    assert all(other.is_dir() for other in others)
+
+
 def test_overwriting_goes_on_with_a_run_that_was_cancelled(config: AttackConfig) -> None:
     path = left(config, LOG, finished("cancelled"), note_txt="kept")
     run = open_run(changed(config, overwrite=True))
