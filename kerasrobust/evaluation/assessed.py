@@ -20,20 +20,18 @@ from kerasrobust.evaluation.outcome import CURVE_POINTS, CurvePoint
 from kerasrobust.evaluation.smoothing import Certificate
 from kerasrobust.evaluation.threats import (
     ALPHA,
-    BALLS,
     CELLS,
     CERTIFIED,
     CORRUPTED,
     OF_CERTIFICATE,
     SAMPLES,
     SELECTION,
-    UNION,
     threats,
 )
 from kerasrobust.events import Finding
 from kerasrobust.settings import radius
 from kerasrobust.show.figures import attack_name, format_budget, format_norm
-from kerasrobust.show.pairs import norms_text, union_of
+from kerasrobust.show.pairs import NORMS, UNION, norms_text, union_of
 from kerasrobust.stats import accuracy_interval
 
 
@@ -78,7 +76,7 @@ def _figures(
         interval = accuracy_interval(right, randomized, float(shared.max()))
         figures.append(Figure(name, threat, epsilon, float(right.mean()), interval, len(right)))
 
-    for norm in BALLS:
+    for norm in NORMS:
         if norm in found and found[norm].images:
             rates[norm] = found[norm].arrays[norm]
             add(AutoAttack.name, norm, radius(None, norm), rates[norm], found[norm].arrays[f"{norm} shared"])
@@ -102,15 +100,15 @@ def united(found: Mapping[str, Found]) -> list[str]:
 
     Else it would be told of two norms first, and then of three.
     """
-    norms: list[str] = [norm for norm in BALLS if norm in found and found[norm].images]
-    return norms if len(norms) > 1 and all(norm in found for norm in BALLS) else []
+    norms: list[str] = [norm for norm in NORMS if norm in found and found[norm].images]
+    return norms if len(norms) > 1 and all(norm in found for norm in NORMS) else []
 
 
 def without_union(found: Mapping[str, Found]) -> list[str]:
     """Returns why there is no union, where there is none."""
     if united(found):
         return []
-    only = [f"one in {format_norm(norm)} alone" for norm in BALLS if found[norm].images]
+    only = [f"one in {format_norm(norm)} alone" for norm in NORMS if found[norm].images]
     return [f"Union: it takes figures in two norms at least, and there is {' '.join(only) or 'none'}."]
 
 
@@ -137,7 +135,7 @@ def curves_of(found: Found | None, randomized: bool) -> dict[str, list[CurvePoin
     curves: dict[str, list[CurvePoint]] = {}
     if found is None or not found.images:
         return curves
-    for norm in BALLS:
+    for norm in NORMS:
         distance, before, behind = (found.arrays[f"{norm} {what}"] for what in ("distance", "before", "behind"))
         reached = distance[(behind < before) & (distance > 0)]
         # The radius of the table is on it.

@@ -21,13 +21,12 @@ from kerasrobust.events import Emit
 from kerasrobust.names import SEVERITIES, Version
 from kerasrobust.networks.classifier import has_gradient
 from kerasrobust.networks.images import visible
-from kerasrobust.ops.balls import Norm
 from kerasrobust.settings import radius
 from kerasrobust.show.figures import format_budget
+from kerasrobust.show.pairs import NORMS
 from kerasrobust.stats import shared_error
 
-BALLS: tuple[Norm, ...] = ("linf", "l2", "l1")
-CLEAN, UNION, CORRUPTED, CERTIFIED = "clean", "union", "corruptions", "certified"
+CLEAN, CORRUPTED, CERTIFIED = "clean", "corruptions", "certified"
 PASSES_OF_AUTOATTACK = {"adaptive": 400, "standard": 3_500, "plus": 6_000, "rand": 10_000}
 """Forward passes that a version takes about for an image, a gradient counting as three.
 
@@ -61,7 +60,7 @@ def parts_of(task: Task, version: Version, sigma: float | None) -> tuple[list[Pa
 def _of_attacks(task: Task, version: Version) -> tuple[list[Part], list[str]]:
     chosen: Version = version if version != "auto" else "rand" if task.classifier.randomized else "adaptive"
     parts = []
-    for norm in BALLS:
+    for norm in NORMS:
         attack = AutoAttack(norm=norm, epsilon=radius(None, norm), version=chosen)
         title = f"AutoAttack ({chosen}), {format_budget(attack.epsilon, norm)}"
         measure = partial(_attacked, task, norm, attack)
@@ -160,7 +159,7 @@ def _audited(task: Task, block: Block) -> dict[str, np.ndarray]:
 def _nearest(task: Task, block: Block) -> dict[str, np.ndarray]:
     """Returns how far the nearest adversarial example is in each norm, and the rates before and behind it."""
     arrays: dict[str, np.ndarray] = {}
-    for norm in BALLS:
+    for norm in NORMS:
         found = _evaluated(task, block, FMN(norm=norm)).worst
         arrays |= {
             f"{norm} distance": found.distance, f"{norm} before": found.clean_rate, f"{norm} behind": found.correct_rate

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kerasrobust.errors import InputError
+from kerasrobust.names import Norm
 from kerasrobust.records import Result
 from kerasrobust.runs import read_json
 from kerasrobust.show.examples import read_index, same_images
@@ -20,7 +21,8 @@ RATES = "rates.npz"
 """Where an assessment has the share of right passes on each image, by threat, and which images those are."""
 IMAGES = ("y", "checksum")
 """Its arrays that are equal where images and labels are; `order` has the images' places in the data."""
-NORMS, UNION = ("linf", "l2", "l1"), "union"
+NORMS: tuple[Norm, ...] = ("linf", "l2", "l1")
+UNION = "union"
 """The norms of an assessment, and the worst of them on each image."""
 THREATS = {
     "clean": "no attack",
