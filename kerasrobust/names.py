@@ -100,6 +100,8 @@ ATTACKS = {
     ),
     "square": KnownAttack("kerasrobust.attacks.square:Square", "Square", gradient_free=True),
     "rays": KnownAttack("kerasrobust.attacks.rays:RayS", "RayS", gradient_free=True),
+    "surfree": KnownAttack("kerasrobust.attacks.surfree:SurFree", "SurFree", "l2", gradient_free=True),
+    "boundary": KnownAttack("kerasrobust.attacks.boundary:Boundary", "Boundary attack", "l2", gradient_free=True),
     "hopskipjump": KnownAttack("kerasrobust.attacks.hopskipjump:HopSkipJump", "HopSkipJump", gradient_free=True),
 }
 

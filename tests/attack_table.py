@@ -25,6 +25,7 @@ from kerasrobust.attacks import (
     APGDMargin,
     APGDNearest,
     Attack,
+    Boundary,
     DeepFool,
     HopSkipJump,
     Patch,
@@ -34,6 +35,7 @@ from kerasrobust.attacks import (
     Spatial,
     Square,
     SuperDeepFool,
+    SurFree,
     Universal,
     UniversalPatch,
 )
@@ -106,6 +108,8 @@ TABLE = {
     }.items()
 } | {
     "rays-linf": case(RayS, "linf", queries=60),
+    "surfree-l2": case(SurFree, "l2", queries=60, random=True),
+    "boundary-l2": case(Boundary, "l2", queries=150, random=True),
     "cw-l2": case(CW, "l2", steps=10, binary_steps=3),
     "ddn-l2": case(DDN, "l2", steps=12),
     "superdeepfool-l2": case(SuperDeepFool, "l2", steps=12),
@@ -130,7 +134,7 @@ NOISY = [
         ),
         "l2": (
             "rfgsm", "bim", "pgd restarts", "deepfool", "apgd-dlr", "apgd-margin", "fab-t", "hopskipjump", "cw", "ddn",
-            "superdeepfool", "apgd-nearest",
+            "superdeepfool", "apgd-nearest", "surfree", "boundary",
         ),
         "l1": ("apgd-ce multi-radius", "pdpgd"),
         "l0": ("sigma-zero", "patch", "universal-patch", "sparse-rs", "spatial"),

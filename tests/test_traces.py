@@ -21,6 +21,7 @@ from kerasrobust.attacks import (
     FGSM,
     PGD,
     Attack,
+    Boundary,
     DeepFool,
     HopSkipJump,
     Patch,
@@ -29,6 +30,7 @@ from kerasrobust.attacks import (
     Spatial,
     Square,
     SuperDeepFool,
+    SurFree,
     UniversalPatch,
 )
 from kerasrobust.attacks.apgd import APGD
@@ -85,6 +87,8 @@ def variants(name: str, norm: Any) -> list[Attack]:
         return [made(steps=2), made(steps=3), made(steps=1, **({"gamma": 0.1} if hasattr(kind, "gamma") else {}))]
     if kind is HopSkipJump:
         return [made(queries=40, initial_queries=5), made(queries=60, initial_queries=8)]
+    if kind in (Boundary, SurFree):
+        return [made(queries=count, epsilon=0.1 * count) for count in (3, 5)]
     if kind is RayS:
         return [made(queries=count, tolerance=0.1 * count, epsilon=0.1 * count) for count in (3, 5)]
     if kind is Patch:

@@ -8,6 +8,7 @@ from typing import Any
 from kerasrobust import names
 from kerasrobust.attacks.apgd import APGDCE, APGDDLR, APGDT, APGDMargin
 from kerasrobust.attacks.apgd_nearest import APGDNearest
+from kerasrobust.attacks.boundary import Boundary
 from kerasrobust.attacks.cw import CW
 from kerasrobust.attacks.ddn import DDN
 from kerasrobust.attacks.deepfool import DeepFool
@@ -27,6 +28,7 @@ from kerasrobust.attacks.sparse_rs import SparseRS
 from kerasrobust.attacks.spatial import Spatial
 from kerasrobust.attacks.square import Square
 from kerasrobust.attacks.superdeepfool import SuperDeepFool
+from kerasrobust.attacks.surfree import SurFree
 from kerasrobust.attacks.universal import Universal
 from kerasrobust.attacks.universal_patch import UniversalPatch
 from kerasrobust.events import AttackProgress as Step
@@ -53,6 +55,7 @@ __all__ = [
     "Attack",
     "AttackResult",
     "AutoAttack",
+    "Boundary",
     "DeepFool",
     "HopSkipJump",
     "Patch",
@@ -63,6 +66,7 @@ __all__ = [
     "Square",
     "Step",
     "SuperDeepFool",
+    "SurFree",
     "Universal",
     "UniversalPatch",
     "apply_patch",

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrobust.attacks.algorithm import Images, Numbers
-from kerasrobust.attacks.driver import Attack
+from kerasrobust.attacks.decision import DecisionBased, Nearest, begun, other_image
 from kerasrobust.attacks.network import Network
 from kerasrobust.errors import InputError
 from kerasrobust.ops import balls, draws
@@ -38,8 +38,7 @@ class Hop(NamedTuple):
         signs: (N,), sum of the samples' signs.
         total: (N, H, W, C), sum of the samples.
         signed: (N, H, W, C), sum of the samples times their signs.
-        best: (N, H, W, C), the nearest adversarial example so far.
-        distance: (N,), its distance; infinite before there is one.
+        nearest: the nearest adversarial example so far.
     """
 
     phase: tf.Tensor
@@ -54,12 +53,11 @@ class Hop(NamedTuple):
     signs: tf.Tensor
     total: tf.Tensor
     signed: tf.Tensor
-    best: tf.Tensor
-    distance: tf.Tensor
+    nearest: Nearest
 
 
 @dataclass(frozen=True, kw_only=True)
-class HopSkipJump(Attack[Hop]):
+class HopSkipJump(DecisionBased[Hop]):
     """Decision-based minimum-norm attack: only the predicted class is used, as a remote API gives it.
 
     It begins at a random image of another class. In each round it searches the boundary between the best image so far
@@ -72,7 +70,6 @@ class HopSkipJump(Attack[Hop]):
 
     Attributes:
         norm: "l2" or "linf".
-        queries: how many per example.
         initial_queries: samples of the first round; round t takes sqrt(t) times as many.
         gamma: scales the radius of the samples and the precision of the bisection.
 
@@ -86,37 +83,28 @@ class HopSkipJump(Attack[Hop]):
     """
 
     name: ClassVar[str] = "hopskipjump"
-    gradient_free: ClassVar[bool] = True
-    minimum_norm: ClassVar[bool] = True
-    scores_distance: ClassVar[bool] = True
 
     norm: balls.Norm = "l2"
-    queries: int = 5_000
     initial_queries: int = 100
     gamma: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.queries < 1 or self.initial_queries < 2:
+        if self.initial_queries < 2:
             raise InputError(
-                "Expected at least 1 query, and 2 initial queries. "
-                f"Received: {self.queries} and {self.initial_queries}. Try 5000 and 100."
+                f"Expected at least 2 initial queries. Received: initial_queries={self.initial_queries}. Try 100."
             )
         if not self.gamma > 0:
             raise InputError(f"Expected gamma above 0. Received: {self.gamma}. Try 1.")
 
     def numbers(self) -> dict[str, float | int]:
-        return {"initial": float(self.initial_queries), "gamma": float(self.gamma)}
-
-    def step_count(self) -> int:
-        return self.queries
+        return super().numbers() | {"initial": float(self.initial_queries), "gamma": float(self.gamma)}
 
     def begin(self, network: Network, images: Images, numbers: Numbers) -> Hop:
         x, count = images.x, tf.shape(images.y)
-        # An image that is wrong already is its own nearest adversarial example.
-        reached = network.score(x, images.y) < -numbers["slack"]
+        nearest = begun(network, images, numbers)
         return Hop(
-            phase=tf.where(reached, SEARCH, START),
+            phase=tf.where(nearest.distance == 0, SEARCH, START),
             asked=tf.zeros(count, tf.int32),
             round=tf.ones(count, tf.int32),
             far=x,
@@ -128,8 +116,7 @@ class HopSkipJump(Attack[Hop]):
             signs=tf.zeros(count),
             total=tf.zeros_like(x),
             signed=tf.zeros_like(x),
-            best=x,
-            distance=tf.where(reached, 0.0, float("inf")),
+            nearest=nearest,
         )
 
     def step(self, network: Network, images: Images, state: Hop, numbers: Numbers) -> Hop:
@@ -138,7 +125,6 @@ class HopSkipJump(Attack[Hop]):
         reached = network.score(query, images.y) < -numbers["slack"]
         asked = state.asked + 1
         size = float(np.prod(images.x.shape[1:]))
-        distance = balls.distance(query - images.x, self.norm)
 
         searching, sampling, jumping = phase == SEARCH, phase == SAMPLE, phase == JUMP
         # The bisection's precision, gamma * d**-1.5 of the distance, resolves what the samples' radius does.
@@ -152,7 +138,6 @@ class HopSkipJump(Attack[Hop]):
         # What is misclassified and no sample is the new end of the bisection, or its first.
         nearer = reached & ~sampling
         boundary = balls.choose(nearer, query, state.boundary)
-        better = nearer & (distance < state.distance)
         middle = (state.low + state.high) / 2
         following = tf.where(found, SEARCH, tf.where(searched | lost, SAMPLE, tf.where(sampled, JUMP, phase)))
 
@@ -176,8 +161,7 @@ class HopSkipJump(Attack[Hop]):
             signs=tf.where(searched | lost, 0.0, state.signs + sign),
             total=tf.where(fresh, 0.0, state.total + balls.column(tf.abs(sign)) * offset),
             signed=tf.where(fresh, 0.0, state.signed + balls.column(sign) * offset),
-            best=balls.choose(better, query, state.best),
-            distance=tf.where(better, distance, state.distance),
+            nearest=state.nearest.after(query, nearer, balls.distance(query - images.x, self.norm), numbers),
         )
 
     def _query(self, step: tf.Tensor, images: Images, state: Hop, numbers: Numbers) -> tf.Tensor:
@@ -196,13 +180,10 @@ class HopSkipJump(Attack[Hop]):
         else:
             side = share * balls.column(balls.distance(gap, "linf"))
             between = x + tf.clip_by_value(gap, -side, side)
-        query = balls.choose(phase == START, _blocks(image, step), between)
+        query = balls.choose(phase == START, other_image(images, step), between)
         query = balls.choose(phase == SAMPLE, sample, query)
         query = balls.choose(phase == JUMP, jump, query)
         return tf.clip_by_value(query, 0.0, 1.0)
-
-    def found(self, state: Hop, numbers: Numbers) -> tuple[tf.Tensor, tf.Tensor]:
-        return state.best, state.distance
 
 
 def _samples(state: Hop, numbers: Numbers) -> tf.Tensor:
@@ -226,12 +207,3 @@ def _normal(uniform: tf.Tensor) -> tf.Tensor:
     radius = tf.sqrt(-2.0 * tf.math.log1p(-first))
     angle = 2.0 * np.pi * second
     return tf.concat([radius * tf.cos(angle), radius * tf.sin(angle)], axis=1)
-
-
-def _blocks(image: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
-    """Returns noise as blocks of one colour whose side changes with the step: 1, 2, 4, ... to the whole image."""
-    _, height, width, _ = image.shape
-    sides = int(np.log2(max(height, width))) + 1
-    block = tf.bitwise.left_shift(1, step % sides)
-    rows, columns = (tf.range(length) // block * block for length in (height, width))
-    return tf.gather(tf.gather(image, rows, axis=1), columns, axis=2)

@@ -10,11 +10,10 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrobust.attacks.algorithm import Images, Numbers
-from kerasrobust.attacks.driver import Attack
+from kerasrobust.attacks.decision import DecisionBased, Nearest, begun
 from kerasrobust.attacks.network import Network
 from kerasrobust.errors import InputError
 from kerasrobust.ops import balls
-from kerasrobust.settings import read_epsilon
 
 CUT = 0.03
 """Share of the distance by which a better ray is first followed inwards, as most blocks bring little; then twice that,
@@ -32,10 +31,7 @@ class Ray(NamedTuple):
         searching: bool (N,), whether a nearer point of the ray itself is looked for.
         low: (N,), how far along it the image is still classified correctly; 0 while that is all that is known.
         cut: (N,), share of the distance by which the next query is nearer, as long as `low` is 0.
-        best: (N, H, W, C); the image itself before there is one.
-        distance: (N,), its distance; infinite before.
-        age: int32 (N,), queries so far but for the first.
-        fell: int32 (N,), how many it had been when the distance first was epsilon or less; 0 before.
+        nearest: what lies nearest on the rays so far.
     """
 
     signs: tf.Tensor
@@ -44,14 +40,11 @@ class Ray(NamedTuple):
     searching: tf.Tensor
     low: tf.Tensor
     cut: tf.Tensor
-    best: tf.Tensor
-    distance: tf.Tensor
-    age: tf.Tensor
-    fell: tf.Tensor
+    nearest: Nearest
 
 
 @dataclass(frozen=True, kw_only=True)
-class RayS(Attack[Ray]):
+class RayS(DecisionBased[Ray]):
     """Decision-based minimum-norm attack: turns the signs of a perturbation, block by block, for nearer boundaries.
 
         g(d) = min {r : x + r d, clipped to [0, 1], is misclassified},   d in {-1, 1}^(H W C)
@@ -64,10 +57,7 @@ class RayS(Attack[Ray]):
     Each step is one query of each example, and each example is in whatever block and bisection it has got to.
 
     Attributes:
-        queries: how many per example.
         tolerance: share of the distance to which boundaries are found.
-        epsilon: radius within which an example has fallen, for the result's `queries`; the search goes on from there.
-            None to count none.
 
     Example:
         >>> result = RayS(queries=500, epsilon="8/255")(model, x, y)
@@ -78,79 +68,50 @@ class RayS(Attack[Ray]):
     """
 
     name: ClassVar[str] = "rays"
-    gradient_free: ClassVar[bool] = True
-    minimum_norm: ClassVar[bool] = True
-    scores_distance: ClassVar[bool] = True
     norms: ClassVar[tuple[balls.Norm, ...]] = ("linf",)
 
-    queries: int = 5_000
     tolerance: float = 0.01
-    epsilon: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.epsilon is not None:
-            read_epsilon(self)
-        if self.queries < 1:
-            raise InputError(f"Expected at least 1 query. Received: queries={self.queries}. Try 1000.")
         if not 0 < self.tolerance < 1:
             raise InputError(
                 f"Expected a tolerance between 0 and 1. Received: tolerance={self.tolerance}. Try 0.01, for 1 %."
             )
 
     def numbers(self) -> dict[str, float | int]:
-        return {
-            "tolerance": float(self.tolerance),
-            # Below every distance where falls aren't counted.
-            "epsilon": -1.0 if self.epsilon is None else float(self.epsilon),
-        }
-
-    def step_count(self) -> int:
-        return self.queries
-
-    def queries_of_run(self) -> int:
-        return 0 if self.epsilon is None else 1 + self.queries
-
-    def asked(self, state: Ray) -> tf.Tensor:
-        return state.fell
+        return super().numbers() | {"tolerance": float(self.tolerance)}
 
     def begin(self, network: Network, images: Images, numbers: Numbers) -> Ray:
-        x, zeros = images.x, tf.zeros(tf.shape(images.y), tf.int32)
-        # An image that is wrong already is its own nearest adversarial example.
-        distance = tf.where(network.score(x, images.y) < -numbers["slack"], 0.0, inf)
+        nearest = begun(network, images, numbers)
+        zeros = tf.zeros_like(nearest.age)
         return Ray(
-            signs=tf.ones_like(x),
+            signs=tf.ones_like(images.x),
             level=zeros,
             block=zeros - 1,
             searching=zeros > 0,
-            low=tf.zeros_like(distance),
-            cut=tf.zeros_like(distance),
-            best=x,
-            distance=distance,
-            age=zeros,
-            fell=tf.where(distance <= numbers["epsilon"], 1, zeros),
+            low=tf.zeros_like(nearest.distance),
+            cut=tf.zeros_like(nearest.distance),
+            nearest=nearest,
         )
 
     def step(self, network: Network, images: Images, state: Ray, numbers: Numbers) -> Ray:
-        x, searching = images.x, state.searching
+        x, searching, nearest = images.x, state.searching, state.nearest
         length = int(np.prod(x.shape[1:]))
         blocks = tf.bitwise.left_shift(1, state.level)
         side = (length + blocks - 1) // blocks
         inside = _places(x.shape[1:])[None] // balls.column(side) == balls.column(state.block)
         signs = tf.where(inside & ~balls.column(searching), -state.signs, state.signs)
         # Before anything is known, as far as the box reaches.
-        far = tf.minimum(state.distance, 1.0)
+        far = tf.minimum(nearest.distance, 1.0)
         between = tf.where(state.low > 0, (state.low + far) / 2, far * (1 - state.cut))
         radius = tf.where(searching, between, far)
         query = tf.clip_by_value(x + balls.column(radius) * signs, 0.0, 1.0)
 
         reached = network.score(query, images.y) < -numbers["slack"]
-        gap = balls.distance(query - x, self.norm)
-        nearer = reached & (gap < state.distance)
-        distance = tf.where(nearer, gap, state.distance)
+        nearest = nearest.after(query, reached, balls.distance(query - x, self.norm), numbers)
         low = tf.where(searching, tf.where(reached, state.low, radius), 0.0)
-        cut = tf.where(searching, tf.minimum(2 * state.cut, 0.5), tf.where(state.distance < inf, CUT, 0.5))
-        age = state.age + 1
+        cut = tf.where(searching, tf.minimum(2 * state.cut, 0.5), tf.where(state.nearest.distance < inf, CUT, 0.5))
 
         # The block that has been tried is left, whatever came of it.
         block = tf.where(searching, state.block, state.block + 1)
@@ -160,17 +121,11 @@ class RayS(Attack[Ray]):
             signs=balls.choose(reached, signs, state.signs),
             level=tf.where(level > ceil(log2(length)), 0, level),
             block=tf.where(over, 0, block),
-            searching=(searching | reached) & (distance - low > numbers["tolerance"] * distance),
+            searching=(searching | reached) & (nearest.distance - low > numbers["tolerance"] * nearest.distance),
             low=low,
             cut=cut,
-            best=balls.choose(nearer, query, state.best),
-            distance=distance,
-            age=age,
-            fell=tf.where((state.fell == 0) & (distance <= numbers["epsilon"]), age + 1, state.fell),
+            nearest=nearest,
         )
-
-    def found(self, state: Ray, numbers: Numbers) -> tuple[tf.Tensor, tf.Tensor]:
-        return state.best, state.distance
 
 
 def _places(shape: tuple[int, ...]) -> tf.Tensor:
