@@ -19,6 +19,7 @@ from kerasrobust.evaluation.checks import model as checks
 from kerasrobust.evaluation.evaluate import Evaluation, evaluate
 from kerasrobust.networks.classifier import Classifier
 from kerasrobust.networks.making import as_classifier
+from kerasrobust.networks.noise import RandomDropout, noise_off
 from kerasrobust.networks.saving import load_model
 
 X = images(120, seed=6)
@@ -242,6 +243,52 @@ def test_gradients_that_mislead(base: keras.Model) -> None:
     by_code = {item.code: item for item in found.findings}
     one_step = by_code["one-step-wins"].evidence
     assert one_step["one_step"] > one_step["many_steps"]
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Drowned(keras.layers.Layer):
+    """Passes the images on, and turns their gradients around where a value is exactly 0, as dropout has it."""
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        @tf.custom_gradient
+        def turn(x: tf.Tensor) -> Any:
+            dropped = tf.reduce_any(tf.equal(x, 0), axis=[1, 2, 3], keepdims=True)
+            return tf.identity(x), lambda up: tf.where(dropped, -up, up)
+
+        return turn(x)
+
+
+@pytest.mark.parametrize("drowned", [True, False])
+def test_gradients_that_drown_in_noise(drowned: bool, base: keras.Model, y: np.ndarray) -> None:
+    """Without the noise they point the right way."""
+    inputs = keras.Input(SHAPE)
+    hidden = RandomDropout(0.05)(inputs)
+    noisy = keras.Model(inputs, base(Drowned()(hidden) if drowned else hidden))
+    x = np.clip(X, 1 / 255, 1)
+    with noise_off():
+        right = labels_of(base, x, 0)
+    attacks = PGD(epsilon=0.05, steps=6)
+    found = evaluate(noisy, x, right, attacks=attacks, batch_size=64, thorough=True, passes=6)
+    assert found.audit is not None and "noise-free-wins" in found.audit.checked
+    assert ("noise-free-wins" in codes(found)) is drowned
+    if drowned:
+        (told,) = [item for item in found.findings if item.code == "noise-free-wins"]
+        assert told.evidence["broken"] > 0.5 * (64 - told.evidence["own"]) and "surrogate" in told.message
+    assert "noise-free-wins" not in audited(base, y).audit.checked  # type: ignore[union-attr]
+
+
+def test_where_a_black_box_wins_it_is_restarted(base: keras.Model) -> None:
+    x = (np.round(X * 255) / 255).astype(np.float32)
+    labels = labels_of(base, x, 0)
+    attacks = [PGD(epsilon=0.03, steps=10), Square(epsilon=0.03, queries=30)]
+    told = {}
+    for thorough in (True, False):
+        found = evaluate(misled(base), x, labels, attacks=attacks, batch_size=64, thorough=thorough)
+        (told[thorough],) = [item for item in found.findings if item.code == "black-box-wins"]
+    more = told[True].evidence
+    assert 0 < more["restarts_broken"] <= more["restarts_left"] < 64
+    assert "30 restarts of Square" in told[True].message and "restarts" not in told[False].message
+    assert {key: more[key] for key in told[False].evidence} == told[False].evidence
 
 
 def test_a_black_box_of_the_evaluation_itself_counts(base: keras.Model) -> None:

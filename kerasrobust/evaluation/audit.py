@@ -13,6 +13,7 @@ from functools import partial
 from kerasrobust.errors import Cancelled, InputError
 from kerasrobust.evaluation.case import FEW, FEWEST, MANY, Case, Check
 from kerasrobust.evaluation.checks import binarization, black_box, gradients, images, model
+from kerasrobust.evaluation.steered import can_be_steered, steered
 from kerasrobust.events import Finding
 from kerasrobust.networks.straight import straightened
 
@@ -37,7 +38,7 @@ CHECKS = (
     Check(("radius-not-fatal",), MANY, gradients.large_radius),
 )
 
-FURTHER = ("masked-layers", "attack-fails")
+FURTHER = ("masked-layers", "noise-free-wins", "attack-fails")
 """Codes of the checks that aren't made of every model."""
 
 
@@ -76,6 +77,9 @@ def run_audit(case: Case) -> Audit:
             checks.append(Check(("masked-layers",), 2 * MANY, look))
     except InputError:  # Its layers can't be taken apart.
         audit.left_out.append("masked-layers")
+    if can_be_steered(case.classifier):
+        twin = steered(case.classifier, "off", case.x.shape[1:])
+        checks.append(Check(("noise-free-wins",), MANY, partial(gradients.noise_free, twin=twin)))
     most = min(IMAGES, len(case.right))
     budget = case.budget
     # As many images for each check as all together can pay for; where that is too few, the cheap ones first.

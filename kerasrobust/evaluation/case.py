@@ -96,12 +96,18 @@ class Case:
         """The first `count` of them."""
         return self.right[: self.count]
 
-    def attack(self, attack: Attack[Any], surrogate: Classifier | None = None) -> AttackResult:
-        """Attacks the chosen images, every one to the end, along the gradients of a surrogate if there is one."""
+    def attack(
+        self, attack: Attack[Any], surrogate: Classifier | None = None, images: np.ndarray | None = None
+    ) -> AttackResult:
+        """Attacks images, the chosen ones without any, along the gradients of a surrogate if there is one.
+
+        The chosen ones are attacked to the end, whatever becomes of them.
+        """
+        places = self.chosen if images is None else images
         task = Task(
             classifier=self.classifier,
-            x=self.x[self.chosen],
-            y=self.y[self.chosen],
+            x=self.x[places],
+            y=self.y[places],
             precision="float32",
             seed=self.task.seed,
             batch_size=self.task.batch_size,
@@ -109,7 +115,7 @@ class Case:
             surrogate=None if attack.gradient_free else surrogate or self.straight,
             should_stop=self.task.should_stop,
         )
-        return drive(attack, task, early_stop=False)
+        return drive(attack, task, early_stop=images is not None)
 
     def pgd(self, epsilon: float, steps: int) -> AttackResult:
         """Attacks with PGD to its last iterate, whose loss says more than that of the best one."""

@@ -98,6 +98,27 @@ def masked_layers(case: Case, straight: Classifier) -> list[Finding]:
     )  # fmt: skip
 
 
+def noise_free(case: Case, twin: Classifier) -> list[Finding]:
+    """Whether PGD on a randomized network without its noise breaks more than the attacks through the noise did."""
+    past = case.attack(PGD(norm=case.white_norm, epsilon=case.white_epsilon, steps=MANY), twin).success
+    alike = [report.rates for report in case.found.reports if report.attack.norm == case.white_norm]
+    if not alike:
+        return []
+    own = np.min(alike, axis=0)[case.chosen] <= 0.5
+    more, fewer = int((past & ~own).sum()), int((own & ~past).sum())
+    if more - fewer < 3 or mcnemar(fewer, more) >= 0.01:
+        return []
+    return finding(
+        "noise-free-wins",
+        f"The attacks break {int(own.sum())} of {case.count} images. What PGD with {MANY} steps makes of the network "
+        f"without its noise breaks {int(past.sum())}, of which the attacks had left {more}. Gradients drown in the "
+        "noise: take them of more passes (EOT), or of the network that it was made of (surrogate), and report the "
+        "lower figure.",
+        "error",
+        own=own.sum(), noise_free=past.sum(), broken=more,
+    )  # fmt: skip
+
+
 def differences(case: Case) -> list[Finding]:
     """Whether the margin falls along its gradient by what the gradient says, for the best of several step lengths.
 
