@@ -15,6 +15,7 @@ from conftest import PIXELS, SHAPE, images, labels_of, linear_model
 from kerasrobust.attacks import FGSM, PGD, DeepFool, Square
 from kerasrobust.data.load import load_data
 from kerasrobust.evaluation import audit
+from kerasrobust.evaluation.checks import black_box
 from kerasrobust.evaluation.checks import model as checks
 from kerasrobust.evaluation.evaluate import Evaluation, evaluate
 from kerasrobust.networks.classifier import Classifier
@@ -277,7 +278,9 @@ def test_gradients_that_drown_in_noise(drowned: bool, base: keras.Model, y: np.n
     assert "noise-free-wins" not in audited(base, y).audit.checked  # type: ignore[union-attr]
 
 
-def test_where_a_black_box_wins_it_is_restarted(base: keras.Model) -> None:
+def test_where_a_black_box_wins_it_is_restarted(base: keras.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(black_box, "RESTARTS", 3)
+    monkeypatch.setattr(black_box, "QUERIES", 100)
     x = (np.round(X * 255) / 255).astype(np.float32)
     labels = labels_of(base, x, 0)
     attacks = [PGD(epsilon=0.03, steps=10), Square(epsilon=0.03, queries=30)]
@@ -287,7 +290,7 @@ def test_where_a_black_box_wins_it_is_restarted(base: keras.Model) -> None:
         (told[thorough],) = [item for item in found.findings if item.code == "black-box-wins"]
     more = told[True].evidence
     assert 0 < more["restarts_broken"] <= more["restarts_left"] < 64
-    assert "30 restarts of Square" in told[True].message and "restarts" not in told[False].message
+    assert "3 restarts of Square" in told[True].message and "restarts" not in told[False].message
     assert {key: more[key] for key in told[False].evidence} == told[False].evidence
 
 
