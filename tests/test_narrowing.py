@@ -20,7 +20,7 @@ from kerasrobust.errors import Cancelled, InputError
 from kerasrobust.evaluation.chain import part_of, run_chain, without_gradients
 from kerasrobust.evaluation.evaluate import evaluate
 from kerasrobust.evaluation.narrowing import groups, narrowed, nearness
-from kerasrobust.events import AttackProgress
+from kerasrobust.events import AttackFinished, AttackProgress, AttackStarted
 from kerasrobust.networks.making import as_classifier
 from kerasrobust.networks.noise import RandomDropout
 
@@ -147,8 +147,12 @@ def test_what_confirms_says_so_and_whether_it_found_more(monkeypatch: pytest.Mon
     far = np.sort(distances()[:24])
     epsilon, x, y = float(far[8] + far[9]) / 2, X[:24], Y[:24]
     attack = AutoAttack(version="adaptive", epsilon=epsilon, confirm=True)
-    found = evaluate(MODEL, x, y, attacks=attack, audit=False)
+    told: list[Any] = []
+    found = evaluate(MODEL, x, y, attacks=attack, audit=False, emit=told.append)
     names = [item.entry()["name"] for item in found.attacks]
+    for kind in (AttackStarted, AttackFinished):
+        assert [event.attack for event in told if isinstance(event, kind)] == names
+    assert {event.attack for event in told if isinstance(event, AttackProgress)} <= set(names)
     assert names[6:] == [f"{name} (confirming)" for name in ("apgd-ce", "apgd-t", "fab-t", "square")]
     assert not [name for name in names[:6] if "confirming" in name]
     assert {item.attack.name for item in found.attacks} == {"apgd-ce", "apgd-t", "fab-t", "square"}

@@ -112,14 +112,17 @@ def run_chain(
     reports: list[AttackReport] = []
     left = clean.correct_rate
     for number, (attack, chained, radius, narrow, straight, confirming) in enumerate(parts):
+        name = confirming_name(attack.name) if confirming else attack.name
 
-        def emit(event: Event, attack: Attack[Any] = attack) -> None:
+        def emit(event: Event, attack: Attack[Any] = attack, name: str = name) -> None:
+            if isinstance(event, AttackProgress):
+                event = replace(event, attack=name)
             if task.emit is not None:
                 task.emit(event)
             if progress is not None and isinstance(event, AttackProgress):
                 progress(attack, event)
 
-        emit(started(attack, len(task.x)))
+        emit(started(attack, len(task.x), name))
         attacked = left > 0 if chained else np.ones(len(task.x), bool)
         place = (checkpoints or Checkpoints()).inside(f"{number}-{attack.name}")
         other = before.pop(_key(parts[number]), None)
@@ -141,10 +144,10 @@ def run_chain(
             # As below: the lower of two noisy rates is biased.
             result = judged(result, task.judge(result.x_adv, 6), target) if randomized else result
         found = report(attack, result, radius, randomized, attacked, left, target, here.surrogate)
-        found = replace(found, title=confirming_name(attack.name)) if confirming else found
+        found = replace(found, title=name) if confirming else found
         left = np.minimum(left, found.rates) if chained else left
         reports.append(found)
-        emit(AttackFinished(attack=attack.name, **found.entry()))
+        emit(AttackFinished(attack=name, **found.entry()))
     nearest = _together(reports, task)
     worst, names = combine(reports, task.x)
     rates = np.min([item.rates for item in reports], axis=0)
