@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from kerasrobust.ops import draws, half, losses
 from kerasrobust.ops.tracing import on_gpu, one_piece
+from kerasrobust.twins import Kept, Local
 
 Forward = Callable[[tf.Tensor, tf.Tensor | None], tf.Tensor]
 """Images (N, H, W, C) and a noise key (2,) or None -> float32 logits (N, K)."""
@@ -86,6 +87,7 @@ class Network:
         cost: what has been asked so far.
         loss: what gradients are of, unless an attack says otherwise.
         margin: below 0 where an example has fallen.
+        local: computes what a changed window reaches; None where all has to be computed.
     """
 
     forward: Forward
@@ -97,6 +99,7 @@ class Network:
     cost: Cost = field(default_factory=Cost)
     loss: Loss = losses.cross_entropy
     margin: Loss = losses.margin
+    local: Local | None = None
 
     def at(self, step: tf.Tensor) -> Network:
         """Returns the network in a step, with the noise of that step."""
@@ -118,6 +121,42 @@ class Network:
             return (_summed(score(logits, _copied(y, copies), targeted, self.margin), copies),)
 
         return _mean(some, self.passes, x, lambda: (tf.zeros([tf.shape(x)[0]]),))[0]
+
+    def begun(self, x: tf.Tensor, y: tf.Tensor, targeted: bool = False) -> tuple[tf.Tensor, Kept]:
+        """Returns the score of images, and what `changed` needs of them; nothing of a network that isn't `local`."""
+        if self.local is None:
+            return self.score(x, y, targeted), ()
+        self.cost.forwards += 1
+        logits, kept = self.local.begin(x)
+        return score(logits, y, targeted, self.margin), kept
+
+    def changed(
+        self,
+        x: tf.Tensor,
+        y: tf.Tensor,
+        kept: Kept,
+        window: tuple[tf.Tensor, tf.Tensor],
+        accept: Callable[[tf.Tensor], tf.Tensor],
+        targeted: bool = False,
+    ) -> tuple[tf.Tensor, Kept]:
+        """Returns the score of images of which a window has changed, and what is kept of those that are accepted.
+
+        Args:
+            x: float32 (N, H, W, C).
+            y: integers (N,), labels or targets.
+            kept: what is kept of the images as they were.
+            window: where each window begins, int32 (N, 2), and the largest side of one.
+            accept: tells of scores which images to keep, bool (N,).
+            targeted: as of `score`.
+        """
+        assert self.local is not None  # There would be nothing kept.
+        self.cost.forwards += 1
+
+        def score_of(logits: tf.Tensor) -> tf.Tensor:
+            return score(logits, y, targeted, self.margin)
+
+        logits, kept = self.local.step(x, kept, *window, lambda logits: accept(score_of(logits)))
+        return score_of(logits), kept
 
     def logits(self, x: tf.Tensor) -> tf.Tensor:
         """Returns the mean logits (N, K) of images over the passes."""
