@@ -89,8 +89,11 @@ def measured(
 
 def table(found: dict[str, dict[str, Any]]) -> bool:
     """Prints what both versions come to, and returns whether `adaptive` is within its bounds."""
-    print("| network | images | standard | adaptive | points | only one broke | processor s | ratio | clock s | gradients | "
-          "ratio | forward passes | ratio |\n|" + "---|" * 13)  # fmt: skip
+    columns = (
+        "network", "images", "standard", "adaptive", "points", "only one broke", "processor s", "ratio", "clock s",
+        "gradients", "ratio", "forward passes", "ratio",
+    )  # fmt: skip
+    print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     apart, fine = [], True
     for name, both in found.items():
         own, full = (both[version] for version in VERSIONS)

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from kerasrobust.ops import draws, half, losses
 from kerasrobust.ops.tracing import on_gpu, one_piece
-from kerasrobust.twins import Kept, Local
+from kerasrobust.twins import Kept, Local, Region
 
 Forward = Callable[[tf.Tensor, tf.Tensor | None], tf.Tensor]
 """Images (N, H, W, C) and a noise key (2,) or None -> float32 logits (N, K)."""
@@ -132,21 +132,21 @@ class Network:
 
     def changed(
         self,
-        x: tf.Tensor,
+        best: tuple[tf.Tensor, Kept],
         y: tf.Tensor,
-        kept: Kept,
-        window: tuple[tf.Tensor, tf.Tensor],
+        window: Region,
+        patch: tf.Tensor,
         accept: Callable[[tf.Tensor], tf.Tensor],
         targeted: bool = False,
-    ) -> tuple[tf.Tensor, Kept]:
-        """Returns the score of images of which a window has changed, and what is kept of those that are accepted.
+    ) -> tuple[tf.Tensor, tf.Tensor, Kept]:
+        """Returns the score of images with a patch, and images and what is kept of them, with it where accepted.
 
         Args:
-            x: float32 (N, H, W, C).
+            best: the images without it, (N, H, W, C), and what is kept of these.
             y: integers (N,), labels or targets.
-            kept: what is kept of the images as they were.
-            window: where each window begins, int32 (N, 2), and the largest side of one.
-            accept: tells of scores which images to keep, bool (N,).
+            window: what the patch covers.
+            patch: float32 (height, width, N, C).
+            accept: tells of scores which images get it, bool (N,).
             targeted: as of `score`.
         """
         assert self.local is not None  # There would be nothing kept.
@@ -155,8 +155,8 @@ class Network:
         def score_of(logits: tf.Tensor) -> tf.Tensor:
             return score(logits, y, targeted, self.margin)
 
-        logits, kept = self.local.step(x, kept, *window, lambda logits: accept(score_of(logits)))
-        return score_of(logits), kept
+        logits, images, kept = self.local.step(*best, window, patch, lambda logits: accept(score_of(logits)))
+        return score_of(logits), images, kept
 
     def logits(self, x: tf.Tensor) -> tf.Tensor:
         """Returns the mean logits (N, K) of images over the passes."""

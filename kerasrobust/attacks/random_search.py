@@ -66,28 +66,27 @@ class RandomSearch(Attack[Incumbent]):
         score = network.score(candidate, images.y, self.targeted)
         # The same noise for both, as it is the same step.
         incumbent = network.score(state.best, images.y, self.targeted) if self.paired else state.score
-        return self.after(state, (candidate, score, pixels), incumbent, numbers)
+        better = self.better(state, score, incumbent, numbers)
+        after = self.after(state, balls.choose(better, candidate, state.best), score, incumbent, numbers)
+        return after._replace(pixels=tf.where(better[:, None], pixels, state.pixels))
 
     def after(
-        self, state: Incumbent, seen: tuple[tf.Tensor, tf.Tensor, tf.Tensor], incumbent: tf.Tensor, numbers: Numbers
+        self, state: Incumbent, best: tf.Tensor, score: tf.Tensor, incumbent: tf.Tensor, numbers: Numbers
     ) -> Incumbent:
         """Returns the state after a query.
 
         Args:
             state: before it.
-            seen: the images that were asked about, their scores and `Incumbent.pixels`.
-            incumbent: (N,), the scores that are to be beaten.
+            best: the best images now.
+            score: (N,), of the images that were asked about.
+            incumbent: (N,), what it had to beat.
             numbers: the search's.
         """
-        candidate, score, pixels = seen
-        better = self.better(state, score, incumbent, numbers)
-        return Incumbent(
-            balls.choose(better, candidate, state.best),
-            tf.where(better, score, incumbent),
-            state.age + 1,
-            tf.where((state.fell == 0) & (score < -numbers["slack"]), state.age + 1 + self.first, state.fell),
-            tf.where(better[:, None], pixels, state.pixels),
-            state.kept,
+        return state._replace(
+            best=best,
+            score=tf.where(self.better(state, score, incumbent, numbers), score, incumbent),
+            age=state.age + 1,
+            fell=tf.where((state.fell == 0) & (score < -numbers["slack"]), state.age + 1 + self.first, state.fell),
         )
 
     def better(self, state: Incumbent, score: tf.Tensor, incumbent: tf.Tensor, numbers: Numbers) -> tf.Tensor:

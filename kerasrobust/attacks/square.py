@@ -14,6 +14,7 @@ from kerasrobust.attacks.random_search import Incumbent, RandomSearch, begun
 from kerasrobust.errors import InputError
 from kerasrobust.ops import balls, draws
 from kerasrobust.settings import read_epsilon
+from kerasrobust.twins import Region, part_of
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """Queries after which the share of pixels in a window is halved, of 10,000."""
@@ -98,17 +99,29 @@ class Square(RandomSearch):
     def step(self, network: Network, images: Images, state: Incumbent, numbers: Numbers) -> Incumbent:
         if not state.kept:
             return super().step(network, images, state, numbers)
-        candidate, pixels = self.candidate(images, state, numbers)
-        chances, side = self._drawn(images, state, numbers)
-        height, width = images.x.shape[1:3]
-        corners = tf.concat([_corner(chances[:, 0], side, height), _corner(chances[:, 1], side, width)], axis=1)
+        window, patch = self._patch(images, state, numbers)
 
         def accept(score: tf.Tensor) -> tf.Tensor:
             return self.better(state, score, state.score, numbers)
 
-        window = corners, tf.reduce_max(side)
-        score, kept = network.changed(candidate, images.y, state.kept, window, accept, self.targeted)
-        return self.after(state, (candidate, score, pixels), state.score, numbers)._replace(kept=kept)
+        best = state.best, state.kept
+        score, moved, kept = network.changed(best, images.y, window, patch, accept, self.targeted)
+        return self.after(state, moved, score, state.score, numbers)._replace(kept=kept)
+
+    def _patch(self, images: Images, state: Incumbent, numbers: Numbers) -> tuple[Region, tf.Tensor]:
+        """Returns what `candidate` changes: a part of each image of the size of the largest window, and its pixels."""
+        _, height, width, channels = images.x.shape
+        chances, side = self._drawn(images, state, numbers)
+        corners = tf.concat([_corner(chances[:, 0], side, height), _corner(chances[:, 1], side, width)], axis=1)
+        largest = tf.reduce_max(side)
+        begin = tf.minimum(corners, tf.constant([height, width]) - largest)
+        places = begin[None] + tf.range(largest)[:, None, None]
+        rows, columns = tf.unstack((places >= corners) & (places < corners + side[:, None]), axis=2)
+        signs = tf.sign(chances[:, 5 : 5 + channels] - 0.5)
+        change = tf.cast(rows[:, None] & columns[None], tf.float32)[..., None] * (2.0 * numbers["epsilon"] * signs)
+        window = begin, (largest, largest)
+        low, high = balls.bounds(part_of(images.x, window), numbers["epsilon"])
+        return window, tf.clip_by_value(part_of(state.best, window) + change, low, high)
 
     def candidate(self, images: Images, state: Incumbent, numbers: Numbers) -> tuple[tf.Tensor, tf.Tensor]:
         x, best, epsilon = images.x, state.best, numbers["epsilon"]

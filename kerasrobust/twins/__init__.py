@@ -5,10 +5,10 @@ All that other folders need is here: `of` gives the twin of a classifier, `of_mo
 """
 
 from kerasrobust.twins.folding import Twin
-from kerasrobust.twins.local import Kept, Local, local_of
+from kerasrobust.twins.local import Kept, Local, Region, local_of, part_of
 from kerasrobust.twins.precision import MEANING, checked_precision, chosen_precision, meaning_of, of, of_model, try_out
 
 __all__ = [
-    "MEANING", "Kept", "Local", "Twin", "checked_precision", "chosen_precision", "local_of", "meaning_of", "of",
-    "of_model", "try_out",
+    "MEANING", "Kept", "Local", "Region", "Twin", "checked_precision", "chosen_precision", "local_of", "meaning_of",
+    "of", "of_model", "part_of", "try_out",
 ]  # fmt: skip

@@ -28,6 +28,12 @@ from kerasrobust.twins.wiring import neighbours, shared_layers
 Kept = tuple[tf.Tensor, ...]
 """For each stage what it takes, with a border of zeros, and at the end what the last one gives: (N, H, W, C) each."""
 
+Sides = tuple[tf.Tensor, tf.Tensor]
+"""Height and width, the same for all images."""
+
+Region = tuple[tf.Tensor, Sides]
+"""Where a region begins in each image, int32 (N, 2), and its sides."""
+
 
 @dataclass(frozen=True)
 class _Stage:
@@ -51,24 +57,24 @@ class _Stage:
     def factor(self) -> int:
         return 1 if self.pool is None else 2
 
-    def outputs(self, x: tf.Tensor) -> tf.Tensor:
-        """Returns what it gives without padding, for images beside each other."""
+    def outputs(self, x: tf.Tensor, padding: str) -> tf.Tensor:
+        """Returns what it gives of (H, W, N, C), images beside each other; `padding` is "SAME" or "VALID"."""
         layer = self.layer
         kernel = tf.cast(tf.convert_to_tensor(layer.kernel), layer.compute_dtype)
-        found = tf.nn.conv3d(x, tf.expand_dims(kernel, 2), [1, 1, 1, 1, 1], "VALID")
+        found = tf.nn.conv3d(x[None], tf.expand_dims(kernel, 2), [1, 1, 1, 1, 1], padding)
         if layer.bias is not None:
             found = tf.nn.bias_add(found, tf.cast(tf.convert_to_tensor(layer.bias), layer.compute_dtype))
         found = layer.activation(found)
-        return found if self.pool is None else self.pool.pooled(tf.nn.relu(found))
+        return (found if self.pool is None else self.pool.pooled(tf.nn.relu(found)))[0]
 
 
 class Local:
     """A network as a chain of stages, and the layers after them.
 
     Example:
-        >>> local = local_of(twin)
+        >>> local = local_of(twin, x.shape[1:])
         >>> logits, kept = local.begin(x)
-        >>> logits, kept = local.step(z, kept, corners, side, lambda logits: margin(logits, y) < before)
+        >>> logits, x, kept = local.step(x, kept, (corners, (5, 5)), patch, lambda logits: margin(logits, y) < before)
     """
 
     def __init__(self, first: Callable[[tf.Tensor], tf.Tensor], stages: list[_Stage], rest: list[Any]) -> None:
@@ -81,71 +87,53 @@ class Local:
         shapes = [(*(side + 2 * stage.reach for side in stage.size), stage.channels) for stage in self.stages[1:]]
         shapes.append((*(side // last.factor for side in last.size), last.layer.kernel.shape[-1]))
         kept = tuple(tf.zeros([count, *shape], self._stored) for shape in shapes)
-        return self.step(x, kept, tf.zeros([count, 2], tf.int32), tf.constant(max(x.shape[1:3])), _all)
+        height, width = (tf.constant(side) for side in x.shape[1:3])
+        everywhere = tf.zeros([count, 2], tf.int32), (height, width)
+        logits, _, kept = self.step(x, kept, everywhere, tf.transpose(x, (1, 2, 0, 3)), _all)
+        return logits, kept
 
     def step(
-        self, x: tf.Tensor, kept: Kept, corners: tf.Tensor, side: tf.Tensor, accept: Callable[[tf.Tensor], tf.Tensor]
-    ) -> tuple[tf.Tensor, Kept]:
-        """Returns the logits of images of which a window has changed, and what is kept of those that are accepted.
+        self,
+        x: tf.Tensor,
+        kept: Kept,
+        window: Region,
+        patch: tf.Tensor,
+        accept: Callable[[tf.Tensor], tf.Tensor],
+    ) -> tuple[tf.Tensor, tf.Tensor, Kept]:
+        """Returns the logits of images with a patch, and images and what is kept of them, with it where accepted.
 
         Args:
-            x: float32 (N, H, W, C), the images.
-            kept: what is kept of how they were.
-            corners: int32 (N, 2), row and column at which each window begins.
-            side: int32, the largest side of a window.
-            accept: tells of logits which images to keep, bool (N,).
+            x: float32 (N, H, W, C), the images without it.
+            kept: what is kept of these.
+            window: what the patch covers.
+            patch: float32 (height, width, N, C).
+            accept: tells of logits which images get it, bool (N,).
         """
-        height, width = self.stages[0].size
-        region = tf.minimum(side, height), tf.minimum(side, width)
-        begin, patch = corners, x
-        places, patches = [], []
+        begin, region = window
+        before, places, patches = [x, *kept], [_indices(*window, x)], [patch]
         for number, stage in enumerate(self.stages):
-            crop, after, outputs = _region(stage, begin, region)
+            after, outputs, field = _seeing(stage, begin, region)
             if number == 0:
-                seen = self._pixels(x, stage, crop, outputs)
+                seen = self._pixels(stage, x, field, window, patch)
             else:
-                seen = self._seen(stage, kept[number - 1], (crop, outputs), (begin + stage.reach, region), patch)
-            patch = self._as_stored(one_piece(stage.outputs)(seen[None])[0])
+                seen = tf.gather(_rows(before[number]), _indices(*field, before[number]))
+                seen = self._values(_laid_over(seen, field, (begin + stage.reach, region), patch))
+            patch = self._as_stored(_computed(stage, seen, outputs))
             begin, region = after, outputs
             border = self.stages[number + 1].reach if number + 1 < len(self.stages) else 0
-            places.append(_indices(begin + border, region, kept[number]))
+            places.append(_indices(begin + border, region, before[number + 1]))
             patches.append(patch)
-        whole = _laid(kept[-1], places[-1], patch)
-        logits = one_piece(self._tail)(whole)
+        # All of them need no places.
+        whole, laid = lambda: tf.transpose(patch, (2, 0, 1, 3)), lambda: _laid(before[-1], places[-1], patch)
+        last = tf.cond(_all_of(self.stages[-1], region), whole, laid)
+        logits = one_piece(self._tail)(last)
         accepted = accept(logits)
         chosen = tf.where(accepted)[:, 0]
-        settled = [
+        image, *settled = [
             _laid(old, tf.gather(place, chosen, axis=2), tf.gather(patch, chosen, axis=2))
-            for old, place, patch in zip(kept[:-1], places, patches, strict=False)
+            for old, place, patch in zip(before[:-1], places, patches, strict=False)
         ]
-        return logits, (*settled, balls.choose(accepted, whole, kept[-1]))
-
-    def _seen(
-        self,
-        stage: _Stage,
-        kept: tf.Tensor,
-        outputs: tuple[tf.Tensor, tuple[tf.Tensor, tf.Tensor]],
-        changed: tuple[tf.Tensor, tuple[tf.Tensor, tf.Tensor]],
-        patch: tf.Tensor,
-    ) -> tf.Tensor:
-        """Returns what a stage sees: of what is kept, with a patch laid over it.
-
-        Args:
-            stage: it.
-            kept: what it takes, as it was before, with its border.
-            outputs: where the field of its outputs begins, and the outputs' height and width.
-            changed: where the patch begins, and its height and width.
-            patch: (height, width, N, C).
-        """
-        (crop, sides), (corners, region) = outputs, changed
-        field = _grown(stage, sides)
-        seen = tf.gather(_rows(kept), _indices(crop, field, kept))
-        # Images stand beside each other here.
-        rows, columns = _lines(corners - crop, region)
-        count = tf.shape(crop)[0]
-        place = (rows[:, None] * field[1] + columns[None]) * count + tf.range(count)
-        laid = tf.tensor_scatter_nd_update(_rows(seen), place[..., None], patch)
-        return self._values(tf.reshape(laid, tf.shape(seen)))
+        return logits, image, (*settled, balls.choose(accepted, last, before[-1]))
 
     def _tail(self, x: tf.Tensor) -> tf.Tensor:
         x = self._values(x)
@@ -153,14 +141,16 @@ class Local:
             x = layer(x)
         return tf.cast(x, tf.float32)
 
-    def _pixels(self, x: tf.Tensor, stage: _Stage, crop: tf.Tensor, region: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
-        """Returns the pixels that the first stage sees, with zeros outside of the image."""
+    def _pixels(self, stage: _Stage, x: tf.Tensor, field: Region, window: Region, patch: tf.Tensor) -> tf.Tensor:
+        """Returns what the first stage sees, (height, width, N, C): of images with a patch, and zeros around them."""
         height, width = stage.size
-        rows, columns = _lines(crop - stage.reach, _grown(stage, region))
+        corners = field[0] - stage.reach
+        rows, columns = _lines(corners, field[1])
         inside = ((rows >= 0) & (rows < height))[:, None] & ((columns >= 0) & (columns < width))[None]
         rows, columns = tf.clip_by_value(rows, 0, height - 1), tf.clip_by_value(columns, 0, width - 1)
         number = tf.range(tf.shape(x)[0]) * (height * width)
-        values = self.first(tf.gather(_rows(x), number + rows[:, None] * width + columns[None]))
+        seen = tf.gather(_rows(x), number + rows[:, None] * width + columns[None])
+        values = self.first(_laid_over(seen, (corners, field[1]), window, patch))
         return tf.cast(values, self.dtype) * tf.cast(inside, self.dtype)[..., None]
 
     @property
@@ -173,6 +163,11 @@ class Local:
 
     def _values(self, x: tf.Tensor) -> tf.Tensor:
         return x if self._stored == self.dtype else tf.bitcast(x, self.dtype)
+
+
+def part_of(values: tf.Tensor, window: Region) -> tf.Tensor:
+    """Returns what images, (N, H, W, C), have in a window: (height, width, N, C)."""
+    return tf.gather(_rows(values), _indices(*window, values))
 
 
 def _all(logits: tf.Tensor) -> tf.Tensor:
@@ -253,45 +248,63 @@ def _is_beside(layer: Any) -> bool:
     return isinstance(layer, beside)
 
 
-def _region(
-    stage: _Stage, corners: tf.Tensor, region: tuple[tf.Tensor, tf.Tensor]
-) -> tuple[tf.Tensor, tf.Tensor, tuple[tf.Tensor, tf.Tensor]]:
-    """Returns where a stage begins to see, in what it takes with its border, and the region of its outputs.
+def _seeing(stage: _Stage, corners: tf.Tensor, region: Sides) -> tuple[tf.Tensor, Sides, Region]:
+    """Returns which outputs of a stage see a region of what it takes, and what these see of it.
 
     Args:
         stage: it.
-        corners: int32 (N, 2), where the region begins that has changed in what it takes.
-        region: height and width of that.
+        corners: int32 (N, 2), where the region begins.
+        region: its height and width.
 
     Returns:
-        Where its outputs' field begins, (N, 2), where its outputs begin, (N, 2), and their height and width.
+        Where the outputs begin, int32 (N, 2), their height and width, and their field, with the stage's border.
     """
-    most = [side // stage.factor for side in stage.size]
-    # So many outputs see the region; by twos they fill one pool more than half of them.
-    touched = [side + 2 * stage.reach for side in region]
-    sides = [tf.minimum(side // stage.factor + stage.factor - 1, top) for side, top in zip(touched, most, strict=True)]
-    begin = (corners - stage.reach) // stage.factor
-    begin = tf.clip_by_value(begin, 0, tf.stack(most) - tf.stack(sides))
-    return begin * stage.factor, begin, (sides[0], sides[1])
+    reach, factor = stage.reach, stage.factor
+    most = [side // factor for side in stage.size]
+    # So many see it; by twos they fill one pool more than half of them.
+    sides = [tf.minimum((side + 2 * reach) // factor + factor - 1, top) for side, top in zip(region, most, strict=True)]
+    begin = tf.clip_by_value((corners - reach) // factor, 0, tf.stack(most) - tf.stack(sides))
+    whole = _all_of(stage, (sides[0], sides[1]))
+    field = [tf.where(whole, size, side * factor + 2 * reach) for size, side in zip(stage.size, sides, strict=True)]
+    return begin, (sides[0], sides[1]), (tf.where(whole, reach, begin * factor), (field[0], field[1]))
 
 
-def _grown(stage: _Stage, region: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns height and width of what a stage has to see for a region of its outputs."""
-    high, wide = (side * stage.factor + 2 * stage.reach for side in region)
-    return high, wide
+def _all_of(stage: _Stage, outputs: Sides) -> tf.Tensor:
+    """Returns whether some outputs are all that a stage has."""
+    return tf.reduce_all([side == size // stage.factor for side, size in zip(outputs, stage.size, strict=True)])
 
 
-def _lines(corners: tf.Tensor, region: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+def _computed(stage: _Stage, seen: tf.Tensor, outputs: Sides) -> tf.Tensor:
+    """Returns outputs of a stage, (height, width, N, C), by their field."""
+
+    def padded(padding: str) -> Callable[[], tf.Tensor]:
+        return lambda: one_piece(lambda x: stage.outputs(x, padding))(seen)
+
+    # A convolution that pads doesn't multiply by the zeros.
+    return tf.cond(_all_of(stage, outputs), padded("SAME"), padded("VALID"))
+
+
+def _lines(corners: tf.Tensor, region: Sides) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns the rows of each image's region, int32 (height, N), and its columns, (width, N)."""
     rows, columns = (tf.range(side)[:, None] + corners[None, :, axis] for axis, side in enumerate(region))
     return rows, columns
 
 
-def _indices(corners: tf.Tensor, region: tuple[tf.Tensor, tf.Tensor], values: tf.Tensor) -> tf.Tensor:
+def _indices(corners: tf.Tensor, region: Sides, values: tf.Tensor) -> tf.Tensor:
     """Returns where the pixels of each image's region stand among all rows of `values`, int32 (height, width, N)."""
     rows, columns = _lines(corners, region)
     height, width = values.shape[1:3]
     return tf.range(tf.shape(values)[0]) * (height * width) + rows[:, None] * width + columns[None]
+
+
+def _laid_over(seen: tf.Tensor, field: Region, window: Region, patch: tf.Tensor) -> tf.Tensor:
+    """Returns a field, (height, width, N, C), with a patch laid over it, (height, width, N, C) of a window inside."""
+    (corners, sides), (begin, region) = field, window
+    # Images stand beside each other here.
+    rows, columns = _lines(begin - corners, region)
+    count = tf.shape(corners)[0]
+    places = (rows[:, None] * sides[1] + columns[None]) * count + tf.range(count)
+    return _laid(seen, places, patch)
 
 
 def _laid(values: tf.Tensor, places: tf.Tensor, patch: tf.Tensor) -> tf.Tensor:
