@@ -335,7 +335,8 @@ def _graphs_of(algorithm: Algorithm[Any], classifier: Classifier, shape: tuple[i
             assert made is not None  # Graphs are traced while the caller holds it.
             return made(x, key if seedable else None)
 
-        kept[key] = make_graphs(algorithm, forward, classifier.classes, classifier.any_batch)
+        local = twins.local_of(classifier, shape)
+        kept[key] = make_graphs(algorithm, forward, classifier.classes, classifier.any_batch, local)
     return kept[key]
 
 

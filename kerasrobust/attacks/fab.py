@@ -60,7 +60,7 @@ def project_plane(x: tf.Tensor, w: tf.Tensor, rise: tf.Tensor, norm: balls.Norm)
         way = ways(time)
         free = tf.where(way < room, rates, 0.0)
         reached = tf.reduce_sum(rates * tf.minimum(way, room), axis=1)
-        growth = tf.reduce_sum(free * (rates if norm == "l2" else 1.0), axis=1)
+        growth = tf.reduce_sum(free * rates if norm == "l2" else free, axis=1)
         more = tf.math.divide_no_nan(rise - reached, growth)
         # Below this it is only rounding. An image that has arrived stays, however long others in its batch take.
         going = more > 1e-6 * time

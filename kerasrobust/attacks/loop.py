@@ -12,6 +12,7 @@ from kerasrobust.attacks.algorithm import Algorithm, Images, Numbers
 from kerasrobust.attacks.network import Cost, Forward, Network, Passes
 from kerasrobust.ops import draws
 from kerasrobust.ops.tracing import Traced
+from kerasrobust.twins import Local
 
 
 def noise_key(keys: tf.Tensor) -> tf.Tensor:
@@ -75,7 +76,9 @@ class Graphs:
     look_cost: Cost
 
 
-def make_graphs(algorithm: Algorithm[Any], forward: Forward, classes: int, any_size: bool) -> Graphs:
+def make_graphs(
+    algorithm: Algorithm[Any], forward: Forward, classes: int, any_size: bool, local: Local | None = None
+) -> Graphs:
     """Returns the graphs, to be traced at their first calls.
 
     Args:
@@ -83,12 +86,13 @@ def make_graphs(algorithm: Algorithm[Any], forward: Forward, classes: int, any_s
         forward: the network's logits.
         classes: how many.
         any_size: whether one graph takes batches of any size.
+        local: the network in parts, where it can be computed so.
     """
     begin_cost, step_cost, look_cost = Cost(), Cost(), Cost()
 
     def network(key: tf.Tensor, cost: Cost, numbers: Numbers) -> Network:
         passes = Passes() if algorithm.eot == 1 else Passes(numbers["eot"], numbers["rows"])
-        return Network(forward, key, passes, classes, cost=cost)
+        return Network(forward, key, passes, classes, cost=cost, local=local if passes.is_one else None)
 
     def begin(images: Images, numbers: Numbers) -> tuple[Any, tf.Tensor]:
         begin_cost.clear()

@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from kerasrobust.ops import draws, half, losses
 from kerasrobust.ops.tracing import on_gpu, one_piece
+from kerasrobust.twins import Kept, Local, Region
 
 Forward = Callable[[tf.Tensor, tf.Tensor | None], tf.Tensor]
 """Images (N, H, W, C) and a noise key (2,) or None -> float32 logits (N, K)."""
@@ -86,6 +87,7 @@ class Network:
         cost: what has been asked so far.
         loss: what gradients are of, unless an attack says otherwise.
         margin: below 0 where an example has fallen.
+        local: computes what a changed window reaches; None where all has to be computed.
     """
 
     forward: Forward
@@ -97,6 +99,7 @@ class Network:
     cost: Cost = field(default_factory=Cost)
     loss: Loss = losses.cross_entropy
     margin: Loss = losses.margin
+    local: Local | None = None
 
     def at(self, step: tf.Tensor) -> Network:
         """Returns the network in a step, with the noise of that step."""
@@ -118,6 +121,42 @@ class Network:
             return (_summed(score(logits, _copied(y, copies), targeted, self.margin), copies),)
 
         return _mean(some, self.passes, x, lambda: (tf.zeros([tf.shape(x)[0]]),))[0]
+
+    def begun(self, x: tf.Tensor, y: tf.Tensor, targeted: bool = False) -> tuple[tf.Tensor, Kept]:
+        """Returns the score of images, and what `changed` needs of them; nothing of a network that isn't `local`."""
+        if self.local is None:
+            return self.score(x, y, targeted), ()
+        self.cost.forwards += 1
+        logits, kept = self.local.begin(x)
+        return score(logits, y, targeted, self.margin), kept
+
+    def changed(
+        self,
+        best: tuple[tf.Tensor, Kept],
+        y: tf.Tensor,
+        window: Region,
+        patch: tf.Tensor,
+        accept: Callable[[tf.Tensor], tf.Tensor],
+        targeted: bool = False,
+    ) -> tuple[tf.Tensor, tf.Tensor, Kept]:
+        """Returns the score of images with a patch, and images and what is kept of them, with it where accepted.
+
+        Args:
+            best: the images without it, (N, H, W, C), and what is kept of these.
+            y: integers (N,), labels or targets.
+            window: what the patch covers.
+            patch: float32 (height, width, N, C).
+            accept: tells of scores which images get it, bool (N,).
+            targeted: as of `score`.
+        """
+        assert self.local is not None  # There would be nothing kept.
+        self.cost.forwards += 1
+
+        def score_of(logits: tf.Tensor) -> tf.Tensor:
+            return score(logits, y, targeted, self.margin)
+
+        logits, images, kept = self.local.step(*best, window, patch, lambda logits: accept(score_of(logits)))
+        return score_of(logits), images, kept
 
     def logits(self, x: tf.Tensor) -> tf.Tensor:
         """Returns the mean logits (N, K) of images over the passes."""

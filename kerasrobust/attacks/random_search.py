@@ -13,6 +13,7 @@ from kerasrobust.attacks.algorithm import Algorithm, Images, Numbers
 from kerasrobust.attacks.driver import Attack
 from kerasrobust.attacks.network import Network
 from kerasrobust.ops import balls
+from kerasrobust.twins import Kept
 
 
 class Incumbent(NamedTuple):
@@ -24,6 +25,7 @@ class Incumbent(NamedTuple):
         age: int32 (N,), queries so far but for the first.
         fell: int32 (N,), how many it had been when it fell first; 0 where it hasn't.
         pixels: int32 (N, P), the numbers of the pixels that it may change; (N, 0) where a search doesn't say.
+        kept: what the network keeps of `best` (`Network.changed`), where the search changes windows.
     """
 
     best: tf.Tensor
@@ -31,6 +33,7 @@ class Incumbent(NamedTuple):
     age: tf.Tensor
     fell: tf.Tensor
     pixels: tf.Tensor
+    kept: Kept = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,14 +66,32 @@ class RandomSearch(Attack[Incumbent]):
         score = network.score(candidate, images.y, self.targeted)
         # The same noise for both, as it is the same step.
         incumbent = network.score(state.best, images.y, self.targeted) if self.paired else state.score
-        better = (score < incumbent) & ~self.done(state, numbers)
-        return Incumbent(
-            balls.choose(better, candidate, state.best),
-            tf.where(better, score, incumbent),
-            state.age + 1,
-            tf.where((state.fell == 0) & (score < -numbers["slack"]), state.age + 1 + self.first, state.fell),
-            tf.where(better[:, None], pixels, state.pixels),
+        better = self.better(state, score, incumbent, numbers)
+        after = self.after(state, balls.choose(better, candidate, state.best), score, incumbent, numbers)
+        return after._replace(pixels=tf.where(better[:, None], pixels, state.pixels))
+
+    def after(
+        self, state: Incumbent, best: tf.Tensor, score: tf.Tensor, incumbent: tf.Tensor, numbers: Numbers
+    ) -> Incumbent:
+        """Returns the state after a query.
+
+        Args:
+            state: before it.
+            best: the best images now.
+            score: (N,), of the images that were asked about.
+            incumbent: (N,), what it had to beat.
+            numbers: the search's.
+        """
+        return state._replace(
+            best=best,
+            score=tf.where(self.better(state, score, incumbent, numbers), score, incumbent),
+            age=state.age + 1,
+            fell=tf.where((state.fell == 0) & (score < -numbers["slack"]), state.age + 1 + self.first, state.fell),
         )
+
+    def better(self, state: Incumbent, score: tf.Tensor, incumbent: tf.Tensor, numbers: Numbers) -> tf.Tensor:
+        """Returns which candidates are kept, bool (N,), by their scores and those that are to be beaten."""
+        return (score < incumbent) & ~self.done(state, numbers)
 
     def queries_of_run(self) -> int:
         return self.first + self.step_count()

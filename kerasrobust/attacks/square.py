@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -14,6 +14,7 @@ from kerasrobust.attacks.random_search import Incumbent, RandomSearch, begun
 from kerasrobust.errors import InputError
 from kerasrobust.ops import balls, draws
 from kerasrobust.settings import read_epsilon
+from kerasrobust.twins import Region, part_of
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """Queries after which the share of pixels in a window is halved, of 10,000."""
@@ -82,6 +83,7 @@ class Square(RandomSearch):
 
     def begin(self, network: Network, images: Images, numbers: Numbers) -> Incumbent:
         x, y, keys = images
+        local = self.norm == "linf" and not self.paired
         if self.norm == "linf":
             _, _, width, channels = x.shape
             # Single-precision signs: 0 is as good as impossible, and would only leave a stripe out.
@@ -89,18 +91,45 @@ class Square(RandomSearch):
             start = tf.clip_by_value(x + numbers["epsilon"] * stripes, 0.0, 1.0)
         else:
             start = _scaled(x, _grid(keys, x), numbers["epsilon"], self.norm)
-        return begun(start, network.score(start, y, self.targeted), numbers)
+        # In L2 and L1 all pixels of a candidate change with its length.
+        ask = network.begun if local else replace(network, local=None).begun
+        score, kept = ask(start, y, self.targeted)
+        return begun(start, score, numbers)._replace(kept=kept)
+
+    def step(self, network: Network, images: Images, state: Incumbent, numbers: Numbers) -> Incumbent:
+        if not state.kept:
+            return super().step(network, images, state, numbers)
+        window, patch = self._patch(images, state, numbers)
+
+        def accept(score: tf.Tensor) -> tf.Tensor:
+            return self.better(state, score, state.score, numbers)
+
+        best = state.best, state.kept
+        score, moved, kept = network.changed(best, images.y, window, patch, accept, self.targeted)
+        return self.after(state, moved, score, state.score, numbers)._replace(kept=kept)
+
+    def _patch(self, images: Images, state: Incumbent, numbers: Numbers) -> tuple[Region, tf.Tensor]:
+        """Returns what `candidate` changes: a part of each image of the size of the largest window, and its pixels."""
+        _, height, width, channels = images.x.shape
+        chances, side = self._drawn(images, state, numbers)
+        corners = tf.concat([_corner(chances[:, 0], side, height), _corner(chances[:, 1], side, width)], axis=1)
+        largest = tf.reduce_max(side)
+        begin = tf.minimum(corners, tf.constant([height, width]) - largest)
+        places = begin[None] + tf.range(largest)[:, None, None]
+        rows, columns = tf.unstack((places >= corners) & (places < corners + side[:, None]), axis=2)
+        signs = tf.sign(chances[:, 5 : 5 + channels] - 0.5)
+        change = tf.cast(rows[:, None] & columns[None], tf.float32)[..., None] * (2.0 * numbers["epsilon"] * signs)
+        window = begin, (largest, largest)
+        low, high = balls.bounds(part_of(images.x, window), numbers["epsilon"])
+        return window, tf.clip_by_value(part_of(state.best, window) + change, low, high)
 
     def candidate(self, images: Images, state: Incumbent, numbers: Numbers) -> tuple[tf.Tensor, tf.Tensor]:
         x, best, epsilon = images.x, state.best, numbers["epsilon"]
         _, height, width, channels = x.shape
-        chances = draws.hashed_uniform(images.keys, state.age, 5 + channels)
-        share = window_share(state.age, numbers["p_init"], numbers["stretch"])
-        side = tf.cast(tf.round(tf.sqrt(share * height * width)), tf.int32)
+        chances, side = self._drawn(images, state, numbers)
         if self.norm != "linf":
             moved = _scaled(x, _moved(best - x, chances, side, epsilon, self.norm), epsilon, self.norm)
             return moved, state.pixels
-        side = tf.clip_by_value(side, 1, min(height, width))
         rows, columns = _rows(chances[:, 0], chances[:, 1], side, height, width)
         signs = tf.sign(chances[:, 5 : 5 + channels] - 0.5)
         # One product over rows and over columns with their channels: a window for each channel costs thrice that.
@@ -108,6 +137,14 @@ class Square(RandomSearch):
         across = tf.reshape(across, [-1, 1, width * channels])
         window = tf.reshape(tf.cast(rows, tf.float32)[:, :, None] * across, tf.shape(x))
         return tf.clip_by_value(best + 2.0 * epsilon * window, numbers["low"], numbers["high"]), state.pixels
+
+    def _drawn(self, images: Images, state: Incumbent, numbers: Numbers) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns the random numbers of this query, (N, 5 + C), and the side of each window, int32 (N,)."""
+        _, height, width, channels = images.x.shape
+        chances = draws.hashed_uniform(images.keys, state.age, 5 + channels)
+        share = window_share(state.age, numbers["p_init"], numbers["stretch"])
+        side = tf.cast(tf.round(tf.sqrt(share * height * width)), tf.int32)
+        return chances, tf.clip_by_value(side, 1, min(height, width)) if self.norm == "linf" else side
 
 
 def window_share(step: tf.Tensor, p_init: tf.Tensor | float, stretch: tf.Tensor | float) -> tf.Tensor:

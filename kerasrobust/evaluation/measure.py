@@ -24,7 +24,7 @@ from kerasrobust.networks.classifier import Classifier
 from kerasrobust.runs import read_json, write_json
 from kerasrobust.settings import radius
 
-FORMAT = 5
+FORMAT = 6
 """Of the files of an unfinished evaluation."""
 
 
