@@ -89,6 +89,15 @@ def test_images_of_other_channels_and_the_network_itself_are_computed_whole() ->
     assert twins.local_of(as_classifier(model), SHAPE) is None
 
 
+def test_what_would_keep_too_much_of_each_image_is_computed_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = twin_of(chain(), "bfloat16")
+    local = twins.local_of(model, SHAPE)
+    # Of 16 x 16 pixels: after the first pooling 8 x 8 with a border and 8 channels, then 4 x 4 and 16, two bytes each.
+    assert local is not None and local.kept_bytes() == 2 * (10 * 10 * 8 + 4 * 4 * 16)
+    monkeypatch.setattr(twins.local, "MOST_KEPT", 2_111)
+    assert twins.local_of(model, SHAPE) is None
+
+
 @pytest.mark.parametrize("targeted", [False, True])
 def test_square_finds_the_same_either_way(targeted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     model, x = chain(), images(12)

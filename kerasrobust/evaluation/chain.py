@@ -144,9 +144,8 @@ def run_chain(
             # As below: the lower of two noisy rates is biased.
             result = judged(result, task.judge(result.x_adv, 6), target) if randomized else result
         found = report(attack, result, radius, randomized, attacked, left, target, here.surrogate)
-        found = replace(found, title=name) if confirming else found
+        reports.append(found := replace(found, title=name) if confirming else found)
         left = np.minimum(left, found.rates) if chained else left
-        reports.append(found)
         emit(AttackFinished(attack=name, **found.entry()))
     nearest = _together(reports, task)
     worst, names = combine(reports, task.x)

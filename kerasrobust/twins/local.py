@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
 import keras
@@ -27,6 +28,10 @@ from kerasrobust.twins.wiring import neighbours, shared_layers
 
 Kept = tuple[tf.Tensor, ...]
 """For each stage what it takes, with a border of zeros, and at the end what the last one gives: (N, H, W, C) each."""
+
+MOST_KEPT = 2**18
+"""Bytes of an image that may be kept: they are in memory for a whole batch, and in each checkpoint. The ConvNet keeps
+37,000; a VGG16 on 224x224 pixels would keep a thousand times as much."""
 
 Sides = tuple[tf.Tensor, tf.Tensor]
 """Height and width, the same for all images."""
@@ -83,14 +88,21 @@ class Local:
 
     def begin(self, x: tf.Tensor) -> tuple[tf.Tensor, Kept]:
         """Returns the logits of images, (N, K), and what is kept of them."""
-        count, last = tf.shape(x)[0], self.stages[-1]
-        shapes = [(*(side + 2 * stage.reach for side in stage.size), stage.channels) for stage in self.stages[1:]]
-        shapes.append((*(side // last.factor for side in last.size), last.layer.kernel.shape[-1]))
-        kept = tuple(tf.zeros([count, *shape], self._stored) for shape in shapes)
+        count = tf.shape(x)[0]
+        kept = tuple(tf.zeros([count, *shape], self._stored) for shape in self._shapes())
         height, width = (tf.constant(side) for side in x.shape[1:3])
         everywhere = tf.zeros([count, 2], tf.int32), (height, width)
         logits, _, kept = self.step(x, kept, everywhere, tf.transpose(x, (1, 2, 0, 3)), _all)
         return logits, kept
+
+    def kept_bytes(self) -> int:
+        """Returns how much is kept of each image."""
+        return sum(prod(shape) for shape in self._shapes()) * self._stored.size
+
+    def _shapes(self) -> list[tuple[int, ...]]:
+        last = self.stages[-1]
+        shapes = [(*(side + 2 * stage.reach for side in stage.size), stage.channels) for stage in self.stages[1:]]
+        return [*shapes, (*(side // last.factor for side in last.size), last.layer.kernel.shape[-1])]
 
     def step(
         self,
@@ -210,7 +222,8 @@ def local_of(classifier: Classifier, shape: tuple[int, ...]) -> Local | None:
             x = layer(x)
         return x
 
-    return Local(begun, stages, chain)
+    local = Local(begun, stages, chain)
+    return local if local.kept_bytes() <= MOST_KEPT else None
 
 
 def _chain(model: keras.Model) -> list[Any] | None:
