@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -14,6 +15,8 @@ from keras import layers
 from kerasrobust import twins
 from kerasrobust.attacks import driver
 from kerasrobust.attacks.square import Square
+from kerasrobust.errors import Cancelled
+from kerasrobust.evaluation.evaluate import evaluate
 from kerasrobust.networks.classifier import Classifier
 from kerasrobust.networks.making import as_classifier
 from kerasrobust.ops.tracing import has_onednn, on_gpu
@@ -116,3 +119,32 @@ def test_square_finds_the_same_either_way(targeted: bool, monkeypatch: pytest.Mo
     np.testing.assert_array_equal(ours.queries, whole.queries)
     np.testing.assert_allclose(ours.x_adv, whole.x_adv, atol=1e-6)
     assert (ours.forwards, ours.gradients) == (whole.forwards, whole.gradients)
+
+
+@pytest.mark.parametrize("precision", ["folded", "bfloat16"])
+def test_a_batch_goes_on_from_what_was_saved(precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kerasrobust.attacks.batch.SAVE_SECONDS", 0.0)
+    monkeypatch.setattr("kerasrobust.attacks.batch.CHUNK_SECONDS", 0.0005)
+    model, x = chain(), images(6)
+    y = model.predict(x, verbose=0).argmax(axis=1)
+    asked = 0
+
+    def run(folder: Path | None = None, stop: int | None = None) -> np.ndarray:
+        def should_stop() -> bool:
+            nonlocal asked
+            asked += 1
+            return asked == stop
+
+        attack = Square(epsilon=0.02, queries=40)
+        found = evaluate(
+            as_classifier(model), x, y, attacks=attack, precision=precision, audit=False, resume_dir=folder,
+            should_stop=should_stop,
+        )  # fmt: skip
+        return found.worst.x_adv
+
+    whole = run()
+    asked = 0
+    with pytest.raises(Cancelled):
+        run(tmp_path, stop=4)
+    asked = 0
+    np.testing.assert_array_equal(run(tmp_path), whole)
