@@ -40,6 +40,13 @@ def requirements(peer: str) -> list[list[str]]:
             ["torch==2.13.0", *shared("numpy"), "scipy==1.17.1", "tqdm==4.70.1"],
             ["--no-deps", "torchattacks==3.5.1"],
         ]
+    if peer == "nearest":
+        # adv-lib asks for torchvision and visdom, for a distance and for curves that nobody asks for here.
+        return [
+            ["torch==2.13.0", *shared("numpy"), "scipy==1.17.1", "tqdm==4.70.1", "eagerpy==0.30.0", "foolbox==3.3.4",
+             "setuptools==80.9.0"],
+            ["--no-deps", "adv-lib==0.2.8"],
+        ]  # fmt: skip
     if peer == "published":
         # The last versions that have the old names which the published corruptions use, but for one: worker_published.
         return [[
@@ -68,7 +75,7 @@ def make_environment(peer: str, folder: Path, tell: Callable[[str], None]) -> Pa
     pip = [str(python_of(environment)), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     # Of a version that both have, pip takes the build for CPUs, as its name is the longer; where that index can't be
     # reached, pip says so and takes PyPI's.
-    index = ["--retries", "1", "--extra-index-url", TORCH_INDEX] if peer == "torch" else []
+    index = ["--retries", "1", "--extra-index-url", TORCH_INDEX] if peer in ("torch", "nearest") else []
     for call in requirements(peer):
         run([*pip, *index, *call])
     mark.write_text(wanted)

@@ -165,7 +165,9 @@ def test_the_cost_is_what_the_network_sees(name: str, eot: int, counted: tuple[C
     result = attack(classifier, X, y, early_stop=False, batch_size=BATCH, precision="float32")
     at_once = 3 if name.split("-")[0] in ("deepfool", "superdeepfool", "fab") and "-t-" not in name else 1
     assert counter.back == result.gradients
-    assert counter.forth == result.forwards + result.gradients / at_once
+    # FMN takes three gradients at once to begin with, and one a step.
+    shared = 2 * N if name == "fmn-linf" else 0
+    assert counter.forth == result.forwards + result.gradients / at_once - shared
     if eot > 1 and not attack.minimum_norm:
         assert result.gradients == eot * N * TABLE[name].gradients
 

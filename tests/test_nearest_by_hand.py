@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from kerasrobust.attacks import DDN, FMN, PDPGD, SigmaZero
+from kerasrobust.attacks.fmn import sparse
 from kerasrobust.networks.making import as_classifier
 
 
@@ -58,6 +59,37 @@ def test_fmn_by_hand(norm: Any, distances: tuple[float, float]) -> None:
         result = FMN(norm=norm, gamma=0.1, steps=steps)(network, x, y)
         assert result.success.all()
         assert result.distance[0] == pytest.approx(distance, rel=1e-5)
+
+
+@pytest.mark.parametrize(("norm", "near", "far"), [("linf", 0.2, 0.4), ("l2", 0.2 * 2**0.5, 0.4)])
+def test_fmn_begins_at_the_nearest_boundary_and_not_at_that_of_the_runner_up(
+    norm: Any, near: float, far: float
+) -> None:
+    """The second class is 0.4 behind, of 1 a unit along the first axis; the third one 2, of 5 along two others."""
+    kernel, bias = tf.constant([[0, 1, 0], [0, 0, 5], [0, 0, 5]], tf.float32), tf.constant([0, -0.9, -7.0])
+    network = as_classifier(lambda x: tf.reshape(x, [-1, 3]) @ kernel + bias, image_shape=(3, 1, 1))
+    x, y = np.full((1, 3, 1, 1), 0.5, np.float32), np.zeros(1, np.int64)
+    for candidates, distance in ((None, near), (9, near), (1, far)):
+        result = FMN(norm=norm, steps=60, candidates=candidates)(network, x, y)
+        assert result.distance[0] == pytest.approx(distance, rel=0.01)
+        assert result.gradients == 60 + (0 if candidates == 1 else 2)
+    aimed = FMN(norm=norm, steps=60, targeted=True)(network, x, y, target=y + 1)
+    assert aimed.gradients == 60 and aimed.distance[0] == pytest.approx(far, rel=0.01)
+
+
+def test_fmn_in_l1_moves_the_largest_entries_and_those_that_differ() -> None:
+    slope = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype(np.float32)
+    kept = np.zeros(slope.shape, bool)
+    kept[:, 0, :5] = True
+    largest = abs(slope) >= np.sort(abs(slope).reshape(2, -1))[:, -96].reshape(2, 1, 1, 1)
+    np.testing.assert_array_equal(sparse(tf.constant(slope), tf.constant(kept)), np.where(largest | kept, slope, 0))
+    # Of small images more, and all of the smallest.
+    small = slope[:, :5, :5, :2]
+    assert (
+        np.count_nonzero(sparse(tf.constant(small), tf.zeros(small.shape, tf.bool)), axis=(1, 2, 3)).tolist()
+        == [32] * 2
+    )
+    np.testing.assert_array_equal(sparse(tf.constant(small[:, :2]), tf.zeros([2, 2, 5, 2], tf.bool)), small[:, :2])
 
 
 def test_pdpgd_by_hand() -> None:
