@@ -16,7 +16,8 @@ seconds     after a call that isn't measured, in which graphs are traced; the le
 ratio       of medians: to the least of theirs.
 time        of seconds: to the least of theirs in that norm.
 
-The exit status is 1 where our least median is more than 1 % above the least of theirs.
+The exit status is 1 where our least median is more than 1 % above the least of theirs, where there is nothing to
+compare, and where a contender failed.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import os
 import sys
 import tempfile
 import time
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
@@ -223,14 +225,15 @@ class Kept:
 
     Args:
         folder: where; None to keep nothing.
-        name: of what all of it belongs to.
+        name: of what all of it belongs to: network, images, gradients, layout and commit.
     """
 
     def __init__(self, folder: Path | None, name: str) -> None:
         self.folder, self.name = folder, name
 
     def _path(self, contender: Contender, number: int) -> Path | None:
-        name = f"{self.name} {contender.norm} {contender.name} {number}.npz"
+        settings = zlib.crc32(repr(sorted(contender.settings.items())).encode())
+        name = f"{self.name} {contender.norm} {contender.name} {settings:08x} {number}.npz"
         return self.folder / name.replace(" ", "_") if self.folder else None
 
     def get(self, contender: Contender, number: int) -> Found | None:
@@ -263,8 +266,10 @@ def table(rows: list[Row], budget: int) -> tuple[list[str], list[str]]:
             f"{head} {found.median:.5g} | {int(np.isinf(found.distance).sum())} | {found.gradients:.0f} | "
             f"{row.seconds:.1f} | {ratio} | {row.seconds / fastest:.2f} |"
         )
-    norm, faults = rows[0].contender.norm, []
-    if least["ours"] > ABOVE * least["theirs"]:
+    norm, faults = rows[0].contender.norm, [f"{row.contender.name}: {row.error}" for row in rows if row.error]
+    if not np.isfinite([least["ours"], least["theirs"]]).all():
+        faults.append(f"{norm}: there is nothing to compare")
+    elif least["ours"] > ABOVE * least["theirs"]:
         faults.append(f"{norm}: our least median is {least['ours'] / least['theirs'] - 1:+.1%} beside theirs")
     return lines, faults
 
@@ -278,7 +283,9 @@ HEAD = [
 def of_network(name: str, args: argparse.Namespace, python: Path, folder: Path) -> list[str]:
     """Prints the table of a network, and returns what isn't as it has to be."""
     arena = Arena(name, f"test[:{args.images}]", folder / Path(name).name, python, args.layout)
-    kept = Kept(args.keep and args.keep.expanduser(), f"{Path(name).name} {args.images} {args.gradients}")
+    kept = Kept(args.keep and args.keep.expanduser(), " ".join([
+        Path(name).name, str(args.images), str(args.gradients), args.layout, describe(HERE.parent)["commit"][:8]
+    ]))  # fmt: skip
     wanted, rows = args.only.lower().split(","), dict[Norm, list[Row]]()
     try:
         began, before = time.perf_counter(), busy() - own(arena)

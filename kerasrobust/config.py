@@ -209,7 +209,7 @@ class AttackConfig(ModelConfig):
     step_size: Annotated[Epsilon | None, Option("Length of a step; 2.5 epsilon / steps without it.")] = None
     queries: Annotated[
         int | None,
-        Option("Queries of each black-box attack: 5,000.", "number of queries", 1),
+        Option("Queries of black-box attacks (spatial has none): 5,000.", "number of queries", 1),
     ] = None
     restarts: Annotated[int, Option("Random starts; the best counts.", "number of restarts", 1)] = 1
     variants: Annotated[

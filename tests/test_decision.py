@@ -166,6 +166,14 @@ def test_they_are_made_by_name_with_the_radius_that_they_count_to() -> None:
         assert make_attack(name, epsilon=0.5, norm="l2", queries=9).epsilon == 0.5  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("kind", [*KINDS, RayS])
+def test_what_was_misclassified_once_is_nothing_to_keep_on_a_randomized_network(
+    kind: Any, randomized: keras.Model, y: np.ndarray
+) -> None:
+    with pytest.raises(InputError, match=f"always alike for {kind.name}.*hopskipjump"):
+        kind(queries=20)(randomized, X, y)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     ("settings", "message"),

@@ -122,12 +122,19 @@ def test_square_finds_the_same_either_way(targeted: bool, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("precision", ["folded", "bfloat16"])
-def test_a_batch_goes_on_from_what_was_saved(precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("in_parts", [(True, True), (True, False), (False, True)])
+def test_a_batch_goes_on_from_what_was_saved(
+    precision: str, in_parts: tuple[bool, bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a machine that computes in parts, too, if the one before didn't, and the other way round."""
     monkeypatch.setattr("kerasrobust.attacks.batch.SAVE_SECONDS", 0.0)
     monkeypatch.setattr("kerasrobust.attacks.batch.CHUNK_SECONDS", 0.0005)
     model, x = chain(), images(6)
     y = model.predict(x, verbose=0).argmax(axis=1)
-    asked = 0
+    asked, local_of = 0, twins.local_of
+
+    def on_a_machine(in_parts: bool) -> None:
+        monkeypatch.setattr(driver.twins, "local_of", local_of if in_parts else lambda *_: None)
 
     def run(folder: Path | None = None, stop: int | None = None) -> np.ndarray:
         def should_stop() -> bool:
@@ -144,7 +151,14 @@ def test_a_batch_goes_on_from_what_was_saved(precision: str, tmp_path: Path, mon
 
     whole = run()
     asked = 0
+    on_a_machine(in_parts[0])
     with pytest.raises(Cancelled):
         run(tmp_path, stop=4)
     asked = 0
-    np.testing.assert_array_equal(run(tmp_path), whole)
+    saved = max(path.stat().st_size for path in tmp_path.rglob("*.npz"))
+    assert saved < 8 * x.nbytes  # What can be made anew isn't there.
+    on_a_machine(in_parts[1])
+    if all(in_parts):
+        np.testing.assert_array_equal(run(tmp_path), whole)
+    else:
+        np.testing.assert_allclose(run(tmp_path), whole, atol=1e-6)

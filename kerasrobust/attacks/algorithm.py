@@ -123,6 +123,14 @@ class Algorithm(ABC, Generic[S]):
         """Returns the state after a last look at where the steps have ended."""
         return state
 
+    def lean(self, state: S) -> S:
+        """Returns the state without what `complete` makes anew: what is saved of it."""
+        return state
+
+    def complete(self, network: Network, images: Images, state: S) -> S:
+        """Returns a state of which only the `lean` part was saved, whole again."""
+        return state
+
     def constants(self, images: Images, numbers: Numbers) -> Numbers:
         """Returns further numbers that stay as they are during many steps, so that no step computes them again."""
         return {}

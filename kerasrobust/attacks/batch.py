@@ -258,17 +258,21 @@ class Batch:
         if (self.rows >= 0).any():
             # The state's structure is the algorithm's: any example's has it.
             images = self.inputs(np.resize(self.queue, 1 if self.any_size else self.size))
-            like = images, self.graphs.begin(images, self.numbers)[0]
+            begun = self.graphs.begin(images, self.numbers)[0]
+            like = images, self.algorithm.lean(begun)
             leaves = [tf.constant(saved[f"leaf-{place}"]) for place in range(len(tf.nest.flatten(like)))]
             self.images, self.state = tf.nest.pack_sequence_as(like, leaves)
             self.key, self.step = tf.constant(saved["key"]), tf.constant(saved["step"])
+            if like[1] is not begun:
+                self.state = self.graphs.complete(self.images, self.state, self.key, self.numbers)
         for part in found:
             self.tally.done += len(part.examples)
             yield part
 
     def _save(self) -> None:
         """Saves where the run is: what a killed process resumes from."""
-        leaves = tf.nest.flatten((self.images, self.state)) if (self.rows >= 0).any() else []
+        live = (self.rows >= 0).any()
+        leaves = tf.nest.flatten((self.images, self.algorithm.lean(self.state))) if live else []
         self.checkpoint.save(
             {
                 "taken": np.array(self.taken),

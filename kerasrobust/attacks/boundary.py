@@ -69,10 +69,6 @@ class Boundary(DecisionBased[Walk]):
 
     norm: balls.Norm = "l2"
 
-    def numbers(self) -> dict[str, float | int]:
-        # Below every distance where falls aren't counted.
-        return {"epsilon": -1.0 if self.epsilon is None else float(self.epsilon)}
-
     def begin(self, network: Network, images: Images, numbers: Numbers) -> Walk:
         nearest = begun(network, images, numbers)
         pairs = tf.zeros((tf.shape(images.y)[0], 2))

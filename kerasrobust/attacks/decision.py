@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import inf, prod
-from typing import ClassVar, NamedTuple, Protocol, TypeVar
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import tensorflow as tf
 
-from kerasrobust.attacks.algorithm import Images, Numbers
+from kerasrobust.attacks.algorithm import Algorithm, Images, Numbers
 from kerasrobust.attacks.driver import Attack
 from kerasrobust.attacks.network import Network
 from kerasrobust.errors import InputError
@@ -110,6 +110,10 @@ class DecisionBased(Attack[S]):
     minimum_norm: ClassVar[bool] = True
     scores_distance: ClassVar[bool] = True
 
+    takes_means: ClassVar[bool] = False
+    """Whether an answer of a randomized network may be that of the mean over some passes. Who keeps the nearest point
+    that was ever misclassified keeps one that was so by luck, of which nothing is left on other noise."""
+
     queries: int = 5_000
     epsilon: float | None = None
 
@@ -123,6 +127,14 @@ class DecisionBased(Attack[S]):
     def numbers(self) -> dict[str, float | int]:
         # Below every distance where falls aren't counted.
         return {"epsilon": -1.0 if self.epsilon is None else float(self.epsilon)}
+
+    def resolved(self, randomized: bool) -> Algorithm[Any]:
+        if randomized and not self.takes_means:
+            raise InputError(
+                f"Expected a network that answers an image always alike for {self.name}, as it keeps whatever was "
+                "misclassified once. Received: a randomized one. Use square, or hopskipjump with --eot 20."
+            )
+        return self
 
     def step_count(self) -> int:
         return self.queries
@@ -147,7 +159,7 @@ def begun(network: Network, images: Images, numbers: Numbers) -> Nearest:
 def other_image(images: Images, step: tf.Tensor) -> tf.Tensor:
     """Returns what may be of another class, float32 (N, H, W, C) in [0, 1]: uniform noise in blocks, new in each step.
 
-    Fine noise is of one class to most networks, so the blocks are of changing size: 1, 2, 4, ... to the whole image.
+    Fine noise is of one class to most networks, so blocks are of changing size: 1, 2, 4, ... as far as the image goes.
     """
     _, height, width, _ = images.x.shape
     size = prod(images.x.shape[1:])

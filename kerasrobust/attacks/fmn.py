@@ -70,8 +70,9 @@ class FMN(NearestExample[Follower]):
         steps: how many.
         step_size: the first one, in L2; None for 10 in Linf, 6 in L1, and 1 in the other norms.
         gamma: by which share the radius grows or shrinks in the first step.
-        candidates: how many classes the beginning looks at in Linf and L2, those with the highest logits; None for all,
-            1 to begin at the image itself, as does a targeted attack.
+        candidates: how many classes the beginning looks at in Linf and L2, those with the highest logits, each of which
+            takes the memory of a batch's gradient or two; None for all, 1 to begin at the image itself, as does a
+            targeted attack.
         targeted: look for the nearest example of the class that is given with the call.
 
     Example:

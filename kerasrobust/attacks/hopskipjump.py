@@ -83,6 +83,7 @@ class HopSkipJump(DecisionBased[Hop]):
     """
 
     name: ClassVar[str] = "hopskipjump"
+    takes_means: ClassVar[bool] = True
 
     norm: balls.Norm = "l2"
     initial_queries: int = 100

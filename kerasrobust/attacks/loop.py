@@ -66,11 +66,13 @@ class Graphs:
         begin: (images, numbers) -> state and noise key.
         advance: (images, state, key, step, count, leave, numbers) -> state and next step.
         look: (images, state, key, step, numbers) -> state.
+        complete: (images, state, key, numbers) -> state, of what was saved of it.
     """
 
     begin: Traced
     advance: Traced
     look: Traced
+    complete: Traced
     begin_cost: Cost
     step_cost: Cost
     look_cost: Cost
@@ -109,11 +111,15 @@ def make_graphs(
         look_cost.clear()
         return algorithm.look(network(key, look_cost, numbers).at(step), images, state, numbers)
 
+    def complete(images: Images, state: Any, key: tf.Tensor, numbers: Numbers) -> Any:
+        return algorithm.complete(network(key, Cost(), numbers), images, state)
+
     signature: Callable[[tuple[Any, ...]], tuple[Any, ...]] | None = open_rows if any_size else None
     return Graphs(
         begin=Traced(begin, signature),
         advance=Traced(steps, signature),
         look=Traced(look, signature),
+        complete=Traced(complete, signature),
         begin_cost=begin_cost,
         step_cost=step_cost,
         look_cost=look_cost,

@@ -108,6 +108,12 @@ class Square(RandomSearch):
         score, moved, kept = network.changed(best, images.y, window, patch, accept, self.targeted)
         return self.after(state, moved, score, state.score, numbers)._replace(kept=kept)
 
+    def lean(self, state: Incumbent) -> Incumbent:
+        return state._replace(kept=()) if state.kept else state
+
+    def complete(self, network: Network, images: Images, state: Incumbent) -> Incumbent:
+        return state._replace(kept=network.begun(state.best, images.y, self.targeted)[1])
+
     def _patch(self, images: Images, state: Incumbent, numbers: Numbers) -> tuple[Region, tf.Tensor]:
         """Returns what `candidate` changes: a part of each image of the size of the largest window, and its pixels."""
         _, height, width, channels = images.x.shape

@@ -78,8 +78,8 @@ def run_audit(case: Case) -> Audit:
     except InputError:  # Its layers can't be taken apart.
         audit.left_out.append("masked-layers")
     if can_be_steered(case.classifier):
-        twin = steered(case.classifier, "off", case.x.shape[1:])
-        checks.append(Check(("noise-free-wins",), MANY, partial(gradients.noise_free, twin=twin)))
+        quiet = steered(case.classifier, "off", case.x.shape[1:])
+        checks.append(Check(("noise-free-wins",), MANY, partial(gradients.noise_free, quiet=quiet)))
     most = min(IMAGES, len(case.right))
     budget = case.budget
     # As many images for each check as all together can pay for; where that is too few, the cheap ones first.

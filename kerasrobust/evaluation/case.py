@@ -97,11 +97,17 @@ class Case:
         return self.right[: self.count]
 
     def attack(
-        self, attack: Attack[Any], surrogate: Classifier | None = None, images: np.ndarray | None = None
+        self,
+        attack: Attack[Any],
+        surrogate: Classifier | None = None,
+        *,
+        images: np.ndarray | None = None,
+        early_stop: bool = False,
+        seed: int = 0,
     ) -> AttackResult:
         """Attacks images, the chosen ones without any, along the gradients of a surrogate if there is one.
 
-        The chosen ones are attacked to the end, whatever becomes of them.
+        By default every one is attacked to the end, on the evaluation's own random numbers (`seed` 0).
         """
         places = self.chosen if images is None else images
         task = Task(
@@ -109,13 +115,13 @@ class Case:
             x=self.x[places],
             y=self.y[places],
             precision="float32",
-            seed=self.task.seed,
+            seed=self.task.seed + seed,
             batch_size=self.task.batch_size,
             passes=5 if self.classifier.randomized else 1,
             surrogate=None if attack.gradient_free else surrogate or self.straight,
             should_stop=self.task.should_stop,
         )
-        return drive(attack, task, early_stop=images is not None)
+        return drive(attack, task, early_stop=early_stop)
 
     def pgd(self, epsilon: float, steps: int) -> AttackResult:
         """Attacks with PGD to its last iterate, whose loss says more than that of the best one."""

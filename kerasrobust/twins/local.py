@@ -30,8 +30,8 @@ Kept = tuple[tf.Tensor, ...]
 """For each stage what it takes, with a border of zeros, and at the end what the last one gives: (N, H, W, C) each."""
 
 MOST_KEPT = 2**18
-"""Bytes of an image that may be kept: they are in memory for a whole batch, and in each checkpoint. The ConvNet keeps
-37,000; a VGG16 on 224x224 pixels would keep a thousand times as much."""
+"""Bytes of an image that may be kept: they are in memory for a whole batch. The ConvNet keeps 37,000; a VGG16 on
+224x224 pixels would keep a thousand times as much."""
 
 Sides = tuple[tf.Tensor, tf.Tensor]
 """Height and width, the same for all images."""
