@@ -273,19 +273,9 @@ class Batch:
         """Saves where the run is: what a killed process resumes from."""
         live = (self.rows >= 0).any()
         leaves = tf.nest.flatten((self.images, self.algorithm.lean(self.state))) if live else []
-        self.checkpoint.save(
-            {
-                "taken": np.array(self.taken),
-                "leave": np.array(self.leave),
-                "cost": self.cost,
-                "seconds": np.array(self.seconds),
-                "rows": self.rows,
-                "ages": self.ages,
-                "key": self.key.numpy(),
-                "step": self.step.numpy(),
-                **{f"leaf-{place}": leaf.numpy() for place, leaf in enumerate(leaves)},
-            }
-        )
+        names = "taken", "leave", "cost", "seconds", "rows", "ages", "key", "step"
+        kept = {name: np.asarray(getattr(self, name)) for name in names}
+        self.checkpoint.save(kept | {f"leaf-{place}": leaf.numpy() for place, leaf in enumerate(leaves)})
 
 
 def take_rows(values: Any, places: np.ndarray) -> Any:
