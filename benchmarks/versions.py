@@ -161,9 +161,9 @@ def main() -> int:
             file.write_text(json.dumps(measured(model, version, x, y, args)))
     found: dict[str, dict[str, Any]] = {}
     for name in names:
-        both = {version: known(args.folder / f"{name}-{version}.json", args) for version in VERSIONS}
-        if None not in both.values():
-            found[name] = both  # type: ignore[assignment]
+        both = {version: known(args.folder / f"{name}-{version}.json", args) or {} for version in VERSIONS}
+        if all(both.values()):
+            found[name] = both
     return int(not (found and table(found)))
 
 
