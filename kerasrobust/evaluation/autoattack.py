@@ -22,7 +22,7 @@ from kerasrobust.settings import read_epsilon
 
 EOT = 20
 """Passes of each gradient in the version for randomized networks."""
-QUICK_STEPS, QUICK_QUERIES, FEW_TARGETS = 20, 1_000, 3
+QUICK_STEPS, QUICK_QUERIES, FEW_TARGETS = 16, 1_000, 3
 """Of the cheaper attacks of `adaptive`."""
 
 
@@ -31,7 +31,7 @@ class AutoAttack:
     """The ensemble that robust accuracies are compared by, without anything to tune.
 
     - `standard`: APGD-CE, APGD-T and FAB-T on 9 targets each, and Square with 5,000 queries.
-    - `adaptive`: the same threat at a fraction of the cost. APGD-CE with 20 steps and APGD-T with 20 on 3 targets run
+    - `adaptive`: the same threat at a fraction of the cost. APGD-CE with 16 steps and APGD-T with 16 on 3 targets run
       on all images; then APGD-T, FAB-T on 3 targets and Square with 1,000 queries, and with 5,000 if those broke any,
       run as far as they find something (`evaluation.narrowing`). It isn't `standard`, and may leave more images robust:
       a finding says what was left out. With `confirm` the whole of `standard` follows on what is left, and
