@@ -8,8 +8,7 @@ from typing import ClassVar, NamedTuple
 import tensorflow as tf
 
 from kerasrobust.attacks.algorithm import Images, Numbers
-from kerasrobust.attacks.decision import DecisionBased, Nearest, Way, begun
-from kerasrobust.attacks.network import Network
+from kerasrobust.attacks.decision import DecisionBased, Nearest, Way
 from kerasrobust.ops import balls, draws
 
 FIRST_STEP = 0.05
@@ -69,8 +68,7 @@ class Boundary(DecisionBased[Walk]):
 
     norm: balls.Norm = "l2"
 
-    def begin(self, network: Network, images: Images, numbers: Numbers) -> Walk:
-        nearest = begun(network, images, numbers)
+    def start(self, images: Images, nearest: Nearest) -> Walk:
         pairs = tf.zeros((tf.shape(images.y)[0], 2))
         return Walk(
             way=Way.unknown(images.x),
@@ -82,27 +80,30 @@ class Boundary(DecisionBased[Walk]):
             nearest=nearest,
         )
 
-    def step(self, network: Network, images: Images, state: Walk, numbers: Numbers) -> Walk:
-        x, walking = images.x, state.way.known
-        around, towards = walking & ~state.towards, walking & state.towards
-        sideways, inwards = tf.unstack(state.steps, axis=1)
-        query = balls.choose(around, _around(images, state.nearest.best, sideways, network.step),
-                             state.end + balls.column(inwards) * (x - state.end))  # fmt: skip
-        query = balls.choose(walking, query, state.way.query(images, network.step))
-        query = tf.clip_by_value(query, 0.0, 1.0)
-        reached = network.score(query, images.y) < -numbers["slack"]
+    def query(self, step: tf.Tensor, images: Images, known: Walk, numbers: Numbers) -> tf.Tensor:
+        walking = known.way.known
+        sideways, inwards = tf.unstack(known.steps, axis=1)
+        query = balls.choose(walking & ~known.towards, _around(images, known.nearest.best, sideways, step),
+                             known.end + balls.column(inwards) * (images.x - known.end))  # fmt: skip
+        return tf.clip_by_value(balls.choose(walking, query, known.way.query(images, step)), 0.0, 1.0)
+
+    def after(
+        self, step: tf.Tensor, images: Images, known: Walk, query: tf.Tensor, share: tf.Tensor, numbers: Numbers
+    ) -> Walk:
+        walking, reached = known.way.known, share > 0.5
+        around, towards = walking & ~known.towards, walking & known.towards
         kinds = tf.stack([around, towards], axis=1)
-        tried, hit = state.tried + tf.cast(kinds, tf.float32), state.hit + tf.cast(kinds & reached[:, None], tf.float32)
-        steps, tried, hit = _judged(state.steps, tried, hit)
+        tried, hit = known.tried + tf.cast(kinds, tf.float32), known.hit + tf.cast(kinds & reached[:, None], tf.float32)
+        steps, tried, hit = _judged(known.steps, tried, hit)
         return Walk(
-            way=state.way.after(query, reached),
+            way=known.way.after(query, reached),
             towards=around & reached,
             end=query,
             steps=steps,
             tried=tried,
             hit=hit,
             # A step around ends nearer where pixels are clipped; the walk goes on from there, too.
-            nearest=state.nearest.after(query, reached, balls.distance(query - x, self.norm), numbers),
+            nearest=known.nearest.after(query, reached, balls.distance(query - images.x, self.norm), numbers),
         )
 
 

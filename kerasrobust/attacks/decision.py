@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from abc import abstractmethod
+from collections.abc import Hashable
+from dataclasses import dataclass, replace
 from math import inf, prod
-from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -86,36 +88,86 @@ class Way(NamedTuple):
         )
 
 
-class _Searching(Protocol):
+class _Kept(Protocol):
     @property
     def nearest(self) -> Nearest: ...
 
 
-S = TypeVar("S", bound=_Searching)
+K = TypeVar("K", bound=_Kept)
+"""What a search knows of its examples: a NamedTuple of tensors with a field `nearest`."""
+
+FRESH, SURE = 20, 0.7
+"""Passes of a randomized network that have to be heard before it is believed that something is misclassified, and the
+share of them that have to say so."""
+
+
+class Doubt(NamedTuple):
+    """What a randomized network has said about the question at hand.
+
+    Attributes:
+        query: (N, H, W, C), what is asked about.
+        heard: (N,), passes so far; 0 where the next question is a new one.
+        wrong: (N,), those of them that said another class.
+    """
+
+    query: tf.Tensor
+    heard: tf.Tensor
+    wrong: tf.Tensor
+
+    def after(self, query: tf.Tensor, share: tf.Tensor, passes: tf.Tensor) -> tuple[Doubt, tf.Tensor, tf.Tensor]:
+        """Returns what is known after a look, which examples have their answer, and whether it is that of another
+        class, both bool (N,).
+
+        Args:
+            query: (N, H, W, C), what was asked about.
+            share: (N,), of the passes that said another class.
+            passes: how many there were, a scalar.
+        """
+        heard = self.heard + passes
+        wrong = tf.where(self.heard > 0, self.wrong, 0.0) + share * passes
+        last = heard >= tf.maximum(FRESH, 2 * passes)
+        # Most questions have their answer at the first look: what isn't misclassified.
+        refuted = wrong < tf.where(last, SURE, 0.5) * heard
+        settled = refuted | last
+        return Doubt(query, tf.where(settled, 0.0, heard), wrong), settled, ~refuted
+
+
+class Search(NamedTuple, Generic[K]):
+    """A search's state.
+
+    Attributes:
+        known: what it knows.
+        doubt: of a randomized network; () of another.
+    """
+
+    known: K
+    doubt: Doubt | tuple[()]
 
 
 @dataclass(frozen=True, kw_only=True)
-class DecisionBased(Attack[S]):
+class DecisionBased(Attack[Search[K]]):
     """Looks for the nearest example by one query a step, and hears only which class the network says.
 
-    Its state has a field `nearest`.
+    A search is three functions on what it knows: `start`, `query` and `after`.
+
+    What a randomized network misclassifies once it may do by luck, and who keeps it as the nearest finds nothing nearer
+    from there on. So what seems misclassified is asked about again, in the next steps, until 20 passes have been heard
+    of which 70 % say so, or fewer than half do. Each of these steps is a query, of `eot` passes.
 
     Attributes:
         queries: how many per example.
         epsilon: radius within which an example has fallen, for the result's `queries`; the search goes on from there.
             None to count none.
+        doubting: ask again about what seems misclassified. Always so on a randomized network.
     """
 
     gradient_free: ClassVar[bool] = True
     minimum_norm: ClassVar[bool] = True
     scores_distance: ClassVar[bool] = True
 
-    takes_means: ClassVar[bool] = False
-    """Whether an answer of a randomized network may be that of the mean over some passes. Who keeps the nearest point
-    that was ever misclassified keeps one that was so by luck, of which nothing is left on other noise."""
-
     queries: int = 5_000
     epsilon: float | None = None
+    doubting: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -124,17 +176,36 @@ class DecisionBased(Attack[S]):
         if self.queries < 1:
             raise InputError(f"Expected at least 1 query. Received: queries={self.queries}. Try 1000.")
 
+    @abstractmethod
+    def start(self, images: Images, nearest: Nearest) -> K:
+        """Returns what is known once it is known whether the images themselves are misclassified."""
+
+    @abstractmethod
+    def query(self, step: tf.Tensor, images: Images, known: K, numbers: Numbers) -> tf.Tensor:
+        """Returns what is asked about next, (N, H, W, C); `step` is the step's number."""
+
+    @abstractmethod
+    def after(
+        self, step: tf.Tensor, images: Images, known: K, query: tf.Tensor, share: tf.Tensor, numbers: Numbers
+    ) -> K:
+        """Returns what is known after a query, (N, H, W, C), that a share of passes, float32 (N,), misclassify.
+
+        Of what was asked about again, and of a network that isn't randomized, the share is 1 or 0.
+        """
+
+    def is_doubted(self, known: K) -> tf.Tensor:
+        """Returns whether what is asked about next is asked about again where it seems misclassified, bool (N,)."""
+        return known.nearest.age >= 0
+
     def numbers(self) -> dict[str, float | int]:
         # Below every distance where falls aren't counted.
         return {"epsilon": -1.0 if self.epsilon is None else float(self.epsilon)}
 
+    def structure(self) -> Hashable:
+        return super().structure(), self.doubting
+
     def resolved(self, randomized: bool) -> Algorithm[Any]:
-        if randomized and not self.takes_means:
-            raise InputError(
-                f"Expected a network that answers an image always alike for {self.name}, as it keeps whatever was "
-                "misclassified once. Received: a randomized one. Use square, or hopskipjump with --eot 20."
-            )
-        return self
+        return replace(self, doubting=True) if randomized else self
 
     def step_count(self) -> int:
         return self.queries
@@ -142,18 +213,52 @@ class DecisionBased(Attack[S]):
     def queries_of_run(self) -> int:
         return 0 if self.epsilon is None else 1 + self.queries
 
-    def asked(self, state: S) -> tf.Tensor:
-        return state.nearest.fell
+    def begin(self, network: Network, images: Images, numbers: Numbers) -> Search[K]:
+        x, zeros = images.x, tf.zeros(tf.shape(images.y)[:1])
+        share = _misclassified(network, x, images.y, numbers)
+        if not self.doubting:
+            return Search(self.start(images, _begun(x, share, numbers)), ())
+        doubt, _, _ = Doubt(x, zeros, zeros).after(x, share, tf.cast(numbers["eot"], tf.float32))
+        return Search(self.start(images, _begun(x, zeros, numbers)), doubt)
 
-    def found(self, state: S, numbers: Numbers) -> tuple[tf.Tensor, tf.Tensor]:
-        return state.nearest.best, state.nearest.distance
+    def step(self, network: Network, images: Images, state: Search[K], numbers: Numbers) -> Search[K]:
+        known, doubt = state
+        query = self.query(network.step, images, known, numbers)
+        if not isinstance(doubt, Doubt):
+            share = _misclassified(network, query, images.y, numbers)
+            return Search(self.after(network.step, images, known, query, share, numbers), ())
+        query = balls.choose(doubt.heard > 0, doubt.query, query)
+        share = _misclassified(network, query, images.y, numbers)
+        later, settled, sure = doubt.after(query, share, tf.cast(numbers["eot"], tf.float32))
+        # The image itself, with which it begins, is always doubted.
+        once = (doubt.heard == 0) & ~self.is_doubted(known)
+        answer = tf.where(once, share, tf.cast(sure, tf.float32))
+        after, answered = self.after(network.step, images, known, query, answer, numbers), once | settled
+        known = tf.nest.map_structure(lambda new, old: balls.choose(answered, new, old), after, known)
+        return Search(known, later._replace(heard=tf.where(answered, 0.0, later.heard)))
+
+    def asked(self, state: Search[K]) -> tf.Tensor:
+        return state.known.nearest.fell
+
+    def found(self, state: Search[K], numbers: Numbers) -> tuple[tf.Tensor, tf.Tensor]:
+        return state.known.nearest.best, state.known.nearest.distance
 
 
-def begun(network: Network, images: Images, numbers: Numbers) -> Nearest:
+def _misclassified(network: Network, x: tf.Tensor, y: tf.Tensor, numbers: Numbers) -> tf.Tensor:
+    """Returns the share of passes that say another class of images, float32 (N,): 1 or 0 of a single one."""
+
+    def right(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        return tf.where(network.margin(logits, labels) < -numbers["slack"], 0.0, 1.0)
+
+    # A pass without a prediction, of logits that hold NaN, scores far below 0.
+    return tf.clip_by_value(1.0 - replace(network, margin=right).score(x, y), 0.0, 1.0)
+
+
+def _begun(x: tf.Tensor, share: tf.Tensor, numbers: Numbers) -> Nearest:
     """Returns what the first query, the image itself, says: one that is wrong already is its own nearest example."""
-    zeros = tf.zeros(tf.shape(images.y), tf.int32)
-    distance = tf.where(network.score(images.x, images.y) < -numbers["slack"], 0.0, inf)
-    return Nearest(images.x, distance, zeros, tf.where(distance <= numbers["epsilon"], 1, zeros))
+    zeros = tf.zeros(tf.shape(share), tf.int32)
+    distance = tf.where(share > 0.5, 0.0, inf)
+    return Nearest(x, distance, zeros, tf.where(distance <= numbers["epsilon"], 1, zeros))
 
 
 def other_image(images: Images, step: tf.Tensor) -> tf.Tensor:

@@ -9,8 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrobust.attacks.algorithm import Images, Numbers
-from kerasrobust.attacks.decision import DecisionBased, Nearest, begun, other_image
-from kerasrobust.attacks.network import Network
+from kerasrobust.attacks.decision import DecisionBased, Nearest, other_image
 from kerasrobust.errors import InputError
 from kerasrobust.ops import balls, draws
 
@@ -83,7 +82,6 @@ class HopSkipJump(DecisionBased[Hop]):
     """
 
     name: ClassVar[str] = "hopskipjump"
-    takes_means: ClassVar[bool] = True
 
     norm: balls.Norm = "l2"
     initial_queries: int = 100
@@ -101,9 +99,8 @@ class HopSkipJump(DecisionBased[Hop]):
     def numbers(self) -> dict[str, float | int]:
         return super().numbers() | {"initial": float(self.initial_queries), "gamma": float(self.gamma)}
 
-    def begin(self, network: Network, images: Images, numbers: Numbers) -> Hop:
+    def start(self, images: Images, nearest: Nearest) -> Hop:
         x, count = images.x, tf.shape(images.y)
-        nearest = begun(network, images, numbers)
         return Hop(
             phase=tf.where(nearest.distance == 0, SEARCH, START),
             asked=tf.zeros(count, tf.int32),
@@ -120,62 +117,20 @@ class HopSkipJump(DecisionBased[Hop]):
             nearest=nearest,
         )
 
-    def step(self, network: Network, images: Images, state: Hop, numbers: Numbers) -> Hop:
-        phase = state.phase
-        query = self._query(network.step, images, state, numbers)
-        reached = network.score(query, images.y) < -numbers["slack"]
-        asked = state.asked + 1
-        size = float(np.prod(images.x.shape[1:]))
+    def is_doubted(self, known: Hop) -> tf.Tensor:
+        # Of samples a share of the passes says more than yes or no.
+        return known.phase != SAMPLE
 
-        searching, sampling, jumping = phase == SEARCH, phase == SAMPLE, phase == JUMP
-        # The bisection's precision, gamma * d**-1.5 of the distance, resolves what the samples' radius does.
-        bisections = tf.math.ceil(tf.math.log(size**1.5 / numbers["gamma"]) / np.log(2.0))
-        searched = searching & (asked >= tf.cast(bisections, tf.int32))
-        sampled = sampling & (asked >= tf.cast(_samples(state, numbers), tf.int32))
-        found = reached & ((phase == START) | jumping)
-        lost = jumping & ~reached & (asked >= HALVINGS)
-        moved = found | lost | searched | sampled
-
-        # What is misclassified and no sample is the new end of the bisection, or its first.
-        nearer = reached & ~sampling
-        boundary = balls.choose(nearer, query, state.boundary)
-        middle = (state.low + state.high) / 2
-        following = tf.where(found, SEARCH, tf.where(searched | lost, SAMPLE, tf.where(sampled, JUMP, phase)))
-
-        sign = tf.where(sampling, tf.where(reached, 1.0, -1.0), 0.0)
-        offset = tf.math.divide_no_nan(query - state.boundary, balls.column(state.radius))
-        fresh = balls.column(searched | lost)
-        radius = numbers["gamma"] * balls.distance(boundary - images.x, "l2") / size
-        radius = tf.where(state.round == 1, tf.minimum(FIRST_RADIUS, size * radius), radius)
-        length = balls.distance(boundary - images.x, self.norm) / tf.sqrt(tf.cast(state.round, tf.float32))
-
-        return Hop(
-            phase=following,
-            asked=tf.where(moved, 0, asked),
-            round=state.round + tf.cast(jumping & (found | lost), tf.int32),
-            far=balls.choose(found, query, state.far),
-            low=tf.where(found, 0.0, tf.where(searching & ~reached, middle, state.low)),
-            high=tf.where(found, 1.0, tf.where(searching & reached, middle, state.high)),
-            boundary=boundary,
-            radius=tf.where(searched | lost, radius, state.radius),
-            length=tf.where(sampled, length, tf.where(jumping, state.length / 2, state.length)),
-            signs=tf.where(searched | lost, 0.0, state.signs + sign),
-            total=tf.where(fresh, 0.0, state.total + balls.column(tf.abs(sign)) * offset),
-            signed=tf.where(fresh, 0.0, state.signed + balls.column(sign) * offset),
-            nearest=state.nearest.after(query, nearer, balls.distance(query - images.x, self.norm), numbers),
-        )
-
-    def _query(self, step: tf.Tensor, images: Images, state: Hop, numbers: Numbers) -> tf.Tensor:
-        """Returns what each example asks about next, (N, H, W, C), according to its phase."""
-        x, boundary, phase = images.x, state.boundary, state.phase
+    def query(self, step: tf.Tensor, images: Images, known: Hop, numbers: Numbers) -> tf.Tensor:
+        x, boundary, phase = images.x, known.boundary, known.phase
         size = int(np.prod(x.shape[1:]))
         uniform = draws.hashed_uniform(images.keys, step, size + size % 2)
         image = tf.reshape(uniform[:, :size], tf.shape(x))
         direction = tf.reshape(_normal(uniform)[:, :size], tf.shape(x)) if self.norm == "l2" else 2.0 * image - 1.0
-        sample = boundary + balls.column(state.radius) * balls.steepest(direction, "l2")
-        jump = boundary + balls.column(state.length) * balls.steepest(_boundary_normal(state, numbers), self.norm)
-        share = balls.column((state.low + state.high) / 2)
-        gap = state.far - x
+        sample = boundary + balls.column(known.radius) * balls.steepest(direction, "l2")
+        jump = boundary + balls.column(known.length) * balls.steepest(_boundary_normal(known, numbers), self.norm)
+        share = balls.column((known.low + known.high) / 2)
+        gap = known.far - x
         if self.norm == "l2":
             between = x + share * gap
         else:
@@ -185,6 +140,51 @@ class HopSkipJump(DecisionBased[Hop]):
         query = balls.choose(phase == SAMPLE, sample, query)
         query = balls.choose(phase == JUMP, jump, query)
         return tf.clip_by_value(query, 0.0, 1.0)
+
+    def after(
+        self, step: tf.Tensor, images: Images, known: Hop, query: tf.Tensor, share: tf.Tensor, numbers: Numbers
+    ) -> Hop:
+        phase, reached = known.phase, share > 0.5
+        asked = known.asked + 1
+        size = float(np.prod(images.x.shape[1:]))
+
+        searching, sampling, jumping = phase == SEARCH, phase == SAMPLE, phase == JUMP
+        # The bisection's precision, gamma * d**-1.5 of the distance, resolves what the samples' radius does.
+        bisections = tf.math.ceil(tf.math.log(size**1.5 / numbers["gamma"]) / np.log(2.0))
+        searched = searching & (asked >= tf.cast(bisections, tf.int32))
+        sampled = sampling & (asked >= tf.cast(_samples(known, numbers), tf.int32))
+        found = reached & ((phase == START) | jumping)
+        lost = jumping & ~reached & (asked >= HALVINGS)
+        moved = found | lost | searched | sampled
+
+        # What is misclassified and no sample is the new end of the bisection, or its first.
+        nearer = reached & ~sampling
+        boundary = balls.choose(nearer, query, known.boundary)
+        middle = (known.low + known.high) / 2
+        following = tf.where(found, SEARCH, tf.where(searched | lost, SAMPLE, tf.where(sampled, JUMP, phase)))
+
+        sign = tf.where(sampling, 2.0 * share - 1.0, 0.0)
+        offset = tf.math.divide_no_nan(query - known.boundary, balls.column(known.radius))
+        fresh = balls.column(searched | lost)
+        radius = numbers["gamma"] * balls.distance(boundary - images.x, "l2") / size
+        radius = tf.where(known.round == 1, tf.minimum(FIRST_RADIUS, size * radius), radius)
+        length = balls.distance(boundary - images.x, self.norm) / tf.sqrt(tf.cast(known.round, tf.float32))
+
+        return Hop(
+            phase=following,
+            asked=tf.where(moved, 0, asked),
+            round=known.round + tf.cast(jumping & (found | lost), tf.int32),
+            far=balls.choose(found, query, known.far),
+            low=tf.where(found, 0.0, tf.where(searching & ~reached, middle, known.low)),
+            high=tf.where(found, 1.0, tf.where(searching & reached, middle, known.high)),
+            boundary=boundary,
+            radius=tf.where(searched | lost, radius, known.radius),
+            length=tf.where(sampled, length, tf.where(jumping, known.length / 2, known.length)),
+            signs=tf.where(searched | lost, 0.0, known.signs + sign),
+            total=tf.where(fresh, 0.0, known.total + balls.column(tf.cast(sampling, tf.float32)) * offset),
+            signed=tf.where(fresh, 0.0, known.signed + balls.column(sign) * offset),
+            nearest=known.nearest.after(query, nearer, balls.distance(query - images.x, self.norm), numbers),
+        )
 
 
 def _samples(state: Hop, numbers: Numbers) -> tf.Tensor:

@@ -10,8 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrobust.attacks.algorithm import Images, Numbers
-from kerasrobust.attacks.decision import DecisionBased, Nearest, begun
-from kerasrobust.attacks.network import Network
+from kerasrobust.attacks.decision import DecisionBased, Nearest
 from kerasrobust.errors import InputError
 from kerasrobust.ops import balls
 
@@ -82,8 +81,7 @@ class RayS(DecisionBased[Ray]):
     def numbers(self) -> dict[str, float | int]:
         return super().numbers() | {"tolerance": float(self.tolerance)}
 
-    def begin(self, network: Network, images: Images, numbers: Numbers) -> Ray:
-        nearest = begun(network, images, numbers)
+    def start(self, images: Images, nearest: Nearest) -> Ray:
         zeros = tf.zeros_like(nearest.age)
         return Ray(
             signs=tf.ones_like(images.x),
@@ -95,30 +93,24 @@ class RayS(DecisionBased[Ray]):
             nearest=nearest,
         )
 
-    def step(self, network: Network, images: Images, state: Ray, numbers: Numbers) -> Ray:
-        x, searching, nearest = images.x, state.searching, state.nearest
-        length = int(np.prod(x.shape[1:]))
-        blocks = tf.bitwise.left_shift(1, state.level)
-        side = (length + blocks - 1) // blocks
-        inside = _places(x.shape[1:])[None] // balls.column(side) == balls.column(state.block)
-        signs = tf.where(inside & ~balls.column(searching), -state.signs, state.signs)
-        # Before anything is known, as far as the box reaches.
-        far = tf.minimum(nearest.distance, 1.0)
-        between = tf.where(state.low > 0, (state.low + far) / 2, far * (1 - state.cut))
-        radius = tf.where(searching, between, far)
-        query = tf.clip_by_value(x + balls.column(radius) * signs, 0.0, 1.0)
+    def query(self, step: tf.Tensor, images: Images, known: Ray, numbers: Numbers) -> tf.Tensor:
+        return tf.clip_by_value(images.x + balls.column(_radius(known)) * _signs(known), 0.0, 1.0)
 
-        reached = network.score(query, images.y) < -numbers["slack"]
-        nearest = nearest.after(query, reached, balls.distance(query - x, self.norm), numbers)
-        low = tf.where(searching, tf.where(reached, state.low, radius), 0.0)
-        cut = tf.where(searching, tf.minimum(2 * state.cut, 0.5), tf.where(state.nearest.distance < inf, CUT, 0.5))
+    def after(
+        self, step: tf.Tensor, images: Images, known: Ray, query: tf.Tensor, share: tf.Tensor, numbers: Numbers
+    ) -> Ray:
+        searching, reached = known.searching, share > 0.5
+        nearest = known.nearest.after(query, reached, balls.distance(query - images.x, self.norm), numbers)
+        low = tf.where(searching, tf.where(reached, known.low, _radius(known)), 0.0)
+        cut = tf.where(searching, tf.minimum(2 * known.cut, 0.5), tf.where(known.nearest.distance < inf, CUT, 0.5))
 
         # The block that has been tried is left, whatever came of it.
-        block = tf.where(searching, state.block, state.block + 1)
-        over = block * side >= length
-        level = tf.where(over, state.level + 1, state.level)
+        length = int(np.prod(images.x.shape[1:]))
+        block = tf.where(searching, known.block, known.block + 1)
+        over = block * _side(known, length) >= length
+        level = tf.where(over, known.level + 1, known.level)
         return Ray(
-            signs=balls.choose(reached, signs, state.signs),
+            signs=balls.choose(reached, _signs(known), known.signs),
             level=tf.where(level > ceil(log2(length)), 0, level),
             block=tf.where(over, 0, block),
             searching=(searching | reached) & (nearest.distance - low > numbers["tolerance"] * nearest.distance),
@@ -126,6 +118,26 @@ class RayS(DecisionBased[Ray]):
             cut=cut,
             nearest=nearest,
         )
+
+
+def _side(ray: Ray, length: int) -> tf.Tensor:
+    """Returns of how many of an image's values the blocks are, int32 (N,)."""
+    blocks = tf.bitwise.left_shift(1, ray.level)
+    return (length + blocks - 1) // blocks
+
+
+def _signs(ray: Ray) -> tf.Tensor:
+    """Returns the signs of the rays that are asked about, (N, H, W, C): turned in a block where that is tried."""
+    shape = ray.signs.shape[1:]
+    inside = _places(shape)[None] // balls.column(_side(ray, int(np.prod(shape)))) == balls.column(ray.block)
+    return tf.where(inside & ~balls.column(ray.searching), -ray.signs, ray.signs)
+
+
+def _radius(ray: Ray) -> tf.Tensor:
+    """Returns how far out on the rays is asked, (N,): before anything is known as far as the box reaches."""
+    far = tf.minimum(ray.nearest.distance, 1.0)
+    between = tf.where(ray.low > 0, (ray.low + far) / 2, far * (1 - ray.cut))
+    return tf.where(ray.searching, between, far)
 
 
 def _places(shape: tuple[int, ...]) -> tf.Tensor:

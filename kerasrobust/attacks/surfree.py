@@ -11,8 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrobust.attacks.algorithm import Images, Numbers
-from kerasrobust.attacks.decision import DecisionBased, Nearest, Way, begun
-from kerasrobust.attacks.network import Network
+from kerasrobust.attacks.decision import DecisionBased, Nearest, Way
 from kerasrobust.errors import InputError
 from kerasrobust.ops import balls, draws
 
@@ -82,8 +81,7 @@ class SurFree(DecisionBased[Turn]):
     def structure(self) -> Hashable:
         return super().structure(), self.frequencies
 
-    def begin(self, network: Network, images: Images, numbers: Numbers) -> Turn:
-        nearest = begun(network, images, numbers)
+    def start(self, images: Images, nearest: Nearest) -> Turn:
         return Turn(
             way=Way.unknown(images.x),
             direction=tf.zeros_like(images.x),
@@ -92,21 +90,26 @@ class SurFree(DecisionBased[Turn]):
             nearest=nearest,
         )
 
-    def step(self, network: Network, images: Images, state: Turn, numbers: Numbers) -> Turn:
-        x, turning, back = images.x, state.way.known, state.back
-        direction = balls.choose(back, state.direction, self._direction(images, state.nearest.best, network.step))
-        turned = _turned(x, state.nearest.best, direction, tf.where(back, -state.angle, state.angle))
-        query = balls.choose(turning, turned, state.way.query(images, network.step))
-        query = tf.clip_by_value(query, 0.0, 1.0)
-        reached = network.score(query, images.y) < -numbers["slack"]
-        wider = tf.minimum(state.angle * FACTOR, LARGEST_ANGLE)
-        angle = tf.where(reached, wider, tf.where(back, state.angle / FACTOR, state.angle))
+    def query(self, step: tf.Tensor, images: Images, known: Turn, numbers: Numbers) -> tf.Tensor:
+        angle = tf.where(known.back, -known.angle, known.angle)
+        turned = _turned(images.x, known.nearest.best, known.direction, angle)
+        query = balls.choose(known.way.known, turned, known.way.query(images, step))
+        return tf.clip_by_value(query, 0.0, 1.0)
+
+    def after(
+        self, step: tf.Tensor, images: Images, known: Turn, query: tf.Tensor, share: tf.Tensor, numbers: Numbers
+    ) -> Turn:
+        turning, back, reached = known.way.known, known.back, share > 0.5
+        wider = tf.minimum(known.angle * FACTOR, LARGEST_ANGLE)
+        angle = tf.where(reached, wider, tf.where(back, known.angle / FACTOR, known.angle))
+        nearest = known.nearest.after(query, reached, balls.distance(query - images.x, self.norm), numbers)
+        again = turning & ~back & ~reached
         return Turn(
-            way=state.way.after(query, reached),
-            direction=direction,
-            angle=tf.where(turning, angle, state.angle),
-            back=turning & ~back & ~reached,
-            nearest=state.nearest.after(query, reached, balls.distance(query - x, self.norm), numbers),
+            way=known.way.after(query, reached),
+            direction=balls.choose(again, known.direction, self._direction(images, nearest.best, step + 1)),
+            angle=tf.where(turning, angle, known.angle),
+            back=again,
+            nearest=nearest,
         )
 
     def _direction(self, images: Images, end: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
