@@ -130,11 +130,11 @@ NOISY = [
     f"{name}-{norm}"
     for norm, names in {
         "linf": (
-            "fgsm", "fgsm-rs", "pgd", "mifgsm", "apgd-ce", "apgd-t", "fab", "fmn", "square", "universal",
+            "fgsm", "fgsm-rs", "pgd", "mifgsm", "apgd-ce", "apgd-t", "fab", "fmn", "square", "universal", "rays",
         ),
         "l2": (
             "rfgsm", "bim", "pgd restarts", "deepfool", "apgd-dlr", "apgd-margin", "fab-t", "hopskipjump", "cw", "ddn",
-            "superdeepfool", "apgd-nearest",
+            "superdeepfool", "apgd-nearest", "surfree", "boundary",
         ),
         "l1": ("apgd-ce multi-radius", "pdpgd"),
         "l0": ("sigma-zero", "patch", "universal-patch", "sparse-rs", "spatial"),

@@ -21,7 +21,6 @@ from kerasrobust.attacks import (
     Step,
     batch,
 )
-from kerasrobust.attacks.decision import DecisionBased
 from kerasrobust.errors import Cancelled
 from kerasrobust.networks.making import as_classifier, classifier_of
 
@@ -59,10 +58,7 @@ def norm_of(result: AttackResult, x: np.ndarray, norm: str) -> np.ndarray:
 
 def test_the_table_holds_every_attack() -> None:
     assert {made.make().name for made in TABLE.values()} == set(ATTACKS)
-    # `test_decision` has that these refuse randomized networks.
-    refusing = {name for name, kind in ATTACKS.items() if issubclass(kind, DecisionBased) and not kind.takes_means}
-    assert {TABLE[name].make().name for name in NOISY} == set(ATTACKS) - refusing
-    assert refusing == {"boundary", "rays", "surfree"}
+    assert {TABLE[name].make().name for name in NOISY} == set(ATTACKS)
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,6 @@ from kerasrobust.attacks import (
     UniversalPatch,
 )
 from kerasrobust.attacks.apgd import APGD
-from kerasrobust.attacks.decision import DecisionBased
 from kerasrobust.attacks.driver import KEPT
 from kerasrobust.attacks.loop import Graphs
 from kerasrobust.attacks.nearest import NearestExample
@@ -118,12 +117,7 @@ def variants(name: str, norm: Any) -> list[Attack]:
 
 @pytest.mark.parametrize(
     ("name", "model_name"),
-    [
-        (name, model)
-        for name, kind in ATTACKS.items()
-        for model in ("plain", "randomized")
-        if model == "plain" or not issubclass(kind, DecisionBased) or kind.takes_means  # The others refuse it.
-    ],
+    [(name, model) for name in ATTACKS for model in ("plain", "randomized")],
 )
 def test_numbers_seeds_and_sizes_share_one_trace(name: str, model_name: str, models: dict[str, keras.Model]) -> None:
     model = models[model_name]

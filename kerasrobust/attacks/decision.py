@@ -96,7 +96,7 @@ class _Kept(Protocol):
 K = TypeVar("K", bound=_Kept)
 """What a search knows of its examples: a NamedTuple of tensors with a field `nearest`."""
 
-FRESH, SURE = 20, 0.7
+FRESH, SURE = 40, 0.7
 """Passes of a randomized network that have to be heard before it is believed that something is misclassified, and the
 share of them that have to say so."""
 
@@ -124,8 +124,8 @@ class Doubt(NamedTuple):
             passes: how many there were, a scalar.
         """
         heard = self.heard + passes
-        wrong = tf.where(self.heard > 0, self.wrong, 0.0) + share * passes
-        last = heard >= tf.maximum(FRESH, 2 * passes)
+        wrong = tf.where(self.heard > 0, self.wrong, 0.0) + tf.round(share * passes)
+        last = heard >= tf.maximum(float(FRESH), 2.0 * passes)
         # Most questions have their answer at the first look: what isn't misclassified.
         refuted = wrong < tf.where(last, SURE, 0.5) * heard
         settled = refuted | last
@@ -150,9 +150,10 @@ class DecisionBased(Attack[Search[K]]):
 
     A search is three functions on what it knows: `start`, `query` and `after`.
 
-    What a randomized network misclassifies once it may do by luck, and who keeps it as the nearest finds nothing nearer
-    from there on. So what seems misclassified is asked about again, in the next steps, until 20 passes have been heard
-    of which 70 % say so, or fewer than half do. Each of these steps is a query, of `eot` passes.
+    What a randomized network misclassifies once it may do by luck, and a search that keeps it as the nearest finds
+    nothing nearer from there on. So what seems misclassified is asked about again in the next steps, twice at least: it
+    counts as correct as soon as fewer than half of the passes misclassify it, and as misclassified once 40 have been
+    heard of which 70 % do. Each of these steps is a query of `eot` passes.
 
     Attributes:
         queries: how many per example.
