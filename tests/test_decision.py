@@ -18,6 +18,7 @@ from kerasrobust.attacks.boundary import _around, _judged
 from kerasrobust.attacks.decision import Doubt
 from kerasrobust.attacks.surfree import _turned
 from kerasrobust.errors import InputError
+from kerasrobust.evaluation.evaluate import evaluate
 from kerasrobust.networks.making import as_classifier
 from kerasrobust.networks.noise import RandomDropout
 
@@ -181,6 +182,12 @@ def test_what_a_randomized_network_misclassifies_by_luck_is_not_kept(
     assert right.sum() > 5 and result.success[right].mean() > 0.8 and result.correct_rate[right].mean() < 0.45
     # Every pass is counted; one of the questions is about the image itself.
     assert result.forwards == (result.clean_rate > 0).sum() * (900 + eot) + 2 * 16 * 100
+
+
+def test_the_audit_asks_for_no_passes_where_the_attack_asks_again(randomized: keras.Model, y: np.ndarray) -> None:
+    found = evaluate(randomized, X, y, attacks=[RayS(queries=20)], norm="linf", passes=4)
+    [said] = [item for item in found.audit.findings if item.code == "randomized"]
+    assert said.severity == "info" and "averaged" not in said.message
 
 
 def test_what_seems_misclassified_is_believed_once_most_of_many_passes_say_so() -> None:

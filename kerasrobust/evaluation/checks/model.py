@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kerasrobust.attacks.decision import DecisionBased
 from kerasrobust.attacks.verdict import NO_CLASS, predict
 from kerasrobust.evaluation.case import FEWEST, FORWARD_IMAGES, Case, finding, percent
 from kerasrobust.events import Finding
@@ -141,7 +142,12 @@ def randomized(case: Case) -> list[Finding]:
     """Whether answers differ from pass to pass, and the attacks knew it."""
     if not case.classifier.randomized:
         return []
-    wrong = [report.attack.name for report in case.found.reports if report.attack.eot == 1]
+    # Attacks that hear only a class ask again by themselves.
+    wrong = [
+        report.attack.name
+        for report in case.found.reports
+        if report.attack.eot == 1 and not isinstance(report.attack, DecisionBased)
+    ]
     advice = (
         f"The gradients of {', '.join(wrong)} were not averaged: give eot=20, or AutoAttack's version 'rand'."
         if wrong
