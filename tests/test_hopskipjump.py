@@ -162,11 +162,13 @@ def test_what_is_wrong_already_has_distance_0(early_stop: bool, linear: keras.Mo
     assert result.success.all()
 
 
-def test_decisions_of_a_randomized_network_are_means(randomized: keras.Model) -> None:
+def test_what_a_randomized_network_never_surely_misclassifies_is_left_alone(randomized: keras.Model) -> None:
+    """Noise blocks are of class 0 to it in most passes, and of another in some."""
     y = labels_of(randomized, X, 0)
-    result = HopSkipJump(norm="l2", queries=300, initial_queries=30, eot=20)(randomized, X, y, passes=20)
-    assert np.isfinite(result.x_adv).all()
-    assert result.correct_rate.mean() < result.clean_rate.mean() - 0.1
+    result = HopSkipJump(norm="l2", queries=300, initial_queries=30, eot=20)(randomized, X, y, passes=100)
+    moved = result.distance > 0
+    assert 0 < moved.sum() < 8 and result.success[moved].all()
+    np.testing.assert_array_equal(result.x_adv[~moved], X[~moved])
 
 
 @pytest.mark.parametrize(
