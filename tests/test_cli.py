@@ -410,7 +410,7 @@ def test_quiet_prints_the_result_only(places: list[str]) -> None:
     loud, quiet = call(*ATTACK, *places), call(*ATTACK, *places, "--quiet")
     assert (quiet.status, quiet.err, loud.err) == (0, "", "")
     assert "Attacking tiny with pgd" in loud.out and "Attacking tiny with pgd" not in quiet.out
-    for part in ("pgd", "8/255", "Synthetic data", "Done after"):
+    for part in ("clean", "pgd", "8/255", "Synthetic data", "Done after", "report.html"):
         assert part in quiet.out
     assert "\x1b" not in loud.out + quiet.out
 

@@ -21,7 +21,7 @@ from kerasrobust.evaluation.chain import Chained
 from kerasrobust.evaluation.labels import LabelReport, OfLabels, measure_labels
 from kerasrobust.evaluation.measure import Measurement, Plan
 from kerasrobust.evaluation.outcome import AttackReport, Share
-from kerasrobust.events import AttackProgress, Emit, Finding, Log
+from kerasrobust.events import AttackProgress, Emit, Evaluated, Finding, Log
 from kerasrobust.names import norm_of
 from kerasrobust.networks.classifier import Classifier
 from kerasrobust.settings import radius
@@ -191,9 +191,7 @@ def evaluate(
         measured = labels.together(whole)
     found, audited = measured.found, measured.audit
     findings = about_models(task) + measured.findings
-    if emit is not None:
-        _conclude(emit, task.source, found.reports, [item for item in findings if item not in whole.early], audited)
-    return Evaluation(
+    evaluation = Evaluation(
         clean_accuracy=found.clean.accuracy,
         clean_interval=accuracy_interval(found.clean.correct_rate, randomized, found.clean.shared),
         robust_accuracy=float(found.rates.mean()),
@@ -212,6 +210,8 @@ def evaluate(
         labels=labels.reports,
         nearest=found.nearest,
     )
+    _conclude(emit, task.source, evaluation, [item for item in findings if item not in whole.early])
+    return evaluation
 
 
 def _names(data: Any, count: int) -> list[str]:
@@ -261,24 +261,28 @@ def _made(
     return made
 
 
-def _conclude(
-    emit: Emit,
-    classifier: Classifier,
-    reports: Sequence[AttackReport],
-    findings: Sequence[Finding],
-    audit: Audit | None,
-) -> None:
-    """Emits in which arithmetic gradients were computed, the findings, and what the audit has looked at."""
+def _conclude(emit: Emit | None, classifier: Classifier, found: Evaluation, findings: Sequence[Finding]) -> None:
+    """Emits the accuracies, in which arithmetic gradients were computed, the findings, and what the audit has looked
+    at; nothing where nobody listens.
+    """
+    if emit is None:
+        return
+    reports, audit = found.attacks, found.audit
+    emit(Evaluated(
+        clean_accuracy=found.clean_accuracy, clean_interval=list(found.clean_interval),
+        robust_accuracy=found.robust_accuracy, interval=list(found.interval),
+    ))  # fmt: skip
     if any(report.result.gradients for report in reports):
         for word in dict.fromkeys(report.result.precision for report in reports):
-            names = [report.attack.name for report in reports if report.result.precision == word]
-            whose = "The attacks' gradients" if len(names) == len(reports) else f"The gradients of {', '.join(names)}"
+            own = [report.attack.name for report in reports if report.result.precision == word]
+            names = ", ".join(dict.fromkeys(own))
+            whose = "The attacks' gradients" if len(own) == len(reports) else f"The gradients of {names}"
             emit(Log(level="info", message=f"{whose} were computed {meaning_of(word, classifier)}."))
     for finding in findings:
         emit(finding)
     if audit is not None:
-        found = f"{len(audit.findings)} found" if audit.findings else "nothing found"
+        some = f"{len(audit.findings)} found" if audit.findings else "nothing found"
         left = ", ".join(audit.left_out)
         rest = f"; left out, as they cost too much or had too few images: {left}" if left else ""
-        message = f"Audit: {len(audit.checked)} reasons for doubt were looked for, {found}{rest}."
+        message = f"Audit: {len(audit.checked)} reasons for doubt were looked for, {some}{rest}."
         emit(Log(level="info", message=message))

@@ -96,6 +96,7 @@ class AttackReport:
             "seconds": self.result.seconds,
             "gradients": self.result.gradients,
             "forwards": self.result.forwards,
+            "settings": self.attack.settings(),
         }
         if (reached := self.reached) is not None:
             entry |= {"reached": reached.accuracy, "reached_interval": list(reached.interval)}

@@ -17,12 +17,14 @@ from kerasrobust.errors import InputError, unknown_name
 from kerasrobust.evaluation.autoattack import AutoAttack
 from kerasrobust.evaluation.evaluate import Evaluation, evaluate
 from kerasrobust.evaluation.outcome import AttackReport, Share
-from kerasrobust.events import ExamplesSaved, Log
+from kerasrobust.events import Audited, Event, ExamplesSaved, Finding, Log
 from kerasrobust.jobs.context import Context
 from kerasrobust.jobs.job import Job
 from kerasrobust.jobs.subject import describe_data, load_other, load_subject, settings_of
 from kerasrobust.names import TARGETS
 from kerasrobust.networks.classifier import Classifier
+from kerasrobust.records import Result
+from kerasrobust.show.audited import audit_of
 from kerasrobust.show.examples import read_index, read_pair, write_examples
 from kerasrobust.show.figures import made_on
 from kerasrobust.show.report import ExampleStrip
@@ -69,7 +71,7 @@ class AttackJob(Job[Any]):
         found.name = Path(config.surrogate).name
         return found
 
-    def looks(self) -> dict[str, bool]:
+    def looks(self) -> dict[str, Any]:
         """Returns what the audit may do beyond what is usual."""
         return {}
 
@@ -138,7 +140,7 @@ class AttackJob(Job[Any]):
 class AuditJob(AttackJob):
     """Looks for reasons to doubt a model's robust accuracy."""
 
-    def looks(self) -> dict[str, bool]:
+    def looks(self) -> dict[str, Any]:
         return {"thorough": True, "test_attack": self.config.thorough}
 
     def find_target(self) -> None:
@@ -151,6 +153,11 @@ class AuditJob(AttackJob):
         config = self.config
         norm, epsilon = config.ball
         return PGD(norm=norm, epsilon=epsilon, steps=config.steps, eot=config.eot)
+
+    def run(self) -> dict[str, Any]:
+        result = super().run()
+        self.context.emit(Audited(**vars(audit_of(Result.parse(result)))))
+        return result
 
     def titles(self) -> tuple[str, str, str]:
         model = self.config.model
@@ -247,13 +254,26 @@ def _verdicts(evaluation: Evaluation) -> dict[str, Any] | None:
 
 
 def evaluate_with_events(
-    context: Context, model: Any, data: Dataset, attacks: Sequence[Attack[Any] | AutoAttack], **settings: Any
+    context: Context,
+    model: Any,
+    data: Dataset,
+    attacks: Sequence[Attack[Any] | AutoAttack],
+    *,
+    named: str = "",
+    **settings: Any,
 ) -> Evaluation:
-    """Evaluates a model on a data set, by the run's settings but for those given; the run gets the events."""
+    """Evaluates a model on a data set, by the run's settings but for those given; the run gets the events.
+
+    Findings begin with what the model is `named`, where a run has several.
+    """
+
+    def emit(event: Event) -> None:
+        if named and isinstance(event, Finding):
+            event = dataclasses.replace(event, message=f"{named}: {event.message}")
+        context.emit(event)
+
     known = {name: getattr(context.config, name) for name in ("seed", "batch_size", "precision")}
-    return evaluate(
-        model, data, attacks=attacks, emit=context.emit, should_stop=context.should_stop, **(known | settings)
-    )
+    return evaluate(model, data, attacks=attacks, emit=emit, should_stop=context.should_stop, **(known | settings))
 
 
 def _save_learned(context: Context, evaluation: Evaluation) -> None:

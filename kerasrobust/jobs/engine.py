@@ -83,7 +83,9 @@ def run(config: RunConfig, emit: Emit, should_stop: Callable[[], bool] = lambda:
         context.check()
         result = job.run()
         folder.settle()
-        finish("done", f"Everything is in {folder.path}.")
+        report = folder.path / "report.html"
+        where = f"Everything is in {folder.path}"
+        finish("done", f"{where}, the report in {report}." if report.exists() else f"{where}.")
         return result
     except (Cancelled, KeyboardInterrupt) as error:
         kept = f"What is done so far is in {folder.path}; {config.again(folder.name)}"

@@ -388,7 +388,6 @@ def make_card(
     context: Context, config: TrainConfig, data: TrainData, evaluation: Evaluation, name: str
 ) -> dict[str, Any]:
     """Returns a trained network's card."""
-    entries = [item.entry() | {"settings": item.attack.settings()} for item in evaluation.attacks]
     return {
         "name": name,
         "data": {"name": data.train.name, "split": config.split, "test_split": config.test_split,
@@ -400,7 +399,7 @@ def make_card(
         "command": context.command,
         "clean_accuracy": evaluation.clean_accuracy,
         "clean_interval": list(evaluation.clean_interval),
-        "attacks": entries,
+        "attacks": [item.entry() for item in evaluation.attacks],
         "robust_accuracy": evaluation.robust_accuracy,
         "robust_interval": list(evaluation.interval),
         "warnings": context.findings,

@@ -264,6 +264,8 @@ class ConsoleRenderer:
             self._drop(stage)
         for table in self._conclusion.tables(wide=self._wide):
             self.console.print(table)
+        for line in self._conclusion.lines():
+            self._say(line, even_if_quiet=True)
         self._narrate(event, _STATUS_STYLES[event.status], even_if_quiet=True)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from kerasrobust.entries import CertificateEntry, Row
 from kerasrobust.names import ATTACKS, registered_name
@@ -191,6 +192,16 @@ def with_noise(words: str, noise: str) -> str:
         ('PGD, noise frozen', 'PGD')
     """
     return words if noise == "on" else f"{words}, noise {noise}"
+
+
+def with_eot(words: str, eot: Any) -> str:
+    """Returns words with the passes that each gradient was averaged over, where those were several.
+
+    Example:
+        >>> with_eot("PGD", 10), with_eot("PGD", 1)
+        ('PGD, EOT 10', 'PGD')
+    """
+    return f"{words}, EOT {eot}" if isinstance(eot, int) and eot > 1 else words
 
 
 def made_on(words: str, surrogate: str | None) -> str:

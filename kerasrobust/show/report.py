@@ -18,6 +18,7 @@ from kerasrobust.entries import CertificateEntry, Row
 from kerasrobust.records import Result
 from kerasrobust.runs import write_whole
 from kerasrobust.show import figures
+from kerasrobust.show.audited import audit_of
 from kerasrobust.show.charts import draw, legend, result_panels
 from kerasrobust.show.corrupted import CorruptionMap, Picture, title_of
 from kerasrobust.show.heat import draw_heat
@@ -114,6 +115,7 @@ def _page(result: Mapping[str, Any], examples: Sequence[ExampleStrip], **given: 
     environment.filters |= {name: getattr(figures, f"format_{name}") for name in plain} | {
         "attack": figures.attack_name,
         "made_on": figures.made_on,
+        "eot": figures.with_eot,
         "noise": figures.format_noise,
         "corruption": title_of,
         # No line may end between a figure and its sign.
@@ -133,6 +135,7 @@ def _page(result: Mapping[str, Any], examples: Sequence[ExampleStrip], **given: 
         has_published=any(row.published is not None for row in rows),
         panels=result_panels(known),
         all_smoothed=known.certificate is not None and not rows,
+        audit=audit_of(known),
         models=[
             {
                 "name": name,

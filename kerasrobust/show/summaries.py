@@ -7,6 +7,7 @@ from typing import Any
 
 from kerasrobust.entries import AttackEntry, CertificateEntry, Row
 from kerasrobust.records import Result
+from kerasrobust.show.audited import audit_of
 from kerasrobust.show.corrupted import CorruptionMap, title_of
 from kerasrobust.show.figures import (
     attack_name,
@@ -56,6 +57,8 @@ def summarize(result: Result) -> str:
         weakest = min(alone, key=lambda label: label.robust_accuracy or 0.0)
         found = _with_interval(weakest.robust_accuracy, weakest.interval)
         sentences.append(f"Of {len(alone)} labels, each attacked alone, label {weakest.name} keeps the least: {found}.")
+    if result.kind == "audit" and result.audit:
+        sentences.append(audit_of(result).verdict)
     if result.verdicts is not None:
         passes, majority, worst_case = result.verdicts
         sentences.append(

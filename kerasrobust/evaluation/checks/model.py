@@ -141,7 +141,7 @@ def randomized(case: Case) -> list[Finding]:
     """Whether answers differ from pass to pass, and the attacks knew it."""
     if not case.classifier.randomized:
         return []
-    wrong = [report.attack.name for report in case.found.reports if report.attack.eot == 1]
+    wrong = list(dict.fromkeys(report.attack.name for report in case.found.reports if report.attack.eot == 1))
     advice = (
         f"The gradients of {', '.join(wrong)} were not averaged: give eot=20, or AutoAttack's version 'rand'."
         if wrong
