@@ -275,6 +275,11 @@ class RunFinished(Event):
     message: str
 
 
+def as_doubt(finding: Finding) -> dict[str, Any]:
+    """Returns a finding as `warnings` in `result.json` have it."""
+    return finite({name: getattr(finding, name) for name in ("code", "message", "severity", "evidence")})
+
+
 @contextlib.contextmanager
 def staged(
     emit: Emit, name: str, title: str, ended: Callable[[], Literal["done", "stopped"]] = lambda: "done"

@@ -14,6 +14,7 @@ from kerasrobust.attacks.checkpoint import Checkpoints
 from kerasrobust.attacks.targets import aimed
 from kerasrobust.attacks.task import PASSES, Task
 from kerasrobust.errors import InputError
+from kerasrobust.evaluation import shown
 from kerasrobust.evaluation.about import about_models
 from kerasrobust.evaluation.audit import Audit
 from kerasrobust.evaluation.autoattack import AutoAttack
@@ -21,10 +22,10 @@ from kerasrobust.evaluation.chain import Chained
 from kerasrobust.evaluation.labels import LabelReport, OfLabels, measure_labels
 from kerasrobust.evaluation.measure import Measurement, Plan
 from kerasrobust.evaluation.outcome import AttackReport, Share
-from kerasrobust.events import AttackProgress, Emit, Evaluated, Finding, Log
+from kerasrobust.events import AttackProgress, Emit, Evaluated, Finding, Log, as_doubt
 from kerasrobust.names import norm_of
 from kerasrobust.networks.classifier import Classifier
-from kerasrobust.settings import radius
+from kerasrobust.settings import check_made, radius
 from kerasrobust.show.figures import format_accuracy, format_interval
 from kerasrobust.stats import accuracy_interval, pass_error
 from kerasrobust.twins import meaning_of
@@ -92,6 +93,63 @@ class Evaluation:
             f"findings {', '.join(dict.fromkeys(finding.code for finding in self.findings)) or 'none'}",
         ]
         return f"Evaluation({'; '.join(parts)})"
+
+    def _repr_html_(self) -> str:
+        return shown.html(self.entry())
+
+    def entry(self) -> dict[str, Any]:
+        """Returns the figures and findings as `result.json` has them."""
+        return {
+            "precision": self.precision,
+            "randomized": self.randomized,
+            "conventions": self.conventions,
+            "clean_accuracy": self.clean_accuracy,
+            "clean_interval": list(self.clean_interval),
+            "attacks": [item.entry() for item in self.attacks],
+            **({"curves": [item.entry() for item in self.nearest]} if self.nearest else {}),
+            "robust_accuracy": self.robust_accuracy,
+            "interval": list(self.interval),
+            "verdicts": self._verdicts(),
+            **({"labels": [label.entry() for label in self.labels]} if self.labels else {}),
+            "warnings": [as_doubt(finding) for finding in self.findings],
+            "audit": self.audit and {name: getattr(self.audit, name) for name in ("checked", "left_out", "gradients")},
+        }
+
+    def _verdicts(self) -> dict[str, Any] | None:
+        """Returns the three verdicts on a randomized network; None for a deterministic one, where they are equal."""
+        if not self.randomized:
+            return None
+        mean = Share(self.robust_accuracy, self.interval)
+        shares = {"mean": mean, "majority": self.majority, "worst_case": self.worst_case}
+        return {"passes": len(self.worst.passes)} | {
+            name: {"accuracy": share.accuracy, "interval": list(share.interval)} for name, share in shares.items()
+        }
+
+    def to_pandas(self) -> Any:
+        """Returns the figures as a table of pandas: a line without an attack, one for each, and one for all together.
+
+        Returns:
+            A `pandas.DataFrame` with the columns `attack`, `norm`, `epsilon`, `eot`, `accuracy`, `low`, `high`,
+            `median_distance`, `gradients` and `forwards`; accuracies are shares in [0, 1].
+
+        Raises:
+            InputError: where pandas isn't installed.
+
+        Example:
+            >>> evaluate(model, x, y, attacks="autoattack").to_pandas()  # doctest: +SKIP
+        """
+        return shown.frame(self.entry())
+
+    def plot(self) -> shown.Drawing:
+        """Returns the accuracy over epsilon, or over queries, as a drawing that notebooks show; `save(path)` keeps it.
+
+        Raises:
+            InputError: where no attack looked for the nearest example or counted queries, so that there is no curve.
+
+        Example:
+            >>> evaluate(model, x, y, attacks="fmn").plot().save("curve.svg")  # doctest: +SKIP
+        """
+        return shown.drawing(self.entry())
 
     @property
     def warnings(self) -> list[tuple[str, str]]:
@@ -239,7 +297,8 @@ def _made(
     targeted: bool,
 ) -> list[Attack[Any] | AutoAttack]:
     """Returns attacks, made where they are given by name."""
-    chosen = [attacks] if isinstance(attacks, str | Attack | AutoAttack) else list(attacks)
+    several = isinstance(attacks, Iterable) and not isinstance(attacks, str | type)
+    chosen: list[Any] = list(attacks) if several else [attacks]  # type: ignore[arg-type]
     if not chosen:
         raise InputError("Expected at least one attack. Received: none. Try 'pgd'.")
     norm = norm or norm_of(item for item in chosen if isinstance(item, str))
@@ -250,6 +309,10 @@ def _made(
             return AutoAttack(norm=norm, epsilon=size, eot=eot)  # type: ignore[arg-type]
         return make_attack(name, epsilon=size, norm=norm, eot=eot or 1, targeted=targeted)
 
+    for item in chosen:
+        check_made(item, "an attack")
+        if not isinstance(item, str | Attack | AutoAttack):
+            raise InputError(f"Expected attacks, or their names. Received: {item!r}. Try 'pgd'.")
     made = [make(item) if isinstance(item, str) else item for item in chosen]
     for item in made:
         if (isinstance(item, Attack) and item.targeted) != targeted:

@@ -12,6 +12,7 @@ import numpy as np
 from kerasrobust.attacks import Attack, AttackResult
 from kerasrobust.attacks.targets import NOWHERE
 from kerasrobust.networks.classifier import Classifier
+from kerasrobust.show.figures import format_accuracy, format_budget, format_interval
 from kerasrobust.stats import accuracy_interval
 
 CURVE_POINTS = 25
@@ -71,6 +72,12 @@ class AttackReport:
     target: np.ndarray | None = None
     surrogate: str | None = None
     title: str | None = None
+
+    def __repr__(self) -> str:
+        """Returns the figures; the arrays would fill screens."""
+        budget = format_budget(self.epsilon, self.attack.threat()) or self.attack.norm
+        share = f"{format_accuracy(self.robust_accuracy)} ({format_interval(self.interval)} %)"
+        return f"AttackReport({self.title or self.attack.name} {budget}: robust accuracy {share}; {self.result!r})"
 
     @property
     def reached(self) -> Share | None:

@@ -16,7 +16,7 @@ from kerasrobust.data.dataset import Dataset
 from kerasrobust.errors import InputError, unknown_name
 from kerasrobust.evaluation.autoattack import AutoAttack
 from kerasrobust.evaluation.evaluate import Evaluation, evaluate
-from kerasrobust.evaluation.outcome import AttackReport, Share
+from kerasrobust.evaluation.outcome import AttackReport
 from kerasrobust.events import Audited, Event, ExamplesSaved, Finding, Log
 from kerasrobust.jobs.context import Context
 from kerasrobust.jobs.job import Job
@@ -99,7 +99,7 @@ class AttackJob(Job[Any]):
 
     def _conclude(self, evaluation: Evaluation, title: str, name: str) -> dict[str, Any]:
         """Writes the examples, `result.json` and the report; returns the result."""
-        context, config, audit = self.context, self.config, evaluation.audit
+        context, config = self.context, self.config
         shown = self.data.of_patterns() if evaluation.labels else self.data
         path = save_worst(context, "examples.h5", Path(config.model).name, shown, evaluation, name)
         _save_learned(context, evaluation)
@@ -111,19 +111,9 @@ class AttackJob(Job[Any]):
             **({} if self.target is None else {"target": self.config.target}),
             **({} if self.surrogate is None else {"surrogate": self.config.surrogate}),
             "data": describe_data(self.data),
-            "precision": evaluation.precision,
+            **evaluation.entry(),
             "randomized": self.classifier.randomized,
-            "conventions": evaluation.conventions,
-            "clean_accuracy": evaluation.clean_accuracy,
-            "clean_interval": list(evaluation.clean_interval),
-            "attacks": [item.entry() for item in evaluation.attacks],
-            **({"curves": [item.entry() for item in evaluation.nearest]} if evaluation.nearest else {}),
-            "robust_accuracy": evaluation.robust_accuracy,
-            "interval": list(evaluation.interval),
-            "verdicts": _verdicts(evaluation),
-            **({"labels": [label.entry() for label in evaluation.labels]} if evaluation.labels else {}),
             "warnings": context.findings,
-            "audit": audit and {"checked": audit.checked, "left_out": audit.left_out, "gradients": audit.gradients},
         }
         context.publish(result, examples=strips(path), title=title, settings=settings_of(config, self.data))
         context.emit(Log(level="info", message=summary(result)))
@@ -240,17 +230,6 @@ def _load(path: str, what: str, shape: str) -> np.ndarray:
             f"{_LEARNED[what]}."
         )
     return found
-
-
-def _verdicts(evaluation: Evaluation) -> dict[str, Any] | None:
-    """Returns the three verdicts on a randomized network; None for a deterministic one, where they are equal."""
-    if not evaluation.randomized:
-        return None
-    mean = Share(evaluation.robust_accuracy, evaluation.interval)
-    shares = {"mean": mean, "majority": evaluation.majority, "worst_case": evaluation.worst_case}
-    return {"passes": len(evaluation.worst.passes)} | {
-        name: {"accuracy": share.accuracy, "interval": list(share.interval)} for name, share in shares.items()
-    }
 
 
 def evaluate_with_events(

@@ -20,7 +20,7 @@ from kerasrobust.events import (
     RunFinished,
     StageFinished,
     StageStarted,
-    finite,
+    as_doubt,
     staged,
 )
 from kerasrobust.runs import Run, read_json, write_json
@@ -71,8 +71,7 @@ class Context:
         if self.prepared and not isinstance(event, _PRELIMINARY):
             self.run.settle()
         if isinstance(event, Finding):
-            names = ("code", "message", "severity", "evidence")
-            self.findings.append(finite({name: getattr(event, name) for name in names}))
+            self.findings.append(as_doubt(event))
 
     @contextlib.contextmanager
     def stage(self, name: str, title: str) -> Iterator[None]:
