@@ -88,6 +88,11 @@ class AttackReport:
         there = (self.result.success & inside)[self.target != NOWHERE].astype(np.float64)
         return Share(float(there.mean()), accuracy_interval(there, randomized=False))
 
+    def _settings(self) -> dict[str, Any]:
+        """Returns the attack's settings; what follows from others as the number that it was."""
+        numbers, said = self.attack.numbers(), self.attack.settings()
+        return {name: numbers.get(name) if value is None else value for name, value in said.items()}
+
     def entry(self) -> dict[str, Any]:
         """Returns the attack's entry in `result.json`."""
         everything = self.attacked.all()
@@ -103,7 +108,7 @@ class AttackReport:
             "seconds": self.result.seconds,
             "gradients": self.result.gradients,
             "forwards": self.result.forwards,
-            "settings": self.attack.settings(),
+            "settings": self._settings(),
         }
         if (reached := self.reached) is not None:
             entry |= {"reached": reached.accuracy, "reached_interval": list(reached.interval)}

@@ -31,7 +31,7 @@ from kerasrobust.show.report import ExampleStrip
 from kerasrobust.show.summaries import summary
 
 STRIPS = 8
-"""Images in a report, per attack."""
+"""Images in a report, per attack; about a third of them survivors, where there are any."""
 
 _LEARNED = {"patch": "universal-patch", "perturbation": "universal"}
 """What is learned of all images together, as files and options are called, and the attack that does it."""
@@ -316,14 +316,19 @@ def _write(
 
 
 def strips(path: Path, count: int = STRIPS) -> list[ExampleStrip]:
-    """Returns images for the report, per attack in a file: of those classified correctly, successes come first."""
+    """Returns images for the report, per attack in a file, of those classified correctly: where the attack succeeded,
+    and then some that it has left.
+    """
     index = read_index(path)
     if index.image_shape[-1] not in (1, 3, 4):  # Nothing that a picture could show.
         return []
     shown = []
     for block in index.blocks():
         right = [place for place in block.examples if index.correct[place]]
-        for place in sorted(right, key=lambda place: not index.success[place])[:count]:
+        fallen = [place for place in right if index.success[place]]
+        left = [place for place in right if not index.success[place]]
+        kept = left[: max(count // 3, count - len(fallen))]
+        for place in [*fallen[: count - len(kept)], *kept]:
             x, x_adv = read_pair(path, place)
             shown.append(
                 ExampleStrip(

@@ -108,11 +108,12 @@ def run(config: RunConfig, emit: Emit, should_stop: Callable[[], bool] = lambda:
 
 def _begin(context: Context) -> None:
     """Emits what runs, and on what; prepares the device."""
+    context.devices = select_device(context.config.device)
     context.emit(
         RunStarted(
             run=context.run.name,
             kind=context.config.kind,
-            devices=select_device(context.config.device),
+            devices=context.devices,
             config=to_dict(context.config),
             command=context.command,
             versions=context.versions,

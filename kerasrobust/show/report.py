@@ -25,7 +25,7 @@ from kerasrobust.show.heat import draw_heat
 from kerasrobust.show.png import data_uri, smaller
 from kerasrobust.show.summaries import summarize
 
-_RUN = ("kind", "model", "data", "seed", "precision", "device")
+_RUN = ("kind", "model", "data", "seed", "precision", "precisions", "device")
 _TRAININGS = {
     "standard": "clean images", "fgsm": "FGSM images", "pgd": "PGD images",
     "adr": "PGD images and its average's labels",
@@ -72,6 +72,7 @@ def write_report(
     command: str,
     settings: Mapping[str, Any],
     pictures: Sequence[Picture] = (),
+    about: Mapping[str, str] | None = None,
 ) -> Path:
     """Writes `report.html` into a run's folder, all of it or nothing.
 
@@ -83,6 +84,7 @@ def write_report(
         command: what repeats the run.
         settings: the run's configuration; nested mappings are shown with dotted names.
         pictures: one image as it is and under corruptions.
+        about: when, for how long and on what machine it ran.
 
     Raises:
         OSError: if the folder can't be written to.
@@ -91,7 +93,10 @@ def write_report(
         >>> write_report(folder, result, examples=[], title="Study", command="kerasrobust study", settings={})
         ... # doctest: +SKIP
     """
-    page = _page(result, examples, title=title, command=command, settings=settings, pictures=_pictured(pictures))
+    page = _page(
+        result, examples, title=title, command=command, settings=settings, pictures=_pictured(pictures),
+        about=about or {},
+    )  # fmt: skip
     target = folder / "report.html"
     write_whole(target, page)
     return target
@@ -124,7 +129,10 @@ def _page(result: Mapping[str, Any], examples: Sequence[ExampleStrip], **given: 
         "seconds": lambda value: "" if value is None else figures.format_seconds(value),
     }
     run = {key: result[key] for key in _RUN if result.get(key) is not None}
-    tables = {"Run": run, "Settings": given.pop("settings"), "Versions": known.versions}
+    settings = dict(given.pop("settings"))
+    recipes = settings.pop("recipes", {})
+    tables = {"Run": given.pop("about") | run, "Settings": settings, "Versions": known.versions}
+    tables |= {f"Attack {entry.name}": _chosen(entry.settings) for entry in known.attacks if entry.settings}
     return environment.get_template("report.html.j2").render(
         given,
         result=known,
@@ -152,7 +160,24 @@ def _page(result: Mapping[str, Any], examples: Sequence[ExampleStrip], **given: 
         method=list(_method(known)),
         budgets=_budgets(rows),
         tables={name: list(_flat(values, prefix="")) for name, values in tables.items()},
+        recipes=_beside({name: dict(_flat(values, prefix="")) for name, values in recipes.items()}),
     )
+
+
+def _chosen(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the settings of an attack that say something."""
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+def _beside(recipes: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
+    """Returns settings of several networks: what is the same in all, and a line for each that isn't."""
+    names = dict.fromkeys(name for own in recipes.values() for name in own)
+    lines = {name: [own.get(name, "") for own in recipes.values()] for name in names}
+    return {
+        "names": list(recipes),
+        "same": [(name, values[0]) for name, values in lines.items() if len(set(values)) == 1],
+        "lines": {name: values for name, values in lines.items() if len(set(values)) > 1},
+    }
 
 
 def _confused(result: Result) -> dict[int, str]:
