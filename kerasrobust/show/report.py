@@ -22,6 +22,7 @@ from kerasrobust.show.audited import audit_of
 from kerasrobust.show.charts import draw, legend, result_panels
 from kerasrobust.show.corrupted import CorruptionMap, Picture, title_of
 from kerasrobust.show.heat import draw_heat
+from kerasrobust.show.links import csv_link, svg_link
 from kerasrobust.show.png import data_uri, smaller
 from kerasrobust.show.summaries import summarize
 
@@ -30,6 +31,7 @@ _TRAININGS = {
     "standard": "clean images", "fgsm": "FGSM images", "pgd": "PGD images",
     "adr": "PGD images and its average's labels",
 }  # fmt: skip
+_DRAWN = {"draw": draw, "draw_heat": draw_heat, "legend": legend, "csv_link": csv_link, "svg_link": svg_link}
 _PICTURE = 128
 """Pixels on a side of a picture of corruptions, at most."""
 _FACTORS = (50, 20, 10, 5, 2, 1)
@@ -153,9 +155,7 @@ def _page(result: Mapping[str, Any], examples: Sequence[ExampleStrip], **given: 
             }
             for name, one in known.models
         ],
-        draw=draw,
-        draw_heat=draw_heat,
-        legend=legend,
+        **_DRAWN,
         examples=_strips(examples),
         method=list(_method(known)),
         budgets=_budgets(rows),
