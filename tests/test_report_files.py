@@ -36,7 +36,8 @@ def test_each_table_can_be_saved_as_csv(tmp_path: Path) -> None:
 def test_a_row_of_a_group_is_put_before_its_rows_without_what_is_said_of_it() -> None:
     body = (
         "<tbody><tr class=group><th colspan=2>net <span>convnet</span></th></tr>"
-        "<tr><td>PGD, a</td><td><b>27.8 %</b></td></tr></tbody><tbody><tr class=group><th>other</th></tr><tr><td>FGSM</td><td></td></tr></tbody>"
+        "<tr><td>PGD, a</td><td><b>27.8 %</b></td></tr></tbody>"
+        "<tbody><tr class=group><th>other</th></tr><tr><td>FGSM</td><td></td></tr></tbody>"
     )
     (rows,) = saved(csv_link(body, ["Attack", "Accuracy"], "Results of all"), "csv").items()
     assert rows[0] == "results-of-all.csv"
