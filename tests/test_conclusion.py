@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
+from rich.console import Console
 from test_console import attack_finished, drawn, finished, started
 
 from kerasrobust.events import Audited, Evaluated
@@ -11,6 +13,7 @@ from kerasrobust.records import Result
 from kerasrobust.show.audited import audit_of
 from kerasrobust.show.narrate import narrate
 from kerasrobust.show.summaries import summarize
+from kerasrobust.show.tables import make_table
 
 WHOLE = Evaluated(clean_accuracy=0.861, clean_interval=[0.85, 0.87], robust_accuracy=0.123, interval=[0.1, 0.15])
 
@@ -37,6 +40,22 @@ def test_attacks_that_differ_in_their_passes_alone_say_so() -> None:
     plain, averaged = attack_finished(settings={"eot": 1}), attack_finished(settings={"eot": 10})
     assert "pgd, EOT 10 8/255" in (narrate(averaged) or "") and "EOT" not in (narrate(plain) or "")
     assert [" ".join(line[:3]).rstrip(",") for line in rows(plain, averaged)[1:3]] == ["pgd linf 8/255", "pgd, EOT 10"]
+
+
+def test_names_of_models_are_whole_at_80_columns_where_other_columns_can_give_way() -> None:
+    names = ["convnet-random", "convnet-random-pgd"]
+    table = make_table(synthetic=False)
+    for heading in ("name", "model", "training", "data", "clean", "attack", "epsilon", "robust", "95 %"):
+        table.add_column(heading, no_wrap=heading in ("clean", "robust", "95 %"))
+    for name in names:
+        table.add_row(
+            name, "convnet (random)", "standard", "cifar10", "86.2 %", "pgd", "8/255 linf", "33.8 %", "32.9-34.8"
+        )
+    file = io.StringIO()
+    Console(file=file, width=80).print(table)
+    lines = file.getvalue().splitlines()
+    assert all(len(line.rstrip()) <= 80 for line in lines)
+    assert [line.split()[0] for line in lines if line.startswith("convnet-")] == names
 
 
 def test_an_audit_ends_in_a_verdict_and_a_mark_for_each_check() -> None:
