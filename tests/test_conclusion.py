@@ -8,9 +8,10 @@ from typing import Any
 from rich.console import Console
 from test_console import attack_finished, drawn, finished, started
 
-from kerasrobust.events import Audited, Evaluated
+from kerasrobust.events import Audited, Evaluated, ExamplesSaved
 from kerasrobust.records import Result
 from kerasrobust.show.audited import audit_of
+from kerasrobust.show.figures import format_done
 from kerasrobust.show.narrate import narrate
 from kerasrobust.show.summaries import summarize
 from kerasrobust.show.tables import make_table
@@ -78,3 +79,11 @@ def test_without_reasons_for_doubt_the_verdict_says_so() -> None:
     assert audit_of(found).verdict == words
     assert words in summarize(found)
     assert "Verdict" not in summarize(Result.parse({"kind": "attack", "model": "net"}))
+
+
+def test_one_is_not_several() -> None:
+    saved = ExamplesSaved(path="examples.h5", count=1, attack="pgd")
+    assert narrate(saved) == "1 example of pgd in examples.h5"
+    one = {"model": "net", "data": {"name": "own", "examples": 1}, "clean_accuracy": 1.0}
+    assert "on 1 image of own" in summarize(Result.parse(one))
+    assert format_done(1, None, "image") == "1 image" and format_done(1, 3, "image") == "1/3 images"

@@ -144,9 +144,8 @@ def test_an_attack_reports_its_course(models_dir: Path, tmp_path: Path) -> None:
     (ended,) = [event for event in log if isinstance(event, AttackFinished)]
     known = ENTRY | {"settings"}
     assert result["attacks"] == [{key: value for key, value in as_dict(ended).items() if key in known}]
-    assert result["attacks"][0]["settings"]["step_size"] == pytest.approx(
-        2.5 * 8 / 255 / 3
-    )  # Not said, but spelled out.
+    # It wasn't said, and is spelled out.
+    assert result["attacks"][0]["settings"]["step_size"] == pytest.approx(2.5 * 8 / 255 / 3)
     named, computed, audited, last = [event for event in log if isinstance(event, Log)]
     assert named.message == "Data: shapes, as none were named."
     assert "float32" in computed.message or "bfloat16" in computed.message

@@ -26,7 +26,7 @@ from kerasrobust.events import AttackProgress, Emit, Evaluated, Finding, Log, as
 from kerasrobust.names import norm_of
 from kerasrobust.networks.classifier import Classifier
 from kerasrobust.settings import check_made, radius
-from kerasrobust.show.figures import format_accuracy, format_interval
+from kerasrobust.show.figures import format_accuracy, format_count, format_interval
 from kerasrobust.stats import accuracy_interval, pass_error
 from kerasrobust.twins import meaning_of
 
@@ -347,5 +347,5 @@ def _conclude(emit: Emit | None, classifier: Classifier, found: Evaluation, find
         some = f"{len(audit.findings)} found" if audit.findings else "nothing found"
         left = ", ".join(audit.left_out)
         rest = f"; left out, as they cost too much or had too few images: {left}" if left else ""
-        message = f"Audit: {len(audit.checked)} reasons for doubt were looked for, {some}{rest}."
+        message = f"Audit: {format_count(len(audit.checked), 'reason')} for doubt looked for, {some}{rest}."
         emit(Log(level="info", message=message))

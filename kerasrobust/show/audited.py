@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from kerasrobust.events import Audited
 from kerasrobust.records import Result
+from kerasrobust.show.figures import format_count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,11 +51,9 @@ class Looked:
         """
         count, many = len(self.doubts), len(self.checked)
         if self.doubts:
-            plural = "" if count == 1 else "s"
-            found = f"{count} reason{plural} to doubt the robust accuracy ({', '.join(self.doubts)})."
+            found = f"{format_count(count, 'reason')} to doubt the robust accuracy ({', '.join(self.doubts)})."
         else:
-            plural = "" if many == 1 else "s"
-            found = f"nothing speaks against the robust accuracy, after looking for {many} reason{plural}."
+            found = f"nothing speaks against the robust accuracy, after looking for {format_count(many, 'reason')}."
         if self.left_out:
             found += f" Too costly, or of too few images: {', '.join(self.left_out)}."
         return f"Verdict: {found}"

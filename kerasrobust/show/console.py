@@ -21,6 +21,7 @@ from kerasrobust import events
 from kerasrobust.show.conclusion import Conclusion
 from kerasrobust.show.figures import (
     format_accuracy,
+    format_count,
     format_done,
     format_seconds,
 )
@@ -234,7 +235,7 @@ class ConsoleRenderer:
         self._track(event, event.attack, title, 0, event.examples, format_done(0, event.examples, "example"))
 
     def _attack_progress(self, event: events.AttackProgress) -> None:
-        counts = f"{format_done(event.done, event.total, 'example')}  {event.survivors:,} survivors"
+        counts = f"{format_done(event.done, event.total, 'example')}  {format_count(event.survivors, 'survivor')}"
         if self._wide and event.steps > 1:
             counts += f"  step {event.step}/{event.steps}"
         title = self._titles.get(event.attack, event.attack)

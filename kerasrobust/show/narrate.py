@@ -47,7 +47,7 @@ def narrate(event: events.Event, title: str = "") -> str | None:
         case events.CorruptionFinished():
             return _corruption(event)
         case events.ExamplesSaved():
-            return f"{event.count:,} examples of {event.attack} in {event.path}"
+            return f"{figures.format_count(event.count, 'example')} of {event.attack} in {event.path}"
         case events.ModelSaved():
             return f"saved {event.name} in {event.path}"
         case events.Finding():
