@@ -197,7 +197,8 @@ def sentence(first: str, second: str, pair: Paired) -> str:
     what = "accuracy" if pair.under == THREATS["clean"] else "robust accuracy"
     return (
         f"{first} and {second} on the same {format_count(pair.examples, 'image')} under {pair.under}: "
-        f"{pair.only_first:,} only {first} gets wrong, {pair.only_second:,} only {second} (McNemar's exact test: p {probability}); "
+        f"{pair.only_first:,} only {first} gets wrong, {pair.only_second:,} only {second} "
+        f"(McNemar's exact test: p {probability}); "
         # Not -0.0.
         f"{what} differs by {0.0 + 100 * pair.difference:+.1f} points."
     ) + _too_few(pair)
