@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cli import call
-from test_report import ATTACK, STUDY, Page, written
+from test_report import ATTACK, STUDY, Page, strip, written
 
 from kerasrobust.jobs import attack
 from kerasrobust.show.links import csv_link
@@ -59,12 +59,17 @@ def test_curves_come_before_tables(tmp_path: Path) -> None:
 
 
 def test_an_attack_is_told_with_its_settings_and_the_accuracy_without_it(tmp_path: Path) -> None:
-    entry = ATTACK["attacks"][0] | {"settings": {"steps": 20, "step_size": 0.25, "pixels": None, "eot": 10}}
+    entry = ATTACK["attacks"][0] | {"settings": {"steps": 20, "step_size": 2 / 255, "pixels": None, "eot": 10}}
     page = Page(written(tmp_path, ATTACK | {"attacks": [entry], "clean_accuracy": 0.9}, about={"began": "today"}))
-    for words in (f"Attack {entry['name']}", "steps20", "step_size0.25", ", EOT 10", "begantoday"):
+    for words in (f"Attack {entry['name']}", "steps20", "step_size2/255", ", EOT 10", "begantoday"):
         assert words in page.text
     assert "pixels" not in page.text
     assert any(cells and cells[0] == "clean" for cells in page.cells)
+
+
+def test_images_of_attacks_that_differ_in_their_passes_stand_apart(tmp_path: Path) -> None:
+    page = Page(written(tmp_path, examples=[strip(attack="pgd"), strip(attack="pgd", eot=10)]))
+    assert "under PGD, 8/255" in page.text and "under PGD, EOT 10, 8/255" in page.text
 
 
 def test_trainings_stand_side_by_side_where_they_differ(tmp_path: Path) -> None:
@@ -77,7 +82,7 @@ def test_trainings_stand_side_by_side_where_they_differ(tmp_path: Path) -> None:
 
 def test_survivors_are_among_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
     class Block:
-        attack, epsilon, examples = "pgd", 8 / 255, range(30)
+        attack, epsilon, examples, eot = "pgd", 8 / 255, range(30), 1
 
     class Index:
         image_shape, norm, model = (2, 2, 3), "linf", "net"

@@ -344,6 +344,7 @@ def strips(path: Path, count: int = STRIPS) -> list[ExampleStrip]:
                     confidence=float(index.confidence[place]),
                     confidence_adv=float(index.confidence_adv[place]),
                     distance=float(index.distance[place]),
+                    eot=block.eot,
                 )
             )
     return shown

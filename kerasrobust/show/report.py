@@ -48,6 +48,7 @@ class ExampleStrip:
             (`figures.is_no_ball`), `distance` being the number of values that changed.
         x: (H, W, C) with 1, 3 or 4 channels; uint8, or float in [0, 1]. So is `x_adv`.
         label: the true class by name, as `prediction` and `prediction_adv` are.
+        eot: passes that each gradient was averaged over.
         confidence: the probability in [0, 1] of `prediction`; `confidence_adv` that of `prediction_adv`.
     """
 
@@ -63,6 +64,7 @@ class ExampleStrip:
     confidence: float
     confidence_adv: float
     distance: float
+    eot: int = 1
 
 
 def write_report(
@@ -197,7 +199,8 @@ def _strips(examples: Sequence[ExampleStrip]) -> dict[str, list[dict[str, Any]]]
     for example in examples:
         norm = figures.format_norm(example.norm)
         budget = figures.format_budget(example.epsilon, example.norm) or f"smallest {norm} distance"
-        heading = f"{example.model} under {figures.attack_name(example.attack)}, {budget}"
+        under = figures.with_eot(figures.attack_name(example.attack), example.eot)
+        heading = f"{example.model} under {under}, {budget}"
         groups.setdefault(heading, []).append(_strip(example))
     return groups
 
@@ -327,7 +330,7 @@ def _flat(values: Mapping[str, Any], prefix: str) -> Iterable[tuple[str, str]]:
         name = f"{prefix}{key}"
         if isinstance(value, Mapping):
             yield from _flat(value, f"{name}.")
-        elif key in ("epsilon", "epsilons"):
+        elif value is not None and key in ("epsilon", "epsilons", "step_size"):
             radii = value if isinstance(value, list | tuple) else [value]
             written = (figures.format_epsilon(item) if isinstance(item, float) else str(item) for item in radii)
             yield name, ", ".join(written)
