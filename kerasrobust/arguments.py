@@ -11,13 +11,14 @@ import itertools
 import re
 import shutil
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 from kerasrobust import presets
 from kerasrobust.commands import config_class, summaries
 from kerasrobust.errors import InputError
 from kerasrobust.fields import Field, fields
+from kerasrobust.names import ATTACKS
 from kerasrobust.settings import CommandConfig
 
 PROGRAM = "kerasrobust"
@@ -110,7 +111,7 @@ class _Reader:
                 given = list(itertools.takewhile(lambda word: not _is_option(word), following))
                 del rest[: len(given)]
             values[item.name] = self._read(item, given)
-        positional = next((item for item in self._table if item.positional), None)
+        positional = _bare(self._table, values)
         named = [word for word in loose if not _is_option(word)]
         taken = 0 if positional is None else len(named) if positional.is_list else 1
         if positional is not None and (named or positional.is_list):
@@ -136,6 +137,12 @@ class _Reader:
             raise InputError(f"Expected {item.option} as {item.expected}. Received: {received}. {self._see}") from None
 
 
+def _bare(table: Sequence[Field], given: Container[str] = ()) -> Field | None:
+    """Returns what a word without an option is: the setting that has none, or else the one that is required."""
+    found = [item for item in table if item.positional] or [item for item in table if item.default is None]
+    return found[0] if found and found[0].name not in given else None
+
+
 def _split(word: str) -> tuple[str, str | None]:
     """Returns the option of `--option=value`, with underscores as dashes, and the value; None without one."""
     option, equals, value = word.partition("=")
@@ -149,13 +156,14 @@ def _is_option(word: str) -> bool:
 
 def _help() -> str:
     lines = [
-        "usage: kerasrobust [COMMAND] [options]      (also: python -m kerasrobust.run)",
+        "usage: kerasrobust [COMMAND] [options]      (also: python -m kerasrobust)",
         "",
         "A robustness laboratory for Keras image classifiers. Without a command it runs the demo.",
         "",
         *(f"  {kind:<12}{summary}" for kind, summary in summaries().items()),
         "",
-        "  COMMAND --help lists a command's options. train --preset takes a recipe:",
+        "  COMMAND --help lists a command's options, and --version says which version this is.",
+        "  train --preset takes a recipe:",
         "",
         *(f"  {name:<21}{summary}" for name, summary in presets.summaries().items()),
     ]
@@ -167,7 +175,8 @@ def _command_help(kind: str, made: type[CommandConfig]) -> str:
     width = max(60, min(shutil.get_terminal_size((100, 24)).columns, 120))
     table = fields(made)
     required = [item for item in table if item.default is None]
-    usage = " ".join(item.name.upper() if item.positional else f"{item.option} {_metavar(item)}" for item in required)
+    bare = _bare(table)
+    usage = " ".join(item.name.upper() if item is bare else f"{item.option} {_metavar(item)}" for item in required)
     lines = [f"usage: {PROGRAM} {kind} {usage}{' ' if usage else ''}[options]", ""]
     lines += inspect.cleandoc(made.__doc__ or "").splitlines()
     own = [item for item in table if item.group == "own" and item.default is not None]
@@ -175,8 +184,9 @@ def _command_help(kind: str, made: type[CommandConfig]) -> str:
     common = [item for item in table if item.group not in ("own", "model")]
     preset = [("--preset NAME", f"Recipe to start from: {', '.join(presets.PRESETS)}.")] if kind == "train" else []
     sections = (
-        ("required", list(map(_entry, required))),
+        ("required", [_entry(item, bare=item is bare) for item in required]),
         ("options", [*preset, *map(_entry, own)]),
+        ("attacks, and the norms of their balls", _attacks() if kind == "attack" else []),
         ("how the model takes images, where it isn't found out", list(map(_entry, about))),
         ("common options", [*map(_entry, common), ("-h, --help", "Print this and stop.")]),
     )
@@ -197,8 +207,16 @@ def _metavar(item: Field) -> str:
     return f"{name.upper()}{' ...' if item.is_list else ''}"
 
 
-def _entry(item: Field) -> tuple[str, str]:
-    """Returns how an option is typed, and what there is to say about it."""
+def _attacks() -> list[tuple[str, str]]:
+    """Returns each attack's name, with what it is called and its norms."""
+    norms = {name: ", ".join(known.norms) if known.in_ball else "none, no ball" for name, known in ATTACKS.items()}
+    return [(name, f"{known.title}: {norms[name]}") for name, known in ATTACKS.items()]
+
+
+def _entry(item: Field, bare: bool = False) -> tuple[str, str]:
+    """Returns how an option is typed, `bare` also without its name, and what there is to say about it."""
+    if bare and not item.positional:
+        return f"{item.name.upper()}, {item.option} {item.name.upper()}", item.help
     if item.positional:
         return f"{item.name.upper()}{' ...' if item.is_list else ''}", item.help
     if item.is_switch:

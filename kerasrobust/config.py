@@ -155,8 +155,8 @@ class AttackConfig(ModelConfig):
     attack: Annotated[
         str,
         Option(
-            f"One of {', '.join(ATTACKS)}; or several with commas between them, each on what those before it have "
-            "left, except those for the nearest example (fmn,ddn): each of these on all images, and the nearest counts."
+            "Name of an attack; or several with commas between them, each on what those before it have left, except "
+            "those for the nearest example (fmn,ddn): each of these on all images, and the nearest counts."
         ),
     ] = "pgd"
     version: Annotated[

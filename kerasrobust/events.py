@@ -144,6 +144,29 @@ class AttackFinished(Event):
     reached: float | None = None
     reached_interval: list[float] | None = None
     surrogate: str | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluated(Event):
+    """All attacks on a model ended: the accuracies of its `result.json`, without any and under all of them together."""
+
+    clean_accuracy: float
+    clean_interval: list[float]
+    robust_accuracy: float
+    interval: list[float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Audited(Event):
+    """An audit ended: the codes of what was looked for, of what wasn't, and of findings that are reasons for doubt, or
+    mere notes.
+    """
+
+    checked: list[str]
+    left_out: list[str]
+    doubts: list[str]
+    notes: list[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,6 +273,11 @@ class RunFinished(Event):
     status: Status
     seconds: float
     message: str
+
+
+def as_doubt(finding: Finding) -> dict[str, Any]:
+    """Returns a finding as `warnings` in `result.json` have it."""
+    return finite({name: getattr(finding, name) for name in ("code", "message", "severity", "evidence")})
 
 
 @contextlib.contextmanager

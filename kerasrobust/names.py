@@ -54,7 +54,7 @@ ARCHITECTURES = ("lenet", "convnet", "resnet")
 
 @dataclass(frozen=True)
 class KnownAttack:
-    """Where an attack's class is, imported when it is needed, what people call it, and its usual norm.
+    """Where an attack's class is, imported when it is needed, what people call it, and its norms, the usual one first.
 
     Without `in_ball` what the attack may do is no ball: it has no epsilon, and the norm is only that of distances. One
     that is `gradient_free` asks for predictions only.
@@ -62,46 +62,53 @@ class KnownAttack:
 
     home: str
     title: str
-    norm: Norm = "linf"
+    norms: tuple[Norm, ...] = ("linf", "l2")
     in_ball: bool = True
     gradient_free: bool = False
 
+    @property
+    def norm(self) -> Norm:
+        """The usual norm."""
+        return self.norms[0]
+
 
 ATTACKS = {
-    "autoattack": KnownAttack("kerasrobust.evaluation.autoattack:AutoAttack", "AutoAttack"),
+    "autoattack": KnownAttack("kerasrobust.evaluation.autoattack:AutoAttack", "AutoAttack", ("linf", "l2", "l1")),
     "pgd": KnownAttack("kerasrobust.attacks.gradient:PGD", "PGD"),
     "fgsm": KnownAttack("kerasrobust.attacks.gradient:FGSM", "FGSM"),
     "rfgsm": KnownAttack("kerasrobust.attacks.gradient:RFGSM", "R-FGSM"),
     "fgsm-rs": KnownAttack("kerasrobust.attacks.gradient:FGSMRS", "FGSM-RS"),
     "bim": KnownAttack("kerasrobust.attacks.gradient:BIM", "BIM"),
     "mifgsm": KnownAttack("kerasrobust.attacks.mifgsm:MIFGSM", "MI-FGSM"),
-    "apgd-ce": KnownAttack("kerasrobust.attacks.apgd:APGDCE", "APGD-CE"),
-    "apgd-dlr": KnownAttack("kerasrobust.attacks.apgd:APGDDLR", "APGD-DLR"),
-    "apgd-t": KnownAttack("kerasrobust.attacks.apgd:APGDT", "APGD-T"),
-    "apgd-margin": KnownAttack("kerasrobust.attacks.apgd:APGDMargin", "APGD-Margin"),
+    "apgd-ce": KnownAttack("kerasrobust.attacks.apgd:APGDCE", "APGD-CE", ("linf", "l2", "l1")),
+    "apgd-dlr": KnownAttack("kerasrobust.attacks.apgd:APGDDLR", "APGD-DLR", ("linf", "l2", "l1")),
+    "apgd-t": KnownAttack("kerasrobust.attacks.apgd:APGDT", "APGD-T", ("linf", "l2", "l1")),
+    "apgd-margin": KnownAttack("kerasrobust.attacks.apgd:APGDMargin", "APGD-Margin", ("linf", "l2", "l1")),
     "apgd-nearest": KnownAttack("kerasrobust.attacks.apgd_nearest:APGDNearest", "APGD-Nearest"),
     "deepfool": KnownAttack("kerasrobust.attacks.deepfool:DeepFool", "DeepFool"),
-    "superdeepfool": KnownAttack("kerasrobust.attacks.superdeepfool:SuperDeepFool", "SuperDeepFool", "l2"),
-    "fab": KnownAttack("kerasrobust.attacks.fab:FAB", "FAB"),
-    "fab-t": KnownAttack("kerasrobust.attacks.fab:FABT", "FAB-T"),
-    "cw": KnownAttack("kerasrobust.attacks.cw:CW", "CW", "l2"),
-    "ddn": KnownAttack("kerasrobust.attacks.ddn:DDN", "DDN", "l2"),
-    "fmn": KnownAttack("kerasrobust.attacks.fmn:FMN", "FMN"),
-    "pdpgd": KnownAttack("kerasrobust.attacks.pdpgd:PDPGD", "PDPGD", "l1"),
-    "sigma-zero": KnownAttack("kerasrobust.attacks.sigma_zero:SigmaZero", "σ-zero", "l0"),
+    "superdeepfool": KnownAttack("kerasrobust.attacks.superdeepfool:SuperDeepFool", "SuperDeepFool", ("l2",)),
+    "fab": KnownAttack("kerasrobust.attacks.fab:FAB", "FAB", ("linf", "l2", "l1")),
+    "fab-t": KnownAttack("kerasrobust.attacks.fab:FABT", "FAB-T", ("linf", "l2", "l1")),
+    "cw": KnownAttack("kerasrobust.attacks.cw:CW", "CW", ("l2",)),
+    "ddn": KnownAttack("kerasrobust.attacks.ddn:DDN", "DDN", ("l2",)),
+    "fmn": KnownAttack("kerasrobust.attacks.fmn:FMN", "FMN", ("linf", "l2", "l1", "l0")),
+    "pdpgd": KnownAttack("kerasrobust.attacks.pdpgd:PDPGD", "PDPGD", ("l1",)),
+    "sigma-zero": KnownAttack("kerasrobust.attacks.sigma_zero:SigmaZero", "σ-zero", ("l0",)),
     "universal": KnownAttack("kerasrobust.attacks.universal:Universal", "Universal perturbation"),
-    "patch": KnownAttack("kerasrobust.attacks.patch:Patch", "Patch", "l0", in_ball=False),
+    "patch": KnownAttack("kerasrobust.attacks.patch:Patch", "Patch", ("l0",), in_ball=False),
     "universal-patch": KnownAttack(
-        "kerasrobust.attacks.universal_patch:UniversalPatch", "Universal patch", "l0", in_ball=False
+        "kerasrobust.attacks.universal_patch:UniversalPatch", "Universal patch", ("l0",), in_ball=False
     ),
-    "spatial": KnownAttack("kerasrobust.attacks.spatial:Spatial", "Spatial", "l0", in_ball=False, gradient_free=True),
+    "spatial": KnownAttack(
+        "kerasrobust.attacks.spatial:Spatial", "Spatial", ("l0",), in_ball=False, gradient_free=True
+    ),
     "sparse-rs": KnownAttack(
-        "kerasrobust.attacks.sparse_rs:SparseRS", "Sparse-RS", "l0", in_ball=False, gradient_free=True
+        "kerasrobust.attacks.sparse_rs:SparseRS", "Sparse-RS", ("l0",), in_ball=False, gradient_free=True
     ),
-    "square": KnownAttack("kerasrobust.attacks.square:Square", "Square", gradient_free=True),
-    "rays": KnownAttack("kerasrobust.attacks.rays:RayS", "RayS", gradient_free=True),
-    "surfree": KnownAttack("kerasrobust.attacks.surfree:SurFree", "SurFree", "l2", gradient_free=True),
-    "boundary": KnownAttack("kerasrobust.attacks.boundary:Boundary", "Boundary attack", "l2", gradient_free=True),
+    "square": KnownAttack("kerasrobust.attacks.square:Square", "Square", ("linf", "l2", "l1"), gradient_free=True),
+    "rays": KnownAttack("kerasrobust.attacks.rays:RayS", "RayS", ("linf",), gradient_free=True),
+    "surfree": KnownAttack("kerasrobust.attacks.surfree:SurFree", "SurFree", ("l2",), gradient_free=True),
+    "boundary": KnownAttack("kerasrobust.attacks.boundary:Boundary", "Boundary attack", ("l2",), gradient_free=True),
     "hopskipjump": KnownAttack("kerasrobust.attacks.hopskipjump:HopSkipJump", "HopSkipJump", gradient_free=True),
 }
 

@@ -139,6 +139,7 @@ class Result(Card):
         compared: how models that were assessed together differ on the same images, in sentences.
         pairs: the same in figures, in the same order; older results lack them.
         curves: accuracy over the radius, as entries of attacks that have nothing else.
+        audit: what reasons for doubt were looked for, which `show.audited` reads; empty where none were.
         certificate: what was certified of a network that votes under noise; without rows all figures are its.
         corruptions: what was measured under common corruptions, which `show.corrupted` reads; empty elsewhere.
         beside: the models that were assessed together with this one, each with what is its own.
@@ -160,6 +161,7 @@ class Result(Card):
     compared: tuple[str, ...] = ()
     pairs: tuple[PairEntry, ...] = ()
     curves: tuple[AttackEntry, ...] = ()
+    audit: dict[str, Any] = field(default_factory=dict)
     certificate: CertificateEntry | None = None
     corruptions: dict[str, Any] = field(default_factory=dict)
     beside: tuple[Result, ...] = ()

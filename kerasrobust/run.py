@@ -1,4 +1,4 @@
-"""The headless command line: `python -m kerasrobust.run COMMAND [options]`, also installed as `kerasrobust`."""
+"""The headless command line: `python -m kerasrobust COMMAND [options]`, also installed as `kerasrobust`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from kerasrobust import require_tensorflow
+from kerasrobust import __version__, require_tensorflow
 from kerasrobust.arguments import PROGRAM, parse
 from kerasrobust.commands import COMMANDS, load
 from kerasrobust.errors import Cancelled, InputError
@@ -26,9 +26,12 @@ GRACE_SECONDS = 1.0
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status: 0 done, 1 failed, 2 bad input, 130 cancelled."""
-    people = sys.stderr
+    people, words = sys.stderr, sys.argv[1:] if argv is None else list(argv)
     try:
-        config = parse(sys.argv[1:] if argv is None else list(argv))
+        if words[:1] == ["--version"]:
+            print(f"{PROGRAM} {__version__}")
+            return 0
+        config = parse(words)
         if config is None:
             return 0
         require_tensorflow()

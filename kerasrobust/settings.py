@@ -83,6 +83,23 @@ def check_epsilon(epsilon: float, norm: str) -> None:
         )
 
 
+def check_numbers(settings: Any) -> None:
+    """Raises InputError for text where a dataclass has a number; `epsilon`, which may be text, has its own check."""
+    for item in dataclasses.fields(settings):
+        value, kinds = getattr(settings, item.name), str(item.type).removesuffix(" | None")
+        if kinds in ("int", "float") and isinstance(value, str) and item.name != "epsilon":
+            raise InputError(f"Expected {item.name} as a number. Received: text, {value!r}. Leave out the quotes.")
+
+
+def check_made(value: Any, what: str) -> None:
+    """Raises InputError for a class where an object of it belongs, such as `PGD` instead of `PGD()`."""
+    if isinstance(value, type):
+        raise InputError(
+            f"Expected {what}, made with its settings. Received: the class {value.__name__}. "
+            f"Put brackets behind it: {value.__name__}()."
+        )
+
+
 def check_minutes(minutes: float) -> None:
     """Raises InputError for a budget that is no number of minutes above 0."""
     if not (isinstance(minutes, numbers.Real) and 0 < minutes < math.inf):

@@ -20,12 +20,9 @@ import numpy as np
 import pytest
 from cli import call, events, finish, start
 
-from kerasrobust.commands import COMMANDS, config_class
 from kerasrobust.config import AttackConfig
 from kerasrobust.events import RunFinished, RunStarted, from_json
-from kerasrobust.fields import fields
 from kerasrobust.networks import saving
-from kerasrobust.run import parse
 from kerasrobust.runs import open_run, state
 
 pytest_plugins = ["cli_fixtures"]
@@ -413,7 +410,7 @@ def test_quiet_prints_the_result_only(places: list[str]) -> None:
     loud, quiet = call(*ATTACK, *places), call(*ATTACK, *places, "--quiet")
     assert (quiet.status, quiet.err, loud.err) == (0, "", "")
     assert "Attacking tiny with pgd" in loud.out and "Attacking tiny with pgd" not in quiet.out
-    for part in ("pgd", "8/255", "Synthetic data", "Done after"):
+    for part in ("clean", "pgd", "8/255", "Synthetic data", "Done after", "report.html"):
         assert part in quiet.out
     assert "\x1b" not in loud.out + quiet.out
 
@@ -458,36 +455,3 @@ def test_a_bug_is_one_line_and_a_traceback_in_the_log(places: list[str], monkeyp
     assert state(folder) == "failed"
     log = (folder / "console.log").read_text()
     assert "Traceback" in log and "in two lines" in log
-
-
-def test_help_of_each_command_says_its_options() -> None:
-    for kind, option in (("train", "--training"), ("attack", "--eot"), ("study", "--epsilons"), ("demo", "--split")):
-        outcome = call(kind, "--help")
-        assert (outcome.status, outcome.err) == (0, "")
-        assert option in outcome.out
-        for common in ("--name", "--seed", "--batch-size", "--precision", "--runs-dir", "--models-dir", "--data-dir",
-                       "--overwrite", "--quiet", "--json", "--device"):  # fmt: skip
-            assert common in outcome.out
-
-
-@pytest.mark.parametrize("kind", COMMANDS)
-def test_help_lists_every_option_with_its_default(kind: str) -> None:
-    text = " ".join(call(kind, "--help").out.split())
-    for item in fields(config_class(kind)):
-        place = text.index(item.name.upper() if item.positional else f" {item.option}")
-        assert " ".join(item.help.split()) in text[place:]
-        if item.default and not item.is_switch:
-            assert f"(default: {item.default})" in text[place:]
-    assert text.index("common options:") < text.index(" --runs-dir ")
-
-
-def test_a_switch_is_turned_on_and_off_and_the_last_word_counts() -> None:
-    for line, augment in (("", True), ("--no-augment", False), ("--no-augment --augment", True)):
-        assert getattr(parse(["train", *line.split()]), "augment") is augment  # noqa: B009
-    assert getattr(parse(["train", "--epochs", "3", "--widths", "4", "--epochs=5"]), "epochs") == 5  # noqa: B009
-    assert getattr(parse(["compare", "a", "--json", "b"]), "subjects") == ("a", "b")  # noqa: B009
-
-
-def test_options_without_a_command_mean_the_demo() -> None:
-    assert "kerasrobust demo" in call("--quiet", "--help").out
-    assert call("--help").out == call("help").out == call("-h").out

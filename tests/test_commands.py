@@ -107,6 +107,7 @@ def test_names_that_are_declared_without_tensorflow_are_those_of_the_code() -> N
     for known in names.ATTACKS.values():
         kind = commands.load(known.home)
         assert known.in_ball == getattr(kind, "in_ball", True)
+        assert known.norms == kind.norms
         assert known.gradient_free == getattr(kind, "gradient_free", False)
     assert set(get_args(names.Precision)) == {"auto", *precision.MEANING}
     assert set(get_args(names.Training)) == set(OBJECTIVES)
@@ -209,7 +210,7 @@ print(json.dumps([attack_name("grey"), kr.attacks.TurnGrey.__name__, found.attac
     assert done.returncode == 0, done.stderr[-2000:]
     *help_lines, last = done.stdout.splitlines()
     # Wherever the lines break.
-    assert "hopskipjump, grey; or several" in " ".join(" ".join(help_lines).split())
+    assert "  grey                    Grey: linf, l2" in help_lines
     assert "or grey squares;" in "\n".join(help_lines)
     name, kind, forwards, images = json.loads(last)
     assert (name, kind, images) == ("Grey", "TurnGrey", 4) and forwards > 0

@@ -311,9 +311,11 @@ def test_tables_break_between_words_before_they_break_one() -> None:
     row = ["convnet-random-pgd", "/data/pictures/wide.keras", "autoattack", "at", "8/255", "[b]"]
     assert shown(table, 80)[2] == row
     assert shown(table, 80)[0] == ["name", "path", "under", "[it]"]  # Not the one that is empty in all lines.
+    # The name stays whole as long as others can give way.
     assert shown(table, 48)[2:4] == [
-        ["convnet-random-", "/data/pictures/", "autoattack", "at"], ["pgd", "wide.keras", "8/255", "[b]"],
+        ["convnet-random-pgd", "/data/", "autoattack", "at"], ["pictures/wide.", "8/255", "[b]"],
     ]  # fmt: skip
+    assert shown(table, 38)[2][0] == "convnet-random-"
     # Here words have to break, and none is lost.
     assert "".join(line[0] for line in shown(table, 24)[3:] if line).startswith("conv")
     assert table.row_count == 2 and len(table.columns) == 4

@@ -70,7 +70,7 @@ def test_an_attack_leaves_what_the_contract_says(
     assert {"name": "shapes", "split": "test[:48]", "examples": 48}.items() <= result["data"].items()
     assert result["versions"].keys() >= {"python", "tensorflow", "keras", "numpy", "kerasrobust"}
     (entry,) = result["attacks"]
-    assert entry.keys() - {"curve"} == ENTRY and entry["name"] == attack
+    assert entry.keys() - {"curve"} == ENTRY | {"settings"} and entry["name"] == attack
     assert ("curve" in entry) == (attack == "deepfool")
     low, high = entry["interval"]
     assert share(low, entry["robust_accuracy"], high)
@@ -142,7 +142,10 @@ def test_an_attack_reports_its_course(models_dir: Path, tmp_path: Path) -> None:
     for before, after in pairwise(progress):
         assert after.gradients >= before.gradients and after.survivors <= before.survivors
     (ended,) = [event for event in log if isinstance(event, AttackFinished)]
-    assert result["attacks"] == [{key: value for key, value in as_dict(ended).items() if key in ENTRY}]
+    known = ENTRY | {"settings"}
+    assert result["attacks"] == [{key: value for key, value in as_dict(ended).items() if key in known}]
+    # It wasn't said, and is spelled out.
+    assert result["attacks"][0]["settings"]["step_size"] == pytest.approx(2.5 * 8 / 255 / 3)
     named, computed, audited, last = [event for event in log if isinstance(event, Log)]
     assert named.message == "Data: shapes, as none were named."
     assert "float32" in computed.message or "bfloat16" in computed.message

@@ -117,6 +117,7 @@ def test_entry_is_what_result_json_holds() -> None:
     assert entry == {
         "name": "fgsm", "norm": "linf", "epsilon": 0.1, "robust_accuracy": 1.0, "interval": list(wilson(2, 2)),
         "median_distance": None, "seconds": 1.5, "gradients": 3, "forwards": 2,
+        "settings": FGSM(epsilon=0.1).settings(),
     }  # fmt: skip
 
 

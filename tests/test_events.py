@@ -24,7 +24,9 @@ CONTRACT = {
     "AttackStarted": "attack norm epsilon examples settings",
     "AttackProgress": "attack done total survivors step steps gradients forwards",
     "AttackFinished": "attack name norm epsilon robust_accuracy interval median_distance seconds gradients forwards "
-    "attacked curve median_queries query_curve reached reached_interval surrogate",
+    "attacked curve median_queries query_curve reached reached_interval surrogate settings",
+    "Evaluated": "clean_accuracy clean_interval robust_accuracy interval",
+    "Audited": "checked left_out doubts notes",
     "LabelFinished": "name share clean_accuracy clean_interval robust_accuracy interval",
     "Certified": "clean_accuracy clean_interval certificate",
     "CorruptionFinished": "kind severity accuracy interval reference seconds",

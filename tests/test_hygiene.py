@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 
 import pytest
 from cli import ROOT, call
@@ -110,3 +111,13 @@ def test_another_backend_is_refused_when_a_name_is_first_used(monkeypatch: pytes
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     with pytest.raises(kerasrobust.InputError, match="Received: KERAS_BACKEND=jax"):
         kerasrobust.load_model  # noqa: B018
+
+
+def test_a_wheel_has_what_the_package_needs_beside_its_code() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    patterns = project["tool"]["setuptools"]["package-data"]["kerasrobust"]
+    folder = ROOT / "kerasrobust"
+    packed = {path for pattern in patterns for path in folder.glob(pattern)}
+    beside = {path for path in folder.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    assert beside == packed
+    assert folder / "py.typed" in packed

@@ -467,3 +467,16 @@ def test_nothing_is_said_on_standard_error(models: Path, exported: Path, capfd: 
     for path in (models / "plain", models / "plain.h5", exported):
         load_model(path)
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_model_of_the_checkout_is_found_by_its_name_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("kerasrobust.networks.saving.SHIPPED", tmp_path / "checkout")
+    save_model(network(), tmp_path / "checkout" / "shipped", {})
+    assert load_model("shipped").count_params() > 0
+    with pytest.raises(InputError, match="come with its checkout"):
+        load_model("another")
+    with pytest.raises(InputError, match="Expected a model"):
+        load_model("shipped", models_dir=tmp_path / "mine")

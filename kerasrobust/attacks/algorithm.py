@@ -22,6 +22,7 @@ import tensorflow as tf
 from kerasrobust.attacks.network import Network
 from kerasrobust.errors import InputError
 from kerasrobust.ops import balls
+from kerasrobust.settings import check_numbers
 
 Numbers = dict[str, tf.Tensor]
 """What `Algorithm.numbers` names, as tensors, and four of the driver's: `early_stop` (whether examples that are done
@@ -79,6 +80,7 @@ class Algorithm(ABC, Generic[S]):
     targeted: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         if self.norm not in self.norms:
             raise InputError(
                 f"Expected a norm of {self.name}: {', '.join(self.norms)}. Received: {self.norm!r}. Choose another."

@@ -53,6 +53,16 @@ class AttackResult:
     queries: np.ndarray | None = None
     shared: float = 0.0
 
+    def __repr__(self) -> str:
+        """Returns the figures; the arrays would fill screens."""
+        parts = [
+            f"{int(self.success.sum()):,} of {len(self.success):,} images fooled",
+            f"{int(self.correct.sum()):,} right before",
+            f"median distance {self.median_distance:.3g}",
+            f"{self.gradients:,} gradients, {self.forwards:,} forward passes, {self.seconds:.1f} s, {self.precision}",
+        ]
+        return f"AttackResult({'; '.join(parts)})"
+
     @property
     def patch(self) -> np.ndarray | None:
         """What was learned, as the patch that it is after `universal-patch`."""

@@ -18,7 +18,7 @@ from kerasrobust.evaluation.chain import Part, part_of, run_chain, without_gradi
 from kerasrobust.names import Version
 from kerasrobust.networks.classifier import Classifier
 from kerasrobust.ops import balls
-from kerasrobust.settings import read_epsilon
+from kerasrobust.settings import check_made, read_epsilon
 
 EOT = 20
 """Passes of each gradient in the version for randomized networks."""
@@ -79,6 +79,7 @@ class AutoAttack:
                 f"Expected confirm with version 'adaptive' only. Received: it with {self.version!r}. Leave it out."
             )
         for attack in self.attacks:
+            check_made(attack, "an attack")
             if isinstance(attack, str):
                 make_attack(attack, norm=self.norm)
             elif attack.in_ball and attack.norm != self.norm:

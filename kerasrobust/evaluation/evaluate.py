@@ -14,6 +14,7 @@ from kerasrobust.attacks.checkpoint import Checkpoints
 from kerasrobust.attacks.targets import aimed
 from kerasrobust.attacks.task import PASSES, Task
 from kerasrobust.errors import InputError
+from kerasrobust.evaluation import shown
 from kerasrobust.evaluation.about import about_models
 from kerasrobust.evaluation.audit import Audit
 from kerasrobust.evaluation.autoattack import AutoAttack
@@ -21,11 +22,11 @@ from kerasrobust.evaluation.chain import Chained
 from kerasrobust.evaluation.labels import LabelReport, OfLabels, measure_labels
 from kerasrobust.evaluation.measure import Measurement, Plan
 from kerasrobust.evaluation.outcome import AttackReport, Share
-from kerasrobust.events import AttackProgress, Emit, Finding, Log
+from kerasrobust.events import AttackProgress, Emit, Evaluated, Finding, Log, as_doubt
 from kerasrobust.names import norm_of
 from kerasrobust.networks.classifier import Classifier
-from kerasrobust.settings import radius
-from kerasrobust.show.figures import format_accuracy, format_interval
+from kerasrobust.settings import check_made, radius
+from kerasrobust.show.figures import format_accuracy, format_count, format_interval
 from kerasrobust.stats import accuracy_interval, pass_error
 from kerasrobust.twins import meaning_of
 
@@ -92,6 +93,63 @@ class Evaluation:
             f"findings {', '.join(dict.fromkeys(finding.code for finding in self.findings)) or 'none'}",
         ]
         return f"Evaluation({'; '.join(parts)})"
+
+    def _repr_html_(self) -> str:
+        return shown.html(self.entry())
+
+    def entry(self) -> dict[str, Any]:
+        """Returns the figures and findings as `result.json` has them."""
+        return {
+            "precision": self.precision,
+            "randomized": self.randomized,
+            "conventions": self.conventions,
+            "clean_accuracy": self.clean_accuracy,
+            "clean_interval": list(self.clean_interval),
+            "attacks": [item.entry() for item in self.attacks],
+            **({"curves": [item.entry() for item in self.nearest]} if self.nearest else {}),
+            "robust_accuracy": self.robust_accuracy,
+            "interval": list(self.interval),
+            "verdicts": self._verdicts(),
+            **({"labels": [label.entry() for label in self.labels]} if self.labels else {}),
+            "warnings": [as_doubt(finding) for finding in self.findings],
+            "audit": self.audit and {name: getattr(self.audit, name) for name in ("checked", "left_out", "gradients")},
+        }
+
+    def _verdicts(self) -> dict[str, Any] | None:
+        """Returns the three verdicts on a randomized network; None for a deterministic one, where they are equal."""
+        if not self.randomized:
+            return None
+        mean = Share(self.robust_accuracy, self.interval)
+        shares = {"mean": mean, "majority": self.majority, "worst_case": self.worst_case}
+        return {"passes": len(self.worst.passes)} | {
+            name: {"accuracy": share.accuracy, "interval": list(share.interval)} for name, share in shares.items()
+        }
+
+    def to_pandas(self) -> Any:
+        """Returns the figures as a table of pandas: a line without an attack, one for each, and one for all together.
+
+        Returns:
+            A `pandas.DataFrame` with the columns `attack`, `norm`, `epsilon`, `eot`, `accuracy`, `low`, `high`,
+            `median_distance`, `gradients` and `forwards`; accuracies are shares in [0, 1].
+
+        Raises:
+            InputError: where pandas isn't installed.
+
+        Example:
+            >>> evaluate(model, x, y, attacks="autoattack").to_pandas()  # doctest: +SKIP
+        """
+        return shown.frame(self.entry())
+
+    def plot(self) -> shown.Drawing:
+        """Returns the accuracy over epsilon, or over queries, as a drawing that notebooks show; `save(path)` keeps it.
+
+        Raises:
+            InputError: where no attack looked for the nearest example or counted queries, so that there is no curve.
+
+        Example:
+            >>> evaluate(model, x, y, attacks="fmn").plot().save("curve.svg")  # doctest: +SKIP
+        """
+        return shown.drawing(self.entry())
 
     @property
     def warnings(self) -> list[tuple[str, str]]:
@@ -191,9 +249,7 @@ def evaluate(
         measured = labels.together(whole)
     found, audited = measured.found, measured.audit
     findings = about_models(task) + measured.findings
-    if emit is not None:
-        _conclude(emit, task.source, found.reports, [item for item in findings if item not in whole.early], audited)
-    return Evaluation(
+    evaluation = Evaluation(
         clean_accuracy=found.clean.accuracy,
         clean_interval=accuracy_interval(found.clean.correct_rate, randomized, found.clean.shared),
         robust_accuracy=float(found.rates.mean()),
@@ -212,6 +268,8 @@ def evaluate(
         labels=labels.reports,
         nearest=found.nearest,
     )
+    _conclude(emit, task.source, evaluation, [item for item in findings if item not in whole.early])
+    return evaluation
 
 
 def _names(data: Any, count: int) -> list[str]:
@@ -239,7 +297,8 @@ def _made(
     targeted: bool,
 ) -> list[Attack[Any] | AutoAttack]:
     """Returns attacks, made where they are given by name."""
-    chosen = [attacks] if isinstance(attacks, str | Attack | AutoAttack) else list(attacks)
+    several = isinstance(attacks, Iterable) and not isinstance(attacks, str | type)
+    chosen: list[Any] = list(attacks) if several else [attacks]  # type: ignore[arg-type]
     if not chosen:
         raise InputError("Expected at least one attack. Received: none. Try 'pgd'.")
     norm = norm or norm_of(item for item in chosen if isinstance(item, str))
@@ -250,6 +309,10 @@ def _made(
             return AutoAttack(norm=norm, epsilon=size, eot=eot)  # type: ignore[arg-type]
         return make_attack(name, epsilon=size, norm=norm, eot=eot or 1, targeted=targeted)
 
+    for item in chosen:
+        check_made(item, "an attack")
+        if not isinstance(item, str | Attack | AutoAttack):
+            raise InputError(f"Expected attacks, or their names. Received: {item!r}. Try 'pgd'.")
     made = [make(item) if isinstance(item, str) else item for item in chosen]
     for item in made:
         if (isinstance(item, Attack) and item.targeted) != targeted:
@@ -261,24 +324,28 @@ def _made(
     return made
 
 
-def _conclude(
-    emit: Emit,
-    classifier: Classifier,
-    reports: Sequence[AttackReport],
-    findings: Sequence[Finding],
-    audit: Audit | None,
-) -> None:
-    """Emits in which arithmetic gradients were computed, the findings, and what the audit has looked at."""
+def _conclude(emit: Emit | None, classifier: Classifier, found: Evaluation, findings: Sequence[Finding]) -> None:
+    """Emits the accuracies, in which arithmetic gradients were computed, the findings, and what the audit has looked
+    at; nothing where nobody listens.
+    """
+    if emit is None:
+        return
+    reports, audit = found.attacks, found.audit
+    emit(Evaluated(
+        clean_accuracy=found.clean_accuracy, clean_interval=list(found.clean_interval),
+        robust_accuracy=found.robust_accuracy, interval=list(found.interval),
+    ))  # fmt: skip
     if any(report.result.gradients for report in reports):
         for word in dict.fromkeys(report.result.precision for report in reports):
-            names = [report.attack.name for report in reports if report.result.precision == word]
-            whose = "The attacks' gradients" if len(names) == len(reports) else f"The gradients of {', '.join(names)}"
+            own = [report.attack.name for report in reports if report.result.precision == word]
+            names = ", ".join(dict.fromkeys(own))
+            whose = "The attacks' gradients" if len(own) == len(reports) else f"The gradients of {names}"
             emit(Log(level="info", message=f"{whose} were computed {meaning_of(word, classifier)}."))
     for finding in findings:
         emit(finding)
     if audit is not None:
-        found = f"{len(audit.findings)} found" if audit.findings else "nothing found"
+        some = f"{len(audit.findings)} found" if audit.findings else "nothing found"
         left = ", ".join(audit.left_out)
         rest = f"; left out, as they cost too much or had too few images: {left}" if left else ""
-        message = f"Audit: {len(audit.checked)} reasons for doubt were looked for, {found}{rest}."
+        message = f"Audit: {format_count(len(audit.checked), 'reason')} for doubt looked for, {some}{rest}."
         emit(Log(level="info", message=message))

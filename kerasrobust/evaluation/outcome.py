@@ -12,6 +12,7 @@ import numpy as np
 from kerasrobust.attacks import Attack, AttackResult
 from kerasrobust.attacks.targets import NOWHERE
 from kerasrobust.networks.classifier import Classifier
+from kerasrobust.show.figures import format_accuracy, format_budget, format_interval
 from kerasrobust.stats import accuracy_interval
 
 CURVE_POINTS = 25
@@ -72,6 +73,12 @@ class AttackReport:
     surrogate: str | None = None
     title: str | None = None
 
+    def __repr__(self) -> str:
+        """Returns the figures; the arrays would fill screens."""
+        budget = format_budget(self.epsilon, self.attack.threat()) or self.attack.norm
+        share = f"{format_accuracy(self.robust_accuracy)} ({format_interval(self.interval)} %)"
+        return f"AttackReport({self.title or self.attack.name} {budget}: robust accuracy {share}; {self.result!r})"
+
     @property
     def reached(self) -> Share | None:
         """Of a targeted attack, the share of the images with a target that are taken for it, within the radius."""
@@ -80,6 +87,11 @@ class AttackReport:
         inside = not self.attack.minimum_norm or self.result.distance <= self.epsilon
         there = (self.result.success & inside)[self.target != NOWHERE].astype(np.float64)
         return Share(float(there.mean()), accuracy_interval(there, randomized=False))
+
+    def _settings(self) -> dict[str, Any]:
+        """Returns the attack's settings; what follows from others as the number that it was."""
+        numbers, said = self.attack.numbers(), self.attack.settings()
+        return {name: numbers.get(name) if value is None else value for name, value in said.items()}
 
     def entry(self) -> dict[str, Any]:
         """Returns the attack's entry in `result.json`."""
@@ -96,6 +108,7 @@ class AttackReport:
             "seconds": self.result.seconds,
             "gradients": self.result.gradients,
             "forwards": self.result.forwards,
+            "settings": self._settings(),
         }
         if (reached := self.reached) is not None:
             entry |= {"reached": reached.accuracy, "reached_interval": list(reached.interval)}

@@ -22,7 +22,7 @@ from kerasrobust.attacks.verdict import Verdict
 from kerasrobust.errors import InputError
 from kerasrobust.evaluation.chain import started
 from kerasrobust.evaluation.steered import can_be_steered, steered
-from kerasrobust.events import AttackFinished, AttackProgress, Emit, Event, Finding
+from kerasrobust.events import AttackFinished, AttackProgress, Emit, Evaluated, Event, Finding
 from kerasrobust.networks.classifier import Classifier
 from kerasrobust.ops.balls import Norm
 from kerasrobust.settings import radius
@@ -178,12 +178,18 @@ def probe_randomness(
     if code:
         figures = {trial.name: trial.accuracy for trial in trials}
         findings.insert(0, Finding(code=code, message=verdict, severity="warning", evidence=figures))
+    interval = accuracy_interval(clean.correct_rate, True, clean.shared)
     if emit is not None:
+        weakest = min(trials, key=lambda trial: trial.accuracy)
+        emit(Evaluated(
+            clean_accuracy=clean.accuracy, clean_interval=list(interval), robust_accuracy=weakest.accuracy,
+            interval=list(weakest.interval),
+        ))  # fmt: skip
         for finding in findings:
             emit(finding)
     return Randomness(
         clean_accuracy=clean.accuracy,
-        clean_interval=accuracy_interval(clean.correct_rate, True, clean.shared),
+        clean_interval=interval,
         trials=trials,
         verdict=verdict,
         findings=findings,

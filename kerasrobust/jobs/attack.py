@@ -16,20 +16,22 @@ from kerasrobust.data.dataset import Dataset
 from kerasrobust.errors import InputError, unknown_name
 from kerasrobust.evaluation.autoattack import AutoAttack
 from kerasrobust.evaluation.evaluate import Evaluation, evaluate
-from kerasrobust.evaluation.outcome import AttackReport, Share
-from kerasrobust.events import ExamplesSaved, Log
+from kerasrobust.evaluation.outcome import AttackReport
+from kerasrobust.events import Audited, Event, ExamplesSaved, Finding, Log
 from kerasrobust.jobs.context import Context
 from kerasrobust.jobs.job import Job
 from kerasrobust.jobs.subject import describe_data, load_other, load_subject, settings_of
 from kerasrobust.names import TARGETS
 from kerasrobust.networks.classifier import Classifier
+from kerasrobust.records import Result
+from kerasrobust.show.audited import audit_of
 from kerasrobust.show.examples import read_index, read_pair, write_examples
 from kerasrobust.show.figures import made_on
 from kerasrobust.show.report import ExampleStrip
 from kerasrobust.show.summaries import summary
 
 STRIPS = 8
-"""Images in a report, per attack."""
+"""Images in a report, per attack; about a third of them survivors, where there are any."""
 
 _LEARNED = {"patch": "universal-patch", "perturbation": "universal"}
 """What is learned of all images together, as files and options are called, and the attack that does it."""
@@ -69,7 +71,7 @@ class AttackJob(Job[Any]):
         found.name = Path(config.surrogate).name
         return found
 
-    def looks(self) -> dict[str, bool]:
+    def looks(self) -> dict[str, Any]:
         """Returns what the audit may do beyond what is usual."""
         return {}
 
@@ -97,7 +99,7 @@ class AttackJob(Job[Any]):
 
     def _conclude(self, evaluation: Evaluation, title: str, name: str) -> dict[str, Any]:
         """Writes the examples, `result.json` and the report; returns the result."""
-        context, config, audit = self.context, self.config, evaluation.audit
+        context, config = self.context, self.config
         shown = self.data.of_patterns() if evaluation.labels else self.data
         path = save_worst(context, "examples.h5", Path(config.model).name, shown, evaluation, name)
         _save_learned(context, evaluation)
@@ -109,19 +111,9 @@ class AttackJob(Job[Any]):
             **({} if self.target is None else {"target": self.config.target}),
             **({} if self.surrogate is None else {"surrogate": self.config.surrogate}),
             "data": describe_data(self.data),
-            "precision": evaluation.precision,
+            **evaluation.entry(),
             "randomized": self.classifier.randomized,
-            "conventions": evaluation.conventions,
-            "clean_accuracy": evaluation.clean_accuracy,
-            "clean_interval": list(evaluation.clean_interval),
-            "attacks": [item.entry() for item in evaluation.attacks],
-            **({"curves": [item.entry() for item in evaluation.nearest]} if evaluation.nearest else {}),
-            "robust_accuracy": evaluation.robust_accuracy,
-            "interval": list(evaluation.interval),
-            "verdicts": _verdicts(evaluation),
-            **({"labels": [label.entry() for label in evaluation.labels]} if evaluation.labels else {}),
             "warnings": context.findings,
-            "audit": audit and {"checked": audit.checked, "left_out": audit.left_out, "gradients": audit.gradients},
         }
         context.publish(result, examples=strips(path), title=title, settings=settings_of(config, self.data))
         context.emit(Log(level="info", message=summary(result)))
@@ -138,7 +130,7 @@ class AttackJob(Job[Any]):
 class AuditJob(AttackJob):
     """Looks for reasons to doubt a model's robust accuracy."""
 
-    def looks(self) -> dict[str, bool]:
+    def looks(self) -> dict[str, Any]:
         return {"thorough": True, "test_attack": self.config.thorough}
 
     def find_target(self) -> None:
@@ -151,6 +143,11 @@ class AuditJob(AttackJob):
         config = self.config
         norm, epsilon = config.ball
         return PGD(norm=norm, epsilon=epsilon, steps=config.steps, eot=config.eot)
+
+    def run(self) -> dict[str, Any]:
+        result = super().run()
+        self.context.emit(Audited(**vars(audit_of(Result.parse(result)))))
+        return result
 
     def titles(self) -> tuple[str, str, str]:
         model = self.config.model
@@ -235,25 +232,27 @@ def _load(path: str, what: str, shape: str) -> np.ndarray:
     return found
 
 
-def _verdicts(evaluation: Evaluation) -> dict[str, Any] | None:
-    """Returns the three verdicts on a randomized network; None for a deterministic one, where they are equal."""
-    if not evaluation.randomized:
-        return None
-    mean = Share(evaluation.robust_accuracy, evaluation.interval)
-    shares = {"mean": mean, "majority": evaluation.majority, "worst_case": evaluation.worst_case}
-    return {"passes": len(evaluation.worst.passes)} | {
-        name: {"accuracy": share.accuracy, "interval": list(share.interval)} for name, share in shares.items()
-    }
-
-
 def evaluate_with_events(
-    context: Context, model: Any, data: Dataset, attacks: Sequence[Attack[Any] | AutoAttack], **settings: Any
+    context: Context,
+    model: Any,
+    data: Dataset,
+    attacks: Sequence[Attack[Any] | AutoAttack],
+    *,
+    named: str = "",
+    **settings: Any,
 ) -> Evaluation:
-    """Evaluates a model on a data set, by the run's settings but for those given; the run gets the events."""
+    """Evaluates a model on a data set, by the run's settings but for those given; the run gets the events.
+
+    Findings begin with what the model is `named`, where a run has several.
+    """
+
+    def emit(event: Event) -> None:
+        if named and isinstance(event, Finding):
+            event = dataclasses.replace(event, message=f"{named}: {event.message}")
+        context.emit(event)
+
     known = {name: getattr(context.config, name) for name in ("seed", "batch_size", "precision")}
-    return evaluate(
-        model, data, attacks=attacks, emit=context.emit, should_stop=context.should_stop, **(known | settings)
-    )
+    return evaluate(model, data, attacks=attacks, emit=emit, should_stop=context.should_stop, **(known | settings))
 
 
 def _save_learned(context: Context, evaluation: Evaluation) -> None:
@@ -317,14 +316,19 @@ def _write(
 
 
 def strips(path: Path, count: int = STRIPS) -> list[ExampleStrip]:
-    """Returns images for the report, per attack in a file: of those classified correctly, successes come first."""
+    """Returns images for the report, per attack in a file, of those classified correctly: where the attack succeeded,
+    and then some that it has left.
+    """
     index = read_index(path)
     if index.image_shape[-1] not in (1, 3, 4):  # Nothing that a picture could show.
         return []
     shown = []
     for block in index.blocks():
         right = [place for place in block.examples if index.correct[place]]
-        for place in sorted(right, key=lambda place: not index.success[place])[:count]:
+        fallen = [place for place in right if index.success[place]]
+        left = [place for place in right if not index.success[place]]
+        kept = left[: max(count // 3, count - len(fallen))]
+        for place in [*fallen[: count - len(kept)], *kept]:
             x, x_adv = read_pair(path, place)
             shown.append(
                 ExampleStrip(
@@ -340,6 +344,7 @@ def strips(path: Path, count: int = STRIPS) -> list[ExampleStrip]:
                     confidence=float(index.confidence[place]),
                     confidence_adv=float(index.confidence_adv[place]),
                     distance=float(index.distance[place]),
+                    eot=block.eot,
                 )
             )
     return shown

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import platform
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +23,12 @@ from kerasrobust.events import (
     RunFinished,
     StageFinished,
     StageStarted,
-    finite,
+    as_doubt,
     staged,
 )
 from kerasrobust.runs import Run, read_json, write_json
 from kerasrobust.settings import RunConfig, command_line
+from kerasrobust.show.figures import format_seconds
 from kerasrobust.show.report import write_report
 
 _PRELIMINARY = StageStarted, StageFinished, AttackStarted, Finding, Log, RunFinished
@@ -40,6 +44,8 @@ class Context:
         should_stop: whether the person asked to stop.
         versions: of Python and the packages that figures depend on.
         findings: reasons to doubt the figures, as `warnings` in `result.json` has them.
+        devices: on what it computes, in words.
+        began: when it was started, in Unix seconds.
         prepared: whether data and model were read, so that the next progress is that of the work itself.
     """
 
@@ -50,11 +56,23 @@ class Context:
     versions: dict[str, str] = field(default_factory=dict)
     findings: list[dict[str, Any]] = field(default_factory=list)
     prepared: bool = False
+    devices: list[str] = field(default_factory=list)
+    began: float = field(default_factory=time.time)
     _stages: list[str] = field(default_factory=list)
 
     @property
     def command(self) -> str:
         return command_line(self.config)
+
+    def _about(self) -> dict[str, str]:
+        """Returns when the run began, how long it has taken since, and on what machine."""
+        machine = f"{', '.join(self.devices)}; {platform.system()} {platform.machine()}".removeprefix("; ")
+        began = datetime.fromtimestamp(self.began, UTC)
+        return {
+            "began": f"{began:%Y-%m-%d %H:%M} UTC",
+            "duration": format_seconds(time.time() - self.began),
+            "machine": machine,
+        }
 
     @property
     def unfinished(self) -> Path:
@@ -71,8 +89,7 @@ class Context:
         if self.prepared and not isinstance(event, _PRELIMINARY):
             self.run.settle()
         if isinstance(event, Finding):
-            names = ("code", "message", "severity", "evidence")
-            self.findings.append(finite({name: getattr(event, name) for name in names}))
+            self.findings.append(as_doubt(event))
 
     @contextlib.contextmanager
     def stage(self, name: str, title: str) -> Iterator[None]:
@@ -103,7 +120,9 @@ class Context:
         """
         write_json(self.run.path / "result.json", result)
         if report:
-            write_report(self.run.path, result, command=self.command, **report)
+            # Under the same name it would be refused, as that is taken.
+            command = command_line(dataclasses.replace(self.config, name=None))
+            write_report(self.run.path, result, command=command, about=self._about(), **report)
         shutil.rmtree(self.unfinished, ignore_errors=True)
         return result
 

@@ -83,7 +83,9 @@ def run(config: RunConfig, emit: Emit, should_stop: Callable[[], bool] = lambda:
         context.check()
         result = job.run()
         folder.settle()
-        finish("done", f"Everything is in {folder.path}.")
+        report = folder.path / "report.html"
+        where = f"Everything is in {folder.path}"
+        finish("done", f"{where}, the report in {report}." if report.exists() else f"{where}.")
         return result
     except (Cancelled, KeyboardInterrupt) as error:
         kept = f"What is done so far is in {folder.path}; {config.again(folder.name)}"
@@ -106,11 +108,12 @@ def run(config: RunConfig, emit: Emit, should_stop: Callable[[], bool] = lambda:
 
 def _begin(context: Context) -> None:
     """Emits what runs, and on what; prepares the device."""
+    context.devices = select_device(context.config.device)
     context.emit(
         RunStarted(
             run=context.run.name,
             kind=context.config.kind,
-            devices=select_device(context.config.device),
+            devices=context.devices,
             config=to_dict(context.config),
             command=context.command,
             versions=context.versions,

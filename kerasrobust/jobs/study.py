@@ -76,7 +76,6 @@ class StudyJob(Job[StudyConfig]):
             title=f"Robustness of {len(recipes)} networks on {test.name}",
             settings=to_dict(config) | {"recipes": recipes},
         )
-        context.emit(Log(level="info", message=f"The report is {context.run.path / 'report.html'}."))
         if answer:
             context.emit(Log(level="info", message=f"Does randomness help? {answer}"))
         return result
@@ -121,7 +120,7 @@ class StudyJob(Job[StudyConfig]):
             done["rows"] = [self._again(row, name) for row in done["rows"]]
             return done, strips(path, STRIPS)
         with context.stage(stage, title):
-            evaluation = evaluate_with_events(context, network, test, self._attacks(recipe))
+            evaluation = evaluate_with_events(context, network, test, self._attacks(recipe), named=name)
             rows = [self._told(found) for found in study_rows(name, recipe, evaluation, self.radii)]
             shown = [item for item in evaluation.attacks if item.attack.minimum_norm or item.epsilon == self.reference]
             save_examples(context, images, name, test, shown, EXAMPLES)
@@ -198,7 +197,7 @@ class StudyJob(Job[StudyConfig]):
             "data": {"name": test.name, "test_split": test.split, "examples": len(test), "synthetic": test.synthetic},
             "clean_accuracy": evaluation.clean_accuracy,
             "clean_interval": list(evaluation.clean_interval),
-            "attacks": [report.entry() | {"settings": report.attack.settings()} for report in evaluation.attacks],
+            "attacks": [report.entry() for report in evaluation.attacks],
             "robust_accuracy": worst.robust_accuracy,
             "robust_interval": list(worst.interval),
             "warnings": self.context.findings,

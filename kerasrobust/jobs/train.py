@@ -40,6 +40,7 @@ from kerasrobust.networks.making import classifier_of
 from kerasrobust.networks.randomizing import randomize
 from kerasrobust.networks.remarks import by_severity
 from kerasrobust.runs import read_json, write_json
+from kerasrobust.show.figures import format_accuracy
 from kerasrobust.training import OBJECTIVES, AdversarialModel, Objective
 from kerasrobust.training.adversarial import training_precision
 from kerasrobust.training.alarms import Alarms
@@ -137,9 +138,9 @@ def load_train_data(config: TrainConfig, context: Context) -> TrainData:
                 code="test-in-training",
                 severity="warning",
                 message=(
-                    f"{shared:.0%} of the test images are among the training images, so the accuracies say nothing "
-                    "about new images. Give --split and --test-split that don't overlap, such as 'train[:80%]' and "
-                    "'test[80%:]'."
+                    f"{format_accuracy(shared)} of the test images are among the training images, so the accuracies "
+                    "say nothing about new images. Give --split and --test-split that don't overlap, such as "
+                    "'train[:80%]' and 'test[80%:]'."
                 ),
                 evidence={"share": shared},
             )
@@ -299,13 +300,13 @@ def fit(context: Context, config: TrainConfig, data: TrainData, network: keras.M
             *([] if schedule is None else [schedule]),
             EventCallback(context.emit, context.should_stop, steps_per_epoch),
             best,
-            Alarms(context.emit, folder / "alarms.json"),
+            Alarms(context.emit, folder / "alarms.json", len(data.validation)),
             # Two, as a process may die while it writes one.
             keras.callbacks.BackupAndRestore(folder / "backup", double_checkpoint=True),
         ],
         verbose=0,
     )
-    summary = f"Kept epoch {best.epoch} of {config.epochs}: {monitor} {best.best:.2%}."
+    summary = f"Kept epoch {best.epoch} of {config.epochs}: {monitor} {format_accuracy(best.best)}."
     write_json(done, {"summary": summary})
     context.emit(Log(level="info", message=summary))
     return precision
@@ -388,7 +389,6 @@ def make_card(
     context: Context, config: TrainConfig, data: TrainData, evaluation: Evaluation, name: str
 ) -> dict[str, Any]:
     """Returns a trained network's card."""
-    entries = [item.entry() | {"settings": item.attack.settings()} for item in evaluation.attacks]
     return {
         "name": name,
         "data": {"name": data.train.name, "split": config.split, "test_split": config.test_split,
@@ -400,7 +400,7 @@ def make_card(
         "command": context.command,
         "clean_accuracy": evaluation.clean_accuracy,
         "clean_interval": list(evaluation.clean_interval),
-        "attacks": entries,
+        "attacks": [item.entry() for item in evaluation.attacks],
         "robust_accuracy": evaluation.robust_accuracy,
         "robust_interval": list(evaluation.interval),
         "warnings": context.findings,

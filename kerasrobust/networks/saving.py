@@ -131,6 +131,10 @@ def copy_saved_model(
     return folder
 
 
+SHIPPED = Path(__file__).parents[2] / "saved_models"
+"""The models that come with a checkout; a package that was installed hasn't got them."""
+
+
 def load_model(
     path_or_name: str | Path,
     *,
@@ -148,7 +152,8 @@ def load_model(
     Args:
         path_or_name: a name under `models_dir`, or a path: a folder of `save_model`, a `.keras` file, an HDF5 file of
             Keras 2 or 3, anyone's SavedModel folder, or, as black boxes, a `.tflite` or `.onnx` file.
-        models_dir: where names are looked up; `saved_models` by default.
+        models_dir: where names are looked up; by default `saved_models` here, then, in a checkout of the project, the
+            models that it has. Nothing is downloaded.
         code: a Python file with the classes and functions that the model is made of. It is run, and Lambda layers in
             the model are allowed to.
         output: the name of the output with the logits, for a model of several; by default, that in its card.
@@ -166,7 +171,7 @@ def load_model(
         >>> model = load_model("saved_models/convnet-pgd")
         >>> theirs = load_model("theirs.keras", code="their_layers.py")
     """
-    path = find_model(path_or_name, Path("saved_models" if models_dir is None else models_dir))
+    path = find_model(path_or_name, _folder_of(path_or_name) if models_dir is None else Path(models_dir))
 
     def say(message: str) -> None:
         if emit is None:
@@ -203,6 +208,13 @@ def _card_beside(path: Path) -> dict[str, Any]:
     return card if isinstance(card, dict) else {}
 
 
+def _folder_of(name: str | Path) -> Path:
+    """Returns the folder of saved models here, or that of the checkout where only it has a model of this name."""
+    here = Path("saved_models")
+    alone = Path(name).name == str(name) and not (here / name).is_dir() and not Path(name).exists()
+    return SHIPPED if alone and (SHIPPED / name).is_dir() else here
+
+
 def find_model(path_or_name: str | Path, models_dir: Path) -> Path:
     """Returns the path of a model: a name under `models_dir` comes before a file of that name here."""
     name = str(path_or_name)
@@ -214,7 +226,8 @@ def find_model(path_or_name: str | Path, models_dir: Path) -> Path:
     if not known:
         raise InputError(
             f"Expected a model. Received: {name!r}, which is neither a path nor a name under {models_dir}. "
-            "Train one first, or give the path of a .keras, .h5 or SavedModel."
+            "Train one first, or give the path of a .keras, .h5 or SavedModel; the models of the project come with its "
+            "checkout, not with its package."
         )
     raise unknown_name("model", name, known, extra=f" in {models_dir}; or a path")
 

@@ -121,7 +121,8 @@ def curve_panels(attacks: Sequence[AttackEntry]) -> list[Panel]:
             if not points or points[-1].at == 0:
                 continue
             panel = found.setdefault((over, attack.norm), Panel(attack=title, norm=attack.norm, over=over))
-            label = figures.attack_name(attack.name) + (f", {attack.examples:,} images" if attack.examples else "")
+            images = figures.format_count(attack.examples, "image") if attack.examples else ""
+            label = ", ".join(filter(None, (figures.attack_name(attack.name), images)))
             panel.lines.append(Line(label=label, series=number, variant=0, points=points))
     return list(found.values())
 

@@ -8,9 +8,10 @@ from rich.table import Table
 
 from kerasrobust import entries, events
 from kerasrobust.show import corrupted
+from kerasrobust.show.audited import looked
 from kerasrobust.show.heat import heat_table
 from kerasrobust.show.narrate import is_synthetic
-from kerasrobust.show.tables import attack_table, certificate_table, label_table, study_table, threat_table
+from kerasrobust.show.tables import Figure, attack_table, certificate_table, label_table, study_table, threat_table
 
 
 class Conclusion:
@@ -27,6 +28,8 @@ class Conclusion:
     def __init__(self) -> None:
         self._rows: list[entries.Row] = []
         self._attacks: list[events.AttackFinished] = []
+        self._whole: events.Evaluated | None = None
+        self._audit: events.Audited | None = None
         self._labels: list[entries.LabelEntry] = []
         self._cells: list[corrupted.Cell | None] = []
         self._certificates: list[entries.CertificateEntry] = []
@@ -41,6 +44,10 @@ class Conclusion:
                 entries.add_row(self._rows, entries.Row.parse(vars(event)))
             case events.AttackFinished():
                 self._attacks.append(event)
+            case events.Evaluated():
+                self._whole = event
+            case events.Audited():
+                self._audit = event
             case events.LabelFinished():
                 self._labels.append(entries.LabelEntry.parse(vars(event)))
                 # The table of attacks is that of all labels together.
@@ -61,10 +68,20 @@ class Conclusion:
         elif self._rows:
             tables.append(study_table(self._rows, synthetic=synthetic))
         elif self._attacks:
-            tables.append(attack_table(self._attacks, synthetic=synthetic))
+            whole = self._whole
+            clean = Figure(whole.clean_accuracy, whole.clean_interval) if whole else None
+            together = Figure(whole.robust_accuracy, whole.interval) if whole else None
+            tables.append(attack_table(self._attacks, synthetic=synthetic, clean=clean, together=together))
         if tables and self._labels:
             tables.append(label_table(self._labels, synthetic=synthetic))
         tables += [certificate_table(found, synthetic=synthetic) for found in self._certificates]
         for table in tables:
             table.padding = (0, 1) if wide else 0
             yield table
+
+    def lines(self) -> Iterator[str]:
+        """Yields what an audit has looked for, a line each, and its verdict."""
+        if self._audit is not None:
+            found = looked(self._audit)
+            yield from (f"{mark} {code}: {outcome}" for mark, code, outcome in found.lines())
+            yield found.verdict

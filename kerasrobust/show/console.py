@@ -21,6 +21,7 @@ from kerasrobust import events
 from kerasrobust.show.conclusion import Conclusion
 from kerasrobust.show.figures import (
     format_accuracy,
+    format_count,
     format_done,
     format_seconds,
 )
@@ -234,7 +235,7 @@ class ConsoleRenderer:
         self._track(event, event.attack, title, 0, event.examples, format_done(0, event.examples, "example"))
 
     def _attack_progress(self, event: events.AttackProgress) -> None:
-        counts = f"{format_done(event.done, event.total, 'example')}  {event.survivors:,} survivors"
+        counts = f"{format_done(event.done, event.total, 'example')}  {format_count(event.survivors, 'survivor')}"
         if self._wide and event.steps > 1:
             counts += f"  step {event.step}/{event.steps}"
         title = self._titles.get(event.attack, event.attack)
@@ -264,6 +265,8 @@ class ConsoleRenderer:
             self._drop(stage)
         for table in self._conclusion.tables(wide=self._wide):
             self.console.print(table)
+        for line in self._conclusion.lines():
+            self._say(line, even_if_quiet=True)
         self._narrate(event, _STATUS_STYLES[event.status], even_if_quiet=True)
 
 

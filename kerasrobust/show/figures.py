@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from kerasrobust.entries import CertificateEntry, Row
 from kerasrobust.names import ATTACKS, registered_name
@@ -103,6 +104,16 @@ def format_seconds(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+def format_count(count: int, noun: str) -> str:
+    """Returns how many there are of something that takes an s where they are several.
+
+    Example:
+        >>> format_count(1, "image"), format_count(1200, "image")
+        ('1 image', '1,200 images')
+    """
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def format_done(done: int, total: int | None, unit: str) -> str:
     """Returns how much of something is done: of a budget of seconds, how much of it is used.
 
@@ -116,7 +127,7 @@ def format_done(done: int, total: int | None, unit: str) -> str:
         # Events have whole ones.
         given = [f"{count} s" if count < 10 else format_seconds(count) for count in (done, total) if count is not None]
         return f"{' of '.join(given)} used"
-    return f"{done:,}" + (f"/{total:,}" if total is not None else "") + f" {unit}" + ("" if total == 1 else "s")
+    return format_count(done, unit) if total is None else f"{done:,}/{format_count(total, unit)}"
 
 
 def format_confidence(value: float | None) -> str:
@@ -193,6 +204,16 @@ def with_noise(words: str, noise: str) -> str:
     return words if noise == "on" else f"{words}, noise {noise}"
 
 
+def with_eot(words: str, eot: Any) -> str:
+    """Returns words with the passes that each gradient was averaged over, where those were several.
+
+    Example:
+        >>> with_eot("PGD", 10), with_eot("PGD", 1)
+        ('PGD, EOT 10', 'PGD')
+    """
+    return f"{words}, EOT {eot}" if isinstance(eot, int) and eot > 1 else words
+
+
 def made_on(words: str, surrogate: str | None) -> str:
     """Returns words with the model on which adversarial examples were made, where that isn't the attacked one.
 
@@ -208,9 +229,10 @@ def format_images(result: Result, examples: int | None = None) -> str:
     that is given.
     """
     data, total = result.data, result.data.examples
-    count = f"{examples or total:,} images" if examples or total else "images"
+    known = examples or total
+    count = format_count(known, "image") if known else "images"
     if examples and total and examples < total:
-        count = f"{examples:,} of the {total:,} images"
+        count = f"{examples:,} of the {format_count(total, 'image')}"
     source = " ".join(filter(None, (data.name, data.measured)))
     return f"{count} of {source}" if source else count
 

@@ -25,6 +25,8 @@ _BREAKS = re.compile(
     r"|(?<=[/.-])(?<!\d[/.-])(?=[^\s/.-])"
     r"|(?<=\d[/.-])(?=[^\s\d/.-])"
 )
+_NAME = 24
+"""So long a name, which the first column has, is kept whole as long as other columns can give way."""
 _FEW = 4
 """To so many characters a column is narrowed at most where words have to break."""
 
@@ -71,9 +73,9 @@ def _turns(line: str, width: int) -> Iterator[int]:
 class FittingTable(Table):
     """A table without the columns that are empty in all of its lines, fitted to where it is printed.
 
-    Where its lines are too long the widest columns are broken: at spaces, hyphens, slashes and dots. Where that isn't
-    enough, what is the same in all lines is said once, below; only then headings and at last words are broken anywhere.
-    Texts are taken literally, not as markup.
+    Where its lines are too long the widest columns are broken, but for names in the first: at spaces, hyphens, slashes
+    and dots. Where that isn't enough, what is the same in all lines is said once, below; only then names, headings and
+    at last words are broken anywhere. Texts are taken literally, not as markup.
     """
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -83,6 +85,8 @@ class FittingTable(Table):
         fitted, (_, right, _, left) = copy(self), self.padding
         found = [_Bounds.of(column, console, options) for column in self.columns if any(column.cells)]
         found = found or [_Bounds.of(column, console, options) for column in self.columns]
+        if found[0].natural <= _NAME:
+            found[0] = found[0]._replace(least=found[0].natural)
         said = []
         while sum(item.least for item in found) > _room(found, options.max_width, left + right):
             alike = [item for item in found[1:] if _is_alike(item.column, found[0].column)]

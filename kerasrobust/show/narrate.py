@@ -10,6 +10,7 @@ from kerasrobust.entries import CertificateEntry
 from kerasrobust.names import uncorrupted
 from kerasrobust.runs import data_of
 from kerasrobust.show import figures
+from kerasrobust.show.audited import looked
 from kerasrobust.show.corrupted import title_of
 
 
@@ -37,6 +38,8 @@ def narrate(event: events.Event, title: str = "") -> str | None:
                 f"label {event.name}: clean accuracy {figures.format_accuracy(event.clean_accuracy)}, robust accuracy "
                 f"{figures.format_accuracy(event.robust_accuracy)} ({interval} %)"
             )
+        case events.Audited():
+            return looked(event).verdict
         case events.Certified():
             found = CertificateEntry.parse(event.certificate)
             right, abstained = map(figures.format_accuracy, (event.clean_accuracy, found.abstained))
@@ -44,7 +47,7 @@ def narrate(event: events.Event, title: str = "") -> str | None:
         case events.CorruptionFinished():
             return _corruption(event)
         case events.ExamplesSaved():
-            return f"{event.count:,} examples of {event.attack} in {event.path}"
+            return f"{figures.format_count(event.count, 'example')} of {event.attack} in {event.path}"
         case events.ModelSaved():
             return f"saved {event.name} in {event.path}"
         case events.Finding():
@@ -67,7 +70,8 @@ def _attack(event: events.AttackFinished) -> str:
     if event.median_queries is not None:
         found += f", median {event.median_queries:,.0f} queries"
     budget = figures.format_budget(event.epsilon, event.norm) or figures.format_norm(event.norm)
-    name = figures.made_on(f"{event.name} {budget}", event.surrogate)
+    under = f"{figures.with_eot(event.name, event.settings.get('eot'))} {budget}"
+    name = figures.made_on(under, event.surrogate)
     return f"{name}: {found}, {figures.format_seconds(event.seconds)}"
 
 

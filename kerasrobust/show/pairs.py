@@ -14,7 +14,7 @@ from kerasrobust.names import Norm
 from kerasrobust.records import Result
 from kerasrobust.runs import read_json
 from kerasrobust.show.examples import read_index, same_images
-from kerasrobust.show.figures import format_norm, is_no_ball
+from kerasrobust.show.figures import format_count, format_norm, is_no_ball
 from kerasrobust.stats import mcnemar
 
 RATES = "rates.npz"
@@ -196,8 +196,9 @@ def sentence(first: str, second: str, pair: Paired) -> str:
     probability = format_probability(pair.p_value)
     what = "accuracy" if pair.under == THREATS["clean"] else "robust accuracy"
     return (
-        f"{first} and {second} on the same {pair.examples:,} images under {pair.under}: {pair.only_first:,} only "
-        f"{first} gets wrong, {pair.only_second:,} only {second} (McNemar's exact test: p {probability}); "
+        f"{first} and {second} on the same {format_count(pair.examples, 'image')} under {pair.under}: "
+        f"{pair.only_first:,} only {first} gets wrong, {pair.only_second:,} only {second} "
+        f"(McNemar's exact test: p {probability}); "
         # Not -0.0.
         f"{what} differs by {0.0 + 100 * pair.difference:+.1f} points."
     ) + _too_few(pair)

@@ -18,17 +18,20 @@ from kerasrobust.entries import CertificateEntry, Row
 from kerasrobust.records import Result
 from kerasrobust.runs import write_whole
 from kerasrobust.show import figures
+from kerasrobust.show.audited import audit_of
 from kerasrobust.show.charts import draw, legend, result_panels
 from kerasrobust.show.corrupted import CorruptionMap, Picture, title_of
 from kerasrobust.show.heat import draw_heat
+from kerasrobust.show.links import csv_link, svg_link
 from kerasrobust.show.png import data_uri, smaller
 from kerasrobust.show.summaries import summarize
 
-_RUN = ("kind", "model", "data", "seed", "precision", "device")
+_RUN = ("kind", "model", "data", "seed", "precision", "precisions", "device")
 _TRAININGS = {
     "standard": "clean images", "fgsm": "FGSM images", "pgd": "PGD images",
     "adr": "PGD images and its average's labels",
 }  # fmt: skip
+_DRAWN = {"draw": draw, "draw_heat": draw_heat, "legend": legend, "csv_link": csv_link, "svg_link": svg_link}
 _PICTURE = 128
 """Pixels on a side of a picture of corruptions, at most."""
 _FACTORS = (50, 20, 10, 5, 2, 1)
@@ -45,6 +48,7 @@ class ExampleStrip:
             (`figures.is_no_ball`), `distance` being the number of values that changed.
         x: (H, W, C) with 1, 3 or 4 channels; uint8, or float in [0, 1]. So is `x_adv`.
         label: the true class by name, as `prediction` and `prediction_adv` are.
+        eot: passes that each gradient was averaged over.
         confidence: the probability in [0, 1] of `prediction`; `confidence_adv` that of `prediction_adv`.
     """
 
@@ -60,6 +64,7 @@ class ExampleStrip:
     confidence: float
     confidence_adv: float
     distance: float
+    eot: int = 1
 
 
 def write_report(
@@ -71,6 +76,7 @@ def write_report(
     command: str,
     settings: Mapping[str, Any],
     pictures: Sequence[Picture] = (),
+    about: Mapping[str, str] | None = None,
 ) -> Path:
     """Writes `report.html` into a run's folder, all of it or nothing.
 
@@ -82,6 +88,7 @@ def write_report(
         command: what repeats the run.
         settings: the run's configuration; nested mappings are shown with dotted names.
         pictures: one image as it is and under corruptions.
+        about: when, for how long and on what machine it ran.
 
     Raises:
         OSError: if the folder can't be written to.
@@ -90,7 +97,10 @@ def write_report(
         >>> write_report(folder, result, examples=[], title="Study", command="kerasrobust study", settings={})
         ... # doctest: +SKIP
     """
-    page = _page(result, examples, title=title, command=command, settings=settings, pictures=_pictured(pictures))
+    page = _page(
+        result, examples, title=title, command=command, settings=settings, pictures=_pictured(pictures),
+        about=about or {},
+    )  # fmt: skip
     target = folder / "report.html"
     write_whole(target, page)
     return target
@@ -114,6 +124,7 @@ def _page(result: Mapping[str, Any], examples: Sequence[ExampleStrip], **given: 
     environment.filters |= {name: getattr(figures, f"format_{name}") for name in plain} | {
         "attack": figures.attack_name,
         "made_on": figures.made_on,
+        "eot": figures.with_eot,
         "noise": figures.format_noise,
         "corruption": title_of,
         # No line may end between a figure and its sign.
@@ -122,7 +133,10 @@ def _page(result: Mapping[str, Any], examples: Sequence[ExampleStrip], **given: 
         "seconds": lambda value: "" if value is None else figures.format_seconds(value),
     }
     run = {key: result[key] for key in _RUN if result.get(key) is not None}
-    tables = {"Run": run, "Settings": given.pop("settings"), "Versions": known.versions}
+    settings = dict(given.pop("settings"))
+    recipes = settings.pop("recipes", {})
+    tables = {"Run": given.pop("about") | run, "Settings": settings, "Versions": known.versions}
+    tables |= {f"Attack {entry.name}": _chosen(entry.settings) for entry in known.attacks if entry.settings}
     return environment.get_template("report.html.j2").render(
         given,
         result=known,
@@ -133,6 +147,7 @@ def _page(result: Mapping[str, Any], examples: Sequence[ExampleStrip], **given: 
         has_published=any(row.published is not None for row in rows),
         panels=result_panels(known),
         all_smoothed=known.certificate is not None and not rows,
+        audit=audit_of(known),
         models=[
             {
                 "name": name,
@@ -142,14 +157,29 @@ def _page(result: Mapping[str, Any], examples: Sequence[ExampleStrip], **given: 
             }
             for name, one in known.models
         ],
-        draw=draw,
-        draw_heat=draw_heat,
-        legend=legend,
+        **_DRAWN,
         examples=_strips(examples),
         method=list(_method(known)),
         budgets=_budgets(rows),
         tables={name: list(_flat(values, prefix="")) for name, values in tables.items()},
+        recipes=_beside({name: dict(_flat(values, prefix="")) for name, values in recipes.items()}),
     )
+
+
+def _chosen(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the settings of an attack that say something."""
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+def _beside(recipes: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
+    """Returns settings of several networks: what is the same in all, and a line for each that isn't."""
+    names = dict.fromkeys(name for own in recipes.values() for name in own)
+    lines = {name: [own.get(name, "") for own in recipes.values()] for name in names}
+    return {
+        "names": list(recipes),
+        "same": [(name, values[0]) for name, values in lines.items() if len(set(values)) == 1],
+        "lines": {name: values for name, values in lines.items() if len(set(values)) > 1},
+    }
 
 
 def _confused(result: Result) -> dict[int, str]:
@@ -169,7 +199,8 @@ def _strips(examples: Sequence[ExampleStrip]) -> dict[str, list[dict[str, Any]]]
     for example in examples:
         norm = figures.format_norm(example.norm)
         budget = figures.format_budget(example.epsilon, example.norm) or f"smallest {norm} distance"
-        heading = f"{example.model} under {figures.attack_name(example.attack)}, {budget}"
+        under = figures.with_eot(figures.attack_name(example.attack), example.eot)
+        heading = f"{example.model} under {under}, {budget}"
         groups.setdefault(heading, []).append(_strip(example))
     return groups
 
@@ -299,7 +330,7 @@ def _flat(values: Mapping[str, Any], prefix: str) -> Iterable[tuple[str, str]]:
         name = f"{prefix}{key}"
         if isinstance(value, Mapping):
             yield from _flat(value, f"{name}.")
-        elif key in ("epsilon", "epsilons"):
+        elif value is not None and key in ("epsilon", "epsilons", "step_size"):
             radii = value if isinstance(value, list | tuple) else [value]
             written = (figures.format_epsilon(item) if isinstance(item, float) else str(item) for item in radii)
             yield name, ", ".join(written)

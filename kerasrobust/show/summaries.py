@@ -7,6 +7,7 @@ from typing import Any
 
 from kerasrobust.entries import AttackEntry, CertificateEntry, Row
 from kerasrobust.records import Result
+from kerasrobust.show.audited import audit_of
 from kerasrobust.show.corrupted import CorruptionMap, title_of
 from kerasrobust.show.figures import (
     attack_name,
@@ -14,6 +15,7 @@ from kerasrobust.show.figures import (
     format_accuracy,
     format_budget,
     format_confidence,
+    format_count,
     format_distance,
     format_epsilon,
     format_images,
@@ -56,6 +58,8 @@ def summarize(result: Result) -> str:
         weakest = min(alone, key=lambda label: label.robust_accuracy or 0.0)
         found = _with_interval(weakest.robust_accuracy, weakest.interval)
         sentences.append(f"Of {len(alone)} labels, each attacked alone, label {weakest.name} keeps the least: {found}.")
+    if result.kind == "audit" and result.audit:
+        sentences.append(audit_of(result).verdict)
     if result.verdicts is not None:
         passes, majority, worst_case = result.verdicts
         sentences.append(
@@ -148,7 +152,7 @@ def _threat_summary(result: Result, rows: Sequence[Row]) -> Iterable[str]:
         yield f"Of fewer images, easier ones, it is right on {_list(higher)}."
     yield from (
         f"Under the worst of {row.norm} on each image it is right on {_with_interval(row.accuracy, row.interval)} of "
-        f"{row.examples or 0:,} images."
+        f"{format_count(row.examples or 0, 'image')}."
         for row in threats
         if row.attack == "union"
     )
@@ -158,7 +162,7 @@ def _threat_summary(result: Result, rows: Sequence[Row]) -> Iterable[str]:
     )
     yield from (
         f"Smoothed by noise, it is certified at {format_budget(row.epsilon, row.norm)} on "
-        f"{_with_interval(row.accuracy, row.interval)} of {row.examples or 0:,} images."
+        f"{_with_interval(row.accuracy, row.interval)} of {format_count(row.examples or 0, 'image')}."
         for row in threats
         if row.attack == "certified"
     )
@@ -167,7 +171,7 @@ def _threat_summary(result: Result, rows: Sequence[Row]) -> Iterable[str]:
 def _under(row: Row) -> str:
     return (
         f"{_with_interval(row.accuracy, row.interval)} under {attack_name(row.attack or '')}"
-        f" ({format_budget(row.epsilon, row.norm)}, {row.examples or 0:,} images)"
+        f" ({format_budget(row.epsilon, row.norm)}, {format_count(row.examples or 0, 'image')})"
     )
 
 
@@ -176,7 +180,7 @@ def _corrupted(row: Row, clean: float | None) -> str:
 
     They are fewer than those of the clean accuracy, which may be lower.
     """
-    mean, images = _with_interval(row.accuracy, row.interval), f"{row.examples or 0:,} images"
+    mean, images = _with_interval(row.accuracy, row.interval), f"{format_count(row.examples or 0, 'image')}"
     under = f"under {attack_name(row.attack or '')} ({format_budget(row.epsilon, row.norm)})"
     if clean is None:
         return f"Of {images} it is right on {mean} {under}."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from rich import box
 from rich.console import Console
@@ -78,8 +79,28 @@ def threat_table(rows: Iterable[Row], *, synthetic: bool) -> Table:
     return table
 
 
-def attack_table(attacks: Sequence[AttackFinished | AttackEntry], *, synthetic: bool) -> Table:
-    """Returns the table of one model's attacks, in the order in which they ended."""
+class Figure(NamedTuple):
+    """An accuracy and its 95 % interval."""
+
+    accuracy: float | None
+    interval: Sequence[float] | None
+
+
+def attack_table(
+    attacks: Sequence[AttackFinished | AttackEntry],
+    *,
+    synthetic: bool,
+    clean: Figure | None = None,
+    together: Figure | None = None,
+) -> Table:
+    """Returns the table of one model's attacks, in the order in which they ended.
+
+    Args:
+        attacks: as they stand in events or results.
+        synthetic: whether the data are.
+        clean: what is right without an attack, which comes first.
+        together: what is right under all of them, which comes last where they are several.
+    """
     table = make_table(synthetic)
     table.add_column("attack", overflow="fold")
     table.add_column("norm", no_wrap=True)
@@ -88,11 +109,18 @@ def attack_table(attacks: Sequence[AttackFinished | AttackEntry], *, synthetic: 
     chained = any(attack.attacked is not None for attack in attacks)
     if chained:  # Each runs on what those before it have left.
         table.add_column("images", justify="right", no_wrap=True)
-    for header in ("epsilon", "robust\naccuracy", "95 %\ninterval", *reached, "median\ndistance", "time", "gradients"):
+    for header in ("epsilon", "accuracy", "95 %\ninterval", *reached, "median\ndistance", "time", "gradients"):
         table.add_column(header, justify="right", no_wrap=True)
+
+    def add(name: str, figure: Figure | None) -> None:
+        if figure is not None and figure.accuracy is not None:
+            share = figures.format_accuracy(figure.accuracy), figures.format_interval(figure.interval)
+            table.add_row(name, "", *(("",) if chained else ()), "", *share)
+
+    add("clean", clean)
     for attack in attacks:
         table.add_row(
-            figures.made_on(attack.name, attack.surrogate),
+            figures.made_on(figures.with_eot(attack.name, attack.settings.get("eot")), attack.surrogate),
             attack.norm,
             *(("all" if attack.attacked is None else f"{attack.attacked:,}",) if chained else ()),
             figures.format_epsilon(attack.epsilon),
@@ -103,6 +131,9 @@ def attack_table(attacks: Sequence[AttackFinished | AttackEntry], *, synthetic: 
             "" if attack.seconds is None else figures.format_seconds(attack.seconds),
             "" if attack.gradients is None else f"{attack.gradients:,}",
         )
+    if len(attacks) > 1:
+        table.add_section()
+        add("all together", together)
     return table
 
 

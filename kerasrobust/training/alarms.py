@@ -10,6 +10,11 @@ import keras
 
 from kerasrobust.events import Emit, Finding
 from kerasrobust.runs import read_json, write_json
+from kerasrobust.show.figures import format_accuracy as percent
+from kerasrobust.stats import wilson
+
+_SEVERAL_STEPS = ("pgd", "adr", "trades", "mart", "alp")
+"""Objectives whose attack takes several steps."""
 
 
 class Alarms(keras.callbacks.Callback):
@@ -23,12 +28,14 @@ class Alarms(keras.callbacks.Callback):
     Args:
         emit: takes the findings.
         file: where what they have seen is kept, so that a resumed training continues from there.
+        images: how many are validated: a fall that so few may show by chance is none.
     """
 
-    def __init__(self, emit: Emit, file: Path) -> None:
+    def __init__(self, emit: Emit, file: Path, images: int) -> None:
         super().__init__()
         self._emit = emit
         self._file = file
+        self._images = images
         before = read_json(file) or {}
         self._emitted: list[str] = before.get("emitted", [])
         # Robust accuracy in training and in validation, after the ramp.
@@ -63,6 +70,11 @@ class Alarms(keras.callbacks.Callback):
     def _chance(self) -> float:
         return 1.0 / max(2, int(self.model.network.output_shape[-1]))
 
+    def _falls(self, before: float, after: float) -> bool:
+        """Whether the interval of an accuracy lies below that of an earlier one."""
+        (low, _), (_, high) = (wilson(accuracy * self._images, self._images) for accuracy in (before, after))
+        return high < low
+
     def _look_at_answers(self, epoch: int, clean: float, loss: float) -> None:
         """Two validated epochs at chance, with the loss of guessing."""
         guessing = loss >= 0.98 * math.log(1.0 / self._chance)
@@ -70,31 +82,32 @@ class Alarms(keras.callbacks.Callback):
         if self._constant == 2:
             self._warn(
                 "collapse",
-                f"Collapse: after epoch {epoch} {clean:.1%} of the clean validation images are right, which is chance. "
-                "Start again with a longer --warmup-epochs or a smaller --learning-rate.",
+                f"Collapse: after epoch {epoch} {percent(clean)} of the clean validation images are right, which is "
+                "chance. Start again with a longer --warmup-epochs or a smaller --learning-rate.",
                 {"clean": clean, "epoch": epoch},
             )
 
     def _look_at_ramp(self, epoch: int, clean: float, trained: float) -> None:
         """Clean accuracy breaks down while epsilon still grows: on the way up it falls slowly."""
         self._clean = max(self._clean, clean)
-        if self._clean > 2 * self._chance and clean < 0.6 * self._clean:
+        if self._clean > 2 * self._chance and clean < 0.6 * self._clean and self._falls(self._clean, clean):
             self._warn(
                 "ramp-too-fast",
-                f"Epsilon grows too fast: clean accuracy fell from {self._clean:.1%} to {clean:.1%} in epoch {epoch}, "
-                f"with {trained:.1%} robust against the training attack. Double --warmup-epochs.",
+                f"Epsilon grows too fast: clean accuracy fell from {percent(self._clean)} to {percent(clean)} in epoch "
+                f"{epoch}, with {percent(trained)} robust against the training attack. Double --warmup-epochs.",
                 {"clean": clean, "best": self._clean, "trained": trained, "epoch": epoch},
             )
 
     def _look_at_gap(self, epoch: int, trained: float, validated: float) -> None:
         best = max(value for _, value in self._seen)
         # Half of the best so far is far outside of what epochs differ by; the training attack must not agree with it.
-        if best >= 0.1 and validated < 0.5 * best and trained > 2 * validated:
+        if best >= 0.1 and validated < 0.5 * best and trained > 2 * validated and self._falls(best, validated):
+            other = "more --steps" if self.model.objective.name in _SEVERAL_STEPS else "--training pgd"
             self._warn(
                 "catastrophic-overfitting",
-                f"Catastrophic overfitting in epoch {epoch}: {trained:.1%} robust against the training attack, "
-                f"{validated:.1%} against PGD, after {best:.1%} before. The best epoch is kept; train with pgd, or "
-                "with a smaller epsilon.",
+                f"Catastrophic overfitting in epoch {epoch}: {percent(trained)} robust against the training attack, "
+                f"{percent(validated)} against PGD, after {percent(best)} before. The best epoch is kept; take "
+                f"{other}, or a smaller --epsilon.",
                 {"trained": trained, "validated": validated, "best": best},
             )
 
@@ -110,14 +123,24 @@ class Alarms(keras.callbacks.Callback):
             return
         place = max(range(len(means)), key=lambda at: means[at][1])
         (trained, validated), (learned, best) = means[-1], means[place]
-        if validated < best - 0.02 and trained > learned + 0.02:
+        # Of few images the three tell apart no two points.
+        margin = max(0.02, math.sqrt(best * (1 - best) / self._images))
+        if validated < best - margin and trained > learned + 0.02:
             self._warn(
                 "robust-overfitting",
-                f"Robust overfitting until epoch {epoch}: {validated:.1%} robust on validation images after {best:.1%} "
-                f"before, while it rose from {learned:.1%} to {trained:.1%} in training. The best epoch is kept; try "
-                "fewer --epochs, more --weight-decay, --average 0.999, --training adr or --awp 0.005.",
+                f"Robust overfitting until epoch {epoch}: {percent(validated)} robust on validation images after "
+                f"{percent(best)} before, while it rose from {percent(learned)} to {percent(trained)} in training. The "
+                f"best epoch is kept; try {self._against_overfitting()}.",
                 {"trained": trained, "validated": validated, "best": best, "epoch": epoch},
             )
+
+    def _against_overfitting(self) -> str:
+        """Returns what helps and isn't done yet."""
+        model, ways = self.model, ["fewer --epochs", "more --weight-decay"]
+        ways += [] if model.averaged is not None else ["--average 0.999"]
+        ways += [] if model.objective.name == "adr" else ["--training adr"]
+        ways += [] if model.objective.awp else ["--awp 0.005"]
+        return f"{', '.join(ways[:-1])} or {ways[-1]}"
 
     def _warn(self, code: str, message: str, evidence: dict[str, float]) -> None:
         if code not in self._emitted:

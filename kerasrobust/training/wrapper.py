@@ -14,6 +14,7 @@ from keras.src.trainers.compile_utils import MetricsList  # The only metrics but
 from kerasrobust.errors import InputError
 from kerasrobust.networks.architectures import is_graph
 from kerasrobust.networks.logits import ending
+from kerasrobust.settings import check_made
 from kerasrobust.training.averaging import average_of, freeze, update_average
 from kerasrobust.training.labels import (
     CrossEntropy,
@@ -82,6 +83,7 @@ class Wrapper(keras.Model):
         self._learner: Twin | None = None
         self._twin_of_average: Twin | None = None
         self.network = network
+        check_made(objective, "an objective")
         self.objective = PGD() if objective is None else objective
         self._teacher = None if teacher is None else Teacher(teacher)
         self._twin_of_teacher: Twin | None = None

@@ -143,11 +143,11 @@ def randomized(case: Case) -> list[Finding]:
     if not case.classifier.randomized:
         return []
     # Attacks that hear only a class ask again by themselves.
-    wrong = [
+    wrong = dict.fromkeys(
         report.attack.name
         for report in case.found.reports
         if report.attack.eot == 1 and not isinstance(report.attack, DecisionBased)
-    ]
+    )
     advice = (
         f"The gradients of {', '.join(wrong)} were not averaged: give eot=20, or AutoAttack's version 'rand'."
         if wrong

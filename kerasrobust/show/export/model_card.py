@@ -19,6 +19,7 @@ from kerasrobust.show.figures import (
     attack_name,
     format_accuracy,
     format_budget,
+    format_count,
     format_epsilon,
     format_interval,
     format_norm,
@@ -70,7 +71,7 @@ def _measured(subject: Subject) -> Iterator[str]:
             share = _share(card.calibration_error, card.calibration_interval)
             yield _plain(f"Expected calibration error on unchanged images: {share}.")
     else:
-        count = f"{card.data.examples:,} images" if card.data.examples else "images"
+        count = format_count(card.data.examples, "image") if card.data.examples else "images"
         where = " ".join(filter(None, (card.data.name, card.data.measured)))
         words = [f"{subject.name} was measured on {count} of {where}." if where else f"{subject.name} was measured."]
         if card.clean_accuracy is not None:

@@ -18,6 +18,7 @@ from kerasrobust.show.export.metrics import epochs
 from kerasrobust.show.export.subject import Part, Subject, free, slug
 from kerasrobust.show.heat import heat_table
 from kerasrobust.show.tables import (
+    Figure,
     attack_table,
     certificate_table,
     label_table,
@@ -242,7 +243,13 @@ def _attacks(subject: Subject) -> Iterator[Sheet]:
     shown = subject.card.figures
     curves = ("curve", "query_curve")
     records = [{name: value for name, value in vars(entry).items() if name not in curves} for entry in shown]
-    table = attack_table(shown, synthetic=subject.card.data.synthetic)
+    card = subject.card
+    table = attack_table(
+        shown,
+        synthetic=card.data.synthetic,
+        clean=Figure(card.clean_accuracy, card.clean_interval),
+        together=Figure(card.robust_accuracy, card.robust_interval),
+    )
     yield Sheet(name="attacks", title="Attacks", records=records, table=table)
     for name, over, title in (("curve", "epsilon", "epsilon"), ("query_curve", "queries", "queries")):
         points = [

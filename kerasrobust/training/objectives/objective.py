@@ -21,7 +21,7 @@ from kerasrobust import attacks
 from kerasrobust.attacks.gradient import GradientAttack
 from kerasrobust.errors import InputError
 from kerasrobust.ops import balls
-from kerasrobust.settings import check_epsilon
+from kerasrobust.settings import check_epsilon, check_numbers
 from kerasrobust.training.step import Aim, Outcome, Step
 
 
@@ -58,6 +58,7 @@ class Objective:
     validation_steps: int = 10
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         check_epsilon(self.epsilon, self.norm)
         if not 0 <= self.clean_share < 1:
             raise InputError(
