@@ -71,7 +71,7 @@ async def test_what_has_not_begun_yet_is_starting(runs_dir: Path, models_dir: Pa
         await shows(pilot, "1 run,", "◌ starting", "mine")
         lab.session.runner.children[runs_dir / "mine"].process.kill()
         await tells(pilot, "killed by SIGKILL")
-        await shows(pilot, "No runs in")
+        await shows(pilot, "† died", "killed by SIGKILL")
 
 
 async def test_clean_and_robust_accuracy_are_in_one_chart(lab: Lab, add_run: AddRun) -> None:

@@ -101,7 +101,7 @@ GROUPS: list[dict[str, Steps]] = [
             *(("escape", ""), ("up", ""), ("up", "")),
             *(("slash", ""), ("t", ""), ("r", ""), ("a", ""), ("i", "hidden")),
         ],
-        "quit": [("escape", "9 runs"), ("up", ""), ("up", ""), (leave, "leave the run running")],
+        "quit": [("escape", "9 runs"), ("up", ""), ("up", ""), (leave, "A run is under way.")],
     },
     {
         "new-train": [("2", "kerasrobust.run train")],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from textual.app import ComposeResult
@@ -18,6 +19,24 @@ _SPLITS = ("train", "validation")
 _NAMES = {"accuracy": "clean", "robust_accuracy": "robust", "loss": "loss", "learning_rate": "learning rate"}
 _COLOURS = {"accuracy": "primary", "robust_accuracy": "warning", "loss": "primary", "learning_rate": "success"}
 _SIGNS = {"accuracy": "●", "robust_accuracy": "▲", "loss": "●", "learning_rate": ""}
+
+ACCURACIES = ("accuracy", "robust_accuracy")
+
+
+def training_curves(state: RunState, stage: str, names: Sequence[str]) -> list[Curve]:
+    """Returns the curves of some metrics of a training: lines while it trains, points on validation images."""
+    return [
+        Curve(
+            _NAMES[name] if split == "train" else f"{_NAMES[name]} val",
+            series.xs,
+            series.ys,
+            _COLOURS[name],
+            _SIGNS[name] if split == "validation" else "",
+        )
+        for name in names
+        for split in _SPLITS
+        if (series := state.series.get((stage, split, name))) is not None
+    ]
 
 
 class CurvesPane(Container):
@@ -84,23 +103,11 @@ class CurvesPane(Container):
             self._title = title
             label.update(title)
         for chart, names in (
-            ("#accuracy", ("accuracy", "robust_accuracy")),
+            ("#accuracy", ACCURACIES),
             ("#loss", ("loss",)),
             ("#rate", ("learning_rate",)),
         ):
-            curves = [
-                Curve(
-                    _NAMES[name] if split == "train" else f"{_NAMES[name]} val",
-                    series.xs,
-                    series.ys,
-                    _COLOURS[name],
-                    _SIGNS[name] if split == "validation" else "",
-                )
-                for name in names
-                for split in _SPLITS
-                if (series := state.series.get((stage or "", split, name))) is not None
-            ]
-            self.query_one(chart, Chart).show(curves)
+            self.query_one(chart, Chart).show(training_curves(state, stage or "", names))
 
     def action_next_chart(self) -> None:
         """Shows the next chart, where there is room for one only; else goes to it."""

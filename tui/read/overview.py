@@ -123,7 +123,7 @@ def overview(
         path=path,
         kind=kind,
         state=word,
-        model=str(config.get("model", {"study": "several networks", "demo": "five networks"}.get(kind, ""))),
+        model=model_of(config),
         data=data_of(config),
         clean=clean,
         robust=robust,
@@ -133,6 +133,12 @@ def overview(
         doing=ended or (stage.title if stage is not None else ""),
         synthetic=is_synthetic(config, kind),
     )
+
+
+def model_of(config: Mapping[str, Any]) -> str:
+    """Returns the model that a run is about, or how many they are."""
+    several = {"study": "several networks", "demo": "five networks"}
+    return str(config.get("model", several.get(str(config.get("kind")), "")))
 
 
 def accuracies(result: Result) -> tuple[Accuracies, Accuracies]:

@@ -173,7 +173,7 @@ class MonitorScreen(MainScreen):
             return self.state.finished.status
         if child is not None and not child.ended:
             return "starting" if self.state.started is None else "running"
-        return "died"
+        return "cancelled" if child is not None and child.was_cancelled else "died"
 
     def _notify_findings(self) -> None:
         """Notifies of warnings as they come, but not of those that were there when the run was opened."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from rich.text import Text
 
+from kerasrobust.events import Finding
 from kerasrobust.show.figures import format_accuracy, format_budget, format_epsilon, format_seconds
 
 _STATES = {
@@ -15,11 +16,12 @@ _STATES = {
     "done": ("✓", ""),
     "skipped": ("✓", "dim"),
     "failed": ("✗", "bold"),
+    "refused": ("✗", "bold"),
     "cancelled": ("■", ""),
     "stopped": ("■", ""),
     "died": ("†", "bold"),
 }
-_COLOURS = {"running": "blue", "done": "green", "failed": "red", "died": "red", "cancelled": "yellow"}
+_COLOURS = {"running": "blue", "done": "green", "failed": "red", "refused": "red", "died": "red", "cancelled": "yellow"}
 
 
 def state_text(state: str) -> Text:
@@ -66,6 +68,12 @@ def bar_text(share: float | None, width: int) -> str:
 def budget_text(epsilon: float | None, norm: str | None) -> str:
     """Returns an epsilon, with its norm where that isn't the usual one: tables have to fit 80 columns."""
     return format_epsilon(epsilon) if norm == "linf" else format_budget(epsilon, norm)
+
+
+def finding_text(finding: Finding, found: int) -> Text:
+    """Returns a finding in full, and how many more of them there are in the log."""
+    more = f" (and {found - 1:,} more: l)" if found > 1 else ""
+    return Text(f"! {finding.severity}{more}: {finding.message} [{finding.code}]", "bold")
 
 
 def left_text(seconds: float | None) -> str:
