@@ -70,3 +70,20 @@ async def test_what_changed_while_a_chart_was_hidden_is_drawn_whole_once_it_is_s
         # Ticks between the ends, and a line through most columns.
         assert "50 %" in picture
         assert sum(0x2800 < ord(sign) < 0x2900 for sign in picture) > 60
+
+
+@pytest.mark.parametrize(("width", "height"), [(40, 9), (40, 24), (80, 9), (80, 12)])
+async def test_no_tick_is_written_over_another(width: int, height: int) -> None:
+    async with Charts().run_test(size=(width, height)) as pilot:
+        app = pilot.app
+        assert isinstance(app, Charts)
+        app.choose("loss")
+        app.chart("loss").show([Curve("loss", [0, 9000], [1.76, 2.46])])
+        await pilot.pause()
+        await pilot.pause()
+        *rows, steps = text(pilot).splitlines()[1:]
+        values = [float(words[0]) for row in rows if "┫" in row and (words := row.split("┫")[0].split())]
+        assert len(values) >= 2 and values == sorted(values, reverse=True)
+        assert all(1.6 < value < 2.6 for value in values)
+        marks = [float(mark.removesuffix("k")) for mark in steps.split()]
+        assert len(marks) >= 2 and marks == sorted(marks)

@@ -54,7 +54,8 @@ class CurvesPane(Container):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("c", "next_chart", "Chart", id="next-chart", tooltip="Next chart: accuracies, loss, learning rate"),
         Binding("s", "smooth", "Smooth", id="smooth", tooltip="Smooth the lines: not, a little, much"),
-        Binding("o", "log", "Log", id="log-scale", tooltip="Draw the loss on a logarithmic scale, or not"),
+        Binding("v", "log", "Log scale", id="log-scale", show=False,
+                tooltip="Draw the loss on a logarithmic scale, or not"),
         Binding("left_square_bracket", "training(-1)", "Before", id="training-before", show=False, key_display="[",
                 tooltip="The training before"),
         Binding("right_square_bracket", "training(1)", "Next", id="training-next", key_display="]",

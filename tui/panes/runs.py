@@ -10,9 +10,9 @@ from rich.text import Text
 from textual.widgets import DataTable, Static
 
 from kerasrobust.events import printable
-from tui.read.overview import Overview
+from tui.read.overview import Overview, accuracy_range
 from tui.widgets.table import bring_up_to_date
-from tui.widgets.words import accuracy_text, age_text, bar_text, left_text, state_text
+from tui.widgets.words import age_text, bar_text, left_text, state_text
 
 _COLUMNS = ("state", "run", "model", "data", "clean", "robust", "at work", "age")
 _WORTH = ("run", "state", "model", "robust", "clean")
@@ -161,8 +161,8 @@ def _cells(run: Overview) -> dict[str, Text]:
         "data": Text(
             f"{run.data.rpartition('/')[2]}{' *' if run.synthetic else ''}", no_wrap=True, overflow="ellipsis"
         ),
-        "clean": Text(accuracy_text(run.clean), justify="right"),
-        "robust": Text(accuracy_text(run.robust), justify="right"),
+        "clean": Text(accuracy_range(run.clean), justify="right"),
+        "robust": Text(accuracy_range(run.robust), justify="right"),
         "at work": Text(bar_text(run.share, 8)),
         "age": Text(age_text(run.began), justify="right"),
     }

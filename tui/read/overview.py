@@ -12,7 +12,7 @@ from typing import Any
 from kerasrobust.entries import Row
 from kerasrobust.records import Result
 from kerasrobust.runs import data_of, is_locked, list_runs, read_json
-from kerasrobust.show.figures import by_network
+from kerasrobust.show.figures import by_network, format_accuracy
 from kerasrobust.show.narrate import is_synthetic
 from kerasrobust.show.summaries import reference_epsilon
 from kerasrobust.tail import last_events
@@ -133,6 +133,13 @@ def overview(
         doing=ended or (stage.title if stage is not None else ""),
         synthetic=is_synthetic(config, kind),
     )
+
+
+def accuracy_range(accuracies: Accuracies) -> str:
+    """Returns an accuracy, or the range of several networks' (`0.0-33.8 %`)."""
+    if len(accuracies) == 2:
+        return f"{100 * accuracies[0]:.1f}-{format_accuracy(accuracies[1])}"
+    return format_accuracy(accuracies[0]) if accuracies else ""
 
 
 def model_of(config: Mapping[str, Any]) -> str:

@@ -16,12 +16,12 @@ from textual.widgets import DataTable, Input, Static
 from kerasrobust.commands import from_dict
 from kerasrobust.config import DemoConfig
 from kerasrobust.errors import InputError
-from kerasrobust.runs import data_of, delete, read_json
-from kerasrobust.settings import RunConfig, to_dict
+from kerasrobust.runs import delete, read_json
+from kerasrobust.settings import RunConfig
 from tui.messages import Edit, Go, Open, Start
 from tui.panes.runs import ORDERS, RunDetails, RunsTable
-from tui.read.overview import Overview, Overviews, model_of
-from tui.runner import Child
+from tui.read.overview import Overview, Overviews
+from tui.read.own import with_own
 from tui.screens.base import FolderScreen
 from tui.screens.dialogs import Confirm
 from tui.widgets.layout import BESIDE
@@ -112,20 +112,7 @@ class RunsScreen(FolderScreen):
 
     def show_found(self, found: list[Overview] | None) -> None:
         self.was_read = True
-        runs = {run.path: run for run in found or []}
-        own = {}
-        for child in self.session.runner.children.values():
-            run = runs.get(child.path)
-            # Also one that is resumed: its folder reports its end until it has begun again.
-            if not child.ended and (run is None or run.state != "running"):
-                own[child.path] = _of_child(child, "starting", "loading TensorFlow")
-            elif child.was_cancelled and run is not None and run.state == "died":
-                own[child.path] = dataclasses.replace(run, state="cancelled")
-            elif child.refused and run is None:
-                words = "Cancelled before it began." if child.was_cancelled else child.last_words()
-                state = "cancelled" if child.was_cancelled else "died" if child.was_killed else "refused"
-                own[child.path] = _of_child(child, state, words)
-        self._runs = [*own.values(), *(run for run in runs.values() if run.path not in own)]
+        self._runs = with_own(found or [], self.session.runner.children.values())
         self._show()
 
     def _show(self) -> None:
@@ -256,11 +243,3 @@ class RunsScreen(FolderScreen):
             return False
         del self.session.runner.children[path]
         return True
-
-
-def _of_child(child: Child, state: str, doing: str) -> Overview:
-    """Returns the line of a run that has no folder yet, or never got one."""
-    config = to_dict(child.config)
-    return Overview(
-        child.path, child.config.kind, state, model_of(config), data_of(config), began=child.began, doing=doing
-    )

@@ -112,7 +112,7 @@ class Chart(Vertical, can_focus=False):
         self.smoothing = 0.0
         self.logarithmic = False
         self.cursor: float | None = None
-        self._ticks = Ticks()
+        self._ticks, self._x_ticks = Ticks(), Ticks()
         self._zoomed = False
         self._drawn_at = Size()
 
@@ -122,7 +122,7 @@ class Chart(Vertical, can_focus=False):
 
     def on_mount(self) -> None:
         plot = self.query_one(Plot)
-        plot.set_x_formatter(Ticks())
+        plot.set_x_formatter(self._x_ticks)
         plot.set_y_formatter(self._ticks)
         self._draw()
 
@@ -174,6 +174,9 @@ class Chart(Vertical, can_focus=False):
     def _draw_curves(self) -> None:
         plot = self.query_one(Plot)
         self._ticks.percent, self._ticks.logarithmic = self.percent, self.logarithmic
+        # So that no label is written over another.
+        self._ticks.most = max(2, (self.size.height - _AROUND) // 2)
+        self._x_ticks.most = max(2, self.size.width // 8)
         plot.clear()
         low, high = math.inf, -math.inf
         for curve in self.curves:

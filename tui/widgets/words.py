@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 
 from rich.text import Text
 
 from kerasrobust.events import Finding
-from kerasrobust.show.figures import format_accuracy, format_budget, format_epsilon, format_seconds
+from kerasrobust.show.figures import format_budget, format_epsilon, format_seconds
 
 _STATES = {
     "starting": ("◌", "dim"),
@@ -28,13 +27,6 @@ def state_text(state: str) -> Text:
     """Returns a state with its sign."""
     sign, style = _STATES.get(state, ("?", ""))
     return Text(f"{sign} {state}", style=f"{style} {_COLOURS.get(state, '')}".strip(), no_wrap=True)
-
-
-def accuracy_text(accuracies: Sequence[float]) -> str:
-    """Returns an accuracy, or the range of several networks' (`0.0-33.8 %`)."""
-    if len(accuracies) == 2:
-        return f"{100 * accuracies[0]:.1f}-{format_accuracy(accuracies[1])}"
-    return format_accuracy(accuracies[0]) if accuracies else ""
 
 
 def age_text(since: float) -> str:
