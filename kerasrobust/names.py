@@ -8,9 +8,12 @@ reports, and the README learn of them from there.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
+
+from kerasrobust.errors import InputError
 
 BallNorm = Literal["linf", "l2"]
 Norm = Literal["linf", "l2", "l1", "l0"]
@@ -217,3 +220,23 @@ RANGES: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 }
 """Factors and offsets, one or one for each channel, that take pixels in [0, 1] to what a model eats. `imagenet` and
 `caffe` are the modes "torch" and "caffe" of `keras.applications.imagenet_utils.preprocess_input`; `caffe` takes BGR."""
+
+
+SPLIT_TERM = re.compile(r"\s*(\w*)\s*(?:\[\s*(-?\d+%?)?\s*:\s*(-?\d+%?)?\s*\])?\s*")
+"""A term of a split in TFDS's notation: a part's name, and where a slice of it begins and ends."""
+
+
+def malformed_split(split: str) -> InputError | None:
+    """Returns what is wrong with a split's notation, whatever the parts of the data are called; None if nothing is.
+
+    Example:
+        >>> str(malformed_split("test[:10"))[:57]
+        "Expected a split such as 'test', 'test[:1000]' or 'train["
+        >>> malformed_split("test[:10%]+train")
+    """
+    if all(term.strip() and SPLIT_TERM.fullmatch(term) for term in split.split("+")):
+        return None
+    return InputError(
+        f"Expected a split such as 'test', 'test[:1000]' or 'train[10%:]'. Received: {split!r}. "
+        "Write a part's name, and a slice in examples or percent."
+    )

@@ -19,6 +19,12 @@ from textual.widgets import Input, Label, Select, Static
 
 from kerasrobust.fields import Field
 
+_MOVING = (
+    Binding("down", "app.focus_next", "Next field", id="next-field", show=False, tooltip="The next setting"),
+    Binding("up", "app.focus_previous", "Field before", id="field-before", show=False, tooltip="The setting before"),
+)
+"""Arrows go from setting to setting, and change none."""
+
 
 class YesNo(Static, can_focus=True):
     """A switch that says in words how it stands."""
@@ -28,6 +34,7 @@ class YesNo(Static, can_focus=True):
     YesNo:focus { text-style: reverse; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
+        *_MOVING,
         Binding(
             "space,enter", "change", "Yes/no", id="toggle-setting", show=False, tooltip="Change between yes and no"
         ),
@@ -53,11 +60,16 @@ class YesNo(Static, can_focus=True):
 
 
 class SuggestingInput(Input):
-    """An input that completes what it knows, and steps through all of it with the arrow keys."""
+    """An input that completes what it knows, and steps through all of it by keys that do nothing else."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("down", "suggest(1)", "Next", id="next-suggestion", show=False, tooltip="Take the next known name"),
-        Binding("up", "suggest(-1)", "Last", id="last-suggestion", show=False, tooltip="Take the known name before"),
+        *_MOVING,
+        Binding(
+            "ctrl+down", "suggest(1)", "Next", id="next-suggestion", show=False, tooltip="Take the next known name"
+        ),
+        Binding(
+            "ctrl+up", "suggest(-1)", "Last", id="last-suggestion", show=False, tooltip="Take the known name before"
+        ),
     ]
 
     def __init__(self, value: str, known: Sequence[str], **more: Any) -> None:
