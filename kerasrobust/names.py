@@ -13,8 +13,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from kerasrobust.errors import InputError
-
 BallNorm = Literal["linf", "l2"]
 Norm = Literal["linf", "l2", "l1", "l0"]
 NormOrAuto = Literal["auto", "linf", "l2", "l1", "l0"]
@@ -226,17 +224,11 @@ SPLIT_TERM = re.compile(r"\s*(\w*)\s*(?:\[\s*(-?\d+%?)?\s*:\s*(-?\d+%?)?\s*\])?\
 """A term of a split in TFDS's notation: a part's name, and where a slice of it begins and ends."""
 
 
-def malformed_split(split: str) -> InputError | None:
-    """Returns what is wrong with a split's notation, whatever the parts of the data are called; None if nothing is.
+def is_split(written: str) -> bool:
+    """Returns whether a split is in TFDS's notation, whatever the parts of the data are called.
 
     Example:
-        >>> str(malformed_split("test[:10"))[:57]
-        "Expected a split such as 'test', 'test[:1000]' or 'train["
-        >>> malformed_split("test[:10%]+train")
+        >>> is_split("test[:10%]+train"), is_split("test[:10")
+        (True, False)
     """
-    if all(term.strip() and SPLIT_TERM.fullmatch(term) for term in split.split("+")):
-        return None
-    return InputError(
-        f"Expected a split such as 'test', 'test[:1000]' or 'train[10%:]'. Received: {split!r}. "
-        "Write a part's name, and a slice in examples or percent."
-    )
+    return all(term.strip() and SPLIT_TERM.fullmatch(term) for term in written.split("+"))

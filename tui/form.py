@@ -11,11 +11,11 @@ from typing import Any
 from kerasrobust import presets
 from kerasrobust.commands import COMMANDS, run_class
 from kerasrobust.config import StudyConfig, TrainConfig
-from kerasrobust.errors import InputError, unknown_name
+from kerasrobust.errors import InputError, malformed_split, unknown_name
 from kerasrobust.fields import Field, Group, text
 from kerasrobust.fields import fields as table
-from kerasrobust.names import ARCHITECTURES, ATTACKS, malformed_split, uncorrupted
-from kerasrobust.runs import is_locked
+from kerasrobust.names import ARCHITECTURES, ATTACKS, is_split, uncorrupted
+from kerasrobust.runs import is_locked, list_models
 from kerasrobust.settings import RunConfig, command_line
 
 _SAVING = ("train", "import")
@@ -47,6 +47,14 @@ def fields(kind: type[RunConfig]) -> list[Field]:
     """
     shown = [item for item in table(kind) if item.group in _ORDER]
     return sorted(shown, key=lambda item: (item.name != "name", _ORDER.index(item.group)))
+
+
+def saved_models(models_dir: Path) -> list[str]:
+    """Returns the names of the saved models; none where the folder can't be read."""
+    try:
+        return [path.name for path in list_models(models_dir)]
+    except OSError:
+        return []
 
 
 def suggestions(kind: type[RunConfig], name: str, models: Sequence[str] = ()) -> tuple[str, ...]:
@@ -172,8 +180,8 @@ def doubts(kind: type[RunConfig], texts: Mapping[str, str], models: Sequence[str
             is_path = "/" in source or source.endswith((".npz", ".h5"))
             if is_path and not Path(source).expanduser().exists() and not _CONFIGURED.fullmatch(source):
                 found["data"] = f"There is nothing at {source}."
-        elif item.name.endswith("split") and (problem := malformed_split(typed)) is not None:
-            found[item.name] = str(problem)
+        elif item.name.endswith("split") and not is_split(typed):
+            found[item.name] = str(malformed_split(typed))
     return found
 
 

@@ -6,8 +6,8 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
-from kerasrobust.errors import InputError, unknown_name
-from kerasrobust.names import SPLIT_TERM, malformed_split
+from kerasrobust.errors import InputError, malformed_split, unknown_name
+from kerasrobust.names import SPLIT_TERM, is_split
 
 PARTS = {"test": ("test", "testing"), "validation": ("validation", "valid", "val"), "train": ("train", "training")}
 """Parts that files and folders may have, and how people spell them there."""
@@ -61,8 +61,8 @@ def parts_of(split: str, sizes: Mapping[str, int], *, endless: bool = False) -> 
         >>> parts_of("test[:25%]+train[-5:]", {"train": 100, "test": 80})
         [('test', 0, 20), ('train', 95, 100)]
     """
-    if (problem := malformed_split(split)) is not None:
-        raise problem
+    if not is_split(split):
+        raise malformed_split(split)
     parts = []
     for match in filter(None, map(SPLIT_TERM.fullmatch, split.split("+"))):
         part = match[1] or "all"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import ClassVar
 
 from rich.text import Text
@@ -16,7 +15,6 @@ from textual.widgets import Button, Collapsible, Label, Select, Static
 
 from kerasrobust import presets
 from kerasrobust.commands import run_class
-from kerasrobust.runs import list_models
 from kerasrobust.settings import RunConfig
 from tui import form
 from tui.messages import Start
@@ -86,7 +84,7 @@ class NewRunScreen(MainScreen):
             yield CommandLine("", id="command", markup=False)
 
     async def on_mount(self) -> None:
-        self._look_for_models()
+        self._models = form.saved_models(self.session.models_dir)
         await self._build()
         # Not a text field: a digit goes to a place until somebody chooses where to type.
         self.query_one("#kind").focus()
@@ -95,13 +93,8 @@ class NewRunScreen(MainScreen):
         self.set_class(event.size.width >= DETAILS, "wide")
         self._explain(self.focused)
 
-    def _look_for_models(self) -> None:
-        self._models = []
-        with contextlib.suppress(OSError):  # Nothing to suggest from.
-            self._models = [path.name for path in list_models(self.session.models_dir)]
-
     def on_screen_resume(self) -> None:
-        self._look_for_models()
+        self._models = form.saved_models(self.session.models_dir)
         for row in self.query(FieldRow):  # Models may have come or gone, and so may runs.
             row.learn(self._known(row.item))
         self._check()
