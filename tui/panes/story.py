@@ -42,10 +42,11 @@ class RunStory(Vertical):
 
     DEFAULT_CSS = """
     RunStory > VerticalScroll { height: auto; max-height: 50%; }
-    RunStory > Chart { height: 1fr; min-height: 8; max-height: 20; display: none; }
+    RunStory > Chart { height: 1fr; min-height: 8; display: none; }
     RunStory Static { height: auto; }
-    RunStory > #settings { height: 1fr; max-height: 100%; }
+    RunStory > #settings { height: 1fr; }
     RunStory.drawn > Chart { display: block; }
+    RunStory.drawn > #settings { height: auto; max-height: 40%; }
     """
 
     def __init__(self) -> None:

@@ -70,7 +70,7 @@ class RunsScreen(FolderScreen):
         Binding("e", "edit", "Edit", id="edit-run", show=False, tooltip="Open its settings in the form"),
         Binding("delete,backspace", "delete", "Delete", id="delete-run", tooltip="Delete the run's folder; asks first"),
         Binding("slash", "search", "Search", id="search-runs", key_display="/", tooltip="Search name, model, data"),
-        Binding("f", "filter", "Filter", id="filter-runs", tooltip="Show only runs of one state"),
+        Binding("f", "filter", "Filter", id="filter-runs", show=False, tooltip="Show only runs of one state"),
         Binding(
             "s", "sort", "Sort", id="sort-runs", show=False, tooltip="Change the order; a click on a heading does too"
         ),
