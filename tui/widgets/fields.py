@@ -19,12 +19,6 @@ from textual.widgets import Input, Label, Select, Static
 
 from kerasrobust.fields import Field
 
-_MOVING = (
-    Binding("down", "app.focus_next", "Next field", id="next-field", show=False, tooltip="The next setting"),
-    Binding("up", "app.focus_previous", "Field before", id="field-before", show=False, tooltip="The setting before"),
-)
-"""Arrows go from setting to setting, and change none."""
-
 
 class YesNo(Static, can_focus=True):
     """A switch that says in words how it stands."""
@@ -34,7 +28,6 @@ class YesNo(Static, can_focus=True):
     YesNo:focus { text-style: reverse; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        *_MOVING,
         Binding(
             "space,enter", "change", "Yes/no", id="toggle-setting", show=False, tooltip="Change between yes and no"
         ),
@@ -63,7 +56,6 @@ class SuggestingInput(Input):
     """An input that completes what it knows, and steps through all of it by keys that do nothing else."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        *_MOVING,
         Binding(
             "ctrl+down", "suggest(1)", "Next", id="next-suggestion", show=False, tooltip="Take the next known name"
         ),
@@ -99,6 +91,11 @@ class FieldRow(Vertical):
     FieldRow .said { height: auto; padding: 0 0 0 20; display: none; }
     FieldRow .said.shown { display: block; }
     """
+    # Arrows go from setting to setting, and change none.
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("down", "app.focus_next", "Next field", id="next-field", show=False, tooltip="The next setting"),
+        Binding("up", "app.focus_previous", "Field before", id="field-before", show=False, tooltip="The one before"),
+    ]
 
     @dataclass(eq=False)
     class Changed(Message):
