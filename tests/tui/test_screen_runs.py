@@ -165,7 +165,7 @@ async def test_a_run_that_is_cancelled_while_it_starts_is_cancelled(runs_dir: Pa
     async with lab.run_test(size=(80, 24)) as pilot:
         lab.start(DemoConfig(name="mine"))
         await pilot.press("escape")
-        await shows(pilot, "◌ starting", "loading TensorFlow")
+        await shows(pilot, "1 run,", "◌ starting", "loading TensorFlow")
         await pilot.press("x")
         await shows(pilot, "■ cancelled", "Cancelled before it began.")
         assert "SIGINT" not in told(pilot)
