@@ -40,7 +40,7 @@ class AttacksPane(Vertical):
     """One row for each attack; below, the survivors of the one at the cursor over time."""
 
     DEFAULT_CSS = """
-    AttacksPane > DataTable { height: auto; max-height: 60%; }
+    AttacksPane > DataTable { height: auto; max-height: 50%; }
     AttacksPane > Static { height: 1; padding: 0 1; text-wrap: nowrap; text-overflow: ellipsis; }
     AttacksPane > Chart { height: 1fr; min-height: 7; }
     """
