@@ -146,6 +146,8 @@ def with_demo(runs_dir: Path) -> None:
     terminal = Terminal(runs_dir)
     terminal.wait_for("1 Runs")
     terminal.press("d")
+    terminal.wait_for("Run it (y)")
+    terminal.press("y")
     terminal.wait_for("Training lenet", 60)
     terminal.idle(5)
     load = share_of_core(terminal, 30)

@@ -42,6 +42,14 @@ def unknown_name(what: str, name: str, choices: Iterable[str], extra: str = "") 
     )
 
 
+def malformed_split(split: str) -> InputError:
+    """Returns the error for a split that isn't in the notation of TensorFlow Datasets."""
+    return InputError(
+        f"Expected a split such as 'test', 'test[:1000]' or 'train[10%:]'. Received: {split!r}. "
+        "Write a part's name, and a slice in examples or percent."
+    )
+
+
 def folder_meant(name: str) -> InputError:
     """Returns the error for the name of a folder that is written like that of a data set."""
     return InputError(

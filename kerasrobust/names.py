@@ -8,6 +8,7 @@ reports, and the README learn of them from there.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -224,3 +225,17 @@ RANGES: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 }
 """Factors and offsets, one or one for each channel, that take pixels in [0, 1] to what a model eats. `imagenet` and
 `caffe` are the modes "torch" and "caffe" of `keras.applications.imagenet_utils.preprocess_input`; `caffe` takes BGR."""
+
+
+SPLIT_TERM = re.compile(r"\s*(\w*)\s*(?:\[\s*(-?\d+%?)?\s*:\s*(-?\d+%?)?\s*\])?\s*")
+"""A term of a split in TFDS's notation: a part's name, and where a slice of it begins and ends."""
+
+
+def is_split(written: str) -> bool:
+    """Returns whether a split is in TFDS's notation, whatever the parts of the data are called.
+
+    Example:
+        >>> is_split("test[:10%]+train"), is_split("test[:10")
+        (True, False)
+    """
+    return all(term.strip() and SPLIT_TERM.fullmatch(term) for term in written.split("+"))

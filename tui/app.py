@@ -142,6 +142,9 @@ class Lab(App[None]):
         from tui.screens.monitor import MonitorScreen
 
         self.action_show("runs")
+        # So that what one does next in the list is done to this run.
+        if isinstance(self.screen, RunsScreen):
+            self.screen.table.await_run(path)
         self.push_screen(MonitorScreen(path))
 
     def edit(self, config: RunConfig) -> None:
@@ -171,10 +174,13 @@ class Lab(App[None]):
                 continue
             child.settle()
             if child.refused:
-                # Nothing else will ever report it; and without a folder there is nothing to watch.
+                # Without a folder there is nothing to watch; the list of runs keeps a line that says why.
                 if getattr(self.screen, "path", None) == child.path and not child.path.exists():
                     self.pop_screen()
-                self._fail(child.message() or f"{child.command}: {child.exit_words()}", timeout=60)
+                if child.was_cancelled:
+                    self.notify(f"{child.path.name}: cancelled before it began.", markup=False)
+                else:
+                    self._fail(child.last_words())
 
     def _fail(self, message: str, timeout: float = 10) -> None:
         self.notify(message, severity="error", timeout=timeout, markup=False)
@@ -184,7 +190,7 @@ class Lab(App[None]):
         if not running:
             self.exit()
             return
-        what = "the run" if len(running) == 1 else f"{len(running)} runs"
+        one = len(running) == 1
 
         def answered(answer: str | None) -> None:
             if answer == "y":
@@ -197,8 +203,10 @@ class Lab(App[None]):
 
         if isinstance(self.screen, Confirm):
             return
-        question = f"Quit and leave {what} running? You can reattach later."
-        self.push_screen(Confirm(question, {"y": "Quit", "s": "Stop"}, danger="s"), answered)
+        what = "A run is" if one else f"{len(running)} runs are"
+        question = f"{what} under way. Quit, and leave {'it' if one else 'them'} running? You can come back later."
+        answers = {"y": "Leave running", "s": "Stop it" if one else "Stop them", "n": "Stay"}
+        self.push_screen(Confirm(question, answers, danger="s"), answered)
 
     def action_toggle_theme(self) -> None:
         dark, light = ("ansi-dark", "ansi-light") if self._sixteen else ("textual-dark", "textual-light")

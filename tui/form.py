@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from kerasrobust import presets
 from kerasrobust.commands import COMMANDS, run_class
 from kerasrobust.config import StudyConfig, TrainConfig
-from kerasrobust.errors import InputError
+from kerasrobust.errors import InputError, malformed_split, unknown_name
 from kerasrobust.fields import Field, Group, text
 from kerasrobust.fields import fields as table
-from kerasrobust.names import ARCHITECTURES, ATTACKS
-from kerasrobust.runs import is_locked
+from kerasrobust.names import ARCHITECTURES, ATTACKS, is_split, uncorrupted
+from kerasrobust.runs import is_locked, list_models
 from kerasrobust.settings import RunConfig, command_line
 
 _SAVING = ("train", "import")
 """Commands whose `name` is the saved model's as well."""
+
+_CONFIGURED = re.compile(r"[a-z]\w*/\w[\w.-]*(:[\d.*]+)?")
+"""A data set of TensorFlow Datasets with a configuration, which looks like a path."""
 
 _ORDER: tuple[Group, ...] = ("own", "model", "common", "output")
 
@@ -37,8 +42,19 @@ def commands() -> dict[str, type[RunConfig]]:
 
 
 def fields(kind: type[RunConfig]) -> list[Field]:
-    """Returns the fields of a command's form: its own settings, how the model takes images, common ones, the output."""
-    return sorted((item for item in table(kind) if item.group in _ORDER), key=lambda item: _ORDER.index(item.group))
+    """Returns the fields of a command's form: the name, its own settings, how the model takes images, common ones, and
+    the output.
+    """
+    shown = [item for item in table(kind) if item.group in _ORDER]
+    return sorted(shown, key=lambda item: (item.name != "name", _ORDER.index(item.group)))
+
+
+def saved_models(models_dir: Path) -> list[str]:
+    """Returns the names of the saved models; none where the folder can't be read."""
+    try:
+        return [path.name for path in list_models(models_dir)]
+    except OSError:
+        return []
 
 
 def suggestions(kind: type[RunConfig], name: str, models: Sequence[str] = ()) -> tuple[str, ...]:
@@ -143,6 +159,30 @@ def _culprit(kind: type[RunConfig], values: dict[str, Any], fixed: dict[str, Any
                 continue
         return item.name
     return None
+
+
+def doubts(kind: type[RunConfig], texts: Mapping[str, str], models: Sequence[str]) -> dict[str, str]:
+    """Returns what is doubtful in models, data and splits, by field: what the run would find after minutes.
+
+    `models` are the names of the saved models. A name of a data set is left to TensorFlow Datasets.
+    """
+    found: dict[str, str] = {}
+    for item in fields(kind):
+        typed = texts[item.name].strip()
+        if not typed:
+            continue
+        if item.name in ("model", "surrogate", "teacher", "reference"):
+            known = suggestions(kind, item.name, models)
+            if typed not in known and not Path(typed).expanduser().exists():
+                found[item.name] = str(unknown_name("saved model", typed, known, ", or a path"))
+        elif item.name == "data":
+            source = typed if Path(typed).exists() else uncorrupted(typed)
+            is_path = "/" in source or source.endswith((".npz", ".h5"))
+            if is_path and not Path(source).expanduser().exists() and not _CONFIGURED.fullmatch(source):
+                found["data"] = f"There is nothing at {source}."
+        elif item.name.endswith("split") and not is_split(typed):
+            found[item.name] = str(malformed_split(typed))
+    return found
 
 
 def existing(config: RunConfig) -> str:

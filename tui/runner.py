@@ -36,6 +36,7 @@ class Child:
     Attributes:
         path: the run's folder, there once the engine has begun.
         command: what was started, as one can paste it.
+        config: its settings.
         process: the child, leader of a session and a process group.
         began: when it was started, in Unix seconds.
         asked: when it was asked to stop, by the monotonic clock; None before.
@@ -45,6 +46,7 @@ class Child:
 
     path: Path
     command: str
+    config: RunConfig
     process: subprocess.Popen[bytes]
     _errors: IO[bytes]
     began: float
@@ -56,6 +58,15 @@ class Child:
     @property
     def ended(self) -> bool:
         return self.process.poll() is not None
+
+    @property
+    def was_cancelled(self) -> bool:
+        """Whether it has ended as somebody asked it to; it says so itself only once it has begun."""
+        return self.asked is not None and self.process.poll() in (-signal.SIGINT, -signal.SIGTERM, 130)
+
+    @property
+    def was_killed(self) -> bool:
+        return (self.process.poll() or 0) < 0
 
     @property
     def settled(self) -> bool:
@@ -77,6 +88,10 @@ class Child:
             with contextlib.suppress(ValueError):
                 return f"killed by {signal.Signals(-status).name}"
         return f"exit status {status}"
+
+    def last_words(self) -> str:
+        """Returns why it was refused, or how it has ended."""
+        return self.message() or f"{self.exit_words()}: {self.command}"
 
     def message(self) -> str:
         """Returns its last line on standard error, which says what is wrong with the input."""
@@ -131,7 +146,7 @@ class Runner:
             ) from error
         _give_way(process.pid)
         assert config.name is not None
-        child = Child(config.runs_dir / config.name, command, process, errors, time.time())
+        child = Child(config.runs_dir / config.name, command, config, process, errors, time.time())
         self.children[child.path] = child
         return child
 

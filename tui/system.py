@@ -65,14 +65,19 @@ class Sample:
 
     Attributes:
         cpu: percent of all cores since the sample before; None in the first one.
+        cores: the same of each core.
         memory_used: bytes that aren't available to new programs, of `memory_total`.
+        disk_used: bytes that are taken where the runs are, of `disk_total`.
         load: processes that ran or waited, over the last minute.
         gpus: always in the same order.
     """
 
     cpu: float | None = None
+    cores: tuple[float, ...] = ()
     memory_used: float | None = None
     memory_total: float | None = None
+    disk_used: float | None = None
+    disk_total: float | None = None
     load: float | None = None
     gpus: tuple[Gpu, ...] = ()
     processes: tuple[Process, ...] = ()
@@ -108,11 +113,18 @@ class Sampler:
         if self._nvml is None:
             self._nvml = _Nvml()
             self.problem = self._nvml.problem
-        busy, memory = _ask(psutil.cpu_percent), _ask(psutil.virtual_memory)
+        cores, memory = _ask(lambda: psutil.cpu_percent(percpu=True)) or [], _ask(psutil.virtual_memory)
+        # Where there is no folder of runs yet, it will be made in the nearest one above.
+        home = next((path for path in (self._runs_dir, *self._runs_dir.resolve().parents) if path.exists()), Path("."))
+        disk = _ask(lambda: psutil.disk_usage(str(home)))
+        first = not self.history  # The first answer is about no time at all.
         sample = Sample(
-            cpu=busy if self.history else None,  # The first answer is about no time at all.
+            cpu=None if first or not cores else sum(cores) / len(cores),
+            cores=() if first else tuple(cores),
             memory_used=None if memory is None else float(memory.total - memory.available),
             memory_total=None if memory is None else float(memory.total),
+            disk_used=None if disk is None else float(disk.used),
+            disk_total=None if disk is None else float(disk.total),
             load=_ask(lambda: psutil.getloadavg()[0]),
             gpus=self._nvml.read(),
             processes=self._processes(),

@@ -6,7 +6,8 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
-from kerasrobust.errors import InputError, unknown_name
+from kerasrobust.errors import InputError, malformed_split, unknown_name
+from kerasrobust.names import SPLIT_TERM, is_split
 
 PARTS = {"test": ("test", "testing"), "validation": ("validation", "valid", "val"), "train": ("train", "training")}
 """Parts that files and folders may have, and how people spell them there."""
@@ -60,14 +61,10 @@ def parts_of(split: str, sizes: Mapping[str, int], *, endless: bool = False) -> 
         >>> parts_of("test[:25%]+train[-5:]", {"train": 100, "test": 80})
         [('test', 0, 20), ('train', 95, 100)]
     """
+    if not is_split(split):
+        raise malformed_split(split)
     parts = []
-    for term in split.split("+"):
-        match = re.fullmatch(r"\s*(\w*)\s*(?:\[\s*(-?\d+%?)?\s*:\s*(-?\d+%?)?\s*\])?\s*", term)
-        if not match or not term.strip():
-            raise InputError(
-                f"Expected a split such as 'test', 'test[:1000]' or 'train[10%:]'. Received: {split!r}. "
-                "Write a part's name, and a slice in examples or percent."
-            )
+    for match in filter(None, map(SPLIT_TERM.fullmatch, split.split("+"))):
         part = match[1] or "all"
         if part not in sizes:
             raise unknown_name("split", part, sizes)

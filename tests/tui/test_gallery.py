@@ -96,7 +96,9 @@ async def test_says_what_the_example_is(tmp_path: Path, size: tuple[int, int]) -
         assert first_pixel(pilot, "perturbation") == (255, 255, 255)
         lines = text(pilot).splitlines()
         rows = [line for line in lines if "▀" in line]
-        assert len(rows) == {80: 13, 160: 16}[size[0]]
+        # Where there is room the next example stands below.
+        assert len(rows) == {80: 13, 160: 32}[size[0]]
+        rows = rows[: {80: 13, 160: 16}[size[0]]]
         assert {line.count("▀") for line in rows} == {{80: 3 * 26, 160: 3 * 32}[size[0]]}
         # The first two lines are words; the captions stand right below the last row.
         assert "original: owl" in lines[2 + len(rows)] and lines[1 + len(rows)] == rows[-1]
@@ -110,6 +112,18 @@ async def test_an_attack_outside_balls_shows_how_much_has_changed(words: str, tm
     async with opened(tmp_path) as pilot:
         await shows(pilot, f"Patch {words} on net", "192 values changed")
         assert "distance" not in text(pilot)
+
+
+async def test_the_next_examples_fill_the_room_and_the_last_ones_leave_it(tmp_path: Path) -> None:
+    write(tmp_path / "examples.h5")
+    async with opened(tmp_path, (120, 60)) as pilot:
+        await until(pilot, lambda: text(pilot).count("original: ") == 3)
+        await pilot.press("end")
+        await until(pilot, lambda: "5 of 5" in text(pilot) and text(pilot).count("original: ") == 1)
+        await pilot.press("left")
+        await until(pilot, lambda: "4 of 5" in text(pilot) and text(pilot).count("original: ") == 2)
+        await pilot.resize_terminal(80, 24)
+        await until(pilot, lambda: text(pilot).count("original: ") == 1)
 
 
 async def test_amplification_can_be_chosen(tmp_path: Path) -> None:

@@ -10,12 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fake_engine import recorded
+from fake_engine import ENGINE, recorded
 from screen import shows, tells, text, told, until
 from textual.pilot import Pilot
 from textual.widgets import Input
 
-from kerasrobust.config import DemoConfig, TrainConfig
+from kerasrobust.config import AttackConfig, DemoConfig, TrainConfig
 from kerasrobust.events import AttackProgress, Finding, Log, Progress, RunFinished, to_json
 from kerasrobust.runs import is_locked, state
 from tui.app import Lab
@@ -71,7 +71,96 @@ async def test_what_has_not_begun_yet_is_starting(runs_dir: Path, models_dir: Pa
         await shows(pilot, "1 run,", "◌ starting", "mine")
         lab.session.runner.children[runs_dir / "mine"].process.kill()
         await tells(pilot, "killed by SIGKILL")
-        await shows(pilot, "No runs in")
+        await shows(pilot, "† died", "killed by SIGKILL")
+
+
+@pytest.mark.parametrize(("kind", "words"), [
+    ("attack", ["clean 45.0 % (38.3-51.9)", "robust 6.0 % (3.5-10.2) under PGD 8/255", "small, 200 images of shapes"]),
+    ("train", ["clean 45.0 %", "robust 5.0 % (2.7-9.0)", "Everything is in runs/", "model in saved_models/small"]),
+    ("demo", ["clean 91.5-97.2 %", "robust 2.2-78.8 %", "5 networks, 400 images of shapes test[:400]"]),
+    ("corruptions", ["clean 48.3 %", "under corruptions"]),
+    ("assess", ["clean 54.4-56.6 %", "2 networks"]),
+])  # fmt: skip
+async def test_a_run_begins_with_its_result(lab: Lab, add_run: AddRun, kind: str, words: list[str]) -> None:
+    path = add_run(kind)
+    async with lab.run_test(size=(100, 30)) as pilot:
+        await opened(lab, pilot, path)
+        await shows(pilot, "✓ done", *words)
+        assert all(text(pilot).index(word) < text(pilot).index("Curves (m)") for word in words)
+
+
+@pytest.mark.parametrize("size", [(60, 20), (80, 24), (160, 48)])
+async def test_the_worst_finding_is_first_and_whole(lab: Lab, add_run: AddRun, size: tuple[int, int]) -> None:
+    path = add_run("train", events=15)
+    long = " ".join(f"word{number}" for number in range(20))
+    for severity in ("info", "warning", "info"):
+        append(path, to_json(Finding(code="doubt", message=f"This {severity} has {long} too.", severity=severity)))
+    async with lab.run_test(size=size) as pilot:
+        await opened(lab, pilot, path)
+        await shows(pilot, "! warning (and 2 more: l): This warning")
+        head = " ".join(text(pilot).split("Curves (m)")[0].split())
+        assert f"{long} too. [doubt]" in head
+
+
+async def test_long_lines_of_the_log_wrap_and_are_copied_whole(lab: Lab, add_run: AddRun) -> None:
+    path = add_run("train")
+    long = " ".join(f"word{number}" for number in range(40))
+    append(path, to_json(Log(level="warning", message=long)))
+    async with lab.run_test(size=(80, 24)) as pilot:
+        await opened(lab, pilot, path)
+        await pilot.press("l")
+        await shows(pilot, "warning: word0", "word39")
+        await pilot.press("y")
+        assert f"warning: {long}" in lab.clipboard
+        await pilot.resize_terminal(60, 24)
+        await until(pilot, lambda: "word39" in text(pilot) and "word8 word9" in " ".join(text(pilot).split()))
+
+
+async def test_the_report_opens_or_its_path_is_copied_and_so_is_the_command(
+    lab: Lab, add_run: AddRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = add_run("demo")
+    opened_pages: list[str] = []
+    monkeypatch.setattr(lab, "open_url", lambda url, **_: opened_pages.append(url))
+    monkeypatch.delenv("SSH_CONNECTION", raising=False)
+    monkeypatch.setenv("DISPLAY", ":0")
+    async with lab.run_test(size=(80, 24)) as pilot:
+        await opened(lab, pilot, path)
+        await pilot.press("o")
+        await tells(pilot, "There is no report yet")
+        (path / "report.html").write_text("<p>a report</p>")
+        await pilot.press("o")
+        assert opened_pages == [(path / "report.html").resolve().as_uri()]
+        monkeypatch.setenv("SSH_CONNECTION", "1.2.3.4 5 6.7.8.9 22")
+        await pilot.press("o")
+        assert lab.clipboard == str((path / "report.html").resolve()) and len(opened_pages) == 1
+        await pilot.press("y")
+        assert lab.clipboard.startswith("python -m kerasrobust.run demo")
+
+
+async def test_before_the_first_step_it_says_what_takes_the_time(
+    runs_dir: Path, models_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab = Lab(runs_dir, models_dir, (sys.executable, "-c", "import time; time.sleep(60)"))
+    async with lab.run_test(size=(80, 24)) as pilot:
+        lab.start(DemoConfig(name="mine"))
+        await shows(pilot, "◌ starting", "loading TensorFlow, ")
+    lab.session.runner.children[runs_dir / "mine"].process.kill()
+    monkeypatch.setenv("FAKE_STOP_AT", "4")
+    lab = Lab(runs_dir, models_dir, ENGINE)
+    async with lab.run_test(size=(80, 24)) as pilot:
+        lab.start(TrainConfig(name="his"))
+        await shows(pilot, "● running", "compiling the first step, ")
+        await pilot.press("x")
+        await shows(pilot, "■ cancelled")
+
+
+async def test_an_attack_opens_on_its_attacks_while_it_starts(runs_dir: Path, models_dir: Path) -> None:
+    lab = Lab(runs_dir, models_dir, (sys.executable, "-c", "import time; time.sleep(60)"))
+    async with lab.run_test(size=(80, 24)) as pilot:
+        lab.start(AttackConfig(name="mine", model="convnet"))
+        await shows(pilot, "◌ starting", "No attack yet.")
+        lab.session.runner.children[runs_dir / "mine"].process.kill()
 
 
 async def test_clean_and_robust_accuracy_are_in_one_chart(lab: Lab, add_run: AddRun) -> None:
@@ -115,7 +204,7 @@ async def test_smoothing_log_scale_and_the_training_are_chosen_by_keys(lab: Lab,
         await pilot.press("m")
         await pilot.press("s")
         await shows(pilot, "smoothing 0.6")
-        await pilot.press("c", "o")
+        await pilot.press("c", "v")
         await shows(pilot, "loss (log)")
         await pilot.press("right_square_bracket")
         await shows(pilot, "Training lenet", "training 1 of 5")

@@ -83,9 +83,9 @@ async def type_into(app: Lab, pilot: Pilot[Any], name: str, text: str) -> None:
 
 async def test_keys_alone_fill_the_form_and_start(tmp_path: Path) -> None:
     async with opened(tmp_path) as (app, pilot):
-        assert app.focused is row(app, "model").editor
-        # To the command, its menu, and the entry below: attack.
-        await pilot.press(*["shift+tab"] * 4, "enter", "down", "enter")
+        assert app.focused is app.screen.query_one("#kind")
+        # The menu, and the entry below: attack.
+        await pilot.press("enter", "down", "enter")
         await pilot.pause()
         assert app.screen.query_one("#kind", Select).value == "attack"
         await pilot.press("ctrl+s")
@@ -228,12 +228,14 @@ async def test_known_names_are_suggested(tmp_path: Path) -> None:
         (tmp_path / "models" / name).mkdir(parents=True)
         (tmp_path / "models" / name / "card.json").write_text("{}")
     async with opened(tmp_path, AttackConfig(model="")) as (app, pilot):
-        assert "↑↓ mine, yours" in words(app, "#about")
-        await pilot.press("down", "down")
+        row(app, "model").editor.focus()
+        await pilot.pause()
+        assert "ctrl+↑↓ mine, yours" in words(app, "#about")
+        await pilot.press("ctrl+down", "ctrl+down")
         assert row(app, "model").text == "yours"
-        await pilot.press("down")
+        await pilot.press("ctrl+down")
         assert row(app, "model").text == "mine"
-        await pilot.press("up")
+        await pilot.press("ctrl+up")
         assert row(app, "model").text == "yours"
         editor = row(app, "model").editor
         assert isinstance(editor, Input)
@@ -249,6 +251,55 @@ async def test_known_names_are_suggested(tmp_path: Path) -> None:
         app.pop_screen()
         await pilot.pause()
         assert "new" in row(app, "model").known
+
+
+async def test_digits_go_to_places_until_a_text_field_is_chosen(tmp_path: Path) -> None:
+    async with opened(tmp_path) as (app, pilot):
+        assert not isinstance(app.focused, Input)
+        before = {item.item.name: item.text for item in app.screen.query(FieldRow)}
+        await pilot.press("4")
+        await pilot.pause()
+        assert app.current_mode == "compare"
+        await pilot.press("2")
+        await pilot.pause()
+        assert {item.item.name: item.text for item in app.screen.query(FieldRow)} == before
+
+
+async def test_arrows_go_from_setting_to_setting_and_change_none(tmp_path: Path) -> None:
+    async with opened(tmp_path) as (app, pilot):
+        fields = [item.item.name for item in app.screen.query(FieldRow)]
+        assert fields[0] == "name"
+        before = [item.text for item in app.screen.query(FieldRow)]
+        row(app, "name").editor.focus()
+        await pilot.press("down")
+        assert app.focused is row(app, fields[1]).editor
+        await pilot.press("up", "down", "down", "up")
+        assert app.focused is row(app, fields[1]).editor
+        assert [item.text for item in app.screen.query(FieldRow)] == before
+
+
+async def test_model_data_and_split_are_checked_as_one_types(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models/mine").mkdir(parents=True)
+    (tmp_path / "models/mine/card.json").write_text("{}")
+    (tmp_path / "own.npz").write_bytes(b"")
+    async with opened(tmp_path, AttackConfig(model="mine")) as (app, pilot):
+        for name, good, bad, doubt in (
+            ("model", ["mine", "own.npz"], "mien", "Did you mean 'mine'?"),
+            ("surrogate", ["mine", ""], "mien", "Did you mean 'mine'?"),
+            (
+                "data",
+                ["cifar10", "own.npz", "own.npz+fog:3", "imagenette/320px-v2"],
+                "./onw.npz",
+                "nothing at ./onw.npz",
+            ),
+            ("split", ["test[:10%]", "train+test[5:]"], "test[:10", "Expected a split such as"),
+        ):
+            await type_into(app, pilot, name, bad)
+            assert doubt in said(app, name)
+            for text in good:
+                await type_into(app, pilot, name, text)
+                assert said(app, name) == ""
 
 
 async def test_a_fault_among_the_hidden_settings_is_opened(tmp_path: Path) -> None:

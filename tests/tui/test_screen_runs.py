@@ -2,17 +2,21 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from screen import shows, tells, text, until
+from screen import shows, tells, text, told, until
 from textual.widgets import DataTable
 
-from kerasrobust.config import DemoConfig, TrainConfig
+from kerasrobust.config import AttackConfig, DemoConfig, TrainConfig
+from kerasrobust.events import Finding, to_json
 from kerasrobust.records import Result
 from kerasrobust.runs import is_locked, state, write_json
+from kerasrobust.settings import to_dict
 from tui.app import Lab
+from tui.panes.runs import RunsTable, fitting
 from tui.read.overview import Overviews, accuracies
 
 AddRun = Callable[..., Path]
@@ -25,10 +29,17 @@ def names(lab: Lab) -> list[str]:
     return [table.get_row_at(row)[column].plain for row in range(table.row_count)]
 
 
-async def test_at_the_first_start_one_key_runs_the_demo(lab: Lab, runs_dir: Path) -> None:
+async def test_at_the_first_start_the_demo_is_a_key_away_and_asks_before_minutes_of_work(
+    lab: Lab, runs_dir: Path
+) -> None:
     async with lab.run_test(size=(80, 24)) as pilot:
         await shows(pilot, "No runs in", "Press d to run the demo")
         await pilot.press("d")
+        await shows(pilot, "about five minutes", "Run it (y)", "Not now (n)")
+        await pilot.press("n")
+        await until(pilot, lambda: len(lab.screen_stack) == 1)
+        assert not runs_dir.exists() and not lab.session.runner.children
+        await pilot.press("d", "y")
         await shows(pilot, "✓ done", "Training convnet-random-pgd")
         assert [(path.name[:5], state(path)) for path in runs_dir.iterdir()] == [("demo-", "done")]
 
@@ -43,6 +54,121 @@ async def test_every_run_is_there_with_its_state_and_figures(lab: Lab, add_run: 
         result = json.loads((Path(__file__).parent / "recordings/attack/result.json").read_text())
         (line,) = (line for line in text(pilot).splitlines() if " attack " in line and "✓ done" in line)
         assert f"{100 * result['clean_accuracy']:.1f} %" in line and f"{100 * result['robust_accuracy']:.1f} %" in line
+
+
+NEEDS = {"state": 11, "run": 20, "model": 18, "data": 9, "clean": 11, "robust": 11, "at work": 13, "age": 6}
+
+
+@pytest.mark.parametrize(
+    ("room", "columns"),
+    [
+        (40, ["state", "run", "model"]),
+        (60, ["state", "run", "model", "robust"]),
+        (80, ["state", "run", "model", "clean", "robust"]),
+        (96, ["state", "run", "model", "clean", "robust", "at work"]),
+        (110, list(NEEDS)),
+    ],
+)
+def test_columns_fit_the_room_in_order_of_worth_and_names_are_cut_last(room: int, columns: list[str]) -> None:
+    order = ["state", "run", "model", "data", "clean", "robust", "at work", "age"]
+    widths = fitting(NEEDS, room)
+    assert list(widths) == [name for name in order if name in columns]
+    assert sum(widths.values()) + len(widths) <= room
+    if room >= 80:
+        assert all(widths[name] == NEEDS[name] for name in widths)
+    for long in (fitting(NEEDS | {"run": 60}, room), fitting(NEEDS | {"model": 60}, room)):
+        assert sum(long.values()) + len(long) <= room
+    # Nothing of less worth stands beside a name that is cut.
+    assert "age" not in fitting(NEEDS | {"run": 44}, 110)
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 119, 120, 142, 150, 160, 220])
+async def test_names_and_models_are_whole_or_end_in_an_ellipsis_at_every_width(
+    lab: Lab, add_run: AddRun, runs_dir: Path, width: int
+) -> None:
+    for name, model in (("live", "convnet-random-pgd"), ("attack-20261128-014812", "convnet-random")):
+        write_json(add_run("attack", name) / "config.json", to_dict(AttackConfig(model=model)))
+    add_run("demo")
+    async with lab.run_test(size=(width, 24)) as pilot:
+        await shows(pilot, "3 runs", "demo")
+        lines = [line.split("│")[0] for line in text(pilot).splitlines()]
+        (live,) = (line for line in lines if " live " in line)
+        (other,) = (line for line in lines if "attack-20261128" in line)
+        assert "convnet-random-pgd" in live or "…" in live, live
+        assert ("attack-20261128-014812" in other and "convnet-random " in other) or "…" in other, other
+        assert width < 80 or "convnet-random-pgd" in live
+        assert "6.0 %" in live
+
+
+async def test_a_wide_list_has_result_finding_chart_and_settings_beside(lab: Lab, add_run: AddRun) -> None:
+    path = add_run("train", began=3000.0)
+    add_run("attack", began=2000.0)
+    with (path / "events.jsonl").open("a") as file:
+        for severity in ("warning", "info"):
+            words = f"A {severity} " + " ".join(f"word{number}" for number in range(30)) + " at its end."
+            file.write(to_json(Finding(code="doubt", message=words, severity=severity)) + "\n")
+    async with lab.run_test(size=(120, 40)) as pilot:
+        await shows(
+            pilot,
+            "2 runs",
+            "Clean accuracy:",
+            "5.0 % (2.7-9.0 %)",
+            "! warning",
+            "A warning",
+            "at its end.",
+            "● clean val",
+        )
+        await shows(pilot, "batch size  256", "model  lenet")
+        await pilot.press("down")
+        await shows(pilot, "PGD 8/255 L∞")
+
+
+async def test_the_cursor_follows_the_run_that_was_started(
+    lab: Lab, add_run: AddRun, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_run("attack", "before", began=1000.0)
+    add_run("train", "stopped", events=12, began=500.0)
+    monkeypatch.setenv("FAKE_STOP_AT", "5")
+    async with lab.run_test(size=(80, 24)) as pilot:
+        await shows(pilot, "2 runs")
+        lab.start(DemoConfig(name="mine"))
+        await shows(pilot, "● running")
+        await pilot.press("escape")
+        await shows(pilot, "3 runs")
+        table = lab.screen.query_one(RunsTable)
+        await until(pilot, lambda: table.at_cursor is not None and table.at_cursor.path.name == "mine")
+        await pilot.press("x")
+        await shows(pilot, "■ cancelled")
+        assert state(runs_dir / "mine") == "cancelled"
+        # One that is opened by other ways, too.
+        lab.open_run(runs_dir / "stopped")
+        await pilot.press("escape")
+        await until(pilot, lambda: table.at_cursor is not None and table.at_cursor.path.name == "stopped")
+
+
+async def test_a_refused_run_leaves_a_line_that_says_why(runs_dir: Path, models_dir: Path) -> None:
+    words = "import sys; sys.exit('kerasrobust: Expected a saved model. Received: convnet42.')"
+    lab = Lab(runs_dir, models_dir, (sys.executable, "-c", words))
+    async with lab.run_test(size=(120, 30)) as pilot:
+        lab.start(TrainConfig(name="mine", model="convnet42"))
+        await shows(pilot, "✗ refused", "mine", "train convnet42", "Expected a saved model. Received: convnet42.")
+        await pilot.press("e")
+        await shows(pilot, "kerasrobust.run train", "--name mine", "--model convnet42")
+        await pilot.press("escape", "escape")
+        await shows(pilot, "✗ refused")
+        await pilot.press("delete")
+        await shows(pilot, "No runs in")
+
+
+async def test_a_run_that_is_cancelled_while_it_starts_is_cancelled(runs_dir: Path, models_dir: Path) -> None:
+    lab = Lab(runs_dir, models_dir, (sys.executable, "-c", "import time; time.sleep(60)"))
+    async with lab.run_test(size=(80, 24)) as pilot:
+        lab.start(DemoConfig(name="mine"))
+        await pilot.press("escape")
+        await shows(pilot, "1 run,", "◌ starting", "loading TensorFlow")
+        await pilot.press("x")
+        await shows(pilot, "■ cancelled", "Cancelled before it began.")
+        assert "SIGINT" not in told(pilot)
 
 
 async def test_a_run_that_somebody_else_starts_shows_up_and_moves(
@@ -204,10 +330,13 @@ async def test_quitting_asks_and_runs_go_on(lab: Lab, runs_dir: Path, monkeypatc
         child = lab.session.runner.start(DemoConfig(name="mine", runs_dir=runs_dir))
         await until(pilot, lambda: is_locked(child.path))
         await pilot.press("q")
-        await shows(pilot, "Quit and leave the run running?", "Quit (y)", "Stop (s)")
-        await pilot.press("escape")
-        assert lab.is_running
-        await pilot.press("q", "enter")
+        await shows(pilot, "A run is under way.", "Leave running (y)", "Stop it (s)", "Stay (n)")
+        for stay in ("escape", "n"):
+            await pilot.press(stay)
+            await until(pilot, lambda: len(lab.screen_stack) == 1)
+            assert lab.is_running
+            await pilot.press("q")
+        await pilot.press("enter")
         await until(pilot, lambda: lab._exit)
     assert not child.ended and is_locked(child.path)
 
@@ -227,9 +356,10 @@ async def test_a_full_disk_is_one_message(lab: Lab, runs_dir: Path, models_dir: 
     runs_dir.write_text("a file where the folder should be")
     async with lab.run_test(size=(80, 24)) as pilot:
         await shows(pilot, "No runs in")
-        await pilot.press("d")
+        await pilot.press("d", "y")
         await tells(pilot, "Expected a folder for runs that can be written")
-        await shows(pilot, "No runs in")
+        # The message goes away, the line in the list stays.
+        await shows(pilot, "✗ refused", "Expected a folder for runs")
 
 
 def test_the_state_of_a_run_whose_process_number_was_given_away_is_told_by_its_lock(add_run: AddRun) -> None:

@@ -101,7 +101,7 @@ GROUPS: list[dict[str, Steps]] = [
             *(("escape", ""), ("up", ""), ("up", "")),
             *(("slash", ""), ("t", ""), ("r", ""), ("a", ""), ("i", "hidden")),
         ],
-        "quit": [("escape", "9 runs"), ("up", ""), ("up", ""), (leave, "leave the run running")],
+        "quit": [("escape", "9 runs"), ("up", ""), ("up", ""), (leave, "A run is under way.")],
     },
     {
         "new-train": [("2", "kerasrobust.run train")],
@@ -234,7 +234,9 @@ class Machine:
         ]  # fmt: skip
         runs = [Process(run="demo-live", pid=4711, cpu=163.0, rss=1.5 * 2**30)]
         return Sample(
-            cpu=25 + 50 * wave, memory_used=(4 + second / 100) * 2**30, memory_total=16 * 2**30,
+            cpu=25 + 50 * wave, cores=(50 * wave, 50 + 50 * wave) * 4,
+            disk_used=120 * 2.0**30, disk_total=500 * 2.0**30,
+            memory_used=(4 + second / 100) * 2**30, memory_total=16 * 2**30,
             load=1.25, gpus=tuple(cards), processes=tuple(runs),
         )  # fmt: skip
 

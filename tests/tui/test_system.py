@@ -100,8 +100,13 @@ class FakeHost(SimpleNamespace):
             raise FileNotFoundError("/proc")
         return value
 
-    def cpu_percent(self) -> float:
-        return self._figure(self.busy)
+    def cpu_percent(self, percpu: bool = False) -> list[float]:
+        assert percpu
+        return self._figure([self.busy - 10, self.busy + 10])
+
+    def disk_usage(self, path: str) -> SimpleNamespace:
+        assert Path(path).is_dir()
+        return self._figure(SimpleNamespace(total=100 * 2**30, used=40 * 2**30))
 
     def virtual_memory(self) -> SimpleNamespace:
         return self._figure(SimpleNamespace(total=16 * 2**30, available=12 * 2**30))
@@ -161,7 +166,9 @@ def test_processor_and_memory(no_gpu: None, host: FakeHost, tmp_path: Path) -> N
     assert (first.cpu, first.load) == (None, 1.25)
     assert (first.memory_used, first.memory_total) == (4 * 2**30, 16 * 2**30)
     host.busy = 30.0
-    assert sampler.sample().cpu == 30
+    assert first.cores == () and (first.disk_used, first.disk_total) == (40 * 2**30, 100 * 2**30)
+    second = sampler.sample()
+    assert second.cpu == 30 and second.cores == (20, 40)
 
 
 def test_a_machine_that_gives_no_figures(no_gpu: None, host: FakeHost, tmp_path: Path) -> None:
@@ -170,6 +177,7 @@ def test_a_machine_that_gives_no_figures(no_gpu: None, host: FakeHost, tmp_path:
     for _ in range(2):
         sample = sampler.sample()
         assert (sample.cpu, sample.memory_used, sample.memory_total, sample.load) == (None,) * 4
+        assert (sample.cores, sample.disk_used, sample.disk_total) == ((), None, None)
 
 
 def test_the_history_is_bounded(nvml: FakeNvml, host: FakeHost, tmp_path: Path) -> None:
@@ -232,7 +240,17 @@ def test_bars_of_known_values() -> None:
 async def test_the_screen_without_a_gpu(no_gpu: None, lab: Lab, running: Path, size: tuple[int, int]) -> None:
     async with lab.run_test(size=size) as pilot:
         await pilot.press("5")
-        await shows(pilot, "no GPU (Driver Not Loaded)", "Processor", "GiB", "Load", "mine: process", "One bar")
+        await shows(
+            pilot,
+            "no GPU (Driver Not Loaded)",
+            "Processor",
+            "GiB",
+            "Load",
+            "mine: process",
+            "One bar",
+            "Disk",
+            "core 0",
+        )
 
 
 @pytest.mark.parametrize("size", [(80, 24), (160, 48)])

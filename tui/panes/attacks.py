@@ -40,9 +40,9 @@ class AttacksPane(Vertical):
     """One row for each attack; below, the survivors of the one at the cursor over time."""
 
     DEFAULT_CSS = """
-    AttacksPane > DataTable { height: 3fr; }
+    AttacksPane > DataTable { height: auto; max-height: 50%; }
     AttacksPane > Static { height: 1; padding: 0 1; text-wrap: nowrap; text-overflow: ellipsis; }
-    AttacksPane > Chart { height: 2fr; min-height: 7; }
+    AttacksPane > Chart { height: 1fr; min-height: 7; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("y", "copy", "Copy", id="copy-attacks", tooltip="Copy the table, cells separated by tabs"),

@@ -17,10 +17,11 @@ from textual.events import Click
 from textual.message import Message
 from textual.widgets import DataTable, Input, Static
 
+from tui.read.overview import accuracy_range
 from tui.read.subject import Subject
 from tui.widgets.search import Search
 from tui.widgets.table import bring_up_to_date
-from tui.widgets.words import accuracy_text, state_text
+from tui.widgets.words import state_text
 
 EMPTY = """There is nothing to compare yet: no runs in {runs}, no models in {models}.
 
@@ -105,8 +106,8 @@ class ChoosePane(Vertical):
             self._mark(subject),
             Text(subject.title, no_wrap=True, style="dim" if subject.problem else ""),
             what,
-            Text(accuracy_text(subject.clean), justify="right"),
-            Text(accuracy_text(subject.robust), justify="right"),
+            Text(accuracy_range(subject.clean), justify="right"),
+            Text(accuracy_range(subject.robust), justify="right"),
         ]
 
     def _mark(self, subject: Subject) -> Text:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from textual.app import ComposeResult
@@ -19,6 +20,24 @@ _NAMES = {"accuracy": "clean", "robust_accuracy": "robust", "loss": "loss", "lea
 _COLOURS = {"accuracy": "primary", "robust_accuracy": "warning", "loss": "primary", "learning_rate": "success"}
 _SIGNS = {"accuracy": "●", "robust_accuracy": "▲", "loss": "●", "learning_rate": ""}
 
+ACCURACIES = ("accuracy", "robust_accuracy")
+
+
+def training_curves(state: RunState, stage: str, names: Sequence[str]) -> list[Curve]:
+    """Returns the curves of some metrics of a training: lines while it trains, points on validation images."""
+    return [
+        Curve(
+            _NAMES[name] if split == "train" else f"{_NAMES[name]} val",
+            series.xs,
+            series.ys,
+            _COLOURS[name],
+            _SIGNS[name] if split == "validation" else "",
+        )
+        for name in names
+        for split in _SPLITS
+        if (series := state.series.get((stage, split, name))) is not None
+    ]
+
 
 class CurvesPane(Container):
     """Charts of one training of a run; the newest unless another is chosen."""
@@ -35,7 +54,8 @@ class CurvesPane(Container):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("c", "next_chart", "Chart", id="next-chart", tooltip="Next chart: accuracies, loss, learning rate"),
         Binding("s", "smooth", "Smooth", id="smooth", tooltip="Smooth the lines: not, a little, much"),
-        Binding("o", "log", "Log", id="log-scale", tooltip="Draw the loss on a logarithmic scale, or not"),
+        Binding("v", "log", "Log scale", id="log-scale", show=False,
+                tooltip="Draw the loss on a logarithmic scale, or not"),
         Binding("left_square_bracket", "training(-1)", "Before", id="training-before", show=False, key_display="[",
                 tooltip="The training before"),
         Binding("right_square_bracket", "training(1)", "Next", id="training-next", key_display="]",
@@ -84,23 +104,11 @@ class CurvesPane(Container):
             self._title = title
             label.update(title)
         for chart, names in (
-            ("#accuracy", ("accuracy", "robust_accuracy")),
+            ("#accuracy", ACCURACIES),
             ("#loss", ("loss",)),
             ("#rate", ("learning_rate",)),
         ):
-            curves = [
-                Curve(
-                    _NAMES[name] if split == "train" else f"{_NAMES[name]} val",
-                    series.xs,
-                    series.ys,
-                    _COLOURS[name],
-                    _SIGNS[name] if split == "validation" else "",
-                )
-                for name in names
-                for split in _SPLITS
-                if (series := state.series.get((stage or "", split, name))) is not None
-            ]
-            self.query_one(chart, Chart).show(curves)
+            self.query_one(chart, Chart).show(training_curves(state, stage or "", names))
 
     def action_next_chart(self) -> None:
         """Shows the next chart, where there is room for one only; else goes to it."""

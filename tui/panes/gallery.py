@@ -1,4 +1,4 @@
-"""The adversarial examples of a run, one at a time: image, perturbation, adversarial image, and what the model says."""
+"""The adversarial examples of a run, as many as fit: image, perturbation, adversarial image, what the model says."""
 
 from __future__ import annotations
 
@@ -34,6 +34,12 @@ PERIOD = 1.0
 FACTORS = (None, 1, 8, 32, 128)
 """Amplifications of the perturbation; None for the one that fills the range."""
 
+_MOST = 6
+"""Examples below each other, where there is room for them."""
+
+_CAPTIONS = 2
+"""Lines below the pictures of an example."""
+
 _NOTHING = (
     "No adversarial images yet. Attack runs, trainings and studies write some at the end of each attack stage, "
     "into examples.h5 or examples/ in the run's folder."
@@ -49,19 +55,18 @@ class Found(Message):
 
 
 @dataclass(eq=False)
-class PairRead(Message):
-    """An example's images were read; a message stands in their place if they could not be."""
+class PairsRead(Message):
+    """The images of the example at hand, and of those after it, were read; a message stands for what could not be."""
 
-    source: Source
-    place: int
-    pair: tuple[np.ndarray, np.ndarray] | str
+    examples: list[tuple[Source, int]]
+    pairs: list[tuple[np.ndarray, np.ndarray] | str]
 
 
 class Triptych(Vertical):
     """An image, the perturbation and the adversarial image side by side, with captions right below."""
 
     DEFAULT_CSS = """
-    Triptych { height: 1fr; }
+    Triptych { height: auto; }
     Triptych > #pictures { height: 1fr; }
     Triptych Picture { width: 1fr; height: 100%; margin: 0 1 0 0; }
     Triptych > #captions { height: 2; }
@@ -78,6 +83,12 @@ class Triptych(Vertical):
             for name in ("before", "change", "after"):
                 yield Static("", id=name)
 
+    @staticmethod
+    def rows_of(x: np.ndarray, width: int, rows: int) -> int:
+        """Returns how many rows the pictures take of so many that there are."""
+        height, _ = fit(x.shape[0], x.shape[1], (width - 2) // 3, max(1, rows))
+        return -(-height // 2)
+
     def show(
         self, source: Source, place: int, x: np.ndarray, x_adv: np.ndarray, factor: int | None, width: int, rows: int
     ) -> None:
@@ -85,8 +96,7 @@ class Triptych(Vertical):
         picture, factor = amplify(x, x_adv, factor)
         for name, image in (("original", x), ("perturbation", picture), ("adversarial", x_adv)):
             self.query_one(f"#{name}", Picture).show(image)
-        height, _ = fit(x.shape[0], x.shape[1], (width - 2) // 3, max(1, rows))
-        self.query_one("#pictures").styles.height = -(-height // 2)
+        self.query_one("#pictures").styles.height = self.rows_of(x, width, rows)
         index = source.index
         after = rate(source, place, brief=width < FULL)
         for name, text in (
@@ -106,7 +116,8 @@ class GalleryPane(Vertical, can_focus=True):
     GalleryPane .line > #number { width: auto; margin: 0 2 0 0; }
     GalleryPane .line > #what { width: 1fr; text-align: right; text-wrap: nowrap; text-overflow: ellipsis; }
     GalleryPane #notice { height: auto; max-height: 50%; padding: 0 1; display: none; }
-    GalleryPane.empty Triptych { display: none; }
+    GalleryPane #examples { height: 1fr; }
+    GalleryPane.empty #examples { display: none; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("left", "step(-1)", "Previous", id="example-before", tooltip="The example before"),
@@ -131,7 +142,7 @@ class GalleryPane(Vertical, can_focus=True):
         self._selection = Selection()
         self._problems = [""]
         self._factor: int | None = None
-        self._pair: tuple[np.ndarray, np.ndarray] | str | None = None  # A message where it can't be read.
+        self._pairs: list[tuple[np.ndarray, np.ndarray] | str] = []  # A message where one can't be read.
         self._announced: object = None
         self._looked = 0.0
         self._looking = self._again = False
@@ -144,7 +155,8 @@ class GalleryPane(Vertical, can_focus=True):
             yield Static("", id="what", markup=False)
         yield FilterLine(classes="line")
         yield Static("Looking for adversarial images...", id="notice", markup=False)
-        yield Triptych()
+        with Vertical(id="examples"):
+            yield from (Triptych() for _ in range(_MOST))
 
     def on_mount(self) -> None:
         self._draw_all()
@@ -184,28 +196,30 @@ class GalleryPane(Vertical, can_focus=True):
 
     def _go(self, at: int) -> None:
         self._selection.go(at)
-        current = self._selection.current
-        if current is None:
-            self._pair = None
-            self._draw_all()
+        examples = self._selection.from_current(_MOST)
+        if examples:
+            self._read(examples)
         else:
-            self._read(*current)
+            self._pairs = []
+            self._draw_all()
 
     @work(thread=True, exclusive=True, group="read")
-    def _read(self, source: Source, place: int) -> None:
+    def _read(self, examples: list[tuple[Source, int]]) -> None:
         worker = get_current_worker()
-        if worker.is_cancelled:  # Somebody holds the key down.
-            return
-        try:
-            self.post_message(PairRead(source, place, read_pair(source.path, place)))
-        except InputError as error:
-            self.post_message(PairRead(source, place, str(error)))
+        pairs: list[tuple[np.ndarray, np.ndarray] | str] = []
+        for source, place in examples:
+            if worker.is_cancelled:  # Somebody holds the key down.
+                return
+            try:
+                pairs.append(read_pair(source.path, place))
+            except InputError as error:
+                pairs.append(str(error))
+        self.post_message(PairsRead(examples, pairs))
 
-    def on_pair_read(self, message: PairRead) -> None:
-        if self._selection.current != (message.source, message.place):
-            return
-        self._pair = message.pair
-        self._draw_all()
+    def on_pairs_read(self, message: PairsRead) -> None:
+        if self._selection.from_current(_MOST) == message.examples:
+            self._pairs = message.pairs
+            self._draw_all()
 
     def _draw_all(self) -> None:
         if not self.is_mounted:
@@ -215,7 +229,7 @@ class GalleryPane(Vertical, can_focus=True):
         for name in ("previous", "next"):
             self.query_one(f"#{name}").display = bool(selection.sources)
         notices = [line for line in self._problems if line]
-        current, pair = selection.current, self._pair
+        current, pair = selection.current, self._pairs[0] if self._pairs else None
         if isinstance(pair, str):
             notices.append(pair)
             pair = None
@@ -235,9 +249,23 @@ class GalleryPane(Vertical, can_focus=True):
         self._write("number", f"{selection.at + 1 if count else 0:,} of {count:,}{all_of_them}" if total else "")
         self._write("what", "" if current is None else what(*current))
         if current is not None and pair is not None:
-            self.query_one(Triptych).show(
-                *current, *pair, self._factor, self.size.width, self.size.height - 4 - len(notices)
-            )
+            self._draw_examples(self.size.height - 2 - len(notices))
+
+    def _draw_examples(self, rows: int) -> None:
+        """Draws the example at hand, and below it as many of the next as there are rows for."""
+        width = self.size.width
+        examples = zip(self._selection.from_current(_MOST), self._pairs, strict=False)
+        for number, triptych in enumerate(self.query(Triptych)):
+            (example, pair) = next(examples, (None, ""))
+            left = rows - _CAPTIONS
+            # One that can't be read says so once it is at hand.
+            fits = not isinstance(pair, str) and (number == 0 or Triptych.rows_of(pair[0], width, 2**20) <= left)
+            triptych.display = fits
+            if fits and example is not None and not isinstance(pair, str):
+                triptych.show(*example, *pair, self._factor, width, left)
+                rows -= Triptych.rows_of(pair[0], width, left) + _CAPTIONS
+            else:
+                rows = 0
 
     def _write(self, name: str, text: str) -> None:
         self.query_one(f"#{name}", Static).update(text)

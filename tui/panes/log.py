@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import textwrap
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -12,12 +13,13 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.widgets import Input, Log, Static
 
-from kerasrobust.events import printable
+from tui.read.follow import last_lines
 from tui.read.state import LINES, Line, RunState
 from tui.widgets.search import Search
 from tui.widgets.words import clock_text
 
-_TAIL = 2**17  # Bytes of console.log that are shown: its end is what people look for.
+_CLOCK = 10
+"""Columns of the time before a line, with the gap behind it."""
 
 
 class LogPane(Vertical):
@@ -45,6 +47,7 @@ class LogPane(Vertical):
         self._warnings = False
         self._written = 0
         self._source = 0
+        self._wide = 0
         self._stamp: object = None
 
     def compose(self) -> ComposeResult:
@@ -64,7 +67,7 @@ class LogPane(Vertical):
             self._source = state.source
             self._rewrite()
         elif fresh:
-            self.query_one(Log).write_lines(self._written_as(list(state.lines)[-fresh:]))
+            self._write(self._written_as(list(state.lines)[-fresh:]))
             self._written = state.logged
 
     def _head(self) -> None:
@@ -82,15 +85,33 @@ class LogPane(Vertical):
         texts = [(line, line.text if line.severity == "info" else f"{line.severity}: {line.text}") for line in shown]
         return [f"{clock_text(line.time)}  {' '.join(text.split())}" for line, text in texts if fits(text)]
 
+    def _write(self, lines: Sequence[str]) -> None:
+        """Writes lines, the rest of long ones below their beginning."""
+        log = self.query_one(Log)
+        self._wide = log.scrollable_content_region.width
+        room = max(20, self._wide or 80)
+        indent = " " * (0 if self._from_console else _CLOCK)
+        log.write_lines(
+            part for line in lines for part in textwrap.wrap(line, room, subsequent_indent=indent) or [line]
+        )
+
+    def on_resize(self) -> None:
+        if self.query_one(Log).scrollable_content_region.width not in (0, self._wide):
+            self.call_after_refresh(self._rewrite)
+            self.call_after_refresh(self.query_one(Log).scroll_end, animate=False)
+
+    def _texts(self) -> list[str]:
+        """Returns the lines that are shown, as they were told."""
+        if self._from_console:
+            return [text for text in self._printed if self.query_one(Search).fits(text)]
+        return self._written_as(self._state.lines)
+
     def _rewrite(self) -> None:
         self._head()
-        log = self.query_one(Log)
-        log.clear()
-        if self._from_console:
-            log.write_lines([text for text in self._printed if self.query_one(Search).fits(text)])
-            return
-        log.write_lines(self._written_as(self._state.lines))
-        self._written = self._state.logged
+        self.query_one(Log).clear()
+        self._write(self._texts())
+        if not self._from_console:
+            self._written = self._state.logged
 
     @work(thread=True, exclusive=True)
     def _read_console(self) -> None:
@@ -133,19 +154,5 @@ class LogPane(Vertical):
         self._rewrite()
 
     def action_copy(self) -> None:
-        self.app.copy_to_clipboard("\n".join(self.query_one(Log).lines))
+        self.app.copy_to_clipboard("\n".join(self._texts()))
         self.app.notify("Copied the lines.")
-
-
-def last_lines(path: Path, count: int | None = None) -> list[str]:
-    """Returns the lines at the end of a text file, whatever its size and bytes.
-
-    Raises:
-        OSError: where it can't be read.
-    """
-    with path.open("rb") as file:
-        file.seek(0, 2)
-        file.seek(max(0, file.tell() - _TAIL))
-        lines = printable(file.read().decode(errors="replace").replace("\r", "\n")).split("\n")
-        lines = [line for line in lines if line.strip()]
-    return lines if count is None else lines[-count:]

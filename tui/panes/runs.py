@@ -1,29 +1,30 @@
-"""The table of runs, filtered and in an order, and what is known of the one at the cursor."""
+"""The table of runs, filtered and in an order, and two lines on the one at the cursor."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.text import Text
-from textual import work
 from textual.widgets import DataTable, Static
-from textual.worker import get_current_worker
 
 from kerasrobust.events import printable
-from kerasrobust.runs import read_json
-from kerasrobust.show.summaries import summary
-from tui.read.overview import Overview
-from tui.read.settings import settings
+from tui.read.overview import Overview, accuracy_range
 from tui.widgets.table import bring_up_to_date
-from tui.widgets.words import accuracy_text, age_text, bar_text, left_text, state_text
+from tui.widgets.words import age_text, bar_text, left_text, state_text
 
-_WIDTHS = {"state": 11, "run": 21, "clean": 11, "robust": 11, "at work": 10}
-"""Columns and their widths in 80 columns; the others are in the line below the table."""
-
-_WIDE_WIDTHS = {
-    "state": 11, "run": 22, "model": 14, "data": 12, "clean": 11, "robust": 11, "at work": 13, "age": 6,
-}  # fmt: skip
+_COLUMNS = ("state", "run", "model", "data", "clean", "robust", "at work", "age")
+_WORTH = ("run", "state", "model", "robust", "clean")
+"""Columns in the order in which they get room, before names are whole; what is missing is in the lines below."""
+_MORE = ("at work", "data", "age")
+"""Columns that get room only after that."""
+_NAMES = (("run", 16), ("model", 10), ("run", 24), ("model", 24), ("run", 48), ("model", 48))
+"""How names get room, in turn; longer ones are cut, with an ellipsis, where nothing else can give way."""
+_FIXED = {"state": 11, "clean": 6, "robust": 6, "at work": 13, "age": 6}
+"""Widths that don't depend on what stands there; ranges of accuracies take more."""
+_DATA = 24
+_GAP = 1
 
 ORDERS: dict[str, tuple[str, Callable[[Overview], Any]]] = {
     "age": ("newest first", lambda run: -run.began),
@@ -31,9 +32,42 @@ ORDERS: dict[str, tuple[str, Callable[[Overview], Any]]] = {
     "state": ("by state", lambda run: (run.state != "running", run.state)),
     "model": ("by model", lambda run: run.model),
     "data": ("by data", lambda run: run.data),
-    "clean": ("clean accuracy", lambda run: -max(run.clean, default=-1.0)),
-    "robust": ("robust accuracy", lambda run: -max(run.robust, default=-1.0)),
+    "clean": ("by clean accuracy", lambda run: -max(run.clean, default=-1.0)),
+    "robust": ("by robust accuracy", lambda run: -max(run.robust, default=-1.0)),
 }
+
+
+def fitting(needs: Mapping[str, int], room: int) -> dict[str, int]:
+    """Returns the columns that fit into so much room with their widths, in the order in which they stand.
+
+    Args:
+        needs: the width of each column in which nothing of it is cut.
+        room: columns of the screen.
+
+    Example:
+        >>> needs = {"state": 11, "run": 8, "model": 7, "data": 7, "clean": 6, "robust": 6, "at work": 13, "age": 6}
+        >>> fitting(needs, 50)
+        {'state': 11, 'run': 8, 'model': 7, 'clean': 6, 'robust': 6}
+    """
+    widths: dict[str, int] = {}
+
+    def left() -> int:
+        return room - sum(widths.values()) - _GAP * len(widths)
+
+    least = dict(reversed(_NAMES))
+    for name in _WORTH:
+        width = min(needs[name], least.get(name, needs[name]))
+        if left() >= width + _GAP or name == "run":
+            widths[name] = width
+    for name, most in _NAMES:
+        if name in widths:
+            widths[name] += max(0, min(min(needs[name], most) - widths[name], left()))
+    for name in _MORE:
+        width = min(needs[name], _DATA)
+        if left() < width + _GAP:
+            break
+        widths[name] = width
+    return {name: widths[name] for name in _COLUMNS if name in widths}
 
 
 class RunsTable(DataTable[Any]):
@@ -45,29 +79,47 @@ class RunsTable(DataTable[Any]):
     """
 
     def __init__(self, id: str) -> None:
-        super().__init__(cursor_type="row", id=id)
+        super().__init__(cursor_type="row", id=id, cell_padding=0)
         self.order = "age"
         self.only = ""
-        self._wide: bool | None = None
+        self._widths: dict[str, int] = {}
         self._runs: Sequence[Overview] = ()
         self._shown: list[Overview] = []
+        self._awaited: Path | None = None
 
-    def widen(self, wide: bool) -> None:
-        if wide == self._wide:
-            return
-        self._wide = wide
-        self.clear(columns=True)
-        for name, width in (_WIDE_WIDTHS if wide else _WIDTHS).items():
-            self.add_column(name, key=name, width=width)
+    def await_run(self, path: Path) -> None:
+        """Puts the cursor on a run, as soon as it's there."""
+        self._awaited = path
 
     def show(self, runs: Sequence[Overview], fits: Callable[[str], bool]) -> None:
+        before = self.at_cursor
         self._runs = runs
         of_state = [run for run in runs if self.only in ("", run.state)]
-        fitting = [run for run in of_state if fits(f"{run.path.name} {run.kind} {run.model} {run.data} {run.state}")]
-        self._shown = sorted(fitting, key=ORDERS[self.order][1])
+        fitting_ones = [
+            run for run in of_state if fits(f"{run.path.name} {run.kind} {run.model} {run.data} {run.state}")
+        ]
+        self._shown = sorted(fitting_ones, key=ORDERS[self.order][1])
+        rows = {str(run.path): _cells(run) for run in self._shown}
+        self._set_columns(_needs(map(_cells, runs)))
         names = [str(key.value) for key in self.columns]
-        rows = {str(run.path): _cells(run, bool(self._wide)) for run in self._shown}
         bring_up_to_date(self, {path: [cells[name] for name in names] for path, cells in rows.items()})
+        there = {run.path for run in runs}
+        target = self._awaited if self._awaited in there else before.path if before is not None else None
+        if self._awaited in there:
+            self._awaited = None
+        paths = [run.path for run in self._shown]
+        if target in paths and paths.index(target) != self.cursor_row:
+            self.move_cursor(row=paths.index(target), animate=False)
+
+    def _set_columns(self, needs: Mapping[str, int]) -> None:
+        scrolls = len(self._shown) >= self.size.height > 0
+        room = self.size.width - (self.styles.scrollbar_size_vertical if scrolls else 0)
+        widths = fitting(needs, room)
+        if self.size.width and widths != self._widths:
+            self._widths = widths
+            self.clear(columns=True)
+            for name, width in widths.items():
+                self.add_column(name, key=name, width=width + _GAP)
 
     @property
     def title(self) -> str:
@@ -92,16 +144,26 @@ class RunsTable(DataTable[Any]):
         self.only = states[(states.index(self.only) + 1) % len(states)] if self.only in states else ""
 
 
-def _cells(run: Overview, wide: bool) -> dict[str, Text]:
-    mark = " *" if run.synthetic and wide else ""
+def _needs(rows: Any) -> dict[str, int]:
+    """Returns how wide each column has to be so that nothing in it is cut."""
+    needs = {name: max(len(name), _FIXED.get(name, 0)) for name in _COLUMNS}
+    for cells in rows:
+        for name, cell in cells.items():
+            needs[name] = max(needs[name], cell.cell_len)
+    return needs
+
+
+def _cells(run: Overview) -> dict[str, Text]:
     return {
         "state": state_text(run.state),
         "run": Text(printable(run.path.name), no_wrap=True, overflow="ellipsis"),
-        "model": Text(run.model.rpartition("/")[2]),
-        "data": Text(f"{run.data.rpartition('/')[2]}{mark}"),
-        "clean": Text(accuracy_text(run.clean), justify="right"),
-        "robust": Text(accuracy_text(run.robust), justify="right"),
-        "at work": Text(bar_text(run.share, 8 if wide else 5)),
+        "model": Text(run.model.rpartition("/")[2], no_wrap=True, overflow="ellipsis"),
+        "data": Text(
+            f"{run.data.rpartition('/')[2]}{' *' if run.synthetic else ''}", no_wrap=True, overflow="ellipsis"
+        ),
+        "clean": Text(accuracy_range(run.clean), justify="right"),
+        "robust": Text(accuracy_range(run.robust), justify="right"),
+        "at work": Text(bar_text(run.share, 8)),
         "age": Text(age_text(run.began), justify="right"),
     }
 
@@ -109,46 +171,15 @@ def _cells(run: Overview, wide: bool) -> dict[str, Text]:
 class RunDetails(Static):
     """Two lines on a run."""
 
+    DEFAULT_CSS = "RunDetails { text-wrap: nowrap; text-overflow: ellipsis; }"
+
     def show(self, run: Overview | None, otherwise: str) -> None:
         if run is None:
             self.update(otherwise)
             return
-        data = f" on {run.data}{', synthetic data (*)' if run.synthetic else ''}" if run.data else ""
-        words = f"{run.kind} {run.model}{data}, begun {age_text(run.began)} ago"
-        line = Text(words, no_wrap=True, overflow="ellipsis")
-        line.append(f"\n{run.doing}{'  ' + left_text(run.seconds_left) if run.seconds_left else ''}", "dim")
+        data = f"on {run.data}{', synthetic data (*)' if run.synthetic else ''}" if run.data else ""
+        words = " ".join(filter(None, (run.kind, run.model, data)))
+        line = Text(f"{words}, begun {age_text(run.began)} ago", no_wrap=True, overflow="ellipsis")
+        doing = (run.doing, bar_text(run.share, 8), left_text(run.seconds_left))
+        line.append(f"\n{'  '.join(filter(None, doing))}", "dim")
         self.update(line)
-
-
-class RunStory(Static):
-    """A run's settings and results, read from its folder."""
-
-    _shown: Overview | None = None
-
-    def show(self, run: Overview | None) -> None:
-        if run is None:
-            self.update("")
-        elif run != self._shown:
-            self._read(run)
-        self._shown = run
-
-    @work(thread=True, exclusive=True)
-    def _read(self, run: Overview) -> None:
-        story = _story(run)
-        if not get_current_worker().is_cancelled:
-            self.app.call_from_thread(self.update, story)
-
-
-def _story(run: Overview) -> Text:
-    text = Text()
-    text.append(printable(run.path.name), "bold")
-    result = read_json(run.path / "result.json")
-    if result is not None:
-        text.append(f"\n\n{summary(result)}")
-    elif run.doing:
-        text.append(f"\n\n{run.doing}")
-    text.append("\n")
-    for name, value in settings(read_json(run.path / "config.json") or {}).items():
-        text.append(f"\n{name.replace('_', ' ')}  ", "dim")
-        text.append(value)
-    return text

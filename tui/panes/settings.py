@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from rich.text import Text
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.widgets import Static
 
@@ -27,15 +26,11 @@ class SettingsPane(VerticalScroll):
     SettingsPane { padding: 0 1; }
     SettingsPane > Static { height: auto; }
     """
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("y", "copy", "Copy command", id="copy-run-command", tooltip="Copy the command that repeats this run"),
-    ]
 
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.path = path
         self._shown: object = None
-        self._command = ""
 
     def compose(self) -> ComposeResult:
         yield Static("", markup=False)
@@ -47,8 +42,7 @@ class SettingsPane(VerticalScroll):
         self._shown = stamp
         config = state.started.config if state.started else read_json(self.path / "config.json") or {}
         text = Text()
-        self._command = _command(config, state.started)
-        text.append(f"{self._command}\n\n", "bold")
+        text.append(f"{command_of(config, state.started)}\n\n", "bold")
         for name, value in settings(config).items():
             _pair(text, name.replace("_", " "), value)
         if state.started is not None:
@@ -66,12 +60,9 @@ class SettingsPane(VerticalScroll):
             _pair(text, "report", str((self.path / "report.html").resolve()))
         self.query_one(Static).update(text)
 
-    def action_copy(self) -> None:
-        self.app.copy_to_clipboard(self._command)
-        self.app.notify("Copied the command.")
 
-
-def _command(config: dict[str, Any], started: RunStarted | None) -> str:
+def command_of(config: dict[str, Any], started: RunStarted | None) -> str:
+    """Returns the command that repeats a run."""
     if started is not None:
         return started.command
     try:

@@ -1,4 +1,4 @@
-"""How far a run is: its state, the stage at work, progress, time left, and the newest warning."""
+"""How far a run is: its state, the stage at work, progress, time left, its result, and the worst finding."""
 
 from __future__ import annotations
 
@@ -8,29 +8,37 @@ from rich.text import Text
 from textual.widgets import Static
 
 from kerasrobust.show.figures import format_budget, format_done, format_seconds
+from tui.read.measured import Measured, so_far
 from tui.read.state import RunState, Stage
-from tui.widgets.words import bar_text, left_text, state_text
+from tui.widgets.words import bar_text, finding_text, left_text, state_text
 
 
 class Status(Static):
-    """A few lines on top of a run: state and stage, progress, warnings, and, of a run that died, its last words."""
+    """A few lines on top of a run: state, progress, result, the worst finding, and, if it died, its last words."""
 
     DEFAULT_CSS = """
-    Status { height: auto; max-height: 9; padding: 0 1; text-wrap: nowrap; text-overflow: ellipsis; }
+    Status { height: auto; max-height: 50%; padding: 0 1; }
     """
 
     _shown: Text | None = None
+    _lines = 0
 
-    def show(self, state: RunState, living: str, *, notes: str = "", last_words: str = "") -> None:
+    def show(
+        self, state: RunState, living: str, *, since: float = 0.0, result: Measured | None = None, report: bool = False,
+        notes: str = "", last_words: str = "",
+    ) -> None:  # fmt: skip
         """Shows where a run is.
 
         Args:
             state: what is known of it.
             living: its state in one word: starting, running, done, failed, cancelled, died.
+            since: when it was started, in Unix seconds.
+            result: of a run that has ended.
+            report: whether there is one to open.
             notes: such as that the view is paused.
             last_words: the end of its log, where it died.
         """
-        text = Text(no_wrap=True, overflow="ellipsis")
+        text = Text()
         text.append_text(state_text(living))
         stage = state.stages.get(state.now)
         if living == "running" and stage is not None:
@@ -39,17 +47,15 @@ class Status(Static):
             text.append(f"  ({done} stages done)", "dim")
         elif state.finished is not None and living not in ("running", "starting"):
             text.append(f"  after {format_seconds(state.finished.seconds)}. {state.finished.message}")
-        text.append("\n")
         if living == "running" and stage is not None:
-            text.append(progress_line(state, stage, bar=max(8, self.size.width // 4)))
-        elif state.stages:
-            count = len(state.stages)
-            seconds = max(0.0, state.time - state.started.time) if state.started is not None else 0.0
-            text.append(f"{count} stage{'' if count == 1 else 's'}, {format_seconds(seconds)}", "dim")
-        if state.findings:
-            newest = state.findings[-1]
-            more = f" (and {state.found - 1:,} more: l)" if state.found > 1 else ""
-            text.append(f"\n! {newest.severity}{more}: {newest.message} [{newest.code}]", "bold")
+            text.append(f"\n{progress_line(state, stage, bar=max(8, self.size.width // 4))}")
+        elif living in ("starting", "running"):
+            # Loading has no measure; that time goes by shows that it lives.
+            text.append(f"\nloading TensorFlow, {format_seconds(max(0.0, time.time() - since))}")
+        _append_result(text, state, result if living not in ("starting", "running") else None, report)
+        if (worst := state.worst) is not None:
+            text.append("\n")
+            text.append_text(finding_text(worst, state.found))
         if notes:
             text.append("\n")
             text.append(notes, "reverse")
@@ -60,9 +66,25 @@ class Status(Static):
     def _show(self, text: Text) -> None:
         """Takes a text where it is another one; a layout of the whole screen only where it is higher or lower."""
         if text != self._shown:
-            lines = text.plain.count("\n")
-            self.update(text, layout=self._shown is None or lines != self._shown.plain.count("\n"))
-            self._shown = text
+            lines = len(text.wrap(self.app.console, max(1, self.size.width)))
+            self.update(text, layout=self._shown is None or lines != self._lines)
+            self._shown, self._lines = text, lines
+
+
+def _append_result(text: Text, state: RunState, result: Measured | None, report: bool) -> None:
+    """Appends what came out of a run, or what it has reached so far, on what, and where it went."""
+    if result is None:
+        if figures := so_far(state):
+            text.append(f"\n{figures}", "bold")
+            text.append("  so far", "dim")
+        return
+    if result.figures:
+        text.append(f"\n{result.figures}", "bold")
+    where = [f"model in {model.path}" for model in list(state.models.values())[:1]]
+    if state.models and len(state.models) > 1:
+        where = [f"{len(state.models)} models saved"]
+    words = (result.about, *where, "report: o" if report else "")
+    text.append("\n" + "; ".join(filter(None, words)), "dim")
 
 
 def progress_line(state: RunState, stage: Stage, *, bar: int) -> str:
@@ -88,8 +110,9 @@ def progress_line(state: RunState, stage: Stage, *, bar: int) -> str:
             left_text(progress.seconds_left),
         ]
     else:
-        # Loading and compiling have no measure; that time goes by shows that it lives.
-        parts = [f"{format_seconds(max(0.0, time.time() - stage.began))} in this stage"]
+        # Nothing is reported until the first step is done.
+        doing = "reading" if stage.name == "prepare" else "compiling the first step"
+        parts = [f"{doing}, {format_seconds(max(0.0, time.time() - stage.began))}"]
     return "  ".join(part for part in parts if part)
 
 

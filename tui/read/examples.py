@@ -161,6 +161,10 @@ class Selection:
         number, place = self.chosen[self.at]
         return self.sources[number], place
 
+    def from_current(self, most: int) -> list[tuple[Source, int]]:
+        """Returns the example at hand and those after it."""
+        return [(self.sources[number], place) for number, place in self.chosen[self.at : self.at + most]]
+
     @property
     def total(self) -> int:
         """How many examples there are without filters."""

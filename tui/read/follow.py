@@ -1,12 +1,15 @@
-"""A run's file of events, read a piece at a time while somebody writes it. No Textual here."""
+"""A run's file of events, read a piece at a time while somebody writes it, and the end of its log. No Textual here."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kerasrobust.events import printable
 from kerasrobust.tail import Tail
 from tui.read.state import RunState, advance
+
+_TAIL = 2**17  # Bytes of console.log that are shown: its end is what people look for.
 
 
 @dataclass
@@ -36,3 +39,17 @@ class Follower:
         if batch.events or batch.skipped:
             self.state = advance(self.state, batch.events, batch.skipped)
         return batch.more
+
+
+def last_lines(path: Path, count: int | None = None) -> list[str]:
+    """Returns the lines at the end of a text file, whatever its size and bytes.
+
+    Raises:
+        OSError: where it can't be read.
+    """
+    with path.open("rb") as file:
+        file.seek(0, 2)
+        file.seek(max(0, file.tell() - _TAIL))
+        lines = printable(file.read().decode(errors="replace").replace("\r", "\n")).split("\n")
+        lines = [line for line in lines if line.strip()]
+    return lines if count is None else lines[-count:]

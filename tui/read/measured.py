@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +12,10 @@ from kerasrobust.entries import AttackEntry, CertificateEntry, Row
 from kerasrobust.records import Result
 from kerasrobust.runs import read_json
 from kerasrobust.show.corrupted import Cell, CorruptionMap
+from kerasrobust.show.figures import attack_name, format_accuracy, format_budget, format_images, format_interval
 from kerasrobust.show.narrate import is_synthetic
 from kerasrobust.show.summaries import summarize
-from tui.read.overview import stamp_of
+from tui.read.overview import accuracies, accuracy_range, latest, one, stamp_of
 from tui.read.state import RunState
 
 
@@ -28,6 +30,7 @@ class Measured:
         curves: attacks with accuracy over the radius, and black boxes over their queries; only of a result.
         left_out: what an assessment hasn't looked at, and why.
         summary: the result in a few sentences; empty while the run goes on.
+        figures: its accuracies in one line; `about` on what they were measured.
         synthetic: whether the images are generated.
     """
 
@@ -37,6 +40,8 @@ class Measured:
     curves: tuple[AttackEntry, ...] = ()
     left_out: tuple[str, ...] = ()
     summary: str = ""
+    figures: str = ""
+    about: str = ""
     synthetic: bool = False
 
     @property
@@ -75,8 +80,59 @@ def of_result(result: Result) -> Measured:
         curves=tuple(entry for entry in (*result.attacks, *result.curves) if entry.curve or entry.query_curve),
         left_out=result.left_out,
         summary=summarize(result),
+        figures=_figures(result),
+        about=_about(result),
         synthetic=result.data.synthetic,
     )
+
+
+def _figures(result: Result) -> str:
+    clean, robust = accuracies(result)
+    if result.rows is not None:  # Of several networks or threats.
+        return _in_a_line(accuracy_range(clean), accuracy_range(robust))
+    strongest = min(result.attacks, key=lambda entry: one(entry.robust_accuracy) or (2.0,), default=None)
+    under = ""
+    if len(result.attacks) == 1 and strongest is not None:
+        budget = format_budget(strongest.epsilon, strongest.norm)
+        under = f" under {attack_name(strongest.name)} {budget}".rstrip()
+    elif result.attacks:
+        under = f" under {len(result.attacks)} attacks"
+    corruptions = CorruptionMap.parse(result.corruptions)
+    return _in_a_line(
+        _with_interval(result.clean_accuracy, result.clean_interval),
+        _with_interval(result.robust_accuracy, result.robust_interval),
+        under,
+        "" if corruptions is None else _with_interval(corruptions.mean_accuracy, corruptions.interval),
+    )
+
+
+def _with_interval(accuracy: float | None, interval: Sequence[float] | None) -> str:
+    if not one(accuracy):
+        return ""
+    bounds = format_interval(interval)
+    return format_accuracy(accuracy) + (f" ({bounds})" if bounds else "")
+
+
+def _in_a_line(clean: str, robust: str, under: str = "", corrupted: str = "") -> str:
+    parts = (
+        f"clean {clean}" if clean else "",
+        f"robust {robust}{under}" if robust else "",
+        f"under corruptions {corrupted}" if corrupted else "",
+    )
+    return "   ".join(filter(None, parts))
+
+
+def _about(result: Result) -> str:
+    networks = len({row.network for row in result.rows or ()})
+    model = f"{networks} networks" if networks > 1 else result.model
+    synthetic = " (synthetic)" if result.data.synthetic else ""
+    return f"{model + ', ' if model else ''}{format_images(result)}{synthetic}"
+
+
+def so_far(state: RunState) -> str:
+    """Returns the accuracies that a run under way has reached, in one line; empty before there are any."""
+    kind = state.started.kind if state.started is not None else ""
+    return _in_a_line(*map(accuracy_range, latest(state, study=kind in ("study", "demo"))))
 
 
 def of_events(state: RunState) -> Measured:
@@ -84,7 +140,8 @@ def of_events(state: RunState) -> Measured:
 
     Example:
         >>> of_events(RunState())
-        Measured(rows=(), corruptions=None, certificate=None, curves=(), left_out=(), summary='', synthetic=False)
+        Measured(rows=(), corruptions=None, certificate=None, curves=(), left_out=(), summary='', figures='',
+            about='', synthetic=False)
     """
     cells = [Cell.parse(vars(event)) for event in state.cells.values()]
     started, certified = state.started, state.certified

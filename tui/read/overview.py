@@ -12,7 +12,7 @@ from typing import Any
 from kerasrobust.entries import Row
 from kerasrobust.records import Result
 from kerasrobust.runs import data_of, is_locked, list_runs, read_json
-from kerasrobust.show.figures import by_network
+from kerasrobust.show.figures import by_network, format_accuracy
 from kerasrobust.show.narrate import is_synthetic
 from kerasrobust.show.summaries import reference_epsilon
 from kerasrobust.tail import last_events
@@ -123,7 +123,7 @@ def overview(
         path=path,
         kind=kind,
         state=word,
-        model=str(config.get("model", {"study": "several networks", "demo": "five networks"}.get(kind, ""))),
+        model=model_of(config),
         data=data_of(config),
         clean=clean,
         robust=robust,
@@ -133,6 +133,19 @@ def overview(
         doing=ended or (stage.title if stage is not None else ""),
         synthetic=is_synthetic(config, kind),
     )
+
+
+def accuracy_range(accuracies: Accuracies) -> str:
+    """Returns an accuracy, or the range of several networks' (`0.0-33.8 %`)."""
+    if len(accuracies) == 2:
+        return f"{100 * accuracies[0]:.1f}-{format_accuracy(accuracies[1])}"
+    return format_accuracy(accuracies[0]) if accuracies else ""
+
+
+def model_of(config: Mapping[str, Any]) -> str:
+    """Returns the model that a run is about, or how many they are."""
+    several = {"study": "several networks", "demo": "five networks"}
+    return str(config.get("model", several.get(str(config.get("kind")), "")))
 
 
 def accuracies(result: Result) -> tuple[Accuracies, Accuracies]:

@@ -18,6 +18,8 @@ from kerasrobust.entries import add_row
 from kerasrobust.show.figures import is_no_ball
 from kerasrobust.show.narrate import narrate, severity
 
+_GRAVITY = {"info": 0, "warning": 1, "error": 2}
+
 POINTS = 1000
 LINES = 5000
 FINDINGS = 200
@@ -152,6 +154,11 @@ class RunState:
     logged: int = 0
     time: float = 0.0
     skipped: int = 0
+
+    @property
+    def worst(self) -> events.Finding | None:
+        """The gravest of the findings, the newest of those that are as grave."""
+        return max(reversed(self.findings), key=lambda finding: _GRAVITY.get(finding.severity, 0), default=None)
 
     @property
     def trainings(self) -> list[str]:

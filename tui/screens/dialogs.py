@@ -19,7 +19,7 @@ _CSS = """
     & Label { width: 100%; height: auto; margin: 1 0 0 0; }
     & .error { color: $error; margin: 0; }
     & Horizontal { height: auto; align-horizontal: right; margin: 1 0 0 0; }
-    & Button { margin: 0 0 0 2; }
+    & Button { margin: 0 0 0 1; min-width: 8; }
 """
 
 

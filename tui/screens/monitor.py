@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 import time
 from pathlib import Path
@@ -21,17 +23,25 @@ from tui.messages import RunRead
 from tui.panes.attacks import AttacksPane
 from tui.panes.curves import CurvesPane
 from tui.panes.gallery import GalleryPane
-from tui.panes.log import LogPane, last_lines
+from tui.panes.log import LogPane
 from tui.panes.results.tab import ResultsTab
-from tui.panes.settings import SettingsPane
+from tui.panes.settings import SettingsPane, command_of
 from tui.panes.status import Stages, Status
 from tui.read.follow import Follower
+from tui.read.measured import ResultFile
+from tui.read.own import OneRun
 from tui.read.state import RunState
 from tui.screens.base import MainScreen
 from tui.widgets.layout import STAGES
 
 PERIOD = 0.25
 """Seconds between two looks at the file of events: about as often as the engine emits progress."""
+
+_HOME = {
+    "attack": "attacks", "audit": "attacks", "randomness": "attacks", "import": "log", "corruptions": "study",
+    "certify": "study", "assess": "study",
+}  # fmt: skip
+"""The tab that a run opens on, where it trains nothing."""
 
 _TABS = {
     "curves": "Curves (m)",
@@ -48,6 +58,13 @@ class Pane(Protocol):
 
     def show(self, state: RunState) -> None:
         """Brings it up to date."""
+
+
+def can_open_files() -> bool:
+    """Returns whether a browser on this machine would be seen by the person at the keys."""
+    if "SSH_CONNECTION" in os.environ or "TEXTUAL_DRIVER" in os.environ:
+        return False
+    return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
 class MonitorScreen(MainScreen):
@@ -71,6 +88,9 @@ class MonitorScreen(MainScreen):
         Binding("i", "tab('settings')", "Settings", id="tab-settings", show=False,
                 tooltip="Settings, command, versions"),
         Binding("space", "pause", "Pause", id="pause", tooltip="Hold the view still; the run goes on"),
+        Binding("o", "report", "Report", id="open-report", show=False, tooltip="Open report.html in the browser"),
+        Binding("y", "copy_command", "Copy command", id="copy-run-command", show=False,
+                tooltip="Copy the command that repeats this run"),
         Binding("x", "cancel", "Cancel", id="cancel-this", tooltip="Stop the run; it saves what is done"),
     ]  # fmt: skip
 
@@ -79,6 +99,7 @@ class MonitorScreen(MainScreen):
         self.path = path
         self.state = RunState()
         self.word = "starting"
+        self._result = ResultFile(path)
         self._problem = ""
         self._paused = False
         self._held: RunRead | None = None
@@ -99,7 +120,11 @@ class MonitorScreen(MainScreen):
                         yield pane
 
     def on_mount(self) -> None:
+        self._run = OneRun(self.path, self.session.runner)
         self.entitle(printable(self.path.name))
+        # An attack has no curves of a training, not even while it starts.
+        if tab := _HOME.get(self._run.kind(self.state)):
+            self.query_one(TabbedContent).active = tab
         self._show()
         self._follow()
 
@@ -119,7 +144,7 @@ class MonitorScreen(MainScreen):
             try:
                 more = follower.read()
             except FileNotFoundError:
-                problem = self._missing(follower.state)
+                problem = self._run.missing(follower.state)
             except OSError as error:
                 problem = f"Its events can't be read: {error.strerror}."
             living, state = is_locked(self.path), follower.state
@@ -132,17 +157,12 @@ class MonitorScreen(MainScreen):
                 # A run that has ended may be resumed, but that is rare.
                 self._left.wait(PERIOD if living else 4 * PERIOD)
 
-    def _missing(self, state: RunState) -> str:
-        if self.path.is_dir():
-            return "There are no events yet." if state.started is None else "Its file of events has vanished."
-        return "" if self.path in self.session.runner.children else f"The run's folder is gone: {self.path}"
-
     def on_run_read(self, message: RunRead) -> None:
         if self._paused:
             self._held = message
             return
         self.state, self._problem = message.state, message.problem
-        self.word = self._word(message.living)
+        self.word = self._run.word(self.state, message.living)
         if message.caught_up:
             self._notify_findings()
         if not self._chosen_tab and self.state.started is not None:
@@ -153,8 +173,7 @@ class MonitorScreen(MainScreen):
     def _open_what_there_is(self, message: RunRead) -> None:
         """Goes to the tab with something to see, in a run that trains nothing."""
         state = self.state
-        kind = state.started.kind if state.started is not None else ""
-        tab = {"attack": "attacks", "import": "log"}.get(kind, "")
+        tab = _HOME.get(self._run.kind(self.state), "")
         if not tab and message.caught_up and not state.series:
             if state.rows or state.cells or state.certified is not None:
                 tab = "study"
@@ -164,16 +183,6 @@ class MonitorScreen(MainScreen):
         self._chosen_tab = bool(tab or state.series) or (message.caught_up and not message.living)
         if tab:
             self.query_one(TabbedContent).active = tab
-
-    def _word(self, living: bool) -> str:
-        if living:
-            return "running"
-        child = self.session.runner.children.get(self.path)
-        if self.state.finished is not None:
-            return self.state.finished.status
-        if child is not None and not child.ended:
-            return "starting" if self.state.started is None else "running"
-        return "died"
 
     def _notify_findings(self) -> None:
         """Notifies of warnings as they come, but not of those that were there when the run was opened."""
@@ -190,23 +199,20 @@ class MonitorScreen(MainScreen):
         notes = self._problem if self._caught_up else "reading..." if self.state.started else self._problem
         if self.state.skipped:
             notes = f"{notes} {self.state.skipped:,} lines can't be read (damaged, foreign or newer)".strip()
-        self.query_one(Status).show(self.state, self.word, notes=notes, last_words=self._last_words())
+        self._show_status(notes)
         self.query_one(Stages).show(self.state)
         self._pane().show(self.state)
 
-    def _last_words(self) -> str:
-        if self.word not in ("died", "failed"):
-            return ""
-        child = self.session.runner.children.get(self.path)
-        words = [child.exit_words()] if child is not None and child.exit_words() else []
-        if child is not None and child.message():
-            words.append(child.message())
-        words.append("Press r in the list of runs to resume. The end of console.log (l, k):")
-        try:
-            words += [line[:200] for line in last_lines(self.path / "console.log", 2)]
-        except OSError:
-            words.append("there is none.")
-        return "\n".join(words)
+    def _show_status(self, notes: str) -> None:
+        self.query_one(Status).show(
+            self.state,
+            self.word,
+            since=self._run.began,
+            result=self._result.read(),
+            report=(self.path / "report.html").exists(),
+            notes=notes,
+            last_words=self._run.last_words() if self.word in ("died", "failed") else "",
+        )
 
     def _pane(self) -> Pane:
         tabs = self.query_one(TabbedContent)
@@ -233,13 +239,29 @@ class MonitorScreen(MainScreen):
     def action_pause(self) -> None:
         self._paused = not self._paused
         if self._paused:
-            self.query_one(Status).show(self.state, self.word, notes="view paused: space goes on")
+            self._show_status("view paused: space goes on")
             return
         held, self._held = self._held, None
         if held is not None:
             self.on_run_read(held)
         else:
             self._show()
+
+    def action_report(self) -> None:
+        """Opens the report; where no browser can show it, as over SSH, says where it is."""
+        report = (self.path / "report.html").resolve()
+        if not report.exists():
+            self.fail("There is no report yet: it is written at the end of a run that has attacked images.")
+        elif can_open_files():
+            self.app.open_url(report.as_uri())
+            self.say(f"Opened {report}.")
+        else:
+            self.app.copy_to_clipboard(str(report))
+            self.say(f"Copied the report's path: {report}")
+
+    def action_copy_command(self) -> None:
+        self.app.copy_to_clipboard(command_of(self._run.config, self.state.started))
+        self.say("Copied the command.")
 
     def action_cancel(self) -> None:
         self.cancel(self.path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import ClassVar
 
 from rich.text import Text
@@ -16,7 +15,6 @@ from textual.widgets import Button, Collapsible, Label, Select, Static
 
 from kerasrobust import presets
 from kerasrobust.commands import run_class
-from kerasrobust.runs import list_models
 from kerasrobust.settings import RunConfig
 from tui import form
 from tui.messages import Start
@@ -68,6 +66,7 @@ class NewRunScreen(MainScreen):
         super().__init__()
         self._draft = form.Draft(config)
         self._checked = form.Checked(config=None)
+        self._models: list[str] = []
 
     def content(self) -> ComposeResult:
         kinds = [(kind, kind) for kind in self._draft.kinds]
@@ -85,22 +84,28 @@ class NewRunScreen(MainScreen):
             yield CommandLine("", id="command", markup=False)
 
     async def on_mount(self) -> None:
+        self._models = form.saved_models(self.session.models_dir)
         await self._build()
-        self._first().focus()
+        # Not a text field: a digit goes to a place until somebody chooses where to type.
+        self.query_one("#kind").focus()
 
     def on_resize(self, event: Resize) -> None:
         self.set_class(event.size.width >= DETAILS, "wide")
+        self._explain(self.focused)
 
     def on_screen_resume(self) -> None:
+        self._models = form.saved_models(self.session.models_dir)
         for row in self.query(FieldRow):  # Models may have come or gone, and so may runs.
             row.learn(self._known(row.item))
         self._check()
 
     async def _build(self) -> None:
-        rows: dict[str, list[FieldRow]] = {"own": [], "model": [], "common": [], "output": []}
+        rows: dict[str, list[FieldRow]] = {"name": [], "own": [], "model": [], "common": [], "output": []}
         texts = self._draft.texts
         for item in form.fields(self._draft.kind):
-            rows[item.group].append(FieldRow(item, texts[item.name], self._known(item)))
+            rows["name" if item.name == "name" else item.group].append(
+                FieldRow(item, texts[item.name], self._known(item))
+            )
 
         def folded(group: str, title: str, wide: bool) -> list[Widget]:
             items = [row.item for row in rows[group]]
@@ -115,6 +120,7 @@ class NewRunScreen(MainScreen):
         await place.remove_children()
         await place.mount(
             Label(f"Settings of {self._draft.kind.kind}", classes="heading"),
+            *rows["name"],
             *rows["own"],
             *folded("model", "How the model takes images", wide=self.app.size.width >= DETAILS),
             *folded("common", "More", wide=self.app.size.width >= DETAILS),
@@ -126,29 +132,22 @@ class NewRunScreen(MainScreen):
         self._check()
 
     def _known(self, item: form.Field) -> tuple[str, ...]:
-        models: list[str] = []
-        if item.name in ("model", "surrogate", "teacher"):
-            with contextlib.suppress(OSError):  # Nothing to suggest from.
-                models = [path.name for path in list_models(self.session.models_dir)]
-        return form.suggestions(self._draft.kind, item.name, models)
-
-    def _first(self) -> Widget:
-        """Returns the first field that wants an answer, or just the first."""
-        rows = list(self.query(FieldRow))
-        return next((row for row in rows if row.item.default is None and not row.text), rows[0]).editor
+        return form.suggestions(self._draft.kind, item.name, self._models)
 
     def _check(self) -> None:
         """Reads the form and shows what came of it: marks, faults, the command line."""
         texts, baseline = self._draft.texts, self._draft.baseline()
         places = {"runs_dir": self.session.runs_dir, "models_dir": self.session.models_dir}
         self._checked = checked = form.check(self._draft.kind, texts, **places)
-        warning = form.existing(checked.config) if checked.config is not None else ""
+        warnings = form.doubts(self._draft.kind, texts, self._models)
+        if checked.config is not None:
+            warnings["name"] = form.existing(checked.config)
         for row in self.query(FieldRow):
             name = row.item.name
             row.say(
                 changed=texts[name] != baseline[name],
                 error=checked.errors.get(name, ""),
-                warning=warning if name == "name" else "",
+                warning=warnings.get(name, ""),
             )
         if checked.config is not None:
             line = form.command(checked.config)

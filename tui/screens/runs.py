@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import ClassVar
 
 from textual import on
@@ -18,18 +19,22 @@ from kerasrobust.errors import InputError
 from kerasrobust.runs import delete, read_json
 from kerasrobust.settings import RunConfig
 from tui.messages import Edit, Go, Open, Start
-from tui.panes.runs import ORDERS, RunDetails, RunsTable, RunStory
+from tui.panes.runs import ORDERS, RunDetails, RunsTable
 from tui.read.overview import Overview, Overviews
+from tui.read.own import with_own
 from tui.screens.base import FolderScreen
 from tui.screens.dialogs import Confirm
-from tui.widgets.layout import DETAILS
+from tui.widgets.layout import BESIDE
 from tui.widgets.search import Search
 from tui.widgets.table import copy
 
 PERIOD = 1.0
 """Seconds between two looks at the folder."""
 
-_RESUMABLE = ("cancelled", "failed", "died")
+_RESUMABLE = ("cancelled", "failed", "died", "refused")
+
+DEMO = """Run the demo? It trains five networks on embedded, synthetic pictures and attacks each: about five minutes \
+of work for this machine."""
 
 EMPTY = """No runs in {folder} yet.
 
@@ -47,10 +52,10 @@ class RunsScreen(FolderScreen):
     DEFAULT_CSS = """
     RunsScreen #search { dock: bottom; }
     RunsScreen #runs { height: 1fr; }
-    RunsScreen.wide Vertical { width: 120; }
+    RunsScreen #list { width: 3fr; }
+    RunsScreen.wide #list { min-width: 80; }
     RunsScreen #details { height: 3; padding: 0 1; border-top: solid $panel; }
-    RunsScreen #beside { width: 1fr; display: none; border-left: solid $panel; padding: 0 1;
-        overflow-y: auto; }
+    RunsScreen #beside { width: 2fr; height: 1fr; display: none; border-left: solid $panel; padding: 0 1; }
     RunsScreen.wide #beside { display: block; }
     RunsScreen #empty { padding: 2 4; display: none; }
     RunsScreen.empty #empty { display: block; }
@@ -65,7 +70,7 @@ class RunsScreen(FolderScreen):
         Binding("e", "edit", "Edit", id="edit-run", show=False, tooltip="Open its settings in the form"),
         Binding("delete,backspace", "delete", "Delete", id="delete-run", tooltip="Delete the run's folder; asks first"),
         Binding("slash", "search", "Search", id="search-runs", key_display="/", tooltip="Search name, model, data"),
-        Binding("f", "filter", "Filter", id="filter-runs", tooltip="Show only runs of one state"),
+        Binding("f", "filter", "Filter", id="filter-runs", show=False, tooltip="Show only runs of one state"),
         Binding(
             "s", "sort", "Sort", id="sort-runs", show=False, tooltip="Change the order; a click on a heading does too"
         ),
@@ -81,15 +86,14 @@ class RunsScreen(FolderScreen):
         yield Search("Search name, model, data, state; escape ends", "#runs", id="search")
         yield Static("", id="empty")
         with Horizontal():
-            with Vertical():
+            with Vertical(id="list"):
                 yield RunsTable("runs")
                 yield RunDetails("", id="details")
-            yield RunStory("", id="beside")
+            yield Vertical(id="beside")
 
     def on_mount(self) -> None:
         self._overviews = Overviews(self.session.runs_dir)
         self.query_one("#empty", Static).update(EMPTY.format(folder=self.session.runs_dir))
-        self.table.widen(self.has_class("wide"))
         self.keep_reading(PERIOD)
         self.table.focus()
 
@@ -98,9 +102,9 @@ class RunsScreen(FolderScreen):
         return self.query_one(RunsTable)
 
     def on_resize(self, event: Resize) -> None:
-        self.set_class(event.size.width >= DETAILS, "wide")
-        self.table.widen(self.has_class("wide"))
-        self._show()
+        self.set_class(event.size.width >= BESIDE, "wide")
+        # The table gets its columns after this.
+        self.call_after_refresh(self._show)
 
     def read_folders(self) -> list[Overview]:
         assert self._overviews is not None
@@ -108,14 +112,7 @@ class RunsScreen(FolderScreen):
 
     def show_found(self, found: list[Overview] | None) -> None:
         self.was_read = True
-        running = {run.path for run in found or [] if run.state == "running"}
-        starting = {
-            child.path: Overview(child.path, child.command.split()[3], "starting", began=child.began)
-            for child in self.session.runner.running()
-            if child.path not in running
-        }
-        # Also one that is resumed: its folder reports its end until it has begun again.
-        self._runs = [*starting.values(), *(run for run in found or [] if run.path not in starting)]
+        self._runs = with_own(found or [], self.session.runner.children.values())
         self._show()
 
     def _show(self) -> None:
@@ -130,8 +127,16 @@ class RunsScreen(FolderScreen):
     def _show_details(self) -> None:
         run = self.table.at_cursor
         self.query_one(RunDetails).show(run, "Nothing fits the search or filter." if self._runs else "")
-        if run is None or self.has_class("wide"):
-            self.query_one(RunStory).show(run)
+        if self.was_read and self.has_class("wide"):
+            self.call_next(self._show_beside, run)
+
+    async def _show_beside(self, run: Overview | None) -> None:
+        from tui.panes.story import RunStory  # With what draws its chart, which the first picture doesn't wait for.
+
+        beside = self.query_one("#beside")
+        if not beside.children:
+            await beside.mount(RunStory())
+        beside.query_one(RunStory).show(run)
 
     @on(DataTable.HeaderSelected)
     def _order_by_heading(self, event: DataTable.HeaderSelected) -> None:
@@ -148,7 +153,11 @@ class RunsScreen(FolderScreen):
         self.post_message(Go("new"))
 
     def action_demo(self) -> None:
-        self.post_message(Start(DemoConfig()))
+        def answered(answer: str | None) -> None:
+            if answer == "y":
+                self.post_message(Start(DemoConfig()))
+
+        self.app.push_screen(Confirm(DEMO, {"y": "Run it", "n": "Not now"}), answered)
 
     def action_sort(self) -> None:
         self.table.next_order()
@@ -194,8 +203,11 @@ class RunsScreen(FolderScreen):
         if run.state in ("running", "starting"):
             self.fail(f"{run.path.name} is running. Cancel it first, or wait.")
             return None
+        child = self.session.runner.children.get(run.path)
         try:
-            config = from_dict(read_json(run.path / "config.json") or {})
+            # What has never begun has left no file.
+            never = child is not None and not (run.path / "config.json").exists()
+            config = child.config if child and never else from_dict(read_json(run.path / "config.json") or {})
         except InputError as error:
             self.fail(str(error))
             return None
@@ -213,9 +225,21 @@ class RunsScreen(FolderScreen):
                 return
             try:
                 delete(run.path)
+                self._forget(run.path)
             except InputError as error:
                 self.fail(str(error))
             self.look()
 
+        if not run.path.exists() and self._forget(run.path):  # Nothing is lost with the line.
+            self.look()
+            return
         question = f"Delete the folder {run.path}, with all that is in it? This can't be undone."
         self.app.push_screen(Confirm(question, {"n": "Keep", "y": "Delete"}, danger="y"), answered)
+
+    def _forget(self, path: Path) -> bool:
+        """Takes a run of this UI that has ended out of the list; returns whether there was one."""
+        child = self.session.runner.children.get(path)
+        if child is None or not child.ended:
+            return False
+        del self.session.runner.children[path]
+        return True

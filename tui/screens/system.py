@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from rich.text import Text
@@ -16,6 +16,7 @@ from tui.screens.base import MainScreen
 from tui.system import Gpu, Process, Sample, Sampler
 from tui.widgets.layout import DETAILS
 from tui.widgets.meter import Meter
+from tui.widgets.words import bar_text
 
 PERIOD = 1.0
 """Seconds between two samples."""
@@ -23,6 +24,8 @@ METERS = ("Utilisation", "Memory", "Temperature", "Power")
 HOTTEST = 100.0
 """Degrees Celsius that fill the scale: GPUs slow themselves down below that."""
 UNKNOWN = "not known"
+_CORE = 8
+"""Columns of a core's bar."""
 
 
 def format_memory(used: float | None, total: float | None) -> str:
@@ -87,7 +90,7 @@ class SystemPanel(VerticalScroll):
 
     def compose(self) -> ComposeResult:
         with Container(id="blocks"):
-            yield Block("This machine", ("Processor", "Memory"), id="machine")
+            yield Block("This machine", ("Processor", "Memory", "Disk"), id="machine")
             yield Block("GPU", (), id="no-gpu")
             yield Block("Processes of runs", (), id="processes")
 
@@ -100,7 +103,7 @@ class SystemPanel(VerticalScroll):
 
     def _fit(self) -> None:
         wide = self.size.width >= DETAILS
-        meters = 2 + len(METERS) * len(self._gpus)
+        meters = 3 + len(METERS) * len(self._gpus)
         self.set_class(wide, "-wide")
         # Higher bars, where they leave room for all.
         self.set_class(4 * meters // (1 + wide) + 12 <= self.size.height, "-tall")
@@ -147,7 +150,10 @@ class SystemPanel(VerticalScroll):
         meters["Processor"].show(processor, self._history(lambda sample: sample.cpu), 100)
         memory = self._history(lambda sample: sample.memory_used)
         meters["Memory"].show(format_memory(sample.memory_used, sample.memory_total), memory, sample.memory_total or 1)
-        block.note(f"{'' if sample.load is None else f'Load {sample.load:.2f}. '}One bar a second.")
+        disk = self._history(lambda sample: sample.disk_used)
+        meters["Disk"].show(format_memory(sample.disk_used, sample.disk_total), disk, sample.disk_total or 1)
+        load = "" if sample.load is None else f"Load {sample.load:.2f}. "
+        block.note("\n".join(filter(None, (_cores(sample.cores, block.size.width - 2), f"{load}One bar a second."))))
 
     def _show_gpu(self, number: int, gpu: Gpu) -> None:
         meters = self._gpus[number].meters()
@@ -168,6 +174,13 @@ class SystemPanel(VerticalScroll):
         # Without a limit the highest so far fills the scale.
         top = gpu.power_limit or max((power for power in powers if power), default=1)
         meters["Power"].show(power, powers, top)
+
+
+def _cores(cores: Sequence[float], width: int) -> str:
+    """Returns a bar for each core, as many in a line as there is room for."""
+    bars = [f"core {number:<2} {bar_text(busy / 100, _CORE)}" for number, busy in enumerate(cores)]
+    count = max(1, (width + 2) // (_CORE + 15))
+    return "\n".join("  ".join(bars[at : at + count]) for at in range(0, len(bars), count))
 
 
 def _processes(processes: Iterable[Process]) -> str:

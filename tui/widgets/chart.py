@@ -31,6 +31,9 @@ COLOURS = ("primary", "warning", "success", "error", "accent", "secondary")
 SIGNS = "●▲■◆✚★"
 """Signs that distinguish curves without colours."""
 
+_AROUND = 4
+"""Lines of a chart that no value is drawn in: the names of curves, the frame, the ticks of x."""
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -109,7 +112,7 @@ class Chart(Vertical, can_focus=False):
         self.smoothing = 0.0
         self.logarithmic = False
         self.cursor: float | None = None
-        self._ticks = Ticks()
+        self._ticks, self._x_ticks = Ticks(), Ticks()
         self._zoomed = False
         self._drawn_at = Size()
 
@@ -119,14 +122,13 @@ class Chart(Vertical, can_focus=False):
 
     def on_mount(self) -> None:
         plot = self.query_one(Plot)
-        plot.set_x_formatter(Ticks())
+        plot.set_x_formatter(self._x_ticks)
         plot.set_y_formatter(self._ticks)
         self._draw()
 
     def on_resize(self, event: Resize) -> None:
-        # A chart that was hidden hasn't changed, and drawing it again would hold up a key press.
+        # What hasn't changed while it was hidden isn't drawn again: that would hold up a key press.
         if event.size != self._drawn_at:
-            self._drawn_at = event.size
             # The plot's own canvases get their sizes after this widget.
             self.call_after_refresh(self._fit_canvas)
 
@@ -164,8 +166,17 @@ class Chart(Vertical, can_focus=False):
     def _draw(self) -> None:
         if not self.is_mounted:
             return
+        self._drawn_at = self.size
+        if self.size:  # A hidden chart has no columns to draw in; it is drawn once it is shown.
+            self._draw_curves()
+        self._write_values()
+
+    def _draw_curves(self) -> None:
         plot = self.query_one(Plot)
         self._ticks.percent, self._ticks.logarithmic = self.percent, self.logarithmic
+        # So that no label is written over another.
+        self._ticks.most = max(2, (self.size.height - _AROUND) // 2)
+        self._x_ticks.most = max(2, self.size.width // 8)
         plot.clear()
         low, high = math.inf, -math.inf
         for curve in self.curves:
@@ -176,14 +187,13 @@ class Chart(Vertical, can_focus=False):
                 style = self.colour(curve.colour)
                 plot.plot(*self._shown(curve.xs, ys), line_style=style, hires_mode=HiResMode.BRAILLE)
         for curve in self.curves:  # On top of all lines.
-            if curve.sign:
+            if sign := curve.sign or ("•" if len(curve.xs) == 1 else ""):  # One point makes no line.
                 style = self.colour(curve.colour)
-                plot.scatter(curve.xs, self._values(curve), marker=curve.sign, marker_style=style)
+                plot.scatter(curve.xs, self._values(curve), marker=sign, marker_style=style)
         if self.cursor is not None:
             plot.add_v_line(self.cursor, "dim")
         if not self._zoomed and low <= high:
             self._fit(plot, low, high)
-        self._write_values()
 
     def _shown(self, xs: Sequence[float], ys: Sequence[float]) -> tuple[Sequence[float], Sequence[float]]:
         """Returns what is shown of a curve, averaged to about two points a column."""
@@ -208,7 +218,9 @@ class Chart(Vertical, can_focus=False):
         else:
             room = 0.05 * (high - low) or 0.1 * abs(high) or 0.1
             low, high = low - room, high + room
-        plot.set_ylimits(low, high)
+        # Lowest and highest value are in the middle of a row, neither between two nor under the frame.
+        half = (high - low) / (2 * max(1, self.size.height - _AROUND - 1))
+        plot.set_ylimits(low - half, high + half)
 
     @on(PlotWidget.ScaleChanged)
     def _scale_changed(self) -> None:

@@ -25,7 +25,7 @@ def about_field(row: FieldRow, before: str, preset: str) -> Text:
         text.append(" (* changed)")
     text.append(f"\n{item.help}")
     if row.known:
-        text.append(f"\n↑↓ {', '.join(row.known)}")
+        text.append(f"\nctrl+↑↓ {', '.join(row.known)}")
     return text
 
 

@@ -53,11 +53,15 @@ class YesNo(Static, can_focus=True):
 
 
 class SuggestingInput(Input):
-    """An input that completes what it knows, and steps through all of it with the arrow keys."""
+    """An input that completes what it knows, and steps through all of it by keys that do nothing else."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("down", "suggest(1)", "Next", id="next-suggestion", show=False, tooltip="Take the next known name"),
-        Binding("up", "suggest(-1)", "Last", id="last-suggestion", show=False, tooltip="Take the known name before"),
+        Binding(
+            "ctrl+down", "suggest(1)", "Next", id="next-suggestion", show=False, tooltip="Take the next known name"
+        ),
+        Binding(
+            "ctrl+up", "suggest(-1)", "Last", id="last-suggestion", show=False, tooltip="Take the known name before"
+        ),
     ]
 
     def __init__(self, value: str, known: Sequence[str], **more: Any) -> None:
@@ -87,6 +91,11 @@ class FieldRow(Vertical):
     FieldRow .said { height: auto; padding: 0 0 0 20; display: none; }
     FieldRow .said.shown { display: block; }
     """
+    # Arrows go from setting to setting, and change none.
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("down", "app.focus_next", "Next field", id="next-field", show=False, tooltip="The next setting"),
+        Binding("up", "app.focus_previous", "Field before", id="field-before", show=False, tooltip="The one before"),
+    ]
 
     @dataclass(eq=False)
     class Changed(Message):

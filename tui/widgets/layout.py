@@ -4,6 +4,8 @@ from __future__ import annotations
 
 DETAILS = 150
 """Columns of a screen with details, help or cards beside its table."""
+BESIDE = 120
+"""Columns of the list of runs with what is known of one beside it."""
 COMPARISON = 140
 """Columns of the comparison with its list beside the results."""
 STAGES = 120

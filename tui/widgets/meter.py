@@ -9,7 +9,7 @@ from rich.text import Text
 from textual.widget import Widget
 
 LABEL_WIDTH = 13
-VALUE_WIDTH = 18
+VALUE_WIDTH = 20
 BLOCKS = " ▁▂▃▄▅▆▇█"
 
 

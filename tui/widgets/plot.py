@@ -16,15 +16,20 @@ from textual_plot.plot_widget import Legend
 
 
 class Ticks(NumericAxisFormatter):
-    """Labels of an axis: per cent, powers of ten, or thousands as k."""
+    """Labels of an axis: per cent, powers of ten, or thousands as k; no more than `most`."""
 
     def __init__(self) -> None:
         super().__init__()
         self.percent = False
         self.logarithmic = False
+        self.most = 8
 
     def get_ticks(self, min_: float, max_: float, max_ticks: int = 8) -> list[float]:
-        return super().get_ticks(min_, max_, max_ticks) if max_ > min_ else [min_]
+        ticks = super().get_ticks(min_, max_, max_ticks) if max_ > min_ else [min_]
+        ticks = [tick for tick in ticks if min_ <= tick <= max_]
+        while len(ticks) > self.most:
+            ticks = ticks[::2]
+        return ticks
 
     def get_labels_for_ticks(self, ticks: Sequence[float]) -> list[str]:
         if self.logarithmic:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 
 from rich.text import Text
 
-from kerasrobust.show.figures import format_accuracy, format_budget, format_epsilon, format_seconds
+from kerasrobust.events import Finding
+from kerasrobust.show.figures import format_budget, format_epsilon, format_seconds
 
 _STATES = {
     "starting": ("◌", "dim"),
@@ -15,24 +15,18 @@ _STATES = {
     "done": ("✓", ""),
     "skipped": ("✓", "dim"),
     "failed": ("✗", "bold"),
+    "refused": ("✗", "bold"),
     "cancelled": ("■", ""),
     "stopped": ("■", ""),
     "died": ("†", "bold"),
 }
-_COLOURS = {"running": "blue", "done": "green", "failed": "red", "died": "red", "cancelled": "yellow"}
+_COLOURS = {"running": "blue", "done": "green", "failed": "red", "refused": "red", "died": "red", "cancelled": "yellow"}
 
 
 def state_text(state: str) -> Text:
     """Returns a state with its sign."""
     sign, style = _STATES.get(state, ("?", ""))
     return Text(f"{sign} {state}", style=f"{style} {_COLOURS.get(state, '')}".strip(), no_wrap=True)
-
-
-def accuracy_text(accuracies: Sequence[float]) -> str:
-    """Returns an accuracy, or the range of several networks' (`0.0-33.8 %`)."""
-    if len(accuracies) == 2:
-        return f"{100 * accuracies[0]:.1f}-{format_accuracy(accuracies[1])}"
-    return format_accuracy(accuracies[0]) if accuracies else ""
 
 
 def age_text(since: float) -> str:
@@ -66,6 +60,12 @@ def bar_text(share: float | None, width: int) -> str:
 def budget_text(epsilon: float | None, norm: str | None) -> str:
     """Returns an epsilon, with its norm where that isn't the usual one: tables have to fit 80 columns."""
     return format_epsilon(epsilon) if norm == "linf" else format_budget(epsilon, norm)
+
+
+def finding_text(finding: Finding, found: int) -> Text:
+    """Returns a finding in full, and how many more of them there are in the log."""
+    more = f" (and {found - 1:,} more: l)" if found > 1 else ""
+    return Text(f"! {finding.severity}{more}: {finding.message} [{finding.code}]", "bold")
 
 
 def left_text(seconds: float | None) -> str:
