@@ -70,7 +70,7 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_new_command_is_a_file_and_a_line(tmp_path: Path) -> None:
     assert "  count       Count the images of a data set." in call("--help").out.splitlines()
     assert "--at-least INT" in call("count", "--help").out
-    assert [item.name for item in form.fields(form.commands()["count"])][:3] == ["data", "split", "at_least"]
+    assert [item.name for item in form.fields(form.commands()["count"])][:4] == ["name", "data", "split", "at_least"]
     places = ["--runs-dir", tmp_path / "runs", "--name", "one"]
     assert "Expected a number of images of at least 1" in call("count", "--at-least", "0", *places).message
     assert "Received: 5. Take more." in call("count", "--at-least", "9", "--split", "test[:5]", *places).message
@@ -94,10 +94,13 @@ def test_each_line_leads_to_settings_and_work(kind: str) -> None:
     assert all(item.help.endswith(".") for item in fields(made))
 
 
-def test_the_readme_lists_every_command() -> None:
-    readme = (ROOT / "README.md").read_text()
+GUIDE = ROOT / "docs" / "guide"
+
+
+def test_the_guide_lists_every_command() -> None:
+    page = (GUIDE / "commands.md").read_text()
     table = "\n".join(f"| `{kind}` | {summary} |" for kind, summary in commands.summaries().items())
-    assert table in readme, f"Put this table into the README:\n{table}"
+    assert table in page, f"Put this table into the page:\n{table}"
 
 
 def test_names_that_are_declared_without_tensorflow_are_those_of_the_code() -> None:
@@ -113,7 +116,7 @@ def test_names_that_are_declared_without_tensorflow_are_those_of_the_code() -> N
     assert set(get_args(names.Training)) == set(OBJECTIVES)
 
 
-def test_the_readme_lists_every_attack() -> None:
+def test_the_guide_lists_every_attack() -> None:
     words = {"linf": "Linf", "l2": "L2", "l1": "L1", "l0": "L0"}
     rows = []
     for name, known in names.ATTACKS.items():
@@ -121,18 +124,18 @@ def test_the_readme_lists_every_attack() -> None:
         norms = ", ".join(words[norm] for norm in kind.norms) if getattr(kind, "in_ball", True) else "none"
         rows.append(f"| `{name}` | `{kind.__name__}` | {norms} | {inspect.getdoc(kind).splitlines()[0]} |")
     table = "\n".join(rows)
-    assert table in (ROOT / "README.md").read_text(), f"Put this table into the README:\n{table}"
+    assert table in (GUIDE / "attacks.md").read_text(), f"Put this table into the page:\n{table}"
 
 
-def test_the_readme_lists_every_objective() -> None:
+def test_the_guide_lists_every_objective() -> None:
     rows = [f"| `{name}` | {inspect.getdoc(kind).splitlines()[0]} |" for name, kind in OBJECTIVES.items()]
     table = "\n".join(rows)
-    assert table in (ROOT / "README.md").read_text(), f"Put this table into the README:\n{table}"
+    assert table in (GUIDE / "training.md").read_text(), f"Put this table into the page:\n{table}"
 
 
-def test_the_readme_lists_every_source_of_data() -> None:
+def test_the_guide_lists_every_source_of_data() -> None:
     *first, last = (known.takes for known in names.SOURCES.values())
-    assert f"`--data` takes {', '.join(first)}, or {last}" in (ROOT / "README.md").read_text()
+    assert f"`--data` takes {', '.join(first)}, or {last}" in (GUIDE / "data.md").read_text()
 
 
 TOY_ATTACK = '''

@@ -50,8 +50,8 @@ def test_that_of_events_is_that_of_their_classes() -> None:
 def test_each_command_says_what_it_prints(kind: str) -> None:
     assert (FOLDER / f"{COMMANDS[kind].schema}.json").is_file()
     assert (COMMANDS[kind].schema == "event") == bool(COMMANDS[kind].job)
-    readme = (ROOT / "README.md").read_text()
-    assert f"`{COMMANDS[kind].schema}.json`" in readme
+    page = (ROOT / "docs" / "guide" / "commands.md").read_text()
+    assert f"`{COMMANDS[kind].schema}.json`" in page
 
 
 @pytest.mark.parametrize(
