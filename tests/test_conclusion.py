@@ -37,6 +37,12 @@ def test_several_attacks_end_in_what_they_leave_together_and_one_does_not() -> N
     assert not any(line[:1] == ["all"] for line in rows(attack_finished()))
 
 
+def test_trials_of_randomness_are_not_taken_together() -> None:
+    trials = [attack_finished(), attack_finished(attack="frozen", name="frozen")]
+    text = drawn([started("randomness"), *trials, WHOLE, finished()], quiet=True)
+    assert "clean" in text and "all together" not in text
+
+
 def test_attacks_that_differ_in_their_passes_alone_say_so() -> None:
     plain, averaged = attack_finished(settings={"eot": 1}), attack_finished(settings={"eot": 10})
     assert "pgd, EOT 10 8/255" in (narrate(averaged) or "") and "EOT" not in (narrate(plain) or "")
@@ -68,6 +74,14 @@ def test_an_audit_ends_in_a_verdict_and_a_mark_for_each_check() -> None:
     assert third == "✗ zero-gradient: found"
     assert fourth == "- loss-falls: not looked for"
     assert verdict.startswith("Verdict: 1 reason to doubt the robust accuracy (zero-gradient).")
+
+
+def test_doubts_that_no_check_looked_for_are_listed_and_nothing_checked_is_no_verdict() -> None:
+    found = {"kind": "audit", "warnings": [{"code": "test-in-training", "message": "", "severity": "warning"}]}
+    audit = audit_of(Result.parse(found | {"audit": {"checked": ["rounding"], "left_out": []}}))
+    assert ("✗", "test-in-training", "found") in list(audit.lines()) and "1 reason" in audit.verdict
+    nothing = audit_of(Result.parse({"kind": "audit", "audit": {"checked": [], "left_out": ["rounding"]}}))
+    assert nothing.verdict == "Verdict: nothing was looked for, so nothing can be said. Not looked for: rounding."
 
 
 def test_without_reasons_for_doubt_the_verdict_says_so() -> None:

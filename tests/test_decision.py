@@ -15,7 +15,7 @@ from conftest import SHAPE, images, labels_of, linear_model
 from kerasrobust.attacks import Boundary, HopSkipJump, RayS, SurFree, make_attack
 from kerasrobust.attacks.algorithm import Images
 from kerasrobust.attacks.boundary import _around, _judged
-from kerasrobust.attacks.decision import Doubt
+from kerasrobust.attacks.decision import FRESH, Doubt
 from kerasrobust.attacks.surfree import _turned
 from kerasrobust.errors import InputError
 from kerasrobust.evaluation.evaluate import evaluate
@@ -162,6 +162,12 @@ def test_queries_are_counted_until_an_example_is_within_epsilon(kind: Any, small
     free = kind(norm=norm, queries=200)(small, X, y)
     assert free.queries is None
     np.testing.assert_array_equal(free.x_adv, whole.x_adv)
+
+
+def test_queries_that_ask_again_are_counted(small: keras.Model) -> None:
+    y = labels_of(small, X, 0)
+    whole = RayS(norm="linf", queries=200, epsilon=1.0, doubting=True)(small, X, y)
+    assert (whole.queries[whole.success] > FRESH).all() and whole.success.any()
 
 
 def test_they_are_made_by_name_with_the_radius_that_they_count_to() -> None:

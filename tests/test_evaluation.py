@@ -17,6 +17,7 @@ from kerasrobust.evaluation.autoattack import AutoAttack
 from kerasrobust.evaluation.evaluate import evaluate
 from kerasrobust.evaluation.outcome import report, surviving
 from kerasrobust.events import AttackFinished, AttackProgress, AttackStarted, Event
+from kerasrobust.names import ATTACKS, norm_of
 from kerasrobust.networks.classifier import Classifier
 from kerasrobust.networks.making import as_classifier
 from kerasrobust.networks.noise import RandomDropout
@@ -119,6 +120,18 @@ def test_entry_is_what_result_json_holds() -> None:
         "median_distance": None, "seconds": 1.5, "gradients": 3, "forwards": 2,
         "settings": FGSM(epsilon=0.1).settings(),
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [name for name, known in ATTACKS.items() if known.in_ball and name != "autoattack"])
+def test_an_entry_has_one_radius(name: str) -> None:
+    result = made_result(
+        distance=np.array([0.1, 0.1]), clean_rate=np.ones(2), correct_rate=np.ones(2), success=np.zeros(2, bool)
+    )
+    attack = make_attack(name, epsilon=None, norm=norm_of([name]))
+    # One that looks for the nearest example has none of its own, and is judged at any.
+    radius = getattr(attack, "epsilon", None) or 0.2
+    entry = report(attack, result, radius, randomized=False).entry()
+    assert entry["settings"].get("epsilon", radius) == entry["epsilon"] == radius
 
 
 @pytest.fixture(scope="module")

@@ -67,6 +67,14 @@ def test_an_attack_is_told_with_its_settings_and_the_accuracy_without_it(tmp_pat
     assert any(cells and cells[0] == "clean" for cells in page.cells)
 
 
+def test_attacks_of_one_name_keep_their_own_settings(tmp_path: Path) -> None:
+    entry = ATTACK["attacks"][0]
+    several = [entry | {"settings": {"steps": steps, "eot": eot}} for steps, eot in ((20, 1), (40, 1), (50, 10))]
+    page = Page(written(tmp_path, ATTACK | {"attacks": several}))
+    for words in ("steps20", "steps40", "steps50", f"Attack {entry['name']}, number 2", "EOT 10"):
+        assert words in page.text
+
+
 def test_images_of_attacks_that_differ_in_their_passes_stand_apart(tmp_path: Path) -> None:
     page = Page(written(tmp_path, examples=[strip(attack="pgd"), strip(attack="pgd", eot=10)]))
     assert "under PGD, 8/255" in page.text and "under PGD, EOT 10, 8/255" in page.text

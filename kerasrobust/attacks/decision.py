@@ -152,14 +152,15 @@ class DecisionBased(Attack[Search[K]]):
 
     What a randomized network misclassifies once it may do by luck, and a search that keeps it as the nearest finds
     nothing nearer from there on. So what seems misclassified is asked about again in the next steps, twice at least: it
-    counts as correct as soon as fewer than half of the passes misclassify it, and as misclassified once 40 have been
-    heard of which 70 % do. Each of these steps is a query of `eot` passes.
+    counts as correct as soon as fewer than half of the passes misclassify it, and as misclassified once 40 or more have
+    been heard of which 70 % do. Each of these steps is a query of `eot` passes, so that it takes 40 queries without EOT
+    to believe one of them, and fewer find nothing.
 
     Attributes:
         queries: how many per example.
         epsilon: radius within which an example has fallen, for the result's `queries`; the search goes on from there.
             None to count none.
-        doubting: ask again about what seems misclassified. Always so on a randomized network.
+        doubting: ask again about what seems misclassified. Set on randomized networks.
     """
 
     gradient_free: ClassVar[bool] = True
@@ -198,6 +199,10 @@ class DecisionBased(Attack[Search[K]]):
         """Returns whether what is asked about next is asked about again where it seems misclassified, bool (N,)."""
         return known.nearest.age >= 0
 
+    def settings(self) -> dict[str, Any]:
+        # The network says it, not the caller.
+        return {name: value for name, value in super().settings().items() if name != "doubting"}
+
     def numbers(self) -> dict[str, float | int]:
         # Below every distance where falls aren't counted.
         return {"epsilon": -1.0 if self.epsilon is None else float(self.epsilon)}
@@ -235,8 +240,10 @@ class DecisionBased(Attack[Search[K]]):
         once = (doubt.heard == 0) & ~self.is_doubted(known)
         answer = tf.where(once, share, tf.cast(sure, tf.float32))
         after, answered = self.after(network.step, images, known, query, answer, numbers), once | settled
-        known = tf.nest.map_structure(lambda new, old: balls.choose(answered, new, old), after, known)
-        return Search(known, later._replace(heard=tf.where(answered, 0.0, later.heard)))
+        asked = known.nearest.age + 1  # Also where there is no answer yet.
+        kept: Any = tf.nest.map_structure(lambda new, old: balls.choose(answered, new, old), after, known)
+        kept = kept._replace(nearest=kept.nearest._replace(age=asked))
+        return Search(kept, later._replace(heard=tf.where(answered, 0.0, later.heard)))
 
     def asked(self, state: Search[K]) -> tf.Tensor:
         return state.known.nearest.fell

@@ -55,10 +55,11 @@ class AttackResult:
 
     def __repr__(self) -> str:
         """Returns the figures; the arrays would fill screens."""
+        right, median = self.correct, self.median_distance
         parts = [
-            f"{int(self.success.sum()):,} of {len(self.success):,} images fooled",
-            f"{int(self.correct.sum()):,} right before",
-            f"median distance {self.median_distance:.3g}",
+            f"{int((self.success & right).sum()):,} of {int(right.sum()):,} images fooled that were right before",
+            f"{len(right):,} images",
+            *([f"median distance {median:.3g}"] if np.isfinite(median) else []),
             f"{self.gradients:,} gradients, {self.forwards:,} forward passes, {self.seconds:.1f} s, {self.precision}",
         ]
         return f"AttackResult({'; '.join(parts)})"

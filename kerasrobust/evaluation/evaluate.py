@@ -346,6 +346,6 @@ def _conclude(emit: Emit | None, classifier: Classifier, found: Evaluation, find
     if audit is not None:
         some = f"{len(audit.findings)} found" if audit.findings else "nothing found"
         left = ", ".join(audit.left_out)
-        rest = f"; left out, as they cost too much or had too few images: {left}" if left else ""
+        rest = f"; not looked for: {left}" if left else ""
         message = f"Audit: {format_count(len(audit.checked), 'reason')} for doubt looked for, {some}{rest}."
         emit(Log(level="info", message=message))

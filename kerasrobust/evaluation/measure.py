@@ -24,7 +24,7 @@ from kerasrobust.networks.classifier import Classifier
 from kerasrobust.runs import read_json, write_json
 from kerasrobust.settings import radius
 
-FORMAT = 6
+FORMAT = 7
 """Of the files of an unfinished evaluation."""
 
 

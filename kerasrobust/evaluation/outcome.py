@@ -90,7 +90,8 @@ class AttackReport:
 
     def _settings(self) -> dict[str, Any]:
         """Returns the attack's settings; what follows from others as the number that it was."""
-        numbers, said = self.attack.numbers(), self.attack.settings()
+        # The radius that counts, where the attack's graph has another number for none.
+        numbers, said = self.attack.numbers() | {"epsilon": self.epsilon}, self.attack.settings()
         return {name: numbers.get(name) if value is None else value for name, value in said.items()}
 
     def entry(self) -> dict[str, Any]:

@@ -16,7 +16,7 @@ class Looked:
 
     Attributes:
         checked: what was looked for.
-        left_out: what wasn't, as it would have cost too much, or there were too few images.
+        left_out: what wasn't, as it would have cost too much, there were too few images, or it couldn't be.
         doubts: what was found and is a reason for doubt.
         notes: what was found besides.
     """
@@ -38,6 +38,8 @@ class Looked:
                 yield "✗", code, "found"
             else:
                 yield "✓", code, "a note, no reason for doubt" if code in self.notes else "nothing found"
+        # What was seen without looking for it: of data, model or conventions.
+        yield from (("✗", code, "found") for code in self.doubts if code not in self.checked)
         for code in self.left_out:
             yield "-", code, "not looked for"
 
@@ -52,10 +54,12 @@ class Looked:
         count, many = len(self.doubts), len(self.checked)
         if self.doubts:
             found = f"{format_count(count, 'reason')} to doubt the robust accuracy ({', '.join(self.doubts)})."
+        elif not self.checked:
+            found = "nothing was looked for, so nothing can be said."
         else:
             found = f"nothing speaks against the robust accuracy, after looking for {format_count(many, 'reason')}."
         if self.left_out:
-            found += f" Too costly, or of too few images: {', '.join(self.left_out)}."
+            found += f" Not looked for: {', '.join(self.left_out)}."
         return f"Verdict: {found}"
 
 

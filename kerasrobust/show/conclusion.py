@@ -33,13 +33,15 @@ class Conclusion:
         self._labels: list[entries.LabelEntry] = []
         self._cells: list[corrupted.Cell | None] = []
         self._certificates: list[entries.CertificateEntry] = []
-        self._synthetic = False
+        self._synthetic = self._alone = False
 
     def add(self, event: events.Event) -> None:
         """Takes in one event; types that it doesn't know are ignored."""
         match event:
             case events.RunStarted():
                 self._synthetic = is_synthetic(event.config, event.kind)
+                # Its trials ask different questions, each by itself.
+                self._alone = event.kind == "randomness"
             case events.Row():
                 entries.add_row(self._rows, entries.Row.parse(vars(event)))
             case events.AttackFinished():
@@ -69,8 +71,10 @@ class Conclusion:
             tables.append(study_table(self._rows, synthetic=synthetic))
         elif self._attacks:
             whole = self._whole
+            if any(whole is None or attack.stage != whole.stage for attack in self._attacks):
+                whole = None
             clean = Figure(whole.clean_accuracy, whole.clean_interval) if whole else None
-            together = Figure(whole.robust_accuracy, whole.interval) if whole else None
+            together = Figure(whole.robust_accuracy, whole.interval) if whole and not self._alone else None
             tables.append(attack_table(self._attacks, synthetic=synthetic, clean=clean, together=together))
         if tables and self._labels:
             tables.append(label_table(self._labels, synthetic=synthetic))

@@ -136,7 +136,7 @@ def _page(result: Mapping[str, Any], examples: Sequence[ExampleStrip], **given: 
     settings = dict(given.pop("settings"))
     recipes = settings.pop("recipes", {})
     tables = {"Run": given.pop("about") | run, "Settings": settings, "Versions": known.versions}
-    tables |= {f"Attack {entry.name}": _chosen(entry.settings) for entry in known.attacks if entry.settings}
+    tables |= _attack_tables(known)
     return environment.get_template("report.html.j2").render(
         given,
         result=known,
@@ -166,9 +166,17 @@ def _page(result: Mapping[str, Any], examples: Sequence[ExampleStrip], **given: 
     )
 
 
-def _chosen(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the settings of an attack that say something."""
-    return {name: value for name, value in settings.items() if value is not None}
+def _attack_tables(result: Result) -> dict[str, dict[str, Any]]:
+    """Returns the settings of each attack that say something, under headings that tell attacks of one name apart."""
+    tables: dict[str, dict[str, Any]] = {}
+    for entry in result.attacks:
+        # Norm and radius stand in its line of the table above, or there is no ball.
+        known = {name: value for name, value in entry.settings.items() if value is not None and name != "norm"}
+        if entry.settings:
+            heading = f"Attack {figures.with_eot(entry.name, entry.settings.get('eot'))}"
+            several = sum(other == heading or other.startswith(f"{heading}, number ") for other in tables)
+            tables[f"{heading}, number {several + 1}" if several else heading] = known
+    return tables
 
 
 def _beside(recipes: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:

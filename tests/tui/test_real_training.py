@@ -46,7 +46,8 @@ async def test_a_training_is_started_in_the_form_watched_looked_at_and_found_aga
         assert state(runs_dir / "tiny") == "done"
         await pilot.press("g")
         await shows(pilot, "original", "perturbation ×", "of 60", seconds=20)
-        assert len(lab.screen.query(Picture)) == 3
+        # Original, perturbation and adversarial image of each example that the room takes.
+        assert len(lab.screen.query(Picture)) in range(3, 19, 3)
     card = read_card(models_dir / "tiny")
     assert card is not None
     again = Lab(runs_dir, models_dir)

@@ -161,11 +161,15 @@ async def test_a_refused_run_leaves_a_line_that_says_why(runs_dir: Path, models_
 
 
 async def test_a_run_that_is_cancelled_while_it_starts_is_cancelled(runs_dir: Path, models_dir: Path) -> None:
-    lab = Lab(runs_dir, models_dir, (sys.executable, "-c", "import time; time.sleep(60)"))
+    # Where the tests run in the background of a shell, an interrupt is ignored until a process says otherwise.
+    ready = runs_dir.parent / "ready"
+    code = f"import pathlib, signal, time; signal.signal(2, signal.SIG_DFL); pathlib.Path({str(ready)!r}).touch(); "
+    lab = Lab(runs_dir, models_dir, (sys.executable, "-c", f"{code}time.sleep(60)"))
     async with lab.run_test(size=(80, 24)) as pilot:
         lab.start(DemoConfig(name="mine"))
         await pilot.press("escape")
         await shows(pilot, "1 run,", "◌ starting", "loading TensorFlow")
+        await until(pilot, ready.exists)
         await pilot.press("x")
         await shows(pilot, "■ cancelled", "Cancelled before it began.")
         assert "SIGINT" not in told(pilot)
