@@ -130,8 +130,8 @@ def test_an_entry_has_one_radius(name: str) -> None:
     attack = make_attack(name, epsilon=None, norm=norm_of([name]))
     # One that looks for the nearest example has none of its own, and is judged at any.
     radius = getattr(attack, "epsilon", None) or 0.2
-    entry = report(attack, result, radius, randomized=False).entry()
-    assert entry["settings"].get("epsilon", radius) == entry["epsilon"] == radius
+    settings = report(attack, result, radius, randomized=False)._settings()
+    assert settings.get("epsilon", radius) == radius
 
 
 @pytest.fixture(scope="module")
