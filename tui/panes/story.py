@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from threading import Lock
 
 from rich.text import Text
 from textual import work
@@ -53,6 +54,8 @@ class RunStory(Vertical):
         super().__init__()
         self._shown: Overview | None = None
         self._follower: Follower | None = None
+        # A worker that was cancelled still ends what it reads.
+        self._reading = Lock()
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(can_focus=False):
@@ -71,20 +74,23 @@ class RunStory(Vertical):
     @work(thread=True, exclusive=True)
     def _read(self, run: Overview) -> None:
         worker = get_current_worker()
-        follower = self._follower
-        if follower is None or follower.folder != run.path:
-            follower = Follower(run.path)
-        try:
-            while not worker.is_cancelled and follower.read():
+        with self._reading:
+            follower = self._follower
+            if follower is None or follower.folder != run.path:
+                follower = Follower(run.path)
+            try:
+                while not worker.is_cancelled and follower.read():
+                    pass
+            except OSError:  # It has told nothing yet, or its events are gone.
                 pass
-        except OSError:  # It has told nothing yet, or its events are gone.
-            pass
-        self._follower = follower
-        told = _told(run, follower.state)
+            self._follower = follower
+            told = _told(run, follower.state)
         if not worker.is_cancelled:
             self.app.call_from_thread(self._tell, told)
 
     def _tell(self, told: _Told) -> None:
+        if not self.is_attached:  # Its screen was left while the run was read.
+            return
         self.query_one("#above", Static).update(told.above)
         self.query_one("#below", Static).update(told.below)
         self.set_class(bool(told.curves), "drawn")
