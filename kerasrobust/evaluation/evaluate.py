@@ -21,7 +21,7 @@ from kerasrobust.evaluation.autoattack import AutoAttack
 from kerasrobust.evaluation.chain import Chained
 from kerasrobust.evaluation.labels import LabelReport, OfLabels, measure_labels
 from kerasrobust.evaluation.measure import Measurement, Plan
-from kerasrobust.evaluation.outcome import AttackReport, Share
+from kerasrobust.evaluation.outcome import AttackReport, CurvePoint, Share
 from kerasrobust.events import AttackProgress, Emit, Evaluated, Finding, Log, as_doubt
 from kerasrobust.names import norm_of
 from kerasrobust.networks.classifier import Classifier
@@ -59,6 +59,8 @@ class Evaluation:
             together, where an image is right if all of them are.
         nearest: of several attacks for the nearest example in one norm, a report on the nearest example of each image
             that any of them has found: `outcome.curve(nearest[0].result)` is accuracy over epsilon.
+        within: where there were several radii, the accuracy at 0 and within each, with intervals; `robust_accuracy` is
+            that within the largest.
     """
 
     clean_accuracy: float
@@ -78,6 +80,7 @@ class Evaluation:
     audit: Audit | None
     labels: list[LabelReport] = field(default_factory=list)
     nearest: list[AttackReport] = field(default_factory=list)
+    within: list[CurvePoint] = field(default_factory=list)
 
     def __repr__(self) -> str:
         """Returns the figures; the arrays would fill screens."""
@@ -106,7 +109,7 @@ class Evaluation:
             "clean_accuracy": self.clean_accuracy,
             "clean_interval": list(self.clean_interval),
             "attacks": [item.entry() for item in self.attacks],
-            **({"curves": [item.entry() for item in self.nearest]} if self.nearest else {}),
+            **({"curves": curves} if (curves := self._curves()) else {}),
             "robust_accuracy": self.robust_accuracy,
             "interval": list(self.interval),
             "verdicts": self._verdicts(),
@@ -114,6 +117,15 @@ class Evaluation:
             "warnings": [as_doubt(finding) for finding in self.findings],
             "audit": self.audit and {name: getattr(self.audit, name) for name in ("checked", "left_out", "gradients")},
         }
+
+    def _curves(self) -> list[dict[str, Any]]:
+        """Returns the entries of what is a curve over the radius and no attack by itself."""
+        curves = [item.entry() for item in self.nearest]
+        if self.within:
+            names = ", ".join(dict.fromkeys(item.attack.name for item in self.attacks))
+            points = [list(point) for point in self.within]
+            curves.append({"name": names, "norm": self.attacks[0].attack.threat(), "within": True, "curve": points})
+        return curves
 
     def _verdicts(self) -> dict[str, Any] | None:
         """Returns the three verdicts on a randomized network; None for a deterministic one, where they are equal."""
@@ -164,7 +176,7 @@ def evaluate(
     *,
     attacks: str | Attack[Any] | AutoAttack | Iterable[str | Attack[Any] | AutoAttack] = "pgd",
     norm: str | None = None,
-    epsilon: float | str | None = None,
+    epsilon: float | str | Sequence[float | str] | None = None,
     eot: int | None = None,
     target: str | int | np.ndarray | None = None,
     surrogate: Any = None,
@@ -199,7 +211,8 @@ def evaluate(
             ball holds, as patches, take neither this nor `epsilon`.
         epsilon: of attacks that are given by name, a number or a text such as "8/255"; the radius at which minimum-norm
             attacks are read off. Without it the usual one of the norm: 8/255 in Linf, 0.5 in L2, 12 in L1, 24 values in
-            L0.
+            L0. Or several radii: all attacks run within the smallest, then within the next on what is left, and so on
+            (`AutoAttack.epsilons`), and `within` has the accuracy at each.
         eot: of attacks that are given by name; without it 1, and 20 for AutoAttack's version for randomized networks.
         target: makes the attacks targeted: the class that images are driven to instead of away from their own: "next"
             (the number after their own), "random" (any other), "least-likely" (of the lowest logit), a class for all
@@ -239,15 +252,16 @@ def evaluate(
     ), target)  # fmt: skip
     classifier, randomized = task.classifier, task.classifier.randomized
     plan = Plan(
-        attacks=_made(attacks, norm, epsilon, eot, target is not None), epsilon=epsilon, precision=precision,
-        passes=passes, audit=audit, thorough=thorough, test_attack=test_attack, progress=progress,
+        attacks=_made(attacks, norm, *_one_or_several(epsilon), eot, target is not None),
+        epsilon=_one_or_several(epsilon)[0], precision=precision, passes=passes, audit=audit,
+        thorough=thorough, test_attack=test_attack, progress=progress,
     )  # fmt: skip
     checkpoints = Checkpoints(None if resume_dir is None else Path(resume_dir))
     with checkpoints.held():
         whole = Measurement.prepared(task, plan, checkpoints).begun(emit)
         labels = OfLabels() if classifier.labels is None else measure_labels(whole, _names(x, classifier.labels.count))
         measured = labels.together(whole)
-    found, audited = measured.found, measured.audit
+    found = measured.found
     findings = about_models(task) + measured.findings
     evaluation = Evaluation(
         clean_accuracy=found.clean.accuracy,
@@ -264,10 +278,9 @@ def evaluate(
         precision=", ".join(dict.fromkeys(item.result.precision for item in found.reports)),
         conventions=classifier.conventions.said() | ({"outputs": "multi-label"} if classifier.labels else {}),
         findings=findings,
-        audit=audited,
-        labels=labels.reports,
-        nearest=found.nearest,
-    )
+        audit=measured.audit,
+        labels=labels.reports, nearest=found.nearest, within=found.within,
+    )  # fmt: skip
     _conclude(emit, task.source, evaluation, [item for item in findings if item not in whole.early])
     return evaluation
 
@@ -293,6 +306,7 @@ def _made(
     attacks: str | Attack[Any] | AutoAttack | Iterable[str | Attack[Any] | AutoAttack],
     norm: str | None,
     epsilon: float | str | None,
+    epsilons: Sequence[float | str] | None,
     eot: int | None,
     targeted: bool,
 ) -> list[Attack[Any] | AutoAttack]:
@@ -302,6 +316,8 @@ def _made(
     if not chosen:
         raise InputError("Expected at least one attack. Received: none. Try 'pgd'.")
     norm = norm or norm_of(item for item in chosen if isinstance(item, str))
+    if epsilons is not None:
+        return [_within(chosen, norm, epsilons, eot, targeted)]
     size = radius(epsilon, norm)
 
     def make(name: str) -> Attack[Any] | AutoAttack:
@@ -322,6 +338,30 @@ def _made(
                 "of attacks such as PGD and give target=, or neither."
             )
     return made
+
+
+def _one_or_several(
+    epsilon: float | str | Sequence[float | str] | None,
+) -> tuple[float | str | None, Sequence[float | str] | None]:
+    """Returns a radius by itself, or several; None for what it isn't."""
+    if isinstance(epsilon, Iterable) and not isinstance(epsilon, str) and np.ndim(epsilon) > 0:
+        return None, list(epsilon)
+    return epsilon, None  # type: ignore[return-value]
+
+
+def _within(
+    chosen: Sequence[Any], norm: str, epsilons: Sequence[float | str], eot: int | None, targeted: bool
+) -> AutoAttack:
+    """Returns attacks that were given by name, within several radii."""
+    unnamed = next((item for item in chosen if not isinstance(item, str)), None)
+    if unnamed is not None or targeted or not len(epsilons):
+        received = "none" if not len(epsilons) else "a target" if targeted else f"{unnamed!r}"
+        raise InputError(
+            f"Expected one radius or more, and for several of them attacks by name, without a target. Received: "
+            f"{received}. Give one number, or AutoAttack(attacks=..., epsilons=...)."
+        )
+    names = [] if chosen == [AutoAttack.name] else chosen
+    return AutoAttack(norm=norm, epsilons=epsilons, attacks=names, eot=eot)  # type: ignore[arg-type]
 
 
 def _conclude(emit: Emit | None, classifier: Classifier, found: Evaluation, findings: Sequence[Finding]) -> None:
