@@ -168,7 +168,7 @@ class AttackEntry:
     @classmethod
     def parse(cls, record: JSON) -> AttackEntry:
         curves = {name: points_of(record.get(name)) for name in ("curve", "query_curve")}
-        return cls(**read_fields(cls, record) | curves | {"within": record.get("within") is True})
+        return cls(**read_fields(cls, record) | curves)
 
 
 def points_of(curve: Any) -> tuple[Any, ...]:
@@ -234,12 +234,14 @@ class LabelEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassEntry:
-    """One class of a result: how many images are of it, and the share of them that is right as it is."""
+    """One class of a result: how many images are of it, and the share of them that is right as it is and under attack."""
 
     name: str
     images: int | None
     accuracy: float | None
     interval: Interval | None
+    robust_accuracy: float | None = None
+    robust_interval: Interval | None = None
 
     @classmethod
     def parse(cls, record: JSON) -> ClassEntry:

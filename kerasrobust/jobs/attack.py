@@ -15,6 +15,7 @@ from kerasrobust.config import AttackConfig
 from kerasrobust.data.dataset import Dataset
 from kerasrobust.errors import InputError, unknown_name
 from kerasrobust.evaluation.autoattack import AutoAttack
+from kerasrobust.evaluation.by_class import by_class
 from kerasrobust.evaluation.evaluate import Evaluation, evaluate
 from kerasrobust.evaluation.outcome import AttackReport
 from kerasrobust.events import Audited, Event, ExamplesSaved, Finding, Log
@@ -112,6 +113,7 @@ class AttackJob(Job[Any]):
             **({} if self.surrogate is None else {"surrogate": self.config.surrogate}),
             "data": describe_data(self.data),
             **evaluation.entry(),
+            **by_class(evaluation, self.data.y, self.data.class_names, self.classifier.classes),
             "randomized": self.classifier.randomized,
             "warnings": context.findings,
         }
