@@ -234,7 +234,7 @@ class LabelEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassEntry:
-    """One class of a result: how many images are of it, and the share of them that is right as it is and under attack."""
+    """One class of a result: how many images are of it, and the shares that are right as they are and attacked."""
 
     name: str
     images: int | None

@@ -366,7 +366,7 @@ def test_a_radius_in_levels_is_not_taken_for_one_in_shares(epsilon: float) -> No
         (TrainConfig, {"activation": "swish"}, "Received: 'swish'"),
         (TrainConfig, {"stem": 0}, "stem"),
         (StudyConfig, {"epsilons": ()}, "at least one epsilon"),
-        (AttackConfig, {"epsilons": (Epsilon("2/255"),), "epsilon": Epsilon("2/255")}, "--epsilons without --epsilon. Received: both"),
+        (AttackConfig, {"epsilons": (Epsilon(0.1),), "epsilon": Epsilon(0.1)}, "without --epsilon. Received: both"),
         (AttackConfig, {"epsilons": (Epsilon("2/255"),), "target": "next"}, "--epsilons without --target"),
         (AttackConfig, {"epsilons": (Epsilon("2/255"), Epsilon(8))}, "Did you mean 8/255"),
         (StudyConfig, {"eot": 1}, "EOT"),

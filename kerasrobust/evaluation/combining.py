@@ -17,8 +17,8 @@ from kerasrobust.stats import accuracy_interval
 def combine(reports: Sequence[AttackReport], x: np.ndarray) -> tuple[AttackResult, np.ndarray]:
     """Returns per example what the attack that did worst to the model found inside its radius, and that attack's name.
 
-    Of attacks that did the same the first counts, within several radii of the largest. Costs are those of all together. What a minimum-norm attack moved
-    further than the radius counts as unchanged.
+    Of attacks that did the same the first counts, of several radii that within the largest. Costs are those of all
+    together. What a minimum-norm attack moved further than the radius counts as unchanged.
     """
     if len(reports) == 1:  # As it is: how far a minimum-norm attack went is worth keeping.
         return reports[0].result, np.full(len(x), reports[0].attack.name, dtype=object)

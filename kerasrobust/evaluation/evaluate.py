@@ -9,23 +9,22 @@ from typing import Any
 
 import numpy as np
 
-from kerasrobust.attacks import Attack, AttackResult, make_attack
+from kerasrobust.attacks import Attack, AttackResult
 from kerasrobust.attacks.checkpoint import Checkpoints
 from kerasrobust.attacks.targets import aimed
 from kerasrobust.attacks.task import PASSES, Task
-from kerasrobust.errors import InputError
 from kerasrobust.evaluation import shown
 from kerasrobust.evaluation.about import about_models
+from kerasrobust.evaluation.asked import Radii, asked_for, one_radius
 from kerasrobust.evaluation.audit import Audit
 from kerasrobust.evaluation.autoattack import AutoAttack
+from kerasrobust.evaluation.bars import Bars, is_watched
 from kerasrobust.evaluation.chain import Chained
 from kerasrobust.evaluation.labels import LabelReport, OfLabels, measure_labels
 from kerasrobust.evaluation.measure import Measurement, Plan
 from kerasrobust.evaluation.outcome import AttackReport, CurvePoint, Share
-from kerasrobust.events import AttackProgress, Emit, Evaluated, Finding, Log, as_doubt
-from kerasrobust.names import norm_of
+from kerasrobust.events import AttackProgress, Emit, Evaluated, Event, Finding, Log, as_doubt
 from kerasrobust.networks.classifier import Classifier
-from kerasrobust.settings import check_made, radius
 from kerasrobust.show.figures import format_accuracy, format_count, format_interval
 from kerasrobust.stats import accuracy_interval, pass_error
 from kerasrobust.twins import meaning_of
@@ -176,7 +175,7 @@ def evaluate(
     *,
     attacks: str | Attack[Any] | AutoAttack | Iterable[str | Attack[Any] | AutoAttack] = "pgd",
     norm: str | None = None,
-    epsilon: float | str | Sequence[float | str] | None = None,
+    epsilon: Radii = None,
     eot: int | None = None,
     target: str | int | np.ndarray | None = None,
     surrogate: Any = None,
@@ -191,6 +190,7 @@ def evaluate(
     emit: Emit | None = None,
     progress: Callable[[Attack[Any], AttackProgress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
+    verbose: bool | None = None,
 ) -> Evaluation:
     """Measures clean accuracy, and robust accuracy under one attack or several.
 
@@ -235,6 +235,8 @@ def evaluate(
             the other findings, and what there is to say of them.
         progress: called with the attack and an `AttackProgress` a few times a second.
         should_stop: asked about every half second.
+        verbose: print a bar for each attack, and the reasons for doubt; without it where somebody sees that, in a
+            terminal or a notebook, and neither `emit` nor `progress` is given.
 
     Raises:
         InputError: for images, labels or settings that don't fit, a surrogate of other images or classes or of attacks
@@ -246,15 +248,15 @@ def evaluate(
         >>> evaluation.robust_accuracy, evaluation.interval, evaluation.warnings
         >>> evaluate(model, tf.data.Dataset.from_tensor_slices((x, y))).clean_accuracy
     """
+    emit = _shown(emit, progress, verbose)
     task = aimed(Task.checked(
         model, x, y, precision=precision, seed=seed, batch_size=batch_size, passes=passes,
         surrogate=surrogate, emit=emit, should_stop=should_stop,
     ), target)  # fmt: skip
     classifier, randomized = task.classifier, task.classifier.randomized
     plan = Plan(
-        attacks=_made(attacks, norm, *_one_or_several(epsilon), eot, target is not None),
-        epsilon=_one_or_several(epsilon)[0], precision=precision, passes=passes, audit=audit,
-        thorough=thorough, test_attack=test_attack, progress=progress,
+        attacks=asked_for(attacks, norm, epsilon, eot, target is not None), epsilon=one_radius(epsilon),
+        precision=precision, passes=passes, audit=audit, thorough=thorough, test_attack=test_attack, progress=progress,
     )  # fmt: skip
     checkpoints = Checkpoints(None if resume_dir is None else Path(resume_dir))
     with checkpoints.held():
@@ -278,11 +280,24 @@ def evaluate(
         precision=", ".join(dict.fromkeys(item.result.precision for item in found.reports)),
         conventions=classifier.conventions.said() | ({"outputs": "multi-label"} if classifier.labels else {}),
         findings=findings,
-        audit=measured.audit,
-        labels=labels.reports, nearest=found.nearest, within=found.within,
+        audit=measured.audit, labels=labels.reports, nearest=found.nearest, within=found.within,
     )  # fmt: skip
     _conclude(emit, task.source, evaluation, [item for item in findings if item not in whole.early])
     return evaluation
+
+
+def _shown(emit: Emit | None, progress: Any, verbose: bool | None) -> Emit | None:
+    """Returns what takes the events: who asked for them, or bars, or both."""
+    if not (verbose or (verbose is None and emit is None and progress is None and is_watched())):
+        return emit
+    bars = Bars()
+
+    def both(event: Event) -> None:
+        bars(event)
+        if emit is not None:
+            emit(event)
+
+    return both
 
 
 def _names(data: Any, count: int) -> list[str]:
@@ -300,68 +315,6 @@ def _share(found: Chained, y: np.ndarray, deciding: Callable[[np.ndarray], np.nd
         inside = found.worst.correct_rate == found.rates
         shared = pass_error(np.where(inside, found.worst.passes, found.clean.passes) == y, deciding)
     return Share(float(rates.mean()), accuracy_interval(rates, randomized, shared))
-
-
-def _made(
-    attacks: str | Attack[Any] | AutoAttack | Iterable[str | Attack[Any] | AutoAttack],
-    norm: str | None,
-    epsilon: float | str | None,
-    epsilons: Sequence[float | str] | None,
-    eot: int | None,
-    targeted: bool,
-) -> list[Attack[Any] | AutoAttack]:
-    """Returns attacks, made where they are given by name."""
-    several = isinstance(attacks, Iterable) and not isinstance(attacks, str | type)
-    chosen: list[Any] = list(attacks) if several else [attacks]  # type: ignore[arg-type]
-    if not chosen:
-        raise InputError("Expected at least one attack. Received: none. Try 'pgd'.")
-    norm = norm or norm_of(item for item in chosen if isinstance(item, str))
-    if epsilons is not None:
-        return [_within(chosen, norm, epsilons, eot, targeted)]
-    size = radius(epsilon, norm)
-
-    def make(name: str) -> Attack[Any] | AutoAttack:
-        if name == AutoAttack.name:
-            return AutoAttack(norm=norm, epsilon=size, eot=eot)  # type: ignore[arg-type]
-        return make_attack(name, epsilon=size, norm=norm, eot=eot or 1, targeted=targeted)
-
-    for item in chosen:
-        check_made(item, "an attack")
-        if not isinstance(item, str | Attack | AutoAttack):
-            raise InputError(f"Expected attacks, or their names. Received: {item!r}. Try 'pgd'.")
-    made = [make(item) if isinstance(item, str) else item for item in chosen]
-    for item in made:
-        if (isinstance(item, Attack) and item.targeted) != targeted:
-            expected = "targeted attacks for a target" if targeted else "a target for targeted attacks"
-            raise InputError(
-                f"Expected {expected}. Received: {item.name}{'' if targeted else ' and no target'}. Set targeted=True "
-                "of attacks such as PGD and give target=, or neither."
-            )
-    return made
-
-
-def _one_or_several(
-    epsilon: float | str | Sequence[float | str] | None,
-) -> tuple[float | str | None, Sequence[float | str] | None]:
-    """Returns a radius by itself, or several; None for what it isn't."""
-    if isinstance(epsilon, Iterable) and not isinstance(epsilon, str) and np.ndim(epsilon) > 0:
-        return None, list(epsilon)
-    return epsilon, None  # type: ignore[return-value]
-
-
-def _within(
-    chosen: Sequence[Any], norm: str, epsilons: Sequence[float | str], eot: int | None, targeted: bool
-) -> AutoAttack:
-    """Returns attacks that were given by name, within several radii."""
-    unnamed = next((item for item in chosen if not isinstance(item, str)), None)
-    if unnamed is not None or targeted or not len(epsilons):
-        received = "none" if not len(epsilons) else "a target" if targeted else f"{unnamed!r}"
-        raise InputError(
-            f"Expected one radius or more, and for several of them attacks by name, without a target. Received: "
-            f"{received}. Give one number, or AutoAttack(attacks=..., epsilons=...)."
-        )
-    names = [] if chosen == [AutoAttack.name] else chosen
-    return AutoAttack(norm=norm, epsilons=epsilons, attacks=names, eot=eot)  # type: ignore[arg-type]
 
 
 def _conclude(emit: Emit | None, classifier: Classifier, found: Evaluation, findings: Sequence[Finding]) -> None:

@@ -60,7 +60,8 @@ def draw_confusion(names: Sequence[str], counts: Sequence[Sequence[int]]) -> str
             f'transform="rotate(-45 {across:g} {below + 12})">{escape(name)}</text>'
         )
     label = "True classes by predicted classes"
-    return f'<svg class="heat" viewBox="0 0 {width:.0f} {height:.0f}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
+    box = f"0 0 {width:.0f} {height:.0f}"
+    return f'<svg class="heat" viewBox="{box}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
 
 
 def _cell(across: float, down: int, share: float, title: str) -> str:

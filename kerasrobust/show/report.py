@@ -23,8 +23,8 @@ from kerasrobust.show.charts import draw, legend, result_panels
 from kerasrobust.show.confusion import confusion_maps
 from kerasrobust.show.corrupted import CorruptionMap, Picture, title_of
 from kerasrobust.show.heat import draw_heat
-from kerasrobust.show.literature import bibtex, to_cite
 from kerasrobust.show.links import csv_link, map_link, svg_link
+from kerasrobust.show.literature import bibtex, to_cite
 from kerasrobust.show.png import data_uri, smaller
 from kerasrobust.show.summaries import summarize
 
