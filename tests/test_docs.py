@@ -6,16 +6,19 @@ import ast
 import re
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import keras
 import numpy as np
 import pytest
 from cli import ROOT
+from exports import write_run
 
 import kerasrobust as kr
 from kerasrobust.commands import COMMANDS
 from kerasrobust.run import parse
+from kerasrobust.show.examples import read_pair
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
@@ -50,6 +53,68 @@ def test_tutorials_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     names: dict[str, Any] = {}
     for block in blocks(page, "python"):
         exec(compile(block, str(page), "exec"), names)
+
+
+SMALLER = {
+    "epochs=30": "epochs=1",
+    "samples=10_000": "samples=200",
+    "minutes=10": "minutes=0.02",
+    "steps=20": "steps=2",
+}
+"""What the guide asks for is done with less of it."""
+
+
+@pytest.fixture
+def at_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Makes a few images and small networks what the guide's code loads and builds; returns its names."""
+    monkeypatch.chdir(tmp_path)
+    x, y = kr.load_data("shapes", split="test[:12]")
+
+    def build(name: str = "lenet") -> keras.Model:
+        return kr.build_model("convnet", widths=(4,))
+
+    names = {"kr": SimpleNamespace(**{name: getattr(kr, name) for name in dir(kr) if not name.startswith("_")})}
+    for name, made in {"load_data": lambda *_, **__: (x, y), "load_model": build, "build_model": build}.items():
+        setattr(names["kr"], name, made)
+    return names | {"keras": keras, "model": build(), "x": x, "y": y}
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/guide/python.md", "docs/guide/training.md"])
+def test_the_guide_runs_on_a_few_images(page: str, at_hand: dict[str, Any]) -> None:
+    code = blocks(ROOT / page, "python")[0]
+    for large, small in SMALLER.items():
+        code = code.replace(large, small)
+    exec(compile(code.replace("import kerasrobust as kr\n", ""), page, "exec"), at_hand)
+
+
+def test_models_as_people_have_them(at_hand: dict[str, Any]) -> None:
+    first, labels, black_box = blocks(ROOT / "docs/guide/python.md", "python")[1].split("kr.evaluate")[1:]
+    x, y = at_hand["x"], at_hand["y"]
+    own = keras.Sequential([
+        keras.layers.Input((3, 32, 32)), keras.layers.Rescaling(1 / 255), keras.layers.Flatten(),
+        keras.layers.Dense(1, activation="sigmoid"),
+    ])  # fmt: skip
+    exec(f"found = kr.evaluate{first}", at_hand | {"model": own, "y": y % 2} | (done := {}), done)
+    assert done["found"].conventions == {"input_range": "0,255", "channels": "first", "outputs": "sigmoid"}
+    several = keras.Sequential([keras.layers.Input((32, 32, 3)), keras.layers.Flatten(), keras.layers.Dense(3)])
+    tags = np.random.default_rng(0).integers(0, 2, (12, 3))
+    exec(f"found = kr.evaluate{labels}", at_hand | {"model": several, "y": tags}, done)
+    assert len(done["found"]) == 3
+    grey = x.mean(axis=-1, keepdims=True)[:, ::4, ::4]
+    forest = SimpleNamespace(
+        predict_proba=lambda given: np.eye(10)[np.argsort(given.reshape(len(given), -1))[:, 0] % 10]
+    )
+    exec(f"found = kr.evaluate{black_box}", at_hand | {"x": grey, "forest": forest}, done)
+    assert [item.attack.name for item in done["found"].attacks] == ["square"]
+
+
+def test_examples_are_read_as_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_run(tmp_path / "runs" / "my-run", examples=4)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    (code,) = blocks(ROOT / "docs/reference/files.md", "python")
+    exec(code, names)
+    assert names["fooled"].shape[1:] == read_pair(tmp_path / "runs" / "my-run" / "examples.h5", 0)[0].shape
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
