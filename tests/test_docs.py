@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from exports import write_run
 import kerasrobust as kr
 from kerasrobust.commands import COMMANDS
 from kerasrobust.run import parse
-from kerasrobust.show.examples import read_pair
+from kerasrobust.show.examples import read_index
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
@@ -109,12 +110,34 @@ def test_models_as_people_have_them(at_hand: dict[str, Any]) -> None:
 
 
 def test_examples_are_read_as_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_run(tmp_path / "runs" / "my-run", examples=4)
+    path = write_run(tmp_path / "runs" / "my-run", examples=4) / "examples.h5"
+    with h5py.File(path, "r+") as file:
+        file["prediction"][1] = 0  # Wrong from the start, as its class is 1.
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
     (code,) = blocks(ROOT / "docs/reference/files.md", "python")
     exec(code, names)
-    assert names["fooled"].shape[1:] == read_pair(tmp_path / "runs" / "my-run" / "examples.h5", 0)[0].shape
+    index = read_index(path)
+    fooled = [place for place in range(4) if index.correct[place] and index.success[place]]
+    assert 0 < len(fooled) == len(names["fooled"]) < index.success.sum()
+
+
+def codes() -> set[str]:
+    """Returns the codes of all findings that the package can make."""
+    found = set()
+    for path in (ROOT / "kerasrobust").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call):
+                name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+                said = [item.value for item in node.keywords if item.arg == "code"] if name == "Finding" else []
+                said += node.args[:1] if name in ("finding", "_warn") else []
+                found |= {item.value for item in said if isinstance(item, ast.Constant)}
+    return {str(code) for code in found}
+
+
+def test_every_finding_is_explained() -> None:
+    page = (ROOT / "docs" / "guide" / "trust.md").read_text()
+    assert len(codes()) > 25 and [code for code in codes() if f"`{code}`" not in page] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
@@ -134,5 +157,5 @@ def test_names_of_the_package_are_there(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_pictures_and_pages_that_are_linked_are_there(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
-        if not target.startswith("http") and target != "../benchmarks.md":  # Made by `docs/hooks.py`.
+        if not target.startswith("http"):
             assert (page.parent / target).exists(), target
