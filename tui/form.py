@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,9 @@ _SAVING = ("train", "import")
 
 _CONFIGURED = re.compile(r"[a-z]\w*/\w[\w.-]*(:[\d.*]+)?")
 """A data set of TensorFlow Datasets with a configuration, which looks like a path."""
+
+_SETS = ("cifar10", "cifar100", "mnist", "fashion_mnist", "svhn_cropped", "shapes")
+"""Data sets whose names are often mistyped."""
 
 _ORDER: tuple[Group, ...] = ("own", "model", "common", "output")
 
@@ -63,7 +67,7 @@ def suggestions(kind: type[RunConfig], name: str, models: Sequence[str] = ()) ->
         return tuple(ATTACKS)
     if name == "model":
         return tuple(dict.fromkeys([*(ARCHITECTURES if kind is TrainConfig else ()), *models]))
-    if name in ("surrogate", "teacher", "reference"):
+    if name in ("surrogate", "teacher", "reference", "beside"):
         return tuple(models)
     if name == "data":
         recipes = [make() for make in presets.PRESETS.values()]
@@ -171,18 +175,29 @@ def doubts(kind: type[RunConfig], texts: Mapping[str, str], models: Sequence[str
         typed = texts[item.name].strip()
         if not typed:
             continue
-        if item.name in ("model", "surrogate", "teacher", "reference"):
+        if item.name in ("model", "surrogate", "teacher", "reference", "beside"):
             known = suggestions(kind, item.name, models)
-            if typed not in known and not Path(typed).expanduser().exists():
-                found[item.name] = str(unknown_name("saved model", typed, known, ", or a path"))
+            for name in typed.split(",") if item.name == "beside" else [typed]:
+                if name.strip() not in known and not Path(name.strip()).expanduser().exists():
+                    found[item.name] = str(unknown_name("saved model", name.strip(), known, ", or a path"))
         elif item.name == "data":
             source = typed if Path(typed).exists() else uncorrupted(typed)
-            is_path = "/" in source or source.endswith((".npz", ".h5"))
-            if is_path and not Path(source).expanduser().exists() and not _CONFIGURED.fullmatch(source):
-                found["data"] = f"There is nothing at {source}."
+            if not Path(source).expanduser().exists() and (doubt := _absent(source)):
+                found["data"] = doubt
         elif item.name.endswith("split") and not is_split(typed):
             found[item.name] = str(malformed_split(typed))
     return found
+
+
+def _absent(source: str) -> str:
+    """Returns what to say of data where there is no such file or folder; nothing of what may be a set of TFDS."""
+    if source.endswith((".npz", ".h5")) or ("/" in source and not _CONFIGURED.fullmatch(source)):
+        return f"There is nothing at {source}."
+    if "/" in source and Path(source.partition("/")[0]).is_dir():
+        return f"There is nothing at {source}, though {source.partition('/')[0]} is a folder."
+    # One letter wrong, as of all sets that there are only these are known here.
+    near = difflib.get_close_matches(source.lower(), _SETS, n=1, cutoff=0.8)
+    return f"Did you mean {near[0]!r}?" if near and source not in _SETS else ""
 
 
 def existing(config: RunConfig) -> str:

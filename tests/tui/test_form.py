@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kerasrobust import names, presets
+from kerasrobust.assessing import AssessConfig
 from kerasrobust.config import AttackConfig, DemoConfig, StudyConfig, TrainConfig
 from kerasrobust.fields import Epsilon
 from kerasrobust.settings import RunConfig
@@ -97,6 +98,21 @@ def test_a_config_goes_into_texts_and_back(config: RunConfig) -> None:
 def test_presets_go_into_the_form() -> None:
     for make in presets.PRESETS.values():
         assert form.check(TrainConfig, form.to_texts(make())).config == make()
+
+
+def test_data_that_are_not_there_raise_a_doubt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("photos/cats").mkdir(parents=True)
+
+    def doubt(data: str) -> str:
+        return form.doubts(AttackConfig, texts(AttackConfig, model="m", data=data), ["m"]).get("data", "")
+
+    for fine in ("cifar10", "photos", "photos/cats", "cifar10_corrupted/fog_3", "cifar10+fog:3", "svhn_cropped"):
+        assert doubt(fine) == ""
+    assert "though photos is a folder" in doubt("photos/dogs") and "nothing at ./dogs" in doubt("./dogs")
+    assert doubt("cifra10") == "Did you mean 'cifar10'?" == doubt("cifra10+fog:3")
+    several = form.doubts(AssessConfig, texts(AssessConfig, model="m", beside="m,k"), ["m"])
+    assert "Received: 'k'" in several["beside"]
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 import os
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_engine import ENGINE, recorded
@@ -17,9 +20,13 @@ from textual.widgets import Input
 
 from kerasrobust.config import AttackConfig, DemoConfig, TrainConfig
 from kerasrobust.events import AttackProgress, Finding, Log, Progress, RunFinished, to_json
+from kerasrobust.records import Result
 from kerasrobust.runs import is_locked, state
+from kerasrobust.show.figures import format_accuracy
 from tui.app import Lab
-from tui.panes.status import Status
+from tui.panes.status import Status, progress_line
+from tui.read.measured import of_result
+from tui.read.state import RunState, Stage
 from tui.screens.monitor import MonitorScreen
 from tui.widgets.chart import Chart
 
@@ -79,7 +86,7 @@ async def test_what_has_not_begun_yet_is_starting(runs_dir: Path, models_dir: Pa
     ("train", ["clean 45.0 %", "robust 5.0 % (2.7-9.0)", "Everything is in runs/", "model in saved_models/small"]),
     ("demo", ["clean 91.5-97.2 %", "robust 2.2-78.8 %", "5 networks, 400 images of shapes test[:400]"]),
     ("corruptions", ["clean 48.3 %", "under corruptions"]),
-    ("assess", ["clean 54.4-56.6 %", "2 networks"]),
+    ("assess", ["convnet-gaussian: clean 54.4 % (51.3-57.5)", "robust 0.0 % (0.0-19.4) under the worst of", "2 networks"]),
 ])  # fmt: skip
 async def test_a_run_begins_with_its_result(lab: Lab, add_run: AddRun, kind: str, words: list[str]) -> None:
     path = add_run(kind)
@@ -153,6 +160,25 @@ async def test_before_the_first_step_it_says_what_takes_the_time(
         await shows(pilot, "● running", "compiling the first step, ")
         await pilot.press("x")
         await shows(pilot, "■ cancelled")
+
+
+def test_only_what_computes_is_said_to_be_compiled() -> None:
+    def line(name: str, status: Any = "running") -> str:
+        return progress_line(RunState(), Stage(name=name, title="", began=time.time() - 5, status=status), bar=8)
+
+    assert line("train") == line("attack-lenet") == "compiling the first step, 5.0 s"
+    assert line("save") == line("prepare") == "5.0 s" and line("train", "done") == ""
+
+
+def test_an_assessment_begins_with_its_union(tmp_path: Path) -> None:
+    record = json.loads((Path(__file__).parent / "recordings/assess/result.json").read_text())
+    union = next(row for row in record["rows"] if row["attack"] == "union")
+    clean = record["rows"][0]
+    figures = of_result(Result.parse(record)).figures
+    name = clean["name"]
+    assert figures.startswith(f"{name}: clean {format_accuracy(clean['accuracy'])} (")
+    assert f"robust {format_accuracy(union['accuracy'])} (" in figures
+    assert f"under the worst of {union['norm']}, {union['examples']:,} images" in figures
 
 
 async def test_an_attack_opens_on_its_attacks_while_it_starts(runs_dir: Path, models_dir: Path) -> None:

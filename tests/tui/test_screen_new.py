@@ -275,6 +275,20 @@ async def test_arrows_go_from_setting_to_setting_and_change_none(tmp_path: Path)
         assert app.focused is row(app, fields[1]).editor
         await pilot.press("up", "down", "down", "up")
         assert app.focused is row(app, fields[1]).editor
+        # Past settings with a list and the titles of groups, to the last one and no further; and back.
+        chain = [item for item in app.screen.focus_chain if app.screen.query_one("#form") in item.ancestors]
+        assert any(isinstance(item, Select) for item in chain) and len(chain) > len(fields) / 2
+        row(app, "name").editor.focus()
+        choice = next(place for place, item in enumerate(chain) if isinstance(item, Select))
+        title = next(place for place, item in enumerate(chain) if type(item).__name__ == "CollapsibleTitle")
+        for start, key, end in (
+            (choice, "down", choice + 1), (choice, "up", choice - 1), (title, "down", title + 1),
+            (title, "up", title - 1), (len(chain) - 1, "down", len(chain) - 1), (0, "up", 0),
+        ):  # fmt: skip
+            chain[start].focus()
+            await pilot.press(key)
+            assert app.focused is chain[end]
+        assert not any(item.expanded for item in app.screen.query(Select))
         assert [item.text for item in app.screen.query(FieldRow)] == before
 
 

@@ -17,7 +17,7 @@ from screen import shows, text, until
 from textual.app import App, ComposeResult
 
 from tui.app import Lab
-from tui.screens.system import SystemPanel
+from tui.screens.system import SystemPanel, _cores
 from tui.system import HISTORY, Sampler
 from tui.widgets.meter import bars
 
@@ -120,6 +120,14 @@ def host(monkeypatch: pytest.MonkeyPatch) -> FakeHost:
     fake = FakeHost()
     monkeypatch.setattr("tui.system.psutil", fake)
     return fake
+
+
+def test_of_many_cores_each_has_one_sign() -> None:
+    few, many = _cores([0.0, 50.0], 40), _cores([0.0] * 100 + [100.0] * 28, 70)
+    assert "core 0" in few and "core 1" in few
+    lines = many.splitlines()
+    assert len(lines) == 2 and all(len(line) <= 70 for line in lines)
+    assert many.count("█") == 28 and many.count("▁") == 100
 
 
 def test_figures_of_two_gpus(nvml: FakeNvml, host: FakeHost, tmp_path: Path) -> None:

@@ -142,7 +142,7 @@ class GalleryPane(Vertical, can_focus=True):
         self._selection = Selection()
         self._problems = [""]
         self._factor: int | None = None
-        self._pairs: list[tuple[np.ndarray, np.ndarray] | str] = []  # A message where one can't be read.
+        self._read_ones: list[tuple[tuple[Source, int], tuple[np.ndarray, np.ndarray] | str]] = []
         self._announced: object = None
         self._looked = 0.0
         self._looking = self._again = False
@@ -200,7 +200,7 @@ class GalleryPane(Vertical, can_focus=True):
         if examples:
             self._read(examples)
         else:
-            self._pairs = []
+            self._read_ones = []
             self._draw_all()
 
     @work(thread=True, exclusive=True, group="read")
@@ -218,7 +218,7 @@ class GalleryPane(Vertical, can_focus=True):
 
     def on_pairs_read(self, message: PairsRead) -> None:
         if self._selection.from_current(_MOST) == message.examples:
-            self._pairs = message.pairs
+            self._read_ones = list(zip(message.examples, message.pairs, strict=True))
             self._draw_all()
 
     def _draw_all(self) -> None:
@@ -229,7 +229,7 @@ class GalleryPane(Vertical, can_focus=True):
         for name in ("previous", "next"):
             self.query_one(f"#{name}").display = bool(selection.sources)
         notices = [line for line in self._problems if line]
-        current, pair = selection.current, self._pairs[0] if self._pairs else None
+        current, pair = selection.current, self._read_ones[0][1] if self._read_ones else None
         if isinstance(pair, str):
             notices.append(pair)
             pair = None
@@ -254,7 +254,7 @@ class GalleryPane(Vertical, can_focus=True):
     def _draw_examples(self, rows: int) -> None:
         """Draws the example at hand, and below it as many of the next as there are rows for."""
         width = self.size.width
-        examples = zip(self._selection.from_current(_MOST), self._pairs, strict=False)
+        examples = iter(self._read_ones)  # With what is said of each, also while the next ones are read.
         for number, triptych in enumerate(self.query(Triptych)):
             (example, pair) = next(examples, (None, ""))
             left = rows - _CAPTIONS

@@ -7,7 +7,7 @@ import time
 from rich.text import Text
 from textual.widgets import Static
 
-from kerasrobust.show.figures import format_budget, format_done, format_seconds
+from kerasrobust.show.figures import format_budget, format_count, format_done, format_seconds
 from tui.read.measured import Measured, so_far
 from tui.read.state import RunState, Stage
 from tui.widgets.words import bar_text, finding_text, left_text, state_text
@@ -44,11 +44,12 @@ class Status(Static):
         if living == "running" and stage is not None:
             done = sum(item.status in ("done", "skipped") for item in state.stages.values())
             text.append(f"  {stage.title}", "bold")
-            text.append(f"  ({done} stages done)", "dim")
+            text.append(f"  ({format_count(done, 'stage')} done)", "dim")
         elif state.finished is not None and living not in ("running", "starting"):
             text.append(f"  after {format_seconds(state.finished.seconds)}. {state.finished.message}")
         if living == "running" and stage is not None:
-            text.append(f"\n{progress_line(state, stage, bar=max(8, self.size.width // 4))}")
+            if line := progress_line(state, stage, bar=max(8, self.size.width // 4)):
+                text.append(f"\n{line}")
         elif living in ("starting", "running"):
             # Loading has no measure; that time goes by shows that it lives.
             text.append(f"\nloading TensorFlow, {format_seconds(max(0.0, time.time() - since))}")
@@ -109,10 +110,12 @@ def progress_line(state: RunState, stage: Stage, *, bar: int) -> str:
             f"{progress.rate:.3g}/s" if progress.rate and progress.unit != "second" else "",
             left_text(progress.seconds_left),
         ]
-    else:
-        # Nothing is reported until the first step is done.
-        doing = "reading" if stage.name == "prepare" else "compiling the first step"
-        parts = [f"{doing}, {format_seconds(max(0.0, time.time() - stage.began))}"]
+    elif stage.status == "running":
+        # Nothing is reported until the first step is done; what reads or saves has none.
+        doing = "" if stage.name in ("prepare", "save") else "compiling the first step, "
+        parts = [f"{doing}{format_seconds(max(0.0, time.time() - stage.began))}"]
+    else:  # The next one hasn't begun.
+        parts = []
     return "  ".join(part for part in parts if part)
 
 

@@ -12,7 +12,15 @@ from kerasrobust.entries import AttackEntry, CertificateEntry, Row
 from kerasrobust.records import Result
 from kerasrobust.runs import read_json
 from kerasrobust.show.corrupted import Cell, CorruptionMap
-from kerasrobust.show.figures import attack_name, format_accuracy, format_budget, format_images, format_interval
+from kerasrobust.show.figures import (
+    attack_name,
+    by_network,
+    format_accuracy,
+    format_budget,
+    format_count,
+    format_images,
+    format_interval,
+)
 from kerasrobust.show.narrate import is_synthetic
 from kerasrobust.show.summaries import summarize
 from tui.read.overview import accuracies, accuracy_range, latest, one, stamp_of
@@ -88,7 +96,9 @@ def of_result(result: Result) -> Measured:
 
 def _figures(result: Result) -> str:
     clean, robust = accuracies(result)
-    if result.rows is not None:  # Of several networks or threats.
+    if result.rows and result.rows[-1].examples is not None:
+        return _fragility(result.rows)
+    if result.rows is not None:  # Of several networks.
         return _in_a_line(accuracy_range(clean), accuracy_range(robust))
     strongest = min(result.attacks, key=lambda entry: one(entry.robust_accuracy) or (2.0,), default=None)
     under = ""
@@ -104,6 +114,22 @@ def _figures(result: Result) -> str:
         under,
         "" if corruptions is None else _with_interval(corruptions.mean_accuracy, corruptions.interval),
     )
+
+
+def _fragility(rows: Sequence[Row]) -> str:
+    """Returns the first model's accuracy as it is, and under the worst of the norms, or else the worst attack."""
+    groups = by_network(rows)
+    name, own = next(iter(groups.items()))
+    attacked = [row for row in own if row.attack not in (None, "corruptions", "certified")]
+    worst = min(attacked, key=lambda row: (row.attack != "union", one(row.accuracy) or (2.0,)), default=None)
+    robust = under = ""
+    if worst is not None:
+        robust = _with_interval(worst.accuracy, worst.interval)
+        what = f"the worst of {worst.norm}" if worst.attack == "union" else attack_name(worst.attack or "")
+        budget = "" if worst.attack == "union" else f" {format_budget(worst.epsilon, worst.norm)}".rstrip()
+        under = f" under {what}{budget}, {format_count(worst.examples or 0, 'image')}"
+    line = _in_a_line(_with_interval(own[0].accuracy, own[0].interval), robust, under)
+    return f"{name}: {line}" if len(groups) > 1 else line
 
 
 def _with_interval(accuracy: float | None, interval: Sequence[float] | None) -> str:

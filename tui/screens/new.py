@@ -20,7 +20,7 @@ from tui import form
 from tui.messages import Start
 from tui.screens.base import MainScreen
 from tui.widgets.explain import about_command, about_field
-from tui.widgets.fields import FieldRow
+from tui.widgets.fields import FieldRow, Fields
 from tui.widgets.layout import DETAILS
 
 
@@ -78,7 +78,7 @@ class NewRunScreen(MainScreen):
             yield Button("Start", variant="primary", compact=True, id="start", tooltip="Start the run (ctrl+s)")
             yield Button("Reset", compact=True, id="reset", tooltip="Back to the preset or the defaults (ctrl+r)")
         with Container(id="body"):
-            yield VerticalScroll(id="form", can_focus=False)
+            yield Fields(id="form", can_focus=False)
             yield VerticalScroll(Static("", id="about", markup=False), id="help", can_focus=False)
         with VerticalScroll(id="line", can_focus=False):
             yield CommandLine("", id="command", markup=False)
@@ -116,7 +116,7 @@ class NewRunScreen(MainScreen):
             closed = not (touched or wide)
             return [Collapsible(*rows[group], title=f"{title}: {names}", collapsed=closed, id=f"group-{group}")]
 
-        place = self.query_one("#form", VerticalScroll)
+        place = self.query_one("#form", Fields)
         await place.remove_children()
         await place.mount(
             Label(f"Settings of {self._draft.kind.kind}", classes="heading"),

@@ -25,6 +25,9 @@ HOTTEST = 100.0
 """Degrees Celsius that fill the scale: GPUs slow themselves down below that."""
 UNKNOWN = "not known"
 _CORE = 8
+_BARS = 16
+"""Cores that have a bar each, at most."""
+_LEVELS = "▁▂▃▄▅▆▇█"
 """Columns of a core's bar."""
 
 
@@ -87,6 +90,7 @@ class SystemPanel(VerticalScroll):
         self.sampler = Sampler(runs_dir)
         self._gpus: list[Block] = []
         self._sampling = False
+        self._core_lines = 1
 
     def compose(self) -> ComposeResult:
         with Container(id="blocks"):
@@ -106,7 +110,7 @@ class SystemPanel(VerticalScroll):
         meters = 3 + len(METERS) * len(self._gpus)
         self.set_class(wide, "-wide")
         # Higher bars, where they leave room for all.
-        self.set_class(4 * meters // (1 + wide) + 12 <= self.size.height, "-tall")
+        self.set_class(4 * meters // (1 + wide) + 11 + self._core_lines <= self.size.height, "-tall")
 
     @property
     def is_seen(self) -> bool:
@@ -153,7 +157,11 @@ class SystemPanel(VerticalScroll):
         disk = self._history(lambda sample: sample.disk_used)
         meters["Disk"].show(format_memory(sample.disk_used, sample.disk_total), disk, sample.disk_total or 1)
         load = "" if sample.load is None else f"Load {sample.load:.2f}. "
-        block.note("\n".join(filter(None, (_cores(sample.cores, block.size.width - 2), f"{load}One bar a second."))))
+        cores = _cores(sample.cores, block.size.width - 2)
+        block.note("\n".join(filter(None, (cores, f"{load}One bar a second."))))
+        if (lines := cores.count("\n") + 1) != self._core_lines:
+            self._core_lines = lines
+            self._fit()
 
     def _show_gpu(self, number: int, gpu: Gpu) -> None:
         meters = self._gpus[number].meters()
@@ -177,7 +185,11 @@ class SystemPanel(VerticalScroll):
 
 
 def _cores(cores: Sequence[float], width: int) -> str:
-    """Returns a bar for each core, as many in a line as there is room for."""
+    """Returns a bar for each core, as many in a line as there is room for; of many cores one sign for each."""
+    if len(cores) > _BARS:
+        signs = "".join(_LEVELS[min(int(busy / 100 * len(_LEVELS)), len(_LEVELS) - 1)] for busy in cores)
+        row = max(8, (width - len("cores ")) // 8 * 8)
+        return "cores " + "\n      ".join(signs[at : at + row] for at in range(0, len(signs), row))
     bars = [f"core {number:<2} {bar_text(busy / 100, _CORE)}" for number, busy in enumerate(cores)]
     count = max(1, (width + 2) // (_CORE + 15))
     return "\n".join("  ".join(bars[at : at + count]) for at in range(0, len(bars), count))

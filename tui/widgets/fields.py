@@ -10,7 +10,7 @@ from rich.text import Text
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, Vertical
+from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.message import Message
 from textual.reactive import reactive
 from textual.suggester import SuggestFromList
@@ -79,6 +79,29 @@ class SuggestingInput(Input):
             self.cursor_position = len(self.value)
 
 
+class Choice(Select[str], inherit_bindings=False):
+    """A setting with a fixed list of values, which opens by `enter` and `space` alone: arrows go past it."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter,space", "show_overlay", "Choose", id="open-choices", show=False, tooltip="Open the list"),
+    ]
+
+
+class Fields(VerticalScroll):
+    """The settings, from which arrows go to the next one and to the one before; they change none."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("down", "step(1)", "Next field", id="next-field", show=False, tooltip="The next setting"),
+        Binding("up", "step(-1)", "Field before", id="field-before", show=False, tooltip="The one before"),
+    ]
+
+    def action_step(self, step: int) -> None:
+        """Moves the focus by so many settings, at most to the first or last one."""
+        own = [widget for widget in self.screen.focus_chain if self in widget.ancestors]
+        if self.screen.focused in own:
+            own[min(max(own.index(self.screen.focused) + step, 0), len(own) - 1)].focus()
+
+
 class FieldRow(Vertical):
     """A setting in the form, with the text that stands there, and values that are known."""
 
@@ -91,11 +114,6 @@ class FieldRow(Vertical):
     FieldRow .said { height: auto; padding: 0 0 0 20; display: none; }
     FieldRow .said.shown { display: block; }
     """
-    # Arrows go from setting to setting, and change none.
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("down", "app.focus_next", "Next field", id="next-field", show=False, tooltip="The next setting"),
-        Binding("up", "app.focus_previous", "Field before", id="field-before", show=False, tooltip="The one before"),
-    ]
 
     @dataclass(eq=False)
     class Changed(Message):
@@ -122,7 +140,7 @@ class FieldRow(Vertical):
             return YesNo(self._text == "yes")
         if self.item.choices:
             pairs = [(choice, choice) for choice in self.item.choices]
-            return Select(pairs, value=self._text, allow_blank=False, compact=True)
+            return Choice(pairs, value=self._text, allow_blank=False, compact=True)
         # What is there is kept when somebody comes by with the tabulator and types on.
         empty = "required" if self.item.default is None else "none" if self.item.is_optional else ""
         return SuggestingInput(self._text, self.known, compact=True, placeholder=empty, select_on_focus=False)
