@@ -35,7 +35,7 @@ CHARTS = {
     "confusion": ("within", "confusion-under-attack"),
     "nearest": ("curve", "smallest-distance-linf-over-epsilon"),
     "corruptions": ("foggy", "corruptions"),
-    "study": ("study", "pgd-linf-over-epsilon"),
+    "study": ("demo", "pgd-linf-over-epsilon"),
 }
 """By the picture's name, a run, and the name of a chart that it is exported with."""
 PAUSE = 3.0

@@ -33,7 +33,7 @@ def commands(page: Path) -> list[list[str]]:
     """Returns the words of each command of ours on a page, without its name."""
     lines = [line for block in blocks(page, "bash") for line in block.splitlines()]
     found = [shlex.split(line, comments=True) for line in lines]
-    return [words[1:] for words in found if words[:1] == ["kerasrobust"] and words[1:2] != ["--help"]]
+    return [words[1:] for words in found if words[:1] == ["kerasrobust"] and not words[1].startswith("--")]
 
 
 def test_every_command_is_shown() -> None:
@@ -152,6 +152,11 @@ def test_names_of_the_package_are_there(page: Path) -> None:
                     home = getattr(home, part)
                     if isinstance(home, type | np.ndarray):
                         break
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_no_page_is_without_an_example_or_a_picture(page: Path) -> None:
+    assert re.search(r"^```|!\[", page.read_text(), re.MULTILINE)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
