@@ -198,6 +198,13 @@ class RunConfig(CommandConfig):
         Path | None, Option("Folder of the TensorFlow data sets; TFDS's own default without it.", group="common")
     ] = None
     overwrite: Annotated[bool, Option("Replace a finished run or a saved model of this name.", group="output")] = False
+    tags: Annotated[
+        str | None,
+        Option("Words to find the run by, with commas between them, such as `thesis,baseline`.", group="output"),
+    ] = None
+    note: Annotated[
+        str | None, Option("What one wants to remember of the run, in one's own words.", group="output")
+    ] = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -209,6 +216,9 @@ class RunConfig(CommandConfig):
                 f"Expected a plain name for --name. Received: {self.name!r}. Leave out slashes and leading dots; "
                 "the folder is set by --runs-dir and --models-dir."
             )
+
+        if self.tags is not None and not self.tags.strip(" ,"):
+            raise InputError(f"Expected words for --tags. Received: {self.tags!r}. Try --tags thesis,baseline.")
 
     def again(self, name: str) -> str:
         """Returns how to resume a cancelled run of this name."""

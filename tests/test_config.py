@@ -53,6 +53,8 @@ COMMON: dict[str, st.SearchStrategy[Any]] = {
     "runs_dir": PATHS,
     "models_dir": PATHS,
     "data_dir": st.none() | PATHS,
+    "tags": st.none() | st.just("baseline, my thesis"),
+    "note": st.none() | WORDS,
 }
 SWITCHES: dict[str, st.SearchStrategy[Any]] = dict.fromkeys(("overwrite", "quiet", "json"), st.booleans())
 STUDY: dict[str, st.SearchStrategy[Any]] = {

@@ -26,6 +26,7 @@ from kerasrobust.events import (
     as_doubt,
     staged,
 )
+from kerasrobust.marks import read_marks
 from kerasrobust.runs import Run, read_json, write_json
 from kerasrobust.settings import RunConfig, command_line
 from kerasrobust.show.figures import format_seconds
@@ -65,10 +66,13 @@ class Context:
         return command_line(self.config)
 
     def _about(self) -> dict[str, str]:
-        """Returns when the run began, how long it has taken since, and on what machine."""
+        """Returns what is said of the run, when it began, how long it has taken since, and on what machine."""
+        marks = read_marks(self.run.path)
+        said = {"tags": ", ".join(marks.tags), "note": marks.note}
         machine = f"{', '.join(self.devices)}; {platform.system()} {platform.machine()}".removeprefix("; ")
         began = datetime.fromtimestamp(self.began, UTC)
         return {
+            **{name: words for name, words in said.items() if words},
             "began": f"{began:%Y-%m-%d %H:%M} UTC",
             "duration": format_seconds(time.time() - self.began),
             "machine": machine,
@@ -121,8 +125,9 @@ class Context:
         write_json(self.run.path / "result.json", result)
         if report:
             # Under the same name it would be refused, as that is taken.
-            command = command_line(dataclasses.replace(self.config, name=None))
-            write_report(self.run.path, result, command=command, about=self._about(), **report)
+            command = command_line(dataclasses.replace(self.config, name=None, tags=None, note=None))
+            settings = {name: value for name, value in report.pop("settings").items() if name not in ("tags", "note")}
+            write_report(self.run.path, result, command=command, about=self._about(), settings=settings, **report)
         shutil.rmtree(self.unfinished, ignore_errors=True)
         return result
 

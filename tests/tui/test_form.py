@@ -63,6 +63,8 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "seed": st.integers(0, 2**31 - 1),
     "precision": st.sampled_from(get_args(names.Precision)),
     "data_dir": st.none() | WORDS.map(Path),
+    "tags": st.none() | WORDS.filter(lambda words: words.strip(" ,")),
+    "note": st.none() | WORDS,
     "model": WORDS,
     "data": WORDS,
     "overwrite": st.booleans(),
