@@ -25,7 +25,7 @@ from kerasrobust.settings import CommandConfig, RunConfig, to_dict
 from kerasrobust.tail import last_events
 
 # Settings that may differ when a run is resumed: they change where and how it is shown, not its result.
-IRRELEVANT = ("overwrite", "quiet", "json", "runs_dir", "models_dir", "data_dir", "name", "tags", "note")
+IRRELEVANT = ("overwrite", "quiet", "json", "runs_dir", "models_dir", "data_dir", "name", "tags", "note", "notify")
 
 MARKS = "marks.json"
 """The file of tags and notes, which a run that takes another's place takes over."""

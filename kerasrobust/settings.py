@@ -118,6 +118,19 @@ def check_sigma(sigma: float) -> None:
         raise InputError(f"Expected a sigma above 0. Received: {sigma!r}. Try 0.25.")
 
 
+def check_command(command: str) -> None:
+    """Raises InputError for what aren't the words of a command, as a shell would take them."""
+    try:
+        words, problem = shlex.split(command), "a character 0" if "\0" in command else "no words"
+    except ValueError as error:
+        words, problem = [], str(error)[:1].lower() + str(error)[1:]
+    if not words or "\0" in command:
+        raise InputError(
+            f"Expected a command and its arguments for --notify. Received: {command!r} ({problem}). "
+            "Try 'notify-send kerasrobust'."
+        )
+
+
 def variants_of(written: str | None) -> tuple[str, ...]:
     """Returns the variants of MI-FGSM in a text such as "di-ti"; none of None or an empty one.
 
@@ -205,6 +218,15 @@ class RunConfig(CommandConfig):
     note: Annotated[
         str | None, Option("What one wants to remember of the run, in one's own words.", group="output")
     ] = None
+    notify: Annotated[
+        str | None,
+        Option(
+            "Command that is started when the run ends, and when it finds a reason for doubt, without a shell. In its "
+            "environment are KERASROBUST_RUN (the name), KERASROBUST_STATUS (done, failed, cancelled, or warning) and "
+            "KERASROBUST_MESSAGE.",
+            group="output",
+        ),
+    ] = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -219,6 +241,9 @@ class RunConfig(CommandConfig):
 
         if self.tags is not None and not self.tags.strip(" ,"):
             raise InputError(f"Expected words for --tags. Received: {self.tags!r}. Try --tags thesis,baseline.")
+
+        if self.notify is not None:
+            check_command(self.notify)
 
     def again(self, name: str) -> str:
         """Returns how to resume a cancelled run of this name."""

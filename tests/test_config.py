@@ -55,6 +55,7 @@ COMMON: dict[str, st.SearchStrategy[Any]] = {
     "data_dir": st.none() | PATHS,
     "tags": st.none() | st.just("baseline, my thesis"),
     "note": st.none() | WORDS,
+    "notify": st.none() | st.just("curl -d 'it has ended' https://example.org"),
 }
 SWITCHES: dict[str, st.SearchStrategy[Any]] = dict.fromkeys(("overwrite", "quiet", "json"), st.booleans())
 STUDY: dict[str, st.SearchStrategy[Any]] = {

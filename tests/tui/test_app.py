@@ -11,11 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from screen import shows, text, until
+from screen import shows, tells, text, told, until
 from textual.binding import Binding
 from textual.dom import DOMNode
 
 import tui
+from kerasrobust.config import DemoConfig
 from tui.app import Lab
 from tui.screens.base import PLACES
 
@@ -132,6 +133,27 @@ async def test_the_palette_offers_what_has_a_key_here(lab: Lab, add_run: AddRun)
         await shows(pilot, "Delete the run's folder")
         await pilot.press("enter")
         await shows(pilot, "Delete the folder")
+
+
+async def test_the_end_of_a_run_is_heard_and_said_wherever_one_is_but_on_its_own_screen(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rings: list[int] = []
+    monkeypatch.setattr(lab, "bell", lambda: rings.append(1))
+    async with lab.run_test(size=(80, 24)) as pilot:
+        lab.start(DemoConfig(name="watched"))
+        await shows(pilot, "✓ done")
+        await until(pilot, lambda: lab.session.runner.children[lab.session.runs_dir / "watched"].settled)
+        assert not rings and "watched" not in told(pilot)
+        lab.start(DemoConfig(name="other"))
+        await pilot.press("3")
+        await tells(pilot, "other: done.")
+        monkeypatch.setenv("FAKE_STOP_AT", "5")
+        lab.start(DemoConfig(name="stopped"))
+        await shows(pilot, "● running")
+        await pilot.press("escape", "x")
+        await tells(pilot, "stopped: cancelled.")
+        assert len(rings) == 2
 
 
 async def test_the_theme_changes_between_light_and_dark(lab: Lab) -> None:

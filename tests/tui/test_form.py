@@ -65,6 +65,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "data_dir": st.none() | WORDS.map(Path),
     "tags": st.none() | WORDS.filter(lambda words: words.strip(" ,")),
     "note": st.none() | WORDS,
+    "notify": st.none() | st.just("say 'it has ended'"),
     "model": WORDS,
     "data": WORDS,
     "overwrite": st.booleans(),
