@@ -197,6 +197,10 @@ class AttackConfig(ModelConfig):
             f"spatial and the patches have none. {RADII}"
         ),
     ] = None
+    epsilons: Annotated[
+        tuple[Epsilon, ...],
+        Option("Several radii instead of --epsilon, such as 2/255 4/255 8/255: each on what the smaller ones left."),
+    ] = ()
     steps: Annotated[
         int | None,
         Option(
@@ -248,9 +252,9 @@ class AttackConfig(ModelConfig):
 
     @property
     def ball(self) -> tuple[Norm, float]:
-        """Norm and radius, where they aren't said those that the attack usually has."""
+        """Norm and radius, the largest of several; where they aren't said those that the attack usually has."""
         norm = norm_of(map(str.strip, self.attack.split(","))) if self.norm == "auto" else self.norm
-        return norm, radius(self.epsilon, norm)
+        return norm, radius(max(self.epsilons, default=self.epsilon), norm)
 
     @property
     def in_ball(self) -> bool:
@@ -284,9 +288,13 @@ class AttackConfig(ModelConfig):
                 f"Expected one attack for --target. Received: {self.attack}. Name one that takes targets, such as pgd."
             )
         variants_of(self.variants)
+        if self.epsilons and (self.epsilon is not None or self.target is not None):
+            other = "epsilon" if self.epsilon is not None else "target"
+            raise InputError(f"Expected --epsilons without --{other}. Received: both. Leave one of them out.")
         norm, epsilon = self.ball
         if self.in_ball:
-            check_epsilon(epsilon, norm)
+            for each in self.epsilons or (epsilon,):
+                check_epsilon(each, norm)
 
 
 @dataclass(frozen=True, kw_only=True)

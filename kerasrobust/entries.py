@@ -140,7 +140,8 @@ class AttackEntry:
 
     `attacked` is the number of images that it ran on, where those weren't all; `version` is AutoAttack's, and
     `examples` the number of images of the data, where an entry says so for itself. `surrogate` names the model whose
-    gradients were taken, where that isn't the attacked one.
+    gradients were taken, where that isn't the attacked one. `within`: its curve is of attacks within one radius after
+    another.
     """
 
     name: str
@@ -162,12 +163,12 @@ class AttackEntry:
     version: str | None = None
     examples: int | None = None
     surrogate: str | None = None
+    within: bool = False
 
     @classmethod
     def parse(cls, record: JSON) -> AttackEntry:
-        return cls(
-            **read_fields(cls, record) | {name: points_of(record.get(name)) for name in ("curve", "query_curve")}
-        )
+        curves = {name: points_of(record.get(name)) for name in ("curve", "query_curve")}
+        return cls(**read_fields(cls, record) | curves)
 
 
 def points_of(curve: Any) -> tuple[Any, ...]:
@@ -233,12 +234,14 @@ class LabelEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassEntry:
-    """One class of a result: how many images are of it, and the share of them that is right as it is."""
+    """One class of a result: how many images are of it, and the shares that are right as they are and attacked."""
 
     name: str
     images: int | None
     accuracy: float | None
     interval: Interval | None
+    robust_accuracy: float | None = None
+    robust_interval: Interval | None = None
 
     @classmethod
     def parse(cls, record: JSON) -> ClassEntry:

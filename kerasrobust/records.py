@@ -133,7 +133,8 @@ class Result(Card):
         rows: of a study; None for any other run.
         verdict: of a run that looked into randomness; of a study, whether it helps.
         labels: each alone, where an image has several; the other figures are of all of them together.
-        by_class: each class on unchanged images; `confusion` counts them by true (row) and predicted class.
+        by_class: each class on unchanged images, and under attack where there was one; `confusion` counts unchanged
+            images by true (row) and predicted class, `confusion_under_attack` what attacks made of them.
         calibration_error: the expected calibration error on unchanged images, with its interval.
         left_out: what an assessment hasn't looked at, and why.
         compared: how models that were assessed together differ on the same images, in sentences.
@@ -155,6 +156,7 @@ class Result(Card):
     labels: tuple[LabelEntry, ...] = ()
     by_class: tuple[ClassEntry, ...] = ()
     confusion: tuple[tuple[int, ...], ...] = ()
+    confusion_under_attack: tuple[tuple[int, ...], ...] = ()
     calibration_error: float | None = None
     calibration_interval: Interval | None = None
     left_out: tuple[str, ...] = ()
@@ -175,6 +177,7 @@ class Result(Card):
             labels=tuple(map(LabelEntry.parse, objects(record.get("labels")))),
             by_class=tuple(map(ClassEntry.parse, objects(record.get("by_class")))),
             confusion=_counts(record.get("confusion")),
+            confusion_under_attack=_counts(record.get("confusion_under_attack")),
             curves=tuple(map(AttackEntry.parse, objects(record.get("curves")))),
             left_out=_texts(record.get("left_out")),
             compared=_texts(record.get("compared")),

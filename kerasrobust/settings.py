@@ -10,6 +10,7 @@ import dataclasses
 import math
 import numbers
 import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -54,6 +55,18 @@ def radius(epsilon: float | str | None, norm: str) -> float:
     except (TypeError, ValueError):
         number = " ".join(str(epsilon).split())
     return float(Epsilon(number))
+
+
+def radii(epsilons: Iterable[float | str], norm: str) -> tuple[float, ...]:
+    """Returns several radii, each once and the smallest first.
+
+    Raises:
+        InputError: as `radius` and `check_epsilon` do.
+    """
+    found = sorted({radius(epsilon, norm) for epsilon in epsilons})
+    for epsilon in found:
+        check_epsilon(epsilon, norm)
+    return tuple(found)
 
 
 def read_epsilon(settings: Any) -> None:

@@ -189,6 +189,63 @@ def test_a_curve_is_the_share_that_lies_further_away(linear: keras.Model) -> Non
         assert low <= accuracy <= high
 
 
+def test_within_several_radii_each_attacks_what_the_smaller_ones_left(linear: keras.Model) -> None:
+    y = labels_of(linear, X, 3)
+    radii = (0.02, 0.005, "0.05")
+    found = evaluate(linear, X, y, attacks="pgd", epsilon=radii, audit=False)
+    alone = [evaluate(linear, X, y, attacks="pgd", epsilon=radius, audit=False) for radius in sorted(map(float, radii))]
+    # On a linear network PGD finds whatever there is, so that the figures are those of each radius by itself.
+    assert [point.epsilon for point in found.within] == [0, 0.005, 0.02, 0.05]
+    shares = [point.accuracy for point in found.within]
+    assert shares == [found.clean_accuracy, *(one.robust_accuracy for one in alone)] and shares[1] > shares[3]
+    assert [(point.low, point.high) for point in found.within[1:]] == [one.interval for one in alone]
+    assert found.robust_accuracy == shares[-1]
+    assert [int(item.attacked.sum()) for item in found.attacks] == [round(30 * share) for share in shares[:-1]]
+    # An example lies within the radius at which its image fell.
+    assert (found.worst.distance <= 0.05 + 1e-6).all()
+    fell = found.attacks[0].attacked & (found.attacks[0].rates == 0)
+    assert fell.any() and (found.worst.distance[fell] <= 0.005 + 1e-6).all()
+    # Of an image that withstood all, what is kept is the attempt within the largest.
+    assert (found.worst.distance[found.per_example == 1] > 0.02).all()
+    (curve_entry,) = found.entry()["curves"]
+    assert curve_entry["within"] and [point[:2] for point in curve_entry["curve"]] == [
+        [point.epsilon, point.accuracy] for point in found.within
+    ]
+    assert len(found.plot().svgs) == 1
+
+
+def test_radii_of_versions_and_of_randomized_networks(small: keras.Model, randomized: keras.Model) -> None:
+    twice = AutoAttack(version="adaptive", epsilons=(0.02, 0.01)).parts(classifier_of(small))
+    quick = AutoAttack(version="adaptive", epsilon=0.01).parts(classifier_of(small))
+    assert twice[: len(quick)] == quick and {vars(part)["epsilon"] for part in twice[len(quick) :]} == {0.02}
+    custom = AutoAttack(attacks=(PGD(steps=3), "square"), epsilons=(0.02, 0.01)).parts(classifier_of(small))
+    assert [(part.name, vars(part)["epsilon"]) for part in custom] == [
+        ("pgd", 0.01), ("square", 0.01), ("pgd", 0.02), ("square", 0.02)
+    ]  # fmt: skip
+    assert vars(custom[2])["steps"] == 3
+    y = np.asarray(randomized(X[:8], training=False)).argmax(axis=1)
+    found = evaluate(randomized, X[:8], y, attacks="fgsm", epsilon=(0.001, 0.3), audit=False)
+    assert [point.epsilon for point in found.within] == [0, 0.001, 0.3]
+    assert found.within[0].accuracy == found.clean_accuracy and found.within[-1].accuracy == found.robust_accuracy
+    assert found.within[0].low <= found.within[0].accuracy <= found.within[0].high
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"attacks": "fmn"}, "one run of which says all radii"),
+        ({"attacks": "sparse-rs"}, "no ball"),
+        ({"attacks": PGD()}, "attacks by name"),
+        ({"attacks": "pgd", "target": "next"}, "without a target"),
+        ({"attacks": "pgd", "epsilon": ()}, "one radius or more"),
+        ({"attacks": "pgd", "epsilon": (0.01, 8.0)}, "Did you mean 8/255"),
+    ],
+)
+def test_radii_that_make_no_sense_are_refused(asked: dict[str, Any], said: str, linear: keras.Model) -> None:
+    with pytest.raises(InputError, match=said):
+        evaluate(linear, X, np.zeros(30, int), **{"epsilon": (0.01, 0.02)} | asked)
+
+
 @pytest.mark.parametrize(
     "bad",
     [

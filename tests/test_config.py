@@ -136,6 +136,7 @@ FIELDS: dict[type[CommandConfig], dict[str, st.SearchStrategy[Any]]] = {
         "restarts": COUNTS,
         "eot": st.none() | COUNTS,
         "passes": COUNTS,
+        "epsilons": st.just(()),  # Instead of epsilon: examples stand below.
         # Others are for some attacks only.
         "patch": st.none() | WORDS,
         "perturbation": st.none() | WORDS,
@@ -368,6 +369,9 @@ def test_a_radius_in_levels_is_not_taken_for_one_in_shares(epsilon: float) -> No
         (TrainConfig, {"activation": "swish"}, "Received: 'swish'"),
         (TrainConfig, {"stem": 0}, "stem"),
         (StudyConfig, {"epsilons": ()}, "at least one epsilon"),
+        (AttackConfig, {"epsilons": (Epsilon(0.1),), "epsilon": Epsilon(0.1)}, "without --epsilon. Received: both"),
+        (AttackConfig, {"epsilons": (Epsilon("2/255"),), "target": "next"}, "--epsilons without --target"),
+        (AttackConfig, {"epsilons": (Epsilon("2/255"), Epsilon(8))}, "Did you mean 8/255"),
         (StudyConfig, {"eot": 1}, "EOT"),
         (StudyConfig, {"epochs": 0}, "epochs"),
         (DemoConfig, {"steps": 0}, "number of steps"),

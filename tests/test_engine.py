@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
+import subprocess
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -191,9 +193,32 @@ def test_the_engine_can_be_asked_to_stop(models_dir: Path, tmp_path: Path) -> No
         assert f"the same command with --name run-{place} resumes it" in last.message
         assert runs.state(tmp_path / f"run-{place}") == "cancelled"
         assert not (tmp_path / f"run-{place}" / "examples.h5").exists()
-    # Taken up under the same name, it ends as if nothing had been.
+    # Taken up under the same name, it ends as if nothing had been; its report counts the time of both starts.
+    path = tmp_path / "run-0" / "events.jsonl"
+    first, *rest = path.read_text().splitlines()
+    began = json.loads(first)
+    path.write_text("\n".join([json.dumps(began | {"time": began["time"] - 3600}), *rest, ""]))
     engine.run(dataclasses.replace(config, name="run-0"), unheard)
     assert runs.state(tmp_path / "run-0") == "done"
+    assert re.search(r"1:00:\d\d in 2 starts", (tmp_path / "run-0" / "report.html").read_text())
+
+
+def test_versions_tell_the_commit_that_one_is_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert "commit" not in engine.versions()
+
+    def git(*words: str) -> str:
+        own = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        return subprocess.run(["git", *own, *words], check=True, capture_output=True, text=True).stdout.strip()
+
+    git("init", "-q")
+    Path("a").write_text("1")
+    git("add", "a")
+    git("commit", "-qm", "a")
+    assert engine.versions()["commit"] == git("rev-parse", "HEAD")[:12]
+    Path("a").write_text("2")
+    assert engine.versions()["commit"] == f"{git('rev-parse', 'HEAD')[:12]}-dirty"
 
 
 def test_ctrl_c_from_python_is_a_cancelled_run_too(models_dir: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from cli import call
 from conftest import PIXELS, images, linear_model
+from schemas import faults
 
 import kerasrobust as kr
 from kerasrobust.attacks import CW, FGSM, PGD, Square
@@ -161,3 +162,29 @@ def test_on_the_command_line(model: keras.Model, y: np.ndarray, tmp_path: Path) 
     assert "Did you mean 'bear'?" in call(*common, "--attack", "pgd", "--target", "baer").message
     assert "takes targets" in call(*common, "--attack", "autoattack", "--target", "bear").message
     assert "Received: deepfool" in call(*common, "--attack", "deepfool", "--target", "bear").message
+
+
+def test_several_radii_on_the_command_line(model: keras.Model, y: np.ndarray, tmp_path: Path) -> None:
+    model.save(tmp_path / "m.keras")
+    np.savez(tmp_path / "own.npz", x=X, y=y)
+    words = [tmp_path / "m.keras", "--data", tmp_path / "own.npz", "--input-range", "0,1", "--colors", "rgb"]
+    common = ("attack", *words, "--runs-dir", tmp_path / "runs", "--attack")
+    radii = ("--epsilons", "4/255", "1/255", "2/255")
+    outcome = call(*common, "pgd", *radii, "--name", "several")
+    assert outcome.status == 0, outcome.err
+    folder = tmp_path / "runs" / "several"
+    found = json.loads((folder / "result.json").read_text())
+    assert faults("result", found) == []
+    (curve,) = found["curves"]
+    assert [round(255 * point[0]) for point in curve["curve"]] == [0, 1, 2, 4]
+    assert curve["curve"][0][1] == found["clean_accuracy"] and curve["curve"][-1][1] == found["robust_accuracy"]
+    assert "By radius: " in outcome.out and " at 4/255" in outcome.out
+    assert "within each radius" in (folder / "report.html").read_text()
+    # Every example that is saved lies within the largest.
+    index = read_index(folder / "examples.h5")
+    assert index.distance.max() <= 4 / 255 + 1e-6 and {block.epsilon for block in index.blocks()} == {4 / 255}
+    again = call("compare", "several", "--runs-dir", tmp_path / "runs")
+    assert again.status == 0 and "4/255" in again.out
+    assert "one run of which says all radii" in call(*common, "fmn", *radii).message
+    assert "--epsilons without --epsilon" in call(*common, "pgd", *radii, "--epsilon", "1/255").message
+    assert "no --epsilons with sparse-rs" in call(*common, "sparse-rs", *radii).message

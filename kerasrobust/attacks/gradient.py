@@ -135,7 +135,7 @@ class RFGSM(GradientAttack):
     Example:
         >>> result = RFGSM(epsilon=8 / 255)(model, x, y)
 
-    Reference: Tramer et al. 2018, section 4.2, with alpha = epsilon / 2.
+    Reference: Tramèr et al. 2018, section 4.2, with alpha = epsilon / 2.
     """
 
     name: ClassVar[str] = "rfgsm"

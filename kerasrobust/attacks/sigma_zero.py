@@ -56,7 +56,7 @@ class SigmaZero(NearestExample[Sparse]):
         >>> result = SigmaZero(steps=1_000)(model, x, y)
         >>> result.median_distance
 
-    Reference: Cina et al. 2024, algorithm 1; Adam as in the authors' program.
+    Reference: Cinà et al. 2024, algorithm 1; Adam as in the authors' program.
     """
 
     name: ClassVar[str] = "sigma-zero"

@@ -65,7 +65,7 @@ class SuperDeepFool(NearestExample[Straightening]):
         >>> result = SuperDeepFool()(model, x, y)
         >>> result.median_distance
 
-    Reference: Abdolahpoorrostam et al. 2023, algorithm 2: SDF(infinity, 1).
+    Reference: Abdollahpoorrostam et al. 2023, algorithm 2: SDF(infinity, 1).
     """
 
     name: ClassVar[str] = "superdeepfool"

@@ -18,7 +18,7 @@ from kerasrobust.evaluation.chain import Part, part_of, run_chain, without_gradi
 from kerasrobust.names import Version
 from kerasrobust.networks.classifier import Classifier
 from kerasrobust.ops import balls
-from kerasrobust.settings import check_made, read_epsilon
+from kerasrobust.settings import check_made, radii, read_epsilon
 
 EOT = 20
 """Passes of each gradient in the version for randomized networks."""
@@ -52,10 +52,14 @@ class AutoAttack:
         eot: passes over which each gradient is averaged; None for 20 in `rand` and 1 otherwise.
         attacks: names, or attacks with settings of their own, in the place of a version's. Where several look for the
             nearest example, these run on all images.
+        epsilons: several radii instead of `epsilon`, numbers or texts. Everything runs within the smallest, then within
+            the next on what is left, as an example in a ball lies in all larger ones, and so on; `epsilon` is the
+            largest. Attacks for the nearest example can't be among `attacks`: one run of theirs says all radii.
 
     Example:
         >>> result = AutoAttack(epsilon=8 / 255)(model, x, y)
         >>> custom = AutoAttack(attacks=("apgd-ce", Square(queries=1_000)))
+        >>> within = AutoAttack(attacks=("pgd",), epsilons=("2/255", "4/255", "8/255"))
 
     Reference: Croce and Hein 2020a, section 6.
     """
@@ -69,8 +73,12 @@ class AutoAttack:
     confirm: bool = False
     eot: int | None = None
     attacks: Sequence[str | Attack[Any]] = ()
+    epsilons: Sequence[float | str] = ()
 
     def __post_init__(self) -> None:
+        if self.epsilons:
+            object.__setattr__(self, "epsilons", radii(self.epsilons, self.norm))
+            object.__setattr__(self, "epsilon", self.epsilons[-1])
         read_epsilon(self)
         if self.version not in get_args(Version):
             raise unknown_name("version", self.version, get_args(Version))
@@ -80,11 +88,16 @@ class AutoAttack:
             )
         for attack in self.attacks:
             check_made(attack, "an attack")
-            if isinstance(attack, str):
-                make_attack(attack, norm=self.norm)
-            elif attack.in_ball and attack.norm != self.norm:
+            made = make_attack(attack, norm=self.norm) if isinstance(attack, str) else attack
+            if made.in_ball and made.norm != self.norm:
                 raise InputError(
-                    f"Expected attacks of one norm, {self.norm}. Received: {attack.name} of {attack.norm}. Change one."
+                    f"Expected attacks of one norm, {self.norm}. Received: {made.name} of {made.norm}. Change one."
+                )
+            if self.epsilons and (made.minimum_norm or not made.in_ball):
+                why = "one run of which says all radii" if made.in_ball else "which has no ball"
+                raise InputError(
+                    f"Expected attacks within a radius where there are several. Received: {made.name}, {why}. "
+                    "Run it by itself, without them."
                 )
 
     def chosen(self, classifier: Classifier) -> Version:
@@ -99,6 +112,8 @@ class AutoAttack:
 
     def parts_of_chain(self, classifier: Classifier) -> list[Part]:
         """Returns the attacks as parts of a chain, each on what those before it have left."""
+        if self.epsilons:
+            return [part for radius in self.epsilons for part in self._at(float(radius)).parts_of_chain(classifier)]
         version = self.chosen(classifier)
         eot = self.eot or (EOT if version == "rand" and not self.attacks else 1)
 
@@ -140,6 +155,12 @@ class AutoAttack:
             apgd("apgd-ce", restarts=5), apgd(dlr, restarts=5), make("fab", restarts=5), make("square"),
             *([targeted(targets)] if rivals > 1 else []), make("fab-t", targets=targets),
         ])  # fmt: skip
+
+    def _at(self, radius: float) -> AutoAttack:
+        """Returns the same within one radius."""
+        own: Any = {"epsilon": radius}  # Those that have none were refused.
+        attacks = [item if isinstance(item, str) else replace(item, **own) for item in self.attacks]
+        return replace(self, epsilons=(), epsilon=radius, attacks=attacks)
 
     def _own(self, eot: int) -> list[Part]:
         """Returns the parts of a list of one's own: several that look for the nearest example run on all images."""

@@ -17,12 +17,13 @@ from kerasrobust.attacks.verdict import Verdict, predict
 from kerasrobust.errors import InputError
 from kerasrobust.evaluation.combining import all_nearest, combine, judged, nearest_groups, strongest, together
 from kerasrobust.evaluation.narrowing import narrowed
-from kerasrobust.evaluation.outcome import AttackReport, report, surviving
+from kerasrobust.evaluation.outcome import AttackReport, CurvePoint, report, surviving
 from kerasrobust.events import AttackFinished, AttackProgress, AttackStarted, Event, Finding
 from kerasrobust.names import confirming_name
 from kerasrobust.networks.classifier import Classifier, has_gradient, reaches, slope_of
 from kerasrobust.networks.probe import same
 from kerasrobust.networks.straight import straightened
+from kerasrobust.stats import accuracy_interval
 
 PROBES = 16
 """Images on which it is tried whether gradients reach them."""
@@ -59,6 +60,7 @@ class Chained:
         by_attack: str (N,), the name of that attack.
         rates: float64 (N,), per example the share of fresh passes that are right under the worst attack.
         nearest: of attacks for the nearest example, where there are several in a norm, what they say as one.
+        within: of attacks within one radius after another, what is right within each.
     """
 
     clean: Verdict
@@ -67,6 +69,7 @@ class Chained:
     by_attack: np.ndarray
     rates: np.ndarray
     nearest: list[AttackReport] = field(default_factory=list)
+    within: list[CurvePoint] = field(default_factory=list)
 
 
 def part_of(
@@ -135,7 +138,8 @@ def run_chain(
             here = replace(here, surrogate=straight, precision="float32")
         if narrow and other is None:
             asked = np.zeros_like(left) if _in_vain(parts[:number], attack, reports) else left
-            result, attacked = narrowed(attack, here, radius, clean, asked, reports, place)
+            within = [item for item in reports if item.epsilon == radius]
+            result, attacked = narrowed(attack, here, radius, clean, asked, within, place)
         else:
             result = drive(attack, here, clean=clean, only=rest, checkpoints=place)
         if other is not None:
@@ -148,15 +152,52 @@ def run_chain(
         left = np.minimum(left, found.rates) if chained else left
         emit(AttackFinished(attack=name, **found.entry()))
     nearest = _together(reports, task)
+    worst, names, rates = _worst(parts, reports, task)
+    return Chained(
+        clean=clean, reports=reports, worst=worst, by_attack=names, rates=rates, nearest=nearest,
+        within=_within(parts, reports, clean, rates, task),
+    )  # fmt: skip
+
+
+def _worst(
+    parts: Sequence[Part], reports: Sequence[AttackReport], task: Task
+) -> tuple[AttackResult, np.ndarray, np.ndarray]:
+    """Returns per example what did worst to the model, that attack's name, and the rate that is left, float64 (N,)."""
     worst, names = combine(reports, task.x)
     rates = np.min([item.rates for item in reports], axis=0)
-    if randomized and len(reports) > 1:
+    if task.classifier.randomized and len(reports) > 1:
         # The lowest of several noisy rates is biased low, so the worst example of each is judged on fresh passes.
         worst = judged(worst, task.judge(worst.x_adv, 3), _target(reports, task))
         # Where all look for the nearest example, that may lie further away than the radius.
         sought = all_nearest(reports)
         rates = surviving(parts[0].attack, worst, parts[0].radius) if sought else worst.correct_rate
-    return Chained(clean=clean, reports=reports, worst=worst, by_attack=names, rates=rates, nearest=nearest)
+    return worst, names, rates
+
+
+def _within(
+    parts: Sequence[Part], reports: Sequence[AttackReport], clean: Verdict, rates: np.ndarray, task: Task
+) -> list[CurvePoint]:
+    """Returns what is right without an attack and within each radius, where all parts are chained and their radii grow.
+
+    `rates`, float64 (N,), are those under all attacks together.
+    """
+    radii = list(dict.fromkeys(part.radius for part in parts))
+    if len(radii) < 2 or not all(part.chained for part in parts):
+        return []
+    randomized, found = task.classifier.randomized, {0.0: (clean.correct_rate, clean.shared)}
+    for place, radius in enumerate(radii):
+        before = [item for item, part in zip(reports, parts, strict=True) if part.radius in radii[: place + 1]]
+        own, shared = before[-1].rates, before[-1].result.shared
+        if radius == radii[-1]:
+            own = rates
+        elif randomized and len(before) > 1:  # As in the whole: the lowest of several noisy rates is biased.
+            verdict = task.judge(combine(before, task.x)[0].x_adv, 3)
+            own, shared = verdict.correct_rate, verdict.shared
+        found[radius or 0.0] = own, shared
+    return [
+        CurvePoint(radius, float(own.mean()), *accuracy_interval(own, randomized, shared))
+        for radius, (own, shared) in found.items()
+    ]
 
 
 def _together(reports: list[AttackReport], task: Task) -> list[AttackReport]:

@@ -17,15 +17,17 @@ from kerasrobust.stats import accuracy_interval
 def combine(reports: Sequence[AttackReport], x: np.ndarray) -> tuple[AttackResult, np.ndarray]:
     """Returns per example what the attack that did worst to the model found inside its radius, and that attack's name.
 
-    Of attacks that did the same the first counts. Costs are those of all together. What a minimum-norm attack moved
-    further than the radius counts as unchanged.
+    Of attacks that did the same the first counts, of several radii that within the largest. Costs are those of all
+    together. What a minimum-norm attack moved further than the radius counts as unchanged.
     """
     if len(reports) == 1:  # As it is: how far a minimum-norm attack went is worth keeping.
         return reports[0].result, np.full(len(x), reports[0].attack.name, dtype=object)
     if all_nearest(reports):  # As above.
         which = _nearest([item.result for item in reports])
         return picked([item.result for item in reports], which), _names(reports)[which]
-    which = np.argmin([np.where(item.attacked, item.rates, np.inf) for item in reports], axis=0)
+    order = np.array(sorted(range(len(reports)), key=lambda place: -(reports[place].epsilon or 0.0)))
+    rates = np.array([np.where(item.attacked, item.rates, np.inf) for item in reports])
+    which = order[np.argmin(rates[order], axis=0)]
     return picked([_inside(item, x) for item in reports], which), _names(reports)[which]
 
 

@@ -9,23 +9,22 @@ from typing import Any
 
 import numpy as np
 
-from kerasrobust.attacks import Attack, AttackResult, make_attack
+from kerasrobust.attacks import Attack, AttackResult
 from kerasrobust.attacks.checkpoint import Checkpoints
 from kerasrobust.attacks.targets import aimed
 from kerasrobust.attacks.task import PASSES, Task
-from kerasrobust.errors import InputError
 from kerasrobust.evaluation import shown
 from kerasrobust.evaluation.about import about_models
+from kerasrobust.evaluation.asked import Radii, asked_for, one_radius
 from kerasrobust.evaluation.audit import Audit
 from kerasrobust.evaluation.autoattack import AutoAttack
+from kerasrobust.evaluation.bars import Bars, is_watched
 from kerasrobust.evaluation.chain import Chained
 from kerasrobust.evaluation.labels import LabelReport, OfLabels, measure_labels
 from kerasrobust.evaluation.measure import Measurement, Plan
-from kerasrobust.evaluation.outcome import AttackReport, Share
-from kerasrobust.events import AttackProgress, Emit, Evaluated, Finding, Log, as_doubt
-from kerasrobust.names import norm_of
+from kerasrobust.evaluation.outcome import AttackReport, CurvePoint, Share
+from kerasrobust.events import AttackProgress, Emit, Evaluated, Event, Finding, Log, as_doubt
 from kerasrobust.networks.classifier import Classifier
-from kerasrobust.settings import check_made, radius
 from kerasrobust.show.figures import format_accuracy, format_count, format_interval
 from kerasrobust.stats import accuracy_interval, pass_error
 from kerasrobust.twins import meaning_of
@@ -59,6 +58,8 @@ class Evaluation:
             together, where an image is right if all of them are.
         nearest: of several attacks for the nearest example in one norm, a report on the nearest example of each image
             that any of them has found: `outcome.curve(nearest[0].result)` is accuracy over epsilon.
+        within: where there were several radii, the accuracy at 0 and within each, with intervals; `robust_accuracy` is
+            that within the largest.
     """
 
     clean_accuracy: float
@@ -78,6 +79,7 @@ class Evaluation:
     audit: Audit | None
     labels: list[LabelReport] = field(default_factory=list)
     nearest: list[AttackReport] = field(default_factory=list)
+    within: list[CurvePoint] = field(default_factory=list)
 
     def __repr__(self) -> str:
         """Returns the figures; the arrays would fill screens."""
@@ -106,7 +108,7 @@ class Evaluation:
             "clean_accuracy": self.clean_accuracy,
             "clean_interval": list(self.clean_interval),
             "attacks": [item.entry() for item in self.attacks],
-            **({"curves": [item.entry() for item in self.nearest]} if self.nearest else {}),
+            **({"curves": curves} if (curves := self._curves()) else {}),
             "robust_accuracy": self.robust_accuracy,
             "interval": list(self.interval),
             "verdicts": self._verdicts(),
@@ -114,6 +116,15 @@ class Evaluation:
             "warnings": [as_doubt(finding) for finding in self.findings],
             "audit": self.audit and {name: getattr(self.audit, name) for name in ("checked", "left_out", "gradients")},
         }
+
+    def _curves(self) -> list[dict[str, Any]]:
+        """Returns the entries of what is a curve over the radius and no attack by itself."""
+        curves = [item.entry() for item in self.nearest]
+        if self.within:
+            names = ", ".join(dict.fromkeys(item.attack.name for item in self.attacks))
+            points = [list(point) for point in self.within]
+            curves.append({"name": names, "norm": self.attacks[0].attack.threat(), "within": True, "curve": points})
+        return curves
 
     def _verdicts(self) -> dict[str, Any] | None:
         """Returns the three verdicts on a randomized network; None for a deterministic one, where they are equal."""
@@ -164,7 +175,7 @@ def evaluate(
     *,
     attacks: str | Attack[Any] | AutoAttack | Iterable[str | Attack[Any] | AutoAttack] = "pgd",
     norm: str | None = None,
-    epsilon: float | str | None = None,
+    epsilon: Radii = None,
     eot: int | None = None,
     target: str | int | np.ndarray | None = None,
     surrogate: Any = None,
@@ -179,6 +190,7 @@ def evaluate(
     emit: Emit | None = None,
     progress: Callable[[Attack[Any], AttackProgress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
+    verbose: bool | None = None,
 ) -> Evaluation:
     """Measures clean accuracy, and robust accuracy under one attack or several.
 
@@ -199,7 +211,8 @@ def evaluate(
             ball holds, as patches, take neither this nor `epsilon`.
         epsilon: of attacks that are given by name, a number or a text such as "8/255"; the radius at which minimum-norm
             attacks are read off. Without it the usual one of the norm: 8/255 in Linf, 0.5 in L2, 12 in L1, 24 values in
-            L0.
+            L0. Or several radii: all attacks run within the smallest, then within the next on what is left, and so on
+            (`AutoAttack.epsilons`), and `within` has the accuracy at each.
         eot: of attacks that are given by name; without it 1, and 20 for AutoAttack's version for randomized networks.
         target: makes the attacks targeted: the class that images are driven to instead of away from their own: "next"
             (the number after their own), "random" (any other), "least-likely" (of the lowest logit), a class for all
@@ -222,6 +235,8 @@ def evaluate(
             the other findings, and what there is to say of them.
         progress: called with the attack and an `AttackProgress` a few times a second.
         should_stop: asked about every half second.
+        verbose: print a bar for each attack, and the reasons for doubt; without it where somebody sees that, in a
+            terminal or a notebook, and neither `emit` nor `progress` is given.
 
     Raises:
         InputError: for images, labels or settings that don't fit, a surrogate of other images or classes or of attacks
@@ -233,21 +248,22 @@ def evaluate(
         >>> evaluation.robust_accuracy, evaluation.interval, evaluation.warnings
         >>> evaluate(model, tf.data.Dataset.from_tensor_slices((x, y))).clean_accuracy
     """
+    emit = _shown(emit, progress, verbose)
     task = aimed(Task.checked(
         model, x, y, precision=precision, seed=seed, batch_size=batch_size, passes=passes,
         surrogate=surrogate, emit=emit, should_stop=should_stop,
     ), target)  # fmt: skip
     classifier, randomized = task.classifier, task.classifier.randomized
     plan = Plan(
-        attacks=_made(attacks, norm, epsilon, eot, target is not None), epsilon=epsilon, precision=precision,
-        passes=passes, audit=audit, thorough=thorough, test_attack=test_attack, progress=progress,
+        attacks=asked_for(attacks, norm, epsilon, eot, target is not None), epsilon=one_radius(epsilon),
+        precision=precision, passes=passes, audit=audit, thorough=thorough, test_attack=test_attack, progress=progress,
     )  # fmt: skip
     checkpoints = Checkpoints(None if resume_dir is None else Path(resume_dir))
     with checkpoints.held():
         whole = Measurement.prepared(task, plan, checkpoints).begun(emit)
         labels = OfLabels() if classifier.labels is None else measure_labels(whole, _names(x, classifier.labels.count))
         measured = labels.together(whole)
-    found, audited = measured.found, measured.audit
+    found = measured.found
     findings = about_models(task) + measured.findings
     evaluation = Evaluation(
         clean_accuracy=found.clean.accuracy,
@@ -264,12 +280,24 @@ def evaluate(
         precision=", ".join(dict.fromkeys(item.result.precision for item in found.reports)),
         conventions=classifier.conventions.said() | ({"outputs": "multi-label"} if classifier.labels else {}),
         findings=findings,
-        audit=audited,
-        labels=labels.reports,
-        nearest=found.nearest,
-    )
+        audit=measured.audit, labels=labels.reports, nearest=found.nearest, within=found.within,
+    )  # fmt: skip
     _conclude(emit, task.source, evaluation, [item for item in findings if item not in whole.early])
     return evaluation
+
+
+def _shown(emit: Emit | None, progress: Any, verbose: bool | None) -> Emit | None:
+    """Returns what takes the events: who asked for them, or bars, or both."""
+    if not (verbose or (verbose is None and emit is None and progress is None and is_watched())):
+        return emit
+    bars = Bars()
+
+    def both(event: Event) -> None:
+        bars(event)
+        if emit is not None:
+            emit(event)
+
+    return both
 
 
 def _names(data: Any, count: int) -> list[str]:
@@ -287,41 +315,6 @@ def _share(found: Chained, y: np.ndarray, deciding: Callable[[np.ndarray], np.nd
         inside = found.worst.correct_rate == found.rates
         shared = pass_error(np.where(inside, found.worst.passes, found.clean.passes) == y, deciding)
     return Share(float(rates.mean()), accuracy_interval(rates, randomized, shared))
-
-
-def _made(
-    attacks: str | Attack[Any] | AutoAttack | Iterable[str | Attack[Any] | AutoAttack],
-    norm: str | None,
-    epsilon: float | str | None,
-    eot: int | None,
-    targeted: bool,
-) -> list[Attack[Any] | AutoAttack]:
-    """Returns attacks, made where they are given by name."""
-    several = isinstance(attacks, Iterable) and not isinstance(attacks, str | type)
-    chosen: list[Any] = list(attacks) if several else [attacks]  # type: ignore[arg-type]
-    if not chosen:
-        raise InputError("Expected at least one attack. Received: none. Try 'pgd'.")
-    norm = norm or norm_of(item for item in chosen if isinstance(item, str))
-    size = radius(epsilon, norm)
-
-    def make(name: str) -> Attack[Any] | AutoAttack:
-        if name == AutoAttack.name:
-            return AutoAttack(norm=norm, epsilon=size, eot=eot)  # type: ignore[arg-type]
-        return make_attack(name, epsilon=size, norm=norm, eot=eot or 1, targeted=targeted)
-
-    for item in chosen:
-        check_made(item, "an attack")
-        if not isinstance(item, str | Attack | AutoAttack):
-            raise InputError(f"Expected attacks, or their names. Received: {item!r}. Try 'pgd'.")
-    made = [make(item) if isinstance(item, str) else item for item in chosen]
-    for item in made:
-        if (isinstance(item, Attack) and item.targeted) != targeted:
-            expected = "targeted attacks for a target" if targeted else "a target for targeted attacks"
-            raise InputError(
-                f"Expected {expected}. Received: {item.name}{'' if targeted else ' and no target'}. Set targeted=True "
-                "of attacks such as PGD and give target=, or neither."
-            )
-    return made
 
 
 def _conclude(emit: Emit | None, classifier: Classifier, found: Evaluation, findings: Sequence[Finding]) -> None:

@@ -42,9 +42,7 @@ def unattacked(verdict: Verdict, y: np.ndarray, classes: int, randomized: bool) 
         classes: K, how many there are.
         randomized: whether the network is.
     """
-    confusion = np.zeros((classes, classes), np.int64)
     known = (verdict.passes >= 0).any(axis=0)
-    np.add.at(confusion, (y[known], verdict.prediction[known]), 1)
     rates = verdict.correct_rate
 
     def share(of: np.ndarray, shared: float = 0.0) -> Share:
@@ -52,10 +50,27 @@ def unattacked(verdict: Verdict, y: np.ndarray, classes: int, randomized: bool) 
 
     return Unattacked(
         clean=share(rates, verdict.shared),
-        confusion=confusion,
+        confusion=confusion_of(np.where(known, verdict.prediction, -1), y, classes),
         per_class=[share(own) if len(own := rates[y == number]) else None for number in range(classes)],
         calibration=calibration_error(np.where(known, verdict.confidence, 0), known & (verdict.prediction == y)),
     )
+
+
+def confusion_of(prediction: np.ndarray, y: np.ndarray, classes: int) -> np.ndarray:
+    """Returns images by true class (row) and predicted class (column), int64 (K, K).
+
+    Args:
+        prediction: integers (N,); a negative one, which stands for no class, is counted in none.
+        y: integers (N,), the true classes.
+        classes: K, how many there are.
+
+    Example:
+        >>> confusion_of(np.array([0, 1, 1, -1]), np.array([0, 0, 1, 1]), 2).tolist()
+        [[1, 1], [0, 1]]
+    """
+    counts, known = np.zeros((classes, classes), np.int64), prediction >= 0
+    np.add.at(counts, (y[known], prediction[known]), 1)
+    return counts
 
 
 def calibration_error(confidence: np.ndarray, right: np.ndarray, seed: int = 0) -> Share:

@@ -15,6 +15,7 @@ from kerasrobust.config import AttackConfig
 from kerasrobust.data.dataset import Dataset
 from kerasrobust.errors import InputError, unknown_name
 from kerasrobust.evaluation.autoattack import AutoAttack
+from kerasrobust.evaluation.by_class import by_class
 from kerasrobust.evaluation.evaluate import Evaluation, evaluate
 from kerasrobust.evaluation.outcome import AttackReport
 from kerasrobust.events import Audited, Event, ExamplesSaved, Finding, Log
@@ -112,6 +113,7 @@ class AttackJob(Job[Any]):
             **({} if self.surrogate is None else {"surrogate": self.config.surrogate}),
             "data": describe_data(self.data),
             **evaluation.entry(),
+            **by_class(evaluation, self.data.y, self.data.class_names, self.classifier.classes),
             "randomized": self.classifier.randomized,
             "warnings": context.findings,
         }
@@ -157,11 +159,12 @@ class AuditJob(AttackJob):
 def _attack(config: AttackConfig) -> Attack[Any] | AutoAttack:
     """Returns what a config asks for: an attack, AutoAttack, or several attacks as a custom AutoAttack."""
     norm, radius = config.ball
-    for option, given in (("epsilon", config.epsilon is not None), ("norm", config.norm != "auto")):
-        if given and not config.in_ball:
+    asked = {"epsilon": config.epsilon, "epsilons": config.epsilons, "norm": config.norm.replace("auto", "")}
+    for option, given in asked.items():
+        if given not in (None, (), "") and not config.in_ball:
             raise InputError(
                 f"Expected no --{option} with {config.attack}, as what it may do is no ball. "
-                f"Received: {getattr(config, option)}. Leave it out."
+                f"Received: {' '.join(map(str, given)) if isinstance(given, tuple) else given}. Leave it out."
             )
     if config.attack == AutoAttack.name:
         for name in ("steps", "step_size", "queries", "variants"):
@@ -175,7 +178,10 @@ def _attack(config: AttackConfig) -> Attack[Any] | AutoAttack:
                 f"Expected AutoAttack without --restarts: its versions have their own. Received: {config.restarts}. "
                 "Leave it out, or take --version plus."
             )
-        return AutoAttack(norm=norm, epsilon=radius, version=config.version, confirm=config.confirm, eot=config.eot)
+        return AutoAttack(
+            norm=norm, epsilon=radius, version=config.version, confirm=config.confirm, eot=config.eot,
+            epsilons=config.epsilons,
+        )  # fmt: skip
     settings = _settings(config)
     names = [name.strip() for name in config.attack.split(",")]
     known = {name: {item.name for item in dataclasses.fields(ATTACKS[name])} for name in names}
@@ -195,7 +201,9 @@ def _attack(config: AttackConfig) -> Attack[Any] | AutoAttack:
         )
         for name in names
     ]
-    return attacks[0] if len(attacks) == 1 else AutoAttack(norm=norm, epsilon=radius, attacks=attacks)
+    if len(attacks) == 1 and not config.epsilons:
+        return attacks[0]
+    return AutoAttack(norm=norm, epsilon=radius, attacks=attacks, epsilons=config.epsilons)
 
 
 def _settings(config: AttackConfig) -> dict[str, Any]:
@@ -283,7 +291,8 @@ def save_worst(context: Context, path: str, model: str, data: Dataset, evaluatio
         return save_examples(context, path, model, data, reports)
     eot = {report.attack.name: report.attack.eot for report in reports}
     passes = np.array([eot[attack] for attack in evaluation.by_attack])
-    part = _part(data, evaluation.worst, evaluation.by_attack, reports[0].epsilon, passes)
+    # What lies within a smaller radius lies within the last one, the largest.
+    part = _part(data, evaluation.worst, evaluation.by_attack, reports[-1].epsilon, passes)
     return _write(context, path, model, data, reports, [part], [name])
 
 

@@ -7,7 +7,7 @@ import dataclasses
 import platform
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +21,7 @@ from kerasrobust.events import (
     Finding,
     Log,
     RunFinished,
+    RunStarted,
     StageFinished,
     StageStarted,
     as_doubt,
@@ -32,12 +33,23 @@ from kerasrobust.runs import Run, read_json, write_json
 from kerasrobust.settings import RunConfig, command_line
 from kerasrobust.show.figures import format_seconds
 from kerasrobust.show.report import write_report
+from kerasrobust.tail import read_all
 
 _PRELIMINARY = StageStarted, StageFinished, AttackStarted, Finding, Log, RunFinished
 """Events that tell of no work that is done."""
 
 _PERSONAL = ("tags", "note", "notify")
 """Settings that are a person's own: the command and the settings in a report leave them out."""
+
+
+def _spans(events: Iterable[Event]) -> list[float]:
+    """Returns for each start of a run the seconds from its first event to its last."""
+    spans: list[list[float]] = []
+    for event in events:
+        if isinstance(event, RunStarted) or not spans:
+            spans.append([event.time, event.time])
+        spans[-1][1] = event.time
+    return [end - begin for begin, end in spans]
 
 
 @dataclass
@@ -79,9 +91,16 @@ class Context:
         return {
             **{name: words for name, words in said.items() if words},
             "began": f"{began:%Y-%m-%d %H:%M} UTC",
-            "duration": format_seconds(time.time() - self.began),
+            "duration": self._duration(),
             "machine": machine,
         }
+
+    def _duration(self) -> str:
+        """Returns how long this process and those before it, which it resumes, have worked on the run."""
+        spans = [] if self.run.is_new else _spans(read_all(self.run.path / "events.jsonl"))
+        earlier = spans[:-1]  # The last one is this process.
+        seconds = format_seconds(sum(earlier) + time.time() - self.began)
+        return f"{seconds} in {len(spans)} starts" if earlier else seconds
 
     @property
     def unfinished(self) -> Path:

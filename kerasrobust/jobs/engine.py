@@ -6,6 +6,7 @@ import contextlib
 import importlib.metadata
 import os
 import platform
+import subprocess
 import time
 from collections.abc import Callable
 from typing import Any
@@ -24,7 +25,16 @@ from kerasrobust.settings import RunConfig, to_dict
 def versions() -> dict[str, str]:
     """Returns the versions that figures depend on."""
     packages = {name: importlib.metadata.version(name) for name in ("tensorflow", "keras", "numpy")}
-    return {"python": platform.python_version(), "kerasrobust": __version__, **packages}
+    found = {"python": platform.python_version(), "kerasrobust": __version__, **packages}
+    return found | ({"commit": commit} if (commit := _commit()) else {})
+
+
+def _commit() -> str:
+    """Returns the commit of the Git repository that one is in, with `-dirty` where files differ from it; or nothing."""
+    words = ["git", "describe", "--always", "--dirty", "--exclude=*", "--abbrev=12"]
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        return subprocess.run(words, capture_output=True, text=True, timeout=2).stdout.strip()
+    return ""
 
 
 def select_device(choice: str) -> list[str]:

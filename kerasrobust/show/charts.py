@@ -108,8 +108,8 @@ def _lines(lines: Mapping[_Key, Mapping[float, Point]], order: Sequence[str]) ->
 
 
 def curve_panels(attacks: Sequence[AttackEntry]) -> list[Panel]:
-    """Returns the curves of a run's attacks: of those for the nearest example a panel a norm, over epsilon, and of
-    black boxes one a threat, over queries.
+    """Returns the curves of a run's attacks: of those for the nearest example and of those within several radii a panel
+    a norm, over epsilon, and of black boxes one a threat, over queries.
     """
     found: dict[tuple[str, str], Panel] = {}
     for over, title, curves in (
@@ -120,7 +120,8 @@ def curve_panels(attacks: Sequence[AttackEntry]) -> list[Panel]:
             points = [Point(at=at, accuracy=share, interval=(low, high)) for at, share, low, high in curve]
             if not points or points[-1].at == 0:
                 continue
-            panel = found.setdefault((over, attack.norm), Panel(attack=title, norm=attack.norm, over=over))
+            own = "within each radius" if attack.within else title
+            panel = found.setdefault((own, attack.norm), Panel(attack=own, norm=attack.norm, over=over))
             images = figures.format_count(attack.examples, "image") if attack.examples else ""
             label = ", ".join(filter(None, (figures.attack_name(attack.name), images)))
             panel.lines.append(Line(label=label, series=number, variant=0, points=points))

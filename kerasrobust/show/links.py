@@ -75,8 +75,16 @@ def svg_link(panel: Panel, *, synthetic: bool) -> str:
     """Returns a link that saves a chart as SVG that needs no style sheet."""
     title = ", ".join(filter(None, (attack_name(panel.attack), format_norm(panel.norm))))
     name = slug(f"{panel.attack} {panel.norm} over {panel.over}")
-    drawn = standalone(Figure.of_panel(panel, name, title, synthetic=synthetic))
-    return _link("SVG", f"{name}.svg", "image/svg+xml", drawn)
+    return _of_figure(Figure.of_panel(panel, name, title, synthetic=synthetic))
+
+
+def map_link(chart: str, title: str) -> str:
+    """Returns a link that saves a heat map, an SVG element, as SVG that needs no style sheet."""
+    return _of_figure(Figure(name=slug(title), title=title, chart=chart, legend=()))
+
+
+def _of_figure(figure: Figure) -> str:
+    return _link("SVG", f"{figure.name}.svg", "image/svg+xml", standalone(figure))
 
 
 def _link(words: str, name: str, kind: str, content: str) -> str:

@@ -20,9 +20,11 @@ from kerasrobust.runs import write_whole
 from kerasrobust.show import figures
 from kerasrobust.show.audited import audit_of
 from kerasrobust.show.charts import draw, legend, result_panels
+from kerasrobust.show.confusion import confusion_maps
 from kerasrobust.show.corrupted import CorruptionMap, Picture, title_of
 from kerasrobust.show.heat import draw_heat
-from kerasrobust.show.links import csv_link, svg_link
+from kerasrobust.show.links import csv_link, map_link, svg_link
+from kerasrobust.show.literature import bibtex, to_cite
 from kerasrobust.show.png import data_uri, smaller
 from kerasrobust.show.summaries import summarize
 
@@ -31,7 +33,10 @@ _TRAININGS = {
     "standard": "clean images", "fgsm": "FGSM images", "pgd": "PGD images",
     "adr": "PGD images and its average's labels",
 }  # fmt: skip
-_DRAWN = {"draw": draw, "draw_heat": draw_heat, "legend": legend, "csv_link": csv_link, "svg_link": svg_link}
+_DRAWN = {
+    "draw": draw, "draw_heat": draw_heat, "legend": legend, "csv_link": csv_link, "map_link": map_link,
+    "svg_link": svg_link,
+}  # fmt: skip
 _PICTURE = 128
 """Pixels on a side of a picture of corruptions, at most."""
 _FACTORS = (50, 20, 10, 5, 2, 1)
@@ -133,9 +138,9 @@ def _page(result: Mapping[str, Any], examples: Sequence[ExampleStrip], **given: 
         "seconds": lambda value: "" if value is None else figures.format_seconds(value),
     }
     run = {key: result[key] for key in _RUN if result.get(key) is not None}
-    settings = dict(given.pop("settings"))
+    settings, about = dict(given.pop("settings")), given.pop("about")
     recipes = settings.pop("recipes", {})
-    tables = {"Run": given.pop("about") | run, "Settings": settings, "Versions": known.versions}
+    tables = {"Run": about | run, "Settings": settings, "Versions": known.versions}
     tables |= _attack_tables(known)
     return environment.get_template("report.html.j2").render(
         given,
@@ -148,22 +153,28 @@ def _page(result: Mapping[str, Any], examples: Sequence[ExampleStrip], **given: 
         panels=result_panels(known),
         all_smoothed=known.certificate is not None and not rows,
         audit=audit_of(known),
-        models=[
-            {
-                "name": name,
-                "result": one,
-                "corruptions": CorruptionMap.parse(one.corruptions),
-                "confused": _confused(one),
-            }
-            for name, one in known.models
-        ],
+        models=[_shown(name, one) for name, one in known.models],
         **_DRAWN,
         examples=_strips(examples),
         method=list(_method(known)),
+        papers=list(to_cite(known)),
+        bibtex=bibtex(known.versions),
         budgets=_budgets(rows),
         tables={name: list(_flat(values, prefix="")) for name, values in tables.items()},
         recipes=_beside({name: dict(_flat(values, prefix="")) for name, values in recipes.items()}),
     )
+
+
+def _shown(name: str, result: Result) -> dict[str, Any]:
+    """Returns what is shown of one model beside the table of all."""
+    return {
+        "name": name,
+        "result": result,
+        "corruptions": CorruptionMap.parse(result.corruptions),
+        "confused": _confused(result),
+        "maps": list(confusion_maps(result)),
+        "attacked": any(entry.robust_accuracy is not None for entry in result.by_class),
+    }
 
 
 def _attack_tables(result: Result) -> dict[str, dict[str, Any]]:
@@ -191,9 +202,11 @@ def _beside(recipes: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
 
 
 def _confused(result: Result) -> dict[int, str]:
-    """Returns by class the other class that its images are taken for most often, and in how many cases."""
+    """Returns by class the other class that its images are taken for most often, under attack where there was one, and
+    in how many cases.
+    """
     names, found = [entry.name for entry in result.by_class], {}
-    for number, row in enumerate(result.confusion):
+    for number, row in enumerate(result.confusion_under_attack or result.confusion):
         others = {other: count for other, count in enumerate(row) if other != number and count}
         if others and len(row) == len(names):
             worst = max(others, key=lambda other: others[other])

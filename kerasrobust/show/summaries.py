@@ -115,9 +115,10 @@ def _with_interval(accuracy: float | None, interval: Sequence[float] | None) -> 
 def _attack_summary(result: Result, attacks: Sequence[AttackEntry]) -> Iterable[str]:
     """Yields the robust accuracy under one run's attacks."""
     worst = min(attacks, key=lambda attack: attack.robust_accuracy or 0.0)
-    budgets = dict.fromkeys(format_budget(item.epsilon, item.norm) for item in attacks)
-    budget = " or ".join(filter(None, budgets))
-    at = f" at {budget}" if budget else ""
+    budgets = [words for item in attacks if (words := format_budget(item.epsilon, item.norm))]
+    within = [item for item in result.curves if item.within]
+    # Within several radii the whole is that of the largest, which came last.
+    at = f" at {budgets[-1] if within else ' or '.join(dict.fromkeys(budgets))}" if budgets else ""
     if len(attacks) == 1:
         found = _with_interval(worst.robust_accuracy, worst.interval)
         yield f"Robust accuracy under {made_on(attack_name(worst.name) + at, worst.surrogate)}: {found}."
@@ -127,9 +128,17 @@ def _attack_summary(result: Result, attacks: Sequence[AttackEntry]) -> Iterable[
         return
     ensemble = result.attack or ","
     under = "all of its attacks together" if "," in ensemble else attack_name(ensemble)
-    parts = ", ".join(f"{attack_name(item.name)} {format_accuracy(item.robust_accuracy)}" for item in attacks)
     under = made_on(under + at, worst.surrogate)
     yield f"Robust accuracy under {under}: {_with_interval(result.robust_accuracy, result.robust_interval)}."
+    for item in within:
+        shares = [
+            f"{format_accuracy(accuracy)} at {format_epsilon(epsilon)}"
+            for epsilon, accuracy, *_ in item.curve
+            if epsilon
+        ]
+        yield f"By radius: {_list(shares)}."
+        return
+    parts = ", ".join(f"{attack_name(item.name)} {format_accuracy(item.robust_accuracy)}" for item in attacks)
     alone = result.curves and all(item.attacked is None for item in attacks)
     yield f"{'Each by itself' if alone else 'After each attack in turn'}: {parts}."
     for nearest in result.curves:

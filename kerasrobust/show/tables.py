@@ -112,10 +112,10 @@ def attack_table(
     for header in ("epsilon", "accuracy", "95 %\ninterval", *reached, "median\ndistance", "time", "gradients"):
         table.add_column(header, justify="right", no_wrap=True)
 
-    def add(name: str, figure: Figure | None) -> None:
+    def add(name: str, figure: Figure | None, epsilon: float | None = None) -> None:
         if figure is not None and figure.accuracy is not None:
             share = figures.format_accuracy(figure.accuracy), figures.format_interval(figure.interval)
-            table.add_row(name, "", *(("",) if chained else ()), "", *share)
+            table.add_row(name, "", *(("",) if chained else ()), figures.format_epsilon(epsilon), *share)
 
     add("clean", clean)
     for attack in attacks:
@@ -133,7 +133,9 @@ def attack_table(
         )
     if len(attacks) > 1:
         table.add_section()
-        add("all together", together)
+        # Within several radii: what lies within all, within the largest.
+        radii = {attack.epsilon for attack in attacks if attack.epsilon is not None} if chained else set()
+        add("all together", together, max(radii) if len(radii) > 1 else None)
     return table
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from kerasrobust.errors import InputError
 from kerasrobust.records import Result
 from kerasrobust.show.charts import Line, Panel, Point, curve_panels, draw, result_panels, swatch
+from kerasrobust.show.confusion import confusion_maps
 from kerasrobust.show.corrupted import CorruptionMap
 from kerasrobust.show.export.metrics import Measured, events_of, trainings
 from kerasrobust.show.export.subject import Part, Subject, free, slug
@@ -80,6 +81,10 @@ def figures(subject: Subject) -> list[Figure]:
         for name, (panel, _, title) in zip(names, drawn, strict=True)
     ]
     for number, (model, one) in enumerate(card.models if isinstance(card, Result) else ()):
+        for words, chart in confusion_maps(one):
+            title = f"{words} by true and predicted class, in %{f': {model}' if model else ''}"
+            names.append(free(slug(f"confusion {words if words != 'Unchanged images' else ''} {model}"), names))
+            found.append(Figure(name=names[-1], title=title, chart=chart, legend=()))
         corruptions = CorruptionMap.parse(one.corruptions)
         if corruptions is not None:
             title = f"Accuracy by corruption and severity, in %{f': {model}' if model else ''}"

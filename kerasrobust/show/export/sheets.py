@@ -167,22 +167,30 @@ def _study(subject: Subject) -> Iterator[Sheet]:
 
 def _classes(subject: Subject) -> Iterator[Sheet]:
     entries = subject.card.by_class if isinstance(subject.card, Result) else ()
-    yield Sheet(name="classes", title="Unchanged images, class by class", records=list(map(vars, entries)))
+    attacked = any(entry.robust_accuracy is not None for entry in entries)
+    own = ("robust_accuracy", "robust_interval")
+    records = [{name: value for name, value in vars(entry).items() if attacked or name not in own} for entry in entries]
+    title = f"Unchanged images{', and under attack' if attacked else ''}, class by class"
+    yield Sheet(name="classes", title=title, records=records)
 
 
 def _confusion(subject: Subject) -> Iterator[Sheet]:
     """Yields one line for each true and predicted class that occur together: of 1,000 classes most pairs don't."""
     card = subject.card
-    if not isinstance(card, Result) or len(card.confusion) != len(card.by_class):
+    if not isinstance(card, Result):
         return
     names = [entry.name for entry in card.by_class]
-    records = [
-        {"class": name, "predicted": other, "images": count}
-        for name, row in zip(names, card.confusion, strict=True)
-        for other, count in zip(names, row, strict=False)
-        if count
-    ]
-    yield Sheet(name="confusion", title="Unchanged images by true and predicted class", records=records)
+    for file, words, counts in (
+        ("confusion", "Unchanged images", card.confusion),
+        ("confusion-under-attack", "Attacked images", card.confusion_under_attack),
+    ):
+        records = [
+            {"class": name, "predicted": other, "images": count}
+            for name, row in zip(names, counts if len(counts) == len(names) else [], strict=False)
+            for other, count in zip(names, row, strict=False)
+            if count
+        ]
+        yield Sheet(name=file, title=f"{words} by true and predicted class", records=records)
 
 
 def _calibration(subject: Subject) -> Iterator[Sheet]:
