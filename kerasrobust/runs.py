@@ -27,8 +27,7 @@ from kerasrobust.tail import last_events
 # Settings that may differ when a run is resumed: they change where and how it is shown, not its result.
 IRRELEVANT = ("overwrite", "quiet", "json", "runs_dir", "models_dir", "data_dir", "name", "tags", "note", "notify")
 
-MARKS = "marks.json"
-"""The file of tags and notes, which a run that takes another's place takes over."""
+MARKS = "marks.json"  # Whatever takes a run's place takes it over.
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -314,14 +313,20 @@ def delete(path: Path) -> None:
     """
     if not (path / "config.json").is_file():
         raise InputError(f"Expected a run's folder to delete. Received: {path}, which is not one. Choose a run.")
+    remove_folder(path, lock=path / "lock")
+
+
+def remove_folder(path: Path, lock: Path | None = None) -> None:
+    """Removes a folder, but never a link's target; raises InputError if it can't, or a process holds the `lock`."""
     # Renamed first, so that it disappears at once, however long the removal takes.
     hidden = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        if path.is_symlink():  # Its target may belong to somebody else.
+        if path.is_symlink():
             path.unlink()
             return
-        with (path / "lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with contextlib.nullcontext() if lock is None else lock.open("a") as held:
+            if held is not None:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             path.rename(hidden)
         shutil.rmtree(hidden)
     except BlockingIOError as error:
@@ -374,10 +379,10 @@ def card_of(model: str, models_dir: str | Path) -> dict[str, Any]:
 
 
 def list_models(models_dir: Path) -> list[Path]:
-    """Returns the folders of all saved models with a card, by name."""
+    """Returns the folders of all saved models with a card, by name; of none that is being written or removed."""
     if not models_dir.is_dir():
         return []
-    return sorted(path for path in models_dir.iterdir() if (path / "card.json").is_file())
+    return sorted(path for path in models_dir.iterdir() if path.name[0] != "." and (path / "card.json").is_file())
 
 
 def find(subject: str, config: CommandConfig) -> Path:

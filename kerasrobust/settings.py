@@ -131,6 +131,15 @@ def check_sigma(sigma: float) -> None:
         raise InputError(f"Expected a sigma above 0. Received: {sigma!r}. Try 0.25.")
 
 
+def check_name(name: str) -> None:
+    """Raises InputError for what can't be the name of a run or of a saved model."""
+    if not name or Path(name).name != name or name.startswith((".", "-")) or "\0" in name:
+        raise InputError(
+            f"Expected a plain name. Received: {name!r}. Leave out slashes and leading dots; "
+            "the folder is set by --runs-dir and --models-dir."
+        )
+
+
 def check_command(command: str) -> None:
     """Raises InputError for what aren't the words of a command, as a shell would take them."""
     try:
@@ -244,14 +253,8 @@ class RunConfig(CommandConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_seed(self.seed)
-        if self.name is not None and (
-            not self.name or Path(self.name).name != self.name or self.name.startswith((".", "-"))
-        ):
-            raise InputError(
-                f"Expected a plain name for --name. Received: {self.name!r}. Leave out slashes and leading dots; "
-                "the folder is set by --runs-dir and --models-dir."
-            )
-
+        if self.name is not None:
+            check_name(self.name)
         if self.tags is not None and not self.tags.strip(" ,"):
             raise InputError(f"Expected words for --tags. Received: {self.tags!r}. Try --tags thesis,baseline.")
 

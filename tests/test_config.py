@@ -388,7 +388,7 @@ def test_values_out_of_range_are_refused_in_one_line(kind: type[RunConfig], valu
 
 @pytest.mark.parametrize("name", ["", ".", "..", ".hidden", "a/b", "/a", "-a", "a/"])
 def test_a_name_is_a_plain_one(name: str) -> None:
-    with pytest.raises(InputError, match="Expected a plain name for --name"):
+    with pytest.raises(InputError, match="Expected a plain name"):
         StudyConfig(name=name)
 
 
