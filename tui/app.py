@@ -16,6 +16,7 @@ from kerasrobust.errors import InputError
 from kerasrobust.runs import state
 from kerasrobust.settings import RunConfig
 from tui.messages import Edit, Go, Open, Start
+from tui.preferences import Preferences
 from tui.runner import Child, Runner
 from tui.screens.base import PLACES
 from tui.screens.dialogs import Confirm
@@ -51,7 +52,8 @@ def _system() -> Screen[None]:
 
 
 class Lab(TidyApp):
-    """The terminal UI of kerasrobust; `engine` are the words that start a run, before its own.
+    """The terminal UI of kerasrobust; `engine` are the words that start a run, before its own, `preferences` a person's
+    theme and keys.
 
     Example:
         >>> Lab(Path("runs"), Path("saved_models")).run()
@@ -84,19 +86,30 @@ class Lab(TidyApp):
         Binding("ctrl+p", "command_palette", "Palette", id="palette", show=False, tooltip="Search all commands"),
     ]  # fmt: skip
 
-    def __init__(self, runs_dir: Path, models_dir: Path, engine: Sequence[str] = ENGINE) -> None:
+    def __init__(
+        self,
+        runs_dir: Path,
+        models_dir: Path,
+        engine: Sequence[str] = ENGINE,
+        preferences: Preferences | None = None,
+    ) -> None:
         super().__init__()
+        self._preferred = preferences or Preferences()
         self.session = Session(runs_dir, models_dir, Runner(engine))
         # An animation is time that a person waits for, and work for a core.
         self.animation_level = "none"
 
     @property
-    def _sixteen(self) -> bool:
-        return self.console.color_system == "standard" and not self.no_color
+    def _themes(self) -> dict[bool, str]:
+        """The dark and the light theme; a person's own is one of them."""
+        # Sixteen colours can't be mixed: there the terminal's own are used.
+        kind = "ansi" if self.console.color_system == "standard" and not self.no_color else "textual"
+        own = self._preferred.theme
+        return {True: f"{kind}-dark", False: f"{kind}-light"} | ({self.available_themes[own].dark: own} if own else {})
 
     def on_mount(self) -> None:
-        # Sixteen colours can't be mixed: there the terminal's own are used.
-        self.theme = "ansi-dark" if self._sixteen else "textual-dark"
+        self.theme = self._preferred.theme or self._themes[True]
+        self.set_keymap(self._preferred.keys)
         self.set_interval(1.0, self._look_after_children)
         # Back from the shell, which has written over the screen.
         self.app_resume_signal.subscribe(self, lambda _: self.set_timer(0.1, lambda: self.refresh(layout=True)))
@@ -206,8 +219,7 @@ class Lab(TidyApp):
         self.push_screen(Confirm(question, answers, danger="s"), answered)
 
     def action_toggle_theme(self) -> None:
-        dark, light = ("ansi-dark", "ansi-light") if self._sixteen else ("textual-dark", "textual-light")
-        self.theme = light if self.theme == dark else dark
+        self.theme = self._themes[not self.current_theme.dark]
 
     def action_help(self) -> None:
         from tui.screens.help import HelpScreen

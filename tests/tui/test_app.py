@@ -1,9 +1,7 @@
 from __future__ import annotations
 
-import importlib
 import json
 import os
-import pkgutil
 import subprocess
 import sys
 from collections import Counter
@@ -12,12 +10,10 @@ from pathlib import Path
 
 import pytest
 from screen import shows, tells, text, told, until
-from textual.binding import Binding
-from textual.dom import DOMNode
 
-import tui
 from kerasrobust.config import DemoConfig
 from tui.app import Lab
+from tui.keys import bindings, owners
 from tui.screens.base import PLACES
 
 ROOT = Path(__file__).parents[2]
@@ -33,25 +29,8 @@ WORDS = {
 }
 
 
-def modules() -> list[str]:
-    return [
-        module.name for module in pkgutil.walk_packages(tui.__path__, "tui.") if not module.name.endswith("__main__")
-    ]
-
-
-def bindings() -> list[tuple[str, Binding]]:
-    found = {}
-    for name in modules():
-        for item in vars(importlib.import_module(name)).values():
-            if isinstance(item, type) and issubclass(item, DOMNode) and item.__module__ == name:
-                for binding in vars(item).get("BINDINGS", []):
-                    assert isinstance(binding, Binding), f"{name}: {binding}"
-                    found[item.__name__, binding.key] = binding
-    return [(f"{where} {key}", binding) for (where, key), binding in found.items()]
-
-
 def test_every_binding_says_what_it_does_and_can_be_rebound() -> None:
-    found = bindings()
+    found = [(f"{owner.__name__} {binding.key}", binding) for owner in owners() for binding in bindings(owner)]
     assert len(found) > 40
     assert [where for where, binding in found if not binding.tooltip or not binding.id] == []
     ids = Counter(binding.id for _, binding in found)
