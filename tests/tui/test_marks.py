@@ -10,8 +10,9 @@ from screen import shows, tells, text, until
 from textual.widgets import DataTable
 
 from kerasrobust.marks import Marks, read_marks, write_marks
-from kerasrobust.runs import read_json
+from kerasrobust.runs import state
 from tui.app import Lab
+from tui.panes.runs import RunsTable
 from tui.screens.dialogs import Ask
 from tui.screens.monitor import MonitorScreen
 
@@ -33,14 +34,15 @@ async def test_a_run_is_starred_and_annotated(lab: Lab, add_run: AddRun, size: t
         await until(pilot, lambda: names(lab) == ["★ mine"])
         await pilot.press("number_sign")
         await shows(pilot, "What is to be said of mine?", "Tags, with commas between them")
+        assert not lab.screen.query_one(".error").display
         await pilot.press(*"a,b", "tab", *"slow")
         await pilot.press("enter")
         await shows(pilot, "#a #b slow")
         assert read_marks(folder) == Marks(tags=("a", "b"), note="slow", starred=True)
         # What is there is changed, not typed again; escape leaves it.
-        await pilot.press("number_sign", "end", "c", "escape")
+        await pilot.press("number_sign", "c", "escape")
         await until(pilot, lambda: not isinstance(lab.screen, Ask))
-        await pilot.press("number_sign", "end", "c", "enter", "asterisk")
+        await pilot.press("number_sign", "c", "enter", "asterisk")
         await shows(pilot, "#a #bc slow")
         await until(pilot, lambda: names(lab) == ["mine"])
 
@@ -96,7 +98,8 @@ async def test_tags_and_notes_are_found_and_runs_stand_by_tag(lab: Lab, add_run:
         while "by tag" not in text(pilot):
             await pilot.press("s")
             await pilot.pause()
-        assert names(lab) == ["★ first", "later", "last", "plain"]
+        # Each with the tag that it stands under.
+        assert names(lab) == ["★ first #baseline", "later #thesis", "last #thesis", "plain"]
 
 
 async def test_a_run_that_goes_on_or_is_done_anew_takes_its_marks_along(
@@ -108,6 +111,16 @@ async def test_a_run_that_goes_on_or_is_done_anew_takes_its_marks_along(
         await pilot.press("r")
         await until(pilot, lambda: len(list(runs_dir.iterdir())) == 2)
         (anew,) = (path for path in runs_dir.iterdir() if path.name != "mine")
-        await until(pilot, lambda: (anew / "config.json").exists())
-        config = read_json(anew / "config.json") or {}
-        assert (config["tags"], config["note"]) == ("thesis,best", "too high")
+        marks = Marks(tags=("thesis", "best"), note="too high")
+        await until(pilot, lambda: read_marks(anew) == marks)
+        # What was said since it began stays when it goes on.
+        stopped = add_run("train", "stopped", events=12, began=1000.0)
+        write_marks(stopped, Marks(tags=("later",), starred=True))
+        lab.action_show("runs")
+        await shows(pilot, "† died")
+        while (run := lab.screen.query_one(RunsTable).at_cursor) is None or run.path != stopped:
+            await pilot.press("down")
+            await pilot.pause()
+        await pilot.press("r")
+        await until(pilot, lambda: state(stopped) == "done")
+        assert read_marks(stopped) == Marks(tags=("later",), starred=True)

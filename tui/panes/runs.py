@@ -102,8 +102,9 @@ class RunsTable(DataTable[Any]):
             self.only = ""
         fitting_ones = [run for run in runs if self._is_asked_for(run) and fits(run.words)]
         self._shown = sorted(fitting_ones, key=ORDERS[self.order][1])
-        rows = {str(run.path): _cells(run) for run in self._shown}
-        self._set_columns(_needs(map(_cells, runs)))
+        tagged = self.order == "tag"
+        rows = {str(run.path): _cells(run, tagged) for run in self._shown}
+        self._set_columns(_needs(_cells(run, tagged) for run in runs))
         names = [str(key.value) for key in self.columns]
         bring_up_to_date(self, {path: [cells[name] for name in names] for path, cells in rows.items()})
         there = {run.path for run in runs}
@@ -165,10 +166,12 @@ def _needs(rows: Any) -> dict[str, int]:
     return needs
 
 
-def _cells(run: Overview) -> dict[str, Text]:
+def _cells(run: Overview, tagged: bool) -> dict[str, Text]:
+    """Returns a run's cells; `tagged`: its name with the tag that it stands under."""
+    tag = f" #{run.marks.tags[0]}" if tagged and run.marks.tags else ""
     return {
         "state": state_text(run.state),
-        "run": Text(starred(run.path, run.marks), no_wrap=True, overflow="ellipsis"),
+        "run": Text(f"{starred(run.path, run.marks)}{tag}", no_wrap=True, overflow="ellipsis"),
         "model": Text(run.model.rpartition("/")[2], no_wrap=True, overflow="ellipsis"),
         "data": Text(
             f"{run.data.rpartition('/')[2]}{' *' if run.synthetic else ''}", no_wrap=True, overflow="ellipsis"
