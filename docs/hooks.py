@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -33,17 +34,14 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Puts what is made from the code where a page has a marker for it."""
     del page, config, files  # mkdocs passes them by name.
-    makers = {
-        "<!-- commands -->": commands,
-        "<!-- python -->": python,
-        "<!-- saved models -->": saved_models,
-        "<!-- schemas -->": schemas,
-        "<!-- keys -->": keys,
-    }
-    for marker, made in makers.items():
-        if marker in markdown:
-            markdown = markdown.replace(marker, made())
-    return markdown
+    makers = {"commands": commands, "python": python, "saved models": saved_models, "schemas": schemas, "keys": keys}
+
+    def made(found: re.Match[str]) -> str:
+        return makers[found[1]]()
+
+    # Between the markers stands where it is to be found by who reads the file itself.
+    markdown = re.sub("<!-- (" + "|".join(makers) + ") -->.*?<!-- end -->", made, markdown, flags=re.DOTALL)
+    return markdown.replace("../../benchmarks/RESULTS.md", "../benchmarks.md")
 
 
 def commands() -> str:

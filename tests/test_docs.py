@@ -6,16 +6,20 @@ import ast
 import re
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import h5py
 import keras
 import numpy as np
 import pytest
 from cli import ROOT
+from exports import write_run
 
 import kerasrobust as kr
 from kerasrobust.commands import COMMANDS
 from kerasrobust.run import parse
+from kerasrobust.show.examples import read_index
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
@@ -52,6 +56,90 @@ def test_tutorials_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         exec(compile(block, str(page), "exec"), names)
 
 
+SMALLER = {
+    "epochs=30": "epochs=1",
+    "samples=10_000": "samples=200",
+    "minutes=10": "minutes=0.02",
+    "steps=20": "steps=2",
+}
+"""What the guide asks for is done with less of it."""
+
+
+@pytest.fixture
+def at_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Makes a few images and small networks what the guide's code loads and builds; returns its names."""
+    monkeypatch.chdir(tmp_path)
+    x, y = kr.load_data("shapes", split="test[:12]")
+
+    def build(name: str = "lenet") -> keras.Model:
+        return kr.build_model("convnet", widths=(4,))
+
+    names = {"kr": SimpleNamespace(**{name: getattr(kr, name) for name in dir(kr) if not name.startswith("_")})}
+    for name, made in {"load_data": lambda *_, **__: (x, y), "load_model": build, "build_model": build}.items():
+        setattr(names["kr"], name, made)
+    return names | {"keras": keras, "model": build(), "x": x, "y": y}
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/guide/python.md", "docs/guide/training.md"])
+def test_the_guide_runs_on_a_few_images(page: str, at_hand: dict[str, Any]) -> None:
+    code = blocks(ROOT / page, "python")[0]
+    for large, small in SMALLER.items():
+        code = code.replace(large, small)
+    exec(compile(code.replace("import kerasrobust as kr\n", ""), page, "exec"), at_hand)
+
+
+def test_models_as_people_have_them(at_hand: dict[str, Any]) -> None:
+    first, labels, black_box = blocks(ROOT / "docs/guide/python.md", "python")[1].split("kr.evaluate")[1:]
+    x, y = at_hand["x"], at_hand["y"]
+    own = keras.Sequential([
+        keras.layers.Input((3, 32, 32)), keras.layers.Rescaling(1 / 255), keras.layers.Flatten(),
+        keras.layers.Dense(1, activation="sigmoid"),
+    ])  # fmt: skip
+    exec(f"found = kr.evaluate{first}", at_hand | {"model": own, "y": y % 2} | (done := {}), done)
+    assert done["found"].conventions == {"input_range": "0,255", "channels": "first", "outputs": "sigmoid"}
+    several = keras.Sequential([keras.layers.Input((32, 32, 3)), keras.layers.Flatten(), keras.layers.Dense(3)])
+    tags = np.random.default_rng(0).integers(0, 2, (12, 3))
+    exec(f"found = kr.evaluate{labels}", at_hand | {"model": several, "y": tags}, done)
+    assert len(done["found"]) == 3
+    grey = x.mean(axis=-1, keepdims=True)[:, ::4, ::4]
+    forest = SimpleNamespace(
+        predict_proba=lambda given: np.eye(10)[np.argsort(given.reshape(len(given), -1))[:, 0] % 10]
+    )
+    exec(f"found = kr.evaluate{black_box}", at_hand | {"x": grey, "forest": forest}, done)
+    assert [item.attack.name for item in done["found"].attacks] == ["square"]
+
+
+def test_examples_are_read_as_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_run(tmp_path / "runs" / "my-run", examples=4) / "examples.h5"
+    with h5py.File(path, "r+") as file:
+        file["prediction"][1] = 0  # Wrong from the start, as its class is 1.
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    (code,) = blocks(ROOT / "docs/reference/files.md", "python")
+    exec(code, names)
+    index = read_index(path)
+    fooled = [place for place in range(4) if index.correct[place] and index.success[place]]
+    assert 0 < len(fooled) == len(names["fooled"]) < index.success.sum()
+
+
+def codes() -> set[str]:
+    """Returns the codes of all findings that the package can make."""
+    found = set()
+    for path in (ROOT / "kerasrobust").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call):
+                name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+                said = [item.value for item in node.keywords if item.arg == "code"] if name == "Finding" else []
+                said += node.args[:1] if name in ("finding", "_warn") else []
+                found |= {item.value for item in said if isinstance(item, ast.Constant)}
+    return {str(code) for code in found}
+
+
+def test_every_finding_is_explained() -> None:
+    page = (ROOT / "docs" / "guide" / "trust.md").read_text()
+    assert len(codes()) > 25 and [code for code in codes() if f"`{code}`" not in page] == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_names_of_the_package_are_there(page: Path) -> None:
     for block in blocks(page, "python"):
@@ -69,5 +157,5 @@ def test_names_of_the_package_are_there(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_pictures_and_pages_that_are_linked_are_there(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
-        if not target.startswith("http") and target != "../benchmarks.md":  # Made by `docs/hooks.py`.
+        if not target.startswith("http"):
             assert (page.parent / target).exists(), target

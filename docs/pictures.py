@@ -1,0 +1,73 @@
+"""Draws the documentation's pictures anew: `python docs/pictures.py RUNS MODELS`.
+
+RUNS is a folder with the runs that `RUNS_SHOWN` and `CHARTS` name, MODELS one of saved models. The terminal UI is drawn
+as it is at that size, charts are those of `kerasrobust export`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from kerasrobust.run import main as kerasrobust  # noqa: E402
+from tui.app import Lab  # noqa: E402
+
+PICTURES = ROOT / "docs" / "pictures"
+SIZE = (120, 34)
+SCREENS: dict[str, tuple[str, str]] = {
+    "runs": ("", ""),
+    "monitor": ("hard", ""),
+    "attacks": ("within", ""),
+    "gallery": ("within", "g"),
+    "system": ("hard", "5"),
+    "models": ("", "3"),
+    "form": ("", "2"),
+}
+"""By the picture's name, the run that is opened, and the keys pressed then."""
+CHARTS = {
+    "within": ("within", "within-each-radius-linf-over-epsilon"),
+    "confusion": ("within", "confusion-under-attack"),
+    "nearest": ("curve", "smallest-distance-linf-over-epsilon"),
+    "corruptions": ("foggy", "corruptions"),
+    "study": ("study", "pgd-linf-over-epsilon"),
+}
+"""By the picture's name, a run, and the name of a chart that it is exported with."""
+PAUSE = 3.0
+"""Seconds in which a screen reads what it shows."""
+
+
+async def screen(runs: Path, models: Path, run: str, keys: str) -> str:
+    """Returns a screen of the terminal UI as SVG."""
+    lab = Lab(runs, models)
+    async with lab.run_test(size=SIZE) as pilot:
+        await pilot.pause(PAUSE)
+        if run:
+            lab.open_run(runs / run)
+            await pilot.pause(PAUSE)
+        for key in keys.split():
+            await pilot.press(key)
+            await pilot.pause(PAUSE)
+        # Fonts of elsewhere are never loaded in a picture of a page.
+        return re.sub(r"@font-face \{[^}]*\}\s*", "", lab.export_screenshot())
+
+
+def draw(runs: Path, models: Path) -> None:
+    """Writes all pictures."""
+    for name, (run, keys) in SCREENS.items():
+        (PICTURES / f"{name}.svg").write_text(asyncio.run(screen(runs, models, run, keys)))
+    for name, (run, chart) in CHARTS.items():
+        with tempfile.TemporaryDirectory() as folder:
+            words = ["export", str(runs / run), "--format", "svg", "--to", f"{folder}/svg", "--runs-dir", str(runs)]
+            if status := kerasrobust([*words, "--quiet"]):
+                sys.exit(status)
+            (PICTURES / f"{name}.svg").write_text((Path(folder) / "svg" / f"{chart}.svg").read_text())
+
+
+if __name__ == "__main__":
+    draw(Path(sys.argv[1]).resolve(), Path(sys.argv[2]).resolve())
