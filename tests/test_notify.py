@@ -102,6 +102,7 @@ def test_it_hears_of_what_fails_is_cancelled_or_in_doubt(config: AttackConfig, h
     config = dataclasses.replace(config, notify=command)
     with pytest.raises(Cancelled):
         engine.run(config, unheard, lambda: True)
+    heard(1)  # Nobody waits for one before the next is started.
     here = context(config)
     here.emit(Log(level="warning", message="no finding"))
     here.emit(Finding(code="small", message="a note", severity="info"))
