@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import numbers
+import re
 import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -257,7 +258,6 @@ class RunConfig(CommandConfig):
             check_name(self.name)
         if self.tags is not None and not self.tags.strip(" ,"):
             raise InputError(f"Expected words for --tags. Received: {self.tags!r}. Try --tags thesis,baseline.")
-
         if self.notify is not None:
             check_command(self.notify)
 
@@ -299,6 +299,11 @@ def to_dict(config: RunConfig) -> dict[str, Any]:
     return {"kind": config.kind, **{name: plain(value) for name, value in vars(config).items()}}
 
 
+def is_option(word: str) -> bool:
+    """Whether a word is an option rather than a value, which may be a negative number."""
+    return word.startswith("--") or re.match(r"-[A-Za-z]", word) is not None
+
+
 def command_line(config: CommandConfig) -> str:
     """Returns the command of a config: the options that differ from their defaults."""
     words = ["python", "-m", "kerasrobust.run", config.kind]
@@ -310,6 +315,9 @@ def command_line(config: CommandConfig) -> str:
         if item.is_switch:
             words.append(item.option if value else f"--no-{item.option.removeprefix('--')}")
         else:
-            parts = value if item.is_list else (value,)
-            words += [*([] if item.positional else [item.option]), *map(written, parts)]
+            parts = [written(part) for part in (value if item.is_list else (value,))]
+            if len(parts) == 1 and is_option(parts[0]) and not item.positional:  # As a note may begin.
+                words.append(f"{item.option}={parts[0]}")
+            else:
+                words += [*([] if item.positional else [item.option]), *parts]
     return shlex.join(words)

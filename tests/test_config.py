@@ -279,6 +279,12 @@ def test_a_command_is_read_as_its_config(config: CommandConfig) -> None:
     assert parse(words[3:]) == config
 
 
+@pytest.mark.parametrize("note", ["--overwrite", "-bad rate", "- bad", "--a=b", 'it\'s "so" --quiet', "two\nlines"])
+def test_words_of_ones_own_may_look_like_options(note: str) -> None:
+    config = AttackConfig(model="m", note=note)
+    assert parse(shlex.split(command_line(config))[3:]) == config
+
+
 def test_the_command_of_a_run_is_what_a_person_would_type() -> None:
     config = AttackConfig(model="convnet-pgd", attack="pgd", data="cifar10", eot=20)
     assert (
