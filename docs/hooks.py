@@ -34,7 +34,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Puts what is made from the code where a page has a marker for it."""
     del page, config, files  # mkdocs passes them by name.
-    makers = {"commands": commands, "python": python, "saved models": saved_models, "schemas": schemas}
+    makers = {"commands": commands, "python": python, "saved models": saved_models, "schemas": schemas, "keys": keys}
 
     def made(found: re.Match[str]) -> str:
         return makers[found[1]]()
@@ -98,6 +98,20 @@ def schemas() -> str:
         if rows:
             parts += ["| name | type | what it is |\n|---|---|---|", *rows, ""]
     return "\n".join(parts)
+
+
+def keys() -> str:
+    """Returns a table of all keys of the terminal UI, by the ids that its file of preferences knows them by."""
+    from tui.keys import bindings, owners
+
+    rows = ["| id | key | where | what it does |", "|---|---|---|---|"]
+    for owner in owners():
+        where = owner.__module__.rpartition(".")[2].replace("app", "everywhere").replace("base", "every place")
+        rows += [
+            f"| `{binding.id}` | {escaped(binding.key.replace(',', ', '))} | {where} | {escaped(binding.tooltip)} |"
+            for binding in bindings(owner)
+        ]
+    return "\n".join(rows) + "\n"
 
 
 def kind_of(value: dict[str, Any]) -> str:

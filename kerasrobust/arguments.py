@@ -8,7 +8,6 @@ from __future__ import annotations
 import difflib
 import inspect
 import itertools
-import re
 import shutil
 import textwrap
 from collections.abc import Container, Sequence
@@ -19,7 +18,7 @@ from kerasrobust.commands import config_class, summaries
 from kerasrobust.errors import InputError
 from kerasrobust.fields import Field, fields
 from kerasrobust.names import ATTACKS
-from kerasrobust.settings import CommandConfig
+from kerasrobust.settings import CommandConfig, is_option
 
 PROGRAM = "kerasrobust"
 
@@ -108,15 +107,15 @@ class _Reader:
                 given = [value]
             else:
                 following = rest if item.is_list else rest[:1]
-                given = list(itertools.takewhile(lambda word: not _is_option(word), following))
+                given = list(itertools.takewhile(lambda word: not is_option(word), following))
                 del rest[: len(given)]
             values[item.name] = self._read(item, given)
         positional = _bare(self._table, values)
-        named = [word for word in loose if not _is_option(word)]
+        named = [word for word in loose if not is_option(word)]
         taken = 0 if positional is None else len(named) if positional.is_list else 1
         if positional is not None and (named or positional.is_list):
             values[positional.name] = self._read(positional, named[:taken])
-        wrong = [word for word in loose if _is_option(word)] + named[taken:]
+        wrong = [word for word in loose if is_option(word)] + named[taken:]
         if wrong:
             raise InputError(f"Expected options of {self._kind!r} only. Received: {' '.join(wrong)}. {self._see}")
         for item in self._table:
@@ -147,11 +146,6 @@ def _split(word: str) -> tuple[str, str | None]:
     """Returns the option of `--option=value`, with underscores as dashes, and the value; None without one."""
     option, equals, value = word.partition("=")
     return option.replace("_", "-"), value if equals else None
-
-
-def _is_option(word: str) -> bool:
-    """Whether a word is an option rather than a value, which may be a negative number."""
-    return word.startswith("--") or re.match(r"-[A-Za-z]", word) is not None
 
 
 def _help() -> str:

@@ -1,8 +1,8 @@
 """One run's folder: made, locked, written and read again. No TensorFlow here.
 
-`config.json`, `events.jsonl`, `console.log`, `result.json`, `examples.h5`, `report.html`, `models/`, and `lock`, which
-a living run holds (with its pid and when it began, in Unix seconds). Files appear whole: they are written under another
-name and then renamed.
+`config.json`, `events.jsonl`, `console.log`, `result.json`, `examples.h5`, `report.html`, `models/`, `marks.json` for a
+person's words, and `lock`, which a living run holds (with its pid and when it began, in Unix seconds). Files appear
+whole: they are written under another name and then renamed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,7 +25,9 @@ from kerasrobust.settings import CommandConfig, RunConfig, to_dict
 from kerasrobust.tail import last_events
 
 # Settings that may differ when a run is resumed: they change where and how it is shown, not its result.
-_IRRELEVANT = ("overwrite", "quiet", "json", "runs_dir", "models_dir", "data_dir", "name")
+IRRELEVANT = ("overwrite", "quiet", "json", "runs_dir", "models_dir", "data_dir", "name", "tags", "note", "notify")
+
+MARKS = "marks.json"  # Whatever takes a run's place takes it over.
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -59,6 +61,7 @@ class Run:
     Attributes:
         is_new: whether it was made just now, also in place of another run.
         is_settled: whether the run is under way, so that what it replaces is gone.
+        before: the settings that were in the folder, of this run or of the one that it replaces.
     """
 
     path: Path
@@ -67,6 +70,7 @@ class Run:
     _events: IO[str] | None = None
     _replaced: Path | None = None
     is_settled: bool = False
+    before: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -134,7 +138,7 @@ def open_run(config: RunConfig) -> Run:
             _take_lock(lock, path)
             if is_new:
                 undo.callback(shutil.rmtree, path, ignore_errors=True)
-            replaced = None
+            replaced, before = None, read_json(path / "config.json") or {}
             if not is_new and (refusal := _refusal(path, config)):
                 if not config.overwrite or not (path / "config.json").is_file():
                     raise refusal
@@ -144,6 +148,8 @@ def open_run(config: RunConfig) -> Run:
                 lock.close()
                 path.mkdir()
                 undo.callback(shutil.rmtree, path, ignore_errors=True)
+                if (replaced / MARKS).is_file():
+                    shutil.copy(replaced / MARKS, path)
                 lock = undo.enter_context((path / "lock").open("a+"))
                 _take_lock(lock, path)
             if replaced is None and not is_new:
@@ -159,7 +165,7 @@ def open_run(config: RunConfig) -> Run:
                 "Free some space, or choose another with --runs-dir."
             ) from error
         undo.pop_all()
-    return Run(path=path, is_new=is_new, _lock=lock, _replaced=replaced)
+    return Run(path=path, is_new=is_new, _lock=lock, _replaced=replaced, before=before)
 
 
 def _put_aside(path: Path) -> Path | None:
@@ -171,7 +177,7 @@ def _put_aside(path: Path) -> Path | None:
     # The whole rest is a number: what was put aside for a run `a.b` isn't that of a run `a`.
     beside = [other for other in path.parent.iterdir() if other.name.startswith(before)]
     aside = [other for other in beside if other.name[len(before) :].isdigit()]
-    idle = {item.name for item in path.iterdir()} <= {"config.json", "lock", "events.jsonl", "console.log"}
+    idle = {item.name for item in path.iterdir()} <= {"config.json", "lock", "events.jsonl", "console.log", MARKS}
     kept = max(aside, key=lambda other: other.stat().st_mtime, default=None) if idle else None
     for other in aside:
         if other != kept:
@@ -233,7 +239,7 @@ def _refusal(path: Path, config: RunConfig) -> InputError | None:
         return None
 
     def relevant(settings: dict[str, Any]) -> dict[str, Any]:
-        return {key: value for key, value in settings.items() if key not in _IRRELEVANT}
+        return {key: value for key, value in settings.items() if key not in IRRELEVANT}
 
     # A setting that an older version didn't have was at its default.
     defaults = {item.name: item.default for item in fields(config) if item.default is not MISSING}
@@ -307,14 +313,20 @@ def delete(path: Path) -> None:
     """
     if not (path / "config.json").is_file():
         raise InputError(f"Expected a run's folder to delete. Received: {path}, which is not one. Choose a run.")
+    remove_folder(path, lock=path / "lock")
+
+
+def remove_folder(path: Path, lock: Path | None = None) -> None:
+    """Removes a folder, but never a link's target; raises InputError if it can't, or a process holds the `lock`."""
     # Renamed first, so that it disappears at once, however long the removal takes.
     hidden = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        if path.is_symlink():  # Its target may belong to somebody else.
+        if path.is_symlink():
             path.unlink()
             return
-        with (path / "lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with contextlib.nullcontext() if lock is None else lock.open("a") as held:
+            if held is not None:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             path.rename(hidden)
         shutil.rmtree(hidden)
     except BlockingIOError as error:
@@ -367,10 +379,10 @@ def card_of(model: str, models_dir: str | Path) -> dict[str, Any]:
 
 
 def list_models(models_dir: Path) -> list[Path]:
-    """Returns the folders of all saved models with a card, by name."""
+    """Returns the folders of all saved models with a card, by name; of none that is being written or removed."""
     if not models_dir.is_dir():
         return []
-    return sorted(path for path in models_dir.iterdir() if (path / "card.json").is_file())
+    return sorted(path for path in models_dir.iterdir() if path.name[0] != "." and (path / "card.json").is_file())
 
 
 def find(subject: str, config: CommandConfig) -> Path:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import numbers
+import re
 import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -131,6 +132,28 @@ def check_sigma(sigma: float) -> None:
         raise InputError(f"Expected a sigma above 0. Received: {sigma!r}. Try 0.25.")
 
 
+def check_name(name: str) -> None:
+    """Raises InputError for what can't be the name of a run or of a saved model."""
+    if not name or Path(name).name != name or name.startswith((".", "-")) or "\0" in name:
+        raise InputError(
+            f"Expected a plain name. Received: {name!r}. Leave out slashes and leading dots; "
+            "the folder is set by --runs-dir and --models-dir."
+        )
+
+
+def check_command(command: str) -> None:
+    """Raises InputError for what aren't the words of a command, as a shell would take them."""
+    try:
+        words, problem = shlex.split(command), "a character 0" if "\0" in command else "no words"
+    except ValueError as error:
+        words, problem = [], str(error)[:1].lower() + str(error)[1:]
+    if not words or "\0" in command:
+        raise InputError(
+            f"Expected a command and its arguments for --notify. Received: {command!r} ({problem}). "
+            "Try 'notify-send kerasrobust'."
+        )
+
+
 def variants_of(written: str | None) -> tuple[str, ...]:
     """Returns the variants of MI-FGSM in a text such as "di-ti"; none of None or an empty one.
 
@@ -211,17 +234,32 @@ class RunConfig(CommandConfig):
         Path | None, Option("Folder of the TensorFlow data sets; TFDS's own default without it.", group="common")
     ] = None
     overwrite: Annotated[bool, Option("Replace a finished run or a saved model of this name.", group="output")] = False
+    tags: Annotated[
+        str | None,
+        Option("Words to find the run by, with commas between them, such as `thesis,baseline`.", group="output"),
+    ] = None
+    note: Annotated[
+        str | None, Option("What one wants to remember of the run, in one's own words.", group="output")
+    ] = None
+    notify: Annotated[
+        str | None,
+        Option(
+            "Command that is started when the run ends, and when it finds a reason for doubt, without a shell. In its "
+            "environment are KERASROBUST_RUN (the name), KERASROBUST_STATUS (done, failed, cancelled, or warning) and "
+            "KERASROBUST_MESSAGE.",
+            group="output",
+        ),
+    ] = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_seed(self.seed)
-        if self.name is not None and (
-            not self.name or Path(self.name).name != self.name or self.name.startswith((".", "-"))
-        ):
-            raise InputError(
-                f"Expected a plain name for --name. Received: {self.name!r}. Leave out slashes and leading dots; "
-                "the folder is set by --runs-dir and --models-dir."
-            )
+        if self.name is not None:
+            check_name(self.name)
+        if self.tags is not None and not self.tags.strip(" ,"):
+            raise InputError(f"Expected words for --tags. Received: {self.tags!r}. Try --tags thesis,baseline.")
+        if self.notify is not None:
+            check_command(self.notify)
 
     def again(self, name: str) -> str:
         """Returns how to resume a cancelled run of this name."""
@@ -261,6 +299,11 @@ def to_dict(config: RunConfig) -> dict[str, Any]:
     return {"kind": config.kind, **{name: plain(value) for name, value in vars(config).items()}}
 
 
+def is_option(word: str) -> bool:
+    """Whether a word is an option rather than a value, which may be a negative number."""
+    return word.startswith("--") or re.match(r"-[A-Za-z]", word) is not None
+
+
 def command_line(config: CommandConfig) -> str:
     """Returns the command of a config: the options that differ from their defaults."""
     words = ["python", "-m", "kerasrobust.run", config.kind]
@@ -272,6 +315,9 @@ def command_line(config: CommandConfig) -> str:
         if item.is_switch:
             words.append(item.option if value else f"--no-{item.option.removeprefix('--')}")
         else:
-            parts = value if item.is_list else (value,)
-            words += [*([] if item.positional else [item.option]), *map(written, parts)]
+            parts = [written(part) for part in (value if item.is_list else (value,))]
+            if len(parts) == 1 and is_option(parts[0]) and not item.positional:  # As a note may begin.
+                words.append(f"{item.option}={parts[0]}")
+            else:
+                words += [*([] if item.positional else [item.option]), *parts]
     return shlex.join(words)

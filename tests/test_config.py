@@ -53,6 +53,9 @@ COMMON: dict[str, st.SearchStrategy[Any]] = {
     "runs_dir": PATHS,
     "models_dir": PATHS,
     "data_dir": st.none() | PATHS,
+    "tags": st.none() | st.just("baseline, my thesis"),
+    "note": st.none() | WORDS,
+    "notify": st.none() | st.just("curl -d 'it has ended' https://example.org"),
 }
 SWITCHES: dict[str, st.SearchStrategy[Any]] = dict.fromkeys(("overwrite", "quiet", "json"), st.booleans())
 STUDY: dict[str, st.SearchStrategy[Any]] = {
@@ -276,6 +279,12 @@ def test_a_command_is_read_as_its_config(config: CommandConfig) -> None:
     assert parse(words[3:]) == config
 
 
+@pytest.mark.parametrize("note", ["--overwrite", "-bad rate", "- bad", "--a=b", 'it\'s "so" --quiet', "two\nlines"])
+def test_words_of_ones_own_may_look_like_options(note: str) -> None:
+    config = AttackConfig(model="m", note=note)
+    assert parse(shlex.split(command_line(config))[3:]) == config
+
+
 def test_the_command_of_a_run_is_what_a_person_would_type() -> None:
     config = AttackConfig(model="convnet-pgd", attack="pgd", data="cifar10", eot=20)
     assert (
@@ -385,7 +394,7 @@ def test_values_out_of_range_are_refused_in_one_line(kind: type[RunConfig], valu
 
 @pytest.mark.parametrize("name", ["", ".", "..", ".hidden", "a/b", "/a", "-a", "a/"])
 def test_a_name_is_a_plain_one(name: str) -> None:
-    with pytest.raises(InputError, match="Expected a plain name for --name"):
+    with pytest.raises(InputError, match="Expected a plain name"):
         StudyConfig(name=name)
 
 

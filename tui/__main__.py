@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from kerasrobust.errors import InputError
 from kerasrobust.settings import RunConfig
+from tui import preferences
 
 PROGRAM = "kerasrobust-tui"
 PORT = 8000
@@ -20,6 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the terminal UI and returns its exit status: 0 done, 2 bad input, 130 interrupted."""
     try:
         options = parse(argv)
+        preferred = preferences.read(preferences.place())  # Also where only what is served reads it again.
         if options.serve:
             from tui.serve import serve
 
@@ -28,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _check_terminal()
         from tui.app import Lab
 
-        lab = Lab(options.runs_dir, options.models_dir)
+        lab = Lab(options.runs_dir, options.models_dir, preferences=preferred)
         lab.run()
         return lab.return_code or 0
     except InputError as error:

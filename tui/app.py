@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-import gc
 import sys
-import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from textual.app import App, SystemCommand
+from textual.app import SystemCommand
 from textual.binding import Binding, BindingType
-from textual.events import Event, InputEvent
 from textual.screen import Screen
 
 from kerasrobust.errors import InputError
+from kerasrobust.runs import state
 from kerasrobust.settings import RunConfig
 from tui.messages import Edit, Go, Open, Start
-from tui.runner import Runner
+from tui.preferences import Preferences
+from tui.runner import Child, Runner
 from tui.screens.base import PLACES
 from tui.screens.dialogs import Confirm
 from tui.screens.runs import RunsScreen
 from tui.session import Session
+from tui.tidy import TidyApp
 
 ENGINE = (sys.executable, "-m", "kerasrobust.run")
 
@@ -51,8 +51,9 @@ def _system() -> Screen[None]:
     return SystemScreen()
 
 
-class Lab(App[None]):
-    """The terminal UI of kerasrobust; `engine` are the words that start a run, before its own.
+class Lab(TidyApp):
+    """The terminal UI of kerasrobust; `engine` are the words that start a run, before its own, `preferences` a person's
+    theme and keys.
 
     Example:
         >>> Lab(Path("runs"), Path("saved_models")).run()
@@ -85,38 +86,34 @@ class Lab(App[None]):
         Binding("ctrl+p", "command_palette", "Palette", id="palette", show=False, tooltip="Search all commands"),
     ]  # fmt: skip
 
-    def __init__(self, runs_dir: Path, models_dir: Path, engine: Sequence[str] = ENGINE) -> None:
+    def __init__(
+        self,
+        runs_dir: Path,
+        models_dir: Path,
+        engine: Sequence[str] = ENGINE,
+        preferences: Preferences | None = None,
+    ) -> None:
         super().__init__()
+        self._preferred = preferences or Preferences()
         self.session = Session(runs_dir, models_dir, Runner(engine))
         # An animation is time that a person waits for, and work for a core.
         self.animation_level = "none"
-        self._touched = 0.0
 
     @property
-    def _sixteen(self) -> bool:
-        return self.console.color_system == "standard" and not self.no_color
+    def _themes(self) -> dict[bool, str]:
+        """The dark and the light theme; a person's own is one of them."""
+        # Sixteen colours can't be mixed: there the terminal's own are used.
+        kind = "ansi" if self.console.color_system == "standard" and not self.no_color else "textual"
+        own = self._preferred.theme
+        return {True: f"{kind}-dark", False: f"{kind}-light"} | ({self.available_themes[own].dark: own} if own else {})
 
     def on_mount(self) -> None:
-        # Sixteen colours can't be mixed: there the terminal's own are used.
-        self.theme = "ansi-dark" if self._sixteen else "textual-dark"
+        self.theme = self._preferred.theme or self._themes[True]
+        self.set_keymap(self._preferred.keys)
         self.set_interval(1.0, self._look_after_children)
-        # A full collection takes 100 ms of whoever presses a key meanwhile: only in pauses, and of what is new.
-        gc.set_threshold(5_000, 10, 1_000)
-        self.call_after_refresh(gc.freeze)
         # Back from the shell, which has written over the screen.
         self.app_resume_signal.subscribe(self, lambda _: self.set_timer(0.1, lambda: self.refresh(layout=True)))
-        self.set_interval(2.0, self._tidy)
         self.switch_mode("runs")
-
-    async def on_event(self, event: Event) -> None:
-        """Notes when a person last did something."""
-        if isinstance(event, InputEvent):
-            self._touched = time.monotonic()
-        await super().on_event(event)
-
-    def _tidy(self) -> None:
-        if time.monotonic() - self._touched > 1.0 and gc.get_count()[2] > 1:
-            gc.collect()
 
     def on_go(self, message: Go) -> None:
         if self.current_mode != message.place:
@@ -173,14 +170,27 @@ class Lab(App[None]):
             if child.settled or not child.ended:
                 continue
             child.settle()
-            if child.refused:
-                # Without a folder there is nothing to watch; the list of runs keeps a line that says why.
-                if getattr(self.screen, "path", None) == child.path and not child.path.exists():
-                    self.pop_screen()
-                if child.was_cancelled:
-                    self.notify(f"{child.path.name}: cancelled before it began.", markup=False)
-                else:
-                    self._fail(child.last_words())
+            looks_at_it = getattr(self.screen, "path", None) == child.path
+            if not child.refused:
+                if not looks_at_it:
+                    self._announce(child)
+                continue
+            # Without a folder there is nothing to watch; the list of runs keeps a line that says why.
+            if looks_at_it and not child.path.exists():
+                self.pop_screen()
+            if child.was_cancelled:
+                self.notify(f"{child.path.name}: cancelled before it began.", markup=False)
+            else:
+                self._fail(child.last_words())
+
+    def _announce(self, child: Child) -> None:
+        """Rings, and says that a run has ended."""
+        word = "cancelled" if child.was_cancelled else state(child.path)
+        self.bell()
+        if word in ("failed", "died"):
+            self._fail(f"{child.path.name}: {word}.")
+        else:
+            self.notify(f"{child.path.name}: {word}.", markup=False)
 
     def _fail(self, message: str, timeout: float = 10) -> None:
         self.notify(message, severity="error", timeout=timeout, markup=False)
@@ -209,8 +219,7 @@ class Lab(App[None]):
         self.push_screen(Confirm(question, answers, danger="s"), answered)
 
     def action_toggle_theme(self) -> None:
-        dark, light = ("ansi-dark", "ansi-light") if self._sixteen else ("textual-dark", "textual-light")
-        self.theme = light if self.theme == dark else dark
+        self.theme = self._themes[not self.current_theme.dark]
 
     def action_help(self) -> None:
         from tui.screens.help import HelpScreen

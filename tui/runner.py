@@ -153,6 +153,14 @@ class Runner:
     def running(self) -> list[Child]:
         return [child for child in self.children.values() if not child.ended]
 
+    def forget(self, path: Path) -> bool:
+        """Forgets a run that was started here and has ended; returns whether there was one."""
+        child = self.children.get(path)
+        if child is None or not child.ended:
+            return False
+        del self.children[path]
+        return True
+
     def cancel(self, path: Path) -> str:
         """Asks a run to stop, its own or another's; returns what was done, in words.
 

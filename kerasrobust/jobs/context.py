@@ -27,6 +27,8 @@ from kerasrobust.events import (
     as_doubt,
     staged,
 )
+from kerasrobust.marks import read_marks
+from kerasrobust.notify import notify
 from kerasrobust.runs import Run, read_json, write_json
 from kerasrobust.settings import RunConfig, command_line
 from kerasrobust.show.figures import format_seconds
@@ -35,6 +37,9 @@ from kerasrobust.tail import read_all
 
 _PRELIMINARY = StageStarted, StageFinished, AttackStarted, Finding, Log, RunFinished
 """Events that tell of no work that is done."""
+
+_PERSONAL = ("tags", "note", "notify")
+"""Settings that are a person's own: the command and the settings in a report leave them out."""
 
 
 def _spans(events: Iterable[Event]) -> list[float]:
@@ -74,13 +79,17 @@ class Context:
 
     @property
     def command(self) -> str:
-        return command_line(self.config)
+        """What repeats the run, without whom it tells of it: models and their cards are given away."""
+        return command_line(dataclasses.replace(self.config, notify=None))
 
     def _about(self) -> dict[str, str]:
-        """Returns when the run began, how long it has taken since, and on what machine."""
+        """Returns what is said of the run, when it began, how long it has taken since, and on what machine."""
+        marks = read_marks(self.run.path)
+        said = {"tags": ", ".join(marks.tags), "note": marks.note}
         machine = f"{', '.join(self.devices)}; {platform.system()} {platform.machine()}".removeprefix("; ")
         began = datetime.fromtimestamp(self.began, UTC)
         return {
+            **{name: words for name, words in said.items() if words},
             "began": f"{began:%Y-%m-%d %H:%M} UTC",
             "duration": self._duration(),
             "machine": machine,
@@ -103,12 +112,22 @@ class Context:
         if event.stage is None and self._stages:
             event = dataclasses.replace(event, stage=self._stages[-1])
         self.run.write(event)
+        self._notify(event)
         self.watch(event)
         # Until there is something to lose: what is refused before that leaves no folder, and restores what it replaces.
         if self.prepared and not isinstance(event, _PRELIMINARY):
             self.run.settle()
         if isinstance(event, Finding):
             self.findings.append(as_doubt(event))
+
+    def _notify(self, event: Event) -> None:
+        """Tells a person's own command that the run has ended, or that there is a reason for doubt."""
+        if self.config.notify is None:
+            return
+        if isinstance(event, RunFinished):
+            notify(self.config.notify, self.run.path, event.status, event.message)
+        elif isinstance(event, Finding) and event.severity != "info":
+            notify(self.config.notify, self.run.path, event.severity, event.message)
 
     @contextlib.contextmanager
     def stage(self, name: str, title: str) -> Iterator[None]:
@@ -140,8 +159,9 @@ class Context:
         write_json(self.run.path / "result.json", result)
         if report:
             # Under the same name it would be refused, as that is taken.
-            command = command_line(dataclasses.replace(self.config, name=None))
-            write_report(self.run.path, result, command=command, about=self._about(), **report)
+            command = command_line(dataclasses.replace(self.config, name=None, tags=None, note=None, notify=None))
+            settings = {name: value for name, value in report.pop("settings").items() if name not in _PERSONAL}
+            write_report(self.run.path, result, command=command, about=self._about(), settings=settings, **report)
         shutil.rmtree(self.unfinished, ignore_errors=True)
         return result
 

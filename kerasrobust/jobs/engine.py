@@ -17,6 +17,7 @@ from kerasrobust.errors import Cancelled, InputError
 from kerasrobust.events import Emit, Log, RunFinished, RunStarted, Status
 from kerasrobust.jobs.context import Context
 from kerasrobust.jobs.job import Job
+from kerasrobust.marks import mark_at_start
 from kerasrobust.runs import open_run
 from kerasrobust.settings import RunConfig, to_dict
 
@@ -117,7 +118,8 @@ def run(config: RunConfig, emit: Emit, should_stop: Callable[[], bool] = lambda:
 
 
 def _begin(context: Context) -> None:
-    """Emits what runs, and on what; prepares the device."""
+    """Emits what runs, and on what; marks it with its tags and note, and prepares the device."""
+    mark_at_start(context.run, context.config)
     context.devices = select_device(context.config.device)
     context.emit(
         RunStarted(

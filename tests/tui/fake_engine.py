@@ -19,6 +19,7 @@ from typing import Any
 
 from kerasrobust.errors import InputError
 from kerasrobust.events import Event, RunFinished, RunStarted, from_json
+from kerasrobust.marks import mark_at_start
 from kerasrobust.run import parse
 from kerasrobust.runs import open_run
 from kerasrobust.settings import to_dict
@@ -85,6 +86,7 @@ def main() -> int:
         config = parse(sys.argv[1:])
         assert config is not None
         run = open_run(config)
+        mark_at_start(run, config)
     except InputError as error:
         print(f"kerasrobust: {error}", file=sys.stderr)
         return 2

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
-import importlib
 import json
 import os
-import pkgutil
 import subprocess
 import sys
 from collections import Counter
@@ -11,12 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from screen import shows, text, until
-from textual.binding import Binding
-from textual.dom import DOMNode
+from screen import shows, tells, text, told, until
 
-import tui
+from kerasrobust.config import DemoConfig
 from tui.app import Lab
+from tui.keys import bindings, owners
 from tui.screens.base import PLACES
 
 ROOT = Path(__file__).parents[2]
@@ -32,25 +29,8 @@ WORDS = {
 }
 
 
-def modules() -> list[str]:
-    return [
-        module.name for module in pkgutil.walk_packages(tui.__path__, "tui.") if not module.name.endswith("__main__")
-    ]
-
-
-def bindings() -> list[tuple[str, Binding]]:
-    found = {}
-    for name in modules():
-        for item in vars(importlib.import_module(name)).values():
-            if isinstance(item, type) and issubclass(item, DOMNode) and item.__module__ == name:
-                for binding in vars(item).get("BINDINGS", []):
-                    assert isinstance(binding, Binding), f"{name}: {binding}"
-                    found[item.__name__, binding.key] = binding
-    return [(f"{where} {key}", binding) for (where, key), binding in found.items()]
-
-
 def test_every_binding_says_what_it_does_and_can_be_rebound() -> None:
-    found = bindings()
+    found = [(f"{owner.__name__} {binding.key}", binding) for owner in owners() for binding in bindings(owner)]
     assert len(found) > 40
     assert [where for where, binding in found if not binding.tooltip or not binding.id] == []
     ids = Counter(binding.id for _, binding in found)
@@ -132,6 +112,27 @@ async def test_the_palette_offers_what_has_a_key_here(lab: Lab, add_run: AddRun)
         await shows(pilot, "Delete the run's folder")
         await pilot.press("enter")
         await shows(pilot, "Delete the folder")
+
+
+async def test_the_end_of_a_run_is_heard_and_said_wherever_one_is_but_on_its_own_screen(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rings: list[int] = []
+    monkeypatch.setattr(lab, "bell", lambda: rings.append(1))
+    async with lab.run_test(size=(80, 24)) as pilot:
+        lab.start(DemoConfig(name="watched"))
+        await shows(pilot, "✓ done")
+        await until(pilot, lambda: lab.session.runner.children[lab.session.runs_dir / "watched"].settled)
+        assert not rings and "watched" not in told(pilot)
+        lab.start(DemoConfig(name="other"))
+        await pilot.press("3")
+        await tells(pilot, "other: done.")
+        monkeypatch.setenv("FAKE_STOP_AT", "5")
+        lab.start(DemoConfig(name="stopped"))
+        await shows(pilot, "● running")
+        await pilot.press("escape", "x")
+        await tells(pilot, "stopped: cancelled.")
+        assert len(rings) == 2
 
 
 async def test_the_theme_changes_between_light_and_dark(lab: Lab) -> None:

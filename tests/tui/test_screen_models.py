@@ -23,11 +23,13 @@ from kerasrobust.config import AttackConfig, ImportConfig, TrainConfig
 from kerasrobust.errors import InputError
 from kerasrobust.fields import Epsilon
 from kerasrobust.records import Card
+from kerasrobust.runs import open_run
 from kerasrobust.settings import RunConfig
 from tui import form
 from tui.app import Lab
 from tui.read.cards import SavedModel, read_models
 from tui.screens import models as screen
+from tui.screens.dialogs import Ask, Confirm
 from tui.screens.models import ModelsScreen
 
 CARD: dict[str, Any] = {
@@ -392,3 +394,60 @@ async def test_the_mouse_chooses_a_model(tmp_path: Path) -> None:
         await pilot.click("#models", offset=(3, 2))
         await pilot.pause()
         assert "two" in card(app).splitlines()[0]
+
+
+@pytest.mark.asyncio
+async def test_a_model_gets_another_name(tmp_path: Path) -> None:
+    save(tmp_path / "models" / "net")
+    save(tmp_path / "models" / "other")
+    open_run(AttackConfig(model="net", name="one", runs_dir=tmp_path / "runs")).close()
+    async with opened(tmp_path) as (app, pilot):
+        await pilot.press("r")
+        await pilot.pause()
+        assert isinstance(app.screen, Ask)
+        assert app.screen.question == "Another name for net? It is named by run one: that isn't changed."
+        field = app.screen.query_one(Input)
+        for name, problem in (("a/b", "Expected a plain name."), ("other", "a name that is free. Received: 'other'")):
+            field.value = name
+            await pilot.press("enter")
+            await pilot.pause()
+            assert problem in str(app.screen.query_one(".error", Static).render())
+        field.value = "net-pgd"
+        await pilot.press("enter")
+        await settled(app, pilot)
+        assert names(app) == ["net-pgd", "other"]
+        assert json.loads((tmp_path / "models" / "net-pgd" / "card.json").read_text())["name"] == "net-pgd"
+
+
+@pytest.mark.asyncio
+async def test_a_model_is_deleted_once_one_has_said_so(tmp_path: Path) -> None:
+    folder = save(tmp_path / "models" / "net")
+    for number in range(6):
+        save(tmp_path / "models" / f"on-{number}", CARD | {"training": {"model": "net"}})
+    async with opened(tmp_path) as (app, pilot):
+        await pilot.press("delete")
+        await pilot.pause()
+        assert isinstance(app.screen, Confirm)
+        assert f"Delete the folder {folder}" in app.screen.question
+        assert (
+            "the card of on-0, the card of on-1, the card of on-2, the card of on-3 and 2 more" in app.screen.question
+        )
+        await pilot.press("enter")
+        await settled(app, pilot)
+        assert folder.is_dir()
+        await pilot.press("delete", "y")
+        await settled(app, pilot)
+        assert not folder.exists() and names(app)[0] == "on-0"
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("key", ["r", "delete"])
+async def test_a_model_of_a_run_goes_with_the_run(tmp_path: Path, key: str) -> None:
+    run = tmp_path / "runs" / "study"
+    folder = save(run / "models" / "net")
+    (run / "config.json").write_text("{}")
+    async with opened(tmp_path) as (app, pilot):
+        await pilot.press(key)
+        await pilot.pause()
+        assert isinstance(app.screen, ModelsScreen) and folder.is_dir()
+        assert app.told == ["study/net is a part of the run study, which goes as a whole: delete that."]

@@ -9,10 +9,9 @@ from typing import Any
 from rich.text import Text
 from textual.widgets import DataTable, Static
 
-from kerasrobust.events import printable
 from tui.read.overview import Overview, accuracy_range
 from tui.widgets.table import bring_up_to_date
-from tui.widgets.words import age_text, bar_text, left_text, state_text
+from tui.widgets.words import age_text, bar_text, left_text, said_of, starred, state_text
 
 _COLUMNS = ("state", "run", "model", "data", "clean", "robust", "at work", "age")
 _WORTH = ("run", "state", "model", "robust", "clean")
@@ -34,7 +33,12 @@ ORDERS: dict[str, tuple[str, Callable[[Overview], Any]]] = {
     "data": ("by data", lambda run: run.data),
     "clean": ("by clean accuracy", lambda run: -max(run.clean, default=-1.0)),
     "robust": ("by robust accuracy", lambda run: -max(run.robust, default=-1.0)),
+    "tag": ("by tag", lambda run: (not run.marks.tags, run.marks.tags[:1])),
 }
+"""Those of a column, which stand for its heading too, and by the first tag, those without any last."""
+
+ARCHIVED = "archived"
+"""What is shown instead of a state: the runs that are left out otherwise."""
 
 
 def fitting(needs: Mapping[str, int], room: int) -> dict[str, int]:
@@ -75,7 +79,7 @@ class RunsTable(DataTable[Any]):
 
     Attributes:
         order: the column that runs are ordered by, a key of `ORDERS`.
-        only: the state of those that are shown; empty for all.
+        only: the state of those that are shown, or `ARCHIVED`; empty for all that aren't archived.
     """
 
     def __init__(self, id: str) -> None:
@@ -94,13 +98,13 @@ class RunsTable(DataTable[Any]):
     def show(self, runs: Sequence[Overview], fits: Callable[[str], bool]) -> None:
         before = self.at_cursor
         self._runs = runs
-        of_state = [run for run in runs if self.only in ("", run.state)]
-        fitting_ones = [
-            run for run in of_state if fits(f"{run.path.name} {run.kind} {run.model} {run.data} {run.state}")
-        ]
+        if self.only == ARCHIVED and not any(run.marks.archived for run in runs):
+            self.only = ""
+        fitting_ones = [run for run in runs if self._is_asked_for(run) and fits(run.words)]
         self._shown = sorted(fitting_ones, key=ORDERS[self.order][1])
-        rows = {str(run.path): _cells(run) for run in self._shown}
-        self._set_columns(_needs(map(_cells, runs)))
+        tagged = self.order == "tag"
+        rows = {str(run.path): _cells(run, tagged) for run in self._shown}
+        self._set_columns(_needs(_cells(run, tagged) for run in runs))
         names = [str(key.value) for key in self.columns]
         bring_up_to_date(self, {path: [cells[name] for name in names] for path, cells in rows.items()})
         there = {run.path for run in runs}
@@ -110,6 +114,11 @@ class RunsTable(DataTable[Any]):
         paths = [run.path for run in self._shown]
         if target in paths and paths.index(target) != self.cursor_row:
             self.move_cursor(row=paths.index(target), animate=False)
+
+    def _is_asked_for(self, run: Overview) -> bool:
+        if run.marks.archived or self.only == ARCHIVED:
+            return run.marks.archived and self.only == ARCHIVED
+        return self.only in ("", run.state)
 
     def _set_columns(self, needs: Mapping[str, int]) -> None:
         scrolls = len(self._shown) >= self.size.height > 0
@@ -124,10 +133,13 @@ class RunsTable(DataTable[Any]):
     @property
     def title(self) -> str:
         """What is shown, in a few words."""
-        hidden = len(self._runs) - len(self._shown)
+        archived = sum(run.marks.archived for run in self._runs)
+        of = archived if self.only == ARCHIVED else len(self._runs) - archived
+        hidden = of - len(self._shown)
         words = [f"only {self.only}"] if self.only else []
-        words.append(f"{len(self._runs)} run" + ("" if len(self._runs) == 1 else "s"))
+        words.append(f"{of} run" + ("" if of == 1 else "s"))
         words += [f"{hidden} hidden"] if hidden else []
+        words += [f"{archived} archived"] if archived and self.only != ARCHIVED else []
         return ", ".join([*words, ORDERS[self.order][0]])
 
     @property
@@ -139,8 +151,9 @@ class RunsTable(DataTable[Any]):
         self.order = orders[(orders.index(self.order) + 1) % len(orders)]
 
     def next_state(self) -> None:
-        """Takes the next state, of those that there are; after the last one all."""
-        states = ["", *sorted({run.state for run in self._runs})]
+        """Takes the next state, of those that there are, and what is archived; after the last one all."""
+        states = ["", *sorted({run.state for run in self._runs if not run.marks.archived})]
+        states += [ARCHIVED] if any(run.marks.archived for run in self._runs) else []
         self.only = states[(states.index(self.only) + 1) % len(states)] if self.only in states else ""
 
 
@@ -153,10 +166,12 @@ def _needs(rows: Any) -> dict[str, int]:
     return needs
 
 
-def _cells(run: Overview) -> dict[str, Text]:
+def _cells(run: Overview, tagged: bool) -> dict[str, Text]:
+    """Returns a run's cells; `tagged`: its name with the tag that it stands under."""
+    tag = f" #{run.marks.tags[0]}" if tagged and run.marks.tags else ""
     return {
         "state": state_text(run.state),
-        "run": Text(printable(run.path.name), no_wrap=True, overflow="ellipsis"),
+        "run": Text(f"{starred(run.path, run.marks)}{tag}", no_wrap=True, overflow="ellipsis"),
         "model": Text(run.model.rpartition("/")[2], no_wrap=True, overflow="ellipsis"),
         "data": Text(
             f"{run.data.rpartition('/')[2]}{' *' if run.synthetic else ''}", no_wrap=True, overflow="ellipsis"
@@ -180,6 +195,8 @@ class RunDetails(Static):
         data = f"on {run.data}{', synthetic data (*)' if run.synthetic else ''}" if run.data else ""
         words = " ".join(filter(None, (run.kind, run.model, data)))
         line = Text(f"{words}, begun {age_text(run.began)} ago", no_wrap=True, overflow="ellipsis")
-        doing = (run.doing, bar_text(run.share, 8), left_text(run.seconds_left))
-        line.append(f"\n{'  '.join(filter(None, doing))}", "dim")
-        self.update(line)
+        doing = Text("  ".join(filter(None, (run.doing, bar_text(run.share, 8), left_text(run.seconds_left)))), "dim")
+        said = said_of(run.marks)
+        # What is under way moves; afterwards one's own words say more than where everything is.
+        parts = [part for part in ((doing, said) if run.state == "running" else (said, doing)) if part]
+        self.update(Text("\n").join([line, Text("  ").join(parts)]))

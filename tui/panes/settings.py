@@ -13,6 +13,7 @@ from textual.widgets import Static
 from kerasrobust.commands import from_dict
 from kerasrobust.errors import InputError
 from kerasrobust.events import RunStarted
+from kerasrobust.marks import read_marks
 from kerasrobust.runs import read_json
 from kerasrobust.settings import command_line
 from tui.read.settings import settings
@@ -36,13 +37,18 @@ class SettingsPane(VerticalScroll):
         yield Static("", markup=False)
 
     def show(self, state: RunState) -> None:
-        stamp = (state.started, len(state.models), len(state.examples), state.finished)
+        marks = read_marks(self.path)
+        stamp = (state.started, len(state.models), len(state.examples), state.finished, marks)
         if stamp == self._shown:
             return
         self._shown = stamp
         config = state.started.config if state.started else read_json(self.path / "config.json") or {}
         text = Text()
         text.append(f"{command_of(config, state.started)}\n\n", "bold")
+        if marks.tags:
+            _pair(text, "tags", ", ".join(marks.tags))
+        if marks.note:
+            _pair(text, "note", marks.note)
         for name, value in settings(config).items():
             _pair(text, name.replace("_", " "), value)
         if state.started is not None:

@@ -12,7 +12,6 @@ from textual.containers import Vertical, VerticalScroll
 from textual.widgets import Static
 from textual.worker import get_current_worker
 
-from kerasrobust.events import printable
 from kerasrobust.runs import read_json
 from kerasrobust.show.figures import attack_name, format_budget
 from kerasrobust.show.summaries import summary
@@ -22,7 +21,7 @@ from tui.read.overview import Overview
 from tui.read.settings import settings
 from tui.read.state import RunState
 from tui.widgets.chart import COLOURS, SIGNS, Chart, Curve
-from tui.widgets.words import finding_text
+from tui.widgets.words import finding_text, said_of, starred
 
 _ATTACKS = 4
 """Attacks whose survivors are drawn: the legend has no room for more."""
@@ -100,7 +99,9 @@ class RunStory(Vertical):
 
 
 def _told(run: Overview, state: RunState) -> _Told:
-    above, below = Text(printable(run.path.name), "bold"), Text()
+    above, below = Text(starred(run.path, run.marks), "bold"), Text()
+    if said := said_of(run.marks):
+        above.append("\n").append_text(said)
     result = read_json(run.path / "result.json")
     if result is not None and run.state not in ("starting", "running"):
         above.append(f"\n{summary(result)}", "not bold")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from kerasrobust.entries import Row
+from kerasrobust.marks import Marks, read_marks
 from kerasrobust.records import Result
-from kerasrobust.runs import data_of, is_locked, list_runs, read_json
+from kerasrobust.runs import MARKS, data_of, is_locked, list_runs, read_json
 from kerasrobust.show.figures import by_network, format_accuracy
 from kerasrobust.show.narrate import is_synthetic
 from kerasrobust.show.summaries import reference_epsilon
@@ -46,6 +47,15 @@ class Overview:
     seconds_left: float | None = None
     doing: str = ""
     synthetic: bool = False
+    marks: Marks = field(default_factory=Marks)
+
+    @property
+    def words(self) -> str:
+        """All that it may be found by."""
+        signs = [word for word in ("starred", "archived") if getattr(self.marks, word)]
+        return " ".join(
+            [self.path.name, self.kind, self.model, self.data, self.state, *self.marks.tags, self.marks.note, *signs]
+        )
 
 
 class Overviews:
@@ -66,7 +76,7 @@ class Overviews:
         followed: dict[Path, Follower] = {}
         for path in list_runs(self.runs_dir):
             with contextlib.suppress(OSError):  # Removed since it was listed.
-                files = (path / name for name in ("config.json", "events.jsonl", "result.json"))
+                files = (path / name for name in ("config.json", "events.jsonl", "result.json", MARKS))
                 stamp = (is_locked(path), *map(stamp_of, files))
                 before = self._known.get(path)
                 if before and before[0] == stamp:
@@ -132,6 +142,7 @@ def overview(
         seconds_left=left if running else None,
         doing=ended or (stage.title if stage is not None else ""),
         synthetic=is_synthetic(config, kind),
+        marks=read_marks(path),
     )
 
 

@@ -8,12 +8,17 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from kerasrobust.commands import from_dict
+from kerasrobust.errors import InputError
 from kerasrobust.runs import data_of, read_json
-from kerasrobust.settings import to_dict
+from kerasrobust.settings import RunConfig, to_dict
 from tui.read.follow import last_lines
 from tui.read.overview import Overview, model_of, stamp_of
 from tui.read.state import RunState
 from tui.runner import Child, Runner
+
+_RESUMABLE = ("cancelled", "failed", "died", "refused")
+"""States of runs that go on under their own name."""
 
 
 def with_own(found: Iterable[Overview], children: Iterable[Child]) -> list[Overview]:
@@ -40,6 +45,29 @@ def _of_child(child: Child, state: str, doing: str) -> Overview:
     return Overview(
         child.path, child.config.kind, state, model_of(config), data_of(config), began=child.began, doing=doing
     )
+
+
+def again(run: Overview, child: Child | None) -> RunConfig:
+    """Returns the config that does a run again: resumes what has stopped early, repeats what is done anew.
+
+    Args:
+        run: as the list shows it.
+        child: the process of it, if it was started here.
+
+    Raises:
+        InputError: where it is under way, or its settings can't be read.
+    """
+    if run.state in ("running", "starting"):
+        raise InputError(
+            f"Expected a run that has ended. Received: {run.path.name}, which is running. Cancel it first, or wait."
+        )
+    name = run.path.name if run.state in _RESUMABLE else None
+    if child is not None and not (run.path / "config.json").exists():  # What has never begun has left no file.
+        return dataclasses.replace(child.config, name=name, overwrite=False)
+    config = from_dict(read_json(run.path / "config.json") or {})
+    # As it is marked now.
+    tags, note = ",".join(run.marks.tags) or None, run.marks.note or None
+    return dataclasses.replace(config, name=name, overwrite=False, tags=tags, note=note)
 
 
 class OneRun:

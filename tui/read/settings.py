@@ -7,12 +7,11 @@ from typing import Any
 from kerasrobust.commands import from_dict
 from kerasrobust.errors import InputError
 from kerasrobust.fields import written
-
-_HIDDEN = ("kind", "quiet", "json", "overwrite", "runs_dir", "models_dir", "data_dir", "name")
+from kerasrobust.runs import IRRELEVANT
 
 
 def settings(config: dict[str, Any]) -> dict[str, str]:
-    """Returns a run's settings by name; those of output and folders are left out.
+    """Returns a run's settings by name; those that its result doesn't depend on are left out.
 
     Example:
         >>> settings({"kind": "attack", "model": "convnet", "epsilon": 8 / 255})["epsilon"]
@@ -25,5 +24,5 @@ def settings(config: dict[str, Any]) -> dict[str, str]:
     return {
         name: " ".join(map(written, value)) if isinstance(value, list | tuple) else written(value)
         for name, value in made.items()
-        if name not in _HIDDEN and value is not None
+        if name not in ("kind", *IRRELEVANT) and value is not None
     }

@@ -94,13 +94,14 @@ class Ask(ModalScreen[tuple[str, ...] | None]):
             yield Label(self.question, markup=False)
             for label, text in self.fields.items():
                 yield Label(label, markup=False)
-                yield Input(text, placeholder=label)
+                yield Input(text, placeholder=label, select_on_focus=False)
             yield Label("", classes="error", markup=False)
             with Horizontal():
                 yield Button("Cancel (esc)", id="cancel")
                 yield Button("OK (enter)", id="ok", variant="primary")
 
     def on_mount(self) -> None:
+        self.query_one(".error").display = False
         self.query(Input).first().focus()
 
     @on(Input.Submitted)
@@ -109,6 +110,7 @@ class Ask(ModalScreen[tuple[str, ...] | None]):
         answers = tuple(item.value.strip() for item in self.query(Input))
         if self.check is not None and (problem := self.check(*answers)):
             self.query_one(".error", Label).update(problem)
+            self.query_one(".error").display = True
             return
         self.dismiss(answers)
 

@@ -23,8 +23,8 @@ from kerasrobust.records import Card
 from kerasrobust.show.figures import format_budget, format_epsilon
 from tui.messages import Edit, Start
 from tui.read.cards import SavedModel, accuracy, attack_text, plain, read_models, shape_text, stamps
-from tui.screens.base import FolderScreen
 from tui.screens.dialogs import Ask
+from tui.screens.naming import ModelFolderScreen
 from tui.widgets.layout import DETAILS
 from tui.widgets.search import Search
 from tui.widgets.table import bring_up_to_date, copy
@@ -43,7 +43,7 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-class ModelsScreen(FolderScreen):
+class ModelsScreen(ModelFolderScreen):
     """The table of saved models, with the card or the layers of the one at the cursor."""
 
     PLACE = "models"
@@ -130,13 +130,14 @@ class ModelsScreen(FolderScreen):
         self.entitle(f"{len(self._models)} models{f', {hidden} hidden by the filter' if hidden else ''}")
         self._show_detail()
 
-    def _at_cursor(self) -> SavedModel | None:
+    @property
+    def at_cursor(self) -> SavedModel | None:
         row = self._table("models").cursor_row
         return self._shown[row] if 0 <= row < len(self._shown) else None
 
     @on(DataTable.RowHighlighted, "#models")
     def _show_detail(self) -> None:
-        model = self._at_cursor()
+        model = self.at_cursor
         if model is self._detailed and model is not None:
             return
         self._detailed = model
@@ -158,7 +159,7 @@ class ModelsScreen(FolderScreen):
         self.query_one("#layers" if self.query_one("#detail").has_class("layers") else "#card").focus()
 
     def action_layers(self) -> None:
-        if self._at_cursor() is None:
+        if self.at_cursor is None:
             return
         detail = self.query_one("#detail")
         detail.toggle_class("layers")
@@ -171,7 +172,7 @@ class ModelsScreen(FolderScreen):
         self._with_model(SavedModel.train_config)
 
     def _with_model(self, configure: Any) -> None:
-        model = self._at_cursor()
+        model = self.at_cursor
         if model is None:
             self.fail("There is no model here. Press i to import one, or 2 to train one.")
             return

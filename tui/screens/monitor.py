@@ -17,7 +17,7 @@ from textual.events import Resize
 from textual.widget import Widget
 from textual.widgets import TabbedContent, TabPane
 
-from kerasrobust.events import printable
+from kerasrobust.marks import read_marks
 from kerasrobust.runs import is_locked
 from tui.messages import RunRead
 from tui.panes.attacks import AttacksPane
@@ -31,8 +31,9 @@ from tui.read.follow import Follower
 from tui.read.measured import ResultFile
 from tui.read.own import OneRun
 from tui.read.state import RunState
-from tui.screens.base import MainScreen
+from tui.screens.marking import MarkingScreen
 from tui.widgets.layout import STAGES
+from tui.widgets.words import starred
 
 PERIOD = 0.25
 """Seconds between two looks at the file of events: about as often as the engine emits progress."""
@@ -53,6 +54,15 @@ _TABS = {
 }
 
 
+def _tab_of(kind: str, state: RunState, caught_up: bool) -> str:
+    """Returns the tab of a run that trains nothing; empty for one that trains, or may do so yet."""
+    if kind in _HOME or not caught_up or state.series:
+        return _HOME.get(kind, "")
+    if state.rows or state.cells or state.certified is not None:
+        return "study"
+    return "log" if state.finished is not None else ""
+
+
 class Pane(Protocol):
     """What a tab holds."""
 
@@ -67,7 +77,7 @@ def can_open_files() -> bool:
     return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
-class MonitorScreen(MainScreen):
+class MonitorScreen(MarkingScreen):
     """Watches the run in a folder by following its file of events, whoever started it."""
 
     PLACE = "runs"
@@ -85,12 +95,10 @@ class MonitorScreen(MainScreen):
         Binding("g", "tab('gallery')", "Gallery", id="tab-gallery", show=False, tooltip="Adversarial images"),
         Binding("t", "tab('study')", "Table", id="tab-study", show=False, tooltip="Tables, maps and curves"),
         Binding("l", "tab('log')", "Log", id="tab-log", show=False, tooltip="The run's messages, and console.log"),
-        Binding("i", "tab('settings')", "Settings", id="tab-settings", show=False,
-                tooltip="Settings, command, versions"),
+        Binding("i", "tab('settings')", "Settings", id="tab-settings", show=False, tooltip="Settings and versions"),
         Binding("space", "pause", "Pause", id="pause", tooltip="Hold the view still; the run goes on"),
         Binding("o", "report", "Report", id="open-report", show=False, tooltip="Open report.html in the browser"),
-        Binding("y", "copy_command", "Copy command", id="copy-run-command", show=False,
-                tooltip="Copy the command that repeats this run"),
+        Binding("y", "copy_command", "Copy command", id="copy-run-command", show=False, tooltip="Copy its command"),
         Binding("x", "cancel", "Cancel", id="cancel-this", tooltip="Stop the run; it saves what is done"),
     ]  # fmt: skip
 
@@ -121,12 +129,21 @@ class MonitorScreen(MainScreen):
 
     def on_mount(self) -> None:
         self._run = OneRun(self.path, self.session.runner)
-        self.entitle(printable(self.path.name))
         # An attack has no curves of a training, not even while it starts.
         if tab := _HOME.get(self._run.kind(self.state)):
             self.query_one(TabbedContent).active = tab
+        self.show_marks()
         self._show()
         self._follow()
+
+    @property
+    def marked(self) -> Path:
+        return self.path
+
+    def show_marks(self) -> None:
+        marks = read_marks(self.path)
+        self.entitle(" ".join([starred(self.path, marks), *(f"#{tag}" for tag in marks.tags)]))
+        self._pane().show(self.state)
 
     def on_unmount(self) -> None:
         self._left.set()
@@ -172,15 +189,9 @@ class MonitorScreen(MainScreen):
 
     def _open_what_there_is(self, message: RunRead) -> None:
         """Goes to the tab with something to see, in a run that trains nothing."""
-        state = self.state
-        tab = _HOME.get(self._run.kind(self.state), "")
-        if not tab and message.caught_up and not state.series:
-            if state.rows or state.cells or state.certified is not None:
-                tab = "study"
-            elif state.finished is not None:
-                tab = "log"
+        tab = _tab_of(self._run.kind(self.state), self.state, message.caught_up)
         # A run under way may still come to its first cell.
-        self._chosen_tab = bool(tab or state.series) or (message.caught_up and not message.living)
+        self._chosen_tab = bool(tab or self.state.series) or (message.caught_up and not message.living)
         if tab:
             self.query_one(TabbedContent).active = tab
 

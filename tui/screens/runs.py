@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,25 +12,23 @@ from textual.containers import Horizontal, Vertical
 from textual.events import Resize
 from textual.widgets import DataTable, Input, Static
 
-from kerasrobust.commands import from_dict
 from kerasrobust.config import DemoConfig
 from kerasrobust.errors import InputError
-from kerasrobust.runs import delete, read_json
+from kerasrobust.runs import delete
 from kerasrobust.settings import RunConfig
 from tui.messages import Edit, Go, Open, Start
 from tui.panes.runs import ORDERS, RunDetails, RunsTable
 from tui.read.overview import Overview, Overviews
-from tui.read.own import with_own
+from tui.read.own import again, with_own
 from tui.screens.base import FolderScreen
 from tui.screens.dialogs import Confirm
+from tui.screens.marking import MarkingScreen
 from tui.widgets.layout import BESIDE
 from tui.widgets.search import Search
 from tui.widgets.table import copy
 
 PERIOD = 1.0
 """Seconds between two looks at the folder."""
-
-_RESUMABLE = ("cancelled", "failed", "died", "refused")
 
 DEMO = """Run the demo? It trains five networks on embedded, synthetic pictures and attacks each: about five minutes \
 of work for this machine."""
@@ -44,7 +41,7 @@ It trains five networks, attacks each, and compares them.
 Press [b]n[/b] to set up a run of your own, [b]3[/b] for the saved models, [b]?[/b] for all keys."""
 
 
-class RunsScreen(FolderScreen):
+class RunsScreen(FolderScreen, MarkingScreen):
     """The table of runs, with search, filter and order, and what can be done with a run."""
 
     PLACE = "runs"
@@ -69,13 +66,16 @@ class RunsScreen(FolderScreen):
         Binding("r", "restart", "Again", id="restart-run", tooltip="Start again with the same settings, or go on"),
         Binding("e", "edit", "Edit", id="edit-run", show=False, tooltip="Open its settings in the form"),
         Binding("delete,backspace", "delete", "Delete", id="delete-run", tooltip="Delete the run's folder; asks first"),
-        Binding("slash", "search", "Search", id="search-runs", key_display="/", tooltip="Search name, model, data"),
-        Binding("f", "filter", "Filter", id="filter-runs", show=False, tooltip="Show only runs of one state"),
-        Binding(
-            "s", "sort", "Sort", id="sort-runs", show=False, tooltip="Change the order; a click on a heading does too"
-        ),
+        Binding("slash", "search", "Search", id="search-runs", key_display="/",
+                tooltip="Search names, models, data, tags and notes"),
+        Binding("f", "filter", "Filter", id="filter-runs", show=False,
+                tooltip="Show only runs of one state, or those that are archived"),
+        Binding("s", "sort", "Sort", id="sort-runs", show=False,
+                tooltip="Change the order, also by tag; a click on a heading does too"),
+        Binding("a", "archive", "Archive", id="archive-run", show=False,
+                tooltip="Leave the run out of the list, or bring it back; f shows what is archived"),
         Binding("y", "copy", "Copy", id="copy-runs", show=False, tooltip="Copy the table, cells separated by tabs"),
-    ]
+    ]  # fmt: skip
 
     def __init__(self) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class RunsScreen(FolderScreen):
         self._overviews: Overviews | None = None
 
     def content(self) -> ComposeResult:
-        yield Search("Search name, model, data, state; escape ends", "#runs", id="search")
+        yield Search("Search name, model, data, state, tags, notes; escape ends", "#runs", id="search")
         yield Static("", id="empty")
         with Horizontal():
             with Vertical(id="list"):
@@ -198,22 +198,24 @@ class RunsScreen(FolderScreen):
     def _settings(self) -> RunConfig | None:
         """Returns the config that runs the run at the cursor again, or says why there is none."""
         run = self.table.at_cursor
-        if run is None:
-            return None
-        if run.state in ("running", "starting"):
-            self.fail(f"{run.path.name} is running. Cancel it first, or wait.")
-            return None
-        child = self.session.runner.children.get(run.path)
         try:
-            # What has never begun has left no file.
-            never = child is not None and not (run.path / "config.json").exists()
-            config = child.config if child and never else from_dict(read_json(run.path / "config.json") or {})
+            return None if run is None else again(run, self.session.runner.children.get(run.path))
         except InputError as error:
             self.fail(str(error))
             return None
-        # What has ended early resumes under its own name; what is done is repeated, and replaces nothing.
-        name = run.path.name if run.state in _RESUMABLE else None
-        return dataclasses.replace(config, name=name, overwrite=False)
+
+    @property
+    def marked(self) -> Path | None:
+        run = self.table.at_cursor
+        return None if run is None else run.path
+
+    def show_marks(self) -> None:
+        self.look()
+
+    def action_archive(self) -> None:
+        run = self.table.at_cursor
+        if run is not None and self.mark(run.path, archived=not run.marks.archived):
+            self.say(f"{run.path.name}: {'back in the list' if run.marks.archived else 'archived; f shows it'}.")
 
     def action_delete(self) -> None:
         run = self.table.at_cursor
@@ -225,21 +227,13 @@ class RunsScreen(FolderScreen):
                 return
             try:
                 delete(run.path)
-                self._forget(run.path)
+                self.session.runner.forget(run.path)
             except InputError as error:
                 self.fail(str(error))
             self.look()
 
-        if not run.path.exists() and self._forget(run.path):  # Nothing is lost with the line.
+        if not run.path.exists() and self.session.runner.forget(run.path):  # Nothing is lost with the line.
             self.look()
             return
         question = f"Delete the folder {run.path}, with all that is in it? This can't be undone."
         self.app.push_screen(Confirm(question, {"n": "Keep", "y": "Delete"}, danger="y"), answered)
-
-    def _forget(self, path: Path) -> bool:
-        """Takes a run of this UI that has ended out of the list; returns whether there was one."""
-        child = self.session.runner.children.get(path)
-        if child is None or not child.ended:
-            return False
-        del self.session.runner.children[path]
-        return True

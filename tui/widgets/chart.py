@@ -127,14 +127,14 @@ class Chart(Vertical, can_focus=False):
         self._draw()
 
     def on_resize(self, event: Resize) -> None:
-        # What hasn't changed while it was hidden isn't drawn again: that would hold up a key press.
+        # What hasn't changed while hidden isn't drawn again. The plot's own canvases get their sizes after this widget.
         if event.size != self._drawn_at:
-            # The plot's own canvases get their sizes after this widget.
             self.call_after_refresh(self._fit_canvas)
 
     def _fit_canvas(self) -> None:
-        self.query_one(Plot).refresh(layout=True)
-        self._draw()
+        if self.is_attached:  # Its screen may have been left meanwhile.
+            self.query_one(Plot).refresh(layout=True)
+            self._draw()
 
     def notify_style_update(self) -> None:
         super().notify_style_update()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 from rich.text import Text
 
-from kerasrobust.events import Finding
+from kerasrobust.events import Finding, printable
+from kerasrobust.marks import Marks
 from kerasrobust.show.figures import format_budget, format_epsilon, format_seconds
 
 _STATES = {
@@ -27,6 +29,17 @@ def state_text(state: str) -> Text:
     """Returns a state with its sign."""
     sign, style = _STATES.get(state, ("?", ""))
     return Text(f"{sign} {state}", style=f"{style} {_COLOURS.get(state, '')}".strip(), no_wrap=True)
+
+
+def starred(run: Path, marks: Marks) -> str:
+    """Returns a run's name, with its star if it has one."""
+    return f"{'★ ' if marks.starred else ''}{printable(run.name)}"
+
+
+def said_of(marks: Marks) -> Text:
+    """Returns a run's tags and note in a line; empty where there are none."""
+    words = Text(" ".join(f"#{tag}" for tag in marks.tags), "bold")
+    return words.append(f"{' ' if marks.tags and marks.note else ''}{' '.join(marks.note.split())}", "not bold italic")
 
 
 def age_text(since: float) -> str:
