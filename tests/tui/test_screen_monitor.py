@@ -143,6 +143,11 @@ async def test_the_report_opens_or_its_path_is_copied_and_so_is_the_command(
         assert lab.clipboard == str((path / "report.html").resolve()) and len(opened_pages) == 1
         await pilot.press("y")
         assert lab.clipboard.startswith("python -m kerasrobust.run demo")
+        await pilot.press("t")
+        await pilot.press("y")  # A table takes it for itself.
+        await until(pilot, lambda: not lab.clipboard.startswith("python"))
+        await pilot.press("Y")
+        assert lab.clipboard.startswith("python -m kerasrobust.run demo")
 
 
 async def test_before_the_first_step_it_says_what_takes_the_time(

@@ -123,6 +123,13 @@ async def test_a_wide_list_has_result_finding_chart_and_settings_beside(lab: Lab
         await shows(pilot, "PGD 8/255 L∞")
 
 
+async def test_curves_beside_the_list_say_whose_they_are(lab: Lab, add_run: AddRun) -> None:
+    add_run("demo")
+    async with lab.run_test(size=(120, 40)) as pilot:
+        await shows(pilot, "Training convnet-random-pgd, the last of 5 trainings", "● clean val", "▲ robust val")
+        assert "━ clean" not in text(pilot)
+
+
 async def test_the_cursor_follows_the_run_that_was_started(
     lab: Lab, add_run: AddRun, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -65,7 +65,9 @@ class RunStory(Vertical):
 
     def show(self, run: Overview | None) -> None:
         if run is None:
-            self._tell(_Told(Text(), Text(), []))
+            if self._shown is not None:
+                self.workers.cancel_node(self)
+                self._tell(_Told(Text(), Text(), []))
         elif run != self._shown:
             self._read(run)
         self._shown = run
@@ -115,7 +117,12 @@ def _told(run: Overview, state: RunState) -> _Told:
         below.append(f"{value}\n")
     stage = state.trainings[-1] if state.trainings else None
     if stage is not None:
-        return _Told(above, below, training_curves(state, stage, ACCURACIES), "step")
+        curves = training_curves(state, stage, ACCURACIES)
+        # The legend has no room for all four: what is measured on validation images is what counts.
+        curves = [curve for curve in curves if curve.sign] or curves
+        if len(state.trainings) > 1:
+            above.append(f"\n{state.stages[stage].title}, the last of {len(state.trainings)} trainings", "dim")
+        return _Told(above, below, curves, "step")
     return _Told(above, below, _survivors(state), "second")
 
 

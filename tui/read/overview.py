@@ -129,6 +129,7 @@ def overview(
     stage = state.stages.get(state.now)
     share, left = at_work(state)
     ended = state.finished.message if state.finished is not None and not running else ""
+    loading = "loading TensorFlow" if running else ""
     return Overview(
         path=path,
         kind=kind,
@@ -140,7 +141,7 @@ def overview(
         began=(path / "config.json").stat().st_mtime,
         share=share if running else None,
         seconds_left=left if running else None,
-        doing=ended or (stage.title if stage is not None else ""),
+        doing=ended or (stage.title if stage is not None else loading),
         synthetic=is_synthetic(config, kind),
         marks=read_marks(path),
     )
@@ -175,7 +176,10 @@ def of_rows(rows: Sequence[Row]) -> tuple[Accuracies, Accuracies]:
     clean, robust = [], []
     for group in by_network(row for row in rows if row.noise == "on").values():
         clean += [value for row in group if row.attack is None for value in one(row.accuracy)]
-        attacked = [value for row in group if row.attack and row.epsilon == radius for value in one(row.accuracy)]
+        # Of an assessment the worst of the norms, of a study what is measured at the radius.
+        union = [row for row in group if row.attack == "union"]
+        counted = union or [row for row in group if row.attack and row.epsilon == radius]
+        attacked = [value for row in counted for value in one(row.accuracy)]
         robust += [min(attacked)] if attacked else []
     return _range(clean), _range(robust)
 

@@ -27,8 +27,9 @@ def with_own(found: Iterable[Overview], children: Iterable[Child]) -> list[Overv
     own = {}
     for child in children:
         run = runs.get(child.path)
-        # Also one that is resumed: its folder reports its end until it has begun again.
-        if not child.ended and (run is None or run.state != "running"):
+        # Also one that is resumed, whose folder reports its end until it has begun again; once it has, its process still
+        # takes a second to go after the end.
+        if not child.ended and (run is None or (run.state != "running" and run.began < child.began)):
             own[child.path] = _of_child(child, "starting", "loading TensorFlow")
         elif child.was_cancelled and run is not None and run.state == "died":
             own[child.path] = dataclasses.replace(run, state="cancelled")
@@ -93,21 +94,26 @@ class OneRun:
         """When it was started, in Unix seconds."""
         if self.child is not None:
             return self.child.began
-        stamp = stamp_of(self.path / "config.json")
+        # Whoever works in the folder writes its lock anew.
+        stamp = stamp_of(self.path / "lock") or stamp_of(self.path / "config.json")
         return stamp[0] / 1e9 if stamp is not None else time.time()
 
     def kind(self, state: RunState) -> str:
         return state.started.kind if state.started is not None else str(self.config.get("kind", ""))
 
     def word(self, state: RunState, living: bool) -> str:
-        """Returns its state in one word: starting, running, done, failed, cancelled or died."""
+        """Returns its state in one word: starting, running, done, failed, cancelled, refused or died."""
         if living:
             return "running"
-        if state.finished is not None:
+        child = self.child
+        # One that is resumed tells its former end until it has begun again.
+        if state.finished is not None and (child is None or child.ended or state.finished.time >= child.began):
             return state.finished.status
-        if self.child is not None and not self.child.ended:
-            return "starting" if state.started is None else "running"
-        return "cancelled" if self.child is not None and self.child.was_cancelled else "died"
+        if child is not None and not child.ended:
+            return "running" if state.started is not None and state.finished is None else "starting"
+        if child is not None and child.was_cancelled:
+            return "cancelled"
+        return "refused" if child is not None and child.refused and not child.was_killed else "died"
 
     def missing(self, state: RunState) -> str:
         """Returns why there are no events to read."""
@@ -121,6 +127,8 @@ class OneRun:
         words = [child.exit_words()] if child is not None and child.exit_words() else []
         if child is not None and child.message():
             words.append(child.message())
+        if not self.path.is_dir():
+            return "\n".join([*words, "Press r in the list of runs to start it again."])
         words.append("Press r in the list of runs to resume. The end of console.log (l, k):")
         try:
             words += [line[:200] for line in last_lines(self.path / "console.log", 2)]

@@ -98,7 +98,8 @@ class MonitorScreen(MarkingScreen):
         Binding("i", "tab('settings')", "Settings", id="tab-settings", show=False, tooltip="Settings and versions"),
         Binding("space", "pause", "Pause", id="pause", tooltip="Hold the view still; the run goes on"),
         Binding("o", "report", "Report", id="open-report", show=False, tooltip="Open report.html in the browser"),
-        Binding("y", "copy_command", "Copy command", id="copy-run-command", show=False, tooltip="Copy its command"),
+        # Tables take the small letter for themselves.
+        Binding("y,Y", "copy_command", "Copy command", id="copy-run-command", show=False, tooltip="Copy its command"),
         Binding("x", "cancel", "Cancel", id="cancel-this", tooltip="Stop the run; it saves what is done"),
     ]  # fmt: skip
 
@@ -222,7 +223,7 @@ class MonitorScreen(MarkingScreen):
             result=self._result.read(),
             report=(self.path / "report.html").exists(),
             notes=notes,
-            last_words=self._run.last_words() if self.word in ("died", "failed") else "",
+            last_words=self._run.last_words() if self.word in ("died", "failed", "refused") else "",
         )
 
     def _pane(self) -> Pane:
