@@ -126,7 +126,7 @@ async def test_a_wide_list_has_result_finding_chart_and_settings_beside(lab: Lab
 async def test_curves_beside_the_list_say_whose_they_are(lab: Lab, add_run: AddRun) -> None:
     add_run("demo")
     async with lab.run_test(size=(120, 40)) as pilot:
-        await shows(pilot, "Training convnet-random-pgd, the last of 5 trainings", "● clean val", "▲ robust val")
+        await shows(pilot, "Training convnet-random-pgd, the", "of 5 trainings", "● clean val", "▲ robust v")
         assert "━ clean" not in text(pilot)
 
 
