@@ -27,8 +27,8 @@ def with_own(found: Iterable[Overview], children: Iterable[Child]) -> list[Overv
     own = {}
     for child in children:
         run = runs.get(child.path)
-        # Also one that is resumed: its folder reports its end until it has begun again. Once it has, the folder is right, as
-        # a process takes a second or two to go after its run's end.
+        # Also one that is resumed: its folder reports its end until it has begun again. Once it has, the folder is
+        # right: a process takes a second or two to go after its run's end.
         if not child.ended and (run is None or (run.state != "running" and run.began < child.began)):
             own[child.path] = _of_child(child, "starting", "loading TensorFlow")
         elif child.was_cancelled and run is not None and run.state == "died":
