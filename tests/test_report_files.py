@@ -73,6 +73,10 @@ def test_attacks_of_one_name_keep_their_own_settings(tmp_path: Path) -> None:
     page = Page(written(tmp_path, ATTACK | {"attacks": several}))
     for words in ("steps20", "steps40", "steps50", f"Attack {entry['name']}, number 2", "EOT 10"):
         assert words in page.text
+    radii = [entry | {"epsilon": radius, "settings": {"steps": 20, "epsilon": radius}} for radius in (0.01, 0.02)]
+    other = radii[0] | {"name": "bim"}
+    once = Page(written(tmp_path, ATTACK | {"attacks": [*radii, other]}))
+    assert once.text.count("steps20") == 2 and "number 2" not in once.text
 
 
 def test_images_of_attacks_that_differ_in_their_passes_stand_apart(tmp_path: Path) -> None:

@@ -182,11 +182,13 @@ def _attack_tables(result: Result) -> dict[str, dict[str, Any]]:
     tables: dict[str, dict[str, Any]] = {}
     for entry in result.attacks:
         # Norm and radius stand in its line of the table above, or there is no ball.
-        known = {name: value for name, value in entry.settings.items() if value is not None and name != "norm"}
-        if entry.settings:
-            heading = f"Attack {figures.with_eot(entry.name, entry.settings.get('eot'))}"
-            several = sum(other == heading or other.startswith(f"{heading}, number ") for other in tables)
-            tables[f"{heading}, number {several + 1}" if several else heading] = known
+        own = {name: value for name, value in entry.settings.items() if name not in ("norm", "epsilon")}
+        known = {name: value for name, value in own.items() if value is not None}
+        heading = f"Attack {figures.with_eot(entry.name, entry.settings.get('eot'))}"
+        same = [name for name in tables if name == heading or name.startswith(f"{heading}, number ")]
+        # Within several radii the settings are the same.
+        if known and known not in [tables[name] for name in same]:
+            tables[f"{heading}, number {len(same) + 1}" if same else heading] = known
     return tables
 
 
