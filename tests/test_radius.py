@@ -65,7 +65,7 @@ def test_evaluations_take_a_text(linear: keras.Model) -> None:
         found, plain = (evaluate(linear, x, y, attacks=attack, epsilon=value) for value in ("2/255", 2 / 255))
         assert found.attacks[0].epsilon == 2 / 255
         np.testing.assert_array_equal(found.per_example, plain.per_example)
-    for wrong in WRONG:
+    for wrong in (each for each in WRONG if not isinstance(each, list)):  # a list is several radii
         refused(lambda wrong=wrong: evaluate(linear, x, y, attacks="fgsm", epsilon=wrong))  # type: ignore[misc]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -113,3 +114,9 @@ def test_files_can_be_read() -> None:
     lengths = sorted(len(path.read_text().splitlines()) for path in FILES.values())
     assert lengths[-1] <= 500
     assert sum(length > 400 for length in lengths) <= 5
+
+
+def test_each_test_file_has_a_name_of_its_own() -> None:
+    """pytest imports them by that name alone, and refuses the second one in a run of all."""
+    names = Counter(path.name for path in (ROOT / "tests").glob("**/test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []

@@ -139,9 +139,8 @@ class Lab(TidyApp):
         from tui.screens.monitor import MonitorScreen
 
         self.action_show("runs")
-        # So that what one does next in the list is done to this run.
         if isinstance(self.screen, RunsScreen):
-            self.screen.table.await_run(path)
+            self.screen.follow(path)
         self.push_screen(MonitorScreen(path))
 
     def edit(self, config: RunConfig) -> None:

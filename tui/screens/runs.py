@@ -79,6 +79,7 @@ class RunsScreen(FolderScreen, MarkingScreen):
 
     def __init__(self) -> None:
         super().__init__()
+        self._found: list[Overview] = []
         self._runs: list[Overview] = []
         self._overviews: Overviews | None = None
 
@@ -112,8 +113,18 @@ class RunsScreen(FolderScreen, MarkingScreen):
 
     def show_found(self, found: list[Overview] | None) -> None:
         self.was_read = True
-        self._runs = with_own(found or [], self.session.runner.children.values())
+        self._found = found or []
+        self._runs = with_own(self._found, self.session.runner.children.values())
         self._show()
+
+    def follow(self, path: Path) -> None:
+        """Puts the cursor on a run, at once if this UI has started it.
+
+        What one presses next is done to this run, also before the folder has been read again.
+        """
+        self.table.await_run(path)
+        if self.was_read:
+            self.show_found(self._found)
 
     def _show(self) -> None:
         self.set_class(self.was_read and not self._runs, "empty")
