@@ -79,7 +79,6 @@ class RunsScreen(FolderScreen, MarkingScreen):
 
     def __init__(self) -> None:
         super().__init__()
-        self._found: list[Overview] = []
         self._runs: list[Overview] = []
         self._overviews: Overviews | None = None
 
@@ -113,19 +112,16 @@ class RunsScreen(FolderScreen, MarkingScreen):
 
     def show_found(self, found: list[Overview] | None) -> None:
         self.was_read = True
-        self._found = found or []
-        self._runs = with_own(self._found, self.session.runner.children.values())
+        self._runs = with_own(found or [], self.session.runner.children.values())
         self._show()
 
     def follow(self, path: Path) -> None:
-        """Puts the cursor on a run, at once if this UI has started it.
-
-        What one presses next is done to this run, also before the folder has been read again.
-        """
+        """Puts the cursor on a run: also before the folder is read again, what one presses next is done to it."""
         self.table.await_run(path)
         if self.was_read:
-            self.show_found(self._found)
+            self.show_found(self._runs)
 
+    @on(Input.Changed, "#search")
     def _show(self) -> None:
         self.set_class(self.was_read and not self._runs, "empty")
         if self._runs and self.focused is None:  # The table was hidden while there was nothing.
@@ -176,10 +172,6 @@ class RunsScreen(FolderScreen, MarkingScreen):
 
     def action_filter(self) -> None:
         self.table.next_state()
-        self._show()
-
-    @on(Input.Changed, "#search")
-    def _searched(self) -> None:
         self._show()
 
     @on(Input.Submitted, "#search")
