@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -11,6 +12,7 @@ from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
+from textual.message import Message
 from textual.widgets import Input, Log, Static
 
 from tui.read.follow import last_lines
@@ -20,6 +22,13 @@ from tui.widgets.words import clock_text
 
 _CLOCK = 10
 """Columns of the time before a line, with the gap behind it."""
+
+
+@dataclass(eq=False)
+class ConsoleRead(Message):
+    """The end of console.log was read."""
+
+    lines: list[str]
 
 
 class LogPane(Vertical):
@@ -124,10 +133,10 @@ class LogPane(Vertical):
             lines = last_lines(path)
         except OSError as error:
             lines = [f"No console.log: {error.strerror}."]
-        self.app.call_from_thread(self._show_console, lines)
+        self.post_message(ConsoleRead(lines))
 
-    def _show_console(self, lines: list[str]) -> None:
-        self._printed = lines or ["console.log is empty: nothing was printed."]
+    def on_console_read(self, message: ConsoleRead) -> None:
+        self._printed = message.lines or ["console.log is empty: nothing was printed."]
         if self._from_console:
             self._rewrite()
 

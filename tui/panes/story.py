@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from threading import Lock
 
 from rich.text import Text
 from textual import work
 from textual.app import ComposeResult
 from textual.containers import Vertical, VerticalScroll
+from textual.message import Message
 from textual.widgets import Static
 from textual.worker import get_current_worker
 
@@ -35,6 +37,14 @@ class _Told:
     below: Text
     curves: list[Curve]
     x_name: str = ""
+
+
+@dataclass(eq=False)
+class StoryRead(Message):
+    """A run was read."""
+
+    path: Path
+    told: _Told
 
 
 class RunStory(Vertical):
@@ -87,11 +97,14 @@ class RunStory(Vertical):
             self._follower = follower
             told = _told(run, follower.state)
         if not worker.is_cancelled:
-            self.app.call_from_thread(self._tell, told)
+            # A message isn't handled once its widget goes, while a call would meet one that has lost its children.
+            self.post_message(StoryRead(run.path, told))
+
+    def on_story_read(self, message: StoryRead) -> None:
+        if self._shown is not None and message.path == self._shown.path:
+            self._tell(message.told)
 
     def _tell(self, told: _Told) -> None:
-        if not self.is_attached:  # Its screen was left while the run was read.
-            return
         self.query_one("#above", Static).update(told.above)
         self.query_one("#below", Static).update(told.below)
         self.set_class(bool(told.curves), "drawn")
