@@ -1,7 +1,7 @@
 """A stand-in for `python -m kerasrobust.run`: takes the same words, and replays what the real one has recorded.
 
-It makes the folder, holds the lock and stops on SIGINT as the real one does, but computes nothing. FAKE_SECONDS is how
-long it takes; FAKE_STOP_AT the number of events after which it waits until it is stopped.
+It makes the folder, holds the lock and stops on SIGINT as the real one does, but computes nothing. FAKE_STOP_AT is
+the number of events after which it waits until it is stopped, or there is a file `GO_ON` in its folder.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ from kerasrobust.settings import to_dict
 
 RECORDINGS = Path(__file__).parent / "recordings"
 ENGINE = (sys.executable, __file__)
+SECONDS = 0.2
+"""How long a run takes."""
+GO_ON = "go-on"
 _LIKE = {"study": "demo", "import": "attack"}
 _PICTURED = ("demo", "train", "attack")
 """Runs that keep adversarial images."""
@@ -92,10 +95,10 @@ def main() -> int:
         return 2
     (run.path / "console.log").write_text("what a library has printed\nand its last line\n")
     events = recorded(config.kind)
-    pause = float(os.environ.get("FAKE_SECONDS", "0.2")) / len(events)
+    pause = SECONDS / len(events)
     halt = int(os.environ.get("FAKE_STOP_AT", "-1"))
     for number, event in enumerate(played(events, run=run.name, pid=os.getpid(), config=to_dict(config))):
-        while number == halt and not stop:
+        while number == halt and not stop and not (run.path / GO_ON).exists():
             time.sleep(0.02)
         if stop:
             run.write(RunFinished(status="cancelled", seconds=1.0, message="What is done so far is kept."))

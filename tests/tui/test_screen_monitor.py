@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_engine import ENGINE, recorded
+from fake_engine import ENGINE, GO_ON, recorded
 from screen import shows, tells, text, told, until
 from textual.pilot import Pilot
 from textual.widgets import Input
@@ -406,7 +406,7 @@ async def test_the_view_survives_being_resized(lab: Lab, add_run: AddRun) -> Non
 async def test_two_uis_watch_one_run(
     runs_dir: Path, models_dir: Path, lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("FAKE_SECONDS", "2")
+    monkeypatch.setenv("FAKE_STOP_AT", "20")
     other = Lab(runs_dir, models_dir, lab.session.runner.engine)
 
     async def watch() -> None:
@@ -414,6 +414,7 @@ async def test_two_uis_watch_one_run(
             await shows(second, "shared")
             other.open_run(runs_dir / "shared")
             await shows(second, "● running", "Curves (m)")
+            (runs_dir / "shared" / GO_ON).touch()
             await shows(second, "✓ done")
 
     # In a task of its own, as an app is known by the context that it runs in.
