@@ -1,13 +1,16 @@
-"""Draws the documentation's pictures anew: `python docs/pictures.py RUNS MODELS`.
+"""Draws the documentation's pictures anew: `python docs/pictures.py RUNS`.
 
-RUNS is a folder with the runs that `RUNS_SHOWN` and `CHARTS` name, MODELS one of saved models. The terminal UI is drawn
-as it is at that size, charts are those of `kerasrobust export`.
+RUNS is a folder for the runs that are shown. Those of `COMMANDS` that it lacks are made first, about half an hour of
+work for two cores; CIFAR-10 is looked for as `kerasrobust` does. The terminal UI is drawn as it is at that size, charts
+are those of `kerasrobust export`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
+import shutil
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -20,10 +23,21 @@ from tui.app import Lab  # noqa: E402
 
 PICTURES = ROOT / "docs" / "pictures"
 SIZE = (120, 34)
+COMMANDS = {
+    "demo": "demo",
+    "within": "attack convnet-pgd --attack autoattack --epsilons 2/255 4/255 8/255 --split test[:300]",
+    "curve": "attack convnet-pgd --attack fmn --split test[:500]",
+    "foggy": "corruptions convnet --split test[:500]",
+    "hard": "train lenet --data shapes --training pgd --epochs 6 --split train[:3000]",
+    "plain": "train lenet --data shapes --epochs 6 --split train[:3000]",
+    "hard-pgd": "attack hard --data shapes --attack pgd,square --split test[:300]",
+    "plain-pgd": "attack plain --data shapes --attack pgd,square --split test[:300]",
+}
+"""By the name of a run, what makes it."""
 SCREENS: dict[str, tuple[str, str]] = {
     "runs": ("", ""),
     "monitor": ("hard", ""),
-    "attacks": ("within", ""),
+    "attacks": ("within", "a"),
     "gallery": ("within", "g"),
     "system": ("hard", "5"),
     "models": ("", "3"),
@@ -57,6 +71,16 @@ async def screen(runs: Path, models: Path, run: str, keys: str) -> str:
         return re.sub(r"@font-face \{[^}]*\}\s*", "", lab.export_screenshot())
 
 
+def make(runs: Path, models: Path) -> None:
+    """Makes the runs that are missing, or goes on with them; the models that they train lie beside those shipped."""
+    if not models.exists():
+        shutil.copytree(ROOT / "saved_models", models)
+    for name, words in COMMANDS.items():
+        if not (runs / name / "result.json").exists():
+            where = ["--name", name, "--runs-dir", str(runs), "--models-dir", str(models)]
+            subprocess.run([sys.executable, "-m", "kerasrobust.run", *words.split(), *where], cwd=ROOT, check=True)
+
+
 def draw(runs: Path, models: Path) -> None:
     """Writes all pictures."""
     for name, (run, keys) in SCREENS.items():
@@ -70,4 +94,6 @@ def draw(runs: Path, models: Path) -> None:
 
 
 if __name__ == "__main__":
-    draw(Path(sys.argv[1]).resolve(), Path(sys.argv[2]).resolve())
+    folder = Path(sys.argv[1]).resolve()
+    make(folder, folder.parent / "models")
+    draw(folder, folder.parent / "models")

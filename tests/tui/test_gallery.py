@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ from textual.widgets import OptionList
 
 from kerasrobust.events import ExamplesSaved
 from kerasrobust.show.examples import write_examples
+from tui.panes import gallery
 from tui.panes.gallery import PERIOD, GalleryPane
 from tui.read.examples import Filters, Setting, amplification, amplify, choose, read_sources
 from tui.read.state import RunState
@@ -102,6 +104,28 @@ async def test_says_what_the_example_is(tmp_path: Path, size: tuple[int, int]) -
         assert {line.count("▀") for line in rows} == {{80: 3 * 26, 160: 3 * 32}[size[0]]}
         # The first two lines are words; the captions stand right below the last row.
         assert "original: owl" in lines[2 + len(rows)] and lines[1 + len(rows)] == rows[-1]
+
+
+async def test_an_example_is_shown_while_the_next_ones_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "examples.h5")
+    go_on, reads, real = threading.Event(), list[int](), gallery.read_pair
+
+    def slow(path: Path, place: int) -> tuple[np.ndarray, np.ndarray]:
+        reads.append(place)
+        if len(reads) > 1:
+            go_on.wait(20)
+        return real(path, place)
+
+    monkeypatch.setattr(gallery, "read_pair", slow)
+    monkeypatch.setattr(gallery, "_PATIENCE", -1.0)
+    async with opened(tmp_path, (160, 48)) as pilot:
+        await shows(pilot, "1 of 5", "original: owl")
+        await until(pilot, lambda: sum("▀" in line for line in text(pilot).splitlines()) == 16)
+        assert len(reads) == 2
+        go_on.set()
+        await until(pilot, lambda: sum("▀" in line for line in text(pilot).splitlines()) == 32)
 
 
 @pytest.mark.parametrize("words", ["8x8 pixels", "±30° and ±10 %"])

@@ -37,6 +37,9 @@ FACTORS = (None, 1, 8, 32, 128)
 _MOST = 6
 """Examples below each other, where there is room for them."""
 
+_PATIENCE = 0.1
+"""Seconds after which those that have been read are shown, while others are read."""
+
 _CAPTIONS = 2
 """Lines below the pictures of an example."""
 
@@ -205,7 +208,7 @@ class GalleryPane(Vertical, can_focus=True):
 
     @work(thread=True, exclusive=True, group="read")
     def _read(self, examples: list[tuple[Source, int]]) -> None:
-        worker = get_current_worker()
+        worker, shown = get_current_worker(), time.monotonic()
         pairs: list[tuple[np.ndarray, np.ndarray] | str] = []
         for source, place in examples:
             if worker.is_cancelled:  # Somebody holds the key down.
@@ -214,10 +217,14 @@ class GalleryPane(Vertical, can_focus=True):
                 pairs.append(read_pair(source.path, place))
             except InputError as error:
                 pairs.append(str(error))
+            # Large images needn't wait for their neighbours; small ones come together, as they would flicker.
+            if time.monotonic() - shown > _PATIENCE:
+                shown = time.monotonic()
+                self.post_message(PairsRead(examples[: len(pairs)], list(pairs)))
         self.post_message(PairsRead(examples, pairs))
 
     def on_pairs_read(self, message: PairsRead) -> None:
-        if self._selection.from_current(_MOST) == message.examples:
+        if self._selection.from_current(_MOST)[: len(message.examples)] == message.examples:
             self._read_ones = list(zip(message.examples, message.pairs, strict=True))
             self._draw_all()
 
