@@ -267,6 +267,23 @@ class Log(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SystemSampled(Event):
+    """What a run took of its machine since the sample before; null for what the system doesn't tell.
+
+    `cpu` is in percent of all cores, `process_cpu` of one core; memory is in bytes, used by all programs, there in all,
+    and held by the run's process. Each GPU has `name`, `utilisation` in percent of the time, `memory_used` and
+    `memory_total` in bytes, `temperature` in degrees Celsius, `power` and `power_limit` in watts.
+    """
+
+    cpu: float | None
+    process_cpu: float | None
+    memory: float | None
+    memory_total: float | None
+    process_memory: float | None
+    gpus: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunFinished(Event):
     """The last event of a run that ended by itself."""
 

@@ -12,12 +12,13 @@ from typing import Any
 
 import h5py
 import numpy as np
+import psutil
 import pytest
 from cli import events
 from schemas import faults_of_run
 from whole_runs import ENTRY, EXAMPLES, RESULT, nothing_half_written, share, unheard
 
-from kerasrobust import runs
+from kerasrobust import machine, runs
 from kerasrobust.attacks.verdict import predict
 from kerasrobust.commands import from_dict
 from kerasrobust.config import AttackConfig, RandomnessConfig
@@ -34,12 +35,14 @@ from kerasrobust.events import (
     RunStarted,
     StageFinished,
     StageStarted,
+    SystemSampled,
     as_dict,
 )
 from kerasrobust.fields import Epsilon
 from kerasrobust.jobs import engine
 from kerasrobust.networks.making import as_classifier
 from kerasrobust.networks.saving import load_model
+from kerasrobust.tail import read_all
 
 pytest_plugins = ["cli_fixtures"]
 
@@ -52,6 +55,22 @@ def attacked(models_dir: Path, runs_dir: Path, name: str = "one", **settings: An
     assert written == json.loads(json.dumps(result)), "what is returned is what is written"
     assert faults_of_run(runs_dir / name) == []
     return written, runs_dir / name
+
+
+def test_a_run_keeps_what_it_took_of_its_machine(
+    models_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "PERIOD", 0.0)
+    _, folder = attacked(models_dir, tmp_path, attack="fgsm", steps=None)
+    samples = [event for event in read_all(folder / "events.jsonl") if isinstance(event, SystemSampled)]
+    assert len(samples) > 5
+    held, here = psutil.Process().memory_info().rss, psutil.virtual_memory().total
+    for sample in samples:
+        assert sample.memory_total == here and 0 < sample.memory < here
+        assert sample.process_memory == pytest.approx(held, rel=0.5)
+        assert 0 <= sample.cpu <= 100 and sample.process_cpu >= 0
+    # Computing takes a core or more at times.
+    assert max(sample.process_cpu for sample in samples) > 30
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,7 @@ CONTRACT = {
     "published examples",
     "Finding": "code message severity evidence",
     "Log": "level message",
+    "SystemSampled": "cpu process_cpu memory memory_total process_memory gpus",
     "RunFinished": "status seconds message",
 }
 

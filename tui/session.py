@@ -9,13 +9,18 @@ from typing import Protocol
 from tui.runner import Runner
 
 
-@dataclass(frozen=True)
+@dataclass
 class Session:
-    """One start of the UI: the folders of runs and saved models, and what starts runs."""
+    """One start of the UI: the folders of runs and saved models, and what starts runs.
+
+    Attributes:
+        selected: the run at the cursor of the list.
+    """
 
     runs_dir: Path
     models_dir: Path
     runner: Runner
+    selected: Path | None = None
 
 
 class Host(Protocol):

@@ -1,46 +1,22 @@
-"""What the machine is doing: processor and memory by psutil, GPUs by NVML. No Textual here.
-
-The GPU figures are tested against a stand-in for NVML; `benchmarks/gpu.py` asks a real one.
-"""
+"""What the machine and the runs on it are doing now. No Textual here."""
 
 from __future__ import annotations
 
 import contextlib
-import importlib
 import time
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import psutil
 
+from kerasrobust.machine import Gpu, Nvml, ask
 from kerasrobust.runs import list_runs, owner
 
 HISTORY = 300
 """Samples that are kept."""
 LOOK_SECONDS = 5.0
 """Between two looks at the runs folder for runs that are under way."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Gpu:
-    """One GPU at one moment, with its name as the driver calls it; None for an unknown figure.
-
-    Utilisation is the percentage of the time in which it computed. Memory is in bytes, and used by everybody; the
-    temperature is in degrees Celsius, power in watts.
-    """
-
-    name: str
-    utilisation: float | None = None
-    memory_used: float | None = None
-    memory_total: float | None = None
-    temperature: float | None = None
-    power: float | None = None
-    power_limit: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +79,7 @@ class Sampler:
         self.history: deque[Sample] = deque(maxlen=HISTORY)
         self.problem = ""
         self._runs_dir = runs_dir
-        self._nvml: _Nvml | None = None
+        self._nvml: Nvml | None = None
         self._running: list[tuple[str, int]] = []
         self._looked = -LOOK_SECONDS
         self._followed: dict[int, psutil.Process] = {}
@@ -111,12 +87,12 @@ class Sampler:
     def sample(self) -> Sample:
         """Takes a sample, adds it to the history and returns it. May take some milliseconds; the first one longer."""
         if self._nvml is None:
-            self._nvml = _Nvml()
+            self._nvml = Nvml()
             self.problem = self._nvml.problem
-        cores, memory = _ask(lambda: psutil.cpu_percent(percpu=True)) or [], _ask(psutil.virtual_memory)
+        cores, memory = ask(lambda: psutil.cpu_percent(percpu=True)) or [], ask(psutil.virtual_memory)
         # Where there is no folder of runs yet, it will be made in the nearest one above.
         home = next((path for path in (self._runs_dir, *self._runs_dir.resolve().parents) if path.exists()), Path("."))
-        disk = _ask(lambda: psutil.disk_usage(str(home)))
+        disk = ask(lambda: psutil.disk_usage(str(home)))
         first = not self.history  # The first answer is about no time at all.
         sample = Sample(
             cpu=None if first or not cores else sum(cores) / len(cores),
@@ -125,7 +101,7 @@ class Sampler:
             memory_total=None if memory is None else float(memory.total),
             disk_used=None if disk is None else float(disk.used),
             disk_total=None if disk is None else float(disk.total),
-            load=_ask(lambda: psutil.getloadavg()[0]),
+            load=ask(lambda: psutil.getloadavg()[0]),
             gpus=self._nvml.read(),
             processes=self._processes(),
         )
@@ -147,14 +123,6 @@ class Sampler:
         return tuple(found)
 
 
-def _ask(figure: Callable[[], Any]) -> Any:
-    """Returns a figure of this machine, or None if the system doesn't give it."""
-    try:
-        return figure()
-    except (psutil.Error, OSError, NotImplementedError):
-        return None
-
-
 def _running(runs_dir: Path) -> list[tuple[str, int]]:
     """Returns name and process of each run that is under way; a process in another machine's folder isn't found."""
     found = []
@@ -165,54 +133,3 @@ def _running(runs_dir: Path) -> list[tuple[str, int]]:
     except OSError:  # A folder vanished meanwhile, or can't be read; others say so.
         pass
     return found
-
-
-class _Nvml:
-    """NVIDIA's management library, where there is one.
-
-    Attributes:
-        problem: why there are no GPUs; empty where there are.
-    """
-
-    def __init__(self) -> None:
-        self.problem = ""
-        self._gpus: list[tuple[str, object]] = []
-        try:
-            self._library: ModuleType = importlib.import_module("pynvml")
-        except ImportError:
-            self.problem = "no GPU figures (nvidia-ml-py is not installed)"
-            return
-        try:
-            self._library.nvmlInit()
-            for index in range(self._library.nvmlDeviceGetCount()):
-                handle = self._library.nvmlDeviceGetHandleByIndex(index)
-                name = self._figure(partial(self._library.nvmlDeviceGetName, handle))
-                self._gpus.append((name or "GPU", handle))
-        except self._library.NVMLError as error:
-            self.problem = f"no GPU ({error})"
-        else:
-            self.problem = "" if self._gpus else "no GPU"
-
-    def _figure(self, ask: Callable[[], Any]) -> Any:
-        """Returns a figure, or None where this GPU or its driver doesn't give it (any more)."""
-        try:
-            return ask()
-        except self._library.NVMLError:
-            return None
-
-    def read(self) -> tuple[Gpu, ...]:
-        return tuple(self._gpu(name, handle) for name, handle in self._gpus)
-
-    def _gpu(self, name: str, handle: object) -> Gpu:
-        nvml = self._library
-        memory = self._figure(lambda: nvml.nvmlDeviceGetMemoryInfo(handle))
-        return Gpu(
-            name=name,
-            utilisation=self._figure(lambda: float(nvml.nvmlDeviceGetUtilizationRates(handle).gpu)),
-            memory_used=None if memory is None else float(memory.used),
-            memory_total=None if memory is None else float(memory.total),
-            temperature=self._figure(lambda: float(nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU))),
-            # The library gives milliwatts.
-            power=self._figure(lambda: nvml.nvmlDeviceGetPowerUsage(handle) / 1000),
-            power_limit=self._figure(lambda: nvml.nvmlDeviceGetEnforcedPowerLimit(handle) / 1000),
-        )

@@ -27,6 +27,7 @@ from kerasrobust.events import (
     as_doubt,
     staged,
 )
+from kerasrobust.machine import RunSampler
 from kerasrobust.marks import read_marks
 from kerasrobust.notify import notify
 from kerasrobust.runs import Run, read_json, write_json
@@ -76,6 +77,7 @@ class Context:
     devices: list[str] = field(default_factory=list)
     began: float = field(default_factory=time.time)
     _stages: list[str] = field(default_factory=list)
+    _sampler: RunSampler = field(default_factory=RunSampler)
 
     @property
     def command(self) -> str:
@@ -119,6 +121,9 @@ class Context:
             self.run.settle()
         if isinstance(event, Finding):
             self.findings.append(as_doubt(event))
+        if (sample := self._sampler.sample()) is not None:
+            self.run.write(sample)
+            self.watch(sample)
 
     def _notify(self, event: Event) -> None:
         """Tells a person's own command that the run has ended, or that there is a reason for doubt."""

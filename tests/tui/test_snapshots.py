@@ -30,12 +30,13 @@ from textual.widgets import Input
 from kerasrobust.config import AttackConfig
 from kerasrobust.events import Event, Finding, RunFinished, to_json
 from kerasrobust.fields import Epsilon
+from kerasrobust.machine import Gpu
 from kerasrobust.runs import write_json
 from kerasrobust.settings import to_dict
 from tui.app import Lab
 from tui.panes.choose import ChoosePane
 from tui.screens.monitor import MonitorScreen
-from tui.system import Gpu, Process, Sample
+from tui.system import Process, Sample
 from tui.widgets.fields import FieldRow
 
 CARDS = Path(__file__).parents[2] / "saved_models"

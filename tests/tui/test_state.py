@@ -25,6 +25,7 @@ from kerasrobust.events import (
     RunStarted,
     StageFinished,
     StageStarted,
+    SystemSampled,
 )
 from kerasrobust.show.console import ConsoleRenderer
 from tui.panes.attacks import _cells
@@ -41,6 +42,28 @@ def test_a_short_curve_is_kept_as_it_was_measured() -> None:
     state = advance(RunState(), [metrics(step, loss=1 / step) for step in range(1, 6)])
     series = state.series["train", "train", "loss"]
     assert series.xs == [1, 2, 3, 4, 5] and series.ys == [1 / step for step in range(1, 6)]
+
+
+def test_what_a_run_took_stands_over_its_seconds_of_work_without_pauses() -> None:
+    def sample(at: float, cpu: float | None, held: float, *gpus: dict[str, object]) -> SystemSampled:
+        return SystemSampled(
+            time=at, cpu=cpu, process_cpu=90.0, memory=8e9, memory_total=16e9, process_memory=held, gpus=list(gpus)
+        )
+
+    begun = dataclasses.replace(STARTED, time=100.0)
+    first = [begun, sample(105.0, 50.0, 1e9), sample(110.0, None, 2e9)]
+    # A night later it goes on, on another machine.
+    gpu = {"utilisation": 80.0, "memory_used": 6.0, "memory_total": 24.0}
+    odd = {"utilisation": "many", "memory_used": 10**400, "memory_total": 0}
+    then = [dataclasses.replace(STARTED, time=50_000.0), sample(50_005.0, 100.0, 3e9, gpu, odd)]
+    load = advance(advance(RunState(), first), then).load
+    found = {name: list(zip(series.xs, series.ys, strict=True)) for name, series in load.items()}
+    assert found == {
+        "processor": [(5.0, 0.5), (15.0, 1.0)],
+        "memory": [(5.0, 1e9), (10.0, 2e9), (15.0, 3e9)],
+        "GPU 0": [(15.0, 0.8)],
+        "GPU 0 memory": [(15.0, 0.25)],
+    }
 
 
 @given(st.integers(1, 5 * POINTS))

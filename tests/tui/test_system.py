@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import sys
 import time
@@ -16,10 +17,13 @@ from hypothesis import strategies as st
 from screen import shows, text, until
 from textual.app import App, ComposeResult
 
+from kerasrobust.config import TrainConfig
+from kerasrobust.events import RunStarted, SystemSampled, to_json
+from kerasrobust.settings import to_dict
 from tui.app import Lab
 from tui.screens.system import SystemPanel, _cores
 from tui.system import HISTORY, Sampler
-from tui.widgets.meter import bars
+from tui.widgets.meter import bars, squeezed
 
 
 class FakeNvml(SimpleNamespace):
@@ -244,6 +248,20 @@ def test_bars_of_known_values() -> None:
     assert bars([50, 75, 100, 1], top=100, width=3, height=2) == ["▄█ ", "██▁"]
 
 
+@given(st.lists(st.none() | st.floats(0, 1e12), max_size=300), st.integers(0, 100))
+def test_squeezed_values_stand_for_all_of_them(values: list[float | None], width: int) -> None:
+    found = squeezed(values, width)
+    assert len(found) == (width if values else 0)
+    if width and len(values) % width == 0:
+        for place, value in enumerate(found):
+            known = [
+                each for each in values[place * len(values) // width :][: len(values) // width] if each is not None
+            ]
+            assert value == (pytest.approx(sum(known) / len(known)) if known else None)
+    elif values and width >= len(values):
+        assert {*found} == {*values}
+
+
 @pytest.mark.parametrize("size", [(80, 24), (160, 48)])
 async def test_the_screen_without_a_gpu(no_gpu: None, lab: Lab, running: Path, size: tuple[int, int]) -> None:
     async with lab.run_test(size=size) as pilot:
@@ -271,6 +289,28 @@ async def test_the_screen_with_two_gpus(nvml: FakeNvml, lab: Lab, size: tuple[in
         nvml.lost = True
         nvml.rate = 90
         await shows(pilot, "91 %")
+
+
+async def test_the_run_at_the_cursor_with_all_that_it_took(no_gpu: None, lab: Lab, runs_dir: Path) -> None:
+    begun = RunStarted(time=0.0, run="mine", kind="train", config={}, command="", versions={}, devices=[], pid=1)
+    samples = [
+        SystemSampled(
+            time=time, cpu=cpu, process_cpu=cpu, memory=8e9, memory_total=16e9, process_memory=held * 2**30, gpus=[]
+        )
+        for time, cpu, held in [(30.0, 0.0, 3.5), (60.0, 100.0, 1.0)]
+    ]
+    for name, told in {"mine": [begun, *samples], "short": [begun]}.items():
+        (runs_dir / name).mkdir(parents=True)
+        (runs_dir / name / "config.json").write_text(json.dumps(to_dict(TrainConfig())))
+        (runs_dir / name / "events.jsonl").write_text("".join(f"{to_json(event)}\n" for event in told))
+    async with lab.run_test(size=(160, 48)) as pilot:
+        await shows(pilot, "2 runs")
+        lab.open_run(runs_dir / "mine")
+        await pilot.press("5")
+        await shows(pilot, "Run mine", "50 % on average", "3.5 GiB at most", "All of its 60 s of work")
+        lab.open_run(runs_dir / "short")
+        await pilot.press("5")
+        await shows(pilot, "Run short", "It keeps no figures of its machine")
 
 
 async def test_it_samples_only_while_it_is_seen(nvml: FakeNvml, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -199,8 +199,7 @@ class GalleryPane(Vertical, can_focus=True):
 
     def _go(self, at: int) -> None:
         self._selection.go(at)
-        examples = self._selection.from_current(_MOST)
-        if examples:
+        if examples := self._selection.from_current(_MOST):
             self._read(examples)
         else:
             self._read_ones = []
@@ -213,10 +212,7 @@ class GalleryPane(Vertical, can_focus=True):
         for source, place in examples:
             if worker.is_cancelled:  # Somebody holds the key down.
                 return
-            try:
-                pairs.append(read_pair(source.path, place))
-            except InputError as error:
-                pairs.append(str(error))
+            pairs.append(_read_or_say(source, place))
             # Large images needn't wait for their neighbours; small ones come together, as they would flicker.
             if time.monotonic() - shown > _PATIENCE:
                 shown = time.monotonic()
@@ -235,7 +231,7 @@ class GalleryPane(Vertical, can_focus=True):
         self.query_one(FilterLine).show(selection, self._factor, named=self.size.width >= FULL)
         for name in ("previous", "next"):
             self.query_one(f"#{name}").display = bool(selection.sources)
-        notices = [line for line in self._problems if line]
+        notices = list(filter(None, self._problems))
         current, pair = selection.current, self._read_ones[0][1] if self._read_ones else None
         if isinstance(pair, str):
             notices.append(pair)
@@ -243,8 +239,8 @@ class GalleryPane(Vertical, can_focus=True):
         if current is None and selection.sources:
             notices.append("No example fits these filters; 0 clears them.")
         elif current is None and not notices:
-            looked = self._announced is not None and not self._looking
-            notices.append(_NOTHING if looked else "Looking for adversarial images...")
+            looks = self._announced is None or self._looking
+            notices.append("Looking for adversarial images..." if looks else _NOTHING)
         notice = self.query_one("#notice", Static)
         # Wrapped here, as the pictures have to know how many lines it takes.
         notices = [line for words in notices for line in textwrap.wrap(words, max(20, self.size.width - 2))]
@@ -316,3 +312,11 @@ class GalleryPane(Vertical, can_focus=True):
 
 def _next(offered: list[Any], now: Any) -> Any:
     return offered[(offered.index(now) + 1) % len(offered)] if now in offered else offered[0]
+
+
+def _read_or_say(source: Source, place: int) -> tuple[np.ndarray, np.ndarray] | str:
+    """Returns the images of an example, or why they can't be read."""
+    try:
+        return read_pair(source.path, place)
+    except InputError as error:
+        return str(error)

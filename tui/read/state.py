@@ -23,6 +23,8 @@ _GRAVITY = {"info": 0, "warning": 1, "error": 2}
 POINTS = 1000
 LINES = 5000
 FINDINGS = 200
+_GPUS = 16
+_HUGE = 1e300
 MOST = 1000
 """Stages, attacks, corruptions, models and files of images: far above any real run. Rows: ten times as many."""
 
@@ -132,7 +134,9 @@ class RunState:
         stages: by name, in the order in which they began.
         now: the stage at work, or the last one.
         cells: what was measured under corruptions, by kind and severity.
+        load: what the run took of its machine, by name, over seconds of work: shares in [0, 1], and memory in bytes.
         time: when the last event happened.
+        before: seconds between the first event of the run's first start and those of the last one, without pauses.
         skipped: lines of the file that this version can't read.
     """
 
@@ -152,7 +156,9 @@ class RunState:
     examples: dict[str, events.ExamplesSaved] = field(default_factory=dict)
     lines: deque[Line] = field(default_factory=lambda: deque(maxlen=LINES))
     logged: int = 0
+    load: dict[str, Series] = field(default_factory=dict)
     time: float = 0.0
+    before: float = 0.0
     skipped: int = 0
 
     @property
@@ -176,6 +182,7 @@ def advance(state: RunState, fresh: Iterable[events.Event], skipped: int = 0) ->
     after = copy.copy(state)
     after.stages = state.stages.copy()
     after.series = {key: series.copy() for key, series in state.series.items()}
+    after.load = {key: series.copy() for key, series in state.load.items()}
     # A curve that is still growing is copied too; that of an ended attack is shared.
     after.attacks = [
         replace(line, curve=line.curve.copy()) if line.status == "running" else line for line in state.attacks
@@ -189,13 +196,13 @@ def advance(state: RunState, fresh: Iterable[events.Event], skipped: int = 0) ->
 
 
 def _apply(state: RunState, event: events.Event) -> None:
-    state.time = event.time
+    earlier, state.time = state.time, event.time
     stage = state.stages.get(event.stage or "")
     if (text := narrate(event, stage.title if stage is not None else "")) is not None:
         _log(state, event, text, severity(event))
     match event:
         case events.RunStarted():
-            _start(state, event)
+            _start(state, event, earlier)
         case events.StageStarted():
             _start_stage(state, event)
         case events.StageFinished() if stage is not None:
@@ -226,6 +233,8 @@ def _apply(state: RunState, event: events.Event) -> None:
                 state.cells[event.kind, event.severity] = event
         case events.Certified():
             state.certified = event
+        case events.SystemSampled():
+            _sampled(state, event)
         case events.Finding():
             state.found += 1
             state.findings.append(event)
@@ -239,9 +248,11 @@ def _log(state: RunState, event: events.Event, text: str, level: events.Severity
     state.lines.append(Line(event.time, level, text))
 
 
-def _start(state: RunState, event: events.RunStarted) -> None:
+def _start(state: RunState, event: events.RunStarted, earlier: float) -> None:
+    """Begins a run, or goes on with one whose events so far have ended at the time `earlier`."""
     if state.started is not None:  # Resumed: what was under way is void, and its rows and cells come once more.
         _stop(state)
+        state.before += max(0.0, earlier - state.started.time)
         state.attacks = [line for line in state.attacks if line.status == "done"]
         state.rows = []
         state.cells, state.certified = {}, None
@@ -287,6 +298,26 @@ def _metrics(state: RunState, event: events.Metrics) -> None:
             if value is not None
         ]
         _log(state, event, f"epoch {event.epoch}, validation: {', '.join(parts)}")
+
+
+def _sampled(state: RunState, event: events.SystemSampled) -> None:
+    if state.started is None:
+        return
+    found = {"processor": _share(event.cpu, 100.0), "memory": event.process_memory}
+    for number, gpu in enumerate(event.gpus[:_GPUS]):
+        values = gpu if isinstance(gpu, dict) else {}
+        found[f"GPU {number}"] = _share(values.get("utilisation"), 100.0)
+        found[f"GPU {number} memory"] = _share(values.get("memory_used"), values.get("memory_total"))
+    seconds = state.before + event.time - state.started.time
+    for name, value in found.items():
+        if value is not None:
+            state.load.setdefault(name, Series()).add(seconds, value)
+
+
+def _share(part: Any, whole: Any) -> float | None:
+    """Returns part / whole, or None where one of them isn't known: inside an event nobody has checked them."""
+    known = all(isinstance(value, int | float) and abs(value) < _HUGE for value in (part, whole))
+    return part / whole if known and whole else None
 
 
 def _start_attack(state: RunState, event: events.AttackStarted) -> None:

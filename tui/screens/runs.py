@@ -132,7 +132,7 @@ class RunsScreen(FolderScreen, MarkingScreen):
 
     @on(DataTable.RowHighlighted)
     def _show_details(self) -> None:
-        run = self.table.at_cursor
+        run, self.session.selected = self.table.at_cursor, self.marked
         self.query_one(RunDetails).show(run, "Nothing fits the search or filter." if self._runs else "")
         if self.was_read and self.has_class("wide"):
             self.call_next(self._show_beside, run)

@@ -12,6 +12,7 @@ from textual.containers import Container, Vertical, VerticalScroll
 from textual.events import Resize
 from textual.widgets import Static
 
+from tui.panes.load import RunLoad
 from tui.screens.base import MainScreen
 from tui.system import Gpu, Process, Sample, Sampler
 from tui.widgets.layout import DETAILS
@@ -76,7 +77,10 @@ class Block(Vertical):
 
 
 class SystemPanel(VerticalScroll):
-    """The figures of this machine and of the processes of its runs, sampled every second while they can be seen."""
+    """The figures of this machine and of the processes of its runs, sampled every second while they can be seen.
+
+    Below them what the `selected` run has taken of its machine.
+    """
 
     DEFAULT_CSS = """
     SystemPanel { height: 1fr; }
@@ -85,9 +89,10 @@ class SystemPanel(VerticalScroll):
     SystemPanel.-tall Meter { height: 3; margin-bottom: 1; }
     """
 
-    def __init__(self, runs_dir: Path) -> None:
+    def __init__(self, runs_dir: Path, selected: Callable[[], Path | None] = lambda: None) -> None:
         super().__init__()
         self.sampler = Sampler(runs_dir)
+        self._selected = selected
         self._gpus: list[Block] = []
         self._sampling = False
         self._core_lines = 1
@@ -97,6 +102,7 @@ class SystemPanel(VerticalScroll):
             yield Block("This machine", ("Processor", "Memory", "Disk"), id="machine")
             yield Block("GPU", (), id="no-gpu")
             yield Block("Processes of runs", (), id="processes")
+            yield RunLoad("run")
 
     async def on_mount(self) -> None:
         self.set_interval(PERIOD, self.update_figures)
@@ -122,6 +128,7 @@ class SystemPanel(VerticalScroll):
         if self._sampling or not self.is_seen:
             return
         self._sampling = True
+        self.query_one(RunLoad).follow(self._selected())
         try:
             # A driver may take its time to answer.
             sample = await asyncio.to_thread(self.sampler.sample)
@@ -209,4 +216,4 @@ class SystemScreen(MainScreen):
     PLACE = "system"
 
     def content(self) -> ComposeResult:
-        yield SystemPanel(self.session.runs_dir)
+        yield SystemPanel(self.session.runs_dir, lambda: self.session.selected)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import fmean
 from typing import ClassVar
 
 from rich.text import Text
@@ -34,6 +35,23 @@ def bars(values: Sequence[float | None], top: float, width: int, height: int) ->
     return lines
 
 
+def squeezed(values: Sequence[float | None], width: int) -> list[float | None]:
+    """Returns `width` values that stand for all: each the mean of its part of them.
+
+    Example:
+        >>> squeezed([0.0, 1.0, None, 4.0, 6.0, None], 3), squeezed([1.0, 2.0], 4)
+        ([0.5, 4.0, 6.0], [1.0, 1.0, 2.0, 2.0])
+    """
+    found: list[float | None] = []
+    for column in range(width if values else 0):
+        first = column * len(values) // width
+        known = [
+            value for value in values[first : max(first + 1, (column + 1) * len(values) // width)] if value is not None
+        ]
+        found.append(fmean(known) if known else None)
+    return found
+
+
 class Meter(Widget):
     """One figure with its history, in as many lines as its style says."""
 
@@ -49,17 +67,20 @@ class Meter(Widget):
         self._value = ""
         self._history: Sequence[float | None] = ()
         self._top = 1.0
+        self._whole = False
 
-    def show(self, value: str, history: Sequence[float | None], top: float) -> None:
-        """Shows a value in words, and what it has been, on a scale from 0 to `top`."""
-        self._value, self._history, self._top = value, history, top
+    def show(self, value: str, history: Sequence[float | None], top: float, *, whole: bool = False) -> None:
+        """Shows a value in words, and what it has been, on a scale from 0 to `top`: its end, or all of it."""
+        self._value, self._history, self._top, self._whole = value, history, top, whole
         self.refresh()
 
     def render(self) -> Text:
         width, height = self.size
         bar = self.get_component_rich_style("meter--bar", partial=True)
         text = Text(no_wrap=True)
-        lines = bars(self._history, self._top, width - LABEL_WIDTH - VALUE_WIDTH, height)
+        room = max(0, width - LABEL_WIDTH - VALUE_WIDTH)
+        history = squeezed(self._history, room) if self._whole else self._history
+        lines = bars(history, self._top, room, height)
         for number, line in enumerate(lines):
             first = number == 0
             text.append((self.label if first else "").ljust(LABEL_WIDTH))
