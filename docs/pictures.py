@@ -28,8 +28,8 @@ COMMANDS = {
     "within": "attack convnet-pgd --attack autoattack --epsilons 2/255 4/255 8/255 --split test[:300]",
     "curve": "attack convnet-pgd --attack fmn --split test[:500]",
     "foggy": "corruptions convnet --split test[:500]",
-    "hard": "train lenet --data shapes --training pgd --epochs 6 --split train[:3000]",
-    "plain": "train lenet --data shapes --epochs 6 --split train[:3000]",
+    "hard": "train --model lenet --data shapes --training pgd --epochs 12 --learning-rate 0.02",
+    "plain": "train --model lenet --data shapes --epochs 12 --learning-rate 0.02",
     "hard-pgd": "attack hard --data shapes --attack pgd,square --split test[:300]",
     "plain-pgd": "attack plain --data shapes --attack pgd,square --split test[:300]",
 }

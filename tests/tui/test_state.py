@@ -29,7 +29,8 @@ from kerasrobust.events import (
 )
 from kerasrobust.show.console import ConsoleRenderer
 from tui.panes.attacks import _cells
-from tui.read.state import LINES, POINTS, RunState, Series, advance
+from tui.read.series import POINTS, Series
+from tui.read.state import LINES, RunState, advance
 
 STARTED = RunStarted(time=0.0, run="r", kind="study", config={}, command="", versions={}, devices=[], pid=1)
 

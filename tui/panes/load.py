@@ -14,7 +14,8 @@ from textual.widgets import Static
 
 from kerasrobust.show.figures import format_seconds
 from tui.read.follow import Follower
-from tui.read.state import RunState, Series
+from tui.read.series import Series
+from tui.read.state import RunState
 from tui.widgets.meter import Meter
 
 _NONE = "keeps no figures of its machine: it is older, or has ended within seconds."

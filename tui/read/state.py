@@ -17,10 +17,10 @@ from kerasrobust import events
 from kerasrobust.entries import add_row
 from kerasrobust.show.figures import is_no_ball
 from kerasrobust.show.narrate import narrate, severity
+from tui.read.series import Series
 
 _GRAVITY = {"info": 0, "warning": 1, "error": 2}
 
-POINTS = 1000
 LINES = 5000
 FINDINGS = 200
 _GPUS = 16
@@ -29,51 +29,17 @@ MOST = 1000
 """Stages, attacks, corruptions, models and files of images: far above any real run. Rows: ten times as many."""
 
 
-@dataclass
-class Series:
-    """A curve of bounded length: neighbouring points are averaged once there are too many.
-
-    Every point stands for `stride` measured ones; the last may stand for fewer, as it is still being filled.
-    """
-
-    xs: list[float] = field(default_factory=list)
-    ys: list[float] = field(default_factory=list)
-    stride: int = 1
-    filled: int = 0
-
-    def add(self, x: float, y: float) -> None:
-        """Appends a measured point; earlier ones at or after `x` are void, as a training was resumed before them."""
-        x, y = float(x), float(y)  # JSON integers have no bounds.
-        while self.xs and self.xs[-1] >= x:
-            self.xs.pop()
-            self.ys.pop()
-            self.filled = self.stride
-        if self.xs and self.filled < self.stride:
-            self.filled += 1
-            self.xs[-1] += (x - self.xs[-1]) / self.filled
-            self.ys[-1] += (y - self.ys[-1]) / self.filled
-            return
-        self.xs.append(x)
-        self.ys.append(y)
-        self.filled = 1
-        if len(self.xs) > POINTS:
-            # One stays over, and is the first half of the pair to come.
-            half = len(self.xs) // 2
-            self.xs = [(self.xs[2 * i] + self.xs[2 * i + 1]) / 2 for i in range(half)] + self.xs[2 * half :]
-            self.ys = [(self.ys[2 * i] + self.ys[2 * i + 1]) / 2 for i in range(half)] + self.ys[2 * half :]
-            self.stride *= 2
-
-    def copy(self) -> Series:
-        return Series(self.xs.copy(), self.ys.copy(), self.stride, self.filled)
-
-
 @dataclass(frozen=True)
 class Stage:
-    """A named part of a run. `epoch` and `epochs` are 0 where it isn't a training."""
+    """A named part of a run. `epoch` and `epochs` are 0 where it isn't a training.
+
+    Work began at the time `began`, or, in a resumed run, went on then after the seconds `before`.
+    """
 
     name: str
     title: str
     began: float
+    before: float = 0.0
     status: Literal["running", "done", "skipped", "failed", "stopped"] = "running"
     seconds: float = 0.0
     progress: events.Progress | None = None
@@ -131,6 +97,8 @@ class RunState:
     Attributes:
         source: which file it comes from: another number where the run was replaced by another of its name.
         series: curves by (stage, split, metric), over training steps.
+        clocks: seconds of work in each training, over its steps.
+        epoch_steps: steps of an epoch of each training, once one has ended.
         stages: by name, in the order in which they began.
         now: the stage at work, or the last one.
         cells: what was measured under corruptions, by kind and severity.
@@ -146,6 +114,8 @@ class RunState:
     stages: dict[str, Stage] = field(default_factory=dict)
     now: str = ""
     series: dict[tuple[str, str, str], Series] = field(default_factory=dict)
+    clocks: dict[str, Series] = field(default_factory=dict)
+    epoch_steps: dict[str, float] = field(default_factory=dict)
     attacks: list[AttackLine] = field(default_factory=list)
     rows: list[events.Row] = field(default_factory=list)
     cells: dict[tuple[str, int], events.CorruptionFinished] = field(default_factory=dict)
@@ -182,6 +152,8 @@ def advance(state: RunState, fresh: Iterable[events.Event], skipped: int = 0) ->
     after = copy.copy(state)
     after.stages = state.stages.copy()
     after.series = {key: series.copy() for key, series in state.series.items()}
+    after.clocks = {key: series.copy() for key, series in state.clocks.items()}
+    after.epoch_steps = state.epoch_steps.copy()
     after.load = {key: series.copy() for key, series in state.load.items()}
     # A curve that is still growing is copied too; that of an ended attack is shared.
     after.attacks = [
@@ -240,7 +212,7 @@ def _apply(state: RunState, event: events.Event) -> None:
             state.findings.append(event)
         case events.RunFinished():
             state.finished = event
-            _stop(state)
+            _stop(state, event.time)
 
 
 def _log(state: RunState, event: events.Event, text: str, level: events.Severity = "info") -> None:
@@ -251,7 +223,7 @@ def _log(state: RunState, event: events.Event, text: str, level: events.Severity
 def _start(state: RunState, event: events.RunStarted, earlier: float) -> None:
     """Begins a run, or goes on with one whose events so far have ended at the time `earlier`."""
     if state.started is not None:  # Resumed: what was under way is void, and its rows and cells come once more.
-        _stop(state)
+        _stop(state, earlier)
         state.before += max(0.0, earlier - state.started.time)
         state.attacks = [line for line in state.attacks if line.status == "done"]
         state.rows = []
@@ -260,11 +232,11 @@ def _start(state: RunState, event: events.RunStarted, earlier: float) -> None:
     state.started = event
 
 
-def _stop(state: RunState) -> None:
-    """Marks what was under way as ended, with the run."""
+def _stop(state: RunState, at: float) -> None:
+    """Marks what was under way as ended, with the run, at a time."""
     for name, stage in state.stages.items():
         if stage.status == "running":
-            state.stages[name] = replace(stage, status="stopped", seconds=state.time - stage.began)
+            state.stages[name] = replace(stage, status="stopped", seconds=max(0.0, at - stage.began))
     state.attacks = [replace(line, status="stopped") if line.status == "running" else line for line in state.attacks]
 
 
@@ -274,13 +246,19 @@ def _start_stage(state: RunState, event: events.StageStarted) -> None:
         return
     before = state.stages.pop(name, None)
     # One that is skipped now was done in an earlier start of this run, whose figures stand.
+    worked = before.before + before.seconds if before else 0.0
     epoch = (before.epoch, before.epochs) if before else (0, 0)
-    state.stages[name] = Stage(name=name, title=event.title, began=event.time, epoch=epoch[0], epochs=epoch[1])
+    state.stages[name] = Stage(name, event.title, event.time, worked, epoch=epoch[0], epochs=epoch[1])
     state.now = name
 
 
 def _metrics(state: RunState, event: events.Metrics) -> None:
     stage = event.stage or ""
+    if event.split == "train":
+        if stage in state.clocks or len(state.clocks) < MOST:
+            state.clocks.setdefault(stage, Series()).add(event.step, _seconds_in(state, event))
+    elif event.epoch > 0 and len(state.epoch_steps) < MOST:
+        state.epoch_steps[stage] = event.step / event.epoch
     for name, value in event.values.items():
         if value is None:
             _log(state, event, f"{name} is not a number at step {event.step:,}", "warning")
@@ -318,6 +296,12 @@ def _share(part: Any, whole: Any) -> float | None:
     """Returns part / whole, or None where one of them isn't known: inside an event nobody has checked them."""
     known = all(isinstance(value, int | float) and abs(value) < _HUGE for value in (part, whole))
     return part / whole if known and whole else None
+
+
+def _seconds_in(state: RunState, event: events.Event) -> float:
+    """Returns how long the event's stage has been worked on."""
+    stage = state.stages.get(event.stage or "")
+    return 0.0 if stage is None else stage.before + event.time - stage.began
 
 
 def _start_attack(state: RunState, event: events.AttackStarted) -> None:

@@ -57,6 +57,11 @@ class Subject:
     robust: Accuracies = ()
 
     @property
+    def is_live(self) -> bool:
+        """Whether it is a run under way, which has curves and no figures yet."""
+        return self.state in ("running", "starting")
+
+    @property
     def networks(self) -> list[str]:
         return list(dict.fromkeys(row.network for row in self.rows))
 
@@ -101,7 +106,8 @@ def run_subject(overview: Overview) -> Subject:
         path, path.name, overview.kind, overview.state, data=plain(overview.data), synthetic=overview.synthetic
     )
     if overview.state in ("running", "starting"):
-        return dataclasses.replace(bare, problem="It is still running: there is nothing to compare until it ends.")
+        problem = "It is still running: curves (m) are all that there is to compare until it ends."
+        return dataclasses.replace(bare, problem=problem, settings=settings(read_json(path / "config.json") or {}))
     raw = read_json(path / "result.json")
     if raw is None:
         return dataclasses.replace(bare, problem=_ENDS.get(overview.state, _ENDS["done"]))

@@ -15,6 +15,7 @@ from textual.widgets import ContentSwitcher, DataTable, Static, Tab, Tabs
 from tui.panes.choose import EMPTY, ChoosePane
 from tui.panes.overlay import OverlayPane
 from tui.panes.side_by_side import ComparedPane, FiguresPane, PagedPane, SettingsTable, StudiesPane
+from tui.panes.together import TogetherPane
 from tui.read.subject import Subject, Subjects
 from tui.screens.base import FolderScreen
 from tui.widgets.layout import COMPARISON
@@ -34,6 +35,7 @@ _TABS = {
     "settings": "Settings (i)",
     "table": "Table (t)",
     "epsilon": "Epsilon (e)",
+    "curves": "Curves (m)",
 }
 
 
@@ -61,6 +63,7 @@ class CompareScreen(FolderScreen):
         Binding("i", "tab('settings')", "Settings", id="tab-differences", show=False, tooltip="Settings that differ"),
         Binding("t", "tab('table')", "Table", id="tab-studies", show=False, tooltip="Study and published figures"),
         Binding("e", "tab('epsilon')", "Epsilon", id="tab-epsilon", show=False, tooltip="Accuracy over epsilon"),
+        Binding("m", "tab('curves')", "Curves", id="tab-together", show=False, tooltip="Curves of runs, live"),
         Binding("n", "next", "Next", id="next-compared", tooltip="Next attack of the chart, or next study"),
         Binding("o", "all_settings", "All/differing", id="all-settings", tooltip="Show all settings or only differing"),
         Binding("y", "copy", "Copy", id="copy-compared", tooltip="Copy the table, cells separated by tabs"),
@@ -84,6 +87,7 @@ class CompareScreen(FolderScreen):
                 yield SettingsTable(id="settings")
                 yield StudiesPane(id="table")
                 yield OverlayPane(id="epsilon")
+                yield TogetherPane(id="curves")
 
     def on_mount(self) -> None:
         self._reader = Subjects(self.session.runs_dir, self.session.models_dir)
@@ -104,9 +108,9 @@ class CompareScreen(FolderScreen):
         if found is None or found == self._subjects:
             return
         self._subjects = found
-        usable = {subject.path for subject in found if not subject.problem}
+        usable = {subject.path for subject in found if not subject.problem or subject.is_live}
         for path in [path for path in self._chosen if path not in usable]:
-            self.say(f"{path.name} can no longer be compared: it is gone, or under way again.")
+            self.say(f"{path.name} can no longer be compared: it is gone, or has ended without a result.")
             self._chosen.remove(path)
         self._show()
 
@@ -136,7 +140,8 @@ class CompareScreen(FolderScreen):
         switcher = self.query_one(ContentSwitcher)
         switcher.current = self._tab if subjects and self._tab != "choose" else "nothing"
         if (pane := self._pane()) is not None:
-            pane.show(subjects)
+            # Of what is under way there are curves, and no figures yet.
+            pane.show([subject for subject in subjects if not subject.problem or pane.id == "curves"])
 
     def _pane(self) -> ComparedPane | None:
         current = self.query_one(ContentSwitcher).current
@@ -194,9 +199,11 @@ class CompareScreen(FolderScreen):
         self._show()
 
     def _refuse(self, subject: Subject) -> bool:
-        if subject.problem:
+        if subject.is_live:
+            self.say(f"{subject.title} is under way: it has curves (m), and no figures yet.")
+        elif subject.problem:
             self.fail(f"{subject.title} can't be compared. {subject.problem}")
-        return bool(subject.problem)
+        return bool(subject.problem) and not subject.is_live
 
     def action_next(self) -> None:
         if isinstance(pane := self._pane(), PagedPane):

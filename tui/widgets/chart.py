@@ -43,6 +43,7 @@ class Curve:
         colour: the name of a theme colour, as "primary".
         sign: one character for each point; empty for a line.
         joined: whether points are joined by a line as well.
+        end: one character at the end of a line, by which it is told from others without colours.
     """
 
     label: str
@@ -51,6 +52,12 @@ class Curve:
     colour: str = "primary"
     sign: str = ""
     joined: bool = False
+    end: str = ""
+
+    @property
+    def named(self) -> str:
+        """Its sign and its name, for its value to stand behind."""
+        return f"{self.sign or self.end or '━'} {self.label}{' ' if self.label else ''}"
 
 
 def smoothed(ys: Sequence[float], weight: float) -> list[float]:
@@ -179,17 +186,18 @@ class Chart(Vertical, can_focus=False):
         self._x_ticks.most = max(2, self.size.width // 8)
         plot.clear()
         low, high = math.inf, -math.inf
-        for curve in self.curves:
+        for curve in reversed(self.curves):  # The first lies on top.
             ys = self._values(curve)
             finite = [y for y in ys if math.isfinite(y)]
             low, high = min([low, *finite]), max([high, *finite])
             if not curve.sign or curve.joined:
-                style = self.colour(curve.colour)
-                plot.plot(*self._shown(curve.xs, ys), line_style=style, hires_mode=HiResMode.BRAILLE)
-        for curve in self.curves:  # On top of all lines.
-            if sign := curve.sign or ("•" if len(curve.xs) == 1 else ""):  # One point makes no line.
-                style = self.colour(curve.colour)
-                plot.scatter(curve.xs, self._values(curve), marker=sign, marker_style=style)
+                line = self._shown(curve.xs, ys)
+                plot.plot(*line, line_style=self.colour(curve.colour), hires_mode=HiResMode.BRAILLE)
+        for curve in reversed(self.curves):  # On top of all lines.
+            # One point makes no line.
+            if sign := curve.sign or curve.end or ("•" if len(curve.xs) == 1 else ""):
+                shown, style = slice(0 if curve.sign else -1, None), self.colour(curve.colour)
+                plot.scatter(curve.xs[shown], self._values(curve)[shown], marker=sign, marker_style=style)
         if self.cursor is not None:
             plot.add_v_line(self.cursor, "dim")
         if not self._zoomed and low <= high:
@@ -233,19 +241,18 @@ class Chart(Vertical, can_focus=False):
 
     def _write_values(self) -> None:
         """Writes the line above: the curves and their values, at the cursor if there is one."""
-        # The curves' names say what is drawn; 80 columns have no room for more.
-        line = Text("" if self.curves else self.title, style="bold", no_wrap=True, overflow="ellipsis")
+        # The curves' names say what is drawn, where they have some; 80 columns have no room for more.
+        named = any(curve.label for curve in self.curves)
+        line = Text("" if named else self.title, style="bold", no_wrap=True, overflow="ellipsis")
         if self.logarithmic and self.curves:
-            line.append(f"{self.title} (log)")
+            line.append(f"{self.title} (log)" if named else " (log)")
         if not self.curves:
             line.append("  nothing yet", "dim")
         if self.cursor is not None:
             line.append(f"  {self.x_name} {self.cursor:,.6g}", "reverse")
         for curve in self.curves:
             place = len(curve.xs) - 1 if self.cursor is None else nearest(curve, self.cursor)
-            line.append(
-                f"{'  ' if line else ''}{curve.sign or '━'} {curve.label} ", f"not bold {self.colour(curve.colour)}"
-            )
+            line.append(f"{'  ' if line else ''}{curve.named}", f"not bold {self.colour(curve.colour)}")
             value = curve.ys[place]
             line.append(format_accuracy(value) if self.percent else f"{value:.4g}", "not bold")
         self.query_one(Static).update(line)
