@@ -3,9 +3,10 @@
     python benchmarks/ui.py            # all of it, about three minutes
     python benchmarks/ui.py --no-demo  # without the demo beside it
 
-It prints: seconds to the first paint (of 5 starts, the imports' share beside), seconds until a run of 200,000 events
-stands on the screen, milliseconds from key press to repaint over 200 presses while the demo trains on the same cores,
-and the share of a core that the UI takes meanwhile, and when nothing happens.
+It prints: seconds to the first paint (of 5 starts, the imports' share beside), seconds until a run of 1,000,000 events
+stands on the screen and the memory that the UI then holds, milliseconds in which the curves of 10 runs of 100,000 steps
+are drawn anew, milliseconds from key press to repaint over 200 presses while the demo trains on the same cores, and the
+share of a core that the UI takes meanwhile, and when nothing happens.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import termios
 import time
 from pathlib import Path
 
-from kerasrobust.config import DemoConfig
+from kerasrobust.config import DemoConfig, TrainConfig
 from kerasrobust.events import Event, Metrics, Progress, RunFinished, RunStarted, StageFinished, StageStarted, to_json
 from kerasrobust.runs import write_json
 from kerasrobust.settings import to_dict
@@ -42,7 +43,7 @@ KEYS = {"l": "events of the run", "i": "devices", "t": "publ.", "a": "gradients"
 class Terminal:
     """The UI in a pseudo-terminal."""
 
-    def __init__(self, runs_dir: Path) -> None:
+    def __init__(self, runs_dir: Path, size: tuple[int, int] = SIZE) -> None:
         self.began = time.perf_counter()
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
@@ -50,7 +51,7 @@ class Terminal:
             environment = os.environ | {"TERM": "xterm-256color", "COLORTERM": "truecolor"}
             words = [sys.executable, "-m", "tui", "--runs-dir", str(runs_dir)]
             os.execve(sys.executable, words, environment)
-        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", *SIZE, 0, 0))
+        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
 
     def read(self, seconds: float) -> bytes:
         """Returns what is painted within some time, or b"" where nothing is."""
@@ -80,6 +81,11 @@ class Terminal:
         """Returns the processor time that the UI itself has taken, without its children."""
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def memory(self) -> float:
+        """Returns the bytes of memory that the UI holds."""
+        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
 
     def close(self) -> None:
         os.kill(self.pid, signal.SIGKILL)
@@ -118,6 +124,48 @@ def long_run(runs_dir: Path, count: int) -> Path:
     lines.append(RunFinished(time=now, status="done", seconds=0.2 * count, message="the very end"))
     (folder / "events.jsonl").write_text("".join(f"{to_json(line)}\n" for line in lines))
     return folder
+
+
+def trainings(runs_dir: Path, count: int, steps: int) -> None:
+    """Writes finished trainings, with metrics at each of their steps."""
+    for number in range(count):
+        folder = runs_dir / f"train-{number}"
+        folder.mkdir(parents=True)
+        config = to_dict(TrainConfig(name=folder.name, seed=number, model="lenet"))
+        write_json(folder / "config.json", config)
+        write_json(folder / "result.json", {"schema": 1, "kind": "train", "clean_accuracy": 0.5})
+        run = RunStarted(
+            time=0.0, run=folder.name, kind="train", config=config, command="", versions={}, devices=[], pid=1
+        )
+        lines: list[Event] = [run, StageStarted(time=0.0, stage="train", title="Training")]
+        for step in range(1, steps + 1):
+            values = {"loss": 2.0 - step / steps + number / 10, "accuracy": step / steps * (1 - number / 20)}
+            lines.append(Metrics(time=step, stage="train", step=step, epoch=1, values=values, split="train"))
+        lines.append(RunFinished(time=steps, status="done", seconds=steps, message="the very end"))
+        (folder / "events.jsonl").write_text("".join(f"{to_json(line)}\n" for line in lines))
+
+
+def curves_of_ten(runs_dir: Path) -> list[float]:
+    """Returns the milliseconds from a key that smooths the curves of ten runs to the charts that are drawn anew."""
+    terminal = Terminal(runs_dir, (48, 160))
+    terminal.wait_for("train-0")
+    terminal.press("4")
+    terminal.wait_for(" chosen")
+    for number in range(10):
+        terminal.press(" ")
+        terminal.wait_for(f"{number + 1} of ")
+        terminal.press("\x1b[B")
+        terminal.idle(0.3)
+    terminal.press("m")
+    terminal.wait_for("loss, training", 120)
+    terminal.idle(2)
+    waits = []
+    for word in ("smoothing 0.6", "smoothing 0.9", "x changes  ") * 7:
+        terminal.press("s")
+        waits.append(1000 * terminal.wait_for(word, 5))
+        terminal.idle(0.3)
+    terminal.close()
+    return sorted(waits)
 
 
 def first_paint(runs_dir: Path, starts: int = 5) -> list[float]:
@@ -182,15 +230,26 @@ def main() -> None:
         terminal.idle(3)
         print(f"idle on an empty list: {share_of_core(terminal, 20):.1%} of a core")
         terminal.close()
-        long_run(folder / "runs", 200_000)
+        long_run(folder / "runs", 1_000_000)
         terminal = Terminal(folder / "runs")
         terminal.wait_for("long")
         terminal.idle(2)
         terminal.press("\r")
-        print(f"a run of 200,000 events stands on the screen after {terminal.wait_for('the very end'):.2f} s")
-        terminal.idle(3)
+        opened = terminal.wait_for("the very end")
+        began = time.perf_counter()
+        terminal.idle(0.5)
+        while share_of_core(terminal, 0.5) > 0.5:
+            pass
+        print(
+            f"a run of 1,000,000 events stands on the screen after {opened:.2f} s; whole curves come "
+            f"{time.perf_counter() - began - 0.5:.1f} s later, the UI holds {terminal.memory() / 2**20:.0f} MiB then"
+        )
         print(f"idle on that run: {share_of_core(terminal, 20):.1%} of a core")
         terminal.close()
+        trainings(folder / "ten", 10, 100_000)
+        waits = curves_of_ten(folder / "ten")
+        print(f"curves of 10 runs of 100,000 steps are drawn anew in {statistics.median(waits):.0f} ms (median of "
+              f"{len(waits)}; longest {waits[-1]:.0f} ms)")  # fmt: skip
         if not arguments.no_demo:
             with_demo(folder / "demo")
     finally:

@@ -39,7 +39,7 @@ class Tail:
         """Returns the whole events of the next `size` bytes.
 
         A torn last line is "not yet". A line longer than `size` wasn't written by kerasrobust and is skipped. With
-        `brief`, progress is left out that the very next line makes obsolete, which is most of a long run.
+        `brief`, progress is left out that a later line of these bytes makes obsolete, which is most of a long run.
 
         Raises:
             OSError: if the file can't be read; FileNotFoundError if it doesn't exist.
@@ -67,17 +67,24 @@ class Tail:
 
 # Progress as `to_json` writes it, up to its stage and unit. Such lines are dropped unparsed, as parsing is what takes
 # time; a line with its keys in another order doesn't match and is kept.
+_BEGIN = b'{"schema":1,"type":"Progress","time"'
 _PROGRESS = re.compile(
     rb'\{"schema":1,"type":"Progress","time":[^,"]+,("stage":"[^"\\]*(?:\\.[^"\\]*)*","unit":"[^"\\]*(?:\\.[^"\\]*)*"),"done":'
 )
 
 
 def _without_obsolete(lines: list[bytes]) -> list[bytes]:
-    """Leaves out progress that is followed by progress of the same stage and unit."""
-    matches = [_PROGRESS.match(line) for line in lines]
-    kinds = [match and match[1] for match in matches]
-    following = [*kinds[1:], None]
-    return [line for line, kind, after in zip(lines, kinds, following, strict=False) if not kind or kind != after]
+    """Leaves out progress that later progress of the same stage and unit makes obsolete."""
+    kept, seen = [], set()
+    for line in reversed(lines):
+        match = _PROGRESS.match(line) if line.startswith(_BEGIN) else None
+        if match is None:
+            kept.append(line)
+        elif match[1] not in seen:
+            seen.add(match[1])
+            kept.append(line)
+    kept.reverse()
+    return kept
 
 
 def last_events(path: Path, size: int = 2**16) -> list[Event]:

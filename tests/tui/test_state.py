@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import io
 import random
+from pathlib import Path
 
 import pytest
 from fake_engine import recorded
@@ -26,9 +27,11 @@ from kerasrobust.events import (
     StageFinished,
     StageStarted,
     SystemSampled,
+    to_json,
 )
 from kerasrobust.show.console import ConsoleRenderer
 from tui.panes.attacks import _cells
+from tui.read.follow import Follower
 from tui.read.series import POINTS, Series
 from tui.read.state import LINES, RunState, advance
 
@@ -246,3 +249,30 @@ def test_epochs_and_steps_of_a_stage_are_told_apart() -> None:
 def test_events_in_any_order_never_raise(events: list[Event], draw: random.Random) -> None:
     draw.shuffle(events)
     advance(RunState(), events)
+
+
+def test_a_long_run_is_known_by_its_beginning_and_its_end_while_it_is_read(tmp_path: Path) -> None:
+    count = 30_000
+    steps = (metrics(step, loss=1 / step) for step in range(1, count))
+    told: list[Event] = [STARTED, *steps, Log(time=count, level="info", message="end")]
+    file = tmp_path / "events.jsonl"
+    file.write_text("".join(f"{to_json(event)}\n" for event in told))
+    assert file.stat().st_size > 3 * 2**20
+    follower, whole = Follower(tmp_path), advance(RunState(), told)
+    assert follower.read()
+    early = follower.state
+    assert early.started == STARTED and early.lines[-1].text == "end" and early.source != whole.source
+    assert 0 < early.series["train", "train", "loss"].xs[0] < 10 and len(early.lines) == 2
+    while follower.read():
+        assert follower.state is early
+    # As if it was read in one go.
+    assert follower.state.series == whole.series and follower.state.source == whole.source
+    assert follower.state.lines == whole.lines
+    with file.open("a") as more:
+        more.write(to_json(Log(time=count + 1, level="info", message="more")) + "\n")
+    assert not follower.read() and follower.state.lines[-1].text == "more"
+    skimmed = Follower(tmp_path)
+    skimmed.skim()
+    assert skimmed.state.lines[-1].text == "more" and skimmed.state.source == whole.source
+    xs = skimmed.state.series["train", "train", "loss"].xs
+    assert xs[0] < 10 and xs[-1] > count - 100

@@ -97,8 +97,7 @@ class Overviews:
                 state = advance(state, last_events(path / "events.jsonl")[-1:])
             else:
                 follower = self._followed.get(path) or Follower(path)
-                while follower.read():
-                    pass
+                follower.skim()
                 state = follower.state
                 if running:
                     followed[path] = follower
