@@ -150,7 +150,8 @@ def curves_of_ten(runs_dir: Path) -> list[float]:
     terminal = Terminal(runs_dir, (48, 160))
     terminal.wait_for("train-0")
     terminal.press("4")
-    terminal.wait_for(" chosen")
+    terminal.wait_for("train-9")
+    terminal.idle(2)
     for number in range(10):
         terminal.press(" ")
         terminal.wait_for(f"{number + 1} of ")
@@ -159,11 +160,16 @@ def curves_of_ten(runs_dir: Path) -> list[float]:
     terminal.press("m")
     terminal.wait_for("loss, training", 120)
     terminal.idle(2)
+    while share_of_core(terminal, 1) > 0.5:  # It still reads.
+        pass
     waits = []
-    for word in ("smoothing 0.6", "smoothing 0.9", "x changes  ") * 7:
+    for _ in range(10):
+        for word in ("smoothing 0.6", "smoothing 0.9"):
+            terminal.press("s")
+            waits.append(1000 * terminal.wait_for(word, 5))
+            terminal.idle(0.3)
         terminal.press("s")
-        waits.append(1000 * terminal.wait_for(word, 5))
-        terminal.idle(0.3)
+        terminal.idle(0.5)
     terminal.close()
     return sorted(waits)
 

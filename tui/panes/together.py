@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,8 @@ from tui.widgets.search import Search
 PERIOD = 2.0
 """Seconds between two looks at the runs, while the charts can be seen."""
 
+_PATIENCE = 0.5
+"""Seconds after which curves are shown while long runs are still read."""
 _WIDTH, _HEIGHT = 44, 12
 """Columns and lines of a chart, at least."""
 _SIGNS = "●▲■◆✚▼"
@@ -42,6 +45,7 @@ class RunsRead(Message):
     """Runs were read, as far as there is something to read."""
 
     states: list[tuple[Path, RunState]]
+    caught_up: bool
 
 
 class TogetherPane(ComparedPane):
@@ -68,6 +72,7 @@ class TogetherPane(ComparedPane):
         self._places: dict[Path, int] = {}
         self._followers: dict[Path, Follower] = {}
         self._states: list[tuple[Path, RunState]] | None = None
+        self._reading = False
 
     def compose(self) -> ComposeResult:
         yield DataTable[Any](cursor_type="row", show_header=False, cell_padding=0)
@@ -86,8 +91,15 @@ class TogetherPane(ComparedPane):
         self._look()
 
     def _look(self) -> None:
-        if self.display and self.screen.is_current and self._subjects:
-            self._read([subject.path for subject in self._subjects if subject.kind != "model"])
+        if self._reading or not (self.display and self.screen.is_current and self._subjects):
+            return
+        paths = [subject.path for subject in self._subjects if subject.kind != "model"]
+        self._followers = {path: self._followers.get(path) or Follower(path) for path in paths}
+        self._reading = bool(paths)
+        self._read(list(self._followers.values()))
+        if not paths:
+            self._states = []
+            self.call_next(self._draw)
 
     def _fill(self) -> None:
         paths = [subject.path for subject in self._subjects]
@@ -116,27 +128,27 @@ class TogetherPane(ComparedPane):
         place = self._places[path]
         return COLOURS[place % len(COLOURS)], _SIGNS[place % len(_SIGNS)]
 
-    @work(thread=True, exclusive=True)
-    def _read(self, paths: Sequence[Path]) -> None:
-        worker = get_current_worker()
-        followers = {path: self._followers.get(path) or Follower(path) for path in paths}
-        for follower in followers.values():
-            try:
-                while not worker.is_cancelled and follower.read():
-                    pass
-            except OSError:  # It has told nothing yet, or is gone: its curves stay as they are.
-                pass
-        if not worker.is_cancelled:
-            self._followers = followers
-            self.post_message(RunsRead([(path, follower.state) for path, follower in followers.items()]))
+    @work(thread=True)
+    def _read(self, followers: Sequence[Follower]) -> None:
+        """Reads what is new, of each run a piece in turn, and shows it from time to time."""
+        worker, told, more = get_current_worker(), time.monotonic(), list(followers)
+        while more and not worker.is_cancelled:
+            more = [follower for follower in more if _advanced(follower)]
+            if not more or time.monotonic() - told > _PATIENCE:
+                told = time.monotonic()
+                states = [(follower.folder, follower.state) for follower in followers]
+                self.post_message(RunsRead(states, caught_up=not more))
 
     async def on_runs_read(self, message: RunsRead) -> None:
+        self._reading = not message.caught_up
         before = {path: id(state) for path, state in self._states or []}
         # Of runs that were chosen when the reading began, but no longer, nothing is drawn.
         now = [(path, state) for path, state in message.states if path in self._places]
         if self._states is None or before != {path: id(state) for path, state in now}:
             self._states = now
             await self._draw()
+        if {*self._places} - {*before, *dict(now)}:  # Chosen meanwhile.
+            self._look()
 
     async def _draw(self) -> None:
         charts = together(self._in_order(), self._axis)
@@ -222,3 +234,11 @@ def _differences(subjects: Sequence[Subject]) -> list[str]:
     """Returns for each run the settings in which it differs from some other, in words."""
     rows = [(name, values) for name, values, differ in differing(subjects) if differ and name not in _UNSAID]
     return [", ".join(f"{name} {values[place] or 'none'}" for name, values in rows) for place in range(len(subjects))]
+
+
+def _advanced(follower: Follower) -> bool:
+    """Reads the next piece, and returns whether there is more."""
+    try:
+        return follower.read()
+    except OSError:  # It has told nothing yet, or is gone: its curves stay as they are.
+        return False
