@@ -319,8 +319,8 @@ async def test_curves_are_overlaid_and_told_apart_by_signs(
         assert len({curve.sign for curve in chart.curves}) == len(chart.curves) > 5
         assert cells(pilot, "OverlayPane")[1][:2] == ["▲", "demo convnet"]
         # The model was attacked at one epsilon: two points, which nothing joins.
-        single = chart.curves[-1]
-        assert list(single.xs) == [0, 8] and not single.joined and chart.curves[0].joined
+        single = chart.curves[0]
+        assert list(single.xs) == [0, 8] and not single.joined and chart.curves[-1].joined
         assert cells(pilot, "OverlayPane")[-1][1:] == ["convnet", "86.2 %", "", "", "0.0 %", ""]
         assert chart.x_name == "epsilon x 255"
         rows = (read_json(demo / "result.json") or {})["rows"]

@@ -118,6 +118,7 @@ GROUPS: list[dict[str, Steps]] = [
     {"compare-figures": compared(["attack", "train"], ("f", "McNemar's exact test"))},
     {"compare-settings": compared(["convnet", "convnet-pgd"], ("i", "settings differ"))},
     {"compare-table": compared(["demo"], ("t", "publ."))},
+    {"compare-curves": compared(["demo", "train"], ("m", "accuracy, validation"))},
     {"compare-epsilon": compared(["demo", "convnet-pgd"], ("e", "accuracy over epsilon"))},
     {"system": [("5", "Load 1.25")]},
     {"system-gpus": [("5", "GPU 1: NVIDIA")]},

@@ -145,7 +145,7 @@ async def test_each_run_keeps_its_colour_and_is_told_by_what_differs(lab: Lab, a
         assert colours(pilot) == before[1:]
         # Equal curves: the reference's lies on top, and each chart says whose value is which.
         chart = next(iter(all_charts(pilot)))
-        assert [curve.sign for curve in chart.curves] == ["▲", "■"]
+        assert [curve.sign for curve in chart.curves] == ["■", "▲"]
         await toggle(pilot, "three")
         await until(pilot, lambda: len(legend(pilot)) == 3)
         assert {*colours(pilot)} == {*before}

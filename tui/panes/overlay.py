@@ -71,7 +71,7 @@ class OverlayPane(PagedPane):
                 sign=_SIGNS[place % len(_SIGNS)],
                 joined=trace.joined,
             )
-            for place, trace in enumerate(overlay.traces)
+            for place, trace in reversed([*enumerate(overlay.traces)])
         ])  # fmt: skip
         chart.action_cursor(0)
         chart.action_whole()

@@ -176,7 +176,7 @@ class TogetherPane(ComparedPane):
         return made
 
     def _curves(self, chart: Together) -> Iterator[Curve]:
-        for traced in chart.traced:
+        for traced in reversed(chart.traced):  # The reference, which comes first, is drawn last.
             colour, sign = self._look_of(traced.run)
             few = traced.points or len(traced.xs) == 1
             yield Curve("", traced.xs, traced.ys, colour, sign if few else "", joined=True, end="" if few else sign)

@@ -186,14 +186,14 @@ class Chart(Vertical, can_focus=False):
         self._x_ticks.most = max(2, self.size.width // 8)
         plot.clear()
         low, high = math.inf, -math.inf
-        for curve in reversed(self.curves):  # The first lies on top.
+        for curve in self.curves:
             ys = self._values(curve)
             finite = [y for y in ys if math.isfinite(y)]
             low, high = min([low, *finite]), max([high, *finite])
             if not curve.sign or curve.joined:
                 line = self._shown(curve.xs, ys)
                 plot.plot(*line, line_style=self.colour(curve.colour), hires_mode=HiResMode.BRAILLE)
-        for curve in reversed(self.curves):  # On top of all lines.
+        for curve in self.curves:  # On top of all lines.
             # One point makes no line.
             if sign := curve.sign or curve.end or ("•" if len(curve.xs) == 1 else ""):
                 shown, style = slice(0 if curve.sign else -1, None), self.colour(curve.colour)
@@ -250,7 +250,7 @@ class Chart(Vertical, can_focus=False):
             line.append("  nothing yet", "dim")
         if self.cursor is not None:
             line.append(f"  {self.x_name} {self.cursor:,.6g}", "reverse")
-        for curve in self.curves:
+        for curve in self.curves if named else reversed(self.curves):  # As in a legend, whose first lies on top.
             place = len(curve.xs) - 1 if self.cursor is None else nearest(curve, self.cursor)
             line.append(f"{'  ' if line else ''}{curve.named}", f"not bold {self.colour(curve.colour)}")
             value = curve.ys[place]
