@@ -8,6 +8,7 @@ are those of `kerasrobust export`.
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import shutil
 import subprocess
@@ -28,8 +29,8 @@ COMMANDS = {
     "within": "attack convnet-pgd --attack autoattack --epsilons 2/255 4/255 8/255 --split test[:300]",
     "curve": "attack convnet-pgd --attack fmn --split test[:500]",
     "foggy": "corruptions convnet --split test[:500]",
-    "hard": "train --model lenet --data shapes --training pgd --epochs 12 --learning-rate 0.02",
-    "plain": "train --model lenet --data shapes --epochs 12 --learning-rate 0.02",
+    "hard": "train --data shapes --training pgd --steps 3 --epochs 6 --split train[:5000]",
+    "plain": "train --data shapes --epochs 6 --split train[:5000]",
     "hard-pgd": "attack hard --data shapes --attack pgd,square --split test[:300]",
     "plain-pgd": "attack plain --data shapes --attack pgd,square --split test[:300]",
 }
@@ -39,7 +40,9 @@ SCREENS: dict[str, tuple[str, str]] = {
     "monitor": ("hard", ""),
     "attacks": ("within", "a"),
     "gallery": ("within", "g"),
-    "system": ("hard", "5"),
+    "system": ("within", "5"),
+    "compare": ("", "4 space down space f"),
+    "curves": ("", "4 down down space down space m"),
     "models": ("", "3"),
     "form": ("", "2"),
 }
@@ -94,6 +97,8 @@ def draw(runs: Path, models: Path) -> None:
 
 
 if __name__ == "__main__":
+    os.environ |= {"TERM": "xterm-256color", "COLORTERM": "truecolor"}
+    os.environ.pop("NO_COLOR", None)
     folder = Path(sys.argv[1]).resolve()
     make(folder, folder.parent / "models")
     draw(folder, folder.parent / "models")
