@@ -14,11 +14,12 @@ import pytest
 from fake_engine import write_pictures
 from hypothesis import given
 from hypothesis import strategies as st
-from screen import shows, text, until
+from screen import shows, tells, text, until
 from textual.pilot import Pilot
 from textual.widgets import DataTable
 
 from kerasrobust.entries import Row
+from kerasrobust.marks import Marks, write_marks
 from kerasrobust.runs import read_json
 from kerasrobust.show.figures import format_accuracy
 from tui.app import Lab
@@ -168,6 +169,18 @@ async def test_what_vanishes_while_it_is_shown_leaves_the_comparison(
             await pilot.press(key)
         (lab.session.runs_dir / "train" / "result.json").write_text("[")
         await shows(pilot, "0 of 1 chosen", "Nothing is chosen yet")
+
+
+async def test_archived_runs_are_left_out(lab: Lab, add_run: AddRun) -> None:
+    kept, archived = add_run("attack", "kept"), add_run("attack", "archived")
+    write_marks(archived, Marks(archived=True))
+    async with lab.run_test(size=WIDE) as pilot:
+        await go(pilot, "kept")
+        assert "archived" not in marks(pilot)
+        write_marks(archived, Marks())
+        await until(pilot, lambda: "archived" in marks(pilot))
+        write_marks(kept, Marks(archived=True))
+        await tells(pilot, "kept can no longer be compared: it is gone, archived")
 
 
 @pytest.mark.parametrize("size", [NARROW, WIDE])

@@ -19,7 +19,7 @@ from textual.pilot import Pilot
 from textual.widgets import Input
 
 from kerasrobust.config import AttackConfig, DemoConfig, TrainConfig
-from kerasrobust.events import AttackProgress, Finding, Log, Progress, RunFinished, to_json
+from kerasrobust.events import AttackProgress, Finding, Log, Progress, RunFinished, SystemSampled, to_json
 from kerasrobust.records import Result
 from kerasrobust.runs import is_locked, state
 from kerasrobust.show.figures import format_accuracy
@@ -424,6 +424,26 @@ async def test_two_uis_watch_one_run(
         await shows(pilot, "● running")
         await shows(pilot, "✓ done")
         await watching
+
+
+async def test_the_machines_load_is_a_chart_where_the_run_keeps_it(lab: Lab, add_run: AddRun) -> None:
+    add_run("train", "older")
+    begun, *rest = recorded("train")
+    samples = [
+        SystemSampled(
+            time=begun.time + 5 * n, cpu=10.0 * n, process_cpu=1.0, memory=1.0, memory_total=2.0, process_memory=1e9,
+            gpus=[{"utilisation": 42.0}],
+        )
+        for n in (1, 2)
+    ]  # fmt: skip
+    folder = add_run("train", "newer")
+    (folder / "events.jsonl").write_text("".join(f"{to_json(event)}\n" for event in [begun, *samples, *rest]))
+    async with lab.run_test(size=(160, 48)) as pilot:
+        lab.open_run(folder)
+        await shows(pilot, "━ processor 20.0 %  ━ GPU 0 42.0 %", "learning rate", "loss")
+        lab.open_run(folder.parent / "older")
+        await shows(pilot, "learning rate")
+        assert "processor" not in text(pilot) and "load" not in text(pilot)
 
 
 async def test_the_attacks_are_a_live_table_with_their_survivors(

@@ -123,6 +123,19 @@ async def test_a_wide_list_has_result_finding_chart_and_settings_beside(lab: Lab
         await shows(pilot, "PGD 8/255 L∞")
 
 
+async def test_progress_has_a_column_only_while_something_is_under_way(
+    lab: Lab, add_run: AddRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_run("attack", "before", began=1000.0)
+    monkeypatch.setenv("FAKE_STOP_AT", "5")
+    async with lab.run_test(size=(100, 24)) as pilot:
+        await shows(pilot, "before", "age")
+        assert "at work" not in text(pilot)
+        lab.start(DemoConfig(name="mine"))
+        await pilot.press("escape")
+        await shows(pilot, "● running", "at work")
+
+
 async def test_curves_beside_the_list_say_whose_they_are(lab: Lab, add_run: AddRun) -> None:
     add_run("demo")
     async with lab.run_test(size=(120, 40)) as pilot:

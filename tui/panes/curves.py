@@ -1,4 +1,4 @@
-"""The curves of a training: clean and robust accuracy in one chart, loss, learning rate."""
+"""The curves of a training: clean and robust accuracy in one chart, loss, learning rate, and the machine's load."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from textual.events import Resize
 from textual.widgets import Static
 
 from tui.read.state import RunState
-from tui.widgets.chart import SMOOTHINGS, Chart, Curve
+from tui.widgets.chart import COLOURS, SMOOTHINGS, Chart, Curve
 from tui.widgets.layout import CHARTS
 
 _SPLITS = ("train", "validation")
@@ -39,6 +39,15 @@ def training_curves(state: RunState, stage: str, names: Sequence[str]) -> list[C
     ]
 
 
+def load_curves(state: RunState) -> list[Curve]:
+    """Returns what the run took of all processors, and of each GPU."""
+    found = {name: series for name, series in state.load.items() if not name.endswith("memory")}
+    return [
+        Curve(name, series.xs, series.ys, COLOURS[place % len(COLOURS)])
+        for place, (name, series) in enumerate(found.items())
+    ]
+
+
 class CurvesPane(Container):
     """Charts of one training of a run; the newest unless another is chosen."""
 
@@ -48,11 +57,14 @@ class CurvesPane(Container):
     CurvesPane > #charts { layout: vertical; height: 1fr; }
     CurvesPane.wide > #charts { layout: grid; grid-size: 2 2; grid-rows: 3fr 2fr; }
     CurvesPane.wide #accuracy { column-span: 2; }
+    CurvesPane.wide.loaded > #charts { grid-size: 3 2; }
+    CurvesPane.wide.loaded #accuracy { column-span: 3; }
+    CurvesPane.wide #load { display: none; }
     CurvesPane Chart { display: none; }
-    CurvesPane Chart.chosen, CurvesPane.wide Chart { display: block; }
+    CurvesPane Chart.chosen, CurvesPane.wide Chart, CurvesPane.wide.loaded #load { display: block; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("c", "next_chart", "Chart", id="next-chart", tooltip="Next chart: accuracies, loss, learning rate"),
+        Binding("c", "next_chart", "Chart", id="next-chart", tooltip="Next chart: accuracies, loss, rate, load"),
         Binding("s", "smooth", "Smooth", id="smooth", tooltip="Smooth the lines: not, a little, much"),
         Binding("v", "log", "Log scale", id="log-scale", show=False,
                 tooltip="Draw the loss on a logarithmic scale, or not"),
@@ -78,6 +90,7 @@ class CurvesPane(Container):
             yield accuracy
             yield Chart("loss", id="loss")
             yield Chart("learning rate", id="rate")
+            yield Chart("load", percent=True, bounds=(0.0, 1.0), x_name="second", id="load")
 
     def on_resize(self, event: Resize) -> None:
         self.set_class(event.size.width >= CHARTS and event.size.height >= 22, "wide")
@@ -109,10 +122,12 @@ class CurvesPane(Container):
             ("#rate", ("learning_rate",)),
         ):
             self.query_one(chart, Chart).show(training_curves(state, stage or "", names))
+        self.set_class(bool(state.load), "loaded")
+        self.query_one("#load", Chart).show(load_curves(state))
 
     def action_next_chart(self) -> None:
         """Shows the next chart, where there is room for one only; else goes to it."""
-        charts = list(self.query(Chart))
+        charts = [chart for chart in self.query(Chart) if chart.id != "load" or self._state.load]
         at = next(index for index, chart in enumerate(charts) if chart.has_class("chosen"))
         after = charts[(at + 1) % len(charts)]
         charts[at].remove_class("chosen")

@@ -45,7 +45,7 @@ def fitting(needs: Mapping[str, int], room: int) -> dict[str, int]:
     """Returns the columns that fit into so much room with their widths, in the order in which they stand.
 
     Args:
-        needs: the width of each column in which nothing of it is cut.
+        needs: the width of each column in which nothing of it is cut; 0 for what nothing stands in.
         room: columns of the screen.
 
     Example:
@@ -68,6 +68,8 @@ def fitting(needs: Mapping[str, int], room: int) -> dict[str, int]:
             widths[name] += max(0, min(min(needs[name], most) - widths[name], left()))
     for name in _MORE:
         width = min(needs[name], _DATA)
+        if not width:
+            continue
         if left() < width + _GAP:
             break
         widths[name] = width
@@ -104,7 +106,8 @@ class RunsTable(DataTable[Any]):
         self._shown = sorted(fitting_ones, key=ORDERS[self.order][1])
         tagged = self.order == "tag"
         rows = {str(run.path): _cells(run, tagged) for run in self._shown}
-        self._set_columns(_needs(_cells(run, tagged) for run in runs))
+        at_work = any(run.share is not None or run.state in ("running", "starting") for run in runs)
+        self._set_columns(_needs((_cells(run, tagged) for run in runs), is_any_at_work=at_work))
         names = [str(key.value) for key in self.columns]
         bring_up_to_date(self, {path: [cells[name] for name in names] for path, cells in rows.items()})
         there = {run.path for run in runs}
@@ -157,12 +160,14 @@ class RunsTable(DataTable[Any]):
         self.only = states[(states.index(self.only) + 1) % len(states)] if self.only in states else ""
 
 
-def _needs(rows: Any) -> dict[str, int]:
+def _needs(rows: Any, *, is_any_at_work: bool) -> dict[str, int]:
     """Returns how wide each column has to be so that nothing in it is cut."""
     needs = {name: max(len(name), _FIXED.get(name, 0)) for name in _COLUMNS}
     for cells in rows:
         for name, cell in cells.items():
             needs[name] = max(needs[name], cell.cell_len)
+    if not is_any_at_work:
+        needs["at work"] = 0
     return needs
 
 

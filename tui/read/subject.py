@@ -75,7 +75,7 @@ class Subjects:
         self._known: dict[Path, tuple[object, Subject]] = {}
 
     def read(self) -> list[Subject]:
-        """Returns the runs, the newest first, then the models by name.
+        """Returns the runs that aren't archived, the newest first, then the models by name.
 
         Raises:
             OSError: where the folders can't be read.
@@ -83,6 +83,8 @@ class Subjects:
         found: dict[Path, tuple[object, Subject]] = {}
         names = set()
         for overview in self._overviews.read():
+            if overview.marks.archived:
+                continue
             names.add(overview.path.name)
             before = self._known.get(overview.path)
             # The same object stands for the same files.

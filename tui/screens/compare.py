@@ -110,7 +110,7 @@ class CompareScreen(FolderScreen):
         self._subjects = found
         usable = {subject.path for subject in found if not subject.problem or subject.is_live}
         for path in [path for path in self._chosen if path not in usable]:
-            self.say(f"{path.name} can no longer be compared: it is gone, or has ended without a result.")
+            self.say(f"{path.name} can no longer be compared: it is gone, archived, or has ended without a result.")
             self._chosen.remove(path)
         self._show()
 
